@@ -1,0 +1,1 @@
+//! Line protocol: escaping and numbers, and nowhere else.

@@ -1,0 +1,1 @@
+//! The log on stderr, with Telegraf's level prefixes.

@@ -1,0 +1,2 @@
+//! telegraf-kvm: see the library's page for the way of the data.
+fn main() {}
