@@ -1,1 +1,331 @@
 //! Line protocol: escaping and numbers, and nowhere else.
+//!
+//! The grammar is that of Telegraf's influx parser (plugins/parsers/influx/machine.go.rl and escape.go):
+//!
+//! - In a tag value `,`, `=` and space are escaped by a backslash. A backslash before anything else stands for
+//!   itself, so there is no way to escape a backslash: one at the end, or one before `,`, `=` or space, is an escape
+//!   to some reader down the line (Telegraf itself would keep the latter, InfluxDB 3's parser loses the line over it).
+//!   `\"` is read as `"`, but only in a value that holds one of `,`, `=` and space. All these backslashes are dropped;
+//!   every other one is kept.
+//! - Tab, newline, vertical tab, form feed and carriage return cannot stand in a tag value, escaped or not. They and
+//!   all other control characters (C0, DEL, C1 with U+0085) become a space. U+2028 and U+2029 are ordinary bytes to
+//!   Telegraf, and are kept.
+//! - An empty tag value loses the line: it becomes `-`.
+//! - In a string only `\"` and `\\` are escapes.
+//! - There is no NaN and no infinity; integers are signed 64-bit.
+
+use std::fmt::Write as _;
+
+/// Tags, escaped once and kept: `,VMID=1,name=test,uuid=...`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tags(String);
+
+impl Tags {
+    /// No tags.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a tag. A value of which nothing can be carried becomes `-`.
+    ///
+    /// The key is written as it is: plain ASCII, none of the characters that need an escape.
+    pub fn with(self, key: &'static str, value: &str) -> Self {
+        self.with_or(key, value, "-")
+    }
+
+    /// Adds a tag with a value of its own for the case that nothing of `value` can be carried: a VM's name falls back
+    /// to its uuid.
+    pub fn with_or(mut self, key: &'static str, value: &str, fallback: &str) -> Self {
+        debug_assert!(is_plain(key), "the key {key:?} needs an escape");
+        self.0.push(',');
+        self.0.push_str(key);
+        self.0.push('=');
+        if !push_tag_value(&mut self.0, value) && !push_tag_value(&mut self.0, fallback) {
+            self.0.push('-');
+        }
+        self
+    }
+
+    /// The tags as they stand in a line, each with its comma in front.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// One line in the making. Dropped without [`Line::end`], or ended without a field, it leaves the buffer as it was.
+#[derive(Debug)]
+pub struct Line<'b> {
+    buffer: &'b mut String,
+    /// What the buffer is cut back to when this line is dropped.
+    start: usize,
+    has_field: bool,
+}
+
+impl Line<'_> {
+    /// Begins a line at the end of the buffer. The measurement is written as it is, like a tag's key.
+    pub fn begin<'b>(buffer: &'b mut String, measurement: &'static str, tags: &Tags) -> Line<'b> {
+        debug_assert!(
+            is_plain(measurement),
+            "the measurement {measurement:?} needs an escape"
+        );
+        let start = buffer.len();
+        buffer.push_str(measurement);
+        buffer.push_str(tags.as_str());
+        Line {
+            buffer,
+            start,
+            has_field: false,
+        }
+    }
+
+    /// Begins a line with further tags after the first ones: a device's after its VM's.
+    pub fn begin_with<'b>(
+        buffer: &'b mut String,
+        measurement: &'static str,
+        tags: &Tags,
+        extra: &Tags,
+    ) -> Line<'b> {
+        let line = Line::begin(buffer, measurement, tags);
+        line.buffer.push_str(extra.as_str());
+        line
+    }
+
+    /// An unsigned figure as a signed 64-bit integer: clamped to `i64::MAX`, never wrapped. None is left out.
+    pub fn int(&mut self, key: &'static str, value: Option<u64>) {
+        self.signed(key, value.map(|n| i64::try_from(n).unwrap_or(i64::MAX)));
+    }
+
+    /// A signed 64-bit integer. None is left out.
+    pub fn signed(&mut self, key: &'static str, value: Option<i64>) {
+        if let Some(n) = value {
+            self.key(key);
+            // Writing to a String cannot fail.
+            let _ = write!(self.buffer, "{n}i");
+        }
+    }
+
+    /// A float: the shortest digits that read back as the same number, never with an exponent. None, NaN and the
+    /// infinities are left out.
+    pub fn float(&mut self, key: &'static str, value: Option<f64>) {
+        if let Some(x) = value.filter(|x| x.is_finite()) {
+            self.key(key);
+            let _ = write!(self.buffer, "{x}");
+        }
+    }
+
+    /// A string, the empty one too; control characters become a space. None is left out.
+    pub fn string(&mut self, key: &'static str, value: Option<&str>) {
+        let Some(value) = value else { return };
+        self.key(key);
+        self.buffer.push('"');
+        for c in value.chars() {
+            match c {
+                '"' | '\\' => {
+                    self.buffer.push('\\');
+                    self.buffer.push(c);
+                }
+                _ => self.buffer.push(without_control(c)),
+            }
+        }
+        self.buffer.push('"');
+    }
+
+    /// Closes the line with its time, in nanoseconds since 1970. A line left with no field is taken back.
+    pub fn end(mut self, timestamp_ns: i64) {
+        if self.has_field {
+            let _ = writeln!(self.buffer, " {timestamp_ns}");
+            self.start = self.buffer.len();
+        }
+    }
+
+    fn key(&mut self, key: &'static str) {
+        debug_assert!(is_plain(key), "the key {key:?} needs an escape");
+        self.buffer.push(if self.has_field { ',' } else { ' ' });
+        self.buffer.push_str(key);
+        self.buffer.push('=');
+        self.has_field = true;
+    }
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        self.buffer.truncate(self.start);
+    }
+}
+
+/// Whether the text can be written as it is: printable ASCII that is neither escaped nor an escape. Most names are.
+fn is_plain(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && !matches!(b, b',' | b'=' | b'\\'))
+}
+
+fn without_control(c: char) -> char {
+    if c.is_control() { ' ' } else { c }
+}
+
+fn is_escaped(c: char) -> bool {
+    matches!(without_control(c), ',' | '=' | ' ')
+}
+
+/// Writes a tag's value; says whether anything of it could be written.
+fn push_tag_value(buffer: &mut String, value: &str) -> bool {
+    if is_plain(value) {
+        buffer.push_str(value);
+        return true;
+    }
+    let start = buffer.len();
+    let quote_reads_as_escape = value.contains(is_escaped);
+    // Backslashes are held back until the next character tells whether they can stay.
+    let mut backslashes = 0;
+    for c in value.chars().map(without_control) {
+        if c == '\\' {
+            backslashes += 1;
+            continue;
+        }
+        if is_escaped(c) {
+            buffer.push('\\');
+        } else if !(c == '"' && quote_reads_as_escape) {
+            buffer.extend(std::iter::repeat_n('\\', backslashes));
+        }
+        backslashes = 0;
+        buffer.push(c);
+    }
+    buffer.len() > start
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tag(value: &str) -> String {
+        Tags::new().with("t", value).as_str()[",t=".len()..].to_owned()
+    }
+
+    #[test]
+    fn tag_values_carry_the_name_as_it_is() {
+        for (name, written) in [
+            ("test", "test"),
+            ("a b", r"a\ b"),
+            ("a,b=c", r"a\,b\=c"),
+            (" leading and trailing ", r"\ leading\ and\ trailing\ "),
+            ("é漢🦀\u{202e}", "é漢🦀\u{202e}"),
+            (r#""quoted""#, r#""quoted""#),
+            (r"in\side", r"in\side"),
+            (r"in\\side", r"in\\side"),
+            (r#"back\"quote"#, r#"back\"quote"#),
+            ("\u{2028}\u{2029}", "\u{2028}\u{2029}"),
+        ] {
+            assert_eq!(tag(name), written, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_carried_is_changed_as_little_as_possible() {
+        for (name, written) in [
+            ("", "-"),
+            (r"\", "-"),
+            (r"\\\", "-"),
+            ("a\tb\nc\rd\u{b}e\u{c}f", r"a\ b\ c\ d\ e\ f"),
+            ("\u{1}\u{7f}\u{85}\u{9f}", r"\ \ \ \ "),
+            (r"end\", "end"),
+            (r"end\\", "end"),
+            (r"a\,b", r"a\,b"),
+            (r"a\\=b", r"a\=b"),
+            (r"a\ ", r"a\ "),
+            ("a\\\tb", r"a\ b"),
+            (r#"b \"q"#, r#"b\ "q"#),
+            (r#"odd, name=x "q" \b é\"#, r#"odd\,\ name\=x\ "q"\ \b\ é"#),
+        ] {
+            assert_eq!(tag(name), written, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_of_which_nothing_is_left_falls_back() {
+        let name = |name, uuid| Tags::new().with_or("name", name, uuid).as_str().to_owned();
+        assert_eq!(name("vm", "6695-eb"), ",name=vm");
+        assert_eq!(name(r"\", "6695-eb"), ",name=6695-eb");
+        assert_eq!(name("", ""), ",name=-");
+    }
+
+    #[test]
+    fn a_line_is_measurement_tags_fields_time() {
+        let mut buffer = String::new();
+        let vm = Tags::new().with("VMID", "1").with("name", "test");
+        let device = Tags::new().with("device", "tap,odd=1");
+        let mut line = Line::begin_with(&mut buffer, "vm_devices", &vm, &device);
+        line.int("rxbytes", Some(5));
+        line.int("rxdrops", None);
+        line.signed("level", Some(-5));
+        line.float("rate", Some(0.1));
+        line.string("state", Some("a \"b\" \\ \n c"));
+        line.string("empty", Some(""));
+        line.string("none", None);
+        line.end(17);
+        Line::begin(&mut buffer, "vm_totals", &Tags::new()).end(17);
+        let mut line = Line::begin(&mut buffer, "vm_totals", &vm);
+        line.int("state", Some(1));
+        line.end(-1);
+        assert_eq!(
+            buffer,
+            concat!(
+                r#"vm_devices,VMID=1,name=test,device=tap\,odd\=1 rxbytes=5i,level=-5i,rate=0.1,"#,
+                r#"state="a \"b\" \\   c",empty="" 17"#,
+                "\nvm_totals,VMID=1,name=test state=1i -1\n"
+            )
+        );
+    }
+
+    #[test]
+    fn numbers_are_clamped_and_never_take_an_exponent() {
+        let written = |add: &dyn Fn(&mut Line)| {
+            let mut buffer = String::new();
+            let mut line = Line::begin(&mut buffer, "m", &Tags::new());
+            add(&mut line);
+            line.end(0);
+            buffer
+        };
+        assert_eq!(
+            written(&|l| l.int("v", Some(u64::MAX))),
+            "m v=9223372036854775807i 0\n"
+        );
+        assert_eq!(
+            written(&|l| l.signed("v", Some(i64::MIN))),
+            "m v=-9223372036854775808i 0\n"
+        );
+        assert_eq!(written(&|l| l.float("v", Some(2.0))), "m v=2 0\n");
+        assert_eq!(written(&|l| l.float("v", Some(-0.0))), "m v=-0 0\n");
+        for x in [
+            f64::MAX,
+            f64::MIN,
+            f64::MIN_POSITIVE,
+            f64::from_bits(1),
+            1e21,
+            1e-7,
+        ] {
+            let text = written(&|l| l.float("v", Some(x)));
+            assert!(!text.contains(['e', 'E']), "{text}");
+            let digits = text.trim_start_matches("m v=").trim_end_matches(" 0\n");
+            assert_eq!(digits.parse::<f64>().unwrap().to_bits(), x.to_bits());
+        }
+        for x in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert_eq!(written(&|l| l.float("v", Some(x))), "");
+        }
+    }
+
+    #[test]
+    fn a_line_without_a_field_or_an_end_leaves_the_buffer_as_it_was() {
+        let mut buffer = String::from("before 1\n");
+        let mut line = Line::begin(&mut buffer, "m", &Tags::new());
+        line.int("v", None);
+        line.float("w", Some(f64::NAN));
+        line.end(1);
+        assert_eq!(buffer, "before 1\n");
+        let mut line = Line::begin(&mut buffer, "m", &Tags::new());
+        line.int("v", Some(1));
+        drop(line);
+        assert_eq!(buffer, "before 1\n");
+    }
+}
