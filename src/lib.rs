@@ -16,6 +16,7 @@
 //! A [`sample::Sample`] knows nothing of line protocol, and the writer knows nothing of libvirt.
 //! All `unsafe` stands in `libvirt::ffi`.
 
+pub mod cli;
 pub mod config;
 pub mod description;
 pub mod line_protocol;

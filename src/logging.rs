@@ -1,1 +1,172 @@
-//! The log on stderr, with Telegraf's level prefixes.
+//! The log on stderr: one line a message, led by the level prefix that Telegraf understands.
+//!
+//! Telegraf (1.32 and later) takes the level of a plugin's stderr line from `E! W! I! D! T! `; a
+//! line over 64 KiB ends its reading of stderr for good, after which a full pipe blocks us.
+
+mod troubles;
+
+use std::io::Write;
+
+use log::{Level, LevelFilter};
+
+pub use troubles::Troubles;
+
+/// The longest line, in bytes, the newline included: far below the 64 KiB that Telegraf bears.
+const LONGEST: usize = 8 * 1024;
+
+/// What stands where a line was cut.
+const CUT: &str = " ...";
+
+/// Starts the log at `level`; `RUST_LOG`, where set and not empty, wins.
+///
+/// A `RUST_LOG` that is not understood costs one warning. A second call changes nothing.
+pub fn init(level: LevelFilter) {
+    let spec = std::env::var_os("RUST_LOG").unwrap_or_default();
+    let spec = spec.to_string_lossy();
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(level);
+    match directives(&spec) {
+        Ok(directives) => {
+            for (module, level) in directives {
+                builder.filter(module, level);
+            }
+        }
+        Err(message) => say(Level::Warn, &message),
+    }
+    // env_logger gathers what is written here and hands it to stderr in one write; an error of
+    // that write (stderr closed) it drops.
+    builder.format(|out, record| {
+        out.write_all(line(record.level(), &record.args().to_string()).as_bytes())
+    });
+    // An error means that a log is there already.
+    let _ = builder.try_init();
+}
+
+/// Writes one line to stderr whatever the level of the log: for what ends the program before the
+/// log is there. A closed stderr is ignored.
+pub fn say(level: Level, message: &str) {
+    let _ = std::io::stderr().write_all(line(level, message).as_bytes());
+}
+
+/// One message as one line, newline included: prefixed, without control characters, never over
+/// 8 KiB; ` ...` stands where it was cut.
+pub fn line(level: Level, message: &str) -> String {
+    let prefix = match level {
+        Level::Error => "E! ",
+        Level::Warn => "W! ",
+        Level::Info => "I! ",
+        Level::Debug => "D! ",
+        Level::Trace => "T! ",
+    };
+    let mut line = String::with_capacity(LONGEST.min(prefix.len() + message.len() + 1));
+    line.push_str(prefix);
+    for c in message.chars() {
+        // One byte is left for the newline.
+        if line.len() + c.len_utf8() >= LONGEST {
+            let mut end = LONGEST - 1 - CUT.len();
+            while !line.is_char_boundary(end) {
+                end -= 1;
+            }
+            line.truncate(end);
+            line.push_str(CUT);
+            break;
+        }
+        let breaks = c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+        line.push(if breaks { ' ' } else { c });
+    }
+    line.push('\n');
+    line
+}
+
+/// Reads `RUST_LOG`: `LEVEL`, `MODULE=LEVEL`, several with commas.
+///
+/// Not left to env_logger: it takes a misspelt level for the name of a module, and reports what it
+/// does not understand in lines of its own, which Telegraf would log as errors.
+fn directives(spec: &str) -> Result<Vec<(Option<&str>, LevelFilter)>, String> {
+    let mut directives = Vec::new();
+    for part in spec
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+    {
+        let (module, level) = match part.split_once('=') {
+            Some((module, level)) => (Some(module.trim()), level.trim()),
+            None => (None, part),
+        };
+        let level = level.parse().map_err(|_| {
+            format!(
+                "RUST_LOG: {level:?} is no level, so RUST_LOG is ignored; write error, warn, info, \
+                 debug, trace or off, or MODULE=LEVEL, with commas between several"
+            )
+        })?;
+        directives.push((module, level));
+    }
+    Ok(directives)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_level_has_its_prefix() {
+        let levels = [
+            (Level::Error, "E! m\n"),
+            (Level::Warn, "W! m\n"),
+            (Level::Info, "I! m\n"),
+            (Level::Debug, "D! m\n"),
+            (Level::Trace, "T! m\n"),
+        ];
+        for (level, expected) in levels {
+            assert_eq!(line(level, "m"), expected);
+        }
+    }
+
+    #[test]
+    fn control_characters_become_spaces() {
+        let all: String = (0..=0x9f_u32).filter_map(char::from_u32).collect();
+        let printable: String = (0x20..0x7f_u8).map(char::from).collect();
+        let expected = format!("E! {}{printable}{}\n", " ".repeat(32), " ".repeat(33));
+        assert_eq!(line(Level::Error, &all), expected);
+        assert_eq!(
+            line(Level::Info, "a\u{2028}b\u{2029}c\r\nü😀"),
+            "I! a b c  ü😀\n"
+        );
+    }
+
+    #[test]
+    fn no_line_is_over_8_kib() {
+        for c in ["a", "ü", "€", "😀", "\n"] {
+            for bytes in 8180..8200_usize {
+                let message = format!("{}{c}", c.repeat(bytes / c.len()));
+                let line = line(Level::Warn, &message);
+                let whole = 3 + message.len() < LONGEST;
+                assert!(line.len() <= LONGEST, "{}", line.len());
+                assert!(line.ends_with('\n') && line.matches('\n').count() == 1);
+                assert_eq!(line.ends_with(" ...\n"), !whole, "{c:?} {bytes}");
+                // Cut no shorter than a character needs.
+                assert!(whole || line.len() > LONGEST - 4);
+            }
+        }
+        let longest = "x".repeat(LONGEST - 4);
+        assert_eq!(line(Level::Error, &longest), format!("E! {longest}\n"));
+    }
+
+    #[test]
+    fn rust_log_is_levels_and_modules() {
+        assert_eq!(directives(""), Ok(vec![]));
+        assert_eq!(directives(" , "), Ok(vec![]));
+        assert_eq!(directives("Debug"), Ok(vec![(None, LevelFilter::Debug)]));
+        assert_eq!(
+            directives("warn, telegraf_kvm::gather=trace"),
+            Ok(vec![
+                (None, LevelFilter::Warn),
+                (Some("telegraf_kvm::gather"), LevelFilter::Trace)
+            ])
+        );
+        for bad in ["inof", "telegraf_kvm=loud", "info,", "=", "info/x"] {
+            let good = bad == "info,";
+            assert_eq!(directives(bad).is_ok(), good, "{bad}");
+        }
+    }
+}

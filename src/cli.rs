@@ -1,0 +1,318 @@
+//! The command line: arguments to a [`Command`], and how operators write durations and misspell words.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lexopt::prelude::*;
+
+/// What the arguments ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Print [`HELP`].
+    Help,
+    /// Print name and version.
+    Version,
+    /// Print the commented sample configuration.
+    SampleConfig,
+    /// Validate the configuration, open the connection, count the VMs.
+    Check(Flags),
+    /// Gather, once or when triggered.
+    Run(Flags),
+}
+
+/// What the flags set; they win over the configuration file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// `--config FILE`.
+    pub config: Option<PathBuf>,
+    /// `--uri URI`.
+    pub uri: Option<String>,
+    /// `--once`: one gather, then exit.
+    pub once: bool,
+    /// `--interval DURATION`: gather by itself; from 100 ms to one day.
+    pub interval: Option<Duration>,
+}
+
+/// Arguments that cannot be meant: one sentence saying what would be right. Exit code 2.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsageError(String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// The flags as they are typed, for the nearest one to a misspelt flag.
+const FLAGS: [&str; 8] = [
+    "--config",
+    "--uri",
+    "--once",
+    "--interval",
+    "--sample-config",
+    "--check",
+    "--version",
+    "--help",
+];
+
+/// A shorter interval keeps libvirtd busy all the time; a longer one is a slip of the pen.
+const INTERVAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(86_400));
+
+/// What `--help` prints.
+pub const HELP: &str = include_str!("cli/help.txt");
+
+/// Reads the arguments, the program's name not among them.
+///
+/// `--help`, `--version` and `--sample-config` answer as soon as they are met. A flag given twice
+/// holds what it was given last.
+///
+/// # Errors
+/// An unknown flag, a missing or impossible value, `--once` together with `--interval`.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let mut parser = lexopt::Parser::from_args(args);
+    let mut flags = Flags::default();
+    let mut check = false;
+    while let Some(arg) = parser.next().map_err(usage)? {
+        match arg {
+            Short('h') | Long("help") => return Ok(Command::Help),
+            Short('V') | Long("version") => return Ok(Command::Version),
+            Long("sample-config") => return Ok(Command::SampleConfig),
+            Long("check") => check = true,
+            Long("once") => flags.once = true,
+            Long("config") => {
+                let path = value(&mut parser, "--config FILE")?;
+                if path.is_empty() {
+                    return Err(UsageError("--config FILE: the name is empty".to_owned()));
+                }
+                flags.config = Some(PathBuf::from(path));
+            }
+            Long("uri") => flags.uri = Some(text(&mut parser, "--uri URI")?),
+            Long("interval") => {
+                let text = text(&mut parser, "--interval DURATION")?;
+                let interval = duration(&text, INTERVAL.0, INTERVAL.1);
+                flags.interval =
+                    Some(interval.map_err(|m| UsageError(format!("--interval: {m}")))?);
+            }
+            Short(letter) => {
+                // Telegraf's own flags also go with a single dash: -config is meant as --config.
+                let rest = parser.optional_value().unwrap_or_default();
+                return Err(unknown(&format!("-{letter}{}", rest.to_string_lossy())));
+            }
+            Long(name) => return Err(unknown(&format!("--{name}"))),
+            Value(word) => return Err(unknown(&word.to_string_lossy())),
+        }
+    }
+    if flags.once && flags.interval.is_some() {
+        let message = "--once and --interval exclude each other: leave one of them out";
+        return Err(UsageError(message.to_owned()));
+    }
+    Ok(if check {
+        Command::Check(flags)
+    } else {
+        Command::Run(flags)
+    })
+}
+
+/// The value of the flag just met; a flag in its place is a forgotten value, not the value.
+fn value(parser: &mut lexopt::Parser, flag: &str) -> Result<OsString, UsageError> {
+    let first = parser.values().ok().and_then(|mut values| values.next());
+    first.ok_or_else(|| UsageError(format!("a value is missing: {flag}")))
+}
+
+/// As [`value`], for values that must be UTF-8.
+fn text(parser: &mut lexopt::Parser, flag: &str) -> Result<String, UsageError> {
+    value(parser, flag)?
+        .into_string()
+        .map_err(|raw| UsageError(format!("{flag}: {raw:?} is not valid UTF-8")))
+}
+
+fn unknown(arg: &str) -> UsageError {
+    let what = if arg.starts_with('-') {
+        "unknown flag"
+    } else {
+        "unexpected argument"
+    };
+    UsageError(match nearest(arg, &FLAGS) {
+        Some(flag) => format!("{what} {arg:?}; did you mean \"{flag}\"?"),
+        None => format!("{what} {arg:?}; \"telegraf-kvm --help\" lists what there is"),
+    })
+}
+
+fn usage(error: lexopt::Error) -> UsageError {
+    UsageError(match error {
+        lexopt::Error::UnexpectedValue { option, value } => {
+            format!("{option} takes no value, but was given {value:?}")
+        }
+        other => other.to_string(),
+    })
+}
+
+/// The one of `known` that `word` may be a misspelling of, or a part, or a longer name.
+///
+/// Case, dashes and underscores do not count. 0.7 is the similarity from which clap suggests.
+pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    let bare = |word: &str| word.to_lowercase().replace(['-', '_'], "");
+    let word = bare(word);
+    let rated = known
+        .iter()
+        .map(|&known| (strsim::jaro(&word, &bare(known)), known));
+    let best = rated.max_by(|a, b| a.0.total_cmp(&b.0))?;
+    if best.0 > 0.7 {
+        return Some(best.1);
+    }
+    let related = |known: &str| known.contains(&word) || word.contains(known);
+    known
+        .iter()
+        .copied()
+        .find(|known| word.len() > 2 && related(&bare(known)))
+}
+
+/// Reads a duration as operators write it ("300s", "1m30s", "500ms"), between two bounds, both allowed.
+///
+/// # Errors
+/// One sentence saying what is wrong with it and what would be right.
+pub(crate) fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
+    let value = humantime::parse_duration(text).map_err(|_| {
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        if digits {
+            format!("\"{text}\" has no unit; write \"{text}s\" for seconds")
+        } else {
+            format!("{text:?} is not a duration; write for example \"8s\", \"500ms\" or \"1m30s\"")
+        }
+    })?;
+    if value < least || value > most {
+        let (least, most) = (
+            humantime::format_duration(least),
+            humantime::format_duration(most),
+        );
+        return Err(format!(
+            "{text:?} is out of range; from {least} to {most} is allowed"
+        ));
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Result<Command, String> {
+        parse(line.split_whitespace().map(OsString::from)).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn flags_arrive() {
+        assert_eq!(words(""), Ok(Command::Run(Flags::default())));
+        let flags = Flags {
+            config: Some("a.toml".into()),
+            uri: Some("test:///default".into()),
+            once: false,
+            interval: Some(Duration::from_millis(90_500)),
+        };
+        assert_eq!(
+            words("--config a.toml --uri=test:///default --interval 1m30s500ms"),
+            Ok(Command::Run(flags.clone()))
+        );
+        let once = Flags {
+            once: true,
+            interval: None,
+            ..flags
+        };
+        assert_eq!(
+            words("--once --config a.toml --uri test:///default --check"),
+            Ok(Command::Check(once))
+        );
+        for help in ["-h", "--help", "--once --help"] {
+            assert_eq!(words(help), Ok(Command::Help));
+        }
+        assert_eq!(words("-V"), Ok(Command::Version));
+        assert_eq!(words("--sample-config"), Ok(Command::SampleConfig));
+    }
+
+    #[test]
+    fn wrong_arguments_say_what_would_be_right() {
+        for (line, expected) in [
+            (
+                "--chek",
+                r#"unknown flag "--chek"; did you mean "--check"?"#,
+            ),
+            (
+                "-config x",
+                r#"unknown flag "-config"; did you mean "--config"?"#,
+            ),
+            (
+                "--sample_config",
+                r#"unknown flag "--sample_config"; did you mean "--sample-config"?"#,
+            ),
+            (
+                "-x",
+                r#"unknown flag "-x"; "telegraf-kvm --help" lists what there is"#,
+            ),
+            (
+                "once",
+                r#"unexpected argument "once"; did you mean "--once"?"#,
+            ),
+            ("--config", "a value is missing: --config FILE"),
+            ("--config=", "--config FILE: the name is empty"),
+            ("--uri --once", "a value is missing: --uri URI"),
+            (
+                "--once=yes",
+                r#"--once takes no value, but was given "yes""#,
+            ),
+            (
+                "--once --interval 5s",
+                "--once and --interval exclude each other: leave one of them out",
+            ),
+            (
+                "--interval 10",
+                r#"--interval: "10" has no unit; write "10s" for seconds"#,
+            ),
+            (
+                "--interval 0",
+                r#"--interval: "0" is out of range; from 100ms to 1day is allowed"#,
+            ),
+            (
+                "--interval 0s",
+                r#"--interval: "0s" is out of range; from 100ms to 1day is allowed"#,
+            ),
+            (
+                "--interval 2days",
+                r#"--interval: "2days" is out of range; from 100ms to 1day is allowed"#,
+            ),
+            (
+                "--interval soon",
+                r#"--interval: "soon" is not a duration; write for example "8s", "500ms" or "1m30s""#,
+            ),
+        ] {
+            assert_eq!(words(line), Err(expected.to_owned()), "{line}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_an_error_in_a_uri_only() {
+        use std::os::unix::ffi::OsStringExt;
+        let raw = OsString::from_vec(b"a\xff".to_vec());
+        let config = parse(["--config".into(), raw.clone()]).unwrap();
+        assert_eq!(
+            config,
+            Command::Run(Flags {
+                config: Some(raw.clone().into()),
+                ..Flags::default()
+            })
+        );
+        let uri = parse(["--uri".into(), raw]).unwrap_err().to_string();
+        assert_eq!(uri, r#"--uri URI: "a\xFF" is not valid UTF-8"#);
+    }
+
+    #[test]
+    fn help_names_every_flag() {
+        for flag in FLAGS {
+            assert!(HELP.contains(flag), "{flag}");
+        }
+    }
+}

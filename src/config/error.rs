@@ -1,0 +1,87 @@
+//! What is wrong with a configuration, where, and what would be right.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// One sentence, with file, line and column where there are such. Exit code 2.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// `FILE` or `FILE:LINE:COLUMN`, or what else brought the value (`--uri`).
+    place: String,
+    message: String,
+}
+
+impl ConfigError {
+    /// An error of a place that is no position in a file.
+    pub(super) fn new(place: impl fmt::Display, message: impl Into<String>) -> Self {
+        Self {
+            place: place.to_string(),
+            message: message.into(),
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.message)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// The text of a configuration file and where it came from: what turns a span into line and column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Document {
+    /// The file's name as the operator wrote it.
+    pub path: PathBuf,
+    /// Its text, without a byte order mark.
+    pub text: String,
+}
+
+impl Document {
+    /// An error at the start of `span` (bytes of the text).
+    pub fn error(&self, span: Range<usize>, message: impl Into<String>) -> ConfigError {
+        let (line, column) = position(self.text.as_bytes(), span.start);
+        ConfigError::new(
+            format_args!("{}:{line}:{column}", self.path.display()),
+            message,
+        )
+    }
+
+    /// An error of the file as a whole.
+    pub fn whole(path: &Path, message: impl Into<String>) -> ConfigError {
+        ConfigError::new(path.display(), message)
+    }
+}
+
+/// Line and column of a byte, both from 1; columns count characters, as editors do.
+pub(super) fn position(text: &[u8], byte: usize) -> (usize, usize) {
+    let before = &text[..byte.min(text.len())];
+    let line_start = before
+        .iter()
+        .rposition(|&b| b == b'\n')
+        .map_or(0, |newline| newline + 1);
+    let line = 1 + before.iter().filter(|&&b| b == b'\n').count();
+    (
+        line,
+        1 + String::from_utf8_lossy(&before[line_start..])
+            .chars()
+            .count(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_count_characters_from_one() {
+        let text = "a = 1\n# ä\nü = \"x\"\n".as_bytes();
+        assert_eq!(position(text, 0), (1, 1));
+        assert_eq!(position(text, 4), (1, 5));
+        assert_eq!(position(text, 11), (3, 1));
+        assert_eq!(position(text, 16), (3, 5));
+        assert_eq!(position(text, 999), (4, 1));
+    }
+}

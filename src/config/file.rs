@@ -1,0 +1,184 @@
+//! The configuration file as written: every key optional, no other key known.
+
+use std::ops::Range;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::ConfigError;
+use super::error::Document;
+use crate::cli::nearest;
+
+/// The keys. What a key means and its default stand in [`Settings`](super::Settings).
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub uri: Option<Spanned<String>>,
+    pub device_cache_ttl: Option<Spanned<String>>,
+    pub deadline: Option<Spanned<String>>,
+    pub workers: Option<Spanned<i64>>,
+    pub chunk_size: Option<Spanned<i64>>,
+    pub log_level: Option<Spanned<String>>,
+    pub domain_include: Option<Vec<Spanned<String>>>,
+    pub domain_exclude: Option<Vec<Spanned<String>>>,
+    pub device_include: Option<Vec<Spanned<String>>>,
+    pub device_exclude: Option<Vec<Spanned<String>>>,
+    pub cdrom: Option<bool>,
+    pub floppy: Option<bool>,
+    pub measurements: Option<Spanned<Vec<Spanned<String>>>>,
+    pub timestamp_precision: Option<Spanned<String>>,
+}
+
+/// Each key, and what its value looks like. A test keeps the keys equal to those of [`File`].
+pub(super) const KEYS: [(&str, &str); 14] = [
+    ("uri", "a text such as \"qemu:///system\""),
+    ("device_cache_ttl", "a duration such as \"300s\""),
+    ("deadline", "a duration such as \"8s\""),
+    ("workers", "a whole number such as 4"),
+    ("chunk_size", "a whole number such as 8"),
+    ("log_level", "a level such as \"info\""),
+    ("domain_include", "a list of patterns such as [\"web*\"]"),
+    ("domain_exclude", "a list of patterns such as [\"web*\"]"),
+    ("device_include", "a list of patterns such as [\"vd*\"]"),
+    ("device_exclude", "a list of patterns such as [\"vd*\"]"),
+    ("cdrom", "true or false"),
+    ("floppy", "true or false"),
+    (
+        "measurements",
+        "a list such as [\"vm_metrics\", \"vm_totals\"]",
+    ),
+    ("timestamp_precision", "a precision such as \"1s\""),
+];
+
+impl File {
+    /// Reads the document.
+    ///
+    /// # Errors
+    /// TOML that is none, a key given twice, an unknown key, a value of the wrong type.
+    pub fn parse(document: &Document) -> Result<Self, ConfigError> {
+        toml::from_str(&document.text).map_err(|error| explain(document, error))
+    }
+}
+
+/// Says in one line, in an operator's words, what serde and the TOML parser say in theirs.
+fn explain(document: &Document, mut error: toml::de::Error) -> ConfigError {
+    let span = error.span().unwrap_or(0..0);
+    let told = error.message().to_owned();
+    // The key of a value is shown only when there is no text to quote: "MESSAGE\nin `KEY`".
+    error.set_input(None);
+    let shown = error.to_string();
+    let key = shown
+        .strip_prefix(&told)
+        .and_then(|rest| rest.trim().strip_prefix("in `"));
+    let key = key.map(|key| key.trim_end_matches('`'));
+
+    if told.starts_with("unknown field ") {
+        return document.error(span.clone(), unknown_key(key_as_written(document, span)));
+    }
+    if told.starts_with("duplicate key") {
+        let key = key_as_written(document, span.clone());
+        return document.error(
+            span,
+            format!("key \"{key}\" is given twice; leave one of them out"),
+        );
+    }
+    let wrong_type = told
+        .strip_prefix("invalid type: ")
+        .or(told.strip_prefix("invalid value: "));
+    if let (Some(key), Some(wrong)) = (key, wrong_type) {
+        let found = found(as_written(document, span.clone()), wrong);
+        return document.error(span, wrong_value(key, &found));
+    }
+    let syntax = told.lines().map(str::trim).collect::<Vec<_>>().join("; ");
+    let no_pair = told.starts_with("key with no value") || told.starts_with("unexpected key");
+    let message = match key_of_line(document, span.start) {
+        _ if no_pair => format!("not valid TOML: {syntax}; write KEY = VALUE, one on a line"),
+        // What the parser expected (`nan` after `no`) helps less than what the key wants.
+        Some((key, wanted)) => {
+            let what = syntax.split(", expected ").next().unwrap_or_default();
+            format!("{key}: not valid TOML ({what}); write {wanted}")
+        }
+        None => format!("not valid TOML: {syntax}"),
+    };
+    document.error(span, message)
+}
+
+/// The known key before the `=` of the line that a byte is in, and what its value looks like.
+fn key_of_line(document: &Document, byte: usize) -> Option<(&'static str, &'static str)> {
+    let before = document.text.get(..byte)?;
+    let (key, _) = before.rsplit('\n').next()?.split_once('=')?;
+    KEYS.into_iter().find(|(known, _)| *known == key.trim())
+}
+
+/// The offending value: as written, unless it is of a kind better named.
+fn found(written: &str, serde: &str) -> String {
+    // A date is a map to serde.
+    let is_date = written.starts_with(|c: char| c.is_ascii_digit());
+    if serde.starts_with("map") && !is_date {
+        return "a table".to_owned();
+    }
+    if serde.starts_with("sequence") {
+        return "a list".to_owned();
+    }
+    match written.char_indices().nth(60) {
+        Some((end, _)) => format!("{} ...", &written[..end]),
+        None => written.to_owned(),
+    }
+}
+
+/// A key as the operator typed it, quotes taken away.
+fn key_as_written(document: &Document, span: Range<usize>) -> &str {
+    as_written(document, span).trim_matches(['"', '\''])
+}
+
+fn as_written(document: &Document, span: Range<usize>) -> &str {
+    document.text.get(span).unwrap_or_default()
+}
+
+fn unknown_key(key: &str) -> String {
+    let known = KEYS.map(|(key, _)| key);
+    match nearest(key, &known) {
+        Some(near) => format!("unknown key \"{key}\"; did you mean \"{near}\"?"),
+        None => format!("unknown key \"{key}\"; the keys are {}", known.join(", ")),
+    }
+}
+
+fn wrong_value(key: &str, found: &str) -> String {
+    let wanted = KEYS
+        .iter()
+        .find(|(known, _)| *known == key)
+        .map_or("", |(_, wanted)| wanted);
+    let is_number = !found.is_empty() && found.bytes().all(|b| b.is_ascii_digit());
+    if is_number && wanted.starts_with("a duration") {
+        return format!("{key}: {found} has no unit; write \"{found}s\", in quotes, for seconds");
+    }
+    format!("{key}: found {found}, expected {wanted}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_keys_are_those_of_the_struct() {
+        let error = toml::from_str::<File>("no_such_key_ = 1").unwrap_err();
+        let known = KEYS.map(|(key, _)| format!("`{key}`")).join(", ");
+        assert_eq!(
+            error.message(),
+            format!("unknown field `no_such_key_`, expected one of {known}")
+        );
+    }
+    proptest! {
+        /// Whatever stands in the file: an answer, and a place in the file.
+        #[test]
+        fn no_text_makes_it_panic(key in ".{0,12}", value in any::<String>(), known in 0..KEYS.len()) {
+            for text in [value.clone(), format!("{key} = {value}"), format!("{} = {value}", KEYS[known].0)] {
+                let document = Document { path: "f".into(), text };
+                if let Err(error) = File::parse(&document) {
+                    prop_assert!(error.to_string().starts_with("f:"));
+                }
+            }
+        }
+    }
+}

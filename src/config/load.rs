@@ -1,0 +1,261 @@
+//! Finds the configuration file, reads it, and says what to do where that fails.
+
+use std::fmt;
+use std::fs::{self, File as Handle};
+use std::io::{self, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use super::error::{ConfigError, Document, position};
+use super::file::File;
+use super::settings::Settings;
+use super::uri::{self, UriOrigin};
+use crate::cli::Flags;
+
+/// Read where `--config` is not given and it exists.
+pub const SYSTEM_FILE: &str = "/etc/telegraf-kvm/config.toml";
+
+/// No configuration is that large; a device or a disk image given by mistake is. Bytes.
+const LARGEST: u64 = 1 << 20;
+
+/// The settings and where they came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// What holds.
+    pub settings: Settings,
+    /// Which file was read, if any.
+    pub source: Source,
+}
+
+/// Which configuration was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The file of `--config`.
+    Flag(PathBuf),
+    /// [`SYSTEM_FILE`].
+    System(PathBuf),
+    /// No file.
+    Defaults,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(path) => write!(f, "{} (from --config)", path.display()),
+            Self::System(path) => write!(f, "{}", path.display()),
+            Self::Defaults => write!(f, "the defaults ({SYSTEM_FILE} does not exist)"),
+        }
+    }
+}
+
+/// Loads and validates the configuration; `env_uri` is `LIBVIRT_DEFAULT_URI`.
+///
+/// # Errors
+/// The file of `--config` does not exist, a file that exists cannot be read, or what stands in it
+/// (or in `--uri` or `LIBVIRT_DEFAULT_URI`) is wrong.
+pub fn load(flags: &Flags, env_uri: Option<String>) -> Result<Loaded, ConfigError> {
+    load_from(flags, env_uri, Path::new(SYSTEM_FILE))
+}
+
+fn load_from(flags: &Flags, env_uri: Option<String>, system: &Path) -> Result<Loaded, ConfigError> {
+    let source = match &flags.config {
+        Some(path) => Source::Flag(path.clone()),
+        None if is_absent(system) => Source::Defaults,
+        None => Source::System(system.to_owned()),
+    };
+    let mut settings = match &source {
+        Source::Flag(path) | Source::System(path) => {
+            let document = read(path)?;
+            Settings::from_file(File::parse(&document)?, &document)?
+        }
+        Source::Defaults => Settings::default(),
+    };
+    let in_file = Some(settings.uri).filter(|uri| uri.origin != UriOrigin::Default);
+    settings.uri = uri::choose(flags.uri.as_deref(), in_file, env_uri)?;
+    Ok(Loaded { settings, source })
+}
+
+/// Whether nothing at all stands there. A dangling link, or a folder that may not be looked into,
+/// is something: running on with the defaults would hide it.
+fn is_absent(path: &Path) -> bool {
+    matches!(fs::symlink_metadata(path), Err(error) if error.kind() == ErrorKind::NotFound)
+}
+
+fn read(path: &Path) -> Result<Document, ConfigError> {
+    let mut bytes = Vec::new();
+    let read = Handle::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes));
+    if let Err(error) = read {
+        return Err(Document::whole(path, unreadable(path, &error)));
+    }
+    if bytes.len() as u64 > LARGEST {
+        let message = format!("larger than {LARGEST} bytes, so not a configuration");
+        return Err(Document::whole(path, message));
+    }
+    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes);
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Ok(Document {
+            path: path.to_owned(),
+            text: text.to_owned(),
+        }),
+        Err(error) => {
+            let (line, column) = position(bytes, error.valid_up_to());
+            let place = format_args!("{}:{line}:{column}", path.display()).to_string();
+            Err(ConfigError::new(
+                place,
+                "not valid UTF-8; save the file as UTF-8",
+            ))
+        }
+    }
+}
+
+/// Why a file cannot be read, and the remedy.
+fn unreadable(path: &Path, error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::NotFound => "the configuration does not exist; \
+             \"telegraf-kvm --sample-config\" prints one to start from"
+            .to_owned(),
+        ErrorKind::IsADirectory => "is a directory; name the file in it".to_owned(),
+        ErrorKind::PermissionDenied => {
+            let remedy = match closed_folder(path) {
+                Some(folder) if folder.as_os_str().is_empty() => "chmod 0755 .".to_owned(),
+                Some(folder) => format!("chmod 0755 {}", folder.display()),
+                None => format!("chmod 0644 {}", path.display()),
+            };
+            format!(
+                "user {} may not read the configuration; run: {remedy}",
+                user()
+            )
+        }
+        _ => format!(
+            "the configuration cannot be read by user {}: {error}",
+            user()
+        ),
+    }
+}
+
+/// The topmost folder on the way to `path` that may not be looked into.
+fn closed_folder(path: &Path) -> Option<&Path> {
+    let closed = |path: &Path| {
+        fs::metadata(path).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+    };
+    path.ancestors()
+        .filter(|path| closed(path))
+        .last()
+        .and_then(Path::parent)
+}
+
+/// The user we are: number, and name where /etc/passwd has it. Under Telegraf it is seldom the
+/// operator's own, which is why the message says it.
+fn user() -> String {
+    let uid = rustix::process::geteuid().as_raw();
+    let passwd = fs::read("/etc/passwd").unwrap_or_default();
+    match name_of(uid, &String::from_utf8_lossy(&passwd)) {
+        Some(name) => format!("{name} (uid {uid})"),
+        None => format!("(uid {uid})"),
+    }
+}
+
+/// `name:x:uid:...`, see passwd(5).
+fn name_of(uid: u32, passwd: &str) -> Option<&str> {
+    let uid = uid.to_string();
+    let fields = |line: &'_ str| line.split(':').nth(2) == Some(uid.as_str());
+    passwd
+        .lines()
+        .find(|line| fields(line))
+        .and_then(|line| line.split(':').next())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn shown(flags: &Flags, system: &Path) -> Result<String, String> {
+        let loaded = load_from(flags, Some("env:///".to_owned()), system);
+        loaded
+            .map(|l| format!("{}; {}", l.source, l.settings.uri))
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_flags_win_over_the_file_and_the_file_over_the_environment() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let absent = folder.path().join("absent/config.toml");
+        let system = file("system.toml", "uri = \"system:///\"");
+        let given = file("given.toml", "# nothing");
+        let (s, g) = (system.display(), given.display());
+
+        let flags = Flags::default();
+        assert_eq!(
+            shown(&flags, &system),
+            Ok(format!("{s}; system:/// (from {s})"))
+        );
+        let defaults = format!("the defaults ({SYSTEM_FILE} does not exist)");
+        assert_eq!(
+            shown(&flags, &absent),
+            Ok(format!("{defaults}; env:/// (from LIBVIRT_DEFAULT_URI)"))
+        );
+        let flags = Flags {
+            config: Some(given.clone()),
+            ..flags
+        };
+        assert_eq!(
+            shown(&flags, &system),
+            Ok(format!(
+                "{g} (from --config); env:/// (from LIBVIRT_DEFAULT_URI)"
+            ))
+        );
+        let flags = Flags {
+            uri: Some("flag:///".to_owned()),
+            config: None,
+            ..flags
+        };
+        assert_eq!(
+            shown(&flags, &system),
+            Ok(format!("{s}; flag:/// (from --uri)"))
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_taken_for_absent() {
+        let folder = tempfile::tempdir().unwrap();
+        let dangling = folder.path().join("config.toml");
+        symlink("nowhere", &dangling).unwrap();
+        let error = shown(&Flags::default(), &dangling).unwrap_err();
+        assert!(
+            error.contains("the configuration does not exist"),
+            "{error}"
+        );
+
+        let error = shown(&Flags::default(), folder.path()).unwrap_err();
+        assert_eq!(
+            error,
+            format!(
+                "{}: is a directory; name the file in it",
+                folder.path().display()
+            )
+        );
+
+        let endless = Flags {
+            config: Some("/dev/zero".into()),
+            ..Flags::default()
+        };
+        let error = shown(&endless, folder.path()).unwrap_err();
+        assert_eq!(
+            error,
+            "/dev/zero: larger than 1048576 bytes, so not a configuration"
+        );
+    }
+
+    #[test]
+    fn users_have_their_name_where_passwd_has_it() {
+        let passwd = "root:x:0:0::/:/bin/sh\ntelegraf:x:998:997::/etc:/bin/false\nodd\n";
+        assert_eq!(name_of(998, passwd), Some("telegraf"));
+        assert_eq!(name_of(0, passwd), Some("root"));
+        assert_eq!(name_of(997, passwd), None);
+    }
+}

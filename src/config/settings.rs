@@ -1,0 +1,86 @@
+//! The validated settings: what the rest of the program works with.
+
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use super::{NameFilter, Uri};
+
+/// Everything that can be set. Every value is within its bounds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The libvirt to connect to.
+    pub uri: Uri,
+    /// How long a VM's XML is trusted where libvirt sends no events; 1 s to 30 days.
+    pub device_cache_ttl: Duration,
+    /// How long one gather may take; 100 ms to one hour.
+    pub deadline: Duration,
+    /// Threads that ask libvirt, a connection each; 1 to 64.
+    pub workers: usize,
+    /// VMs per bulk call; 1 to 256.
+    pub chunk_size: usize,
+    /// What is logged, where `RUST_LOG` says nothing.
+    pub log_level: LevelFilter,
+    /// VMs, by name.
+    pub domains: NameFilter,
+    /// Network interfaces and disks, by the name libvirt uses (`vnet0`, `vda`).
+    pub devices: NameFilter,
+    /// Whether CD-ROM drives are written.
+    pub cdrom: bool,
+    /// Whether floppy drives are written.
+    pub floppy: bool,
+    /// What is written.
+    pub measurements: Measurements,
+    /// What timestamps are truncated to.
+    pub timestamp_precision: Precision,
+}
+
+/// Which measurements are written; at least one is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Measurements {
+    /// `vm_metrics`.
+    pub metrics: bool,
+    /// `vm_features`.
+    pub features: bool,
+    /// `vm_devices`.
+    pub devices: bool,
+    /// `vm_totals`.
+    pub totals: bool,
+}
+
+/// What timestamps are truncated to, from coarse to fine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Precision {
+    /// `"1s"`: as Telegraf rounds its own inputs.
+    Second,
+    /// `"1ms"`.
+    Millisecond,
+    /// `"1us"`.
+    Microsecond,
+    /// `"1ns"`: not truncated.
+    Nanosecond,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            uri: Uri::default(),
+            device_cache_ttl: Duration::from_secs(300),
+            deadline: Duration::from_secs(8),
+            workers: 4,
+            chunk_size: 8,
+            log_level: LevelFilter::Info,
+            domains: NameFilter::default(),
+            devices: NameFilter::default(),
+            cdrom: false,
+            floppy: false,
+            measurements: Measurements {
+                metrics: true,
+                features: true,
+                devices: true,
+                totals: true,
+            },
+            timestamp_precision: Precision::Second,
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Which libvirt to connect to, and who said so.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::ConfigError;
+
+/// A libvirt connection URI.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uri {
+    /// As libvirt takes it; never empty, no NUL in it.
+    pub value: String,
+    /// Who set it: an operator who sees the wrong one wants to know where to change it.
+    pub origin: UriOrigin,
+}
+
+/// Where a [`Uri`] came from, in the order in which they are asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UriOrigin {
+    /// `--uri`.
+    Flag,
+    /// Key `uri` of this file.
+    Config(PathBuf),
+    /// `LIBVIRT_DEFAULT_URI`.
+    Environment,
+    /// Nobody: [`Uri::default`].
+    Default,
+}
+
+impl Default for Uri {
+    /// The host's QEMU, as `virsh` run by root takes it.
+    fn default() -> Self {
+        Self {
+            value: "qemu:///system".to_owned(),
+            origin: UriOrigin::Default,
+        }
+    }
+}
+
+impl fmt::Display for Uri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.value, self.origin)
+    }
+}
+
+impl fmt::Display for UriOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag => f.write_str("from --uri"),
+            Self::Config(path) => write!(f, "from {}", path.display()),
+            Self::Environment => f.write_str("from LIBVIRT_DEFAULT_URI"),
+            Self::Default => f.write_str("the default"),
+        }
+    }
+}
+
+/// The first URI that is given: flag, configuration (already checked), environment, default.
+///
+/// An empty `LIBVIRT_DEFAULT_URI` counts as unset, as it does for libvirt itself.
+///
+/// # Errors
+/// The chosen one is empty or has a NUL in it.
+pub(super) fn choose(
+    flag: Option<&str>,
+    config: Option<Uri>,
+    environment: Option<String>,
+) -> Result<Uri, ConfigError> {
+    if let Some(value) = flag {
+        check(value).map_err(|message| ConfigError::new("--uri", message))?;
+        return Ok(Uri {
+            value: value.to_owned(),
+            origin: UriOrigin::Flag,
+        });
+    }
+    if let Some(uri) = config {
+        return Ok(uri);
+    }
+    match environment.filter(|value| !value.is_empty()) {
+        Some(value) => {
+            check(&value).map_err(|message| ConfigError::new("LIBVIRT_DEFAULT_URI", message))?;
+            Ok(Uri {
+                value,
+                origin: UriOrigin::Environment,
+            })
+        }
+        None => Ok(Uri::default()),
+    }
+}
+
+/// Whether libvirt can be given this text at all; what it means is libvirt's to say.
+pub(super) fn check(value: &str) -> Result<(), String> {
+    if value.trim().is_empty() {
+        return Err("the URI is empty; write for example \"qemu:///system\"".to_owned());
+    }
+    if value.contains('\0') {
+        return Err(
+            "the URI has a NUL character in it; write for example \"qemu:///system\"".to_owned(),
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_that_is_given_wins() {
+        let config = || {
+            Some(Uri {
+                value: "b:///".into(),
+                origin: UriOrigin::Config("f".into()),
+            })
+        };
+        let environment = || Some("c:///".to_owned());
+        let shown =
+            |flag, config, environment| choose(flag, config, environment).unwrap().to_string();
+        assert_eq!(
+            shown(Some("a:///"), config(), environment()),
+            "a:/// (from --uri)"
+        );
+        assert_eq!(shown(None, config(), environment()), "b:/// (from f)");
+        assert_eq!(
+            shown(None, None, environment()),
+            "c:/// (from LIBVIRT_DEFAULT_URI)"
+        );
+        assert_eq!(
+            shown(None, None, Some(String::new())),
+            "qemu:///system (the default)"
+        );
+        assert_eq!(shown(None, None, None), "qemu:///system (the default)");
+    }
+
+    #[test]
+    fn empty_and_nul_are_errors_that_name_the_culprit() {
+        let error = |flag, environment| choose(flag, None, environment).unwrap_err().to_string();
+        let empty = "the URI is empty; write for example \"qemu:///system\"";
+        assert_eq!(error(Some(""), None), format!("--uri: {empty}"));
+        assert_eq!(
+            error(None, Some(" ".into())),
+            format!("LIBVIRT_DEFAULT_URI: {empty}")
+        );
+        assert!(error(Some("a\0b"), None).starts_with("--uri: the URI has a NUL"));
+    }
+}

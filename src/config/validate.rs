@@ -1,0 +1,319 @@
+//! From the file as written to [`Settings`]: bounds, words, patterns.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use glob::Pattern;
+use log::LevelFilter;
+use toml::Spanned;
+
+use super::error::Document;
+use super::file::File;
+use super::uri::{self, Uri, UriOrigin};
+use super::{ConfigError, Measurements, NameFilter, Precision, Settings, filter};
+use crate::cli;
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// Without events, less than a second would read every XML in every gather.
+const TTL: (Duration, Duration) = (
+    Duration::from_secs(1),
+    Duration::from_secs(30 * DAY.as_secs()),
+);
+const DEADLINE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3600));
+
+impl Settings {
+    /// Validates a file as written over the defaults.
+    ///
+    /// # Errors
+    /// The first value, in the order of [`Settings`], that is out of bounds or not understood.
+    pub(super) fn from_file(file: File, document: &Document) -> Result<Self, ConfigError> {
+        let mut settings = Self::default();
+        let within =
+            |key, value: Option<Spanned<String>>, bounds: (Duration, Duration), default| {
+                or_default(document, key, value, default, |text| {
+                    cli::duration(text, bounds.0, bounds.1)
+                })
+            };
+        if let Some(written) = file.uri {
+            settings.uri = checked_uri(document, &written)?;
+        }
+        settings.device_cache_ttl = within(
+            "device_cache_ttl",
+            file.device_cache_ttl,
+            TTL,
+            settings.device_cache_ttl,
+        )?;
+        settings.deadline = within("deadline", file.deadline, DEADLINE, settings.deadline)?;
+        settings.workers = number(document, "workers", file.workers, 1..=64, settings.workers)?;
+        settings.chunk_size = number(
+            document,
+            "chunk_size",
+            file.chunk_size,
+            1..=256,
+            settings.chunk_size,
+        )?;
+        settings.log_level = or_default(
+            document,
+            "log_level",
+            file.log_level,
+            settings.log_level,
+            level,
+        )?;
+        settings.domains = NameFilter {
+            include: patterns(document, "domain_include", file.domain_include)?,
+            exclude: patterns(document, "domain_exclude", file.domain_exclude)?,
+        };
+        settings.devices = NameFilter {
+            include: patterns(document, "device_include", file.device_include)?,
+            exclude: patterns(document, "device_exclude", file.device_exclude)?,
+        };
+        settings.cdrom = file.cdrom.unwrap_or(settings.cdrom);
+        settings.floppy = file.floppy.unwrap_or(settings.floppy);
+        if let Some(written) = file.measurements {
+            settings.measurements = measurements(document, &written)?;
+        }
+        settings.timestamp_precision = or_default(
+            document,
+            "timestamp_precision",
+            file.timestamp_precision,
+            settings.timestamp_precision,
+            precision,
+        )?;
+        Ok(settings)
+    }
+}
+
+/// Validates one text where there is one; an error stands where the text does.
+fn or_default<T>(
+    document: &Document,
+    key: &str,
+    written: Option<Spanned<String>>,
+    default: T,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Result<T, ConfigError> {
+    let Some(written) = written else {
+        return Ok(default);
+    };
+    let value = read(written.get_ref());
+    value.map_err(|message| document.error(written.span(), format!("{key}: {message}")))
+}
+
+fn number(
+    document: &Document,
+    key: &str,
+    written: Option<Spanned<i64>>,
+    bounds: RangeInclusive<usize>,
+    default: usize,
+) -> Result<usize, ConfigError> {
+    let Some(written) = written else {
+        return Ok(default);
+    };
+    let value = usize::try_from(*written.get_ref())
+        .ok()
+        .filter(|value| bounds.contains(value));
+    value.ok_or_else(|| {
+        let (value, least, most) = (written.get_ref(), bounds.start(), bounds.end());
+        let message = format!("{key}: {value} is out of range; from {least} to {most} is allowed");
+        document.error(written.span(), message)
+    })
+}
+
+fn checked_uri(document: &Document, written: &Spanned<String>) -> Result<Uri, ConfigError> {
+    let value = written.get_ref().clone();
+    match uri::check(&value) {
+        Ok(()) => Ok(Uri {
+            value,
+            origin: UriOrigin::Config(document.path.clone()),
+        }),
+        Err(message) => Err(document.error(written.span(), format!("uri: {message}"))),
+    }
+}
+
+fn patterns(
+    document: &Document,
+    key: &str,
+    written: Option<Vec<Spanned<String>>>,
+) -> Result<Vec<Pattern>, ConfigError> {
+    let read = |text: Spanned<String>| {
+        let pattern = filter::pattern(text.get_ref());
+        pattern.map_err(|message| document.error(text.span(), format!("{key}: {message}")))
+    };
+    written.unwrap_or_default().into_iter().map(read).collect()
+}
+
+fn level(text: &str) -> Result<LevelFilter, String> {
+    const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+    text.parse().map_err(|_| unknown_word(text, &LEVELS))
+}
+
+fn precision(text: &str) -> Result<Precision, String> {
+    Ok(match text {
+        "1s" => Precision::Second,
+        "1ms" => Precision::Millisecond,
+        "1us" => Precision::Microsecond,
+        "1ns" => Precision::Nanosecond,
+        _ => {
+            return Err(format!(
+                "{text:?} is not known; use \"1s\", \"1ms\", \"1us\" or \"1ns\""
+            ));
+        }
+    })
+}
+
+fn measurements(
+    document: &Document,
+    written: &Spanned<Vec<Spanned<String>>>,
+) -> Result<Measurements, ConfigError> {
+    const NAMES: [&str; 4] = ["vm_metrics", "vm_features", "vm_devices", "vm_totals"];
+    if written.get_ref().is_empty() {
+        let message = format!(
+            "measurements: nothing would be written; name some of {}",
+            NAMES.join(", ")
+        );
+        return Err(document.error(written.span(), message));
+    }
+    let mut chosen = Measurements {
+        metrics: false,
+        features: false,
+        devices: false,
+        totals: false,
+    };
+    for name in written.get_ref() {
+        match name.get_ref().as_str() {
+            "vm_metrics" => chosen.metrics = true,
+            "vm_features" => chosen.features = true,
+            "vm_devices" => chosen.devices = true,
+            "vm_totals" => chosen.totals = true,
+            other => {
+                let message = format!("measurements: {}", unknown_word(other, &NAMES));
+                return Err(document.error(name.span(), message));
+            }
+        }
+    }
+    Ok(chosen)
+}
+
+/// For a value that must be one of a few words.
+fn unknown_word(word: &str, known: &[&str]) -> String {
+    match cli::nearest(word, known) {
+        Some(near) => format!("{word:?} is not known; did you mean \"{near}\"?"),
+        None => format!("{word:?} is not known; use one of {}", known.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::SAMPLE;
+    use crate::config::file::KEYS;
+
+    fn read(text: &str) -> Result<Settings, String> {
+        let document = Document {
+            path: "f.toml".into(),
+            text: text.to_owned(),
+        };
+        let settings = File::parse(&document).and_then(|file| Settings::from_file(file, &document));
+        settings.map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_empty_file_is_the_defaults() {
+        assert_eq!(read(""), Ok(Settings::default()));
+        assert_eq!(read(SAMPLE), Ok(Settings::default()));
+    }
+
+    #[test]
+    fn the_sample_shows_every_key_with_its_default() {
+        let mut text = String::new();
+        for line in SAMPLE
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with("## "))
+        {
+            let pair = line
+                .strip_prefix("# ")
+                .unwrap_or_else(|| panic!("neither prose nor option: {line}"));
+            text.push_str(&format!("{pair}\n"));
+        }
+        let mut shown: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.split_once(" = "))
+            .map(|pair| pair.0)
+            .collect();
+        let mut keys = KEYS.map(|(key, _)| key);
+        shown.sort_unstable();
+        keys.sort_unstable();
+        assert_eq!(shown, keys);
+        let mut settings = read(&text).unwrap();
+        assert_eq!(settings.uri.origin, UriOrigin::Config("f.toml".into()));
+        settings.uri.origin = UriOrigin::Default;
+        assert_eq!(settings, Settings::default());
+    }
+
+    #[test]
+    fn every_key_arrives() {
+        let text = r#"
+            uri = "test:///default"
+            device_cache_ttl = "1m30s"
+            deadline = "500ms"
+            workers = 64
+            chunk_size = 256
+            log_level = "Trace"
+            domain_include = ["web*"]
+            domain_exclude = ["web9"]
+            device_include = ["vd*"]
+            device_exclude = ["vdb"]
+            cdrom = true
+            floppy = true
+            measurements = ["vm_totals", "vm_metrics"]
+            timestamp_precision = "1us"
+        "#;
+        let filter = |include: &str, exclude: &str| NameFilter {
+            include: vec![filter::pattern(include).unwrap()],
+            exclude: vec![filter::pattern(exclude).unwrap()],
+        };
+        let expected = Settings {
+            uri: Uri {
+                value: "test:///default".to_owned(),
+                origin: UriOrigin::Config("f.toml".into()),
+            },
+            device_cache_ttl: Duration::from_secs(90),
+            deadline: Duration::from_millis(500),
+            workers: 64,
+            chunk_size: 256,
+            log_level: LevelFilter::Trace,
+            domains: filter("web*", "web9"),
+            devices: filter("vd*", "vdb"),
+            cdrom: true,
+            floppy: true,
+            measurements: Measurements {
+                metrics: true,
+                features: false,
+                devices: false,
+                totals: true,
+            },
+            timestamp_precision: Precision::Microsecond,
+        };
+        assert_eq!(read(text), Ok(expected));
+    }
+
+    #[test]
+    fn bounds_are_allowed() {
+        for good in [
+            "workers = 1",
+            "chunk_size = 1",
+            "deadline = \"100ms\"",
+            "deadline = \"1h\"",
+            "device_cache_ttl = \"1s\"",
+            "device_cache_ttl = \"30days\"",
+        ] {
+            assert!(read(good).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn precisions_go_from_coarse_to_fine() {
+        let all = ["1s", "1ms", "1us", "1ns"].map(|text| precision(text).unwrap());
+        assert!(all.is_sorted());
+        assert!(all[0] < all[3]);
+    }
+}

@@ -1,0 +1,103 @@
+//! The same trouble is said once and then counted.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use log::Level;
+
+/// How many troubles are told apart. A host has a few kinds and a few hundred VMs.
+const MOST: usize = 1024;
+
+/// The troubles that have been said and are not over yet.
+///
+/// A key stands for one trouble of one thing (`"connect"`, `"vm UUID partial"`). It must be
+/// cleared when the trouble is over or the thing is gone.
+#[derive(Debug, Default)]
+pub struct Troubles {
+    /// How often each has been reported.
+    counts: HashMap<Cow<'static, str>, u64>,
+    /// More than [`MOST`] came together, and that has been said.
+    overflowed: bool,
+}
+
+impl Troubles {
+    /// Reports one occurrence: logged at `level` the first time, at debug, with its count,
+    /// afterwards.
+    ///
+    /// With 1024 troubles known, a new one is logged at debug only, and the first such also costs
+    /// one warning: to forget an older one instead would say both again in every gather.
+    pub fn report(
+        &mut self,
+        key: impl Into<Cow<'static, str>>,
+        level: Level,
+        message: impl FnOnce() -> String,
+    ) {
+        let overflowed = self.overflowed;
+        let count = self.count(key.into());
+        if self.overflowed && !overflowed {
+            log::warn!(
+                "more than {MOST} different troubles; further ones are logged at debug only"
+            );
+        }
+        match count {
+            Some(1) => log::log!(level, "{}", message()),
+            Some(count) => log::debug!("{} (time {count})", message()),
+            None => log::debug!("{}", message()),
+        }
+    }
+
+    /// Forgets a trouble, so that it is said again when it comes back, and gives how often it had
+    /// been reported. The caller logs the recovery.
+    pub fn clear(&mut self, key: &str) -> Option<u64> {
+        let count = self.counts.remove(key);
+        if self.counts.is_empty() {
+            self.overflowed = false;
+        }
+        count
+    }
+
+    /// Counts one occurrence; `None` where there is no room for a new trouble.
+    fn count(&mut self, key: Cow<'static, str>) -> Option<u64> {
+        if self.counts.len() >= MOST && !self.counts.contains_key(&key) {
+            self.overflowed = true;
+            return None;
+        }
+        let count = self.counts.entry(key).or_default();
+        *count += 1;
+        Some(*count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trouble_is_counted_until_cleared() {
+        let mut troubles = Troubles::default();
+        assert_eq!(troubles.count("a".into()), Some(1));
+        assert_eq!(troubles.count("a".into()), Some(2));
+        assert_eq!(troubles.count("b".into()), Some(1));
+        assert_eq!(troubles.clear("a"), Some(2));
+        assert_eq!(troubles.clear("a"), None);
+        assert_eq!(troubles.count("a".into()), Some(1));
+        assert_eq!(troubles.clear("b"), Some(1));
+    }
+
+    #[test]
+    fn it_does_not_grow_without_bounds() {
+        let mut troubles = Troubles::default();
+        for i in 0..10 * MOST {
+            troubles.report(format!("vm {i}"), Level::Warn, String::new);
+        }
+        assert_eq!(troubles.counts.len(), MOST);
+        assert!(troubles.overflowed);
+        assert_eq!(troubles.count("new".into()), None);
+        assert_eq!(troubles.count("vm 0".into()), Some(2));
+        for i in 0..MOST {
+            assert!(troubles.clear(&format!("vm {i}")).is_some());
+        }
+        assert!(!troubles.overflowed);
+        assert_eq!(troubles.count("new".into()), Some(1));
+    }
+}
