@@ -117,6 +117,10 @@ fn fillings(n: usize) -> Vec<(&'static str, String)> {
         ("comments", "<!-- <disk> -->".repeat(n)),
         ("CDATA", format!("<![CDATA[{}]]>", "<disk>".repeat(n))),
         ("attributes", format!("<a{attributes}/>")),
+        (
+            "attributes of a disk",
+            format!("</metadata><devices><disk{attributes}/></devices><metadata>"),
+        ),
         ("namespaces", format!("<a{namespaces}><b/><b/></a>")),
         ("long value", format!("<a b='{}'/>", "x".repeat(n))),
     ]
