@@ -27,6 +27,14 @@ pub enum UriOrigin {
     Default,
 }
 
+impl Uri {
+    /// Whether the driver lives in our own process and each opening makes a node of its own
+    /// (libvirt's `test:///FILE`); `test+unix://` goes through a daemon.
+    pub fn in_process(&self) -> bool {
+        self.value.starts_with("test://")
+    }
+}
+
 impl Default for Uri {
     /// The host's QEMU, as `virsh` run by root takes it.
     fn default() -> Self {

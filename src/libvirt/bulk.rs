@@ -1,0 +1,254 @@
+//! Bulk statistics (`virDomainListGetStats`): which groups, and a record's keys -> [`Sample`].
+
+use std::time::Instant;
+
+use virt::sys;
+
+use super::Value;
+use crate::config::Measurements;
+use crate::sample::{Device, Devices, Sample};
+
+/// Passes by a domain whose monitor is occupied instead of waiting for it (libvirt 4.5).
+pub const NOWAIT: u32 = sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT;
+
+/// A set of statistics groups (`virDomainStatsTypes`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Groups(u32);
+
+impl Groups {
+    /// No group.
+    pub const NONE: Self = Self(0);
+    /// State and its reason.
+    pub const STATE: Self = Self(sys::VIR_DOMAIN_STATS_STATE);
+    /// CPU time.
+    pub const CPU: Self = Self(sys::VIR_DOMAIN_STATS_CPU_TOTAL);
+    /// Memory.
+    pub const BALLOON: Self = Self(sys::VIR_DOMAIN_STATS_BALLOON);
+    /// Network interfaces.
+    pub const NET: Self = Self(sys::VIR_DOMAIN_STATS_INTERFACE);
+    /// Disks.
+    pub const BLOCK: Self = Self(sys::VIR_DOMAIN_STATS_BLOCK);
+
+    /// Only the groups that a field of these measurements needs. The vCPU group is never among
+    /// them: `virDomainGetInfo` has the one number we want for a sixth of its price.
+    pub fn needed(wanted: &Measurements) -> Self {
+        let devices = wanted.features || wanted.devices || wanted.totals;
+        let figures = wanted.metrics || wanted.features || wanted.totals;
+        let mut groups = Self::STATE;
+        if figures {
+            groups = groups | Self::CPU | Self::BALLOON;
+        }
+        if devices {
+            groups = groups | Self::NET | Self::BLOCK;
+        }
+        groups
+    }
+
+    /// libvirt's number.
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// Whether all of `other` is in it.
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Without `other`.
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+}
+
+impl std::ops::BitOr for Groups {
+    type Output = Self;
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// Fills `sample` from a record's parameters (or `virsh domstats` output, for that matter) and
+/// says which groups had any key at all: a driver that lacks a group gives none of its keys.
+///
+/// Devices are bound by their index in the key and named by its `name` key: indexes have gaps (a
+/// user-mode NIC is counted, yet has no key), and neither order nor count can be relied on.
+pub fn fill<'a>(
+    sample: &mut Sample,
+    params: impl Iterator<Item = (&'a str, Value<'a>)>,
+    at: Instant,
+) -> Groups {
+    let mut groups = Groups::NONE;
+    let mut nics = Indexed::<8>::default();
+    let mut disks = Indexed::<5>::default();
+    for (key, value) in params {
+        let Some((group, key)) = key.split_once('.') else {
+            continue;
+        };
+        match group {
+            "state" => {
+                groups = groups | Groups::STATE;
+                match key {
+                    "state" => sample.state = signed(value),
+                    "reason" => sample.reason = signed(value),
+                    _ => {}
+                }
+            }
+            "cpu" => {
+                groups = groups | Groups::CPU;
+                match key {
+                    "time" => sample.cpu.time = count(value),
+                    "user" => sample.cpu.user = count(value),
+                    "system" => sample.cpu.system = count(value),
+                    _ => {}
+                }
+            }
+            "balloon" => {
+                groups = groups | Groups::BALLOON;
+                balloon(sample, key, value);
+            }
+            "net" => {
+                groups = groups | Groups::NET;
+                nics.set(key, value, nic_counter);
+            }
+            "block" => {
+                groups = groups | Groups::BLOCK;
+                disks.set(key, value, disk_counter);
+            }
+            _ => {}
+        }
+    }
+    sample.cpu.at = at;
+    sample.memory.at = at;
+    sample.nics = nics.into_devices(at);
+    sample.disks = disks.into_devices(at);
+    groups
+}
+
+fn balloon(sample: &mut Sample, key: &str, value: Value<'_>) {
+    let memory = &mut sample.memory;
+    let value = count(value);
+    match key {
+        "maximum" => memory.maximum = value,
+        "current" => {
+            memory.current = value;
+            memory.actual = value;
+        }
+        "rss" => memory.rss = value,
+        "available" => memory.available = value,
+        "usable" => memory.usable = value,
+        "swap_in" => memory.swap_in = value,
+        "swap_out" => memory.swap_out = value,
+        "major_fault" => memory.major_fault = value,
+        "minor_fault" => memory.minor_fault = value,
+        "disk_caches" => memory.disk_caches = value,
+        _ => {}
+    }
+}
+
+fn nic_counter(key: &str) -> Option<usize> {
+    Some(match key {
+        "rx.bytes" => 0,
+        "rx.pkts" => 1,
+        "rx.errs" => 2,
+        "rx.drop" => 3,
+        "tx.bytes" => 4,
+        "tx.pkts" => 5,
+        "tx.errs" => 6,
+        "tx.drop" => 7,
+        _ => return None,
+    })
+}
+
+fn disk_counter(key: &str) -> Option<usize> {
+    Some(match key {
+        "rd.reqs" => 0,
+        "rd.bytes" => 1,
+        "wr.reqs" => 2,
+        "wr.bytes" => 3,
+        "errors" => 4,
+        _ => return None,
+    })
+}
+
+/// `net.*` or `block.*` while it is being read.
+#[derive(Default)]
+struct Indexed<const N: usize> {
+    counted: Option<usize>,
+    slots: Vec<(usize, Option<String>, [Option<u64>; N])>,
+}
+
+impl<const N: usize> Indexed<N> {
+    fn set(&mut self, key: &str, value: Value<'_>, counter: fn(&str) -> Option<usize>) {
+        if key == "count" {
+            self.counted = count(value).and_then(|n| usize::try_from(n).ok());
+            return;
+        }
+        let Some((index, key)) = key.split_once('.') else {
+            return;
+        };
+        let Ok(index) = index.parse::<usize>() else {
+            return;
+        };
+        // libvirt sends a device's keys together, so the slot is nearly always the last one.
+        let position = match self.slots.iter().rposition(|slot| slot.0 == index) {
+            Some(position) => position,
+            None => {
+                self.slots.push((index, None, [None; N]));
+                self.slots.len() - 1
+            }
+        };
+        let (_, name, counters) = &mut self.slots[position];
+        if key == "name" {
+            if let Value::Text(text) = value {
+                *name = Some(text.to_owned());
+            }
+        } else if let Some(at) = counter(key) {
+            counters[at] = count(value);
+        }
+    }
+
+    fn into_devices(self, at: Instant) -> Option<Devices<N>> {
+        if self.counted.is_none() && self.slots.is_empty() {
+            return None;
+        }
+        let counted = self.counted.unwrap_or_default();
+        let mut list: Vec<Device<N>> = self
+            .slots
+            .into_iter()
+            .filter(|(_, name, _)| name.is_some())
+            .map(|(_, name, counters)| Device {
+                name,
+                kind: String::new(),
+                counters,
+            })
+            .collect();
+        // Devices that are counted but nameless have no counters, and no sum can be made of them.
+        while list.len() < counted {
+            list.push(Device {
+                name: None,
+                kind: String::new(),
+                counters: [None; N],
+            });
+        }
+        Some(Devices {
+            at,
+            list,
+            complete: true,
+        })
+    }
+}
+
+/// A counter or a size: what is negative (-1: not counted) or no number is not reported.
+fn count(value: Value<'_>) -> Option<u64> {
+    match value {
+        Value::Integer(number) => u64::try_from(number).ok(),
+        Value::Float(_) | Value::Text(_) => None,
+    }
+}
+
+fn signed(value: Value<'_>) -> Option<i32> {
+    match value {
+        Value::Integer(number) => i32::try_from(number).ok(),
+        Value::Float(_) | Value::Text(_) => None,
+    }
+}

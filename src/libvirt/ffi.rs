@@ -1,0 +1,551 @@
+//! All `unsafe` of this program: libvirt's C API behind types that free what they own.
+//!
+//! The `virt` crate's own wrappers leak statistics records, have no `virDomainListGetStats` and no
+//! domain events, and panic where an operator's typing reaches them, hence `virt::sys` directly.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::marker::PhantomData;
+use std::ptr::{self, NonNull};
+
+use uuid::Uuid;
+use virt::sys;
+
+use super::Error;
+
+/// Keepalive: seconds between probes and how many may be missed. A shorter one declared healthy
+/// but busy daemons dead.
+const KEEPALIVE: (c_int, c_uint) = (5, 5);
+
+/// libvirt prints errors to stderr unless told otherwise; ours come back as [`Error`].
+unsafe extern "C" fn silent(_: *mut c_void, _: sys::virErrorPtr) {}
+
+/// Sets the library up. Call once, before any connection is opened and any thread is started.
+///
+/// # Errors
+/// Whatever `virInitialize` or `virEventRegisterDefaultImpl` says.
+pub fn initialize() -> Result<(), Error> {
+    // SAFETY: both calls take no arguments and are documented as the first ones to make; the
+    // error function has the signature asked for and touches nothing.
+    unsafe {
+        check(sys::virInitialize())?;
+        sys::virSetErrorFunc(ptr::null_mut(), Some(silent));
+        check(sys::virEventRegisterDefaultImpl())?;
+    }
+    Ok(())
+}
+
+/// Starts the thread that runs libvirt's event loop: keepalive and domain events need it.
+///
+/// # Errors
+/// The system's, when no thread can be started.
+pub fn start_event_loop() -> std::io::Result<()> {
+    std::thread::Builder::new()
+        .name("events".into())
+        .spawn(|| {
+            loop {
+                // SAFETY: no arguments; the default implementation was registered in
+                // `initialize`, and this thread alone runs it.
+                if unsafe { sys::virEventRunDefaultImpl() } < 0 {
+                    log::debug!("libvirt's event loop: {}", last_error());
+                    std::thread::sleep(std::time::Duration::from_secs(1));
+                }
+            }
+        })
+        .map(drop)
+}
+
+fn last_error() -> Error {
+    // SAFETY: the error is this thread's own and stays valid until the next libvirt call; the
+    // message is copied before that.
+    unsafe {
+        let error = sys::virGetLastError();
+        if error.is_null() {
+            return Error::invalid("libvirt gave no reason");
+        }
+        Error {
+            code: (*error).code as u32,
+            domain: (*error).domain as u32,
+            message: text((*error).message),
+        }
+    }
+}
+
+fn check(returned: c_int) -> Result<c_int, Error> {
+    if returned < 0 {
+        Err(last_error())
+    } else {
+        Ok(returned)
+    }
+}
+
+/// Copies a C string; what is no UTF-8 is replaced.
+///
+/// # Safety
+/// `raw` is null or a NUL-terminated string that lives through the call.
+unsafe fn text(raw: *const c_char) -> String {
+    if raw.is_null() {
+        return String::new();
+    }
+    // SAFETY: the caller's promise.
+    unsafe { CStr::from_ptr(raw) }
+        .to_string_lossy()
+        .into_owned()
+}
+
+fn c_string(value: &str) -> Result<CString, Error> {
+    CString::new(value).map_err(|_| Error::invalid(format!("{value:?} holds a NUL byte")))
+}
+
+/// A read-only connection, owned by the thread that opened it.
+#[derive(Debug)]
+pub struct Connection {
+    raw: NonNull<sys::virConnect>,
+}
+
+impl Connection {
+    /// Opens `uri` read-only (`virConnectOpenReadOnly`) with keepalive on where the transport has
+    /// one. May block for as long as a frozen daemon stays frozen.
+    ///
+    /// # Errors
+    /// Whatever libvirt says; [`Error::remedy`] knows what to do about the common ones.
+    pub fn open(uri: &str) -> Result<Self, Error> {
+        let uri = c_string(uri)?;
+        // SAFETY: `uri` is NUL-terminated and lives through the call.
+        let raw = unsafe { sys::virConnectOpenReadOnly(uri.as_ptr()) };
+        let connection = NonNull::new(raw)
+            .map(|raw| Self { raw })
+            .ok_or_else(last_error)?;
+        // SAFETY: the connection is open. Drivers in our own process have no keepalive and say so;
+        // nothing is lost then.
+        unsafe { sys::virConnectSetKeepAlive(raw, KEEPALIVE.0, KEEPALIVE.1) };
+        Ok(connection)
+    }
+
+    /// Whether the transport still stands, as far as this end knows (no call to the daemon).
+    pub fn is_alive(&self) -> bool {
+        // SAFETY: the connection is open for as long as `self` is.
+        unsafe { sys::virConnectIsAlive(self.raw.as_ptr()) == 1 }
+    }
+
+    /// Handles of all active domains (`virConnectListAllDomains`), names, UUIDs and ids in them.
+    ///
+    /// # Errors
+    /// Whatever libvirt says.
+    pub fn active_domains(&self) -> Result<Vec<Domain>, Error> {
+        let mut list: *mut sys::virDomainPtr = ptr::null_mut();
+        // SAFETY: libvirt allocates the array, whose handles become ours one by one; only the
+        // array itself is left to free.
+        unsafe {
+            let count = check(sys::virConnectListAllDomains(
+                self.raw.as_ptr(),
+                &mut list,
+                sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE,
+            ))?;
+            let domains = (0..count as usize)
+                .filter_map(|i| NonNull::new(*list.add(i)))
+                .map(|raw| Domain { raw })
+                .collect();
+            libc::free(list.cast());
+            Ok(domains)
+        }
+    }
+
+    /// A handle by UUID (`virDomainLookupByUUID`): answers even while another domain is locked.
+    ///
+    /// # Errors
+    /// `VIR_ERR_NO_DOMAIN` where there is none; else whatever libvirt says.
+    pub fn lookup(&self, uuid: Uuid) -> Result<Domain, Error> {
+        // SAFETY: the UUID's 16 bytes live through the call.
+        let raw =
+            unsafe { sys::virDomainLookupByUUID(self.raw.as_ptr(), uuid.as_bytes().as_ptr()) };
+        NonNull::new(raw)
+            .map(|raw| Domain { raw })
+            .ok_or_else(last_error)
+    }
+
+    /// Calls `on_event` with the domain's UUID whenever a device was added to a domain or removed
+    /// from it (`virConnectDomainEventRegisterAny`), from the event loop's thread, for as long as
+    /// the connection stands.
+    ///
+    /// # Errors
+    /// Drivers without events say `VIR_ERR_NO_SUPPORT`.
+    pub fn on_device_change(
+        &self,
+        on_event: impl Fn(Uuid) + Clone + Send + Sync + 'static,
+    ) -> Result<(), Error> {
+        for id in [
+            sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED,
+            sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
+        ] {
+            let sink: Box<EventSink> = Box::new(Box::new(on_event.clone()));
+            let opaque = Box::into_raw(sink).cast::<c_void>();
+            // SAFETY: both events call back with (connection, domain, alias, opaque), as
+            // `device_changed` does; libvirt keeps it under the generic type by design. `opaque`
+            // is owned by the registration and freed by `free_sink`, or below where that failed.
+            unsafe {
+                let callback: unsafe extern "C" fn(
+                    sys::virConnectPtr,
+                    sys::virDomainPtr,
+                    *const c_char,
+                    *mut c_void,
+                ) = device_changed;
+                let callback: unsafe extern "C" fn(
+                    sys::virConnectPtr,
+                    sys::virDomainPtr,
+                    *mut c_void,
+                ) = std::mem::transmute(callback);
+                let registered = sys::virConnectDomainEventRegisterAny(
+                    self.raw.as_ptr(),
+                    ptr::null_mut(),
+                    id as c_int,
+                    Some(callback),
+                    opaque,
+                    Some(free_sink),
+                );
+                if registered < 0 {
+                    let error = last_error();
+                    free_sink(opaque);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // SAFETY: our one reference goes; handles still alive keep the connection themselves.
+        unsafe { sys::virConnectClose(self.raw.as_ptr()) };
+    }
+}
+
+type EventSink = Box<dyn Fn(Uuid) + Send + Sync>;
+
+unsafe extern "C" fn device_changed(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    _: *const c_char,
+    opaque: *mut c_void,
+) {
+    // SAFETY: `opaque` is the sink that was registered, alive until `free_sink`; the domain lives
+    // through the call.
+    unsafe {
+        let sink = &*opaque.cast::<EventSink>();
+        sink(uuid_of(domain));
+    }
+}
+
+unsafe extern "C" fn free_sink(opaque: *mut c_void) {
+    // SAFETY: `opaque` came from `Box::into_raw` in `on_device_change` and is freed once.
+    drop(unsafe { Box::from_raw(opaque.cast::<EventSink>()) });
+}
+
+/// # Safety
+/// `domain` is a valid handle.
+unsafe fn uuid_of(domain: sys::virDomainPtr) -> Uuid {
+    let mut bytes = [0_u8; 16];
+    // SAFETY: libvirt writes VIR_UUID_BUFLEN (16) bytes, or none.
+    unsafe { sys::virDomainGetUUID(domain, bytes.as_mut_ptr()) };
+    Uuid::from_bytes(bytes)
+}
+
+/// A handle of one domain. It names the domain (by UUID) and keeps its connection open.
+#[derive(Debug)]
+pub struct Domain {
+    raw: NonNull<sys::virDomain>,
+}
+
+impl Domain {
+    /// The domain's UUID; no call to the daemon.
+    pub fn uuid(&self) -> Uuid {
+        // SAFETY: the handle is valid for as long as `self` is.
+        unsafe { uuid_of(self.raw.as_ptr()) }
+    }
+
+    /// The id of the run that the handle was made of; `None` for an inactive domain.
+    pub fn id(&self) -> Option<u32> {
+        // SAFETY: as above; libvirt's "no id" is (unsigned) -1.
+        let id = unsafe { sys::virDomainGetID(self.raw.as_ptr()) };
+        (id != c_uint::MAX).then_some(id)
+    }
+
+    /// The domain's name when the handle was made.
+    pub fn name(&self) -> String {
+        // SAFETY: the name belongs to the handle and is copied.
+        unsafe { text(sys::virDomainGetName(self.raw.as_ptr())) }
+    }
+
+    /// `virDomainGetInfo`: needs no QEMU monitor.
+    ///
+    /// # Errors
+    /// Whatever libvirt says.
+    pub fn info(&self) -> Result<sys::virDomainInfo, Error> {
+        let mut info = sys::virDomainInfo {
+            state: 0,
+            maxMem: 0,
+            memory: 0,
+            nrVirtCpu: 0,
+            cpuTime: 0,
+        };
+        // SAFETY: `info` is a struct of libvirt's own layout that lives through the call.
+        check(unsafe { sys::virDomainGetInfo(self.raw.as_ptr(), &mut info) })?;
+        Ok(info)
+    }
+
+    /// `virDomainGetState`: state and reason, libvirt's numbers.
+    ///
+    /// # Errors
+    /// Whatever libvirt says.
+    pub fn state(&self) -> Result<(i32, i32), Error> {
+        let (mut state, mut reason) = (0, 0);
+        // SAFETY: both numbers live through the call.
+        check(unsafe { sys::virDomainGetState(self.raw.as_ptr(), &mut state, &mut reason, 0) })?;
+        Ok((state, reason))
+    }
+
+    /// `virDomainGetCPUStats`, the total over all CPUs: calls `each` with key and value.
+    ///
+    /// # Errors
+    /// Whatever libvirt says.
+    pub fn cpu_totals(&self, mut each: impl FnMut(&str, Value<'_>)) -> Result<(), Error> {
+        const ROOM: usize = 16;
+        // SAFETY: an all-zero parameter is a valid one (an empty name, no type).
+        let mut params: [sys::virTypedParameter; ROOM] = unsafe { std::mem::zeroed() };
+        // SAFETY: start_cpu -1 with one CPU is libvirt's form for the total; at most `ROOM`
+        // parameters are written, and what strings they own is freed by `virTypedParamsClear`.
+        unsafe {
+            let domain = self.raw.as_ptr();
+            let known = check(sys::virDomainGetCPUStats(
+                domain,
+                ptr::null_mut(),
+                0,
+                -1,
+                1,
+                0,
+            ))?;
+            let room = (known as usize).min(ROOM) as c_uint;
+            let count = check(sys::virDomainGetCPUStats(
+                domain,
+                params.as_mut_ptr(),
+                room,
+                -1,
+                1,
+                0,
+            ))?;
+            let count = (count as usize).min(ROOM);
+            for param in &params[..count] {
+                if let Some((key, value)) = typed(param) {
+                    each(key, value);
+                }
+            }
+            sys::virTypedParamsClear(params.as_mut_ptr(), count as c_int);
+        }
+        Ok(())
+    }
+
+    /// `virDomainMemoryStats`: calls `each` with tag (`VIR_DOMAIN_MEMORY_STAT_*`) and value.
+    ///
+    /// # Errors
+    /// Whatever libvirt says.
+    pub fn memory_stats(&self, mut each: impl FnMut(u32, u64)) -> Result<(), Error> {
+        const ROOM: usize = 32;
+        let mut stats = [sys::virDomainMemoryStatStruct { tag: 0, val: 0 }; ROOM];
+        // SAFETY: at most `ROOM` entries are written.
+        let count = check(unsafe {
+            sys::virDomainMemoryStats(self.raw.as_ptr(), stats.as_mut_ptr(), ROOM as c_uint, 0)
+        })?;
+        for stat in stats.iter().take(count as usize) {
+            each(stat.tag as u32, stat.val);
+        }
+        Ok(())
+    }
+
+    /// `virDomainInterfaceStats` of the NIC with this name on the host; -1 = not counted.
+    ///
+    /// # Errors
+    /// Whatever libvirt says.
+    pub fn interface_stats(
+        &self,
+        target: &str,
+    ) -> Result<sys::virDomainInterfaceStatsStruct, Error> {
+        let target = c_string(target)?;
+        // SAFETY: all-zero is a valid value of this struct of integers; libvirt is told its size
+        // and writes no more; the name lives through the call.
+        unsafe {
+            let mut stats: sys::virDomainInterfaceStatsStruct = std::mem::zeroed();
+            check(sys::virDomainInterfaceStats(
+                self.raw.as_ptr(),
+                target.as_ptr(),
+                &mut stats,
+                size_of_val(&stats),
+            ))?;
+            Ok(stats)
+        }
+    }
+
+    /// `virDomainBlockStats` of the disk with this target; -1 = not counted.
+    ///
+    /// # Errors
+    /// Whatever libvirt says.
+    pub fn block_stats(&self, target: &str) -> Result<sys::virDomainBlockStatsStruct, Error> {
+        let target = c_string(target)?;
+        // SAFETY: as for `interface_stats`.
+        unsafe {
+            let mut stats: sys::virDomainBlockStatsStruct = std::mem::zeroed();
+            check(sys::virDomainBlockStats(
+                self.raw.as_ptr(),
+                target.as_ptr(),
+                &mut stats,
+                size_of_val(&stats),
+            ))?;
+            Ok(stats)
+        }
+    }
+
+    /// The live XML (`virDomainGetXMLDesc`).
+    ///
+    /// # Errors
+    /// Whatever libvirt says.
+    pub fn xml(&self) -> Result<String, Error> {
+        // SAFETY: the text is ours to free once it is copied.
+        unsafe {
+            let raw = sys::virDomainGetXMLDesc(self.raw.as_ptr(), 0);
+            if raw.is_null() {
+                return Err(last_error());
+            }
+            let xml = text(raw);
+            libc::free(raw.cast());
+            Ok(xml)
+        }
+    }
+}
+
+impl Drop for Domain {
+    fn drop(&mut self) {
+        // SAFETY: our one reference goes.
+        unsafe { sys::virDomainFree(self.raw.as_ptr()) };
+    }
+}
+
+/// A statistics value, whatever integer type this libvirt gave it (they vary by version).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Value<'a> {
+    /// int, uint, llong, ullong and boolean.
+    Integer(i128),
+    /// double.
+    Float(f64),
+    /// string.
+    Text(&'a str),
+}
+
+/// The records of one bulk call, freed together.
+#[derive(Debug)]
+pub struct Records {
+    raw: *mut sys::virDomainStatsRecordPtr,
+    count: usize,
+}
+
+impl Records {
+    /// `virDomainListGetStats`: the groups asked for, of the domains asked for. Domains that are
+    /// gone are left out by libvirt.
+    ///
+    /// # Errors
+    /// Whatever libvirt says. All handles must be of one connection, or libvirt refuses them.
+    pub fn get(domains: &[&Domain], groups: u32, flags: u32) -> Result<Self, Error> {
+        let mut handles: Vec<sys::virDomainPtr> = domains
+            .iter()
+            .map(|domain| domain.raw.as_ptr())
+            .chain([ptr::null_mut()])
+            .collect();
+        let mut raw: *mut sys::virDomainStatsRecordPtr = ptr::null_mut();
+        // SAFETY: the list of handles ends in NULL as the API asks; the records become ours.
+        let count = check(unsafe {
+            sys::virDomainListGetStats(handles.as_mut_ptr(), groups, &mut raw, flags)
+        })?;
+        Ok(Self {
+            raw,
+            count: count as usize,
+        })
+    }
+
+    /// The records, in libvirt's order.
+    pub fn iter(&self) -> impl Iterator<Item = Record<'_>> {
+        // SAFETY: `raw` holds `count` records until `self` is dropped.
+        (0..self.count).map(|i| Record {
+            raw: unsafe { *self.raw.add(i) },
+            owner: PhantomData,
+        })
+    }
+}
+
+impl Drop for Records {
+    fn drop(&mut self) {
+        // SAFETY: ours, freed once; NULL is allowed.
+        unsafe { sys::virDomainStatsRecordListFree(self.raw) };
+    }
+}
+
+/// One domain's record.
+#[derive(Debug)]
+pub struct Record<'a> {
+    raw: sys::virDomainStatsRecordPtr,
+    owner: PhantomData<&'a Records>,
+}
+
+impl<'a> Record<'a> {
+    /// UUID, id (`None`: not active any more) and name, as of this very call.
+    pub fn identity(&self) -> (Uuid, Option<u32>, String) {
+        // SAFETY: the record's handle is valid as long as the record; virDomainRef makes the
+        // borrowed handle a reference of its own for `Domain` to drop.
+        unsafe {
+            let dom = (*self.raw).dom;
+            sys::virDomainRef(dom);
+            match NonNull::new(dom) {
+                Some(raw) => {
+                    let domain = Domain { raw };
+                    (domain.uuid(), domain.id(), domain.name())
+                }
+                None => (Uuid::nil(), None, String::new()),
+            }
+        }
+    }
+
+    /// Key and value of each parameter; keys or strings that are no UTF-8 are passed over.
+    pub fn params(&self) -> impl Iterator<Item = (&'a str, Value<'a>)> {
+        // SAFETY: the record holds `nparams` parameters and lives as long as its list.
+        let params = unsafe {
+            let record = &*self.raw;
+            if record.params.is_null() {
+                &[][..]
+            } else {
+                std::slice::from_raw_parts(record.params, record.nparams.max(0) as usize)
+            }
+        };
+        // SAFETY: libvirt filled these in: a NUL-terminated key and the union's member of `type_`.
+        params.iter().filter_map(|param| unsafe { typed(param) })
+    }
+}
+
+/// # Safety
+/// `param` was filled in by libvirt.
+unsafe fn typed(param: &sys::virTypedParameter) -> Option<(&str, Value<'_>)> {
+    // SAFETY: the caller's promise: `type_` names the union's member, `field` ends in NUL.
+    unsafe {
+        let key = CStr::from_ptr(param.field.as_ptr()).to_str().ok()?;
+        let value = &param.value;
+        let value = match param.type_ as c_uint {
+            sys::VIR_TYPED_PARAM_INT => Value::Integer(value.i.into()),
+            sys::VIR_TYPED_PARAM_UINT => Value::Integer(value.ui.into()),
+            sys::VIR_TYPED_PARAM_LLONG => Value::Integer(value.l.into()),
+            sys::VIR_TYPED_PARAM_ULLONG => Value::Integer(value.ul.into()),
+            sys::VIR_TYPED_PARAM_BOOLEAN => Value::Integer((value.b != 0).into()),
+            sys::VIR_TYPED_PARAM_DOUBLE => Value::Float(value.d),
+            sys::VIR_TYPED_PARAM_STRING if !value.s.is_null() => {
+                Value::Text(CStr::from_ptr(value.s).to_str().ok()?)
+            }
+            _ => return None,
+        };
+        Some((key, value))
+    }
+}

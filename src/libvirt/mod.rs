@@ -1,0 +1,15 @@
+//! libvirt as this program needs it: read-only connections, bulk statistics, and what stands in
+//! for them where a driver has none.
+//!
+//! A connection belongs to one thread ([`Connection`] is not `Send`, so the compiler keeps the
+//! rule): the client library loses wake-ups when two threads call on one connection.
+
+pub mod bulk;
+pub mod error;
+pub mod events;
+#[allow(unsafe_code)]
+mod ffi;
+pub mod per_call;
+
+pub use error::Error;
+pub use ffi::{Connection, Domain, Record, Records, Value, initialize, start_event_loop};

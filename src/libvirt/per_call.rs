@@ -1,0 +1,204 @@
+//! What a driver's bulk reply lacks, fetched by the per-call APIs through the same [`Sample`].
+//!
+//! The test driver's bulk call has the state alone; lxc, libxl and ch have no bulk call at all.
+
+use std::time::Instant;
+
+use virt::sys;
+
+use super::bulk::Groups;
+use super::{Domain, Error, Value};
+use crate::description::Description;
+use crate::sample::{Device, Devices, Sample, Wanted};
+
+/// Fetches the groups in `lacking`. A figure that cannot be had stays `None`.
+///
+/// # Errors
+/// Only those after which asking on is pointless: the domain is gone, or the connection is.
+pub fn fill(
+    sample: &mut Sample,
+    domain: &Domain,
+    lacking: Groups,
+    description: Option<&Description>,
+    wanted: &Wanted,
+) -> Result<(), Error> {
+    if lacking.has(Groups::STATE)
+        && let Some((state, reason)) = tolerate(domain.state())?
+    {
+        sample.state = Some(state);
+        sample.reason = Some(reason);
+    }
+    if lacking.has(Groups::CPU) {
+        cpu(sample, domain)?;
+    }
+    if lacking.has(Groups::BALLOON) {
+        memory(sample, domain)?;
+    }
+    if let Some(description) = description {
+        if lacking.has(Groups::NET) {
+            nics(sample, domain, description, wanted)?;
+        }
+        if lacking.has(Groups::BLOCK) {
+            disks(sample, domain, description, wanted)?;
+        }
+    }
+    Ok(())
+}
+
+/// vCPU count and, where the driver has no other source for them, memory and CPU time.
+///
+/// # Errors
+/// As for [`fill`].
+pub fn info(sample: &mut Sample, domain: &Domain, lacking: Groups) -> Result<(), Error> {
+    let start = Instant::now();
+    let Some(info) = tolerate(domain.info())? else {
+        return Ok(());
+    };
+    let at = midpoint(start);
+    sample.vcpus = Some(info.nrVirtCpu.into());
+    if lacking.has(Groups::BALLOON) {
+        sample.memory.at = at;
+        // One of the two sizes may be unlimited or unknown (libvirt: as many KiB as the type
+        // holds): no size then.
+        let size = |kib: u64| (kib < u64::MAX / 1024).then_some(kib);
+        sample.memory.maximum = size(info.maxMem);
+        sample.memory.current = size(info.memory);
+    }
+    if lacking.has(Groups::CPU) && sample.cpu.time.is_none() {
+        sample.cpu.at = at;
+        sample.cpu.time = Some(info.cpuTime);
+    }
+    Ok(())
+}
+
+/// Turns "this driver does not have it" and one domain's own trouble into "not reported".
+fn tolerate<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_transport() || error.is_vanished() => Err(error),
+        Err(error) => {
+            log::trace!("not reported: {error}");
+            Ok(None)
+        }
+    }
+}
+
+fn midpoint(start: Instant) -> Instant {
+    start + start.elapsed() / 2
+}
+
+fn cpu(sample: &mut Sample, domain: &Domain) -> Result<(), Error> {
+    let start = Instant::now();
+    let mut cpu = sample.cpu;
+    tolerate(domain.cpu_totals(|key, value| {
+        let Value::Integer(value) = value else { return };
+        let value = u64::try_from(value).ok();
+        match key {
+            "cpu_time" => cpu.time = value,
+            "user_time" => cpu.user = value,
+            "system_time" => cpu.system = value,
+            _ => {}
+        }
+    }))?;
+    cpu.at = midpoint(start);
+    sample.cpu = cpu;
+    Ok(())
+}
+
+fn memory(sample: &mut Sample, domain: &Domain) -> Result<(), Error> {
+    let start = Instant::now();
+    let mut memory = sample.memory;
+    tolerate(domain.memory_stats(|tag, value| {
+        let field = match tag {
+            sys::VIR_DOMAIN_MEMORY_STAT_ACTUAL_BALLOON => &mut memory.actual,
+            sys::VIR_DOMAIN_MEMORY_STAT_RSS => &mut memory.rss,
+            sys::VIR_DOMAIN_MEMORY_STAT_AVAILABLE => &mut memory.available,
+            sys::VIR_DOMAIN_MEMORY_STAT_USABLE => &mut memory.usable,
+            sys::VIR_DOMAIN_MEMORY_STAT_SWAP_IN => &mut memory.swap_in,
+            sys::VIR_DOMAIN_MEMORY_STAT_SWAP_OUT => &mut memory.swap_out,
+            sys::VIR_DOMAIN_MEMORY_STAT_MAJOR_FAULT => &mut memory.major_fault,
+            sys::VIR_DOMAIN_MEMORY_STAT_MINOR_FAULT => &mut memory.minor_fault,
+            sys::VIR_DOMAIN_MEMORY_STAT_DISK_CACHES => &mut memory.disk_caches,
+            _ => return,
+        };
+        *field = Some(value);
+    }))?;
+    memory.at = midpoint(start);
+    sample.memory = memory;
+    Ok(())
+}
+
+fn nics(
+    sample: &mut Sample,
+    domain: &Domain,
+    description: &Description,
+    wanted: &Wanted,
+) -> Result<(), Error> {
+    let start = Instant::now();
+    let mut list = Vec::with_capacity(description.nics.len());
+    for nic in &description.nics {
+        let counters = match &nic.target {
+            Some(target) if !wanted.nic(target) => continue,
+            Some(target) => tolerate(domain.interface_stats(target))?,
+            None => None,
+        };
+        let counters = counters.map_or([None; 8], |s| {
+            [
+                s.rx_bytes,
+                s.rx_packets,
+                s.rx_errs,
+                s.rx_drop,
+                s.tx_bytes,
+                s.tx_packets,
+                s.tx_errs,
+                s.tx_drop,
+            ]
+            .map(counted)
+        });
+        list.push(Device {
+            name: nic.target.clone(),
+            kind: nic.kind.clone(),
+            counters,
+        });
+    }
+    sample.nics = Some(Devices {
+        at: midpoint(start),
+        list,
+        complete: true,
+    });
+    Ok(())
+}
+
+fn disks(
+    sample: &mut Sample,
+    domain: &Domain,
+    description: &Description,
+    wanted: &Wanted,
+) -> Result<(), Error> {
+    let start = Instant::now();
+    let mut list = Vec::with_capacity(description.disks.len());
+    for disk in &description.disks {
+        if !wanted.disk(&disk.target, disk.kind) {
+            continue;
+        }
+        let counters = tolerate(domain.block_stats(&disk.target))?.map_or([None; 5], |s| {
+            [s.rd_req, s.rd_bytes, s.wr_req, s.wr_bytes, s.errs].map(counted)
+        });
+        list.push(Device {
+            name: Some(disk.target.clone()),
+            kind: disk.kind.word().to_owned(),
+            counters,
+        });
+    }
+    sample.disks = Some(Devices {
+        at: midpoint(start),
+        list,
+        complete: true,
+    });
+    Ok(())
+}
+
+/// -1 says "not counted".
+fn counted(value: i64) -> Option<u64> {
+    u64::try_from(value).ok()
+}
