@@ -49,6 +49,18 @@ pub enum DiskKind {
     Floppy,
 }
 
+impl DiskKind {
+    /// The word of the XML.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Disk => "disk",
+            Self::Lun => "lun",
+            Self::Cdrom => "cdrom",
+            Self::Floppy => "floppy",
+        }
+    }
+}
+
 /// Why a domain's XML could not be read; one short line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DescriptionError {

@@ -1,0 +1,142 @@
+//! Rates: this sample against the last one of the same run that had the field.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::sample::{Devices, Sample};
+
+/// The network sums a rate is made of: (index into the NIC counters, field name).
+pub const NET_RATES: [(usize, &str); 4] = [
+    (0, "net_rxbytes_rate"),
+    (4, "net_txbytes_rate"),
+    (1, "net_rxpackets_rate"),
+    (5, "net_txpackets_rate"),
+];
+
+/// The disk sums a rate is made of: (index into the disk counters, field name).
+pub const DISK_RATES: [(usize, &str); 4] = [
+    (0, "disk_rd_req_rate"),
+    (1, "disk_rd_bytes_rate"),
+    (2, "disk_wr_reqs_rate"),
+    (3, "disk_wr_bytes_rate"),
+];
+
+/// What is derived for one VM. `None`: no two samples of this run to derive it from.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Features {
+    /// Change of the memory given, KiB/s.
+    pub memory_rate: Option<f64>,
+    /// atan of it, degrees.
+    pub memory_angle: Option<f64>,
+    /// CPU time used over measured time x vCPUs, percent; may pass 100 (QEMU's own threads).
+    pub cpu_usage: Option<f64>,
+    /// Per second, in the order of [`NET_RATES`].
+    pub net: [Option<f64>; 4],
+    /// Per second, in the order of [`DISK_RATES`].
+    pub disk: [Option<f64>; 4],
+}
+
+/// The last value of each field, and when it was measured.
+#[derive(Debug, Clone, Default)]
+pub struct Past {
+    memory: Option<(Instant, u64)>,
+    cpu: Option<PastCpu>,
+    net: [Option<PastSum>; 4],
+    disk: [Option<PastSum>; 4],
+}
+
+#[derive(Debug, Clone, Copy)]
+struct PastCpu {
+    at: Instant,
+    time: u64,
+    vcpus: u64,
+}
+
+#[derive(Debug, Clone)]
+struct PastSum {
+    at: Instant,
+    value: u64,
+    devices: Rc<[String]>,
+}
+
+impl Past {
+    /// Derives what can be derived, and remembers this sample's figures. A field that the sample
+    /// lacks keeps its older value.
+    pub fn advance(
+        &mut self,
+        sample: &Sample,
+        net: &[Option<u64>; 8],
+        disk: &[Option<u64>; 5],
+    ) -> Features {
+        let memory_rate = self.memory_rate(sample);
+        Features {
+            memory_rate,
+            memory_angle: memory_rate.map(|rate| rate.atan().to_degrees()),
+            cpu_usage: self.cpu_usage(sample),
+            net: rates(
+                &mut self.net,
+                sample.nics.as_ref(),
+                NET_RATES.map(|r| net[r.0]),
+            ),
+            disk: rates(
+                &mut self.disk,
+                sample.disks.as_ref(),
+                DISK_RATES.map(|r| disk[r.0]),
+            ),
+        }
+    }
+
+    fn memory_rate(&mut self, sample: &Sample) -> Option<f64> {
+        let now = sample.memory.current?;
+        let at = sample.memory.at;
+        let (then, before) = self.memory.replace((at, now))?;
+        Some((now as f64 - before as f64) / seconds(then, at)?)
+    }
+
+    fn cpu_usage(&mut self, sample: &Sample) -> Option<f64> {
+        let now = PastCpu {
+            at: sample.cpu.at,
+            time: sample.cpu.time?,
+            vcpus: sample.vcpus?,
+        };
+        let before = self.cpu.replace(now)?;
+        if before.vcpus != now.vcpus || now.vcpus == 0 {
+            return None;
+        }
+        let used = now.time.checked_sub(before.time)? as f64 / 1e9;
+        Some(100.0 * used / (seconds(before.at, now.at)? * now.vcpus as f64))
+    }
+}
+
+/// Time really passed; `None` where it did not (no rate can be made of that).
+fn seconds(from: Instant, to: Instant) -> Option<f64> {
+    let passed = to.checked_duration_since(from)?.as_secs_f64();
+    (passed > 0.0).then_some(passed)
+}
+
+fn rates<const N: usize>(
+    past: &mut [Option<PastSum>; 4],
+    devices: Option<&Devices<N>>,
+    sums: [Option<u64>; 4],
+) -> [Option<f64>; 4] {
+    let Some(devices) = devices else {
+        return [None; 4];
+    };
+    let mut names: Vec<String> = devices.list.iter().filter_map(|d| d.name.clone()).collect();
+    names.sort_unstable();
+    let names: Rc<[String]> = names.into();
+    std::array::from_fn(|i| {
+        let now = PastSum {
+            at: devices.at,
+            value: sums[i]?,
+            devices: Rc::clone(&names),
+        };
+        let (at, value) = (now.at, now.value);
+        let before = past[i].replace(now)?;
+        if before.devices != names {
+            return None;
+        }
+        let moved = value.checked_sub(before.value)? as f64;
+        Some(moved / seconds(before.at, at)?)
+    })
+}

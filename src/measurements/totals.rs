@@ -1,0 +1,59 @@
+//! `vm_totals`: one line per VM.
+
+use crate::line_protocol::Line;
+use crate::runs::{Derived, Memory};
+use crate::sample::Sample;
+
+/// In the order of [`crate::sample::NIC_FIELDS`].
+const NET: [&str; 8] = [
+    "net_rxbytes",
+    "net_rxpackets",
+    "net_rxerrors",
+    "net_rxdrops",
+    "net_txbytes",
+    "net_txpackets",
+    "net_txerrors",
+    "net_txdrops",
+];
+
+/// In the order of [`crate::sample::DISK_FIELDS`].
+const DISK: [&str; 5] = [
+    "disk_rd_req",
+    "disk_rd_bytes",
+    "disk_wr_reqs",
+    "disk_wr_bytes",
+    "disk_errors",
+];
+
+pub(super) fn write(
+    buffer: &mut String,
+    sample: &Sample,
+    derived: &Derived,
+    memory: &Memory,
+    stamp: i64,
+) {
+    let mut line = Line::begin(buffer, "vm_totals", &memory.tags);
+    for (key, value) in NET.into_iter().zip(derived.net) {
+        line.int(key, value);
+    }
+    for (key, value) in DISK.into_iter().zip(derived.disk) {
+        line.int(key, value);
+    }
+    let figures = &sample.memory;
+    line.int("memactual", figures.actual);
+    line.int("memrss", figures.rss);
+    line.int("memavailable", figures.available);
+    line.int("memusable", figures.usable);
+    line.int("memswap_in", figures.swap_in);
+    line.int("memswap_out", figures.swap_out);
+    line.int("memmajor_fault", figures.major_fault);
+    line.int("memminor_fault", figures.minor_fault);
+    line.int("memdisk_cache", figures.disk_caches);
+    line.int("timeusr", sample.cpu.user);
+    line.int("timesys", sample.cpu.system);
+    line.int("cpus", sample.vcpus);
+    line.int("cputime", sample.cpu.time);
+    line.signed("state", sample.state.map(i64::from));
+    line.signed("state_reason", sample.reason.map(i64::from));
+    line.end(stamp);
+}

@@ -1,0 +1,148 @@
+//! Sums over a VM's devices, and when a sum may be written.
+//!
+//! A sum that dips and comes back is a false peak in everybody's derivative. So it is written only
+//! if every device that can report the counter reported it in this gather.
+
+use std::collections::HashMap;
+
+use crate::sample::{Device, Devices};
+
+/// Which counters each device has reported in this run of the VM: a bit per counter, by name.
+#[derive(Debug, Clone, Default)]
+pub struct Reported(HashMap<String, u16>);
+
+/// Sums `devices` counter by counter. `reported` is brought up to date.
+///
+/// A sum over no devices is 0: the VM really moved nothing. Where no device can report a counter,
+/// or one that can did not, there is no sum.
+pub fn sum<const N: usize>(devices: &Devices<N>, reported: &mut Reported) -> [Option<u64>; N] {
+    let before = std::mem::take(&mut reported.0);
+    let mut by_kind: HashMap<&str, u16> = HashMap::new();
+    for device in &devices.list {
+        let Some(name) = &device.name else { continue };
+        let mask = mask(device) | before.get(name).copied().unwrap_or_default();
+        reported.0.insert(name.clone(), mask);
+        *by_kind.entry(device.kind.as_str()).or_default() |= mask;
+    }
+    let can_report = |device: &Device<N>, counter: usize| {
+        let kind = by_kind.get(device.kind.as_str()).copied();
+        device.name.is_some() && kind.unwrap_or_default() & (1 << counter) != 0
+    };
+    std::array::from_fn(|counter| {
+        if !devices.complete {
+            return None;
+        }
+        if devices.list.is_empty() {
+            return Some(0);
+        }
+        let mut able = devices
+            .list
+            .iter()
+            .filter(|d| can_report(d, counter))
+            .peekable();
+        able.peek()?;
+        able.map(|device| device.counters.get(counter).copied().flatten())
+            .try_fold(0_u64, |sum, value| Some(sum.saturating_add(value?)))
+    })
+}
+
+fn mask<const N: usize>(device: &Device<N>) -> u16 {
+    let counters = device.counters.iter().enumerate();
+    counters.fold(0, |mask, (i, c)| mask | (u16::from(c.is_some()) << i))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    fn device(name: &str, kind: &str, counters: [Option<u64>; 2]) -> Device<2> {
+        Device {
+            name: (!name.is_empty()).then(|| name.to_owned()),
+            kind: kind.to_owned(),
+            counters,
+        }
+    }
+
+    fn devices(list: Vec<Device<2>>) -> Devices<2> {
+        Devices {
+            at: Instant::now(),
+            list,
+            complete: true,
+        }
+    }
+
+    #[test]
+    fn no_devices_sum_to_zero() {
+        let sums = sum(&devices(vec![]), &mut Reported::default());
+        assert_eq!(sums, [Some(0), Some(0)]);
+    }
+
+    #[test]
+    fn an_incomplete_list_has_no_sum() {
+        let mut list = devices(vec![device("vda", "disk", [Some(1), Some(2)])]);
+        list.complete = false;
+        assert_eq!(sum(&list, &mut Reported::default()), [None, None]);
+    }
+
+    #[test]
+    fn a_counter_that_nobody_can_report_is_left_out() {
+        let list = devices(vec![
+            device("vda", "disk", [Some(1), None]),
+            device("vdb", "disk", [Some(2), None]),
+        ]);
+        assert_eq!(sum(&list, &mut Reported::default()), [Some(3), None]);
+    }
+
+    #[test]
+    fn only_nameless_devices_have_no_sum() {
+        let list = devices(vec![device("", "user", [None, None])]);
+        assert_eq!(sum(&list, &mut Reported::default()), [None, None]);
+    }
+
+    #[test]
+    fn a_nameless_device_is_no_veto() {
+        let list = devices(vec![
+            device("", "network", [None, None]),
+            device("tap0", "network", [Some(7), None]),
+        ]);
+        assert_eq!(sum(&list, &mut Reported::default()), [Some(7), None]);
+    }
+
+    #[test]
+    fn a_device_that_reported_before_and_does_not_now_is_a_veto() {
+        let mut reported = Reported::default();
+        let both = vec![
+            device("a", "bridge", [Some(1), None]),
+            device("b", "vhostuser", [Some(2), None]),
+        ];
+        assert_eq!(sum(&devices(both), &mut reported), [Some(3), None]);
+        let one = vec![
+            device("a", "bridge", [Some(1), None]),
+            device("b", "vhostuser", [None, None]),
+        ];
+        assert_eq!(sum(&devices(one), &mut reported), [None, None]);
+    }
+
+    #[test]
+    fn a_new_device_whose_kind_reports_is_a_veto_until_it_does() {
+        let mut reported = Reported::default();
+        let list = vec![
+            device("a", "bridge", [Some(1), None]),
+            device("b", "bridge", [None, None]),
+        ];
+        assert_eq!(sum(&devices(list), &mut reported), [None, None]);
+    }
+
+    #[test]
+    fn a_device_of_another_kind_that_never_reported_is_no_veto() {
+        let list = vec![
+            device("sda", "disk", [Some(4), None]),
+            device("sdb", "cdrom", [None, None]),
+        ];
+        assert_eq!(
+            sum(&devices(list), &mut Reported::default()),
+            [Some(4), None]
+        );
+    }
+}
