@@ -9,15 +9,28 @@
 //!   -> chunks of domains -> workers          gather: bulk statistics in parallel, a connection each
 //!   -> Sample per VM                         sample: plain figures, every one an Option
 //!      + Description per VM                  inventory: from cached XML
-//!   -> Features                              features: this sample against the last of the same run
-//!   -> line protocol                         measurements: one buffer, one write, one flush
+//!   -> Totals, Features                      runs: sums, and rates against the last of the same run
+//!   -> line protocol                         measurements: one buffer, one write
 //! ```
 //!
 //! A [`sample::Sample`] knows nothing of line protocol, and the writer knows nothing of libvirt.
 //! All `unsafe` stands in `libvirt::ffi`.
 
+pub mod agent;
 pub mod cli;
 pub mod config;
 pub mod description;
+pub mod features;
+pub mod gather;
+pub mod inventory;
+pub mod libvirt;
 pub mod line_protocol;
 pub mod logging;
+pub mod measurements;
+pub mod output;
+pub mod runs;
+pub mod sample;
+pub mod service;
+pub mod stamp;
+pub mod totals;
+pub mod trigger;

@@ -1,78 +1,113 @@
 //! telegraf-kvm: arguments -> configuration -> run. See the library's page for the way of the data.
 
-use std::io::{self, Write};
-use std::process::ExitCode;
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
 
+use log::Level;
+use signal_hook::iterator::Signals;
 use telegraf_kvm::cli::{self, Command, Flags};
 use telegraf_kvm::config::{self, Loaded};
-use telegraf_kvm::logging;
+use telegraf_kvm::{logging, service, trigger};
 
+/// All is well.
+const EXIT_OK: i32 = 0;
+/// `--check` cannot connect, `--once` gathered nothing, or the system refuses what is needed.
+const EXIT_NOTHING: i32 = 1;
 /// The configuration or the arguments are wrong.
-const EXIT_USAGE: u8 = 2;
+const EXIT_USAGE: i32 = 2;
 
-fn main() -> ExitCode {
-    let command = match cli::parse(std::env::args_os().skip(1)) {
-        Ok(command) => command,
-        Err(error) => return fail(&error),
+fn main() {
+    // Handlers before anything else: Telegraf may signal right after exec.
+    let signals = trigger::install_handlers();
+    let code = match cli::parse(std::env::args_os().skip(1)) {
+        Err(error) => fail(&error, EXIT_USAGE),
+        Ok(Command::Help) => print(cli::HELP),
+        Ok(Command::Version) => print(concat!("telegraf-kvm ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Command::SampleConfig) => print(config::SAMPLE),
+        Ok(Command::Check(flags)) => load(&flags).map_or_else(|code| code, |l| check(&l)),
+        Ok(Command::Run(flags)) => load(&flags).map_or_else(
+            |code| code,
+            |loaded| match signals {
+                Ok(signals) => run(loaded, &flags, signals),
+                Err(error) => fail(&format_args!("signal handlers: {error}"), EXIT_NOTHING),
+            },
+        ),
     };
-    match command {
-        Command::Help => print(cli::HELP),
-        Command::Version => print(concat!("telegraf-kvm ", env!("CARGO_PKG_VERSION"), "\n")),
-        Command::SampleConfig => print(config::SAMPLE),
-        Command::Check(flags) => load(&flags).map_or_else(|code| code, |loaded| check(&loaded)),
-        Command::Run(flags) => load(&flags).map_or_else(|code| code, |loaded| run(&loaded, &flags)),
-    }
+    // By _exit: threads may sit in libvirt, and its own exit handlers would wait for them.
+    signal_hook::low_level::exit(code)
 }
 
 /// Loads the configuration and starts the log at its level.
-fn load(flags: &Flags) -> Result<Loaded, ExitCode> {
+fn load(flags: &Flags) -> Result<Loaded, i32> {
     let environment = std::env::var_os("LIBVIRT_DEFAULT_URI");
     let environment = match environment.map(|value| value.into_string()).transpose() {
         Ok(value) => value,
         Err(raw) => {
-            return Err(fail(&format_args!(
-                "LIBVIRT_DEFAULT_URI: {raw:?} is not valid UTF-8"
-            )));
+            let message = format!("LIBVIRT_DEFAULT_URI: {raw:?} is not valid UTF-8");
+            return Err(fail(&message, EXIT_USAGE));
         }
     };
-    let loaded = config::load(flags, environment).map_err(|error| fail(&error))?;
+    let loaded = config::load(flags, environment).map_err(|error| fail(&error, EXIT_USAGE))?;
     logging::init(loaded.settings.log_level);
-    log::debug!(
-        "configuration: {}; URI: {}",
-        loaded.source,
-        loaded.settings.uri
-    );
+    let (source, uri) = (&loaded.source, &loaded.settings.uri);
+    log::debug!("configuration: {source}; URI: {uri}");
     Ok(loaded)
 }
 
-/// `--check`: says what holds.
-fn check(loaded: &Loaded) -> ExitCode {
-    // LEAD: open the connection here, count the VMs, exit 1 where it does not open.
-    print(&format!(
-        "configuration: {}\nURI: {}\n",
-        loaded.source, loaded.settings.uri
-    ))
+/// `--check`: says what holds, and whether libvirt answers.
+fn check(loaded: &Loaded) -> i32 {
+    let settings = &loaded.settings;
+    let found = format!("configuration: {}\nURI: {}\n", loaded.source, settings.uri);
+    let code = print(&found);
+    if code != EXIT_OK {
+        return code;
+    }
+    match service::check(settings) {
+        Ok(seen) if seen.wanted == seen.active => {
+            print(&format!("connected: {} active VMs\n", seen.active))
+        }
+        Ok(seen) => print(&format!(
+            "connected: {} active VMs, {} of them pass the name filter\n",
+            seen.active, seen.wanted
+        )),
+        Err(error) => fail(
+            &format_args!("cannot reach libvirt at {}: {error}", settings.uri),
+            EXIT_NOTHING,
+        ),
+    }
 }
 
-/// LEAD: the agent is plugged in here.
-fn run(_loaded: &Loaded, _flags: &Flags) -> ExitCode {
-    ExitCode::SUCCESS
+fn run(loaded: Loaded, flags: &Flags, signals: Signals) -> i32 {
+    let mode = service::mode(flags.once, flags.interval);
+    if !flags.once && flags.interval.is_none() && io::stdin().is_terminal() {
+        logging::say(Level::Info, service::HINT);
+    }
+    let uri = loaded.settings.uri.clone();
+    match service::run(loaded.settings, mode, signals) {
+        Ok(written) if flags.once && !written => fail(
+            &format_args!(
+                "nothing gathered at {uri}: no active VM that the configuration wants, or libvirt is away"
+            ),
+            EXIT_NOTHING,
+        ),
+        Ok(_) => EXIT_OK,
+        Err(error) => fail(&error, EXIT_NOTHING),
+    }
 }
 
-/// Says what is wrong before the log is there.
-fn fail(error: &dyn std::fmt::Display) -> ExitCode {
-    logging::say(log::Level::Error, &error.to_string());
-    ExitCode::from(EXIT_USAGE)
+/// Says what is wrong; the log may not be there yet.
+fn fail(error: &dyn Display, code: i32) -> i32 {
+    logging::say(Level::Error, &error.to_string());
+    code
 }
 
 /// Prints to standard output; a reader that has gone away (`| head`) is a quiet success.
-fn print(text: &str) -> ExitCode {
+fn print(text: &str) -> i32 {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            logging::say(log::Level::Error, &format!("standard output: {error}"));
-            ExitCode::FAILURE
+            fail(&format_args!("standard output: {error}"), EXIT_NOTHING)
         }
-        _ => ExitCode::SUCCESS,
+        _ => EXIT_OK,
     }
 }

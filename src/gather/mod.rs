@@ -1,0 +1,8 @@
+//! One gather: the list, the chunks, the workers, and what came back in time.
+
+pub mod crew;
+mod gatherer;
+mod session;
+pub mod worker;
+
+pub use gatherer::{Gathered, Gatherer, Trouble};

@@ -1,0 +1,163 @@
+//! The cache of descriptions: whose XML has been read, and who must be read again.
+//!
+//! XML is read for a VM that is new, whose device names in the statistics changed, or of which
+//! libvirt reported a change. The time to live applies only where events cannot be had. So a
+//! hot-plugged device shows at the next gather, and a steady host makes no XML call at all.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use crate::description::Description;
+use crate::sample::{Run, Sample};
+
+/// A description, and what the statistics called the VM's devices when it was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Described {
+    /// The devices by the XML; `None`: it could not be understood, which is remembered so that it
+    /// is not read again at every gather.
+    pub description: Option<Description>,
+    /// The devices by the statistics of the same moment.
+    pub names: DeviceNames,
+    /// When the XML was asked for.
+    pub read_at: Instant,
+}
+
+/// Device names as a statistics record has them; `None`: not reported (a VM that does not answer,
+/// or a driver without these groups), which is no change.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeviceNames {
+    nics: Option<Vec<Option<String>>>,
+    disks: Option<Vec<Option<String>>>,
+}
+
+impl DeviceNames {
+    /// The names in a sample, before anything was filtered out of it.
+    pub fn of(sample: &Sample) -> Self {
+        Self {
+            nics: sample.nics.as_ref().map(|nics| names(&nics.list)),
+            disks: sample.disks.as_ref().map(|disks| names(&disks.list)),
+        }
+    }
+
+    /// Whether `now` names other devices than these.
+    pub fn differ(&self, now: &Self) -> bool {
+        (now.nics.is_some() && self.nics != now.nics)
+            || (now.disks.is_some() && self.disks != now.disks)
+    }
+}
+
+fn names<const N: usize>(list: &[crate::sample::Device<N>]) -> Vec<Option<String>> {
+    list.iter().map(|device| device.name.clone()).collect()
+}
+
+/// What the cache has to say of a VM that is about to be asked.
+#[derive(Debug, Clone)]
+pub enum Known {
+    /// Nothing: read it.
+    New,
+    /// This, and it holds as long as the device names in the statistics do.
+    Fresh(Arc<Described>),
+    /// This, but read it again.
+    Stale(Arc<Described>),
+}
+
+/// How libvirt tells of changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watch {
+    /// By events, since then.
+    Since(Instant),
+    /// Not now: the time to live applies.
+    Blind,
+}
+
+/// The descriptions of all VMs.
+#[derive(Debug)]
+pub struct Inventory {
+    entries: HashMap<Uuid, Entry>,
+    ttl: Duration,
+    watch: Watch,
+    /// How many descriptions may yet be read again in this gather for age alone.
+    budget: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    id: u32,
+    described: Arc<Described>,
+    changed_at: Option<Instant>,
+}
+
+impl Inventory {
+    /// Empty; `ttl` applies where events cannot be had.
+    pub fn new(ttl: Duration) -> Self {
+        Self {
+            entries: HashMap::new(),
+            ttl,
+            watch: Watch::Blind,
+            budget: 0,
+        }
+    }
+
+    /// A new gather: what is re-read for age is spread over several of them.
+    pub fn begin(&mut self) {
+        self.budget = (self.entries.len() / 8).max(8);
+    }
+
+    /// What is known of this run of a VM.
+    pub fn look_up(&mut self, run: Run, now: Instant) -> Known {
+        let Some(entry) = self.entries.get(&run.uuid).filter(|e| e.id == run.id) else {
+            return Known::New;
+        };
+        let read_at = entry.described.read_at;
+        let described = Arc::clone(&entry.described);
+        if entry.changed_at.is_some_and(|changed| changed >= read_at) {
+            return Known::Stale(described);
+        }
+        let aged = match self.watch {
+            Watch::Since(since) => read_at < since,
+            Watch::Blind => now.saturating_duration_since(read_at) >= self.ttl,
+        };
+        if aged && self.budget > 0 {
+            self.budget -= 1;
+            return Known::Stale(described);
+        }
+        Known::Fresh(described)
+    }
+
+    /// A description was read.
+    pub fn learn(&mut self, run: Run, described: Arc<Described>) {
+        let changed_at = match self.entries.get(&run.uuid) {
+            Some(entry) if entry.id == run.id => entry.changed_at,
+            _ => None,
+        };
+        self.entries.insert(
+            run.uuid,
+            Entry {
+                id: run.id,
+                described,
+                changed_at,
+            },
+        );
+    }
+
+    /// libvirt says that a device came or went.
+    pub fn device_changed(&mut self, uuid: Uuid, now: Instant) {
+        if let Some(entry) = self.entries.get_mut(&uuid) {
+            entry.changed_at = Some(now);
+        }
+    }
+
+    /// Events come from now on, or no more.
+    pub fn watch(&mut self, watch: Watch) {
+        self.watch = watch;
+    }
+
+    /// Forgets the VMs that are gone.
+    pub fn keep(&mut self, active: &HashSet<Run>) {
+        self.entries
+            .retain(|&uuid, entry| active.contains(&Run { uuid, id: entry.id }));
+    }
+}

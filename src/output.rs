@@ -1,0 +1,52 @@
+//! stdout: one write per gather, and time for the reader before the end.
+
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+/// Writes all of it. One `write` where the kernel takes it whole; nothing is buffered on this side,
+/// so there is nothing to flush.
+///
+/// # Errors
+/// The system's: `BrokenPipe` says that nobody reads any more.
+pub fn write(mut bytes: &[u8]) -> io::Result<()> {
+    let stdout = rustix::stdio::stdout();
+    while !bytes.is_empty() {
+        match rustix::io::write(stdout, bytes) {
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            // Whoever shares the pipe with us may have made it non-blocking.
+            Err(Errno::AGAIN) => {
+                let _ = poll(&mut [PollFd::new(&stdout, PollFlags::OUT)], None);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the pipe on stdout has been read, until `limit` at the longest. `telegraf --test`
+/// waits for the process while it still reads, and loses what is left in the pipe at its end.
+pub fn drain(limit: Instant) {
+    let stdout = rustix::stdio::stdout();
+    let pipe = rustix::fs::fstat(stdout)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
+    if !pipe {
+        return;
+    }
+    let start = Instant::now();
+    let limit = limit.min(start + Duration::from_secs(1));
+    while rustix::io::ioctl_fionread(stdout).is_ok_and(|unread| unread > 0) {
+        if Instant::now() >= limit {
+            return;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    // Read from the pipe is not yet parsed: the figure at which nothing was lost any more.
+    let settle = Duration::from_millis(100);
+    thread::sleep(settle);
+}

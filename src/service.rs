@@ -1,0 +1,133 @@
+//! Wires the threads together: triggers, workers and the watch put messages in one inbox, which
+//! the agent empties.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use signal_hook::iterator::Signals;
+
+use crate::agent::{Agent, Message, Mode};
+use crate::config::Settings;
+use crate::gather::Gatherer;
+use crate::libvirt::{self, Connection};
+use crate::trigger;
+
+/// Why the program cannot go on.
+#[derive(Debug)]
+pub enum Fatal {
+    /// The system's: no thread, no stdout.
+    System(io::Error),
+    /// libvirt's client library cannot be set up.
+    Library(libvirt::Error),
+}
+
+impl std::fmt::Display for Fatal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::System(error) => write!(f, "{error}"),
+            Self::Library(error) => write!(f, "libvirt's client library does not start: {error}"),
+        }
+    }
+}
+
+impl From<io::Error> for Fatal {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
+}
+
+impl From<libvirt::Error> for Fatal {
+    fn from(error: libvirt::Error) -> Self {
+        Self::Library(error)
+    }
+}
+
+/// Gathers until the end; returns whether any line was written.
+///
+/// # Errors
+/// [`Fatal`].
+pub fn run(settings: Settings, mode: Mode, signals: Signals) -> Result<bool, Fatal> {
+    let (sender, inbox) = channel();
+    // Who sends to an agent that has ended has nobody left to tell.
+    let tell = sender.clone();
+    trigger::watch_signals(signals, move |trigger| {
+        let _ = tell.send(Message::Trigger(trigger));
+    })?;
+    if mode != Mode::Once {
+        let tell = sender.clone();
+        trigger::watch_stdin(matches!(mode, Mode::Every(_)), move |trigger| {
+            let _ = tell.send(Message::Trigger(trigger));
+        })?;
+    }
+    libvirt::initialize()?;
+    libvirt::start_event_loop()?;
+    if mode != Mode::Once && !settings.uri.in_process() {
+        let tell = sender.clone();
+        libvirt::events::start(settings.uri.value.clone(), move |notice| {
+            let _ = tell.send(Message::Notice(notice));
+        })?;
+    }
+    let gatherer = Gatherer::new(
+        &settings,
+        Arc::new(move |reply| {
+            let _ = sender.send(Message::Reply(reply));
+        }),
+    );
+    Ok(Agent::new(settings, mode, gatherer, inbox).run()?)
+}
+
+/// What `--check` found behind the URI.
+#[derive(Debug)]
+pub struct Seen {
+    /// Active domains.
+    pub active: usize,
+    /// Those of them that the name filter lets pass.
+    pub wanted: usize,
+}
+
+/// Opens the connection and counts the VMs.
+///
+/// # Errors
+/// libvirt's words and the remedy, or that it does not answer within `settings.deadline`.
+pub fn check(settings: &Settings) -> Result<Seen, String> {
+    let (tell, answer) = channel();
+    let uri = settings.uri.value.clone();
+    let domains = settings.domains.clone();
+    let look = move || {
+        let look = || {
+            libvirt::initialize()?;
+            let active = Connection::open(&uri)?.active_domains()?;
+            let wanted = active.iter().filter(|d| domains.matches(&d.name()));
+            Ok(Seen {
+                active: active.len(),
+                wanted: wanted.count(),
+            })
+        };
+        let _ = tell.send(look());
+    };
+    let thread = thread::Builder::new().name("check".into()).spawn(look);
+    thread.map_err(|error| format!("cannot start a thread: {error}"))?;
+    match answer.recv_timeout(settings.deadline) {
+        Ok(Ok(seen)) => Ok(seen),
+        Ok(Err::<_, libvirt::Error>(error)) => Err(format!("{error}; {}", error.remedy())),
+        Err(_) => Err(format!(
+            "no answer within {}; is the daemon hung?",
+            humantime::format_duration(settings.deadline)
+        )),
+    }
+}
+
+/// How a run by hand on a terminal begins.
+pub const HINT: &str = "Enter gathers, Ctrl-D ends";
+
+/// The mode that the flags ask for.
+pub fn mode(once: bool, interval: Option<Duration>) -> Mode {
+    match (once, interval) {
+        (true, _) => Mode::Once,
+        (false, Some(interval)) => Mode::Every(interval),
+        (false, None) => Mode::Triggered,
+    }
+}
