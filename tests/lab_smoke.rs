@@ -21,7 +21,7 @@ fn number(stats: &std::collections::BTreeMap<String, String>, key: &str) -> u64 
         .unwrap()
 }
 
-/// Every control group below whose name a lab's prefix stands.
+/// Every control group with a lab's prefix in its name.
 fn groups(prefix: &str) -> Vec<PathBuf> {
     fn walk(folder: &Path, prefix: &str, depth: u32, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -146,7 +146,6 @@ fn the_guest_moves_counters() {
 fn labs_in_parallel_leave_nothing() {
     let (one, two) = (Lab::start(), Lab::start());
     let spec = VmSpec {
-        // No CPU needed, and its end needs more than an answer of QEMU's.
         paused: true,
         disks: disks(&["vda"]),
         nics: vec![Nic::Tap],
@@ -156,7 +155,7 @@ fn labs_in_parallel_leave_nothing() {
     assert!(one.virsh(&["list", "--name"]).contains(first.name()));
     assert!(!two.virsh(&["list", "--name"]).contains(first.name()));
     assert!(two.virsh(&["list", "--name"]).contains(second.name()));
-    // Renamed as other tools may, and frozen: all of that goes, too.
+    // A frozen QEMU goes, too.
     first.freeze();
     let traces = |lab: &Lab| (lab.prefix().to_owned(), lab.dir().to_owned());
     let all = [traces(&one), traces(&two)];
@@ -213,9 +212,11 @@ fn a_killed_test_leaves_no_process() {
     assert!(!processes(prefix).is_empty());
     child.kill().unwrap();
     child.wait().unwrap();
-    wait_for("the killed test's lab to go", Duration::from_secs(10), || {
-        (processes(prefix).is_empty() && groups(prefix).is_empty()).then_some(())
-    });
+    wait_for(
+        "the killed test's lab to go",
+        Duration::from_secs(10),
+        || (processes(prefix).is_empty() && groups(prefix).is_empty()).then_some(()),
+    );
     std::fs::remove_dir_all(dir).unwrap();
 }
 
@@ -255,9 +256,9 @@ fn a_plugin_handle_reaches_the_program() {
     plugin.close();
     assert_eq!(plugin.wait(Duration::from_secs(5)).code(), Some(3));
 
-    // An ordinary user's process, and one that dies with its handle.
-    let who = succeed(lab.plugin_as(12345, &[]).arg("--version"));
-    assert!(!who.contains('\n') || who.len() < 100);
+    // Fails where the build's folder is closed to an ordinary user.
+    succeed(&mut lab.plugin_as(12345, &["--version"]));
+    // A program dies with its handle.
     let mut command = lab.command("sleep");
     command.arg("54321");
     let sleeper = Plugin::spawn(command);

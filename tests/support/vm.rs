@@ -122,10 +122,7 @@ impl<'lab> Vm<'lab> {
         } else {
             lab.virsh(&[&["create", file], paused].concat());
         }
-        let uuid = lab
-            .virsh(&["domuuid", "--domain", &name])
-            .trim()
-            .to_owned();
+        let uuid = lab.virsh(&["domuuid", "--domain", &name]).trim().to_owned();
         Vm {
             lab,
             name,
@@ -204,7 +201,7 @@ impl<'lab> Vm<'lab> {
     /// Runs a shell command in the Linux guest (waiting for its boot) and returns its output with
     /// stderr; panics unless it succeeds within 2 minutes. Busybox: dd, ip, ping and the like.
     pub fn guest(&self, command: &str) -> String {
-        let limit = Duration::from_secs(20);
+        let limit = Duration::from_secs(120);
         self.wait_for_console("guest: ready", limit);
         let mut number = self.commands.lock().unwrap();
         *number += 1;
@@ -212,7 +209,11 @@ impl<'lab> Vm<'lab> {
         let before = self.console().len();
         let mut console = self.console.lock().unwrap();
         let stream = console.get_or_insert_with(|| {
-            UnixStream::connect(suffixed(&self.files, "-console")).unwrap()
+            let stream = UnixStream::connect(suffixed(&self.files, "-console")).unwrap();
+            // Unread, a few hundred bytes in small writes fill the socket, and the guest stops.
+            let mut reader = stream.try_clone().unwrap();
+            std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+            stream
         });
         stream
             .write_all(format!("{token} {command}\n").as_bytes())
