@@ -272,8 +272,7 @@ impl Device {
 
 /// The value of an attribute in no namespace, entities resolved.
 fn attribute(element: &BytesStart, name: &str) -> Result<Option<String>, String> {
-    // The library's check for duplicates takes time squared in their number.
-    for attribute in element.attributes().with_checks(false) {
+    for attribute in element.attributes() {
         let attribute = attribute.map_err(|error| error.to_string())?;
         if attribute.key.into_inner() == name {
             return match attribute.normalized_value(XmlVersion::Implicit1_0) {

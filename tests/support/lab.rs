@@ -1,0 +1,227 @@
+//! A throw-away hypervisor (`tests/lab/hypervisor`): its own libvirtd, QEMUs, bridge and taps.
+
+use super::vm::{Vm, VmSpec};
+use super::{child_of, program, succeed, wait_for};
+use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// The bridge's address inside every lab; guests take others of 192.168.77.0/24.
+pub const BRIDGE: &str = "192.168.77.1";
+
+/// A running hypervisor. Dropped, it is gone, with all its VMs.
+pub struct Lab {
+    unshare: Child,
+    init: u32,
+    prefix: String,
+    dir: TempDir,
+    vms: AtomicU32,
+}
+
+impl Lab {
+    /// Starts a hypervisor and waits until its libvirtd answers. Needs root and what `tests/run`
+    /// installs; panics with what is missing.
+    pub fn start() -> Lab {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "a hypervisor needs root: run tests/run, which asks for it by sudo"
+        );
+        for needed in ["libvirtd", "virsh", "qemu-system-x86_64", "ip", "unshare"] {
+            program(needed);
+        }
+        let prefix = format!(
+            "tk{}x{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
+        // By our own name, so that a folder left behind says whose it was; others may pass through.
+        let dir = tempfile::Builder::new()
+            .prefix(&format!("telegraf-kvm-{prefix}-"))
+            .permissions(Permissions::from_mode(0o755))
+            .tempdir()
+            .unwrap();
+        let errors = std::fs::File::create(dir.path().join("hypervisor.log")).unwrap();
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/hypervisor");
+        let mut unshare = Command::new(program("unshare"))
+            .args(["--mount", "--net", "--pid", "--fork", "--kill-child"])
+            .args(["--mount-proc", "--propagation", "private"])
+            .arg(script)
+            .arg(&prefix)
+            .env_remove("LIBVIRT_DEFAULT_URI")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(errors)
+            // Away from a terminal's Ctrl-C: our end closes its stdin, and it tidies up.
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        let stdout = unshare.stdout.take().unwrap();
+        BufReader::new(stdout).read_line(&mut said).unwrap();
+        if said != "ready\n" {
+            let log = std::fs::read_to_string(dir.path().join("hypervisor.log")).unwrap();
+            panic!("the hypervisor did not start:\n{log}");
+        }
+        let init = child_of(unshare.id()).expect("unshare has a child");
+        Lab {
+            unshare,
+            init,
+            prefix,
+            dir,
+            vms: AtomicU32::new(0),
+        }
+    }
+
+    /// The lab's own folder, the same inside and outside: disk images, consoles, what tests write.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// What every VM's name in this lab begins with: control groups are not isolated, and a VM of
+    /// the same id and name as another lab's would share its CPU time.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The lab's first process, as this process numbers it: `/proc/INIT/root/` is the lab's `/`.
+    pub fn init(&self) -> u32 {
+        self.init
+    }
+
+    /// A command inside the lab, in the folder `/`, which dies with its handle's process.
+    /// The handle is nsenter's: [`child_of`] its id is the program.
+    pub fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(program("nsenter"));
+        command
+            .arg(format!("--target={}", self.init))
+            .args(["--mount", "--net", "--pid"])
+            .arg(program("setpriv"))
+            .args(["--pdeathsig", "KILL"])
+            .arg(if name.contains('/') {
+                PathBuf::from(name)
+            } else {
+                program(name)
+            })
+            .env_remove("LIBVIRT_DEFAULT_URI");
+        command
+    }
+
+    /// telegraf-kvm inside the lab, where qemu:///system is the lab's.
+    pub fn plugin(&self, args: &[&str]) -> Command {
+        let mut command = self.command(env!("CARGO_BIN_EXE_telegraf-kvm"));
+        command.args(args).env_remove("RUST_LOG");
+        command
+    }
+
+    /// The same as an ordinary user of that number, in no group but its own.
+    pub fn plugin_as(&self, uid: u32, args: &[&str]) -> Command {
+        // The build's folder may lie in a home that only its owner enters.
+        let binary = self.dir().join("telegraf-kvm");
+        if !binary.exists() {
+            std::fs::copy(env!("CARGO_BIN_EXE_telegraf-kvm"), &binary).unwrap();
+        }
+        let mut command = self.command("setpriv");
+        command
+            .arg(format!("--reuid={uid}"))
+            .arg(format!("--regid={uid}"))
+            // A change of user clears the order to die with the parent.
+            .args(["--clear-groups", "--pdeathsig", "KILL"])
+            .arg(binary)
+            .args(args)
+            .env_remove("RUST_LOG");
+        command
+    }
+
+    /// What virsh says; panics if it fails.
+    pub fn virsh(&self, args: &[&str]) -> String {
+        succeed(self.virsh_command().args(args))
+    }
+
+    /// virsh, for what may fail or hang.
+    pub fn virsh_command(&self) -> Command {
+        let mut command = self.command("virsh");
+        command.args(["-q", "-c", "qemu:///system"]);
+        command
+    }
+
+    /// `virsh domstats --raw` of one VM, by key.
+    pub fn domstats(&self, name: &str) -> BTreeMap<String, String> {
+        virsh_domstats(&self.virsh(&["domstats", "--raw", "--domain", name]))
+    }
+
+    /// Starts a VM; see [`VmSpec`]. Its name is `PREFIX-` and the spec's.
+    pub fn create(&self, spec: &VmSpec) -> Vm<'_> {
+        let number = self.vms.fetch_add(1, Ordering::Relaxed);
+        Vm::create(self, spec, number)
+    }
+
+    /// Starts a transient VM of this XML, whose name must begin with [`Lab::prefix`].
+    pub fn create_xml(&self, xml: &str) {
+        let file = tempfile::NamedTempFile::new_in(self.dir()).unwrap();
+        std::fs::write(file.path(), xml).unwrap();
+        self.virsh(&["create", file.path().to_str().unwrap()]);
+    }
+
+    /// Ends libvirtd; the VMs run on.
+    pub fn stop_libvirtd(&self) {
+        self.signal_libvirtd("TERM");
+        wait_for("libvirtd to end", Duration::from_secs(30), || {
+            (!self.libvirtd_runs()).then_some(())
+        });
+    }
+
+    /// Starts libvirtd again; returns when its sockets are there.
+    pub fn start_libvirtd(&self) {
+        succeed(
+            self.command("libvirtd")
+                .args(["-d", "-f", "/etc/libvirt/libvirtd.conf"]),
+        );
+    }
+
+    /// Sends libvirtd a signal by name: STOP freezes it, CONT thaws it, KILL is a crash.
+    pub fn signal_libvirtd(&self, signal: &str) {
+        let pid = std::fs::read_to_string(self.inside("/run/libvirtd.pid")).unwrap();
+        succeed(self.command("kill").args(["-s", signal, pid.trim()]));
+    }
+
+    fn libvirtd_runs(&self) -> bool {
+        std::fs::read_to_string(self.inside("/run/libvirtd.pid"))
+            .is_ok_and(|pid| self.inside(&format!("/proc/{}", pid.trim())).exists())
+    }
+
+    /// Where a file of the lab's (its /run, say) can be read from outside.
+    pub fn inside(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.init))
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        drop(self.unshare.stdin.take());
+        for _ in 0..500 {
+            if let Ok(Some(_)) = self.unshare.try_wait() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // It hangs: --kill-child takes the rest.
+        let _ = self.unshare.kill();
+        let _ = self.unshare.wait();
+    }
+}
+
+/// `virsh domstats --raw` text of one VM, by key; the `Domain:` line is left out.
+pub fn virsh_domstats(text: &str) -> BTreeMap<String, String> {
+    text.lines()
+        .filter_map(|line| line.strip_prefix("  ")?.split_once('='))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}

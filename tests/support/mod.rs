@@ -1,0 +1,103 @@
+//! What the integration tests share: `mod support;` at the head of a test file.
+//!
+//! - [`lab`]: a throw-away hypervisor; [`vm`]: its VMs.
+//! - [`plugin`]: a running telegraf-kvm; [`lines`]: what it wrote.
+//!
+//! A helper that meets trouble panics with what it saw: in a test that is a failure, never a skip.
+
+// Every test file is a crate of its own and uses some of this only.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod lab;
+pub mod lines;
+pub mod plugin;
+pub mod vm;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+/// Where `tests/run` keeps what it made: the guest, the Python for the SQL tests, Telegraf.
+pub fn cache() -> PathBuf {
+    let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    tmp.parent()
+        .expect("target/tmp has a parent")
+        .join("telegraf-kvm-tests")
+}
+
+/// A file that `tests/run` makes; panics with that hint when it is not there.
+pub fn cached(name: &str) -> PathBuf {
+    let path = cache().join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: run tests/run, which makes it",
+        path.display()
+    );
+    path
+}
+
+/// The Python that has datafusion and pyarrow.
+pub fn sql_python() -> PathBuf {
+    cached("python/bin/python")
+}
+
+/// The program `name` on the PATH; panics with `tests/run`, which installs it.
+pub fn program(name: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // An ordinary user's PATH lacks the folders of libvirtd and ip; the cache has our own Telegraf.
+    let further = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path)
+        .chain(further)
+        .chain([cache().join("bin")])
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+        .unwrap_or_else(|| panic!("{name} is not installed: run tests/run, which installs it"))
+}
+
+/// Runs `command` to its end and returns its stdout; panics unless it succeeded.
+pub fn succeed(command: &mut Command) -> String {
+    let output = run(command);
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).expect("stdout is UTF-8")
+}
+
+/// Runs `command` to its end.
+pub fn run(command: &mut Command) -> Output {
+    command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+/// Asks `answer` every 20 ms until it is `Some`; panics with `what` after `limit`.
+pub fn wait_for<T>(what: &str, limit: Duration, mut answer: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = answer() {
+            return answer;
+        }
+        assert!(
+            start.elapsed() < limit,
+            "waited {limit:?} in vain for {what}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The process whose parent is `parent`, if there is one by now (both as this process numbers them).
+pub fn child_of(parent: u32) -> Option<u32> {
+    let processes = std::fs::read_dir("/proc").expect("/proc can be read");
+    processes.flatten().find_map(|entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        // "PID (NAME) STATE PPID ...", and the name may hold anything.
+        let after_name = &stat[stat.rfind(')')? + 1..];
+        let parent_of_it: u32 = after_name.split_whitespace().nth(1)?.parse().ok()?;
+        (parent_of_it == parent).then_some(pid)
+    })
+}

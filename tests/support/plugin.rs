@@ -1,0 +1,204 @@
+//! A running telegraf-kvm, as Telegraf has one: newlines in, lines out.
+
+use super::lines::{Line, lines};
+use super::{child_of, wait_for};
+use std::io::{Read, Write};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// No gather of ours takes longer; a test that waits for one fails after it.
+const LIMIT: Duration = Duration::from_secs(30);
+/// A gather is one write, so a pause in its output is its end.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// A running plugin; dropped, it is killed.
+pub struct Plugin {
+    child: Child,
+    /// None once closed.
+    pub stdin: Option<ChildStdin>,
+    stdout: Arc<Mutex<Heard>>,
+    stderr: Arc<Mutex<Heard>>,
+    inside: bool,
+    taken: usize,
+}
+
+#[derive(Default)]
+struct Heard {
+    bytes: Vec<u8>,
+    last: Option<Instant>,
+    closed: bool,
+}
+
+impl Plugin {
+    /// Starts what `Lab::plugin` (or any other way) made, with pipes at all three ends.
+    pub fn spawn(mut command: Command) -> Plugin {
+        let inside = command.get_program().to_string_lossy().ends_with("nsenter");
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        Plugin {
+            stdin: child.stdin.take(),
+            stdout: listen(child.stdout.take().unwrap()),
+            stderr: listen(child.stderr.take().unwrap()),
+            child,
+            inside,
+            taken: 0,
+        }
+    }
+
+    /// The built binary outside of any lab, for `test:///default` and node files.
+    pub fn outside(args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_telegraf-kvm"));
+        command
+            .args(args)
+            .env_remove("LIBVIRT_DEFAULT_URI")
+            .env_remove("RUST_LOG");
+        command
+    }
+
+    /// Sends a newline and returns the lines of that gather; panics if none come in 30 s.
+    pub fn gather(&mut self) -> Vec<Line> {
+        self.newline();
+        self.next_gather()
+    }
+
+    /// Asks for a gather and waits for nothing.
+    pub fn newline(&mut self) {
+        let stdin = self.stdin.as_mut().expect("stdin is open");
+        if let Err(error) = stdin.write_all(b"\n") {
+            panic!("the plugin reads no more ({error}):\n{}", self.stderr());
+        }
+    }
+
+    /// The next lines until a pause: for gathers that a signal or the interval asks for.
+    pub fn next_gather(&mut self) -> Vec<Line> {
+        let found = self.lines_within(LIMIT);
+        assert!(
+            !found.is_empty(),
+            "no line in {LIMIT:?}; stderr:\n{}",
+            self.stderr()
+        );
+        found
+    }
+
+    /// The lines that begin within `limit`, until a pause; none if none come.
+    pub fn lines_within(&mut self, limit: Duration) -> Vec<Line> {
+        let start = Instant::now();
+        loop {
+            let heard = self.stdout.lock().unwrap();
+            let new = &heard.bytes[self.taken..];
+            let quiet = heard.closed || heard.last.is_some_and(|last| last.elapsed() > QUIET);
+            if quiet && new.ends_with(b"\n") {
+                let text = String::from_utf8(new.to_vec()).expect("stdout is UTF-8");
+                self.taken = heard.bytes.len();
+                return lines(&text);
+            }
+            if start.elapsed() > limit && new.is_empty() || heard.closed {
+                assert!(new.is_empty(), "half a line: {new:?}");
+                return Vec::new();
+            }
+            drop(heard);
+            assert!(
+                start.elapsed() < limit + LIMIT,
+                "its output has no end; stderr:\n{}",
+                self.stderr()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// All that stdout carried so far, as it was.
+    pub fn stdout(&self) -> String {
+        String::from_utf8(self.stdout.lock().unwrap().bytes.clone()).expect("stdout is UTF-8")
+    }
+
+    /// All that it logged so far.
+    pub fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.stderr.lock().unwrap().bytes).into_owned()
+    }
+
+    /// Waits until stderr holds `text`.
+    pub fn wait_for_log(&self, text: &str) {
+        wait_for(&format!("{text:?} in the log"), LIMIT, || {
+            self.stderr().contains(text).then_some(())
+        });
+    }
+
+    /// Its process id as this process numbers it (not nsenter's).
+    pub fn pid(&self) -> u32 {
+        let id = self.child.id();
+        if !self.inside {
+            return id;
+        }
+        // nsenter's child is setpriv at first, and another setpriv for an ordinary user.
+        wait_for("the plugin's process", LIMIT, || {
+            let pid = child_of(id)?;
+            let exe = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+            let name = exe.file_name()?.to_str()?;
+            (name != "setpriv" && name != "nsenter").then_some(pid)
+        })
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.pid().cast_signed()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Closes stdin.
+    pub fn close(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Waits for its end (stdin stays as it is); panics after `limit`.
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                // What it wrote last is still on its way through our threads.
+                for heard in [&self.stdout, &self.stderr] {
+                    wait_for("its pipes to close", LIMIT, || {
+                        heard.lock().unwrap().closed.then_some(())
+                    });
+                }
+                return status;
+            }
+            assert!(
+                start.elapsed() < limit,
+                "still there after {limit:?}; stderr:\n{}",
+                self.stderr()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Plugin {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn listen(mut pipe: impl Read + Send + 'static) -> Arc<Mutex<Heard>> {
+    let heard = Arc::new(Mutex::new(Heard::default()));
+    let ours = Arc::clone(&heard);
+    std::thread::spawn(move || {
+        let mut buffer = [0; 65536];
+        loop {
+            let count = pipe.read(&mut buffer).unwrap_or(0);
+            let mut ours = ours.lock().unwrap();
+            if count == 0 {
+                ours.closed = true;
+                return;
+            }
+            ours.bytes.extend_from_slice(&buffer[..count]);
+            ours.last = Some(Instant::now());
+        }
+    });
+    heard
+}
