@@ -91,7 +91,7 @@ impl Agent {
         }
     }
 
-    /// Runs until there is an end; returns whether any line was written.
+    /// Runs until there is an end; returns whether any line was written, or the end came first.
     ///
     /// # Errors
     /// stdout's, but for a closed pipe, which is a quiet end.
@@ -129,7 +129,7 @@ impl Agent {
             };
             output::drain(limit);
         }
-        Ok(self.lines_written)
+        Ok(self.lines_written || self.is_stopped())
     }
 
     fn is_stopped(&self) -> bool {
