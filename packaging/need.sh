@@ -11,16 +11,13 @@ die() {
 missing=()
 
 # want APT_PACKAGE DNF_PACKAGE TEST...: notes the package as missing unless TEST succeeds.
-# A package name of "-" is one that this distribution has no need of.
 want() {
-    local apt=$1 dnf=$2
+    local package=$1
+    [[ $(package_manager) != dnf ]] || package=$2
     shift 2
     if "$@" >/dev/null 2>&1; then return; fi
-    case $(package_manager) in
-    apt-get) [[ $apt == - ]] || missing+=("$apt") ;;
-    dnf) [[ $dnf == - ]] || missing+=("$dnf") ;;
-    *) missing+=("$apt (as Debian calls it)") ;;
-    esac
+    # One package may stand for several programs.
+    [[ " ${missing[*]} " == *" $package "* ]] || missing+=("$package")
 }
 
 package_manager() {
@@ -44,7 +41,7 @@ install_missing() {
     local manager sudo names="${missing[*]}"
     manager=$(package_manager)
     [[ -n $manager ]] ||
-        die "these are missing, and there is neither apt-get nor dnf to install them by: $names"
+        die "these are missing, and there is neither apt-get nor dnf to install them by (Debian's names): $names"
     sudo=$(privilege)
     [[ -z $sudo ]] || command -v sudo >/dev/null ||
         die "installing needs root or sudo; as root: $manager install $names"
@@ -92,7 +89,7 @@ without_services() {
 # Does the package manager know this package?
 known_package() {
     case $(package_manager) in
-    apt-get) apt-cache policy "$1" 2>/dev/null | grep -q 'Candidate: [0-9]' ;;
+    apt-get) [[ $(apt-cache policy "$1" 2>/dev/null) == *"Candidate: "[0-9]* ]] ;;
     dnf) dnf -q info "$1" >/dev/null 2>&1 ;;
     *) return 1 ;;
     esac
@@ -100,7 +97,7 @@ known_package() {
 
 # at_least HAVE WANTED: compares dotted versions.
 at_least() {
-    [[ $(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1) == "$2" ]]
+    printf '%s\n%s\n' "$2" "$1" | sort -VC
 }
 
 # A Rust toolchain of at least the version in Cargo.toml; needs the checkout as working folder.
@@ -123,5 +120,5 @@ want_build_tools() {
 }
 
 has_header() {
-    echo "#include <$1>" | cc -E - >/dev/null 2>&1
+    cc -E - <<<"#include <$1>" >/dev/null 2>&1
 }
