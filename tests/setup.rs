@@ -1,6 +1,8 @@
 //! `packaging/quickstart` and `tests/run` on machines that we do not have: their PATH holds nothing
 //! but stand-ins.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
