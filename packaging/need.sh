@@ -1,0 +1,124 @@
+# What quickstart, tests/run and .ci/run share: find out what is missing, install it by apt or dnf.
+# To be sourced. Every tool is looked up on the PATH, so that tests can put stand-ins there.
+# shellcheck shell=bash
+
+# Ends with one clear sentence.
+die() {
+    echo "$me: $*" >&2
+    exit 1
+}
+
+missing=()
+
+# want APT_PACKAGE DNF_PACKAGE TEST...: notes the package as missing unless TEST succeeds.
+want() {
+    local package=$1
+    [[ $(package_manager) != dnf ]] || package=$2
+    shift 2
+    if "$@" >/dev/null 2>&1; then return; fi
+    # One package may stand for several programs.
+    [[ " ${missing[*]} " == *" $package "* ]] || missing+=("$package")
+}
+
+package_manager() {
+    local manager
+    for manager in apt-get dnf; do
+        if command -v "$manager" >/dev/null; then
+            echo "$manager"
+            return
+        fi
+    done
+}
+
+# The words before a command that root's rights are needed for.
+privilege() {
+    if [[ $(id -u) != 0 ]]; then echo "sudo"; fi
+}
+
+# Installs what was missing and says so; nothing missing, nothing done.
+install_missing() {
+    if ((${#missing[@]} == 0)); then return; fi
+    local manager sudo names="${missing[*]}"
+    manager=$(package_manager)
+    [[ -n $manager ]] ||
+        die "these are missing, and there is neither apt-get nor dnf to install them by (Debian's names): $names"
+    sudo=$(privilege)
+    [[ -z $sudo ]] || command -v sudo >/dev/null ||
+        die "installing needs root or sudo; as root: $manager install $names"
+    echo "installing: $names"
+    if [[ $manager == apt-get ]]; then
+        refresh_lists
+        # shellcheck disable=SC2086
+        without_services $sudo env DEBIAN_FRONTEND=noninteractive \
+            apt-get -q -y install --no-install-recommends "${missing[@]}" >/dev/null ||
+            die "apt-get could not install these; its words are above: $names"
+    else
+        # shellcheck disable=SC2086
+        $sudo dnf -q -y install "${missing[@]}" ||
+            die "dnf could not install these; its words are above: $names"
+    fi
+    missing=()
+}
+
+# Debian's lists of packages, once a run: a new machine has none, and an old one names files that are gone.
+refresh_lists() {
+    if [[ $(package_manager) == apt-get && -z ${refreshed-} ]]; then
+        refreshed=1
+        # Fails when one of many sources is away; the installation will tell.
+        $(privilege) apt-get -q update >/dev/null || true
+    fi
+}
+
+# Runs an installation during which no package starts its service (Debian's policy-rc.d): a daemon
+# that nobody asked for must not stay behind a test run. A policy that is there already is kept.
+without_services() {
+    local policy=/usr/sbin/policy-rc.d sudo status=0
+    if [[ -e $policy ]]; then
+        "$@"
+        return
+    fi
+    sudo=$(privilege)
+    # shellcheck disable=SC2086
+    printf '#!/bin/sh\nexit 101\n' | $sudo tee $policy >/dev/null && $sudo chmod 755 $policy
+    "$@" || status=$?
+    # shellcheck disable=SC2086
+    $sudo rm -f $policy
+    return $status
+}
+
+# Does the package manager know this package?
+known_package() {
+    case $(package_manager) in
+    apt-get) [[ $(apt-cache policy "$1" 2>/dev/null) == *"Candidate: "[0-9]* ]] ;;
+    dnf) dnf -q info "$1" >/dev/null 2>&1 ;;
+    *) return 1 ;;
+    esac
+}
+
+# at_least HAVE WANTED: compares dotted versions.
+at_least() {
+    printf '%s\n%s\n' "$2" "$1" | sort -VC
+}
+
+# A Rust toolchain of at least the version in Cargo.toml; needs the checkout as working folder.
+check_rust() {
+    local needed have how="get it by rustup, https://rustup.rs"
+    needed=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
+    command -v cargo >/dev/null ||
+        die "there is no cargo on the PATH: building needs Rust $needed or newer; $how"
+    have=$(cargo --version | sed 's/^cargo \([0-9.]*\).*/\1/')
+    at_least "$have" "$needed" ||
+        die "the cargo on the PATH is $have: building needs Rust $needed or newer; $how"
+}
+
+# What building needs: a C compiler (the linker), pkg-config, libvirt's headers.
+want_build_tools() {
+    want gcc gcc command -v cc
+    want libc6-dev glibc-devel has_header stdlib.h
+    want pkg-config pkgconf-pkg-config command -v pkg-config
+    want libvirt-dev libvirt-devel has_header libvirt/libvirt.h
+}
+
+has_header() {
+    cc -E - <<<"#include <$1>" >/dev/null 2>&1
+}
