@@ -1,0 +1,81 @@
+//! One gather under way.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::order::{Came, Scope};
+use crate::gather::ledger::Ticket;
+
+/// How far it has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Phase {
+    /// The list is waited for.
+    #[default]
+    Listing,
+    /// Who is new is being described.
+    Describing,
+    /// The host's look is waited for.
+    Looking,
+    /// The canary is waited for.
+    Canary,
+    /// Statistics are being asked for.
+    Asking,
+    /// The daemon has no worker to spare: only what its priority workers serve is asked.
+    Spent,
+    /// Nothing more is sent.
+    Over,
+}
+
+/// A domain in this gather.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Vm {
+    pub(super) scope: Scope,
+    pub(super) tries: u32,
+    pub(super) came: Option<Came>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Course {
+    pub(super) phase: Phase,
+    /// New domains that are still to be described.
+    pub(super) undescribed: Option<Vec<Uuid>>,
+    /// Until when the host's look is waited for.
+    pub(super) look_by: Option<Instant>,
+    pub(super) vms: BTreeMap<Uuid, Vm>,
+    /// What is to be asked next.
+    pub(super) queue: VecDeque<(Scope, Vec<Uuid>)>,
+    /// Who is asked again, and when.
+    pub(super) again: Vec<(Instant, Uuid)>,
+    /// Whose disks are asked one by one.
+    pub(super) disks: VecDeque<Uuid>,
+    /// Who is asked by priority calls.
+    pub(super) urgent: Vec<Uuid>,
+    /// The probe that is out.
+    pub(super) probe: Option<Ticket>,
+    /// Whom a probe did not come back from; another probe's answer makes it a verdict.
+    pub(super) suspect: Option<(Uuid, Ticket)>,
+    /// Which stalled calls have been looked into, and when.
+    pub(super) probed: HashMap<Ticket, Instant>,
+    /// The domain whose monitor has been occupied the longest, by the probes of this gather.
+    pub(super) occupied: Option<(Uuid, Duration)>,
+    /// The daemon had no worker to spare, and then had.
+    pub(super) was_spent: bool,
+}
+
+impl Course {
+    /// Nothing more is sent; what is in hand may still come.
+    pub(super) fn stop(&mut self) {
+        self.phase = Phase::Over;
+        self.queue.clear();
+        self.again.clear();
+        self.disks.clear();
+        self.urgent.clear();
+    }
+
+    /// Whether nothing is left to send.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.again.is_empty() && self.disks.is_empty()
+    }
+}

@@ -1,0 +1,108 @@
+//! What goes into the engine and what comes out of it.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+/// What bounds a gather.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Calls for statistics at a time.
+    pub workers: usize,
+    /// Domains per call.
+    pub chunk: usize,
+    /// A call that has brought nothing for so long is looked into.
+    pub stall: Duration,
+    /// Calls that may be out at once, hanging ones included.
+    pub cap: usize,
+    /// Whether a call may be doubted at all: not where all of libvirt lives in our own process.
+    pub hedge: bool,
+}
+
+/// How much a call asks of its domains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// All groups.
+    Full,
+    /// All but the block group, which would touch storage that may be dead.
+    NoBlock,
+    /// What needs no monitor.
+    Quiet,
+}
+
+/// One call to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// List the active domains.
+    List,
+    /// Read the XML of these.
+    Describe(Vec<Uuid>),
+    /// Look at the host for these; answered by [`super::Engine::looked`], not under a ticket.
+    Look(Vec<Uuid>),
+    /// `virDomainGetInfo` of this one: an ordinary call, to see whether there is a worker for it.
+    Canary(Uuid),
+    /// Statistics of these.
+    Ask(Vec<Uuid>, Scope),
+    /// The disks of this one, by `virDomainBlockStats`.
+    Disks(Uuid),
+    /// `virDomainGetControlInfo` of these, one by one, each reported at once.
+    Probe(Vec<Uuid>),
+    /// State and network of these by calls that libvirtd's priority workers serve.
+    Urgent(Vec<Uuid>),
+}
+
+/// An active domain that is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed {
+    /// Which.
+    pub uuid: Uuid,
+    /// Whether its description is in the cache.
+    pub described: bool,
+}
+
+/// What the host says before anybody is asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Look {
+    /// Their QEMU does not run: it would not answer.
+    pub stuck: HashSet<Uuid>,
+    /// A disk of theirs lies on a mount that is dead or unknown.
+    pub no_block: HashSet<Uuid>,
+}
+
+/// How much of a domain's figures a call brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Came {
+    /// All that it has.
+    Whole,
+    /// libvirt passed its monitor by.
+    Part,
+}
+
+/// What `virDomainGetControlInfo` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// Its monitor is free, or the driver cannot tell.
+    Free,
+    /// A command has been in its monitor for so long.
+    Occupied(Duration),
+}
+
+/// What a call brought. All but the first two end it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Of a probe: this domain answered.
+    Control(Uuid, Control),
+    /// Of a call that asks one by one: this domain was served.
+    Served(Uuid),
+    /// The active domains that are wanted.
+    Listed(Vec<Listed>),
+    /// These came; who was asked and is not among them is gone.
+    Samples(Vec<(Uuid, Came)>),
+    /// It is over.
+    Done,
+    /// The driver or the daemon refused.
+    Refused,
+    /// The connection was lost, or could not be opened.
+    Lost,
+}

@@ -1,0 +1,221 @@
+//! Who is asked what, and when.
+
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::course::{Phase, Vm};
+use super::order::{Look, Order, Scope};
+use super::{Engine, Ticket};
+use crate::gather::ledger::Kind;
+
+/// How long the host's look may take before the gather goes on without it.
+const LOOK: Duration = Duration::from_millis(400);
+/// How many new domains are described in one gather; the others' disks wait for the next one.
+const DESCRIBED: usize = 1000;
+
+impl Engine {
+    /// Does what can be done now.
+    pub(super) fn advance(&mut self, now: Instant) {
+        if self.course.phase == Phase::Describing {
+            self.describe(now);
+        }
+        if self.course.phase == Phase::Looking && self.course.look_by.is_some_and(|by| now >= by) {
+            // The host does not say: then libvirt is asked, and hedged.
+            self.after_look(&Look::default(), now);
+        }
+        match self.course.phase {
+            Phase::Asking => self.hand_out(now),
+            Phase::Spent => self.hand_out_urgent(now),
+            _ => {}
+        }
+    }
+
+    /// New domains are described first: where their disks lie is to be known before anybody
+    /// touches them. Without hedging a call describes as it goes.
+    fn describe(&mut self, now: Instant) {
+        if !self.limits.hedge {
+            self.after_look(&Look::default(), now);
+            return;
+        }
+        let mut undescribed = match self.course.undescribed.take() {
+            Some(undescribed) => undescribed,
+            None => {
+                let new = self.listed.iter().filter(|listed| !listed.described);
+                let new = new.map(|listed| listed.uuid);
+                new.filter(|u| !self.is_locked(*u)).take(DESCRIBED).collect()
+            }
+        };
+        while !undescribed.is_empty()
+            && self.at_work() < self.limits.workers
+            && self.ledger.room(false) > 0
+        {
+            let rest = undescribed.split_off(undescribed.len().min(self.limits.chunk));
+            let chunk = std::mem::replace(&mut undescribed, rest);
+            self.send(Kind::Describe, chunk.clone(), Order::Describe(chunk), now);
+        }
+        let waiting = !undescribed.is_empty() || self.ledger.count(Kind::Describe) > 0;
+        self.course.undescribed = Some(undescribed);
+        if !waiting {
+            let listed = self.listed.iter().map(|listed| listed.uuid).collect();
+            self.orders.push((Ticket::MAX, Order::Look(listed)));
+            self.course.phase = Phase::Looking;
+            self.course.look_by = Some(now + LOOK);
+        }
+    }
+
+    /// The host has been looked at; a canary goes first.
+    pub(super) fn after_look(&mut self, look: &Look, now: Instant) {
+        for listed in &self.listed {
+            let uuid = listed.uuid;
+            if self.is_locked(uuid) {
+                continue;
+            }
+            let scope = if look.stuck.contains(&uuid) {
+                Scope::Quiet
+            } else if look.no_block.contains(&uuid) {
+                Scope::NoBlock
+            } else {
+                Scope::Full
+            };
+            let vm = Vm {
+                scope,
+                tries: 0,
+                came: None,
+            };
+            self.course.vms.insert(uuid, vm);
+        }
+        if self.ledger.hangs(Kind::Canary) {
+            self.ask_urgently();
+        } else if self.limits.hedge && self.send_canary(now) {
+            self.course.phase = Phase::Canary;
+        } else {
+            self.start();
+        }
+    }
+
+    /// One cheap ordinary call, to a domain that is likely to answer; `false` if there is none.
+    pub(super) fn send_canary(&mut self, now: Instant) -> bool {
+        if self.ledger.count(Kind::Canary) > 0 || self.ledger.room(false) == 0 {
+            return false;
+        }
+        let fit = |uuid: &&Uuid| !self.ledger.holds(**uuid) && !self.is_locked(**uuid);
+        let able = self.course.vms.iter().filter(|(_, vm)| vm.scope != Scope::Quiet);
+        let able = able.map(|(uuid, _)| uuid).filter(fit);
+        let whole_at = |uuid: &&Uuid| self.standings.get(uuid).and_then(|s| s.whole_at);
+        let Some(canary) = able.max_by_key(whole_at).copied() else {
+            return false;
+        };
+        self.send(Kind::Canary, vec![canary], Order::Canary(canary), now);
+        true
+    }
+
+    /// The statistics: who needs the monitor first, who is stuck last.
+    pub(super) fn start(&mut self) {
+        self.course.phase = Phase::Asking;
+        for scope in [Scope::Full, Scope::NoBlock, Scope::Quiet] {
+            let of_scope = |(uuid, vm): (&Uuid, &Vm)| (vm.scope == scope).then_some(*uuid);
+            let domains: Vec<Uuid> = self.course.vms.iter().filter_map(of_scope).collect();
+            let chunks = domains.chunks(self.limits.chunk);
+            self.course.queue.extend(chunks.map(|c| (scope, c.to_vec())));
+        }
+    }
+
+    /// Everybody who has not answered is asked by priority calls.
+    pub(super) fn ask_urgently(&mut self) {
+        self.course.phase = Phase::Spent;
+        let vms = &self.course.vms;
+        let silent = |uuid: &Uuid| vms.get(uuid).is_none_or(|vm| vm.came.is_none());
+        let listed = self.listed.iter().map(|listed| listed.uuid);
+        let urgent = listed.filter(|uuid| !self.is_locked(*uuid) && silent(uuid));
+        self.course.urgent = urgent.collect();
+    }
+
+    fn hand_out_urgent(&mut self, now: Instant) {
+        let idle = self.ledger.count(Kind::Urgent) == 0 && self.ledger.room(false) > 0;
+        if idle && !self.course.urgent.is_empty() {
+            let whom = std::mem::take(&mut self.course.urgent);
+            self.send(Kind::Urgent, whom.clone(), Order::Urgent(whom), now);
+        }
+    }
+
+    fn hand_out(&mut self, now: Instant) {
+        let again = &mut self.course.again;
+        let due = again.iter().filter(|(at, _)| *at <= now);
+        let due: Vec<Uuid> = due.map(|(_, uuid)| *uuid).collect();
+        again.retain(|(at, _)| *at > now);
+        for chunk in due.chunks(self.limits.chunk) {
+            self.requeue(chunk);
+        }
+        while self.at_work() < self.limits.workers {
+            let sent = if let Some((scope, domains)) = self.course.queue.pop_front() {
+                self.ask(scope, domains, now)
+            } else if let Some(uuid) = self.course.disks.pop_front() {
+                self.ask_disks(uuid, now)
+            } else {
+                false
+            };
+            if !sent {
+                return;
+            }
+        }
+    }
+
+    fn at_work(&self) -> usize {
+        let mut kinds = [Kind::Ask, Kind::Quiet, Kind::Disks, Kind::Describe].into_iter();
+        kinds.by_ref().map(|kind| self.ledger.count(kind)).sum()
+    }
+
+    /// Whether it answered since the trouble began, or cannot make a call hang.
+    fn is_trusted(&self, uuid: Uuid) -> bool {
+        let Some(trouble) = self.ledger.trouble() else {
+            return true;
+        };
+        let whole_at = self.standings.get(&uuid).and_then(|s| s.whole_at);
+        whole_at.is_some_and(|at| at >= trouble) || self.ledger.holds(uuid)
+    }
+
+    /// Sends a batch, or puts it back; `false` when nothing more can be sent now.
+    fn ask(&mut self, scope: Scope, domains: Vec<Uuid>, now: Instant) -> bool {
+        let quiet = scope == Scope::Quiet;
+        let risky = |uuid: &Uuid| !quiet && !self.is_trusted(*uuid);
+        let (risky, safe): (Vec<Uuid>, Vec<Uuid>) = domains.into_iter().partition(risky);
+        let room = self.ledger.room(!risky.is_empty());
+        if room > 0 {
+            let kind = if quiet { Kind::Quiet } else { Kind::Ask };
+            let domains: Vec<Uuid> = safe.into_iter().chain(risky).collect();
+            self.send(kind, domains.clone(), Order::Ask(domains, scope), now);
+            return true;
+        }
+        let busy = self.ledger.in_hand().any(|(_, call)| call.kind != Kind::Probe);
+        if risky.is_empty() || busy {
+            // Calls that will return take up the room.
+            let domains = safe.into_iter().chain(risky).collect();
+            self.course.queue.push_front((scope, domains));
+            return false;
+        }
+        // They might hang the last calls that we may make: what needs no monitor must do.
+        for uuid in &risky {
+            if let Some(vm) = self.course.vms.get_mut(uuid) {
+                vm.scope = Scope::Quiet;
+            }
+        }
+        self.course.queue.push_back((Scope::Quiet, risky));
+        if !safe.is_empty() {
+            self.course.queue.push_front((scope, safe));
+        }
+        true
+    }
+
+    fn ask_disks(&mut self, uuid: Uuid, now: Instant) -> bool {
+        if self.ledger.room(!self.is_trusted(uuid)) == 0 {
+            let waiting = self.ledger.in_hand().next().is_some();
+            if waiting {
+                self.course.disks.push_front(uuid);
+            }
+            return !waiting;
+        }
+        self.send(Kind::Disks, vec![uuid], Order::Disks(uuid), now);
+        true
+    }
+}

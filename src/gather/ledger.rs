@@ -1,0 +1,198 @@
+//! The ledger of calls: which are in hand, which hang, and whose domain they hang on.
+//!
+//! A call that hangs in libvirtd is a resource of the host: its 20 workers serve everybody. So
+//! calls are counted until they return, over any number of gathers, and there is a cap.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Instant;
+
+use uuid::Uuid;
+
+/// One call, for good: numbers are never used twice.
+pub type Ticket = u64;
+
+/// What a call does, as far as its hanging matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The list of domains.
+    List,
+    /// One cheap call of the ordinary sort, to see whether libvirtd has a worker to spare.
+    Canary,
+    /// Descriptions.
+    Describe,
+    /// Statistics that need the monitor.
+    Ask,
+    /// Statistics that need none.
+    Quiet,
+    /// One domain's disks, one by one.
+    Disks,
+    /// Who holds whom.
+    Probe,
+    /// State and network by libvirtd's priority workers.
+    Urgent,
+}
+
+impl Kind {
+    /// Whether QEMU's monitor is asked: such a call hangs with the QEMU.
+    pub fn needs_monitor(self) -> bool {
+        matches!(self, Self::Ask | Self::Disks)
+    }
+}
+
+/// A call that has not returned.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// What it does.
+    pub kind: Kind,
+    /// Whom it asks; those that have answered are taken out.
+    pub asked: Vec<Uuid>,
+    /// When it was sent.
+    pub since: Instant,
+    /// When it last brought something.
+    pub heard: Instant,
+    /// Not waited for any more; what it brings is dropped.
+    pub aside: bool,
+    /// The domain it hangs on, where that is known.
+    pub blames: Option<Uuid>,
+}
+
+/// All calls that have not returned.
+#[derive(Debug)]
+pub struct Ledger {
+    calls: BTreeMap<Ticket, Call>,
+    /// Calls whose connection died before they returned: they go on hanging in libvirtd, which
+    /// keeps the domain's job, until the domain answers again or is gone.
+    ghosts: HashMap<Ticket, Uuid>,
+    next: Ticket,
+    cap: usize,
+    /// Since when something hangs.
+    trouble: Option<Instant>,
+}
+
+impl Ledger {
+    /// Empty; at most `cap` calls may be out at once.
+    pub fn new(cap: usize) -> Self {
+        Self {
+            calls: BTreeMap::new(),
+            ghosts: HashMap::new(),
+            next: 0,
+            cap,
+            trouble: None,
+        }
+    }
+
+    /// Notes a call that is being sent.
+    pub fn send(&mut self, kind: Kind, asked: Vec<Uuid>, now: Instant) -> Ticket {
+        let ticket = self.next;
+        self.next += 1;
+        self.calls.insert(
+            ticket,
+            Call {
+                kind,
+                asked,
+                since: now,
+                heard: now,
+                aside: false,
+                blames: None,
+            },
+        );
+        ticket
+    }
+
+    /// The call, while it has not returned.
+    pub fn get(&self, ticket: Ticket) -> Option<&Call> {
+        self.calls.get(&ticket)
+    }
+
+    /// As [`Ledger::get`].
+    pub fn get_mut(&mut self, ticket: Ticket) -> Option<&mut Call> {
+        self.calls.get_mut(&ticket)
+    }
+
+    /// Not waited for any more. The trouble is as old as its first call: who answered since then
+    /// answered in spite of it.
+    pub fn set_aside(&mut self, ticket: Ticket, blames: Option<Uuid>) {
+        if let Some(call) = self.calls.get_mut(&ticket) {
+            call.aside = true;
+            call.blames = call.blames.or(blames);
+            self.trouble.get_or_insert(call.since);
+        }
+    }
+
+    /// It returned. With `lost` its connection died first: libvirtd may still be at it.
+    pub fn returned(&mut self, ticket: Ticket, lost: bool) -> Option<Call> {
+        let call = self.calls.remove(&ticket)?;
+        if lost
+            && call.aside
+            && let Some(blamed) = call.blames
+        {
+            self.ghosts.insert(ticket, blamed);
+        }
+        self.settle();
+        Some(call)
+    }
+
+    /// The domain answered in full, so nothing hangs on it any more.
+    pub fn cleared(&mut self, uuid: Uuid) {
+        self.ghosts.retain(|_, blamed| *blamed != uuid);
+        self.settle();
+    }
+
+    /// Only these domains still are: nothing hangs on one that is gone.
+    pub fn keep(&mut self, active: &HashSet<Uuid>) {
+        self.ghosts.retain(|_, blamed| active.contains(blamed));
+        self.settle();
+    }
+
+    /// The daemon is another process now.
+    pub fn exorcise(&mut self) {
+        self.ghosts.clear();
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        if self.hanging() == 0 {
+            self.trouble = None;
+        }
+    }
+
+    /// Calls that are waited for.
+    pub fn in_hand(&self) -> impl Iterator<Item = (Ticket, &Call)> {
+        self.calls.iter().filter(|(_, c)| !c.aside).map(|(t, c)| (*t, c))
+    }
+
+    /// How many calls of this kind are waited for.
+    pub fn count(&self, kind: Kind) -> usize {
+        self.in_hand().filter(|(_, call)| call.kind == kind).count()
+    }
+
+    /// Calls that hang: set aside and not returned, ghosts included.
+    pub fn hanging(&self) -> usize {
+        self.calls.values().filter(|c| c.aside).count() + self.ghosts.len()
+    }
+
+    /// Whether a call of this kind hangs.
+    pub fn hangs(&self, kind: Kind) -> bool {
+        self.calls.values().any(|c| c.aside && c.kind == kind)
+    }
+
+    /// Whether a call of ours that needs the monitor hangs on this domain: it holds the domain's
+    /// job, so that a call that does not wait passes the domain by.
+    pub fn holds(&self, uuid: Uuid) -> bool {
+        let held = |c: &Call| c.aside && c.kind.needs_monitor() && c.blames == Some(uuid);
+        self.calls.values().any(held) || self.ghosts.values().any(|blamed| *blamed == uuid)
+    }
+
+    /// Since when something hangs.
+    pub fn trouble(&self) -> Option<Instant> {
+        self.trouble
+    }
+
+    /// How many more calls may be sent: of those that may well hang (`risky`) one fewer, so that
+    /// there is always room to ask those who answer.
+    pub fn room(&self, risky: bool) -> usize {
+        let out = self.calls.len() + self.ghosts.len();
+        let cap = if risky { self.cap - 1 } else { self.cap };
+        cap.saturating_sub(out)
+    }
+}
