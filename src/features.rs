@@ -41,8 +41,8 @@ pub struct Features {
 pub struct Past {
     memory: Option<(Instant, u64)>,
     cpu: Option<PastCpu>,
-    net: [Option<PastSum>; 4],
-    disk: [Option<PastSum>; 4],
+    net: [Option<PastSum<8>>; 4],
+    disk: [Option<PastSum<5>>; 4],
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -53,11 +53,14 @@ struct PastCpu {
 }
 
 #[derive(Debug, Clone)]
-struct PastSum {
+struct PastSum<const N: usize> {
     at: Instant,
     value: u64,
-    devices: Rc<[String]>,
+    parts: Rc<Parts<N>>,
 }
+
+/// The devices of a sum by name, in order, with their counters.
+type Parts<const N: usize> = Vec<(String, [Option<u64>; N])>;
 
 impl Past {
     /// Derives what can be derived, and remembers this sample's figures. A field that the sample
@@ -73,16 +76,8 @@ impl Past {
             memory_rate,
             memory_angle: memory_rate.map(|rate| rate.atan().to_degrees()),
             cpu_usage: self.cpu_usage(sample),
-            net: rates(
-                &mut self.net,
-                sample.nics.as_ref(),
-                NET_RATES.map(|r| net[r.0]),
-            ),
-            disk: rates(
-                &mut self.disk,
-                sample.disks.as_ref(),
-                DISK_RATES.map(|r| disk[r.0]),
-            ),
+            net: rates(&mut self.net, sample.nics.as_ref(), net, NET_RATES),
+            disk: rates(&mut self.disk, sample.disks.as_ref(), disk, DISK_RATES),
         }
     }
 
@@ -115,28 +110,47 @@ fn seconds(from: Instant, to: Instant) -> Option<f64> {
 }
 
 fn rates<const N: usize>(
-    past: &mut [Option<PastSum>; 4],
+    past: &mut [Option<PastSum<N>>; 4],
     devices: Option<&Devices<N>>,
-    sums: [Option<u64>; 4],
+    sums: &[Option<u64>; N],
+    fields: [(usize, &str); 4],
 ) -> [Option<f64>; 4] {
     let Some(devices) = devices else {
         return [None; 4];
     };
-    let mut names: Vec<String> = devices.list.iter().filter_map(|d| d.name.clone()).collect();
-    names.sort_unstable();
-    let names: Rc<[String]> = names.into();
+    let named = devices.list.iter();
+    let named = named.filter_map(|device| Some((device.name.clone()?, device.counters)));
+    let mut parts: Parts<N> = named.collect();
+    parts.sort_unstable();
+    let parts = Rc::new(parts);
     std::array::from_fn(|i| {
+        let counter = fields[i].0;
         let now = PastSum {
             at: devices.at,
-            value: sums[i]?,
-            devices: Rc::clone(&names),
+            value: sums[counter]?,
+            parts: Rc::clone(&parts),
         };
         let (at, value) = (now.at, now.value);
         let before = past[i].replace(now)?;
-        if before.devices != names {
+        if !went_on(&before.parts, &parts, counter) {
             return None;
         }
         let moved = value.checked_sub(before.value)? as f64;
         Some(moved / seconds(before.at, at)?)
     })
 }
+
+/// Whether these are the same devices, none of whose counters fell: a device that was replaced under
+/// its name counts from 0 again, which a sum hides where another device moved more.
+fn went_on<const N: usize>(before: &Parts<N>, now: &Parts<N>, counter: usize) -> bool {
+    before.len() == now.len()
+        && before.iter().zip(now).all(|((old, before), (new, now))| {
+            let fell = before[counter]
+                .zip(now[counter])
+                .is_some_and(|(b, n)| n < b);
+            old == new && !fell
+        })
+}
+
+#[cfg(test)]
+mod tests;

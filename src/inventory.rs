@@ -77,6 +77,9 @@ pub enum Watch {
 #[derive(Debug)]
 pub struct Inventory {
     entries: HashMap<Uuid, Entry>,
+    /// When libvirt last reported a change. Beside the entries: an event may come while a VM that
+    /// has none yet is being read.
+    changed: HashMap<Uuid, Instant>,
     ttl: Duration,
     watch: Watch,
     /// How many descriptions may yet be read again in this gather for age alone.
@@ -87,7 +90,6 @@ pub struct Inventory {
 struct Entry {
     id: u32,
     described: Arc<Described>,
-    changed_at: Option<Instant>,
 }
 
 impl Inventory {
@@ -95,6 +97,7 @@ impl Inventory {
     pub fn new(ttl: Duration) -> Self {
         Self {
             entries: HashMap::new(),
+            changed: HashMap::new(),
             ttl,
             watch: Watch::Blind,
             budget: 0,
@@ -113,7 +116,8 @@ impl Inventory {
         };
         let read_at = entry.described.read_at;
         let described = Arc::clone(&entry.described);
-        if entry.changed_at.is_some_and(|changed| changed >= read_at) {
+        let changed = self.changed.get(&run.uuid);
+        if changed.is_some_and(|&changed| changed >= read_at) {
             return Known::Stale(described);
         }
         let aged = match self.watch {
@@ -129,25 +133,13 @@ impl Inventory {
 
     /// A description was read.
     pub fn learn(&mut self, run: Run, described: Arc<Described>) {
-        let changed_at = match self.entries.get(&run.uuid) {
-            Some(entry) if entry.id == run.id => entry.changed_at,
-            _ => None,
-        };
-        self.entries.insert(
-            run.uuid,
-            Entry {
-                id: run.id,
-                described,
-                changed_at,
-            },
-        );
+        let id = run.id;
+        self.entries.insert(run.uuid, Entry { id, described });
     }
 
     /// libvirt says that a device came or went.
     pub fn device_changed(&mut self, uuid: Uuid, now: Instant) {
-        if let Some(entry) = self.entries.get_mut(&uuid) {
-            entry.changed_at = Some(now);
-        }
+        self.changed.insert(uuid, now);
     }
 
     /// Events come from now on, or no more.
@@ -159,5 +151,12 @@ impl Inventory {
     pub fn keep(&mut self, active: &HashSet<Run>) {
         self.entries
             .retain(|&uuid, entry| active.contains(&Run { uuid, id: entry.id }));
+        if !self.changed.is_empty() {
+            let active: HashSet<Uuid> = active.iter().map(|run| run.uuid).collect();
+            self.changed.retain(|uuid, _| active.contains(uuid));
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

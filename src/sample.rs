@@ -243,3 +243,8 @@ impl Memory {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod examples;
+#[cfg(test)]
+mod tests;

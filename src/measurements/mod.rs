@@ -6,6 +6,9 @@ mod metrics;
 mod state;
 mod totals;
 
+#[cfg(test)]
+mod tests;
+
 use crate::config::Measurements;
 use crate::runs::Runs;
 use crate::sample::Sample;

@@ -1,0 +1,207 @@
+use super::*;
+use crate::sample::examples::{device, devices, empty, run};
+
+const TTL: Duration = Duration::from_secs(300);
+
+fn described(read_at: Instant) -> Arc<Described> {
+    Arc::new(Described {
+        description: Some(Description::default()),
+        names: DeviceNames::default(),
+        read_at,
+    })
+}
+
+fn after(at: Instant, seconds: u64) -> Instant {
+    at + Duration::from_secs(seconds)
+}
+
+/// Events come since `since`; a gather has begun.
+fn watched(since: Instant) -> Inventory {
+    let mut inventory = Inventory::new(TTL);
+    inventory.watch(Watch::Since(since));
+    inventory.begin();
+    inventory
+}
+
+fn word(known: &Known) -> &'static str {
+    match known {
+        Known::New => "new",
+        Known::Fresh(_) => "fresh",
+        Known::Stale(_) => "stale",
+    }
+}
+
+fn look(inventory: &mut Inventory, run: Run, now: Instant) -> &'static str {
+    word(&inventory.look_up(run, now))
+}
+
+#[test]
+fn a_vm_is_read_once_and_no_more_while_events_come() {
+    let at = Instant::now();
+    let mut inventory = watched(at);
+    assert_eq!(look(&mut inventory, run(1), at), "new");
+    inventory.learn(run(1), described(after(at, 1)));
+    assert_eq!(look(&mut inventory, run(1), after(at, 2)), "fresh");
+    // However long ago.
+    assert_eq!(look(&mut inventory, run(1), after(at, 1_000_000)), "fresh");
+}
+
+#[test]
+fn another_run_is_new() {
+    let at = Instant::now();
+    let mut inventory = watched(at);
+    inventory.learn(run(1), described(at));
+    assert_eq!(look(&mut inventory, run(2), at), "new");
+}
+
+#[test]
+fn an_event_makes_stale_until_it_is_read_again() {
+    let at = Instant::now();
+    let mut inventory = watched(at);
+    inventory.learn(run(1), described(after(at, 1)));
+    inventory.device_changed(run(1).uuid, after(at, 2));
+    assert_eq!(look(&mut inventory, run(1), after(at, 3)), "stale");
+    assert_eq!(look(&mut inventory, run(1), after(at, 4)), "stale");
+    inventory.learn(run(1), described(after(at, 5)));
+    assert_eq!(look(&mut inventory, run(1), after(at, 6)), "fresh");
+}
+
+#[test]
+fn an_event_that_came_while_it_was_read_keeps_it_stale() {
+    let at = Instant::now();
+    let mut inventory = watched(at);
+    inventory.learn(run(1), described(after(at, 1)));
+    // A worker begins to read at 2; the event comes at 3, the answer after that.
+    inventory.device_changed(run(1).uuid, after(at, 3));
+    inventory.learn(run(1), described(after(at, 2)));
+    assert_eq!(look(&mut inventory, run(1), after(at, 4)), "stale");
+}
+
+#[test]
+fn an_event_that_came_while_a_new_vm_was_read_is_not_lost() {
+    let at = Instant::now();
+    let mut inventory = watched(at);
+    inventory.device_changed(run(1).uuid, after(at, 3));
+    inventory.learn(run(1), described(after(at, 2)));
+    assert_eq!(look(&mut inventory, run(1), after(at, 4)), "stale");
+    // The same for a new run of a VM that was known.
+    inventory.device_changed(run(2).uuid, after(at, 7));
+    inventory.learn(run(2), described(after(at, 6)));
+    assert_eq!(look(&mut inventory, run(2), after(at, 8)), "stale");
+    inventory.learn(run(2), described(after(at, 9)));
+    assert_eq!(look(&mut inventory, run(2), after(at, 10)), "fresh");
+}
+
+#[test]
+fn an_event_of_one_vm_leaves_the_others_alone() {
+    let at = Instant::now();
+    let mut inventory = watched(at);
+    inventory.learn(run(1), described(at));
+    inventory.device_changed(Uuid::from_u128(1), after(at, 1));
+    assert_eq!(look(&mut inventory, run(1), after(at, 2)), "fresh");
+}
+
+#[test]
+fn the_time_to_live_holds_only_while_blind() {
+    let at = Instant::now();
+    let mut inventory = Inventory::new(TTL);
+    inventory.begin();
+    inventory.learn(run(1), described(at));
+    assert_eq!(look(&mut inventory, run(1), after(at, 299)), "fresh");
+    assert_eq!(look(&mut inventory, run(1), after(at, 300)), "stale");
+    inventory.watch(Watch::Since(at));
+    assert_eq!(look(&mut inventory, run(1), after(at, 300)), "fresh");
+    inventory.watch(Watch::Blind);
+    assert_eq!(look(&mut inventory, run(1), after(at, 300)), "stale");
+}
+
+#[test]
+fn when_the_watch_is_back_each_vm_is_read_once_more_spread_over_gathers() {
+    const VMS: u128 = 100;
+    let at = Instant::now();
+    let mut inventory = watched(at);
+    let run = |number: u128| Run {
+        uuid: Uuid::from_u128(number),
+        id: 1,
+    };
+    for number in 0..VMS {
+        inventory.learn(run(number), described(after(at, 1)));
+    }
+    inventory.watch(Watch::Blind);
+    inventory.watch(Watch::Since(after(at, 10)));
+    let mut reads = HashMap::new();
+    let mut gathers = 0;
+    loop {
+        inventory.begin();
+        let now = after(at, 11 + gathers);
+        let stale: Vec<u128> = (0..VMS)
+            .filter(|&number| look(&mut inventory, run(number), now) == "stale")
+            .collect();
+        if stale.is_empty() {
+            break;
+        }
+        assert!(stale.len() <= 12, "{} in one gather", stale.len());
+        for number in stale {
+            *reads.entry(number).or_insert(0) += 1;
+            inventory.learn(run(number), described(now));
+        }
+        gathers += 1;
+    }
+    assert_eq!(reads.len(), VMS as usize, "each of them");
+    assert!(reads.values().all(|&times| times == 1), "and once");
+    assert!((2..=10).contains(&gathers), "{gathers} gathers");
+}
+
+#[test]
+fn an_event_is_no_matter_of_the_budget() {
+    let at = Instant::now();
+    let mut inventory = watched(at);
+    let runs: Vec<Run> = (0..100)
+        .map(|number| Run {
+            uuid: Uuid::from_u128(number),
+            id: 1,
+        })
+        .collect();
+    for &run in &runs {
+        inventory.learn(run, described(after(at, 1)));
+        inventory.device_changed(run.uuid, after(at, 2));
+    }
+    for &run in &runs {
+        assert_eq!(look(&mut inventory, run, after(at, 3)), "stale");
+    }
+}
+
+#[test]
+fn who_is_gone_is_forgotten() {
+    let at = Instant::now();
+    let mut inventory = watched(at);
+    inventory.learn(run(1), described(at));
+    inventory.keep(&HashSet::from([run(1)]));
+    assert_eq!(look(&mut inventory, run(1), at), "fresh");
+    // The VM lives, but in another run.
+    inventory.keep(&HashSet::from([run(2)]));
+    assert_eq!(look(&mut inventory, run(1), at), "new");
+}
+
+#[test]
+fn other_names_differ_and_unreported_ones_do_not() {
+    let at = Instant::now();
+    let names = |nics: Option<&[&str]>, disks: Option<&[&str]>| {
+        let mut sample = empty(at);
+        let nic = |name: &&str| device(name, "", [None; 8]);
+        let disk = |name: &&str| device(name, "", [Some(1); 5]);
+        sample.nics = nics.map(|names| devices(at, names.iter().map(nic).collect()));
+        sample.disks = disks.map(|names| devices(at, names.iter().map(disk).collect()));
+        DeviceNames::of(&sample)
+    };
+    let known = names(Some(&["vnet0", ""]), Some(&["vda"]));
+    assert!(!known.differ(&known.clone()));
+    assert!(!known.differ(&names(None, None)), "not reported");
+    assert!(!known.differ(&names(Some(&["vnet0", ""]), None)));
+    assert!(known.differ(&names(Some(&["vnet0"]), Some(&["vda"]))));
+    assert!(known.differ(&names(Some(&["vnet1", ""]), Some(&["vda"]))));
+    assert!(known.differ(&names(None, Some(&["vda", "vdb"]))));
+    assert!(known.differ(&names(None, Some(&[]))));
+    // Read while the VM did not report them: read again when it does.
+    assert!(names(None, None).differ(&known));
+}

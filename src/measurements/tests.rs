@@ -1,0 +1,291 @@
+use std::time::Instant;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::sample::examples::{any_devices, devices, empty, full};
+use crate::sample::{DISK_FIELDS, NIC_FIELDS};
+
+const ALL: Measurements = Measurements {
+    metrics: true,
+    features: true,
+    devices: true,
+    totals: true,
+};
+
+const VM: &str = ",VMID=1,name=test,uuid=6695eb01-f6a4-8304-79aa-97f2502e193f";
+
+fn written(wanted: &Measurements, runs: &mut Runs, sample: &Sample, stamp: i64) -> String {
+    let mut buffer = String::new();
+    write(&mut buffer, wanted, sample, runs, stamp);
+    buffer
+}
+
+/// The lines of one sample, the first of its run.
+fn first(sample: &Sample) -> String {
+    written(&ALL, &mut Runs::default(), sample, 17)
+}
+
+#[test]
+fn every_field_stands_under_its_name() {
+    let expected = format!(
+        "vm_metrics{VM} state=\"running\",state_reason=\"unpaused\",cpu_count=2i,memory_max_kb=2001i,\
+         memory_used_kb=2002i,cputime_ns=1001i 17\n\
+         vm_devices{VM},devtype=nic,device=vnet0 rxbytes=31i,rxpackets=32i,rxerrors=33i,rxdrops=34i,\
+         txbytes=35i,txpackets=36i,txerrors=37i,txdrops=38i 17\n\
+         vm_devices{VM},devtype=disk,device=vda rd_req=41i,rd_bytes=42i,wr_reqs=43i,wr_bytes=44i,errors=45i 17\n\
+         vm_totals{VM} net_rxbytes=31i,net_rxpackets=32i,net_rxerrors=33i,net_rxdrops=34i,\
+         net_txbytes=35i,net_txpackets=36i,net_txerrors=37i,net_txdrops=38i,\
+         disk_rd_req=41i,disk_rd_bytes=42i,disk_wr_reqs=43i,disk_wr_bytes=44i,disk_errors=45i,\
+         memactual=2003i,memrss=2004i,memavailable=2005i,memusable=2006i,memswap_in=2007i,\
+         memswap_out=2008i,memmajor_fault=2009i,memminor_fault=2010i,memdisk_cache=2011i,\
+         timeusr=1002i,timesys=1003i,cpus=2i,cputime=1001i,state=1i,state_reason=5i 17\n"
+    );
+    assert_eq!(first(&full(Instant::now())), expected);
+}
+
+#[test]
+fn features_stand_under_their_names_from_the_second_gather_on() {
+    let at = Instant::now();
+    let later = at + std::time::Duration::from_secs(10);
+    let mut runs = Runs::default();
+    let only = Measurements {
+        metrics: false,
+        features: true,
+        devices: false,
+        totals: false,
+    };
+    assert_eq!(written(&only, &mut runs, &full(at), 17), "");
+    let mut second = full(later);
+    second.memory.current = Some(2012);
+    second.cpu.time = Some(1001 + 5_000_000_000);
+    let nics = &mut second.nics.as_mut().unwrap().list[0].counters;
+    *nics = [41, 52, 33, 34, 65, 76, 37, 38].map(Some);
+    let disks = &mut second.disks.as_mut().unwrap().list[0].counters;
+    *disks = [91, 102, 113, 124, 45].map(Some);
+    assert_eq!(
+        written(&only, &mut runs, &second, 27),
+        format!(
+            "vm_features{VM} memory_rate_kb_per_sec=1,memory_angle_deg=45,cpu_usage_percent=25,\
+             net_rxbytes_rate=1,net_txbytes_rate=3,net_rxpackets_rate=2,net_txpackets_rate=4,\
+             disk_rd_req_rate=5,disk_rd_bytes_rate=6,disk_wr_reqs_rate=7,disk_wr_bytes_rate=8 27\n"
+        )
+    );
+}
+
+#[test]
+fn nothing_reported_is_no_line() {
+    let mut runs = Runs::default();
+    let sample = empty(Instant::now());
+    assert_eq!(written(&ALL, &mut runs, &sample, 17), "");
+    assert_eq!(written(&ALL, &mut runs, &sample, 18), "");
+}
+
+#[test]
+fn what_was_not_reported_is_left_out_of_its_line() {
+    let mut sample = full(Instant::now());
+    sample.state = None;
+    sample.memory.maximum = None;
+    sample.memory.rss = None;
+    sample.cpu.user = None;
+    sample.vcpus = None;
+    sample.nics.as_mut().unwrap().list[0].counters[2] = None;
+    sample.disks.as_mut().unwrap().list[0].counters[4] = None;
+    let lines = first(&sample);
+    for absent in [
+        "state=",
+        "memory_max_kb",
+        "memrss",
+        "timeusr",
+        "cpu_count",
+        "cpus",
+        "rxerrors",
+        "errors=",
+    ] {
+        for line in lines.lines() {
+            let fields = line.split_once(' ').unwrap().1;
+            let mut keys = fields.split(',');
+            assert!(
+                !keys.any(|field| field.starts_with(absent)),
+                "{absent}: {line}"
+            );
+        }
+    }
+    for present in [
+        "memory_used_kb=2002i",
+        "timesys=1003i",
+        "rxdrops=34i",
+        "wr_bytes=44i",
+    ] {
+        assert!(lines.contains(present), "{present}");
+    }
+    assert_eq!(lines.lines().count(), 4);
+}
+
+#[test]
+fn a_device_without_a_counter_or_a_name_has_no_line() {
+    let mut sample = full(Instant::now());
+    sample.nics.as_mut().unwrap().list[0].name = None;
+    sample.disks.as_mut().unwrap().list[0].counters = [None; 5];
+    let lines = first(&sample);
+    assert!(!lines.contains("vm_devices"), "{lines}");
+    assert!(
+        !lines.contains("net_") && !lines.contains("disk_rd"),
+        "{lines}"
+    );
+}
+
+#[test]
+fn what_is_beyond_63_bits_is_clamped() {
+    let mut sample = full(Instant::now());
+    sample.cpu.time = Some(u64::MAX);
+    sample.memory.rss = Some(i64::MAX as u64 + 1);
+    sample.disks.as_mut().unwrap().list[0].counters[1] = Some(u64::MAX);
+    let lines = first(&sample);
+    for key in [
+        "cputime_ns",
+        "cputime",
+        "memrss",
+        "rd_bytes",
+        "disk_rd_bytes",
+    ] {
+        assert!(
+            lines.contains(&format!("{key}=9223372036854775807i")),
+            "{key}: {lines}"
+        );
+    }
+    assert!(!lines.contains("=-"), "{lines}");
+}
+
+#[test]
+fn only_the_wanted_measurements_are_written() {
+    let sample = full(Instant::now());
+    for (wanted, names) in [
+        (
+            Measurements {
+                metrics: false,
+                ..ALL
+            },
+            vec!["vm_devices", "vm_devices", "vm_totals"],
+        ),
+        (
+            Measurements {
+                devices: false,
+                ..ALL
+            },
+            vec!["vm_metrics", "vm_totals"],
+        ),
+        (
+            Measurements {
+                totals: false,
+                ..ALL
+            },
+            vec!["vm_metrics", "vm_devices", "vm_devices"],
+        ),
+    ] {
+        let lines = written(&wanted, &mut Runs::default(), &sample, 1);
+        let found: Vec<_> = lines
+            .lines()
+            .map(|l| l.split_once(',').unwrap().0)
+            .collect();
+        assert_eq!(found, names);
+    }
+}
+
+#[test]
+fn a_renamed_vm_has_its_new_name_and_goes_on() {
+    let at = Instant::now();
+    let mut runs = Runs::default();
+    written(&ALL, &mut runs, &full(at), 17);
+    let mut renamed = full(at + std::time::Duration::from_secs(1));
+    renamed.name = "new name".to_owned();
+    let lines = written(&ALL, &mut runs, &renamed, 27);
+    assert_eq!(lines.lines().count(), 5, "rates too: {lines}");
+    for line in lines.lines() {
+        assert!(line.contains(r",name=new\ name,uuid="), "{line}");
+    }
+}
+
+#[test]
+fn a_vm_of_whose_name_nothing_can_be_written_is_called_by_its_uuid() {
+    let mut sample = full(Instant::now());
+    sample.name = r"\\".to_owned();
+    for line in first(&sample).lines() {
+        assert!(
+            line.contains(",name=6695eb01-f6a4-8304-79aa-97f2502e193f,uuid=6695eb01"),
+            "{line}"
+        );
+    }
+}
+
+/// Every field of that key's integer, by line.
+fn ints(lines: &str, of: &str, key: &str) -> Vec<i128> {
+    let lines = lines.lines().filter(|line| line.contains(of));
+    lines
+        .filter_map(|line| {
+            let fields = line.split(' ').nth(1)?;
+            let mut fields = fields.split(',').filter_map(|field| field.split_once('='));
+            let (_, value) = fields.find(|(name, _)| *name == key)?;
+            value.strip_suffix('i')?.parse().ok()
+        })
+        .collect()
+}
+
+proptest! {
+    /// The sum rules, read off the lines of a whole run of gathers.
+    #[test]
+    fn totals_are_the_sum_of_the_device_lines_or_are_not_written(
+        gathers in prop::collection::vec(
+            (any_devices::<8>(&["vnet0", "vnet1", "vnet2"]), any_devices::<5>(&["vda", "vdb", "hdc"])),
+            1..8,
+        )
+    ) {
+        let at = Instant::now();
+        let mut runs = Runs::default();
+        for (nics, disks) in gathers {
+            let mut sample = empty(at);
+            sample.nics = nics.map(|list| devices(at, list));
+            sample.disks = disks.map(|list| devices(at, list));
+            let lines = written(&ALL, &mut runs, &sample, 1);
+            prop_assert!(!lines.contains("=-"), "{}", lines);
+            for field in NIC_FIELDS {
+                check(&lines, ",devtype=nic,", field, &format!("net_{field}"), sample.nics.as_ref())?;
+            }
+            for field in DISK_FIELDS {
+                check(&lines, ",devtype=disk,", field, &format!("disk_{field}"), sample.disks.as_ref())?;
+            }
+        }
+    }
+}
+
+fn check<const N: usize>(
+    lines: &str,
+    of: &str,
+    field: &str,
+    total: &str,
+    devices: Option<&crate::sample::Devices<N>>,
+) -> Result<(), TestCaseError> {
+    let parts = ints(lines, of, field);
+    let sum = ints(lines, "vm_totals,", total);
+    prop_assert!(sum.len() <= 1);
+    let count = devices.map(|devices| devices.list.len());
+    match sum.first() {
+        Some(sum) => {
+            let expected: i128 = parts.iter().sum();
+            prop_assert_eq!(*sum, expected.min(i64::MAX.into()), "{}", lines);
+            prop_assert!(count.is_some(), "not reported, yet summed: {}", lines);
+            prop_assert!(
+                !parts.is_empty() || count == Some(0),
+                "of nothing: {}",
+                lines
+            );
+        }
+        // Only a device that did not report it stands in the way of a sum.
+        None => prop_assert!(
+            count.is_none_or(|count| parts.len() < count),
+            "all reported it, yet no sum: {}",
+            lines
+        ),
+    }
+    Ok(())
+}

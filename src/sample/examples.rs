@@ -1,0 +1,100 @@
+//! Samples for the tests of whoever works with them.
+
+use std::time::Instant;
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::{Device, Devices, Run, Sample};
+
+/// A run of the VM `6695eb01-f6a4-8304-79aa-97f2502e193f`.
+pub(crate) fn run(id: u32) -> Run {
+    Run {
+        uuid: Uuid::from_u128(0x6695_eb01_f6a4_8304_79aa_97f2_502e_193f),
+        id,
+    }
+}
+
+/// Nothing reported.
+pub(crate) fn empty(at: Instant) -> Sample {
+    Sample::new(run(1), "test".to_owned(), at)
+}
+
+/// Everything reported, each figure another.
+pub(crate) fn full(at: Instant) -> Sample {
+    let mut sample = empty(at);
+    sample.state = Some(1);
+    sample.reason = Some(5);
+    sample.vcpus = Some(2);
+    sample.cpu.time = Some(1001);
+    sample.cpu.user = Some(1002);
+    sample.cpu.system = Some(1003);
+    let memory = &mut sample.memory;
+    memory.maximum = Some(2001);
+    memory.current = Some(2002);
+    memory.actual = Some(2003);
+    memory.rss = Some(2004);
+    memory.available = Some(2005);
+    memory.usable = Some(2006);
+    memory.swap_in = Some(2007);
+    memory.swap_out = Some(2008);
+    memory.major_fault = Some(2009);
+    memory.minor_fault = Some(2010);
+    memory.disk_caches = Some(2011);
+    let nic = [31, 32, 33, 34, 35, 36, 37, 38].map(Some);
+    sample.nics = Some(devices(at, vec![device("vnet0", "bridge", nic)]));
+    let disk = [41, 42, 43, 44, 45].map(Some);
+    sample.disks = Some(devices(at, vec![device("vda", "disk", disk)]));
+    sample
+}
+
+/// A device; an empty name is none.
+pub(crate) fn device<const N: usize>(
+    name: &str,
+    kind: &str,
+    counters: [Option<u64>; N],
+) -> Device<N> {
+    Device {
+        name: (!name.is_empty()).then(|| name.to_owned()),
+        kind: kind.to_owned(),
+        counters,
+    }
+}
+
+/// All devices there are.
+pub(crate) fn devices<const N: usize>(at: Instant, list: Vec<Device<N>>) -> Devices<N> {
+    Devices {
+        at,
+        list,
+        complete: true,
+    }
+}
+
+/// A counter: often small enough to be met again, sometimes not reported, sometimes at the very top.
+pub(crate) fn counter() -> impl Strategy<Value = Option<u64>> {
+    prop_oneof![
+        6 => (0..6_u64).prop_map(Some),
+        2 => any::<u64>().prop_map(Some),
+        1 => Just(Some(u64::MAX)),
+        2 => Just(None),
+    ]
+}
+
+/// Some devices out of a few, each at most once, in any order; not reported at all, at times.
+pub(crate) fn any_devices<const N: usize>(
+    names: &'static [&'static str],
+) -> impl Strategy<Value = Option<Vec<Device<N>>>> {
+    let kinds = prop::sample::select(vec!["bridge", "user", "cdrom"]);
+    let counters = prop::collection::vec(counter(), N..=N);
+    let one = (kinds, counters);
+    let all = prop::collection::vec(one, names.len()..=names.len());
+    let order = prop::sample::subsequence(names.to_vec(), 0..=names.len()).prop_shuffle();
+    prop::option::weighted(0.8, (order, all)).prop_map(|given| {
+        let (order, all) = given?;
+        let list = order.iter().zip(all).map(|(name, (kind, counters))| {
+            let counters: [Option<u64>; N] = counters.try_into().unwrap();
+            device(name, kind, counters)
+        });
+        Some(list.collect())
+    })
+}

@@ -1,0 +1,144 @@
+use std::time::Instant;
+
+use super::examples::{device, devices, empty};
+use super::*;
+use crate::description::{Disk, Nic};
+
+fn description() -> Description {
+    let disk = |target: &str, kind| Disk {
+        target: target.to_owned(),
+        kind,
+    };
+    Description {
+        nics: vec![
+            Nic {
+                target: None,
+                kind: "user".to_owned(),
+            },
+            Nic {
+                target: Some("vnet0".to_owned()),
+                kind: "bridge".to_owned(),
+            },
+        ],
+        disks: vec![
+            disk("vda", DiskKind::Disk),
+            disk("sda", DiskKind::Lun),
+            disk("hdc", DiskKind::Cdrom),
+            disk("fda", DiskKind::Floppy),
+        ],
+    }
+}
+
+/// The sample of that VM; every counter is 1.
+fn sample() -> Sample {
+    let at = Instant::now();
+    let mut sample = empty(at);
+    let nics = [("vnet0", Some(1)), ("", None)];
+    sample.nics = Some(devices(at, nics.map(|(n, c)| device(n, "", [c; 8])).into()));
+    let disks = ["vda", "sda", "hdc", "fda"];
+    sample.disks = Some(devices(
+        at,
+        disks.map(|n| device(n, "", [Some(1); 5])).into(),
+    ));
+    sample
+}
+
+fn wanted(change: impl FnOnce(&mut Settings)) -> Wanted {
+    let mut settings = Settings::default();
+    change(&mut settings);
+    Wanted::new(&settings)
+}
+
+fn disks(sample: &Sample) -> Vec<(&str, &str)> {
+    let disks = sample.disks.as_ref().unwrap().list.iter();
+    disks
+        .map(|d| (d.name.as_deref().unwrap(), d.kind.as_str()))
+        .collect()
+}
+
+#[test]
+fn kinds_come_from_the_description() {
+    let mut sample = sample();
+    sample.describe(Some(&description()), &wanted(|_| {}));
+    assert_eq!(disks(&sample), [("vda", "disk"), ("sda", "lun")]);
+    assert!(sample.disks.as_ref().unwrap().complete);
+    let nics = sample.nics.unwrap();
+    let kinds: Vec<_> = nics.list.iter().map(|nic| nic.kind.as_str()).collect();
+    // A nameless NIC cannot be told apart from another nameless one.
+    assert_eq!(kinds, ["bridge", ""]);
+}
+
+#[test]
+fn cdrom_and_floppy_are_wanted_each_by_its_own_key() {
+    let mut one = sample();
+    one.describe(Some(&description()), &wanted(|s| s.cdrom = true));
+    assert_eq!(
+        disks(&one),
+        [("vda", "disk"), ("sda", "lun"), ("hdc", "cdrom")]
+    );
+    let mut one = sample();
+    one.describe(Some(&description()), &wanted(|s| s.floppy = true));
+    assert_eq!(
+        disks(&one),
+        [("vda", "disk"), ("sda", "lun"), ("fda", "floppy")]
+    );
+}
+
+#[test]
+fn a_disk_that_the_description_lacks_is_left_out_and_spoils_the_sum() {
+    let mut sample = sample();
+    let mut description = description();
+    description.disks.retain(|disk| disk.target != "sda");
+    sample.describe(Some(&description), &wanted(|_| {}));
+    assert_eq!(disks(&sample), [("vda", "disk")]);
+    assert!(!sample.disks.unwrap().complete);
+}
+
+#[test]
+fn without_a_description_there_are_nics_but_no_disks() {
+    let mut sample = sample();
+    sample.describe(None, &wanted(|_| {}));
+    assert_eq!(sample.disks, None);
+    assert_eq!(sample.nics.unwrap().list.len(), 2);
+}
+
+#[test]
+fn what_was_not_reported_stays_unreported() {
+    let mut sample = empty(Instant::now());
+    sample.describe(Some(&description()), &wanted(|_| {}));
+    assert_eq!((sample.nics, sample.disks), (None, None));
+}
+
+/// As a configuration file says.
+fn configured(toml: &str) -> Wanted {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), toml).unwrap();
+    let flags = crate::cli::Flags {
+        config: Some(file.path().to_owned()),
+        ..Default::default()
+    };
+    Wanted::new(&crate::config::load(&flags, None).unwrap().settings)
+}
+
+#[test]
+fn the_filter_of_device_names_holds_for_nics_and_disks() {
+    let mut one = sample();
+    let filter = configured("device_exclude = [\"vnet*\", \"s*\"]\n");
+    one.describe(Some(&description()), &filter);
+    assert_eq!(disks(&one), [("vda", "disk")]);
+    assert!(
+        one.disks.unwrap().complete,
+        "nothing is missing that was wanted"
+    );
+    // A NIC without a name is meant by no pattern.
+    let nics = one.nics.unwrap();
+    let names: Vec<_> = nics.list.iter().map(|nic| &nic.name).collect();
+    assert_eq!(names, [&None]);
+
+    let mut one = sample();
+    one.describe(
+        Some(&description()),
+        &configured("device_include = [\"vd?\"]\n"),
+    );
+    assert_eq!(disks(&one), [("vda", "disk")]);
+}
