@@ -4,15 +4,13 @@ use std::io;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use log::Level;
-
 use crate::config::Settings;
+use crate::gather::Gatherer;
 use crate::gather::worker::Reply;
-use crate::gather::{Gathered, Gatherer, Trouble};
 use crate::libvirt::events::Notice;
-use crate::logging::Troubles;
 use crate::measurements;
 use crate::output;
+use crate::report::Reporter;
 use crate::runs::Runs;
 use crate::stamp::Stamps;
 use crate::trigger::Trigger;
@@ -61,7 +59,7 @@ pub struct Agent {
     inbox: Receiver<Message>,
     runs: Runs,
     stamps: Stamps,
-    troubles: Troubles,
+    reporter: Reporter,
     buffer: String,
     pending: bool,
     ending: Option<Ending>,
@@ -78,12 +76,12 @@ impl Agent {
     ) -> Self {
         Self {
             stamps: Stamps::new(settings.timestamp_precision),
+            reporter: Reporter::new(settings.uri.clone()),
             settings,
             mode,
             gatherer,
             inbox,
             runs: Runs::default(),
-            troubles: Troubles::default(),
             buffer: String::new(),
             pending: mode != Mode::Triggered,
             ending: None,
@@ -182,8 +180,14 @@ impl Agent {
         let mut last_answer = start;
         self.gatherer.begin();
         while !self.gatherer.is_done() {
-            let Some(message) = self.receive(self.limit(start, last_answer)) else {
-                break;
+            let limit = self.limit(start, last_answer);
+            let wake = self.gatherer.wake().map_or(limit, |wake| wake.min(limit));
+            let Some(message) = self.receive(wake) else {
+                if Instant::now() >= limit {
+                    break;
+                }
+                self.gatherer.tick();
+                continue;
             };
             if matches!(message, Message::Reply(_)) {
                 last_answer = Instant::now();
@@ -191,7 +195,10 @@ impl Agent {
             self.on_message(message);
         }
         let gathered = self.gatherer.finish();
-        self.report(&gathered);
+        if let Some(active) = &gathered.active {
+            self.runs.keep(active, |uuid| self.reporter.forget(uuid));
+        }
+        self.reporter.report(&gathered);
         self.buffer.clear();
         for sample in &gathered.samples {
             let wanted = &self.settings.measurements;
@@ -215,53 +222,5 @@ impl Agent {
             Some(Ending::Stop(at)) => at + STOP_GRACE,
             Some(Ending::EndOfInput(at)) => (last_answer + END_PATIENCE).min(at + END_GRACE),
         })
-    }
-
-    /// The same trouble is said once, then counted; its end is said too.
-    fn report(&mut self, gathered: &Gathered) {
-        let troubles = &mut self.troubles;
-        if let Some(active) = &gathered.active {
-            self.runs.keep(active, |uuid| {
-                troubles.clear(&uuid.to_string());
-            });
-        }
-        for trouble in &gathered.troubles {
-            match trouble {
-                Trouble::Unreachable(error) => troubles.report("libvirt", Level::Warn, || {
-                    let uri = &self.settings.uri;
-                    let remedy = error.remedy();
-                    format!("cannot reach libvirt at {uri}: {error}; {remedy}; trying again at every gather")
-                }),
-                Trouble::Refused(error) => troubles.report("refused", Level::Warn, || {
-                    format!("libvirt refused statistics: {error}")
-                }),
-                Trouble::Domain(found, text) => {
-                    let uuid = found.run.uuid;
-                    troubles.report(uuid.to_string(), Level::Warn, || {
-                        format!("VM {} ({uuid}): {text}", found.name)
-                    });
-                }
-            }
-        }
-        if gathered.reached {
-            if let Some(times) = troubles.clear("libvirt") {
-                log::info!("libvirt answers again after {times} gathers without");
-            }
-        } else if gathered.troubles.is_empty() {
-            troubles.report("libvirt", Level::Warn, || {
-                let uri = &self.settings.uri;
-                format!("libvirt at {uri} does not answer; trying again at every gather")
-            });
-        }
-        if gathered.reached && gathered.missing > 0 {
-            troubles.report("late", Level::Warn, || {
-                let (missing, hanging) = (gathered.missing, gathered.hanging);
-                format!("{missing} VMs did not answer in time; {hanging} calls hang")
-            });
-        } else if gathered.reached
-            && let Some(times) = troubles.clear("late")
-        {
-            log::info!("all VMs answer in time again, after {times} gathers in which some did not");
-        }
     }
 }

@@ -19,8 +19,8 @@ pub struct Described {
     /// The devices by the XML; `None`: it could not be understood, which is remembered so that it
     /// is not read again at every gather.
     pub description: Option<Description>,
-    /// The devices by the statistics of the same moment.
-    pub names: DeviceNames,
+    /// The devices by the statistics of the same moment; `None`: read before any statistics.
+    pub names: Option<DeviceNames>,
     /// When the XML was asked for.
     pub read_at: Instant,
 }
@@ -62,6 +62,16 @@ pub enum Known {
     Fresh(Arc<Described>),
     /// This, but read it again.
     Stale(Arc<Described>),
+}
+
+impl Known {
+    /// The description, old or new, where there is one.
+    pub fn description(&self) -> Option<&Description> {
+        match self {
+            Self::New => None,
+            Self::Fresh(known) | Self::Stale(known) => known.description.as_ref(),
+        }
+    }
 }
 
 /// How libvirt tells of changes.
@@ -129,6 +139,11 @@ impl Inventory {
             return Known::Stale(described);
         }
         Known::Fresh(described)
+    }
+
+    /// Whether this run has been described.
+    pub fn has(&self, run: Run) -> bool {
+        self.entries.get(&run.uuid).is_some_and(|e| e.id == run.id)
     }
 
     /// A description was read.

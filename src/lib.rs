@@ -28,6 +28,7 @@ pub mod line_protocol;
 pub mod logging;
 pub mod measurements;
 pub mod output;
+pub mod report;
 pub mod runs;
 pub mod sample;
 pub mod service;

@@ -112,7 +112,9 @@ pub fn check(settings: &Settings) -> Result<Seen, String> {
     thread.map_err(|error| format!("cannot start a thread: {error}"))?;
     match answer.recv_timeout(settings.deadline) {
         Ok(Ok(seen)) => Ok(seen),
-        Ok(Err::<_, libvirt::Error>(error)) => Err(format!("{error}; {}", error.remedy())),
+        Ok(Err::<_, libvirt::Error>(error)) => {
+            Err(format!("{error}; {}", error.remedy(&settings.uri.value)))
+        }
         Err(_) => Err(format!(
             "no answer within {}; is the daemon hung?",
             humantime::format_duration(settings.deadline)

@@ -1,17 +1,12 @@
-//! The crew: the workers' threads, who of them is free, and who hangs.
-//!
-//! A call that hangs is a resource of the host: libvirtd has 20 workers for everybody. So calls in
-//! hand are capped over any number of gathers, and a worker whose call outlived its gather is set
-//! aside until that call returns.
+//! The crew: the workers' threads, each with a connection of its own.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
+use super::ledger::Ticket;
 use super::worker::{self, Brief, Job, Reply};
-
-/// The most calls of ours that may be in libvirt at once, hanging ones included.
-const CAP: usize = 8;
 
 /// Where workers put their replies.
 pub type Sink = Arc<dyn Fn(Reply) + Send + Sync>;
@@ -20,122 +15,58 @@ pub type Sink = Arc<dyn Fn(Reply) + Send + Sync>;
 pub struct Crew {
     brief: Arc<Brief>,
     sink: Sink,
-    /// How many work at once.
+    /// How many stay when there is nothing to do.
     size: usize,
-    members: Vec<Member>,
-    next_ticket: u64,
-}
-
-struct Member {
-    jobs: Sender<(u64, Job)>,
-    busy: Option<Busy>,
-}
-
-#[derive(Clone, Copy)]
-struct Busy {
-    ticket: u64,
-    listing: bool,
-    aside: bool,
+    idle: Vec<Sender<(Ticket, Job)>>,
+    busy: HashMap<Ticket, Sender<(Ticket, Job)>>,
 }
 
 impl Crew {
-    /// A crew of `size` workers; their threads and connections come when they are first needed.
+    /// A crew of which `size` stay; their threads and connections come when they are needed.
     pub fn new(brief: Brief, size: usize, sink: Sink) -> Self {
         Self {
             brief: Arc::new(brief),
             sink,
             size,
-            members: Vec::new(),
-            next_ticket: 0,
+            idle: Vec::new(),
+            busy: HashMap::new(),
         }
     }
 
-    /// Whether a list call hangs: none is sent again then.
-    pub fn list_hangs(&self) -> bool {
-        let mut busy = self.members.iter().filter_map(|m| m.busy);
-        busy.any(|busy| busy.listing)
-    }
-
-    /// How many calls outlived their gather.
-    pub fn hanging(&self) -> usize {
-        let busy = self.members.iter().filter_map(|m| m.busy);
-        busy.filter(|busy| busy.aside).count()
-    }
-
-    /// The gather is over: whoever has not answered is set aside, and a fresh worker takes the
-    /// place when one is needed.
-    pub fn set_aside(&mut self) {
-        for busy in self.members.iter_mut().filter_map(|m| m.busy.as_mut()) {
-            busy.aside = true;
-        }
-    }
-
-    /// Whether somebody is free, or may be taken on.
-    pub fn has_free(&mut self) -> bool {
-        self.free_member().is_some()
-    }
-
-    /// Gives the job to a free worker and returns its ticket; `None` when nobody is free and
-    /// nobody may be taken on.
-    pub fn assign(&mut self, job: Job) -> Option<u64> {
-        let index = self.free_member()?;
-        let member = self.members.get_mut(index)?;
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
-        let listing = matches!(job, Job::List);
-        if member.jobs.send((ticket, job)).is_err() {
-            // Its thread is gone, which only a defect of ours brings about: go on without it.
-            self.members.swap_remove(index);
-            return None;
-        }
-        member.busy = Some(Busy {
-            ticket,
-            listing,
-            aside: false,
-        });
-        Some(ticket)
-    }
-
-    /// A reply came: its worker is free again; one that had been set aside ends, unless its place
-    /// is still empty.
-    pub fn returned(&mut self, ticket: u64) {
-        let at_work = self.at_work();
-        self.members.retain_mut(|member| match member.busy {
-            Some(busy) if busy.ticket == ticket => {
-                member.busy = None;
-                !busy.aside || at_work < self.size
+    /// Gives the job to somebody who is free, or who is taken on for it; `false` when no thread can
+    /// be had.
+    pub fn assign(&mut self, ticket: Ticket, mut job: Job) -> bool {
+        // A worker whose thread is gone, which only a defect of ours brings about, is passed by.
+        while let Some(worker) = self.idle.pop() {
+            match worker.send((ticket, job)) {
+                Ok(()) => {
+                    self.busy.insert(ticket, worker);
+                    return true;
+                }
+                Err(returned) => job = returned.0.1,
             }
-            _ => true,
-        });
-    }
-
-    /// Free, or busy with this gather.
-    fn at_work(&self) -> usize {
-        self.members.len() - self.hanging()
-    }
-
-    fn free_member(&mut self) -> Option<usize> {
-        if let Some(free) = self.members.iter().position(|m| m.busy.is_none()) {
-            return Some(free);
         }
-        if self.at_work() >= self.size || self.members.len() >= CAP.max(self.size) {
-            return None;
-        }
-        let (jobs, inbox) = channel();
+        let (worker, inbox) = channel();
         let brief = Arc::clone(&self.brief);
         let sink = Arc::clone(&self.sink);
         let thread = thread::Builder::new()
             .name("worker".into())
             .spawn(move || worker::run(&brief, &inbox, &*sink));
-        match thread {
-            Ok(_) => {
-                self.members.push(Member { jobs, busy: None });
-                Some(self.members.len() - 1)
-            }
-            Err(error) => {
-                log::warn!("cannot start a thread: {error}");
-                None
-            }
+        if let Err(error) = thread {
+            log::debug!("cannot start a thread: {error}");
+            return false;
+        }
+        let sent = worker.send((ticket, job)).is_ok();
+        self.busy.insert(ticket, worker);
+        sent
+    }
+
+    /// The last reply to a job came: its worker is free again, or ends where enough are.
+    pub fn returned(&mut self, ticket: Ticket) {
+        if let Some(worker) = self.busy.remove(&ticket)
+            && self.idle.len() < self.size
+        {
+            self.idle.push(worker);
         }
     }
 }

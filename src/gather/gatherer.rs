@@ -1,9 +1,13 @@
-//! The gather's course: what has been asked, what is still to ask, what came.
+//! One gather at a time: the engine decides, the crew asks, and what came in time is put together.
 
-use std::collections::{HashSet, VecDeque};
-use std::time::Instant;
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
 
 use super::crew::{Crew, Sink};
+use super::engine::{Came, Engine, Event, Limits, Listed, Look, Order};
+use super::ledger::Ticket;
 use super::worker::{Answer, Brief, Failure, Found, Job, Measured, Reply, Target};
 use crate::config::{NameFilter, Settings};
 use crate::inventory::{Inventory, Watch};
@@ -12,6 +16,11 @@ use crate::libvirt::bulk::Groups;
 use crate::libvirt::events::Notice;
 use crate::sample::{Run, Sample, Wanted};
 
+/// A call that has brought nothing for so long is looked into.
+const STALL: Duration = Duration::from_millis(250);
+/// The most calls of ours that may be in libvirt at once: its 20 workers serve everybody.
+const CAP: usize = 8;
+
 /// Something to tell the operator about, once.
 #[derive(Debug, Clone)]
 pub enum Trouble {
@@ -19,8 +28,10 @@ pub enum Trouble {
     Unreachable(Error),
     /// The list or a whole chunk was refused.
     Refused(Error),
-    /// One domain's figures or description cannot be had.
+    /// One domain's figures cannot be had.
     Domain(Found, String),
+    /// One domain's description cannot be had.
+    Description(Found, String),
 }
 
 /// What a gather brought.
@@ -35,180 +46,295 @@ pub struct Gathered {
     /// Active domains, by the list of this gather; `None`: no list came.
     pub active: Option<HashSet<Run>>,
     /// Domains that were to be asked and did not answer in time.
-    pub missing: usize,
+    pub missing: Vec<Found>,
+    /// Domains of which nothing is asked: a call of ours hangs on their lock inside libvirtd.
+    pub locked: Vec<Found>,
+    /// libvirtd had no worker to spare; beside it whose monitor has been occupied the longest.
+    pub spent: Option<Option<Found>>,
     /// Calls that have not returned.
     pub hanging: usize,
 }
 
-/// Runs gathers, one at a time, without ever calling libvirt itself.
+/// Runs gathers without ever calling libvirt itself.
 pub struct Gatherer {
+    engine: Engine,
     crew: Crew,
     inventory: Inventory,
     domains: NameFilter,
-    chunk_size: usize,
-    /// The domains of the last list, in case the next one hangs.
-    listed: Vec<Found>,
-    course: Course,
+    /// The domains of the last list.
+    found: HashMap<Uuid, Found>,
+    /// By how much each domain's sample of this gather is worth: a fuller one replaces it.
+    samples: HashMap<Uuid, (Worth, Sample)>,
+    gathered: Gathered,
+    /// Orders that the host's look is to answer.
+    look: Option<Vec<Uuid>>,
 }
 
-/// One gather under way.
-#[derive(Default)]
-struct Course {
-    list: Option<u64>,
-    queue: VecDeque<Vec<Found>>,
-    asked: Vec<(u64, usize)>,
-    gathered: Gathered,
+/// What a sample was made of, from little to all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Worth {
+    Urgent,
+    Part,
+    Whole,
 }
 
 impl Gatherer {
     /// `sink` brings workers' replies to whoever calls [`Gatherer::on_reply`].
     pub fn new(settings: &Settings, sink: Sink) -> Self {
-        let in_process = settings.uri.in_process();
+        let measurements = &settings.measurements;
         let brief = Brief {
             uri: settings.uri.value.clone(),
-            groups: Groups::needed(&settings.measurements),
+            groups: Groups::needed(measurements),
+            info: measurements.metrics || measurements.features || measurements.totals,
             wanted: Wanted::new(settings),
         };
-        // Each connection to a driver in our own process may be a node of its own: one serves alone.
-        let size = if in_process { 1 } else { settings.workers };
+        // Each connection to a driver in our own process may be a node of its own: one serves
+        // alone, and there is no daemon that could fail to answer.
+        let in_process = settings.uri.in_process();
+        let workers = if in_process { 1 } else { settings.workers };
         Self {
-            crew: Crew::new(brief, size, sink),
+            engine: Engine::new(Limits {
+                workers,
+                chunk: settings.chunk_size,
+                stall: STALL,
+                cap: CAP.max(workers + 2),
+                hedge: !in_process,
+            }),
+            crew: Crew::new(brief, workers, sink),
             inventory: Inventory::new(settings.device_cache_ttl),
             domains: settings.domains.clone(),
-            chunk_size: settings.chunk_size,
-            listed: Vec::new(),
-            course: Course::default(),
+            found: HashMap::new(),
+            samples: HashMap::new(),
+            gathered: Gathered::default(),
+            look: None,
         }
     }
 
-    /// Begins a gather: the list is asked for. While a list call of an earlier gather hangs, none
-    /// is sent again and the domains last known serve.
+    /// Begins a gather.
     pub fn begin(&mut self) {
         self.inventory.begin();
-        self.course = Course::default();
-        if self.crew.list_hangs() {
-            let known = self.listed.clone();
-            self.queue(known);
-        } else {
-            self.course.list = self.crew.assign(Job::List);
-        }
-        self.hand_out();
+        self.samples.clear();
+        self.gathered = Gathered::default();
+        self.engine.begin(Instant::now());
+        self.carry_out();
     }
 
-    /// A worker's reply: of this gather, or late and dropped.
+    /// A worker's reply, or a part of it. What is late is dropped.
     pub fn on_reply(&mut self, reply: Reply) {
-        self.crew.returned(reply.ticket);
-        let listing = self.course.list == Some(reply.ticket);
-        let asked = self.course.asked.iter().position(|a| a.0 == reply.ticket);
-        if !listing && asked.is_none() {
-            log::debug!("a late answer was dropped");
-        } else {
-            self.course.list.take_if(|_| listing);
-            if let Some(asked) = asked {
-                self.course.asked.swap_remove(asked);
-            }
-            self.take(reply);
+        let now = Instant::now();
+        let ticket = reply.ticket;
+        if reply.is_last() {
+            self.crew.returned(ticket);
         }
-        self.hand_out();
-    }
-
-    fn take(&mut self, reply: Reply) {
-        let gathered = &mut self.course.gathered;
-        match reply.result {
-            Ok(answer) => {
-                gathered.reached = true;
-                match answer {
-                    Answer::Domains(found) => self.on_list(found),
-                    Answer::Samples(measured, troubles) => self.on_samples(measured, troubles),
-                }
-            }
+        if reply.reopened {
+            self.engine.daemon_changed();
+        }
+        let wanted = self.engine.is_wanted(ticket);
+        if !wanted && reply.is_last() {
+            log::debug!("a late answer was dropped");
+        }
+        let event = match reply.result {
+            Ok(answer) => self.take(answer, wanted),
             Err(Failure::Unreachable(error)) => {
-                // Whoever is still in the queue would meet the same.
-                self.course.queue.clear();
-                gathered.troubles.push(Trouble::Unreachable(error));
+                self.trouble(wanted, Trouble::Unreachable(error));
+                Event::Unreachable
+            }
+            Err(Failure::Lost(error)) => {
+                log::debug!("connection lost: {error}");
+                Event::Lost
             }
             Err(Failure::Refused(error)) => {
-                gathered.reached = true;
-                gathered.troubles.push(Trouble::Refused(error));
+                self.trouble(wanted, Trouble::Refused(error));
+                Event::Refused
+            }
+        };
+        self.engine.on(ticket, event, now);
+        self.carry_out();
+    }
+
+    fn trouble(&mut self, wanted: bool, trouble: Trouble) {
+        if wanted {
+            self.gathered.troubles.push(trouble);
+        }
+    }
+
+    /// What an answer means to the engine; its figures are kept where they are wanted.
+    fn take(&mut self, answer: Answer, wanted: bool) -> Event {
+        self.gathered.reached |= wanted;
+        match answer {
+            Answer::Domains(found) if wanted => self.on_list(found),
+            Answer::Domains(_) | Answer::Done => Event::Done,
+            Answer::Described(read, troubles) => {
+                for (run, described) in read {
+                    self.inventory.learn(run, described);
+                }
+                let troubles = troubles.into_iter();
+                let troubles = troubles.map(|(found, text)| Trouble::Description(found, text));
+                self.gathered.troubles.extend(troubles);
+                Event::Done
+            }
+            Answer::Samples(measured, troubles) if wanted => self.on_samples(measured, troubles),
+            Answer::Samples(..) => Event::Done,
+            Answer::Disks(run, disks) => {
+                if let Some((_, sample)) = self.samples.get_mut(&run.uuid)
+                    && wanted
+                    && sample.run == run
+                {
+                    sample.disks = Some(disks);
+                }
+                Event::Done
+            }
+            Answer::Control(uuid, control) => Event::Control(uuid, control),
+            Answer::Urgent(sample) => {
+                let uuid = sample.run.uuid;
+                if wanted {
+                    self.keep(Worth::Urgent, *sample);
+                }
+                Event::Served(uuid)
             }
         }
     }
 
-    fn on_list(&mut self, mut found: Vec<Found>) {
+    fn on_list(&mut self, mut found: Vec<Found>) -> Event {
         let active: HashSet<Run> = found.iter().map(|f| f.run).collect();
         self.inventory.keep(&active);
-        self.course.gathered.active = Some(active);
+        self.gathered.active = Some(active);
         found.retain(|f| self.domains.matches(&f.name));
-        self.listed.clone_from(&found);
-        self.queue(found);
+        let listed = found.iter().map(|f| Listed {
+            uuid: f.run.uuid,
+            described: self.inventory.has(f.run),
+        });
+        let listed = listed.collect();
+        self.found = found.into_iter().map(|f| (f.run.uuid, f)).collect();
+        Event::Listed(listed)
     }
 
-    fn on_samples(&mut self, measured: Vec<Measured>, troubles: Vec<(Found, String)>) {
-        let gathered = &mut self.course.gathered;
+    fn on_samples(&mut self, measured: Vec<Measured>, troubles: Vec<(Found, String)>) -> Event {
+        let mut came = Vec::with_capacity(measured.len());
         for one in measured {
             let run = one.sample.run;
             if let Some(described) = one.described {
                 self.inventory.learn(run, described);
             }
-            if let Some(trouble) = one.trouble {
-                let found = Found {
-                    run,
-                    name: one.sample.name.clone(),
-                };
-                gathered.troubles.push(Trouble::Domain(found, trouble));
+            if let (Some(trouble), Some(found)) = (one.trouble, self.found.get(&run.uuid)) {
+                let trouble = Trouble::Description(found.clone(), trouble);
+                self.gathered.troubles.push(trouble);
             }
-            gathered.samples.push(one.sample);
+            came.push((run.uuid, one.came));
+            let worth = match one.came {
+                Came::Whole => Worth::Whole,
+                Came::Part => Worth::Part,
+            };
+            self.keep(worth, one.sample);
         }
         let troubles = troubles.into_iter();
-        gathered
-            .troubles
-            .extend(troubles.map(|(found, trouble)| Trouble::Domain(found, trouble)));
+        let troubles = troubles.map(|(found, text)| Trouble::Domain(found, text));
+        self.gathered.troubles.extend(troubles);
+        Event::Samples(came)
     }
 
-    fn queue(&mut self, found: Vec<Found>) {
-        let chunks = found.chunks(self.chunk_size).map(<[Found]>::to_vec);
-        self.course.queue.extend(chunks);
-    }
-
-    fn hand_out(&mut self) {
-        let now = Instant::now();
-        while self.crew.has_free()
-            && let Some(chunk) = self.course.queue.pop_front()
+    fn keep(&mut self, worth: Worth, sample: Sample) {
+        let uuid = sample.run.uuid;
+        if self
+            .samples
+            .get(&uuid)
+            .is_none_or(|(have, _)| worth >= *have)
         {
-            let targets = chunk.iter().map(|found| Target {
-                found: found.clone(),
-                known: self.inventory.look_up(found.run, now),
-            });
-            let job = Job::Chunk {
-                targets: targets.collect(),
-                active: self.listed.len(),
-            };
-            let Some(ticket) = self.crew.assign(job) else {
-                self.course.queue.push_front(chunk);
-                return;
-            };
-            self.course.asked.push((ticket, chunk.len()));
+            self.samples.insert(uuid, (worth, sample));
         }
+    }
+
+    /// Carries out what the engine orders.
+    fn carry_out(&mut self) {
+        for (ticket, order) in self.engine.orders() {
+            let job = match order {
+                Order::Look(domains) => {
+                    self.look = Some(domains);
+                    continue;
+                }
+                Order::List => Job::List,
+                Order::Describe(domains) => Job::Describe(self.founds(&domains)),
+                Order::Canary(domain) => match self.found.get(&domain) {
+                    Some(found) => Job::Canary(found.clone()),
+                    None => Job::Probe(Vec::new()),
+                },
+                Order::Ask(domains, scope) => Job::Ask {
+                    targets: self.targets(&domains),
+                    scope,
+                    active: self.found.len(),
+                },
+                Order::Disks(domain) => match self.targets(&[domain]).pop() {
+                    Some(target) => Job::Disks(target),
+                    None => Job::Probe(Vec::new()),
+                },
+                Order::Probe(domains) => Job::Probe(self.founds(&domains)),
+                Order::Urgent(domains) => Job::Urgent(self.targets(&domains)),
+            };
+            self.assign(ticket, job);
+        }
+        if self.look.take().is_some() {
+            self.on_look(Look::default());
+        }
+    }
+
+    fn assign(&mut self, ticket: Ticket, job: Job) {
+        if !self.crew.assign(ticket, job) {
+            self.engine.on(ticket, Event::Unreachable, Instant::now());
+        }
+    }
+
+    /// What the host's look brought.
+    pub fn on_look(&mut self, look: Look) {
+        self.engine.looked(look, Instant::now());
+        self.carry_out();
+    }
+
+    fn founds(&self, domains: &[Uuid]) -> Vec<Found> {
+        let found = domains.iter().filter_map(|uuid| self.found.get(uuid));
+        found.cloned().collect()
+    }
+
+    fn targets(&mut self, domains: &[Uuid]) -> Vec<Target> {
+        let now = Instant::now();
+        let found = self.founds(domains).into_iter();
+        let target = |found: Found| Target {
+            known: self.inventory.look_up(found.run, now),
+            found,
+        };
+        found.map(target).collect()
     }
 
     /// Whether nothing is left to wait for.
     pub fn is_done(&self) -> bool {
-        let course = &self.course;
-        course.list.is_none() && course.asked.is_empty() && course.queue.is_empty()
+        self.engine.is_done()
+    }
+
+    /// When [`Gatherer::tick`] wants to be called.
+    pub fn wake(&self) -> Option<Instant> {
+        self.engine.wake()
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self) {
+        self.engine.tick(Instant::now());
+        self.carry_out();
     }
 
     /// Ends the gather with what there is; answers that come later are dropped.
     pub fn finish(&mut self) -> Gathered {
-        self.crew.set_aside();
-        let course = std::mem::take(&mut self.course);
-        let mut gathered = course.gathered;
-        gathered.missing = course.queue.iter().map(Vec::len).sum::<usize>()
-            + course
-                .asked
-                .iter()
-                .map(|(_, domains)| domains)
-                .sum::<usize>();
-        gathered.hanging = self.crew.hanging();
+        let mut gathered = std::mem::take(&mut self.gathered);
+        let find = |uuid: Uuid| self.found.get(&uuid).cloned();
+        gathered.locked = self.engine.locked().filter_map(find).collect();
+        gathered.spent = self.engine.spent().map(|by| by.and_then(find));
+        gathered.missing = self.engine.unanswered().filter_map(find).collect();
+        self.engine.end();
+        gathered.hanging = self.engine.hanging();
+        let samples = self.samples.drain().map(|(_, (_, sample))| sample);
+        gathered.samples = samples.collect();
+        // By id: the order in which they were started, and the same in every gather.
+        gathered
+            .samples
+            .sort_unstable_by_key(|sample| sample.run.id);
         gathered
     }
 

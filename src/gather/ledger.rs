@@ -158,7 +158,10 @@ impl Ledger {
 
     /// Calls that are waited for.
     pub fn in_hand(&self) -> impl Iterator<Item = (Ticket, &Call)> {
-        self.calls.iter().filter(|(_, c)| !c.aside).map(|(t, c)| (*t, c))
+        self.calls
+            .iter()
+            .filter(|(_, c)| !c.aside)
+            .map(|(t, c)| (*t, c))
     }
 
     /// How many calls of this kind are waited for.

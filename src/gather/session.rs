@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::worker::{Answer, Brief, Found, Measured, Target};
+use super::engine::{Came, Control, Scope};
+use super::worker::{Answer, Brief, Found, Job, Measured, Target};
 use crate::description::Description;
 use crate::inventory::{Described, DeviceNames, Known};
 use crate::libvirt::bulk::{self, Groups};
@@ -16,11 +17,16 @@ use crate::sample::{Run, Sample};
 
 /// virDomainState: running. Only such a domain shows what the driver's bulk reply can hold.
 const RUNNING: i32 = 1;
+/// Paused, by an incoming migration or by the start that precedes it: in part is all there is.
+const INCOMING: [(i32, i32); 2] = [(3, 2), (3, 11)];
 
 /// One open connection with the handles that belong to it.
 pub(super) struct Session {
     handles: HashMap<Uuid, Domain>,
     bulk: Bulk,
+    /// The driver is QEMU's: a reply without the resident size was given without the monitor.
+    qemu: bool,
+    cpu: per_call::CpuSource,
     pub(super) connection: Connection,
 }
 
@@ -44,11 +50,40 @@ impl Session {
                 nowait: true,
                 lacking: None,
             },
+            qemu: connection.driver().as_deref() == Some("QEMU"),
+            cpu: per_call::CpuSource::default(),
             connection,
         }
     }
 
-    pub(super) fn list(&mut self) -> Result<Answer, Error> {
+    /// Does a job; what comes one by one is told as it comes.
+    pub(super) fn perform(
+        &mut self,
+        brief: &Brief,
+        job: &Job,
+        tell: &dyn Fn(Answer),
+    ) -> Result<Answer, Error> {
+        match job {
+            Job::List => self.list(),
+            Job::Describe(founds) => self.describe(founds),
+            Job::Canary(found) => {
+                if let Some(domain) = self.handle(found.run.uuid)? {
+                    unless_gone(domain.info())?;
+                }
+                Ok(Answer::Done)
+            }
+            Job::Ask {
+                targets,
+                scope,
+                active,
+            } => self.ask(brief, targets, *scope, *active),
+            Job::Disks(target) => self.disks(brief, target),
+            Job::Probe(founds) => self.probe(founds, tell),
+            Job::Urgent(targets) => self.urgent(brief, targets, tell),
+        }
+    }
+
+    fn list(&mut self) -> Result<Answer, Error> {
         let mut handles = HashMap::new();
         let mut found = Vec::new();
         for domain in self.connection.active_domains()? {
@@ -65,42 +100,130 @@ impl Session {
         Ok(Answer::Domains(found))
     }
 
-    pub(super) fn ask(
+    /// The domain's handle on this connection; `None` when it is gone.
+    fn handle(&mut self, uuid: Uuid) -> Result<Option<&Domain>, Error> {
+        match self.handles.entry(uuid) {
+            Entry::Occupied(held) => Ok(Some(held.into_mut())),
+            Entry::Vacant(slot) => {
+                let domain = unless_gone(self.connection.lookup(uuid))?;
+                Ok(domain.map(|domain| &*slot.insert(domain)))
+            }
+        }
+    }
+
+    fn describe(&mut self, founds: &[Found]) -> Result<Answer, Error> {
+        let mut read = Vec::with_capacity(founds.len());
+        let mut troubles = Vec::new();
+        for found in founds {
+            let Some(domain) = self.handle(found.run.uuid)? else {
+                continue;
+            };
+            match describe(domain, None) {
+                Ok((described, trouble)) => {
+                    read.push((found.run, Arc::new(described)));
+                    troubles.extend(trouble.map(|trouble| (found.clone(), trouble)));
+                }
+                Err(error) if error.is_transport() => return Err(error),
+                Err(error) if error.is_vanished() => {}
+                Err(error) => troubles.push((found.clone(), error.to_string())),
+            }
+        }
+        Ok(Answer::Described(read, troubles))
+    }
+
+    fn disks(&mut self, brief: &Brief, target: &Target) -> Result<Answer, Error> {
+        let run = target.found.run;
+        let Some(description) = target.known.description().cloned() else {
+            return Ok(Answer::Done);
+        };
+        let Some(domain) = self.handle(run.uuid)? else {
+            return Ok(Answer::Done);
+        };
+        let disks = unless_gone(per_call::disks(domain, &description, &brief.wanted))?;
+        Ok(disks.map_or(Answer::Done, |disks| Answer::Disks(run, disks)))
+    }
+
+    fn probe(&mut self, founds: &[Found], tell: &dyn Fn(Answer)) -> Result<Answer, Error> {
+        for found in founds {
+            let uuid = found.run.uuid;
+            let occupied = match self.handle(uuid)? {
+                Some(domain) => match domain.occupied() {
+                    Err(error) if error.is_transport() => return Err(error),
+                    // Gone, or a driver that cannot tell.
+                    other => other.ok().flatten(),
+                },
+                None => None,
+            };
+            tell(Answer::Control(
+                uuid,
+                occupied.map_or(Control::Free, Control::Occupied),
+            ));
+        }
+        Ok(Answer::Done)
+    }
+
+    fn urgent(
         &mut self,
         brief: &Brief,
         targets: &[Target],
+        tell: &dyn Fn(Answer),
+    ) -> Result<Answer, Error> {
+        for target in targets {
+            let found = &target.found;
+            let Some(domain) = self.handle(found.run.uuid)? else {
+                continue;
+            };
+            let mut sample = Sample::new(found.run, found.name.clone(), Instant::now());
+            let description = target.known.description();
+            let groups = Groups::STATE | Groups::NET;
+            let mut cpu = per_call::CpuSource::default();
+            let filled = per_call::fill(
+                &mut sample,
+                domain,
+                groups,
+                description,
+                &brief.wanted,
+                &mut cpu,
+            );
+            if unless_gone(filled)?.is_some() {
+                sample.describe(description, &brief.wanted);
+                tell(Answer::Urgent(Box::new(sample)));
+            }
+        }
+        Ok(Answer::Done)
+    }
+
+    fn ask(
+        &mut self,
+        brief: &Brief,
+        targets: &[Target],
+        scope: Scope,
         active: usize,
     ) -> Result<Answer, Error> {
+        let groups = match scope {
+            Scope::Full => brief.groups,
+            Scope::NoBlock => brief.groups.without(Groups::BLOCK),
+            Scope::Quiet => brief.groups.without(Groups::MONITOR),
+        };
         let mut present: Vec<&Target> = Vec::with_capacity(targets.len());
         for target in targets {
-            let uuid = target.found.run.uuid;
-            if let Entry::Vacant(slot) = self.handles.entry(uuid) {
-                match self.connection.lookup(uuid) {
-                    Ok(domain) => slot.insert(domain),
-                    Err(error) if error.is_vanished() => continue,
-                    Err(error) => return Err(error),
-                };
+            if self.handle(target.found.run.uuid)?.is_some() {
+                present.push(target);
             }
-            present.push(target);
         }
         let mut samples = Vec::with_capacity(present.len());
         let mut troubles = Vec::new();
-        self.bulk_samples(brief.groups, &present, &mut samples, &mut troubles)?;
-        let lacking = self.lacking(brief.groups);
+        self.bulk_samples(groups, &present, &mut samples, &mut troubles)?;
         let mut measured = Vec::with_capacity(samples.len());
         for sample in samples {
-            let run = sample.run;
-            let (Some(domain), Some(target)) = (
-                self.handles.get(&run.uuid),
-                present.iter().find(|t| t.found.run.uuid == run.uuid),
-            ) else {
-                continue;
-            };
-            match complete(sample, domain, target, lacking, brief) {
-                Ok(one) => measured.push(one),
-                Err(error) if error.is_transport() => return Err(error),
-                Err(error) if error.is_vanished() => {}
-                Err(error) => troubles.push((target.found.clone(), error.to_string())),
+            let uuid = sample.run.uuid;
+            if let Some(target) = present.iter().find(|t| t.found.run.uuid == uuid) {
+                match self.complete(sample, target, groups, scope, brief) {
+                    Ok(one) => measured.extend(one),
+                    Err(error) if error.is_transport() => return Err(error),
+                    Err(error) if error.is_vanished() => {}
+                    Err(error) => troubles.push((target.found.clone(), error.to_string())),
+                }
             }
         }
         // Each worker comes to hold a handle of every domain; those of domains that are gone go
@@ -110,15 +233,6 @@ impl Session {
             self.handles.retain(|uuid, _| kept.contains(uuid));
         }
         Ok(Answer::Samples(measured, troubles))
-    }
-
-    /// Groups that must come by per-call APIs here.
-    fn lacking(&self, groups: Groups) -> Groups {
-        if self.bulk.works {
-            self.bulk.lacking.unwrap_or(Groups::NONE)
-        } else {
-            groups
-        }
     }
 
     /// The bulk call for `targets`; where it fails as a whole, each domain in a call of its own,
@@ -188,56 +302,137 @@ impl Session {
             let lacking = groups.without(seen);
             match &mut self.bulk.lacking {
                 Some(known) => *known = known.without(seen),
-                unknown if sample.state.is_none_or(|s| s == RUNNING) => *unknown = Some(lacking),
+                // A call for fewer groups shows nothing of the others.
+                unknown
+                    if groups.has(Groups::BALLOON) && sample.state.is_none_or(|s| s == RUNNING) =>
+                {
+                    *unknown = Some(lacking);
+                }
                 _ => {}
             }
             samples.push(sample);
         }
         Ok(())
     }
+
+    /// Adds to a bulk sample what needs calls of its own, and the description.
+    fn complete(
+        &mut self,
+        mut sample: Sample,
+        target: &Target,
+        groups: Groups,
+        scope: Scope,
+        brief: &Brief,
+    ) -> Result<Option<Measured>, Error> {
+        let Some(domain) = self.handles.get(&sample.run.uuid) else {
+            return Ok(None);
+        };
+        let (described, trouble) = freshen(domain, &sample, target, brief)?;
+        let description = match &described {
+            Some(read) => read.description.as_ref(),
+            None => target.known.description(),
+        };
+        let came = self.came(&sample, groups);
+        let mut lacking = if self.bulk.works {
+            groups.and(self.bulk.lacking.unwrap_or(Groups::NONE))
+        } else {
+            groups
+        };
+        if scope == Scope::Quiet || (came == Came::Part && sample.cpu.user.is_none()) {
+            // These need no monitor.
+            lacking = lacking | brief.groups.and(Groups::CPU);
+        }
+        per_call::fill(
+            &mut sample,
+            domain,
+            lacking,
+            description,
+            &brief.wanted,
+            &mut self.cpu,
+        )?;
+        if brief.info {
+            per_call::info(&mut sample, domain, self.cpu)?;
+        }
+        if scope == Scope::Quiet && self.qemu {
+            // The balloon's size is one counter there, whoever is asked for it.
+            sample.memory.actual = sample.memory.current;
+        }
+        sample.describe(description, &brief.wanted);
+        Ok(Some(Measured {
+            sample,
+            came,
+            described,
+            trouble,
+        }))
+    }
+
+    /// Whether libvirt passed the domain's monitor by.
+    fn came(&self, sample: &Sample, groups: Groups) -> Came {
+        let incoming = sample.state.zip(sample.reason);
+        let incoming = incoming.is_some_and(|state| INCOMING.contains(&state));
+        let without_memory = groups.has(Groups::BALLOON) && sample.memory.rss.is_none();
+        let without_disks = groups.has(Groups::BLOCK)
+            && sample.disks.as_ref().is_some_and(|disks| {
+                let silent = |c: &[Option<u64>; 5]| c.iter().all(Option::is_none);
+                !disks.list.is_empty() && disks.list.iter().all(|d| silent(&d.counters))
+            });
+        if self.qemu && !incoming && (without_memory || without_disks) {
+            Came::Part
+        } else {
+            Came::Whole
+        }
+    }
 }
 
-/// Adds to a bulk sample what needs calls of its own, and the description.
-fn complete(
-    mut sample: Sample,
+/// A domain that is gone is no error.
+fn unless_gone<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_vanished() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads the XML where the cached description does not hold any more.
+fn freshen(
     domain: &Domain,
+    sample: &Sample,
     target: &Target,
-    lacking: Groups,
     brief: &Brief,
-) -> Result<Measured, Error> {
-    let mut trouble = None;
-    let mut read = None;
-    if brief.groups.has(Groups::NET) {
-        let names = DeviceNames::of(&sample);
-        let holds = matches!(&target.known, Known::Fresh(known) if !known.names.differ(&names));
-        if !holds {
-            match describe(domain, names) {
-                Ok((described, unreadable)) => {
-                    read = Some(Arc::new(described));
-                    trouble = unreadable;
-                }
-                Err(error) if error.is_transport() || error.is_vanished() => return Err(error),
-                Err(error) => trouble = Some(format!("its description cannot be had: {error}")),
+) -> Result<(Option<Arc<Described>>, Option<String>), Error> {
+    if !brief.groups.has(Groups::NET) {
+        return Ok((None, None));
+    }
+    let names = DeviceNames::of(sample);
+    if let Known::Fresh(known) = &target.known {
+        match &known.names {
+            Some(before) if !before.differ(&names) => return Ok((None, None)),
+            Some(_) => {}
+            None => {
+                // Described a moment ago, before any statistics: these are the names.
+                let described = Described {
+                    names: Some(names),
+                    ..Described::clone(known)
+                };
+                return Ok((Some(Arc::new(described)), None));
             }
         }
     }
-    let known = match &target.known {
-        Known::Fresh(known) | Known::Stale(known) => Some(known),
-        Known::New => None,
-    };
-    let description = read.as_ref().or(known).and_then(|d| d.description.as_ref());
-    per_call::fill(&mut sample, domain, lacking, description, &brief.wanted)?;
-    per_call::info(&mut sample, domain, lacking)?;
-    sample.describe(description, &brief.wanted);
-    Ok(Measured {
-        sample,
-        described: read,
-        trouble,
-    })
+    match describe(domain, Some(names)) {
+        Ok((described, trouble)) => Ok((Some(Arc::new(described)), trouble)),
+        Err(error) if error.is_transport() || error.is_vanished() => Err(error),
+        Err(error) => Ok((
+            None,
+            Some(format!("its description cannot be had: {error}")),
+        )),
+    }
 }
 
 /// Reads the XML; beside it the trouble where it could not be understood.
-fn describe(domain: &Domain, names: DeviceNames) -> Result<(Described, Option<String>), Error> {
+fn describe(
+    domain: &Domain,
+    names: Option<DeviceNames>,
+) -> Result<(Described, Option<String>), Error> {
     let read_at = Instant::now();
     let xml = domain.xml()?;
     let (description, trouble) = match Description::parse(&xml) {

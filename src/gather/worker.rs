@@ -3,11 +3,15 @@
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
+use uuid::Uuid;
+
+use super::engine::{Came, Control, Scope};
+use super::ledger::Ticket;
 use super::session::Session;
 use crate::inventory::{Described, Known};
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::{Connection, Error};
-use crate::sample::{Run, Sample, Wanted};
+use crate::sample::{Devices, Run, Sample, Wanted};
 
 /// What every worker has to know.
 #[derive(Debug)]
@@ -16,6 +20,8 @@ pub struct Brief {
     pub uri: String,
     /// Which groups the wanted measurements need.
     pub groups: Groups,
+    /// Whether a field needs `virDomainGetInfo`.
+    pub info: bool,
     /// Which devices are wanted.
     pub wanted: Wanted,
 }
@@ -25,13 +31,25 @@ pub struct Brief {
 pub enum Job {
     /// List the active domains.
     List,
+    /// Read the XML of these.
+    Describe(Vec<Found>),
+    /// One cheap ordinary call.
+    Canary(Found),
     /// Bring the statistics of these.
-    Chunk {
+    Ask {
         /// Whom to ask.
         targets: Vec<Target>,
+        /// How much.
+        scope: Scope,
         /// How many domains are active in all.
         active: usize,
     },
+    /// Bring the disks of this one, by calls of their own.
+    Disks(Target),
+    /// Who occupies whose monitor.
+    Probe(Vec<Found>),
+    /// State and network of these by priority calls.
+    Urgent(Vec<Target>),
 }
 
 /// An active domain, as the list has it.
@@ -57,6 +75,8 @@ pub struct Target {
 pub struct Measured {
     /// The figures.
     pub sample: Sample,
+    /// How much of them.
+    pub came: Came,
     /// A description that was read for it just now.
     pub described: Option<Arc<Described>>,
     /// What went wrong with this domain alone.
@@ -68,9 +88,19 @@ pub struct Measured {
 pub enum Answer {
     /// For [`Job::List`].
     Domains(Vec<Found>),
-    /// For [`Job::Chunk`]: domains that are gone are missing from it; trouble with single domains
+    /// For [`Job::Describe`]; trouble with single domains is beside it.
+    Described(Vec<(Run, Arc<Described>)>, Vec<(Found, String)>),
+    /// For [`Job::Ask`]: domains that are gone are missing from it; trouble with single domains
     /// that brought no figures is beside it.
     Samples(Vec<Measured>, Vec<(Found, String)>),
+    /// For [`Job::Disks`].
+    Disks(Run, Devices<5>),
+    /// Of [`Job::Probe`], one domain; more follows.
+    Control(Uuid, Control),
+    /// Of [`Job::Urgent`], one domain; more follows.
+    Urgent(Box<Sample>),
+    /// For the jobs whose answers came one by one, and for the canary.
+    Done,
 }
 
 /// Why a job brought nothing.
@@ -78,55 +108,59 @@ pub enum Answer {
 pub enum Failure {
     /// No connection could be opened.
     Unreachable(Error),
+    /// The connection was lost in the middle.
+    Lost(Error),
     /// The connection stands, but the call failed.
     Refused(Error),
 }
 
-/// A worker's reply to one job.
+/// A worker's reply to one job, or a part of it.
 #[derive(Debug)]
 pub struct Reply {
     /// Which job: numbers are never used twice.
-    pub ticket: u64,
+    pub ticket: Ticket,
     /// What came of it.
     pub result: Result<Answer, Failure>,
+    /// Whether the connection had died while nothing was going on: the daemon is another process.
+    pub reopened: bool,
+}
+
+impl Reply {
+    /// Whether nothing more follows under this ticket.
+    pub fn is_last(&self) -> bool {
+        !matches!(self.result, Ok(Answer::Control(..) | Answer::Urgent(_)))
+    }
 }
 
 /// The worker's thread: ends when nobody can send it jobs any more.
-pub fn run(brief: &Brief, jobs: &Receiver<(u64, Job)>, reply: &dyn Fn(Reply)) {
+pub fn run(brief: &Brief, jobs: &Receiver<(Ticket, Job)>, reply: &dyn Fn(Reply)) {
     let mut session: Option<Session> = None;
     while let Ok((ticket, job)) = jobs.recv() {
-        let result = perform(brief, &mut session, &job);
-        reply(Reply { ticket, result });
-    }
-}
-
-/// A connection lost in the middle is opened anew, and the job done again, once.
-fn perform(brief: &Brief, session: &mut Option<Session>, job: &Job) -> Result<Answer, Failure> {
-    let mut last = None;
-    for _ in 0..2 {
-        if session.as_ref().is_some_and(|s| !s.connection.is_alive()) {
-            *session = None;
-        }
-        let open = match session {
+        let reopened = session.take_if(|s| !s.connection.is_alive()).is_some();
+        let tell = |result| {
+            reply(Reply {
+                ticket,
+                result,
+                reopened,
+            });
+        };
+        let open = match &mut session {
             Some(open) => open,
-            None => {
-                let connection = Connection::open(&brief.uri).map_err(Failure::Unreachable)?;
-                session.insert(Session::new(connection))
-            }
+            None => match Connection::open(&brief.uri) {
+                Ok(connection) => session.insert(Session::new(connection)),
+                Err(error) => {
+                    tell(Err(Failure::Unreachable(error)));
+                    continue;
+                }
+            },
         };
-        let result = match job {
-            Job::List => open.list(),
-            Job::Chunk { targets, active } => open.ask(brief, targets, *active),
-        };
-        match result {
-            Ok(answer) => return Ok(answer),
+        match open.perform(brief, &job, &|answer| tell(Ok(answer))) {
+            Ok(answer) => tell(Ok(answer)),
             Err(error) if error.is_transport() || !open.connection.is_alive() => {
-                log::debug!("connection lost: {error}");
-                *session = None;
-                last = Some(Failure::Unreachable(error));
+                session = None;
+                tell(Err(Failure::Lost(error)));
             }
-            Err(error) => return Err(Failure::Refused(error)),
+            Err(error) => tell(Err(Failure::Refused(error))),
         }
     }
-    Err(last.unwrap_or_else(|| Failure::Refused(Error::invalid("no answer"))))
 }

@@ -6,7 +6,7 @@ const TTL: Duration = Duration::from_secs(300);
 fn described(read_at: Instant) -> Arc<Described> {
     Arc::new(Described {
         description: Some(Description::default()),
-        names: DeviceNames::default(),
+        names: Some(DeviceNames::default()),
         read_at,
     })
 }

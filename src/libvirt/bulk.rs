@@ -28,6 +28,8 @@ impl Groups {
     pub const NET: Self = Self(sys::VIR_DOMAIN_STATS_INTERFACE);
     /// Disks.
     pub const BLOCK: Self = Self(sys::VIR_DOMAIN_STATS_BLOCK);
+    /// Those that may need QEMU's monitor.
+    pub const MONITOR: Self = Self(Self::CPU.0 | Self::BALLOON.0 | Self::BLOCK.0);
 
     /// Only the groups that a field of these measurements needs. The vCPU group is never among
     /// them: `virDomainGetInfo` has the one number we want for a sixth of its price.
@@ -52,6 +54,11 @@ impl Groups {
     /// Whether all of `other` is in it.
     pub fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// What is in both.
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     /// Without `other`.

@@ -33,6 +33,11 @@ impl Error {
         )
     }
 
+    /// There is no such domain any more.
+    pub fn is_no_domain(&self) -> bool {
+        self.code == sys::VIR_ERR_NO_DOMAIN
+    }
+
     /// The driver does not have this call at all.
     pub fn is_unsupported(&self) -> bool {
         matches!(
@@ -59,18 +64,23 @@ impl Error {
             && self.code != sys::VIR_ERR_NO_SUPPORT
     }
 
-    /// What an operator can do, when a connection could not be opened.
-    pub fn remedy(&self) -> &'static str {
+    /// What an operator can do, when a connection to `uri` could not be opened.
+    pub fn remedy(&self, uri: &str) -> &'static str {
         let text = self.message.as_str();
-        if text.contains("Permission denied") || text.contains("authentication") {
+        let (scheme, rest) = uri.split_once("://").unwrap_or((uri, ""));
+        if scheme == "test" {
+            "the test driver reads its node from the file that the URI names: check its path and content"
+        } else if self.is_unsupported() || text.contains("no connection driver") {
+            "this libvirt has no driver for that URI: check the URI and the installed \
+             libvirt-daemon-driver packages"
+        } else if !rest.is_empty() && !rest.starts_with('/') {
+            "check that the host can be reached and lets this user in, with: virsh -r -c URI list"
+        } else if text.contains("Permission denied") || text.contains("authentication") {
             "the read-only socket is open to every user by default: see unix_sock_ro_perms and \
              auth_unix_ro in libvirtd.conf (virtqemud.conf with modular daemons)"
         } else if text.contains("No such file") || text.contains("Connection refused") {
             "the daemon is not running: systemctl start libvirtd.socket (with modular daemons \
-             virtqemud.socket, or for remote URIs virtproxyd.socket)"
-        } else if self.is_unsupported() || text.contains("no connection driver") {
-            "this libvirt has no driver for that URI: check the URI and the installed \
-             libvirt-daemon-driver packages"
+             virtqemud.socket)"
         } else {
             "check with: virsh -r -c URI list"
         }

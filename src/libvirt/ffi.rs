@@ -6,6 +6,7 @@
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
+use std::time::Duration;
 
 use uuid::Uuid;
 use virt::sys;
@@ -47,7 +48,7 @@ pub fn start_event_loop() -> std::io::Result<()> {
                 // `initialize`, and this thread alone runs it.
                 if unsafe { sys::virEventRunDefaultImpl() } < 0 {
                     log::debug!("libvirt's event loop: {}", last_error());
-                    std::thread::sleep(std::time::Duration::from_secs(1));
+                    std::thread::sleep(Duration::from_secs(1));
                 }
             }
         })
@@ -125,6 +126,15 @@ impl Connection {
     pub fn is_alive(&self) -> bool {
         // SAFETY: the connection is open for as long as `self` is.
         unsafe { sys::virConnectIsAlive(self.raw.as_ptr()) == 1 }
+    }
+
+    /// The driver's name (`virConnectGetType`): QEMU, TEST, LXC, ...
+    pub fn driver(&self) -> Option<String> {
+        // SAFETY: the name belongs to the connection and is copied; NULL says that it failed.
+        unsafe {
+            let raw = sys::virConnectGetType(self.raw.as_ptr());
+            (!raw.is_null()).then(|| text(raw))
+        }
     }
 
     /// Handles of all active domains (`virConnectListAllDomains`), names, UUIDs and ids in them.
@@ -302,6 +312,23 @@ impl Domain {
         // SAFETY: both numbers live through the call.
         check(unsafe { sys::virDomainGetState(self.raw.as_ptr(), &mut state, &mut reason, 0) })?;
         Ok((state, reason))
+    }
+
+    /// How long a command has been in the domain's monitor (`virDomainGetControlInfo`: takes no job
+    /// and is served by libvirtd's priority workers); `None`: the monitor is free.
+    ///
+    /// # Errors
+    /// Whatever libvirt says; other drivers than QEMU's do not have it.
+    pub fn occupied(&self) -> Result<Option<Duration>, Error> {
+        let mut info = sys::virDomainControlInfo {
+            state: 0,
+            details: 0,
+            stateTime: 0,
+        };
+        // SAFETY: `info` is a struct of libvirt's own layout that lives through the call.
+        check(unsafe { sys::virDomainGetControlInfo(self.raw.as_ptr(), &mut info, 0) })?;
+        let occupied = info.state == sys::VIR_DOMAIN_CONTROL_OCCUPIED;
+        Ok(occupied.then(|| Duration::from_millis(info.stateTime)))
     }
 
     /// `virDomainGetCPUStats`, the total over all CPUs: calls `each` with key and value.

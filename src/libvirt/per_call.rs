@@ -21,6 +21,7 @@ pub fn fill(
     lacking: Groups,
     description: Option<&Description>,
     wanted: &Wanted,
+    source: &mut CpuSource,
 ) -> Result<(), Error> {
     if lacking.has(Groups::STATE)
         && let Some((state, reason)) = tolerate(domain.state())?
@@ -29,7 +30,7 @@ pub fn fill(
         sample.reason = Some(reason);
     }
     if lacking.has(Groups::CPU) {
-        cpu(sample, domain)?;
+        cpu(sample, domain, source)?;
     }
     if lacking.has(Groups::BALLOON) {
         memory(sample, domain)?;
@@ -39,32 +40,42 @@ pub fn fill(
             nics(sample, domain, description, wanted)?;
         }
         if lacking.has(Groups::BLOCK) {
-            disks(sample, domain, description, wanted)?;
+            sample.disks = Some(disks(domain, description, wanted)?);
         }
     }
     Ok(())
 }
 
-/// vCPU count and, where the driver has no other source for them, memory and CPU time.
+/// Which counter a driver's CPU time comes from, where its bulk reply has none. The two differ
+/// (the control group's, the process's), so a driver has one of them for good.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CpuSource {
+    /// `virDomainGetCPUStats`, as far as is known.
+    #[default]
+    Totals,
+    /// `virDomainGetInfo`: there is no other.
+    Info,
+}
+
+/// vCPU count and, where nothing else brought them, memory and CPU time.
 ///
 /// # Errors
 /// As for [`fill`].
-pub fn info(sample: &mut Sample, domain: &Domain, lacking: Groups) -> Result<(), Error> {
+pub fn info(sample: &mut Sample, domain: &Domain, source: CpuSource) -> Result<(), Error> {
     let start = Instant::now();
     let Some(info) = tolerate(domain.info())? else {
         return Ok(());
     };
     let at = midpoint(start);
     sample.vcpus = Some(info.nrVirtCpu.into());
-    if lacking.has(Groups::BALLOON) {
+    if sample.memory.current.is_none() {
         sample.memory.at = at;
-        // One of the two sizes may be unlimited or unknown (libvirt: as many KiB as the type
-        // holds): no size then.
+        // Either size may be unlimited or unknown (libvirt: as many KiB as the type holds).
         let size = |kib: u64| (kib < u64::MAX / 1024).then_some(kib);
         sample.memory.maximum = size(info.maxMem);
         sample.memory.current = size(info.memory);
     }
-    if lacking.has(Groups::CPU) && sample.cpu.time.is_none() {
+    if source == CpuSource::Info {
         sample.cpu.at = at;
         sample.cpu.time = Some(info.cpuTime);
     }
@@ -75,7 +86,7 @@ pub fn info(sample: &mut Sample, domain: &Domain, lacking: Groups) -> Result<(),
 fn tolerate<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(error) if error.is_transport() || error.is_vanished() => Err(error),
+        Err(error) if error.is_transport() || error.is_no_domain() => Err(error),
         Err(error) => {
             log::trace!("not reported: {error}");
             Ok(None)
@@ -87,10 +98,13 @@ fn midpoint(start: Instant) -> Instant {
     start + start.elapsed() / 2
 }
 
-fn cpu(sample: &mut Sample, domain: &Domain) -> Result<(), Error> {
+fn cpu(sample: &mut Sample, domain: &Domain, source: &mut CpuSource) -> Result<(), Error> {
+    if *source == CpuSource::Info {
+        return Ok(());
+    }
     let start = Instant::now();
     let mut cpu = sample.cpu;
-    tolerate(domain.cpu_totals(|key, value| {
+    let totals = domain.cpu_totals(|key, value| {
         let Value::Integer(value) = value else { return };
         let value = u64::try_from(value).ok();
         match key {
@@ -99,9 +113,16 @@ fn cpu(sample: &mut Sample, domain: &Domain) -> Result<(), Error> {
             "system_time" => cpu.system = value,
             _ => {}
         }
-    }))?;
-    cpu.at = midpoint(start);
-    sample.cpu = cpu;
+    });
+    if let Err(error) = &totals
+        && (error.is_unsupported() || error.message.contains("cgroup"))
+    {
+        *source = CpuSource::Info;
+    }
+    if tolerate(totals)?.is_some() {
+        cpu.at = midpoint(start);
+        sample.cpu = cpu;
+    }
     Ok(())
 }
 
@@ -169,12 +190,15 @@ fn nics(
     Ok(())
 }
 
-fn disks(
-    sample: &mut Sample,
+/// The disks by `virDomainBlockStats`: QEMU answers it from memory, without touching the image.
+///
+/// # Errors
+/// As for [`fill`].
+pub fn disks(
     domain: &Domain,
     description: &Description,
     wanted: &Wanted,
-) -> Result<(), Error> {
+) -> Result<Devices<5>, Error> {
     let start = Instant::now();
     let mut list = Vec::with_capacity(description.disks.len());
     for disk in &description.disks {
@@ -190,12 +214,11 @@ fn disks(
             counters,
         });
     }
-    sample.disks = Some(Devices {
+    Ok(Devices {
         at: midpoint(start),
         list,
         complete: true,
-    });
-    Ok(())
+    })
 }
 
 /// -1 says "not counted".

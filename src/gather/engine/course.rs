@@ -60,6 +60,8 @@ pub(super) struct Course {
     pub(super) probed: HashMap<Ticket, Instant>,
     /// The domain whose monitor has been occupied the longest, by the probes of this gather.
     pub(super) occupied: Option<(Uuid, Duration)>,
+    /// How many calls lost their connection.
+    pub(super) losses: u32,
     /// The daemon had no worker to spare, and then had.
     pub(super) was_spent: bool,
 }

@@ -83,10 +83,16 @@ impl Engine {
             return;
         }
         let mut whom: Vec<Uuid> = Vec::new();
-        for call in due.iter().filter_map(|(ticket, _)| self.ledger.get(*ticket)) {
+        for call in due
+            .iter()
+            .filter_map(|(ticket, _)| self.ledger.get(*ticket))
+        {
             whom.extend(&call.asked);
         }
-        if due.iter().any(|(_, kind)| matches!(kind, Kind::List | Kind::Canary)) {
+        if due
+            .iter()
+            .any(|(_, kind)| matches!(kind, Kind::List | Kind::Canary))
+        {
             let others = self.listed.iter().map(|listed| listed.uuid);
             let others: Vec<Uuid> = others.filter(|uuid| !whom.contains(uuid)).collect();
             whom.extend(others);
@@ -131,7 +137,11 @@ impl Engine {
         let Control::Occupied(time) = control else {
             return;
         };
-        if self.course.occupied.is_none_or(|(_, longest)| time > longest) {
+        if self
+            .course
+            .occupied
+            .is_none_or(|(_, longest)| time > longest)
+        {
             self.course.occupied = Some((uuid, time));
         }
         let stall = self.limits.stall;
@@ -157,7 +167,8 @@ impl Engine {
         if let Some(undescribed) = &mut self.course.undescribed {
             undescribed.retain(|u| *u != uuid);
         }
-        let asks_it = |(ticket, call): (Ticket, &Call)| call.asked.contains(&uuid).then_some(ticket);
+        let asks_it =
+            |(ticket, call): (Ticket, &Call)| call.asked.contains(&uuid).then_some(ticket);
         let hung: Vec<Ticket> = self.ledger.in_hand().filter_map(asks_it).collect();
         for ticket in hung {
             self.give_up(ticket, uuid);
@@ -171,7 +182,11 @@ impl Engine {
         };
         self.ledger.set_aside(ticket, Some(blames));
         let locked = self.is_locked(blames);
-        let others = call.asked.iter().copied().filter(|u| !locked || *u != blames);
+        let others = call
+            .asked
+            .iter()
+            .copied()
+            .filter(|u| !locked || *u != blames);
         match call.kind {
             Kind::Ask | Kind::Quiet => self.requeue(&others.collect::<Vec<_>>()),
             Kind::Urgent => self.course.urgent.extend(others),
@@ -209,7 +224,8 @@ impl Engine {
             self.ledger.set_aside(list, None);
             self.course.phase = Phase::Describing;
         }
-        let ordinary = |kind: Kind| kind.needs_monitor() || matches!(kind, Kind::Quiet | Kind::Describe);
+        let ordinary =
+            |kind: Kind| kind.needs_monitor() || matches!(kind, Kind::Quiet | Kind::Describe);
         if let Some(canary) = of(Kind::Canary) {
             // Nobody is to blame: libvirtd has no worker to spare.
             self.ledger.set_aside(canary, None);
@@ -243,7 +259,11 @@ impl Engine {
         let mut rest: Vec<Uuid> = call.asked.into_iter().skip(1).collect();
         if rest.is_empty() {
             let others = self.listed.iter().map(|listed| listed.uuid);
-            rest.extend(others.filter(|u| *u != first && !self.is_locked(*u)).take(1));
+            rest.extend(
+                others
+                    .filter(|u| *u != first && !self.is_locked(*u))
+                    .take(1),
+            );
         }
         self.probe(rest, now);
     }

@@ -23,6 +23,9 @@ pub use order::{Came, Control, Event, Limits, Listed, Look, Order, Scope};
 /// How often a domain that came in part is asked again, and how often one that keeps doing so is.
 const TRIES: (u32, u32) = (7, 2);
 
+/// How many connections may be lost in one gather before nothing more is sent in it.
+const LOSSES: u32 = 16;
+
 /// What is known of a domain beyond one gather.
 #[derive(Debug, Clone, Copy, Default)]
 struct Standing {
@@ -122,6 +125,12 @@ impl Engine {
         locked.map(|(uuid, _)| *uuid)
     }
 
+    /// Domains of this gather that have not answered yet.
+    pub fn unanswered(&self) -> impl Iterator<Item = Uuid> {
+        let silent = self.course.vms.iter().filter(|(_, vm)| vm.came.is_none());
+        silent.map(|(uuid, _)| *uuid)
+    }
+
     /// Whether this gather found libvirtd without a worker to spare, and which domain's monitor has
     /// been occupied the longest.
     pub fn spent(&self) -> Option<Option<Uuid>> {
@@ -186,10 +195,8 @@ impl Engine {
             return;
         }
         match (call.kind, event) {
-            (_, Event::Lost) => {
-                // Whoever is still to be asked would meet the same.
-                self.course.stop();
-            }
+            (_, Event::Unreachable) => self.course.stop(),
+            (_, Event::Lost) => self.on_lost(call, now),
             (Kind::List, Event::Listed(domains)) => {
                 self.list_pace = now - call.since;
                 self.on_list(domains);
@@ -203,6 +210,29 @@ impl Engine {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// What was asked on a connection that was lost is asked again on another, within reason.
+    fn on_lost(&mut self, call: &Call, now: Instant) {
+        self.course.losses += 1;
+        if self.course.losses > LOSSES {
+            self.course.stop();
+            return;
+        }
+        match call.kind {
+            Kind::List => {
+                self.send(Kind::List, Vec::new(), Order::List, now);
+            }
+            Kind::Describe => {
+                let undescribed = self.course.undescribed.get_or_insert_default();
+                undescribed.extend(&call.asked);
+            }
+            Kind::Canary if self.course.phase == Phase::Canary => self.start(),
+            Kind::Ask | Kind::Quiet => self.requeue(&call.asked),
+            Kind::Disks => self.course.disks.extend(&call.asked),
+            Kind::Urgent => self.course.urgent.extend(&call.asked),
+            Kind::Canary | Kind::Probe => {}
         }
     }
 
@@ -262,7 +292,11 @@ impl Engine {
                 }
                 (_, Came::Part) if held => {}
                 (_, Came::Part) => {
-                    let tries = if standing.misses > 1 { TRIES.1 } else { TRIES.0 };
+                    let tries = if standing.misses > 1 {
+                        TRIES.1
+                    } else {
+                        TRIES.0
+                    };
                     if vm.tries < tries {
                         let pause = Duration::from_millis(5 << vm.tries.min(4));
                         vm.tries += 1;
@@ -274,7 +308,9 @@ impl Engine {
     }
 
     fn is_locked(&self, uuid: Uuid) -> bool {
-        self.standings.get(&uuid).is_some_and(|s| s.locked.is_some())
+        self.standings
+            .get(&uuid)
+            .is_some_and(|s| s.locked.is_some())
     }
 
     fn send(&mut self, kind: Kind, asked: Vec<Uuid>, order: Order, now: Instant) -> Ticket {

@@ -103,6 +103,8 @@ pub enum Event {
     Done,
     /// The driver or the daemon refused.
     Refused,
-    /// The connection was lost, or could not be opened.
+    /// The connection was lost in the middle: what was asked is asked again on another.
     Lost,
+    /// No connection can be opened: whoever is still to be asked would meet the same.
+    Unreachable,
 }

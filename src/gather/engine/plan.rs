@@ -43,7 +43,9 @@ impl Engine {
             None => {
                 let new = self.listed.iter().filter(|listed| !listed.described);
                 let new = new.map(|listed| listed.uuid);
-                new.filter(|u| !self.is_locked(*u)).take(DESCRIBED).collect()
+                new.filter(|u| !self.is_locked(*u))
+                    .take(DESCRIBED)
+                    .collect()
             }
         };
         while !undescribed.is_empty()
@@ -100,7 +102,11 @@ impl Engine {
             return false;
         }
         let fit = |uuid: &&Uuid| !self.ledger.holds(**uuid) && !self.is_locked(**uuid);
-        let able = self.course.vms.iter().filter(|(_, vm)| vm.scope != Scope::Quiet);
+        let able = self
+            .course
+            .vms
+            .iter()
+            .filter(|(_, vm)| vm.scope != Scope::Quiet);
         let able = able.map(|(uuid, _)| uuid).filter(fit);
         let whole_at = |uuid: &&Uuid| self.standings.get(uuid).and_then(|s| s.whole_at);
         let Some(canary) = able.max_by_key(whole_at).copied() else {
@@ -117,7 +123,9 @@ impl Engine {
             let of_scope = |(uuid, vm): (&Uuid, &Vm)| (vm.scope == scope).then_some(*uuid);
             let domains: Vec<Uuid> = self.course.vms.iter().filter_map(of_scope).collect();
             let chunks = domains.chunks(self.limits.chunk);
-            self.course.queue.extend(chunks.map(|c| (scope, c.to_vec())));
+            self.course
+                .queue
+                .extend(chunks.map(|c| (scope, c.to_vec())));
         }
     }
 
@@ -187,7 +195,10 @@ impl Engine {
             self.send(kind, domains.clone(), Order::Ask(domains, scope), now);
             return true;
         }
-        let busy = self.ledger.in_hand().any(|(_, call)| call.kind != Kind::Probe);
+        let busy = self
+            .ledger
+            .in_hand()
+            .any(|(_, call)| call.kind != Kind::Probe);
         if risky.is_empty() || busy {
             // Calls that will return take up the room.
             let domains = safe.into_iter().chain(risky).collect();
