@@ -243,9 +243,18 @@ impl Agent {
                 }
             }
         }
+        let met = |one: fn(&Trouble) -> bool| gathered.troubles.iter().any(one);
         if gathered.reached {
-            if let Some(times) = troubles.clear("libvirt") {
+            // One worker of several may find no connection.
+            if !met(|trouble| matches!(trouble, Trouble::Unreachable(_)))
+                && let Some(times) = troubles.clear("libvirt")
+            {
                 log::info!("libvirt answers again after {times} gathers without");
+            }
+            if !met(|trouble| matches!(trouble, Trouble::Refused(_)))
+                && let Some(times) = troubles.clear("refused")
+            {
+                log::info!("libvirt refuses no statistics any more, after {times} times");
             }
         } else if gathered.troubles.is_empty() {
             troubles.report("libvirt", Level::Warn, || {
@@ -265,3 +274,6 @@ impl Agent {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

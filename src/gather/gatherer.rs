@@ -104,15 +104,14 @@ impl Gatherer {
             log::debug!("a late answer was dropped");
         } else {
             self.course.list.take_if(|_| listing);
-            if let Some(asked) = asked {
-                self.course.asked.swap_remove(asked);
-            }
-            self.take(reply);
+            let asked = asked.map(|asked| self.course.asked.swap_remove(asked));
+            self.take(reply, asked.map_or(0, |(_, domains)| domains));
         }
         self.hand_out();
     }
 
-    fn take(&mut self, reply: Reply) {
+    /// `domains` is how many the reply is about.
+    fn take(&mut self, reply: Reply, domains: usize) {
         let gathered = &mut self.course.gathered;
         match reply.result {
             Ok(answer) => {
@@ -124,11 +123,13 @@ impl Gatherer {
             }
             Err(Failure::Unreachable(error)) => {
                 // Whoever is still in the queue would meet the same.
-                self.course.queue.clear();
+                let queue = self.course.queue.drain(..);
+                gathered.missing += domains + queue.map(|chunk| chunk.len()).sum::<usize>();
                 gathered.troubles.push(Trouble::Unreachable(error));
             }
             Err(Failure::Refused(error)) => {
                 gathered.reached = true;
+                gathered.missing += domains;
                 gathered.troubles.push(Trouble::Refused(error));
             }
         }
@@ -202,7 +203,7 @@ impl Gatherer {
         self.crew.set_aside();
         let course = std::mem::take(&mut self.course);
         let mut gathered = course.gathered;
-        gathered.missing = course.queue.iter().map(Vec::len).sum::<usize>()
+        gathered.missing += course.queue.iter().map(Vec::len).sum::<usize>()
             + course
                 .asked
                 .iter()
@@ -221,3 +222,6 @@ impl Gatherer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
