@@ -39,8 +39,14 @@ fn gather() -> impl Strategy<Value = Gather> {
         })
 }
 
+/// A sample and its sums.
+type Summed = (Sample, [Option<u64>; 8], [Option<u64>; 5]);
+
+/// A device's name and one of its counters.
+type Part = (String, Option<u64>);
+
 /// The samples of these gathers, with their sums.
-fn samples(gathers: &[Gather]) -> Vec<(Sample, [Option<u64>; 8], [Option<u64>; 5])> {
+fn samples(gathers: &[Gather]) -> Vec<Summed> {
     let mut at = Instant::now();
     let (mut nics, mut disks) = (Reported::default(), Reported::default());
     let mut all = Vec::new();
@@ -60,7 +66,7 @@ fn samples(gathers: &[Gather]) -> Vec<(Sample, [Option<u64>; 8], [Option<u64>; 5
 }
 
 /// Each device's counter number `index`, by name.
-fn parts<const N: usize>(devices: Option<&Devices<N>>, index: usize) -> Vec<(String, Option<u64>)> {
+fn parts<const N: usize>(devices: Option<&Devices<N>>, index: usize) -> Vec<Part> {
     let list = devices.iter().flat_map(|devices| &devices.list);
     let mut parts: Vec<_> = list
         .map(|d| (d.name.clone().unwrap(), d.counters[index]))
@@ -80,13 +86,11 @@ fn rule<P>(history: &[(Instant, Option<u64>, P)], grew: impl Fn(&P, &P) -> bool)
 }
 
 /// Same devices, none of whose counters went backwards.
-fn same_and_grown(old: &Vec<(String, Option<u64>)>, new: &Vec<(String, Option<u64>)>) -> bool {
-    let names = |parts: &[(String, Option<u64>)]| -> Vec<String> {
-        parts.iter().map(|(name, _)| name.clone()).collect()
-    };
-    let fell = |((_, old), (_, new)): (&(String, Option<u64>), &(String, Option<u64>))| {
-        old.zip(*new).is_some_and(|(old, new)| new < old)
-    };
+fn same_and_grown(old: &[Part], new: &[Part]) -> bool {
+    let names =
+        |parts: &[Part]| -> Vec<String> { parts.iter().map(|(name, _)| name.clone()).collect() };
+    let fell =
+        |((_, old), (_, new)): (&Part, &Part)| old.zip(*new).is_some_and(|(old, new)| new < old);
     names(old) == names(new) && !old.iter().zip(new).any(fell)
 }
 
@@ -103,13 +107,13 @@ proptest! {
                 let history: Vec<_> = samples[..=k].iter().map(|(s, net, _)| {
                     (s.cpu.at, net[index], parts(s.nics.as_ref(), index))
                 }).collect();
-                prop_assert_eq!(found.net[i], rule(&history, same_and_grown), "{} at {}", name, k);
+                prop_assert_eq!(found.net[i], rule(&history, |old, new| same_and_grown(old, new)), "{} at {}", name, k);
             }
             for (i, (index, name)) in DISK_RATES.into_iter().enumerate() {
                 let history: Vec<_> = samples[..=k].iter().map(|(s, _, disk)| {
                     (s.cpu.at, disk[index], parts(s.disks.as_ref(), index))
                 }).collect();
-                prop_assert_eq!(found.disk[i], rule(&history, same_and_grown), "{} at {}", name, k);
+                prop_assert_eq!(found.disk[i], rule(&history, |old, new| same_and_grown(old, new)), "{} at {}", name, k);
             }
             // CPU: both samples must have the same count of vCPUs, and one at least.
             let history: Vec<_> = samples[..=k].iter().map(|(s, ..)| {

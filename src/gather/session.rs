@@ -254,3 +254,6 @@ fn describe(domain: &Domain, names: DeviceNames) -> Result<(Described, Option<St
     };
     Ok((described, trouble))
 }
+
+#[cfg(test)]
+mod tests;
