@@ -449,3 +449,6 @@ fn describe(
     };
     Ok((described, trouble))
 }
+
+#[cfg(test)]
+mod tests;

@@ -576,3 +576,6 @@ unsafe fn typed(param: &sys::virTypedParameter) -> Option<(&str, Value<'_>)> {
         Some((key, value))
     }
 }
+
+#[cfg(test)]
+mod tests;
