@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::Settings;
 use crate::gather::Gatherer;
+use crate::gather::lookout::Seen;
 use crate::gather::worker::Reply;
 use crate::libvirt::events::Notice;
 use crate::measurements;
@@ -24,6 +25,8 @@ pub enum Message {
     Reply(Reply),
     /// From the watch.
     Notice(Notice),
+    /// From the lookout.
+    Seen(Seen),
 }
 
 /// When the loop gathers.
@@ -171,6 +174,7 @@ impl Agent {
             }
             Message::Reply(reply) => self.gatherer.on_reply(reply),
             Message::Notice(notice) => self.gatherer.on_notice(notice),
+            Message::Seen(seen) => self.gatherer.on_seen(seen),
         }
     }
 

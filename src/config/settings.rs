@@ -19,6 +19,10 @@ pub struct Settings {
     pub workers: usize,
     /// VMs per bulk call; 1 to 256.
     pub chunk_size: usize,
+    /// Calls that may be in libvirt at once, hanging ones included; 2 to 64.
+    pub max_calls: usize,
+    /// How disks are read.
+    pub block_statistics: BlockStatistics,
     /// What is logged, where `RUST_LOG` says nothing.
     pub log_level: LevelFilter,
     /// VMs, by name.
@@ -48,6 +52,17 @@ pub struct Measurements {
     pub totals: bool,
 }
 
+/// How disks are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockStatistics {
+    /// `"auto"`: in bulk, but one by one where a disk's mount is dead or unknown.
+    Auto,
+    /// `"bulk"`: always in bulk.
+    Bulk,
+    /// `"per-disk"`: always one by one.
+    PerDisk,
+}
+
 /// What timestamps are truncated to, from coarse to fine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Precision {
@@ -69,6 +84,8 @@ impl Default for Settings {
             deadline: Duration::from_secs(8),
             workers: 4,
             chunk_size: 8,
+            max_calls: 8,
+            block_statistics: BlockStatistics::Auto,
             log_level: LevelFilter::Info,
             domains: NameFilter::default(),
             devices: NameFilter::default(),

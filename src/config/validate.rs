@@ -10,7 +10,7 @@ use toml::Spanned;
 use super::error::Document;
 use super::file::File;
 use super::uri::{self, Uri, UriOrigin};
-use super::{ConfigError, Measurements, NameFilter, Precision, Settings, filter};
+use super::{BlockStatistics, ConfigError, Measurements, NameFilter, Precision, Settings, filter};
 use crate::cli;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -51,6 +51,20 @@ impl Settings {
             file.chunk_size,
             1..=256,
             settings.chunk_size,
+        )?;
+        settings.max_calls = number(
+            document,
+            "max_calls",
+            file.max_calls,
+            2..=64,
+            settings.max_calls,
+        )?;
+        settings.block_statistics = or_default(
+            document,
+            "block_statistics",
+            file.block_statistics,
+            settings.block_statistics,
+            block_statistics,
         )?;
         settings.log_level = or_default(
             document,
@@ -144,6 +158,15 @@ fn patterns(
 fn level(text: &str) -> Result<LevelFilter, String> {
     const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
     text.parse().map_err(|_| unknown_word(text, &LEVELS))
+}
+
+fn block_statistics(text: &str) -> Result<BlockStatistics, String> {
+    Ok(match text {
+        "auto" => BlockStatistics::Auto,
+        "bulk" => BlockStatistics::Bulk,
+        "per-disk" => BlockStatistics::PerDisk,
+        _ => return Err(unknown_word(text, &["auto", "bulk", "per-disk"])),
+    })
 }
 
 fn precision(text: &str) -> Result<Precision, String> {

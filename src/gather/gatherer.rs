@@ -1,6 +1,8 @@
 //! One gather at a time: the engine decides, the crew asks, and what came in time is put together.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -8,8 +10,9 @@ use uuid::Uuid;
 use super::crew::{Crew, Sink};
 use super::engine::{Came, Engine, Event, Limits, Listed, Look, Order};
 use super::ledger::Ticket;
+use super::lookout::{Question, Seen};
 use super::worker::{Answer, Brief, Failure, Found, Job, Measured, Reply, Target};
-use crate::config::{NameFilter, Settings};
+use crate::config::{BlockStatistics, NameFilter, Settings};
 use crate::inventory::{Inventory, Watch};
 use crate::libvirt::Error;
 use crate::libvirt::bulk::Groups;
@@ -18,8 +21,6 @@ use crate::sample::{Run, Sample, Wanted};
 
 /// A call that has brought nothing for so long is looked into.
 const STALL: Duration = Duration::from_millis(250);
-/// The most calls of ours that may be in libvirt at once: its 20 workers serve everybody.
-const CAP: usize = 8;
 
 /// Something to tell the operator about, once.
 #[derive(Debug, Clone)]
@@ -51,6 +52,8 @@ pub struct Gathered {
     pub locked: Vec<Found>,
     /// libvirtd had no worker to spare; beside it whose monitor has been occupied the longest.
     pub spent: Option<Option<Found>>,
+    /// Mounts that do not answer, and the VMs with a disk there.
+    pub dead: BTreeMap<PathBuf, Vec<Found>>,
     /// Calls that have not returned.
     pub hanging: usize,
 }
@@ -66,8 +69,49 @@ pub struct Gatherer {
     /// By how much each domain's sample of this gather is worth: a fuller one replaces it.
     samples: HashMap<Uuid, (Worth, Sample)>,
     gathered: Gathered,
-    /// Orders that the host's look is to answer.
-    look: Option<Vec<Uuid>>,
+    /// Who looks at the host.
+    lookout: Lookout,
+}
+
+/// The way to the lookout's thread.
+struct Lookout {
+    ask: Option<Sender<Question>>,
+    number: u64,
+    waiting: bool,
+    last: Seen,
+    block_statistics: BlockStatistics,
+}
+
+impl Lookout {
+    /// Puts the question; `false` when nobody is there to answer it now.
+    fn ask(&mut self, vms: Vec<(Uuid, Vec<PathBuf>)>) -> bool {
+        let Some(ask) = self.ask.as_ref().filter(|_| !self.waiting) else {
+            return false;
+        };
+        self.number += 1;
+        let number = self.number;
+        self.waiting = ask.send(Question { number, vms }).is_ok();
+        self.waiting
+    }
+
+    /// Takes an answer; `false` for one to an older question.
+    fn take(&mut self, seen: Seen) -> bool {
+        self.waiting = false;
+        let current = seen.number == self.number;
+        self.last = seen;
+        current
+    }
+
+    /// What was seen, and what the configuration makes of it.
+    fn verdict(&self, domains: &[Uuid]) -> Look {
+        let mut look = self.last.look.clone();
+        match self.block_statistics {
+            BlockStatistics::Auto => {}
+            BlockStatistics::Bulk => look.no_block.clear(),
+            BlockStatistics::PerDisk => look.no_block.extend(domains),
+        }
+        look
+    }
 }
 
 /// What a sample was made of, from little to all.
@@ -79,8 +123,9 @@ enum Worth {
 }
 
 impl Gatherer {
-    /// `sink` brings workers' replies to whoever calls [`Gatherer::on_reply`].
-    pub fn new(settings: &Settings, sink: Sink) -> Self {
+    /// `sink` brings workers' replies to whoever calls [`Gatherer::on_reply`]; `lookout` is there
+    /// where the hypervisor is this host, and answers to [`Gatherer::on_seen`].
+    pub fn new(settings: &Settings, sink: Sink, lookout: Option<Sender<Question>>) -> Self {
         let measurements = &settings.measurements;
         let brief = Brief {
             uri: settings.uri.value.clone(),
@@ -91,13 +136,17 @@ impl Gatherer {
         // Each connection to a driver in our own process may be a node of its own: one serves
         // alone, and there is no daemon that could fail to answer.
         let in_process = settings.uri.in_process();
-        let workers = if in_process { 1 } else { settings.workers };
+        let workers = if in_process {
+            1
+        } else {
+            settings.workers.min(settings.max_calls)
+        };
         Self {
             engine: Engine::new(Limits {
                 workers,
                 chunk: settings.chunk_size,
                 stall: STALL,
-                cap: CAP.max(workers + 2),
+                cap: settings.max_calls,
                 hedge: !in_process,
             }),
             crew: Crew::new(brief, workers, sink),
@@ -106,7 +155,13 @@ impl Gatherer {
             found: HashMap::new(),
             samples: HashMap::new(),
             gathered: Gathered::default(),
-            look: None,
+            lookout: Lookout {
+                ask: lookout,
+                number: 0,
+                waiting: false,
+                last: Seen::default(),
+                block_statistics: settings.block_statistics,
+            },
         }
     }
 
@@ -249,7 +304,7 @@ impl Gatherer {
         for (ticket, order) in self.engine.orders() {
             let job = match order {
                 Order::Look(domains) => {
-                    self.look = Some(domains);
+                    self.look(&domains);
                     continue;
                 }
                 Order::List => Job::List,
@@ -272,8 +327,14 @@ impl Gatherer {
             };
             self.assign(ticket, job);
         }
-        if self.look.take().is_some() {
-            self.on_look(Look::default());
+    }
+
+    fn look(&mut self, domains: &[Uuid]) {
+        let paths = |uuid: &Uuid| (*uuid, self.inventory.paths(*uuid));
+        let vms: Vec<(Uuid, Vec<PathBuf>)> = domains.iter().map(paths).collect();
+        if !self.lookout.ask(vms) {
+            // Nobody to ask, or still at the last question: what was seen last must do.
+            self.on_look(domains);
         }
     }
 
@@ -283,8 +344,23 @@ impl Gatherer {
         }
     }
 
-    /// What the host's look brought.
-    pub fn on_look(&mut self, look: Look) {
+    /// What the lookout has seen.
+    pub fn on_seen(&mut self, seen: Seen) {
+        if self.lookout.take(seen) {
+            let domains: Vec<Uuid> = self.found.keys().copied().collect();
+            self.on_look(&domains);
+        }
+    }
+
+    fn on_look(&mut self, domains: &[Uuid]) {
+        let look = self.lookout.verdict(domains);
+        for (mount, uuids) in &self.lookout.last.dead {
+            let founds = uuids
+                .iter()
+                .filter_map(|uuid| self.found.get(uuid))
+                .cloned();
+            self.gathered.dead.insert(mount.clone(), founds.collect());
+        }
         self.engine.looked(look, Instant::now());
         self.carry_out();
     }

@@ -2,8 +2,11 @@
 
 pub mod crew;
 pub mod engine;
+#[cfg(test)]
+pub(crate) mod examples;
 mod gatherer;
 pub mod ledger;
+pub mod lookout;
 mod session;
 pub mod worker;
 

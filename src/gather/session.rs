@@ -327,10 +327,15 @@ impl Session {
         let Some(domain) = self.handles.get(&sample.run.uuid) else {
             return Ok(None);
         };
-        let (described, trouble) = freshen(domain, &sample, target, brief)?;
+        // Started anew since the list: what is known is of another run.
+        let known = match sample.run == target.found.run {
+            true => &target.known,
+            false => &Known::New,
+        };
+        let (described, trouble) = freshen(domain, &sample, known, brief)?;
         let description = match &described {
             Some(read) => read.description.as_ref(),
-            None => target.known.description(),
+            None => known.description(),
         };
         let came = self.came(&sample, groups);
         let mut lacking = if self.bulk.works {
@@ -397,14 +402,14 @@ fn unless_gone<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
 fn freshen(
     domain: &Domain,
     sample: &Sample,
-    target: &Target,
+    known: &Known,
     brief: &Brief,
 ) -> Result<(Option<Arc<Described>>, Option<String>), Error> {
     if !brief.groups.has(Groups::NET) {
         return Ok((None, None));
     }
     let names = DeviceNames::of(sample);
-    if let Known::Fresh(known) = &target.known {
+    if let Known::Fresh(known) = known {
         match &known.names {
             Some(before) if !before.differ(&names) => return Ok((None, None)),
             Some(_) => {}

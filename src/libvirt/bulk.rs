@@ -218,7 +218,8 @@ impl<const N: usize> Indexed<N> {
         if self.counted.is_none() && self.slots.is_empty() {
             return None;
         }
-        let counted = self.counted.unwrap_or_default();
+        // No VM has so many; a count that is nonsense must not fill memory.
+        let counted = self.counted.unwrap_or_default().min(10_000);
         let mut list: Vec<Device<N>> = self
             .slots
             .into_iter()
