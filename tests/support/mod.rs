@@ -2,6 +2,7 @@
 //!
 //! - [`lab`]: a throw-away hypervisor; [`vm`]: its VMs.
 //! - [`plugin`]: a running telegraf-kvm; [`lines`]: what it wrote.
+//! - [`node`]: domains of the test driver, and what virsh says of a domain.
 //!
 //! A helper that meets trouble panics with what it saw: in a test that is a failure, never a skip.
 
@@ -10,6 +11,7 @@
 
 pub mod lab;
 pub mod lines;
+pub mod node;
 pub mod plugin;
 pub mod vm;
 
