@@ -133,44 +133,58 @@ pub fn read(virsh: &dyn Fn(&[&str]) -> String, uuid: &str, drives: bool) -> Fiel
     let mut put = |place: &str, value: Value| {
         assert_eq!(fields.insert(place.to_owned(), value), None, "{place}");
     };
-    let said = virsh(&["domstate", "--reason", uuid]);
-    let (state, reason) = said
+    // One process for all that needs no quoting.
+    let commands = [
+        "domstate --reason",
+        "domstats --raw --state",
+        "dominfo",
+        "vcpucount --live --active",
+        "cpu-stats --total",
+        "dommemstat",
+        "domiflist",
+        "domblklist --details",
+    ];
+    let all = commands.map(|command| format!("{command} {uuid}"));
+    let all = virsh(&[&all.join("; echo ====; ")]);
+    let said: Vec<&str> = all.split("====").collect();
+    let [state, stats, info, vcpus, cpu, memory, nics, disks] = said[..] else {
+        panic!("{} parts: {all}", said.len());
+    };
+    let (state, reason) = state
         .trim()
         .split_once(" (")
         .expect("a state and its reason");
     let reason = reason.strip_suffix(')').expect("a reason in brackets");
     put("vm_metrics state", Value::Text(our_word(state).to_owned()));
     put("vm_metrics state_reason", Value::Text(reason.to_owned()));
-    let numbers = super::lab::virsh_domstats(&virsh(&["domstats", "--raw", "--state", uuid]));
+    let numbers = super::lab::virsh_domstats(stats);
     for (theirs, ours) in [("state.state", "state"), ("state.reason", "state_reason")] {
         put(&format!("vm_totals {ours}"), int(&numbers[theirs]));
     }
-    let info = virsh(&["dominfo", uuid]);
     let info = |key: &str| {
         let line = info.lines().find_map(|line| line.strip_prefix(key));
         int(line.unwrap_or_else(|| panic!("no {key} in {info}")))
     };
     put("vm_metrics memory_max_kb", info("Max memory:"));
     put("vm_metrics memory_used_kb", info("Used memory:"));
-    let vcpus = int(&virsh(&["vcpucount", uuid, "--live", "--active"]));
+    let vcpus = int(vcpus);
     assert_eq!(vcpus, info("CPU(s):"), "virsh contradicts itself");
     put("vm_metrics cpu_count", vcpus.clone());
     put("vm_totals cpus", vcpus);
 
-    let cpu = [
+    let times = [
         ("cpu_time", "vm_metrics cputime_ns"),
         ("cpu_time", "vm_totals cputime"),
         ("user_time", "vm_totals timeusr"),
         ("system_time", "vm_totals timesys"),
     ];
-    let said = virsh(&["cpu-stats", "--total", uuid]);
-    for (theirs, place) in cpu {
-        let seconds = said.lines().find_map(|l| l.trim().strip_prefix(theirs));
-        let seconds = seconds.unwrap_or_else(|| panic!("no {theirs} in {said}"));
+    for (theirs, place) in times {
+        let seconds = cpu.lines().find_map(|l| l.trim().strip_prefix(theirs));
+        let seconds = seconds.unwrap_or_else(|| panic!("no {theirs} in {cpu}"));
         // "48.772617035 seconds", always nine places: in ns by leaving out the point.
         put(place, int(&seconds.replace('.', "")));
     }
-    for line in virsh(&["dommemstat", uuid]).lines() {
+    for line in memory.lines().filter(|line| !line.is_empty()) {
         let (key, value) = line.split_once(' ').expect("a key and a value");
         let ours = match key {
             "swap_in" | "swap_out" | "major_fault" | "minor_fault" => format!("mem{key}"),
@@ -181,8 +195,8 @@ pub fn read(virsh: &dyn Fn(&[&str]) -> String, uuid: &str, drives: bool) -> Fiel
         put(&format!("vm_totals {ours}"), int(value));
     }
 
-    let nics = nic_names(virsh, uuid);
-    let disks = disk_names(virsh, uuid, drives);
+    let nics = nic_names(nics);
+    let disks = disk_names(disks, drives);
     let mut totals: BTreeMap<String, i64> = BTreeMap::new();
     for (devices, devtype, prefix, keys) in [
         (nics, "nic", "net", &NIC_KEYS[..]),
@@ -241,15 +255,13 @@ const DISK_KEYS: [(&str, &str); 5] = [
 ];
 
 /// Columns stand three blanks apart; a name may hold single ones.
-fn nic_names(virsh: &dyn Fn(&[&str]) -> String, uuid: &str) -> Vec<String> {
-    let said = virsh(&["domiflist", uuid]);
+fn nic_names(said: &str) -> Vec<String> {
     let rows = said.lines().filter(|line| !line.is_empty());
     rows.map(|row| row.trim().split("   ").next().unwrap().trim().to_owned())
         .collect()
 }
 
-fn disk_names(virsh: &dyn Fn(&[&str]) -> String, uuid: &str, drives: bool) -> Vec<String> {
-    let said = virsh(&["domblklist", "--details", uuid]);
+fn disk_names(said: &str, drives: bool) -> Vec<String> {
     let rows = said
         .lines()
         .map(|row| row.split_whitespace().collect::<Vec<_>>());
