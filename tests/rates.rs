@@ -11,7 +11,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use support::lines::{Line, of, one};
 use support::node::{self, Domain, disk, nic};
 use support::plugin::Plugin;
-use tempfile::NamedTempFile;
 
 /// A rate's field, and the sum in vm_totals that it is made of.
 const RATES: [(&str, &str); 8] = [
@@ -24,14 +23,6 @@ const RATES: [(&str, &str); 8] = [
     ("disk_wr_reqs_rate", "disk_wr_reqs"),
     ("disk_wr_bytes_rate", "disk_wr_bytes"),
 ];
-
-fn plugin(uri: &str, settings: &str) -> (Plugin, NamedTempFile) {
-    let file = NamedTempFile::with_suffix(".toml").unwrap();
-    std::fs::write(file.path(), settings).unwrap();
-    let path = file.path().to_str().unwrap();
-    let plugin = Plugin::spawn(Plugin::outside(&["--uri", uri, "--config", path]));
-    (plugin, file)
-}
 
 fn close(a: f64, b: f64) -> bool {
     (a - b).abs() <= 1e-9 * a.abs().max(b.abs())
@@ -68,7 +59,7 @@ fn rates_are_what_moved_over_the_time_that_passed() {
         },
         Domain::new(2, "bare"),
     ]);
-    let (mut plugin, _config) = plugin(&node::uri(&file), "");
+    let (mut plugin, _config) = Plugin::configured(&node::uri(&file), "");
     let mut last = gather(&mut plugin);
     assert_eq!(of(&last.lines, "vm_features", "moving"), [] as [&Line; 0]);
     for pause in [1500, 700, 2500] {
@@ -118,7 +109,7 @@ fn rates_are_what_moved_over_the_time_that_passed() {
 fn twenty_gathers_in_haste_share_no_stamp() {
     for precision in ["1s", "1ms", "1us", "1ns"] {
         let setting = format!("timestamp_precision = '{precision}'");
-        let (mut plugin, _config) = plugin("test:///default", &setting);
+        let (mut plugin, _config) = Plugin::configured("test:///default", &setting);
         for gather in 1..=20 {
             plugin.newline();
             // The next newline only when this one's gather is written: else they would fold.
@@ -154,7 +145,7 @@ fn a_stamp_is_the_time_of_the_request_cut_to_the_precision() {
         ("timestamp_precision = '1us'", 1_000),
         ("timestamp_precision = '1ns'", 1),
     ] {
-        let (mut plugin, _config) = plugin("test:///default", setting);
+        let (mut plugin, _config) = Plugin::configured("test:///default", setting);
         for _ in 0..3 {
             let before = now();
             let lines = plugin.gather();
