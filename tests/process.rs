@@ -245,5 +245,5 @@ fn the_handlers_are_there_before_the_configuration_is_read() {
     plugin.wait_until_it_catches(Signal::TERM);
     plugin.signal(Signal::TERM);
     std::fs::write(&fifo, "").unwrap();
-    assert_eq!(plugin.wait(Duration::from_secs(2)).code(), Some(0));
+    assert_eq!(plugin.wait(LONG).code(), Some(0));
 }
