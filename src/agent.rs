@@ -9,7 +9,9 @@ use crate::gather::Gatherer;
 use crate::gather::lookout::Seen;
 use crate::gather::worker::Reply;
 use crate::libvirt::events::Notice;
+use crate::line_protocol::Tags;
 use crate::measurements;
+use crate::measurements::collector::{self, Collector};
 use crate::output;
 use crate::report::Reporter;
 use crate::runs::Runs;
@@ -67,6 +69,9 @@ pub struct Agent {
     pending: bool,
     ending: Option<Ending>,
     lines_written: bool,
+    started: Instant,
+    /// The tag of `vm_collector`.
+    uri: Tags,
 }
 
 impl Agent {
@@ -78,6 +83,7 @@ impl Agent {
         inbox: Receiver<Message>,
     ) -> Self {
         Self {
+            uri: Tags::new().with("uri", &settings.uri.value),
             stamps: Stamps::new(settings.timestamp_precision),
             reporter: Reporter::new(settings.uri.clone()),
             settings,
@@ -89,6 +95,7 @@ impl Agent {
             pending: mode != Mode::Triggered,
             ending: None,
             lines_written: false,
+            started: Instant::now(),
         }
     }
 
@@ -207,6 +214,24 @@ impl Agent {
         for sample in &gathered.samples {
             let wanted = &self.settings.measurements;
             measurements::write(&mut self.buffer, wanted, sample, &mut self.runs, stamp);
+        }
+        if self.settings.measurements.collector {
+            let (late, reconnects) = self.gatherer.losses();
+            let collector = Collector {
+                up: gathered.reached,
+                uptime: self.started.elapsed(),
+                duration: start.elapsed(),
+                seen: gathered.seen,
+                complete: gathered.complete,
+                partial: gathered.samples.len() - gathered.complete,
+                withheld: gathered.locked.len() + gathered.missing.len(),
+                lines: self.buffer.lines().count(),
+                reconnects,
+                hanging: gathered.hanging,
+                late,
+                dead_mounts: gathered.dead.len(),
+            };
+            collector::write(&mut self.buffer, &collector, &self.uri, stamp);
         }
         log::debug!(
             "{} VMs in {} ms, {} bytes",

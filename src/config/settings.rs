@@ -50,6 +50,8 @@ pub struct Measurements {
     pub devices: bool,
     /// `vm_totals`.
     pub totals: bool,
+    /// `vm_collector`: off unless it is asked for.
+    pub collector: bool,
 }
 
 /// How disks are read.
@@ -96,6 +98,7 @@ impl Default for Settings {
                 features: true,
                 devices: true,
                 totals: true,
+                collector: false,
             },
             timestamp_precision: Precision::Second,
         }

@@ -187,7 +187,13 @@ fn measurements(
     document: &Document,
     written: &Spanned<Vec<Spanned<String>>>,
 ) -> Result<Measurements, ConfigError> {
-    const NAMES: [&str; 4] = ["vm_metrics", "vm_features", "vm_devices", "vm_totals"];
+    const NAMES: [&str; 5] = [
+        "vm_metrics",
+        "vm_features",
+        "vm_devices",
+        "vm_totals",
+        "vm_collector",
+    ];
     if written.get_ref().is_empty() {
         let message = format!(
             "measurements: nothing would be written; name some of {}",
@@ -200,6 +206,7 @@ fn measurements(
         features: false,
         devices: false,
         totals: false,
+        collector: false,
     };
     for name in written.get_ref() {
         match name.get_ref().as_str() {
@@ -207,6 +214,7 @@ fn measurements(
             "vm_features" => chosen.features = true,
             "vm_devices" => chosen.devices = true,
             "vm_totals" => chosen.totals = true,
+            "vm_collector" => chosen.collector = true,
             other => {
                 let message = format!("measurements: {}", unknown_word(other, &NAMES));
                 return Err(document.error(name.span(), message));

@@ -54,6 +54,10 @@ pub struct Gathered {
     pub spent: Option<Option<Found>>,
     /// Mounts that do not answer, and the VMs with a disk there.
     pub dead: BTreeMap<PathBuf, Vec<Found>>,
+    /// Domains that are wanted, by the last list.
+    pub seen: usize,
+    /// Domains whose figures came in full.
+    pub complete: usize,
     /// Calls that have not returned.
     pub hanging: usize,
 }
@@ -71,6 +75,10 @@ pub struct Gatherer {
     gathered: Gathered,
     /// Who looks at the host.
     lookout: Lookout,
+    /// Answers that came too late, since the start.
+    late: u64,
+    /// Connections that were lost, since the start.
+    lost: u64,
 }
 
 /// The way to the lookout's thread.
@@ -162,6 +170,8 @@ impl Gatherer {
                 last: Seen::default(),
                 block_statistics: settings.block_statistics,
             },
+            late: 0,
+            lost: 0,
         }
     }
 
@@ -186,6 +196,7 @@ impl Gatherer {
         }
         let wanted = self.engine.is_wanted(ticket);
         if !wanted && reply.is_last() {
+            self.late += 1;
             log::debug!("a late answer was dropped");
         }
         let event = match reply.result {
@@ -195,6 +206,7 @@ impl Gatherer {
                 Event::Unreachable
             }
             Err(Failure::Lost(error)) => {
+                self.lost += 1;
                 log::debug!("connection lost: {error}");
                 Event::Lost
             }
@@ -405,6 +417,12 @@ impl Gatherer {
         gathered.missing = self.engine.unanswered().filter_map(find).collect();
         self.engine.end();
         gathered.hanging = self.engine.hanging();
+        gathered.seen = self.found.len();
+        let whole = self
+            .samples
+            .values()
+            .filter(|(worth, _)| *worth == Worth::Whole);
+        gathered.complete = whole.count();
         let samples = self.samples.drain().map(|(_, (_, sample))| sample);
         gathered.samples = samples.collect();
         // By id: the order in which they were started, and the same in every gather.
@@ -412,6 +430,11 @@ impl Gatherer {
             .samples
             .sort_unstable_by_key(|sample| sample.run.id);
         gathered
+    }
+
+    /// Answers that came too late, and connections that were lost, since the start.
+    pub fn losses(&self) -> (u64, u64) {
+        (self.late, self.lost)
     }
 
     /// What the watch has to tell.
