@@ -69,6 +69,7 @@ pub struct Agent {
     pending: bool,
     ending: Option<Ending>,
     lines_written: bool,
+    vms_written: bool,
     started: Instant,
     /// The tag of `vm_collector`.
     uri: Tags,
@@ -95,11 +96,12 @@ impl Agent {
             pending: mode != Mode::Triggered,
             ending: None,
             lines_written: false,
+            vms_written: false,
             started: Instant::now(),
         }
     }
 
-    /// Runs until there is an end; returns whether any line was written, or the end came first.
+    /// Runs until there is an end; returns whether any VM was gathered, or the end came first.
     ///
     /// # Errors
     /// stdout's, but for a closed pipe, which is a quiet end.
@@ -137,7 +139,7 @@ impl Agent {
             };
             output::drain(limit);
         }
-        Ok(self.lines_written || self.is_stopped())
+        Ok(self.vms_written || self.is_stopped())
     }
 
     fn is_stopped(&self) -> bool {
@@ -240,6 +242,7 @@ impl Agent {
             self.buffer.len()
         );
         self.lines_written |= !self.buffer.is_empty();
+        self.vms_written |= !gathered.samples.is_empty();
         output::write(self.buffer.as_bytes())
     }
 

@@ -45,7 +45,7 @@ impl From<libvirt::Error> for Fatal {
     }
 }
 
-/// Gathers until the end; returns whether any line was written.
+/// Gathers until the end; returns whether any VM was gathered.
 ///
 /// # Errors
 /// [`Fatal`].

@@ -68,6 +68,8 @@ pub struct Gatherer {
     crew: Crew,
     inventory: Inventory,
     domains: NameFilter,
+    /// Whether a measurement needs to know the devices.
+    describes: bool,
     /// The domains of the last list.
     found: HashMap<Uuid, Found>,
     /// By how much each domain's sample of this gather is worth: a fuller one replaces it.
@@ -160,6 +162,7 @@ impl Gatherer {
             crew: Crew::new(brief, workers, sink),
             inventory: Inventory::new(settings.device_cache_ttl),
             domains: settings.domains.clone(),
+            describes: Groups::needed(measurements).has(Groups::NET),
             found: HashMap::new(),
             samples: HashMap::new(),
             gathered: Gathered::default(),
@@ -269,7 +272,7 @@ impl Gatherer {
         found.retain(|f| self.domains.matches(&f.name));
         let listed = found.iter().map(|f| Listed {
             uuid: f.run.uuid,
-            described: self.inventory.has(f.run),
+            described: !self.describes || self.inventory.has(f.run),
         });
         let listed = listed.collect();
         self.found = found.into_iter().map(|f| (f.run.uuid, f)).collect();
