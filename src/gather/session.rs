@@ -144,6 +144,8 @@ impl Session {
     }
 
     fn probe(&mut self, founds: &[Found], tell: &dyn Fn(Answer)) -> Result<Answer, Error> {
+        self.connection.ping()?;
+        tell(Answer::Alive);
         for found in founds {
             let uuid = found.run.uuid;
             let occupied = match self.handle(uuid)? {

@@ -95,6 +95,8 @@ pub enum Answer {
     Samples(Vec<Measured>, Vec<(Found, String)>),
     /// For [`Job::Disks`].
     Disks(Run, Devices<5>),
+    /// Of [`Job::Probe`]: the daemon answers; more follows.
+    Alive,
     /// Of [`Job::Probe`], one domain; more follows.
     Control(Uuid, Control),
     /// Of [`Job::Urgent`], one domain; more follows.
@@ -128,7 +130,7 @@ pub struct Reply {
 impl Reply {
     /// Whether nothing more follows under this ticket.
     pub fn is_last(&self) -> bool {
-        !matches!(self.result, Ok(Answer::Control(..) | Answer::Urgent(_)))
+        !matches!(self.result, Ok(Answer::Alive | Answer::Control(..) | Answer::Urgent(_)))
     }
 }
 

@@ -139,6 +139,17 @@ impl Connection {
         }
     }
 
+    /// A round trip to the daemon that concerns no domain (`virConnectGetLibVersion`).
+    ///
+    /// # Errors
+    /// Whatever libvirt says.
+    pub fn ping(&self) -> Result<(), Error> {
+        let mut version = 0;
+        // SAFETY: the number lives through the call.
+        check(unsafe { sys::virConnectGetLibVersion(self.raw.as_ptr(), &mut version) })?;
+        Ok(())
+    }
+
     /// Handles of all active domains (`virConnectListAllDomains`), names, UUIDs and ids in them.
     ///
     /// # Errors
