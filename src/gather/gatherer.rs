@@ -1,6 +1,6 @@
 //! One gather at a time: the engine decides, the crew asks, and what came in time is put together.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
@@ -8,55 +8,19 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::crew::{Crew, Sink};
-use super::engine::{Came, Engine, Event, Limits, Listed, Look, Order};
+use super::engine::{Came, Engine, Event, Limits, Listed, Order};
+use super::gathered::{Gathered, Samples, Trouble, Worth};
 use super::ledger::Ticket;
-use super::lookout::{Question, Seen};
+use super::lookout::{Lookout, Question, Seen};
 use super::worker::{Answer, Brief, Failure, Found, Job, Measured, Reply, Target};
-use crate::config::{BlockStatistics, NameFilter, Settings};
+use crate::config::{NameFilter, Settings};
 use crate::inventory::{Inventory, Watch};
-use crate::libvirt::Error;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::events::Notice;
-use crate::sample::{Run, Sample, Wanted};
+use crate::sample::{Run, Wanted};
 
 /// A call that has brought nothing for so long is looked into.
 const STALL: Duration = Duration::from_millis(250);
-
-/// Something to tell the operator about, once.
-#[derive(Debug, Clone)]
-pub enum Trouble {
-    /// No connection.
-    Unreachable(Error),
-    /// The list or a whole chunk was refused.
-    Refused(Error),
-    /// One domain's figures cannot be had.
-    Domain(Found, String),
-    /// One domain's description cannot be had.
-    Description(Found, String),
-}
-
-/// What a gather brought.
-#[derive(Debug, Default)]
-pub struct Gathered {
-    /// One sample per domain that answered in time.
-    pub samples: Vec<Sample>,
-    /// What went wrong.
-    pub troubles: Vec<Trouble>,
-    /// Whether libvirt answered at all.
-    pub reached: bool,
-    /// Active domains, by the list of this gather; `None`: no list came.
-    pub active: Option<HashSet<Run>>,
-    /// Domains that were to be asked and did not answer in time.
-    pub missing: Vec<Found>,
-    /// Domains of which nothing is asked: a call of ours hangs on their lock inside libvirtd.
-    pub locked: Vec<Found>,
-    /// libvirtd had no worker to spare; beside it whose monitor has been occupied the longest.
-    pub spent: Option<Option<Found>>,
-    /// Mounts that do not answer, and the VMs with a disk there.
-    pub dead: BTreeMap<PathBuf, Vec<Found>>,
-    /// Calls that have not returned.
-    pub hanging: usize,
-}
 
 /// Runs gathers without ever calling libvirt itself.
 pub struct Gatherer {
@@ -66,60 +30,10 @@ pub struct Gatherer {
     domains: NameFilter,
     /// The domains of the last list.
     found: HashMap<Uuid, Found>,
-    /// By how much each domain's sample of this gather is worth: a fuller one replaces it.
-    samples: HashMap<Uuid, (Worth, Sample)>,
+    samples: Samples,
     gathered: Gathered,
     /// Who looks at the host.
     lookout: Lookout,
-}
-
-/// The way to the lookout's thread.
-struct Lookout {
-    ask: Option<Sender<Question>>,
-    number: u64,
-    waiting: bool,
-    last: Seen,
-    block_statistics: BlockStatistics,
-}
-
-impl Lookout {
-    /// Puts the question; `false` when nobody is there to answer it now.
-    fn ask(&mut self, vms: Vec<(Uuid, Vec<PathBuf>)>) -> bool {
-        let Some(ask) = self.ask.as_ref().filter(|_| !self.waiting) else {
-            return false;
-        };
-        self.number += 1;
-        let number = self.number;
-        self.waiting = ask.send(Question { number, vms }).is_ok();
-        self.waiting
-    }
-
-    /// Takes an answer; `false` for one to an older question.
-    fn take(&mut self, seen: Seen) -> bool {
-        self.waiting = false;
-        let current = seen.number == self.number;
-        self.last = seen;
-        current
-    }
-
-    /// What was seen, and what the configuration makes of it.
-    fn verdict(&self, domains: &[Uuid]) -> Look {
-        let mut look = self.last.look.clone();
-        match self.block_statistics {
-            BlockStatistics::Auto => {}
-            BlockStatistics::Bulk => look.no_block.clear(),
-            BlockStatistics::PerDisk => look.no_block.extend(domains),
-        }
-        look
-    }
-}
-
-/// What a sample was made of, from little to all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Worth {
-    Urgent,
-    Part,
-    Whole,
 }
 
 impl Gatherer {
@@ -153,22 +67,16 @@ impl Gatherer {
             inventory: Inventory::new(settings.device_cache_ttl),
             domains: settings.domains.clone(),
             found: HashMap::new(),
-            samples: HashMap::new(),
+            samples: Samples::default(),
             gathered: Gathered::default(),
-            lookout: Lookout {
-                ask: lookout,
-                number: 0,
-                waiting: false,
-                last: Seen::default(),
-                block_statistics: settings.block_statistics,
-            },
+            lookout: Lookout::new(lookout, settings.block_statistics),
         }
     }
 
     /// Begins a gather.
     pub fn begin(&mut self) {
         self.inventory.begin();
-        self.samples.clear();
+        self.samples = Samples::default();
         self.gathered = Gathered::default();
         self.engine.begin(Instant::now());
         self.carry_out();
@@ -231,11 +139,8 @@ impl Gatherer {
             Answer::Samples(measured, troubles) if wanted => self.on_samples(measured, troubles),
             Answer::Samples(..) => Event::Done,
             Answer::Disks(run, disks) => {
-                if let Some((_, sample)) = self.samples.get_mut(&run.uuid)
-                    && wanted
-                    && sample.run == run
-                {
-                    sample.disks = Some(disks);
+                if wanted {
+                    self.samples.add_disks(run, disks);
                 }
                 Event::Done
             }
@@ -243,7 +148,7 @@ impl Gatherer {
             Answer::Urgent(sample) => {
                 let uuid = sample.run.uuid;
                 if wanted {
-                    self.keep(Worth::Urgent, *sample);
+                    self.samples.keep(Worth::Urgent, *sample);
                 }
                 Event::Served(uuid)
             }
@@ -280,23 +185,12 @@ impl Gatherer {
                 Came::Whole => Worth::Whole,
                 Came::Part => Worth::Part,
             };
-            self.keep(worth, one.sample);
+            self.samples.keep(worth, one.sample);
         }
         let troubles = troubles.into_iter();
         let troubles = troubles.map(|(found, text)| Trouble::Domain(found, text));
         self.gathered.troubles.extend(troubles);
         Event::Samples(came)
-    }
-
-    fn keep(&mut self, worth: Worth, sample: Sample) {
-        let uuid = sample.run.uuid;
-        if self
-            .samples
-            .get(&uuid)
-            .is_none_or(|(have, _)| worth >= *have)
-        {
-            self.samples.insert(uuid, (worth, sample));
-        }
     }
 
     /// Carries out what the engine orders.
@@ -354,7 +248,7 @@ impl Gatherer {
 
     fn on_look(&mut self, domains: &[Uuid]) {
         let look = self.lookout.verdict(domains);
-        for (mount, uuids) in &self.lookout.last.dead {
+        for (mount, uuids) in self.lookout.dead() {
             let founds = uuids
                 .iter()
                 .filter_map(|uuid| self.found.get(uuid))
@@ -405,12 +299,7 @@ impl Gatherer {
         gathered.missing = self.engine.unanswered().filter_map(find).collect();
         self.engine.end();
         gathered.hanging = self.engine.hanging();
-        let samples = self.samples.drain().map(|(_, (_, sample))| sample);
-        gathered.samples = samples.collect();
-        // By id: the order in which they were started, and the same in every gather.
-        gathered
-            .samples
-            .sort_unstable_by_key(|sample| sample.run.id);
+        gathered.samples = std::mem::take(&mut self.samples).in_order();
         gathered
     }
 
@@ -423,3 +312,6 @@ impl Gatherer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
