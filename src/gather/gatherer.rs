@@ -1,6 +1,6 @@
 //! One gather at a time: the engine decides, the crew asks, and what came in time is put together.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
@@ -8,59 +8,19 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::crew::{Crew, Sink};
-use super::engine::{Came, Engine, Event, Limits, Listed, Look, Order};
+use super::engine::{Came, Engine, Event, Limits, Listed, Order};
+use super::gathered::{Gathered, Samples, Trouble, Worth};
 use super::ledger::Ticket;
-use super::lookout::{Question, Seen};
+use super::lookout::{Lookout, Question, Seen};
 use super::worker::{Answer, Brief, Failure, Found, Job, Measured, Reply, Target};
-use crate::config::{BlockStatistics, NameFilter, Settings};
+use crate::config::{NameFilter, Settings};
 use crate::inventory::{Inventory, Watch};
-use crate::libvirt::Error;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::events::Notice;
-use crate::sample::{Run, Sample, Wanted};
+use crate::sample::{Run, Wanted};
 
 /// A call that has brought nothing for so long is looked into.
 const STALL: Duration = Duration::from_millis(250);
-
-/// Something to tell the operator about, once.
-#[derive(Debug, Clone)]
-pub enum Trouble {
-    /// No connection.
-    Unreachable(Error),
-    /// The list or a whole chunk was refused.
-    Refused(Error),
-    /// One domain's figures cannot be had.
-    Domain(Found, String),
-    /// One domain's description cannot be had.
-    Description(Found, String),
-}
-
-/// What a gather brought.
-#[derive(Debug, Default)]
-pub struct Gathered {
-    /// One sample per domain that answered in time.
-    pub samples: Vec<Sample>,
-    /// What went wrong.
-    pub troubles: Vec<Trouble>,
-    /// Whether libvirt answered at all.
-    pub reached: bool,
-    /// Active domains, by the list of this gather; `None`: no list came.
-    pub active: Option<HashSet<Run>>,
-    /// Domains that were to be asked and did not answer in time.
-    pub missing: Vec<Found>,
-    /// Domains of which nothing is asked: a call of ours hangs on their lock inside libvirtd.
-    pub locked: Vec<Found>,
-    /// libvirtd had no worker to spare; beside it whose monitor has been occupied the longest.
-    pub spent: Option<Option<Found>>,
-    /// Mounts that do not answer, and the VMs with a disk there.
-    pub dead: BTreeMap<PathBuf, Vec<Found>>,
-    /// Domains that are wanted, by the last list.
-    pub seen: usize,
-    /// Domains whose figures came in full.
-    pub complete: usize,
-    /// Calls that have not returned.
-    pub hanging: usize,
-}
 
 /// Runs gathers without ever calling libvirt itself.
 pub struct Gatherer {
@@ -72,8 +32,7 @@ pub struct Gatherer {
     describes: bool,
     /// The domains of the last list.
     found: HashMap<Uuid, Found>,
-    /// By how much each domain's sample of this gather is worth: a fuller one replaces it.
-    samples: HashMap<Uuid, (Worth, Sample)>,
+    samples: Samples,
     gathered: Gathered,
     /// Who looks at the host.
     lookout: Lookout,
@@ -81,55 +40,6 @@ pub struct Gatherer {
     late: u64,
     /// Connections that were lost, since the start.
     lost: u64,
-}
-
-/// The way to the lookout's thread.
-struct Lookout {
-    ask: Option<Sender<Question>>,
-    number: u64,
-    waiting: bool,
-    last: Seen,
-    block_statistics: BlockStatistics,
-}
-
-impl Lookout {
-    /// Puts the question; `false` when nobody is there to answer it now.
-    fn ask(&mut self, vms: Vec<(Uuid, Vec<PathBuf>)>) -> bool {
-        let Some(ask) = self.ask.as_ref().filter(|_| !self.waiting) else {
-            return false;
-        };
-        self.number += 1;
-        let number = self.number;
-        self.waiting = ask.send(Question { number, vms }).is_ok();
-        self.waiting
-    }
-
-    /// Takes an answer; `false` for one to an older question.
-    fn take(&mut self, seen: Seen) -> bool {
-        self.waiting = false;
-        let current = seen.number == self.number;
-        self.last = seen;
-        current
-    }
-
-    /// What was seen, and what the configuration makes of it.
-    fn verdict(&self, domains: &[Uuid]) -> Look {
-        let mut look = self.last.look.clone();
-        match self.block_statistics {
-            BlockStatistics::Auto => {}
-            BlockStatistics::Bulk => look.no_block.clear(),
-            BlockStatistics::PerDisk => look.no_block.extend(domains),
-        }
-        look
-    }
-}
-
-/// What a sample was made of, from little to all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Worth {
-    Urgent,
-    Part,
-    Whole,
 }
 
 impl Gatherer {
@@ -164,15 +74,9 @@ impl Gatherer {
             domains: settings.domains.clone(),
             describes: Groups::needed(measurements).has(Groups::NET),
             found: HashMap::new(),
-            samples: HashMap::new(),
+            samples: Samples::default(),
             gathered: Gathered::default(),
-            lookout: Lookout {
-                ask: lookout,
-                number: 0,
-                waiting: false,
-                last: Seen::default(),
-                block_statistics: settings.block_statistics,
-            },
+            lookout: Lookout::new(lookout, settings.block_statistics),
             late: 0,
             lost: 0,
         }
@@ -181,7 +85,7 @@ impl Gatherer {
     /// Begins a gather.
     pub fn begin(&mut self) {
         self.inventory.begin();
-        self.samples.clear();
+        self.samples = Samples::default();
         self.gathered = Gathered::default();
         self.engine.begin(Instant::now());
         self.carry_out();
@@ -193,9 +97,6 @@ impl Gatherer {
         let ticket = reply.ticket;
         if reply.is_last() {
             self.crew.returned(ticket);
-        }
-        if reply.reopened {
-            self.engine.daemon_changed();
         }
         let wanted = self.engine.is_wanted(ticket);
         if !wanted && reply.is_last() {
@@ -246,19 +147,17 @@ impl Gatherer {
             Answer::Samples(measured, troubles) if wanted => self.on_samples(measured, troubles),
             Answer::Samples(..) => Event::Done,
             Answer::Disks(run, disks) => {
-                if let Some((_, sample)) = self.samples.get_mut(&run.uuid)
-                    && wanted
-                    && sample.run == run
-                {
-                    sample.disks = Some(disks);
+                if wanted {
+                    self.samples.add_disks(run, disks);
                 }
                 Event::Done
             }
+            Answer::Alive => Event::Served(Uuid::nil()),
             Answer::Control(uuid, control) => Event::Control(uuid, control),
             Answer::Urgent(sample) => {
                 let uuid = sample.run.uuid;
                 if wanted {
-                    self.keep(Worth::Urgent, *sample);
+                    self.samples.keep(Worth::Urgent, *sample);
                 }
                 Event::Served(uuid)
             }
@@ -295,23 +194,12 @@ impl Gatherer {
                 Came::Whole => Worth::Whole,
                 Came::Part => Worth::Part,
             };
-            self.keep(worth, one.sample);
+            self.samples.keep(worth, one.sample);
         }
         let troubles = troubles.into_iter();
         let troubles = troubles.map(|(found, text)| Trouble::Domain(found, text));
         self.gathered.troubles.extend(troubles);
         Event::Samples(came)
-    }
-
-    fn keep(&mut self, worth: Worth, sample: Sample) {
-        let uuid = sample.run.uuid;
-        if self
-            .samples
-            .get(&uuid)
-            .is_none_or(|(have, _)| worth >= *have)
-        {
-            self.samples.insert(uuid, (worth, sample));
-        }
     }
 
     /// Carries out what the engine orders.
@@ -369,7 +257,7 @@ impl Gatherer {
 
     fn on_look(&mut self, domains: &[Uuid]) {
         let look = self.lookout.verdict(domains);
-        for (mount, uuids) in &self.lookout.last.dead {
+        for (mount, uuids) in self.lookout.dead() {
             let founds = uuids
                 .iter()
                 .filter_map(|uuid| self.found.get(uuid))
@@ -421,17 +309,8 @@ impl Gatherer {
         self.engine.end();
         gathered.hanging = self.engine.hanging();
         gathered.seen = self.found.len();
-        let whole = self
-            .samples
-            .values()
-            .filter(|(worth, _)| *worth == Worth::Whole);
-        gathered.complete = whole.count();
-        let samples = self.samples.drain().map(|(_, (_, sample))| sample);
-        gathered.samples = samples.collect();
-        // By id: the order in which they were started, and the same in every gather.
-        gathered
-            .samples
-            .sort_unstable_by_key(|sample| sample.run.id);
+        gathered.complete = self.samples.complete(self.describes);
+        gathered.samples = std::mem::take(&mut self.samples).in_order();
         gathered
     }
 
@@ -449,3 +328,6 @@ impl Gatherer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use std::thread;
 use uuid::Uuid;
 
 use super::engine::Look;
+use crate::config::BlockStatistics;
 use crate::host::{Mounts, Processes, Storage};
 
 /// Whom to look at.
@@ -30,6 +31,64 @@ pub struct Seen {
     pub look: Look,
     /// Mounts that do not answer, and the VMs with a disk there.
     pub dead: BTreeMap<PathBuf, BTreeSet<Uuid>>,
+}
+
+/// The way to the lookout's thread, and what it saw last.
+#[derive(Debug)]
+pub struct Lookout {
+    ask: Option<Sender<Question>>,
+    number: u64,
+    waiting: bool,
+    last: Seen,
+    block_statistics: BlockStatistics,
+}
+
+impl Lookout {
+    /// Nothing asked yet; without a thread to ask, nothing is ever seen.
+    pub fn new(ask: Option<Sender<Question>>, block_statistics: BlockStatistics) -> Self {
+        Self {
+            ask,
+            number: 0,
+            waiting: false,
+            last: Seen::default(),
+            block_statistics,
+        }
+    }
+
+    /// Puts the question; `false` when nobody is there to answer it now.
+    pub fn ask(&mut self, vms: Vec<(Uuid, Vec<PathBuf>)>) -> bool {
+        let Some(ask) = self.ask.as_ref().filter(|_| !self.waiting) else {
+            return false;
+        };
+        self.number += 1;
+        let number = self.number;
+        self.waiting = ask.send(Question { number, vms }).is_ok();
+        self.waiting
+    }
+
+    /// Takes an answer; `false` for one to an older question.
+    pub fn take(&mut self, seen: Seen) -> bool {
+        self.waiting = false;
+        let current = seen.number == self.number;
+        self.last = seen;
+        current
+    }
+
+    /// What was seen, and what the configuration makes of it.
+    pub fn verdict(&self, domains: &[Uuid]) -> Look {
+        let mut look = self.last.look.clone();
+        match self.block_statistics {
+            BlockStatistics::Auto => {}
+            BlockStatistics::Bulk => look.no_block.clear(),
+            BlockStatistics::PerDisk => look.no_block.extend(domains),
+        }
+        look
+    }
+
+    /// Mounts that do not answer, and the VMs with a disk there.
+    pub fn dead(&self) -> &BTreeMap<PathBuf, BTreeSet<Uuid>> {
+        &self.last.dead
+    }
 }
 
 /// Starts the lookout; its answers go to `tell`.

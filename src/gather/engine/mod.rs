@@ -143,11 +143,6 @@ impl Engine {
         self.ledger.get(ticket).is_some_and(|call| !call.aside)
     }
 
-    /// The daemon turned out to be another process: what hung in the old one hangs no more.
-    pub fn daemon_changed(&mut self) {
-        self.ledger.exorcise();
-    }
-
     /// The calls to make now.
     pub fn orders(&mut self) -> Vec<(Ticket, Order)> {
         std::mem::take(&mut self.orders)
