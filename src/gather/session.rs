@@ -248,7 +248,7 @@ impl Session {
             Scope::Full | Scope::NoBlock => self.came(&sample, groups),
         };
         let mut lacking = if self.bulk.works {
-            groups.and(self.bulk.lacking.unwrap_or(Groups::NONE))
+            groups.and(self.bulk.lacking)
         } else {
             groups
         };
