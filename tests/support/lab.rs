@@ -140,6 +140,24 @@ impl Lab {
         command
     }
 
+    /// The same where /proc shows no process of the lab's: as a container has it.
+    pub fn plugin_blind(&self, args: &[&str]) -> Command {
+        let mut command = self.command("unshare");
+        command
+            .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
+            .arg(env!("CARGO_BIN_EXE_telegraf-kvm"))
+            .args(args)
+            .env_remove("RUST_LOG");
+        command
+    }
+
+    /// A configuration file of this text, in the lab's folder; returns its path.
+    pub fn config(&self, text: &str) -> String {
+        let file = self.dir().join(format!("telegraf-kvm-{}.toml", text.len()));
+        std::fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    }
+
     /// What virsh says; panics if it fails.
     pub fn virsh(&self, args: &[&str]) -> String {
         succeed(self.virsh_command().args(args))
@@ -192,7 +210,8 @@ impl Lab {
         succeed(self.command("kill").args(["-s", signal, pid.trim()]));
     }
 
-    fn libvirtd_runs(&self) -> bool {
+    /// Whether the process that libvirtd said it is still exists.
+    pub fn libvirtd_runs(&self) -> bool {
         std::fs::read_to_string(self.inside("/run/libvirtd.pid"))
             .is_ok_and(|pid| self.inside(&format!("/proc/{}", pid.trim())).exists())
     }
