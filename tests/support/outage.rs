@@ -41,7 +41,7 @@ impl<'lab> Mount<'lab> {
         let limit = Duration::from_secs(10);
         wait_for("bindfs to be mounted", limit, || {
             assert_eq!(handle.try_wait().unwrap(), None, "bindfs has ended");
-            let mounts = std::fs::read_to_string(lab.inside("/proc/mounts")).unwrap();
+            let mounts = std::fs::read_to_string(format!("/proc/{}/mounts", lab.init())).unwrap();
             let mut points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
             points.any(|found| Path::new(found) == point).then_some(())
         });
