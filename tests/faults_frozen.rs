@@ -92,7 +92,7 @@ fn frozen_vms_seen_by_an_ordinary_user() {
     let _alone = alone();
     let lab = Lab::start();
     let mut fleet = Fleet::start(&lab, 6, |n| big(format!("vm{n}")));
-    let mut plugin = Plugin::spawn(lab.plugin_as(12345, &[]));
+    let mut plugin = Plugin::spawn(lab.plugin_as(65534, &[]));
     freeze_in_sight(&lab, &mut fleet, &mut plugin, 2);
 }
 

@@ -168,7 +168,7 @@ fn dead_storage_of_which_we_know_nothing() {
         *image = link;
     }
     let mut fleet = fleet_on(&lab, &images, 8);
-    for user in [12345, 0] {
+    for user in [65534, 0] {
         let start = || match user {
             0 => Plugin::spawn(lab.plugin(&[])),
             uid => Plugin::spawn(lab.plugin_as(uid, &[])),

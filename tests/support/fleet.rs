@@ -193,6 +193,11 @@ impl<'lab> Fleet<'lab> {
         );
     }
 
+    /// What the VM of this name gives when all is well.
+    pub fn healthy_of(&self, name: &str) -> Option<&Shape> {
+        self.healthy.get(name)
+    }
+
     /// All numbers but these.
     pub fn all_but(&self, excepted: &[usize]) -> BTreeSet<usize> {
         (0..self.vms.len())

@@ -95,6 +95,8 @@ impl<'lab> Mount<'lab> {
 impl Drop for Mount<'_> {
     fn drop(&mut self) {
         self.signal(rustix::process::Signal::KILL);
+        // nsenter stops when its child is stopped, and sees no end of it then.
+        let _ = self.handle.kill();
         let _ = self.handle.wait();
         let _ = run(self.lab.command("umount").arg("-l").arg(&self.point));
     }
