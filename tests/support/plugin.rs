@@ -75,6 +75,21 @@ impl Plugin {
         self.next_gather()
     }
 
+    /// The same, and how long it took from the newline to the last byte.
+    pub fn timed_gather(&mut self) -> (Vec<Line>, Duration) {
+        let start = Instant::now();
+        let found = self.gather();
+        let last = self.stdout.lock().unwrap().last.unwrap();
+        (found, last.saturating_duration_since(start))
+    }
+
+    /// Warnings and errors that it logged so far.
+    pub fn warnings(&self) -> Vec<String> {
+        let said = self.stderr();
+        let bad = |line: &&str| line.starts_with("W! ") || line.starts_with("E! ");
+        said.lines().filter(bad).map(str::to_owned).collect()
+    }
+
     /// Asks for a gather and waits for nothing.
     pub fn newline(&mut self) {
         let stdin = self.stdin.as_mut().expect("stdin is open");
@@ -175,12 +190,18 @@ impl Plugin {
         if !self.inside {
             return id;
         }
-        // nsenter's child is setpriv at first, and another setpriv for an ordinary user.
+        // nsenter's child is setpriv at first, and another setpriv for an ordinary user, and
+        // unshare stays the parent of a plugin that must not see the lab's processes.
         wait_for("the plugin's process", LIMIT, || {
-            let pid = child_of(id)?;
-            let exe = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-            let name = exe.file_name()?.to_str()?;
-            (name != "setpriv" && name != "nsenter").then_some(pid)
+            let mut pid = child_of(id)?;
+            loop {
+                let exe = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+                match exe.file_name()?.to_str()? {
+                    "setpriv" | "nsenter" => return None,
+                    "unshare" => pid = child_of(pid)?,
+                    _ => return Some(pid),
+                }
+            }
         })
     }
 
