@@ -54,6 +54,8 @@ pub(super) struct Course {
     pub(super) urgent: Vec<Uuid>,
     /// The probe that is out.
     pub(super) probe: Option<Ticket>,
+    /// That probe found the daemon alive: a domain from which it does not come back is locked.
+    pub(super) alive: bool,
     /// Whom a probe did not come back from; another probe's answer makes it a verdict.
     pub(super) suspect: Option<(Uuid, Ticket)>,
     /// Which stalled calls have been looked into, and when.

@@ -97,21 +97,38 @@ impl Engine {
             let others: Vec<Uuid> = others.filter(|uuid| !whom.contains(uuid)).collect();
             whom.extend(others);
         }
-        whom.retain(|uuid| !self.is_locked(*uuid));
+        let suspect = self.course.suspect.map(|(suspect, _)| suspect);
+        whom.retain(|uuid| !self.is_locked(*uuid) && suspect != Some(*uuid));
         self.probe(whom, now);
     }
 
     fn probe(&mut self, whom: Vec<Uuid>, now: Instant) {
-        if whom.is_empty() {
-            // Nobody to ask about: a list that hangs before anything is known.
-            self.freeze();
-        } else if self.ledger.room(false) > 0 {
+        if !whom.is_empty() && self.ledger.room(false) > 0 {
             let order = Order::Probe(whom.clone());
+            self.course.alive = false;
             self.course.probe = Some(self.send(Kind::Probe, whom, order, now));
         } else {
+            // Too many calls are out already; or nobody is known yet, and the list must be waited for.
             for (ticket, _) in self.stalled(now) {
                 self.course.probed.insert(ticket, now);
             }
+        }
+    }
+
+    /// The daemon answers: whoever another probe did not come back from is locked.
+    pub(super) fn on_alive(&mut self, ticket: Ticket, now: Instant) {
+        if let Some(call) = self.ledger.get_mut(ticket) {
+            call.heard = now;
+        }
+        if self.course.probe == Some(ticket) {
+            self.course.alive = true;
+            self.lock_suspect();
+        }
+    }
+
+    fn lock_suspect(&mut self) {
+        if let Some((suspect, by)) = self.course.suspect.take() {
+            self.lock(suspect, by);
         }
     }
 
@@ -123,17 +140,12 @@ impl Engine {
         control: Control,
         now: Instant,
     ) {
-        let Some(call) = self.ledger.get_mut(ticket) else {
-            return;
-        };
-        call.heard = now;
-        call.asked.retain(|asked| *asked != uuid);
+        self.on_served(ticket, uuid, now);
+        self.ledger.cleared(uuid, control == Control::Free);
         if self.course.probe != Some(ticket) {
             return;
         }
-        if let Some((suspect, by)) = self.course.suspect.take() {
-            self.lock(suspect, by);
-        }
+        self.lock_suspect();
         let Control::Occupied(time) = control else {
             return;
         };
@@ -188,7 +200,14 @@ impl Engine {
             .copied()
             .filter(|u| !locked || *u != blames);
         match call.kind {
-            Kind::Ask | Kind::Quiet => self.requeue(&others.collect::<Vec<_>>()),
+            Kind::Ask => {
+                // In halves: who else hangs shows sooner, and who answers is sooner on his own.
+                let others: Vec<Uuid> = others.collect();
+                let (one, other) = others.split_at(others.len() / 2);
+                self.requeue(other);
+                self.requeue(one);
+            }
+            Kind::Quiet => self.requeue(&others.collect::<Vec<_>>()),
             Kind::Urgent => self.course.urgent.extend(others),
             Kind::Describe => {
                 let undescribed = self.course.undescribed.get_or_insert_default();
@@ -213,10 +232,7 @@ impl Engine {
 
     /// The probe has been round.
     pub(super) fn on_probed(&mut self, now: Instant) {
-        if let Some((suspect, by)) = self.course.suspect.take() {
-            // That this probe came back shows that the daemon answers: the other one is locked.
-            self.lock(suspect, by);
-        }
+        self.lock_suspect();
         let stalled = self.stalled(now);
         let of = |wanted: Kind| stalled.iter().find(|s| s.1 == wanted).map(|s| s.0);
         if let Some(list) = of(Kind::List) {
@@ -251,27 +267,46 @@ impl Engine {
         };
         self.ledger.set_aside(probe, Some(first));
         self.course.probe = None;
-        if self.course.suspect.is_some() {
-            self.freeze();
+        if self.course.alive {
+            self.lock(first, probe);
+        } else if let Some((_, before)) = self.course.suspect {
+            self.freeze(&[before, probe]);
             return;
+        } else {
+            self.course.suspect = Some((first, probe));
         }
-        self.course.suspect = Some((first, probe));
         let mut rest: Vec<Uuid> = call.asked.into_iter().skip(1).collect();
+        rest.retain(|uuid| !self.is_locked(*uuid));
         if rest.is_empty() {
             let others = self.listed.iter().map(|listed| listed.uuid);
-            rest.extend(
-                others
-                    .filter(|u| *u != first && !self.is_locked(*u))
-                    .take(1),
-            );
+            let other = others.filter(|u| *u != first && !self.is_locked(*u));
+            rest.extend(other.take(1));
         }
         self.probe(rest, now);
     }
 
-    /// Nothing comes back from anybody.
-    fn freeze(&mut self) {
+    /// Nothing comes back from anybody, these probes least of all.
+    fn freeze(&mut self, probes: &[Ticket]) {
         self.frozen = true;
         self.course.stop();
-        self.set_all_aside();
+        for ticket in self.tickets_in_hand().iter().chain(probes) {
+            self.ledger.excuse(*ticket);
+        }
+    }
+
+    /// A locked domain whose hanging call was lost with its connection would never be heard of
+    /// again: another call takes that one's place.
+    pub(super) fn watch_locks(&mut self, now: Instant) {
+        let unwatched = |by: &Ticket| self.ledger.get(*by).is_none();
+        let locked = self.standings.iter();
+        let locked = locked.filter(|(_, s)| s.locked.as_ref().is_some_and(unwatched));
+        for uuid in locked.map(|(uuid, _)| *uuid).collect::<Vec<_>>() {
+            if self.ledger.room(true) > 0 {
+                let order = Order::Probe(vec![uuid]);
+                let ticket = self.send(Kind::Probe, vec![uuid], order, now);
+                self.ledger.set_aside(ticket, Some(uuid));
+                self.standings.entry(uuid).or_default().locked = Some(ticket);
+            }
+        }
     }
 }

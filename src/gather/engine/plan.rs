@@ -195,10 +195,7 @@ impl Engine {
             self.send(kind, domains.clone(), Order::Ask(domains, scope), now);
             return true;
         }
-        let busy = self
-            .ledger
-            .in_hand()
-            .any(|(_, call)| call.kind != Kind::Probe);
+        let busy = self.ledger.in_hand().next().is_some();
         if risky.is_empty() || busy {
             // Calls that will return take up the room.
             let domains = safe.into_iter().chain(risky).collect();
