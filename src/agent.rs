@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 
 use crate::config::Settings;
 use crate::gather::Gatherer;
+use crate::gather::lookout::Seen;
 use crate::gather::worker::Reply;
 use crate::libvirt::events::Notice;
+use crate::line_protocol::Tags;
 use crate::measurements;
+use crate::measurements::collector::{self, Collector};
 use crate::output;
 use crate::report::Reporter;
 use crate::runs::Runs;
@@ -24,6 +27,8 @@ pub enum Message {
     Reply(Reply),
     /// From the watch.
     Notice(Notice),
+    /// From the lookout.
+    Seen(Seen),
 }
 
 /// When the loop gathers.
@@ -64,6 +69,10 @@ pub struct Agent {
     pending: bool,
     ending: Option<Ending>,
     lines_written: bool,
+    vms_written: bool,
+    started: Instant,
+    /// The tag of `vm_collector`.
+    uri: Tags,
 }
 
 impl Agent {
@@ -75,6 +84,7 @@ impl Agent {
         inbox: Receiver<Message>,
     ) -> Self {
         Self {
+            uri: Tags::new().with("uri", &settings.uri.value),
             stamps: Stamps::new(settings.timestamp_precision),
             reporter: Reporter::new(settings.uri.clone()),
             settings,
@@ -86,10 +96,12 @@ impl Agent {
             pending: mode != Mode::Triggered,
             ending: None,
             lines_written: false,
+            vms_written: false,
+            started: Instant::now(),
         }
     }
 
-    /// Runs until there is an end; returns whether any line was written, or the end came first.
+    /// Runs until there is an end; returns whether any VM was gathered, or the end came first.
     ///
     /// # Errors
     /// stdout's, but for a closed pipe, which is a quiet end.
@@ -127,7 +139,7 @@ impl Agent {
             };
             output::drain(limit);
         }
-        Ok(self.lines_written || self.is_stopped())
+        Ok(self.vms_written || self.is_stopped())
     }
 
     fn is_stopped(&self) -> bool {
@@ -171,6 +183,7 @@ impl Agent {
             }
             Message::Reply(reply) => self.gatherer.on_reply(reply),
             Message::Notice(notice) => self.gatherer.on_notice(notice),
+            Message::Seen(seen) => self.gatherer.on_seen(seen),
         }
     }
 
@@ -204,6 +217,24 @@ impl Agent {
             let wanted = &self.settings.measurements;
             measurements::write(&mut self.buffer, wanted, sample, &mut self.runs, stamp);
         }
+        if self.settings.measurements.collector {
+            let (late, reconnects) = self.gatherer.losses();
+            let collector = Collector {
+                up: gathered.reached,
+                uptime: self.started.elapsed(),
+                duration: start.elapsed(),
+                seen: gathered.seen,
+                complete: gathered.complete,
+                partial: gathered.samples.len() - gathered.complete,
+                withheld: gathered.locked.len() + gathered.missing.len(),
+                lines: self.buffer.lines().count(),
+                reconnects,
+                hanging: gathered.hanging,
+                late,
+                dead_mounts: gathered.dead.len(),
+            };
+            collector::write(&mut self.buffer, &collector, &self.uri, stamp);
+        }
         log::debug!(
             "{} VMs in {} ms, {} bytes",
             gathered.samples.len(),
@@ -211,6 +242,7 @@ impl Agent {
             self.buffer.len()
         );
         self.lines_written |= !self.buffer.is_empty();
+        self.vms_written |= !gathered.samples.is_empty();
         output::write(self.buffer.as_bytes())
     }
 

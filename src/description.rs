@@ -33,6 +33,9 @@ pub struct Disk {
     pub target: String,
     /// `<disk device='disk'>`.
     pub kind: DiskKind,
+    /// Every local path that its image lies at: `<source file='...'>`, `dev` and `dir`, those of its backing chain
+    /// and of a mirror among them, for QEMU stats each of them when it is asked for block statistics.
+    pub sources: Vec<String>,
 }
 
 /// `<disk device='...'>`; libvirt's default is `disk`. Its schema (domaincommon.rng) has these four words; a word that
@@ -162,6 +165,7 @@ enum Device {
     Disk {
         target: Option<String>,
         kind: DiskKind,
+        sources: Vec<String>,
     },
 }
 
@@ -189,6 +193,14 @@ impl Walk {
                 ));
             }
             self.root_seen = true;
+        }
+        if name == "source"
+            && let Some(Device::Disk { sources, .. }) = &mut self.device
+            && resolver.resolve_element(element.name()).0 == ResolveResult::Unbound
+        {
+            for key in ["file", "dev", "dir"] {
+                sources.extend(attribute(element, key)?);
+            }
         }
         self.depth += 1;
         if on_path {
@@ -226,9 +238,12 @@ impl Walk {
                 Some(Device::Disk {
                     target: Some(target),
                     kind,
-                }) => {
-                    self.description.disks.push(Disk { target, kind });
-                }
+                    sources,
+                }) => self.description.disks.push(Disk {
+                    target,
+                    kind,
+                    sources,
+                }),
                 Some(Device::Disk { target: None, .. }) | None => {}
             }
         }
@@ -266,7 +281,11 @@ impl Device {
             Some("floppy") => DiskKind::Floppy,
             _ => DiskKind::Disk,
         };
-        Ok(Self::Disk { target: None, kind })
+        Ok(Self::Disk {
+            target: None,
+            kind,
+            sources: Vec::new(),
+        })
     }
 }
 

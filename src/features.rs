@@ -153,4 +153,6 @@ fn went_on<const N: usize>(before: &Parts<N>, now: &Parts<N>, counter: usize) ->
 }
 
 #[cfg(test)]
+mod rules;
+#[cfg(test)]
 mod tests;

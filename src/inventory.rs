@@ -5,6 +5,7 @@
 //! hot-plugged device shows at the next gather, and a steady host makes no XML call at all.
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -139,6 +140,19 @@ impl Inventory {
             return Known::Stale(described);
         }
         Known::Fresh(described)
+    }
+
+    /// The local paths that this VM's disks lie at.
+    pub fn paths(&self, uuid: Uuid) -> Vec<PathBuf> {
+        let entry = self.entries.get(&uuid);
+        let description = entry.and_then(|entry| entry.described.description.as_ref());
+        let disks = description
+            .iter()
+            .flat_map(|description| &description.disks);
+        disks
+            .flat_map(|disk| &disk.sources)
+            .map(PathBuf::from)
+            .collect()
     }
 
     /// Whether this run has been described.

@@ -7,7 +7,7 @@ use log::Level;
 use signal_hook::iterator::Signals;
 use telegraf_kvm::cli::{self, Command, Flags};
 use telegraf_kvm::config::{self, Loaded};
-use telegraf_kvm::{logging, service, trigger};
+use telegraf_kvm::{logging, output, service, trigger};
 
 /// All is well.
 const EXIT_OK: i32 = 0;
@@ -83,7 +83,7 @@ fn run(loaded: Loaded, flags: &Flags, signals: Signals) -> i32 {
         logging::say(Level::Info, service::HINT);
     }
     let uri = loaded.settings.uri.clone();
-    match service::run(loaded.settings, mode, signals) {
+    let code = match service::run(loaded.settings, mode, signals) {
         Ok(written) if flags.once && !written => fail(
             &format_args!(
                 "nothing gathered at {uri}: no active VM that the configuration wants, or libvirt is away"
@@ -92,7 +92,9 @@ fn run(loaded: Loaded, flags: &Flags, signals: Signals) -> i32 {
         ),
         Ok(_) => EXIT_OK,
         Err(error) => fail(&error, EXIT_NOTHING),
-    }
+    };
+    output::close();
+    code
 }
 
 /// Says what is wrong; the log may not be there yet.

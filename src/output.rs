@@ -1,11 +1,12 @@
 //! stdout: one write per gather, and time for the reader before the end.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 /// Writes all of it. One `write` where the kernel takes it whole; nothing is buffered on this side,
@@ -33,20 +34,38 @@ pub fn write(mut bytes: &[u8]) -> io::Result<()> {
 /// waits for the process while it still reads, and loses what is left in the pipe at its end.
 pub fn drain(limit: Instant) {
     let stdout = rustix::stdio::stdout();
-    let pipe = rustix::fs::fstat(stdout)
-        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
-    if !pipe {
+    if !is_pipe(stdout) {
         return;
     }
-    let start = Instant::now();
-    let limit = limit.min(start + Duration::from_secs(1));
+    let limit = limit.min(Instant::now() + Duration::from_secs(1));
     while rustix::io::ioctl_fionread(stdout).is_ok_and(|unread| unread > 0) {
         if Instant::now() >= limit {
             return;
         }
         thread::sleep(Duration::from_millis(5));
     }
-    // Read from the pipe is not yet parsed: the figure at which nothing was lost any more.
+}
+
+/// Lets go of stdout and stderr, where they are pipes, and gives their readers time to see the
+/// end. Nothing can be written afterwards.
+///
+/// At the end of the process Telegraf closes its ends of the pipes; a reader of its own that still
+/// waits there then logs `E! read |0: file already closed` (3 of 20 runs of `telegraf --test`).
+pub fn close() {
+    let (stdout, stderr) = (rustix::stdio::stdout(), rustix::stdio::stderr());
+    if !is_pipe(stdout) && !is_pipe(stderr) {
+        return;
+    }
+    let Ok(nothing) = rustix::fs::open("/dev/null", OFlags::WRONLY, Mode::empty()) else {
+        return;
+    };
+    let _ = rustix::stdio::dup2_stdout(&nothing);
+    let _ = rustix::stdio::dup2_stderr(&nothing);
+    // What was read from the pipe is not yet parsed: the figure at which nothing was lost any more.
     let settle = Duration::from_millis(100);
     thread::sleep(settle);
+}
+
+fn is_pipe(fd: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
 }

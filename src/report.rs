@@ -20,6 +20,8 @@ pub struct Reporter {
     troubles: Troubles,
     /// VMs whose statistics could not be had.
     domains: HashSet<Uuid>,
+    /// Mounts that do not answer.
+    dead: HashSet<String>,
 }
 
 impl Reporter {
@@ -29,6 +31,7 @@ impl Reporter {
             uri,
             troubles: Troubles::default(),
             domains: HashSet::new(),
+            dead: HashSet::new(),
         }
     }
 
@@ -63,6 +66,24 @@ impl Reporter {
             }),
             "no VM is locked inside libvirtd any more",
         );
+        let dead: HashSet<String> = gathered
+            .dead
+            .keys()
+            .map(|m| m.display().to_string())
+            .collect();
+        for mount in self.dead.difference(&dead) {
+            if let Some(times) = self.troubles.clear(mount) {
+                log::info!("{mount} answers again, after {times} gathers");
+            }
+        }
+        for (mount, founds) in &gathered.dead {
+            let mount = mount.display().to_string();
+            self.troubles.report(mount.clone(), Level::Warn, || {
+                let names = names(founds);
+                format!("{mount} does not answer, so the disks of these VMs are read one by one: {names}")
+            });
+        }
+        self.dead = dead;
         self.while_it_lasts(
             "spent",
             gathered.spent.as_ref().map(|occupied| {
@@ -132,7 +153,11 @@ impl Reporter {
         }
         let before = std::mem::replace(&mut self.domains, now);
         for uuid in before.difference(&self.domains) {
-            if let Some(times) = self.troubles.clear(&uuid.to_string()) {
+            let gone = gathered.active.as_ref();
+            let gone = gone.is_some_and(|active| !active.iter().any(|run| run.uuid == *uuid));
+            if let Some(times) = self.troubles.clear(&uuid.to_string())
+                && !gone
+            {
                 log::info!("VM {uuid}: its statistics come again, after {times} gathers without");
             }
         }

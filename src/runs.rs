@@ -152,3 +152,80 @@ fn cache_tags<const N: usize>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::sample::examples::{device, devices, full, run};
+
+    #[test]
+    fn tags_name_the_run_and_follow_a_rename() {
+        let mut runs = Runs::default();
+        let mut sample = full(Instant::now());
+        sample.name = "a b".to_owned();
+        let uuid = "6695eb01-f6a4-8304-79aa-97f2502e193f";
+        let tags = format!(",VMID=1,name=a\\ b,uuid={uuid}");
+        assert_eq!(runs.of(&sample).tags.as_str(), tags);
+        sample.name = "c".to_owned();
+        let tags = format!(",VMID=1,name=c,uuid={uuid}");
+        assert_eq!(runs.of(&sample).tags.as_str(), tags);
+        sample.run = run(2);
+        let tags = format!(",VMID=2,name=c,uuid={uuid}");
+        assert_eq!(runs.of(&sample).tags.as_str(), tags);
+        assert_eq!(runs.0.len(), 1, "the earlier run is gone");
+    }
+
+    #[test]
+    fn device_tags_come_and_go_with_the_devices() {
+        let at = Instant::now();
+        let mut runs = Runs::default();
+        let mut sample = full(at);
+        runs.of(&sample).derive(&sample);
+        let memory = runs.of(&sample);
+        let nic = memory.nic_tags("vnet0").unwrap();
+        assert_eq!(nic.as_str(), ",devtype=nic,device=vnet0");
+        let disk = memory.disk_tags("vda").unwrap();
+        assert_eq!(disk.as_str(), ",devtype=disk,device=vda");
+        assert_eq!(memory.nic_tags("vda"), None);
+        let other = device("tap,1", "bridge", [Some(1); 8]);
+        sample.nics = Some(devices(at, vec![other]));
+        runs.of(&sample).derive(&sample);
+        let memory = runs.of(&sample);
+        let nic = memory.nic_tags("tap,1").unwrap();
+        assert_eq!(nic.as_str(), ",devtype=nic,device=tap\\,1");
+        // Those of devices that are gone go in the gather after.
+        runs.of(&sample).derive(&sample);
+        assert_eq!(runs.of(&sample).nic_tags("vnet0"), None);
+    }
+
+    #[test]
+    fn a_counter_reported_in_another_run_is_no_veto_in_this_one() {
+        let at = Instant::now();
+        let mut runs = Runs::default();
+        let with = full(at);
+        let mut without = full(at);
+        let counters = &mut without.disks.as_mut().unwrap().list[0].counters;
+        counters[0] = None;
+        let rest = || device("vdb", "disk", [None, Some(1), None, None, None]);
+        without.disks.as_mut().unwrap().list.push(rest());
+        runs.of(&with).derive(&with);
+        without.run = run(2);
+        let derived = runs.of(&without).derive(&without);
+        assert_eq!(derived.disk[1], Some(43));
+        assert_eq!(derived.disk[0], None, "nobody reported it");
+    }
+
+    #[test]
+    fn runs_that_are_gone_are_forgotten_and_named() {
+        let mut runs = Runs::default();
+        runs.of(&full(Instant::now()));
+        let mut gone = Vec::new();
+        runs.keep(&HashSet::from([run(1)]), |uuid| gone.push(uuid));
+        assert!(gone.is_empty());
+        runs.keep(&HashSet::from([run(2)]), |uuid| gone.push(uuid));
+        assert_eq!(gone, [run(1).uuid]);
+        assert!(runs.0.is_empty());
+    }
+}

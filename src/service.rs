@@ -11,7 +11,7 @@ use signal_hook::iterator::Signals;
 
 use crate::agent::{Agent, Message, Mode};
 use crate::config::Settings;
-use crate::gather::Gatherer;
+use crate::gather::{Gatherer, lookout};
 use crate::libvirt::{self, Connection};
 use crate::trigger;
 
@@ -45,7 +45,7 @@ impl From<libvirt::Error> for Fatal {
     }
 }
 
-/// Gathers until the end; returns whether any line was written.
+/// Gathers until the end; returns whether any VM was gathered.
 ///
 /// # Errors
 /// [`Fatal`].
@@ -70,11 +70,20 @@ pub fn run(settings: Settings, mode: Mode, signals: Signals) -> Result<bool, Fat
             let _ = tell.send(Message::Notice(notice));
         })?;
     }
+    let lookout = if settings.uri.is_this_host() {
+        let tell = sender.clone();
+        Some(lookout::start(move |seen| {
+            let _ = tell.send(Message::Seen(seen));
+        })?)
+    } else {
+        None
+    };
     let gatherer = Gatherer::new(
         &settings,
         Arc::new(move |reply| {
             let _ = sender.send(Message::Reply(reply));
         }),
+        lookout,
     );
     Ok(Agent::new(settings, mode, gatherer, inbox).run()?)
 }

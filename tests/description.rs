@@ -29,7 +29,7 @@ fn corpus(folder: &str) -> Vec<(PathBuf, String, String)> {
     all
 }
 
-/// `nic KIND TARGET` (`-` without one), then `disk TARGET KIND`, a line each.
+/// `nic KIND TARGET` (`-` without one), then `disk TARGET KIND SOURCE...`, a line each.
 fn text(description: &Description) -> String {
     let mut text = String::new();
     for nic in &description.nics {
@@ -46,7 +46,11 @@ fn text(description: &Description) -> String {
             DiskKind::Cdrom => "cdrom",
             DiskKind::Floppy => "floppy",
         };
-        text += &format!("disk {} {kind}\n", disk.target);
+        text += &format!("disk {} {kind}", disk.target);
+        for source in &disk.sources {
+            text += &format!(" {source}");
+        }
+        text += "\n";
     }
     text
 }

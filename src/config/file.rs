@@ -18,6 +18,8 @@ pub(super) struct File {
     pub deadline: Option<Spanned<String>>,
     pub workers: Option<Spanned<i64>>,
     pub chunk_size: Option<Spanned<i64>>,
+    pub max_calls: Option<Spanned<i64>>,
+    pub block_statistics: Option<Spanned<String>>,
     pub log_level: Option<Spanned<String>>,
     pub domain_include: Option<Vec<Spanned<String>>>,
     pub domain_exclude: Option<Vec<Spanned<String>>>,
@@ -30,12 +32,14 @@ pub(super) struct File {
 }
 
 /// Each key, and what its value looks like. A test keeps the keys equal to those of [`File`].
-pub(super) const KEYS: [(&str, &str); 14] = [
+pub(super) const KEYS: [(&str, &str); 16] = [
     ("uri", "a text such as \"qemu:///system\""),
     ("device_cache_ttl", "a duration such as \"300s\""),
     ("deadline", "a duration such as \"8s\""),
     ("workers", "a whole number such as 4"),
     ("chunk_size", "a whole number such as 8"),
+    ("max_calls", "a whole number such as 8"),
+    ("block_statistics", "a word such as \"auto\""),
     ("log_level", "a level such as \"info\""),
     ("domain_include", "a list of patterns such as [\"web*\"]"),
     ("domain_exclude", "a list of patterns such as [\"web*\"]"),

@@ -11,7 +11,7 @@ mod validate;
 pub use error::ConfigError;
 pub use filter::NameFilter;
 pub use load::{Loaded, SYSTEM_FILE, Source, load};
-pub use settings::{Measurements, Precision, Settings};
+pub use settings::{BlockStatistics, Measurements, Precision, Settings};
 pub use uri::{Uri, UriOrigin};
 
 /// The commented sample that the package installs and `--sample-config` prints.

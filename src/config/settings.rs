@@ -19,6 +19,10 @@ pub struct Settings {
     pub workers: usize,
     /// VMs per bulk call; 1 to 256.
     pub chunk_size: usize,
+    /// Calls that may be in libvirt at once, hanging ones included; 2 to 64.
+    pub max_calls: usize,
+    /// How disks are read.
+    pub block_statistics: BlockStatistics,
     /// What is logged, where `RUST_LOG` says nothing.
     pub log_level: LevelFilter,
     /// VMs, by name.
@@ -46,6 +50,19 @@ pub struct Measurements {
     pub devices: bool,
     /// `vm_totals`.
     pub totals: bool,
+    /// `vm_collector`: off unless it is asked for.
+    pub collector: bool,
+}
+
+/// How disks are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockStatistics {
+    /// `"auto"`: in bulk, but one by one where a disk's mount is dead or unknown.
+    Auto,
+    /// `"bulk"`: always in bulk.
+    Bulk,
+    /// `"per-disk"`: always one by one.
+    PerDisk,
 }
 
 /// What timestamps are truncated to, from coarse to fine.
@@ -69,6 +86,8 @@ impl Default for Settings {
             deadline: Duration::from_secs(8),
             workers: 4,
             chunk_size: 8,
+            max_calls: 8,
+            block_statistics: BlockStatistics::Auto,
             log_level: LevelFilter::Info,
             domains: NameFilter::default(),
             devices: NameFilter::default(),
@@ -79,6 +98,7 @@ impl Default for Settings {
                 features: true,
                 devices: true,
                 totals: true,
+                collector: false,
             },
             timestamp_precision: Precision::Second,
         }

@@ -28,6 +28,14 @@ pub enum UriOrigin {
 }
 
 impl Uri {
+    /// Whether the hypervisor is QEMU on this very host: its processes and mounts can be looked at.
+    pub fn is_this_host(&self) -> bool {
+        let rest = self.value.split_once("://");
+        rest.is_some_and(|(scheme, rest)| {
+            matches!(scheme, "qemu" | "qemu+unix") && rest.starts_with('/')
+        })
+    }
+
     /// Whether the driver lives in our own process and each opening makes a node of its own
     /// (libvirt's `test:///FILE`); `test+unix://` goes through a daemon.
     pub fn in_process(&self) -> bool {

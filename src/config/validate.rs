@@ -10,7 +10,7 @@ use toml::Spanned;
 use super::error::Document;
 use super::file::File;
 use super::uri::{self, Uri, UriOrigin};
-use super::{ConfigError, Measurements, NameFilter, Precision, Settings, filter};
+use super::{BlockStatistics, ConfigError, Measurements, NameFilter, Precision, Settings, filter};
 use crate::cli;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -51,6 +51,20 @@ impl Settings {
             file.chunk_size,
             1..=256,
             settings.chunk_size,
+        )?;
+        settings.max_calls = number(
+            document,
+            "max_calls",
+            file.max_calls,
+            2..=64,
+            settings.max_calls,
+        )?;
+        settings.block_statistics = or_default(
+            document,
+            "block_statistics",
+            file.block_statistics,
+            settings.block_statistics,
+            block_statistics,
         )?;
         settings.log_level = or_default(
             document,
@@ -146,6 +160,15 @@ fn level(text: &str) -> Result<LevelFilter, String> {
     text.parse().map_err(|_| unknown_word(text, &LEVELS))
 }
 
+fn block_statistics(text: &str) -> Result<BlockStatistics, String> {
+    Ok(match text {
+        "auto" => BlockStatistics::Auto,
+        "bulk" => BlockStatistics::Bulk,
+        "per-disk" => BlockStatistics::PerDisk,
+        _ => return Err(unknown_word(text, &["auto", "bulk", "per-disk"])),
+    })
+}
+
 fn precision(text: &str) -> Result<Precision, String> {
     Ok(match text {
         "1s" => Precision::Second,
@@ -164,7 +187,13 @@ fn measurements(
     document: &Document,
     written: &Spanned<Vec<Spanned<String>>>,
 ) -> Result<Measurements, ConfigError> {
-    const NAMES: [&str; 4] = ["vm_metrics", "vm_features", "vm_devices", "vm_totals"];
+    const NAMES: [&str; 5] = [
+        "vm_metrics",
+        "vm_features",
+        "vm_devices",
+        "vm_totals",
+        "vm_collector",
+    ];
     if written.get_ref().is_empty() {
         let message = format!(
             "measurements: nothing would be written; name some of {}",
@@ -177,6 +206,7 @@ fn measurements(
         features: false,
         devices: false,
         totals: false,
+        collector: false,
     };
     for name in written.get_ref() {
         match name.get_ref().as_str() {
@@ -184,6 +214,7 @@ fn measurements(
             "vm_features" => chosen.features = true,
             "vm_devices" => chosen.devices = true,
             "vm_totals" => chosen.totals = true,
+            "vm_collector" => chosen.collector = true,
             other => {
                 let message = format!("measurements: {}", unknown_word(other, &NAMES));
                 return Err(document.error(name.span(), message));

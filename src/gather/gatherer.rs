@@ -1,59 +1,26 @@
 //! One gather at a time: the engine decides, the crew asks, and what came in time is put together.
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
 use super::crew::{Crew, Sink};
-use super::engine::{Came, Engine, Event, Limits, Listed, Look, Order};
+use super::engine::{Came, Engine, Event, Limits, Listed, Order};
+use super::gathered::{Gathered, Samples, Trouble, Worth};
 use super::ledger::Ticket;
+use super::lookout::{Lookout, Question, Seen};
 use super::worker::{Answer, Brief, Failure, Found, Job, Measured, Reply, Target};
 use crate::config::{NameFilter, Settings};
 use crate::inventory::{Inventory, Watch};
-use crate::libvirt::Error;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::events::Notice;
-use crate::sample::{Run, Sample, Wanted};
+use crate::sample::{Run, Wanted};
 
 /// A call that has brought nothing for so long is looked into.
 const STALL: Duration = Duration::from_millis(250);
-/// The most calls of ours that may be in libvirt at once: its 20 workers serve everybody.
-const CAP: usize = 8;
-
-/// Something to tell the operator about, once.
-#[derive(Debug, Clone)]
-pub enum Trouble {
-    /// No connection.
-    Unreachable(Error),
-    /// The list or a whole chunk was refused.
-    Refused(Error),
-    /// One domain's figures cannot be had.
-    Domain(Found, String),
-    /// One domain's description cannot be had.
-    Description(Found, String),
-}
-
-/// What a gather brought.
-#[derive(Debug, Default)]
-pub struct Gathered {
-    /// One sample per domain that answered in time.
-    pub samples: Vec<Sample>,
-    /// What went wrong.
-    pub troubles: Vec<Trouble>,
-    /// Whether libvirt answered at all.
-    pub reached: bool,
-    /// Active domains, by the list of this gather; `None`: no list came.
-    pub active: Option<HashSet<Run>>,
-    /// Domains that were to be asked and did not answer in time.
-    pub missing: Vec<Found>,
-    /// Domains of which nothing is asked: a call of ours hangs on their lock inside libvirtd.
-    pub locked: Vec<Found>,
-    /// libvirtd had no worker to spare; beside it whose monitor has been occupied the longest.
-    pub spent: Option<Option<Found>>,
-    /// Calls that have not returned.
-    pub hanging: usize,
-}
 
 /// Runs gathers without ever calling libvirt itself.
 pub struct Gatherer {
@@ -61,26 +28,24 @@ pub struct Gatherer {
     crew: Crew,
     inventory: Inventory,
     domains: NameFilter,
+    /// Whether a measurement needs to know the devices.
+    describes: bool,
     /// The domains of the last list.
     found: HashMap<Uuid, Found>,
-    /// By how much each domain's sample of this gather is worth: a fuller one replaces it.
-    samples: HashMap<Uuid, (Worth, Sample)>,
+    samples: Samples,
     gathered: Gathered,
-    /// Orders that the host's look is to answer.
-    look: Option<Vec<Uuid>>,
-}
-
-/// What a sample was made of, from little to all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Worth {
-    Urgent,
-    Part,
-    Whole,
+    /// Who looks at the host.
+    lookout: Lookout,
+    /// Answers that came too late, since the start.
+    late: u64,
+    /// Connections that were lost, since the start.
+    lost: u64,
 }
 
 impl Gatherer {
-    /// `sink` brings workers' replies to whoever calls [`Gatherer::on_reply`].
-    pub fn new(settings: &Settings, sink: Sink) -> Self {
+    /// `sink` brings workers' replies to whoever calls [`Gatherer::on_reply`]; `lookout` is there
+    /// where the hypervisor is this host, and answers to [`Gatherer::on_seen`].
+    pub fn new(settings: &Settings, sink: Sink, lookout: Option<Sender<Question>>) -> Self {
         let measurements = &settings.measurements;
         let brief = Brief {
             uri: settings.uri.value.clone(),
@@ -91,29 +56,36 @@ impl Gatherer {
         // Each connection to a driver in our own process may be a node of its own: one serves
         // alone, and there is no daemon that could fail to answer.
         let in_process = settings.uri.in_process();
-        let workers = if in_process { 1 } else { settings.workers };
+        let workers = if in_process {
+            1
+        } else {
+            settings.workers.min(settings.max_calls)
+        };
         Self {
             engine: Engine::new(Limits {
                 workers,
                 chunk: settings.chunk_size,
                 stall: STALL,
-                cap: CAP.max(workers + 2),
+                cap: settings.max_calls,
                 hedge: !in_process,
             }),
             crew: Crew::new(brief, workers, sink),
             inventory: Inventory::new(settings.device_cache_ttl),
             domains: settings.domains.clone(),
+            describes: Groups::needed(measurements).has(Groups::NET),
             found: HashMap::new(),
-            samples: HashMap::new(),
+            samples: Samples::default(),
             gathered: Gathered::default(),
-            look: None,
+            lookout: Lookout::new(lookout, settings.block_statistics),
+            late: 0,
+            lost: 0,
         }
     }
 
     /// Begins a gather.
     pub fn begin(&mut self) {
         self.inventory.begin();
-        self.samples.clear();
+        self.samples = Samples::default();
         self.gathered = Gathered::default();
         self.engine.begin(Instant::now());
         self.carry_out();
@@ -126,11 +98,9 @@ impl Gatherer {
         if reply.is_last() {
             self.crew.returned(ticket);
         }
-        if reply.reopened {
-            self.engine.daemon_changed();
-        }
         let wanted = self.engine.is_wanted(ticket);
         if !wanted && reply.is_last() {
+            self.late += 1;
             log::debug!("a late answer was dropped");
         }
         let event = match reply.result {
@@ -140,6 +110,7 @@ impl Gatherer {
                 Event::Unreachable
             }
             Err(Failure::Lost(error)) => {
+                self.lost += 1;
                 log::debug!("connection lost: {error}");
                 Event::Lost
             }
@@ -176,19 +147,17 @@ impl Gatherer {
             Answer::Samples(measured, troubles) if wanted => self.on_samples(measured, troubles),
             Answer::Samples(..) => Event::Done,
             Answer::Disks(run, disks) => {
-                if let Some((_, sample)) = self.samples.get_mut(&run.uuid)
-                    && wanted
-                    && sample.run == run
-                {
-                    sample.disks = Some(disks);
+                if wanted {
+                    self.samples.add_disks(run, disks);
                 }
                 Event::Done
             }
+            Answer::Alive => Event::Alive,
             Answer::Control(uuid, control) => Event::Control(uuid, control),
             Answer::Urgent(sample) => {
                 let uuid = sample.run.uuid;
                 if wanted {
-                    self.keep(Worth::Urgent, *sample);
+                    self.samples.keep(Worth::Urgent, *sample);
                 }
                 Event::Served(uuid)
             }
@@ -202,7 +171,7 @@ impl Gatherer {
         found.retain(|f| self.domains.matches(&f.name));
         let listed = found.iter().map(|f| Listed {
             uuid: f.run.uuid,
-            described: self.inventory.has(f.run),
+            described: !self.describes || self.inventory.has(f.run),
         });
         let listed = listed.collect();
         self.found = found.into_iter().map(|f| (f.run.uuid, f)).collect();
@@ -225,7 +194,7 @@ impl Gatherer {
                 Came::Whole => Worth::Whole,
                 Came::Part => Worth::Part,
             };
-            self.keep(worth, one.sample);
+            self.samples.keep(worth, one.sample);
         }
         let troubles = troubles.into_iter();
         let troubles = troubles.map(|(found, text)| Trouble::Domain(found, text));
@@ -233,23 +202,12 @@ impl Gatherer {
         Event::Samples(came)
     }
 
-    fn keep(&mut self, worth: Worth, sample: Sample) {
-        let uuid = sample.run.uuid;
-        if self
-            .samples
-            .get(&uuid)
-            .is_none_or(|(have, _)| worth >= *have)
-        {
-            self.samples.insert(uuid, (worth, sample));
-        }
-    }
-
     /// Carries out what the engine orders.
     fn carry_out(&mut self) {
         for (ticket, order) in self.engine.orders() {
             let job = match order {
                 Order::Look(domains) => {
-                    self.look = Some(domains);
+                    self.look(&domains);
                     continue;
                 }
                 Order::List => Job::List,
@@ -272,8 +230,14 @@ impl Gatherer {
             };
             self.assign(ticket, job);
         }
-        if self.look.take().is_some() {
-            self.on_look(Look::default());
+    }
+
+    fn look(&mut self, domains: &[Uuid]) {
+        let paths = |uuid: &Uuid| (*uuid, self.inventory.paths(*uuid));
+        let vms: Vec<(Uuid, Vec<PathBuf>)> = domains.iter().map(paths).collect();
+        if !self.lookout.ask(vms) {
+            // Nobody to ask, or still at the last question: what was seen last must do.
+            self.on_look(domains);
         }
     }
 
@@ -283,8 +247,23 @@ impl Gatherer {
         }
     }
 
-    /// What the host's look brought.
-    pub fn on_look(&mut self, look: Look) {
+    /// What the lookout has seen.
+    pub fn on_seen(&mut self, seen: Seen) {
+        if self.lookout.take(seen) {
+            let domains: Vec<Uuid> = self.found.keys().copied().collect();
+            self.on_look(&domains);
+        }
+    }
+
+    fn on_look(&mut self, domains: &[Uuid]) {
+        let look = self.lookout.verdict(domains);
+        for (mount, uuids) in self.lookout.dead() {
+            let founds = uuids
+                .iter()
+                .filter_map(|uuid| self.found.get(uuid))
+                .cloned();
+            self.gathered.dead.insert(mount.clone(), founds.collect());
+        }
         self.engine.looked(look, Instant::now());
         self.carry_out();
     }
@@ -329,13 +308,15 @@ impl Gatherer {
         gathered.missing = self.engine.unanswered().filter_map(find).collect();
         self.engine.end();
         gathered.hanging = self.engine.hanging();
-        let samples = self.samples.drain().map(|(_, (_, sample))| sample);
-        gathered.samples = samples.collect();
-        // By id: the order in which they were started, and the same in every gather.
+        gathered.seen = self.found.len();
+        gathered.complete = self.samples.complete(self.describes);
+        gathered.samples = std::mem::take(&mut self.samples).in_order();
         gathered
-            .samples
-            .sort_unstable_by_key(|sample| sample.run.id);
-        gathered
+    }
+
+    /// Answers that came too late, and connections that were lost, since the start.
+    pub fn losses(&self) -> (u64, u64) {
+        (self.late, self.lost)
     }
 
     /// What the watch has to tell.
@@ -347,3 +328,6 @@ impl Gatherer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -181,12 +181,6 @@ impl Ledger {
         self.settle();
     }
 
-    /// The daemon is another process now.
-    pub fn exorcise(&mut self) {
-        self.ghosts.clear();
-        self.settle();
-    }
-
     fn settle(&mut self) {
         if self.hanging() == 0 {
             self.trouble = None;

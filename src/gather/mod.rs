@@ -2,9 +2,14 @@
 
 pub mod crew;
 pub mod engine;
+#[cfg(test)]
+pub(crate) mod examples;
+mod gathered;
 mod gatherer;
 pub mod ledger;
+pub mod lookout;
 mod session;
 pub mod worker;
 
-pub use gatherer::{Gathered, Gatherer, Trouble};
+pub use gathered::{Gathered, Trouble};
+pub use gatherer::Gatherer;

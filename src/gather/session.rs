@@ -1,5 +1,8 @@
 //! What a worker asks on its connection, and what it has learnt of the driver behind it.
 
+mod bulk;
+mod descriptions;
+
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -9,16 +12,12 @@ use uuid::Uuid;
 
 use super::engine::{Came, Control, Scope};
 use super::worker::{Answer, Brief, Found, Job, Measured, Target};
-use crate::description::Description;
-use crate::inventory::{Described, DeviceNames, Known};
-use crate::libvirt::bulk::{self, Groups};
-use crate::libvirt::{Connection, Domain, Error, Records, per_call};
+use crate::inventory::Known;
+use crate::libvirt::bulk::Groups;
+use crate::libvirt::{Connection, Domain, Error, per_call};
 use crate::sample::{Run, Sample};
-
-/// virDomainState: running. Only such a domain shows what the driver's bulk reply can hold.
-const RUNNING: i32 = 1;
-/// Paused, by an incoming migration or by the start that precedes it: in part is all there is.
-const INCOMING: [(i32, i32); 2] = [(3, 2), (3, 11)];
+use bulk::Bulk;
+use descriptions::{describe, freshen};
 
 /// One open connection with the handles that belong to it.
 pub(super) struct Session {
@@ -30,26 +29,11 @@ pub(super) struct Session {
     pub(super) connection: Connection,
 }
 
-/// What the driver's bulk call can do; learnt by asking, once per connection.
-#[derive(Debug, Clone, Copy)]
-struct Bulk {
-    /// lxc, libxl and ch have no bulk call.
-    works: bool,
-    /// vz and older test drivers refuse the flag.
-    nowait: bool,
-    /// Groups that the reply never holds, once a running domain has shown it.
-    lacking: Option<Groups>,
-}
-
 impl Session {
     pub(super) fn new(connection: Connection) -> Self {
         Self {
             handles: HashMap::new(),
-            bulk: Bulk {
-                works: true,
-                nowait: true,
-                lacking: None,
-            },
+            bulk: Bulk::default(),
             qemu: connection.driver().as_deref() == Some("QEMU"),
             cpu: per_call::CpuSource::default(),
             connection,
@@ -144,6 +128,8 @@ impl Session {
     }
 
     fn probe(&mut self, founds: &[Found], tell: &dyn Fn(Answer)) -> Result<Answer, Error> {
+        self.connection.ping()?;
+        tell(Answer::Alive);
         for found in founds {
             let uuid = found.run.uuid;
             let occupied = match self.handle(uuid)? {
@@ -235,86 +221,6 @@ impl Session {
         Ok(Answer::Samples(measured, troubles))
     }
 
-    /// The bulk call for `targets`; where it fails as a whole, each domain in a call of its own,
-    /// so that one that cannot be read costs nobody else.
-    fn bulk_samples(
-        &mut self,
-        groups: Groups,
-        targets: &[&Target],
-        samples: &mut Vec<Sample>,
-        troubles: &mut Vec<(Found, String)>,
-    ) -> Result<(), Error> {
-        if !self.bulk.works {
-            let at = Instant::now();
-            let found = targets.iter().map(|t| &t.found);
-            samples.extend(found.map(|f| Sample::new(f.run, f.name.clone(), at)));
-            return Ok(());
-        }
-        match self.bulk_call(groups, targets, samples) {
-            Ok(()) => Ok(()),
-            Err(error) if error.is_transport() => Err(error),
-            Err(error) if self.bulk.nowait && error.is_refused_flag() => {
-                self.bulk.nowait = false;
-                self.bulk_samples(groups, targets, samples, troubles)
-            }
-            Err(error) if error.is_unsupported() => {
-                self.bulk.works = false;
-                self.bulk_samples(groups, targets, samples, troubles)
-            }
-            Err(error) => match targets {
-                [] => Ok(()),
-                [one] => {
-                    if !error.is_vanished() {
-                        troubles.push((one.found.clone(), error.to_string()));
-                    }
-                    Ok(())
-                }
-                many => {
-                    for one in many {
-                        self.bulk_samples(groups, &[*one], samples, troubles)?;
-                    }
-                    Ok(())
-                }
-            },
-        }
-    }
-
-    fn bulk_call(
-        &mut self,
-        groups: Groups,
-        targets: &[&Target],
-        samples: &mut Vec<Sample>,
-    ) -> Result<(), Error> {
-        let domains: Vec<&Domain> = targets
-            .iter()
-            .filter_map(|t| self.handles.get(&t.found.run.uuid))
-            .collect();
-        let flags = if self.bulk.nowait { bulk::NOWAIT } else { 0 };
-        let start = Instant::now();
-        let records = Records::get(&domains, groups.bits(), flags)?;
-        let at = start + start.elapsed() / 2;
-        for record in records.iter() {
-            let (uuid, Some(id), name) = record.identity() else {
-                continue;
-            };
-            let mut sample = Sample::new(Run { uuid, id }, name, at);
-            let seen = bulk::fill(&mut sample, record.params(), at);
-            let lacking = groups.without(seen);
-            match &mut self.bulk.lacking {
-                Some(known) => *known = known.without(seen),
-                // A call for fewer groups shows nothing of the others.
-                unknown
-                    if groups.has(Groups::BALLOON) && sample.state.is_none_or(|s| s == RUNNING) =>
-                {
-                    *unknown = Some(lacking);
-                }
-                _ => {}
-            }
-            samples.push(sample);
-        }
-        Ok(())
-    }
-
     /// Adds to a bulk sample what needs calls of its own, and the description.
     fn complete(
         &mut self,
@@ -327,12 +233,20 @@ impl Session {
         let Some(domain) = self.handles.get(&sample.run.uuid) else {
             return Ok(None);
         };
-        let (described, trouble) = freshen(domain, &sample, target, brief)?;
+        // Started anew since the list: what is known is of another run.
+        let known = match sample.run == target.found.run {
+            true => &target.known,
+            false => &Known::New,
+        };
+        let (described, trouble) = freshen(domain, &sample, known, brief)?;
         let description = match &described {
             Some(read) => read.description.as_ref(),
-            None => target.known.description(),
+            None => known.description(),
         };
-        let came = self.came(&sample, groups);
+        let came = match scope {
+            Scope::Quiet => Came::Part,
+            Scope::Full | Scope::NoBlock => self.came(&sample, groups),
+        };
         let mut lacking = if self.bulk.works {
             groups.and(self.bulk.lacking.unwrap_or(Groups::NONE))
         } else {
@@ -365,23 +279,6 @@ impl Session {
             trouble,
         }))
     }
-
-    /// Whether libvirt passed the domain's monitor by.
-    fn came(&self, sample: &Sample, groups: Groups) -> Came {
-        let incoming = sample.state.zip(sample.reason);
-        let incoming = incoming.is_some_and(|state| INCOMING.contains(&state));
-        let without_memory = groups.has(Groups::BALLOON) && sample.memory.rss.is_none();
-        let without_disks = groups.has(Groups::BLOCK)
-            && sample.disks.as_ref().is_some_and(|disks| {
-                let silent = |c: &[Option<u64>; 5]| c.iter().all(Option::is_none);
-                !disks.list.is_empty() && disks.list.iter().all(|d| silent(&d.counters))
-            });
-        if self.qemu && !incoming && (without_memory || without_disks) {
-            Came::Part
-        } else {
-            Came::Whole
-        }
-    }
 }
 
 /// A domain that is gone is no error.
@@ -393,59 +290,5 @@ fn unless_gone<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
     }
 }
 
-/// Reads the XML where the cached description does not hold any more.
-fn freshen(
-    domain: &Domain,
-    sample: &Sample,
-    target: &Target,
-    brief: &Brief,
-) -> Result<(Option<Arc<Described>>, Option<String>), Error> {
-    if !brief.groups.has(Groups::NET) {
-        return Ok((None, None));
-    }
-    let names = DeviceNames::of(sample);
-    if let Known::Fresh(known) = &target.known {
-        match &known.names {
-            Some(before) if !before.differ(&names) => return Ok((None, None)),
-            Some(_) => {}
-            None => {
-                // Described a moment ago, before any statistics: these are the names.
-                let described = Described {
-                    names: Some(names),
-                    ..Described::clone(known)
-                };
-                return Ok((Some(Arc::new(described)), None));
-            }
-        }
-    }
-    match describe(domain, Some(names)) {
-        Ok((described, trouble)) => Ok((Some(Arc::new(described)), trouble)),
-        Err(error) if error.is_transport() || error.is_vanished() => Err(error),
-        Err(error) => Ok((
-            None,
-            Some(format!("its description cannot be had: {error}")),
-        )),
-    }
-}
-
-/// Reads the XML; beside it the trouble where it could not be understood.
-fn describe(
-    domain: &Domain,
-    names: Option<DeviceNames>,
-) -> Result<(Described, Option<String>), Error> {
-    let read_at = Instant::now();
-    let xml = domain.xml()?;
-    let (description, trouble) = match Description::parse(&xml) {
-        Ok(description) => (Some(description), None),
-        Err(error) => (
-            None,
-            Some(format!("its description is unreadable: {error}")),
-        ),
-    };
-    let described = Described {
-        description,
-        names,
-        read_at,
-    };
-    Ok((described, trouble))
-}
+#[cfg(test)]
+mod tests;

@@ -95,6 +95,8 @@ pub enum Answer {
     Samples(Vec<Measured>, Vec<(Found, String)>),
     /// For [`Job::Disks`].
     Disks(Run, Devices<5>),
+    /// Of [`Job::Probe`]: the daemon answers; more follows.
+    Alive,
     /// Of [`Job::Probe`], one domain; more follows.
     Control(Uuid, Control),
     /// Of [`Job::Urgent`], one domain; more follows.
@@ -121,14 +123,15 @@ pub struct Reply {
     pub ticket: Ticket,
     /// What came of it.
     pub result: Result<Answer, Failure>,
-    /// Whether the connection had died while nothing was going on: the daemon is another process.
-    pub reopened: bool,
 }
 
 impl Reply {
     /// Whether nothing more follows under this ticket.
     pub fn is_last(&self) -> bool {
-        !matches!(self.result, Ok(Answer::Control(..) | Answer::Urgent(_)))
+        !matches!(
+            self.result,
+            Ok(Answer::Alive | Answer::Control(..) | Answer::Urgent(_))
+        )
     }
 }
 
@@ -136,13 +139,9 @@ impl Reply {
 pub fn run(brief: &Brief, jobs: &Receiver<(Ticket, Job)>, reply: &dyn Fn(Reply)) {
     let mut session: Option<Session> = None;
     while let Ok((ticket, job)) = jobs.recv() {
-        let reopened = session.take_if(|s| !s.connection.is_alive()).is_some();
+        session.take_if(|s| !s.connection.is_alive());
         let tell = |result| {
-            reply(Reply {
-                ticket,
-                result,
-                reopened,
-            });
+            reply(Reply { ticket, result });
         };
         let open = match &mut session {
             Some(open) => open,

@@ -95,8 +95,8 @@ pub fn fill<'a>(
             "state" => {
                 groups = groups | Groups::STATE;
                 match key {
-                    "state" => sample.state = signed(value),
-                    "reason" => sample.reason = signed(value),
+                    "state" => sample.state = choice(value),
+                    "reason" => sample.reason = choice(value),
                     _ => {}
                 }
             }
@@ -218,7 +218,8 @@ impl<const N: usize> Indexed<N> {
         if self.counted.is_none() && self.slots.is_empty() {
             return None;
         }
-        let counted = self.counted.unwrap_or_default();
+        // No VM has so many; a count that is nonsense must not fill memory.
+        let counted = self.counted.unwrap_or_default().min(10_000);
         let mut list: Vec<Device<N>> = self
             .slots
             .into_iter()
@@ -253,9 +254,10 @@ fn count(value: Value<'_>) -> Option<u64> {
     }
 }
 
-fn signed(value: Value<'_>) -> Option<i32> {
-    match value {
-        Value::Integer(number) => i32::try_from(number).ok(),
-        Value::Float(_) | Value::Text(_) => None,
-    }
+/// A number of an enumeration: none of libvirt's is negative.
+fn choice(value: Value<'_>) -> Option<i32> {
+    count(value).and_then(|number| i32::try_from(number).ok())
 }
+
+#[cfg(test)]
+mod tests;

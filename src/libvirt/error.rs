@@ -94,3 +94,105 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gather::examples::initialize;
+    use crate::libvirt::Connection;
+
+    fn error(code: u32, domain: u32, message: &str) -> Error {
+        Error {
+            code,
+            domain,
+            message: message.to_owned(),
+        }
+    }
+
+    /// What libvirt itself says of `socket`.
+    fn opened(socket: &std::path::Path) -> Error {
+        initialize();
+        let uri = format!("test+unix:///default?socket={}", socket.display());
+        Connection::open(&uri).unwrap_err()
+    }
+
+    #[test]
+    fn a_missing_socket_and_one_that_nobody_serves_say_that_the_daemon_is_not_running() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let missing = opened(&socket);
+        assert!(missing.message.contains("No such file"), "{missing}");
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        let refused = opened(&socket);
+        assert!(refused.message.contains("Connection refused"), "{refused}");
+        for error in [missing, refused] {
+            let remedy = error.remedy();
+            assert!(remedy.starts_with("the daemon is not running: systemctl start"));
+            assert!(remedy.contains("virtqemud.socket"), "modular daemons");
+        }
+    }
+
+    #[test]
+    fn a_closed_socket_and_a_refused_login_name_the_settings_of_the_daemon() {
+        for message in [
+            "Failed to connect socket to '/run/libvirt/libvirt-sock-ro': Permission denied",
+            "authentication unavailable: no polkit agent available",
+            "authentication failed: access denied by policy",
+        ] {
+            let remedy = error(sys::VIR_ERR_SYSTEM_ERROR, sys::VIR_FROM_RPC, message).remedy();
+            assert!(remedy.contains("unix_sock_ro_perms"), "{message}: {remedy}");
+            assert!(remedy.contains("auth_unix_ro"), "{message}: {remedy}");
+        }
+    }
+
+    #[test]
+    fn a_uri_without_a_driver_says_so() {
+        for (code, message) in [
+            (sys::VIR_ERR_NO_SUPPORT, "this function is not supported"),
+            (
+                sys::VIR_ERR_NO_CONNECT,
+                "no connection driver available for nosuch:///",
+            ),
+        ] {
+            let error = error(code, sys::VIR_FROM_NONE, message);
+            assert!(error.remedy().contains("no driver for that URI"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_unknown_names_the_command_to_look_with() {
+        let error = error(sys::VIR_ERR_INTERNAL_ERROR, sys::VIR_FROM_QEMU, "odd");
+        assert_eq!(error.remedy(), "check with: virsh -r -c URI list");
+    }
+
+    #[test]
+    fn errors_are_sorted_by_what_to_do_about_them() {
+        let of = |code| error(code, sys::VIR_FROM_QEMU, "");
+        for (code, vanished, unsupported, flag) in [
+            (sys::VIR_ERR_NO_DOMAIN, true, false, false),
+            (sys::VIR_ERR_OPERATION_INVALID, true, false, false),
+            (sys::VIR_ERR_NO_SUPPORT, false, true, false),
+            (sys::VIR_ERR_INVALID_ARG, false, false, true),
+            (sys::VIR_ERR_ARGUMENT_UNSUPPORTED, false, true, true),
+            (sys::VIR_ERR_INTERNAL_ERROR, false, false, false),
+        ] {
+            let error = of(code);
+            let found = (
+                error.is_vanished(),
+                error.is_unsupported(),
+                error.is_refused_flag(),
+            );
+            assert_eq!(found, (vanished, unsupported, flag), "{code}");
+            assert!(!error.is_transport());
+        }
+    }
+
+    #[test]
+    fn a_lost_connection_is_told_by_the_part_of_libvirt_that_says_it() {
+        for domain in [sys::VIR_FROM_RPC, sys::VIR_FROM_REMOTE] {
+            assert!(error(sys::VIR_ERR_INTERNAL_ERROR, domain, "").is_transport());
+            // A daemon too old for a call says so by its transport; the connection stands.
+            assert!(!error(sys::VIR_ERR_NO_SUPPORT, domain, "").is_transport());
+        }
+    }
+}

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use virt::sys;
 
 use super::Error;
+use super::calls::{Call, count};
 
 /// Keepalive: seconds between probes and how many may be missed. A shorter one declared healthy
 /// but busy daemons dead.
@@ -110,6 +111,7 @@ impl Connection {
     /// # Errors
     /// Whatever libvirt says; [`Error::remedy`] knows what to do about the common ones.
     pub fn open(uri: &str) -> Result<Self, Error> {
+        count(Call::Open);
         let uri = c_string(uri)?;
         // SAFETY: `uri` is NUL-terminated and lives through the call.
         let raw = unsafe { sys::virConnectOpenReadOnly(uri.as_ptr()) };
@@ -137,11 +139,23 @@ impl Connection {
         }
     }
 
+    /// A round trip to the daemon that concerns no domain (`virConnectGetLibVersion`).
+    ///
+    /// # Errors
+    /// Whatever libvirt says.
+    pub fn ping(&self) -> Result<(), Error> {
+        let mut version = 0;
+        // SAFETY: the number lives through the call.
+        check(unsafe { sys::virConnectGetLibVersion(self.raw.as_ptr(), &mut version) })?;
+        Ok(())
+    }
+
     /// Handles of all active domains (`virConnectListAllDomains`), names, UUIDs and ids in them.
     ///
     /// # Errors
     /// Whatever libvirt says.
     pub fn active_domains(&self) -> Result<Vec<Domain>, Error> {
+        count(Call::List);
         let mut list: *mut sys::virDomainPtr = ptr::null_mut();
         // SAFETY: libvirt allocates the array, whose handles become ours one by one; only the
         // array itself is left to free.
@@ -165,6 +179,7 @@ impl Connection {
     /// # Errors
     /// `VIR_ERR_NO_DOMAIN` where there is none; else whatever libvirt says.
     pub fn lookup(&self, uuid: Uuid) -> Result<Domain, Error> {
+        count(Call::Lookup);
         // SAFETY: the UUID's 16 bytes live through the call.
         let raw =
             unsafe { sys::virDomainLookupByUUID(self.raw.as_ptr(), uuid.as_bytes().as_ptr()) };
@@ -291,6 +306,7 @@ impl Domain {
     /// # Errors
     /// Whatever libvirt says.
     pub fn info(&self) -> Result<sys::virDomainInfo, Error> {
+        count(Call::Info);
         let mut info = sys::virDomainInfo {
             state: 0,
             maxMem: 0,
@@ -308,6 +324,7 @@ impl Domain {
     /// # Errors
     /// Whatever libvirt says.
     pub fn state(&self) -> Result<(i32, i32), Error> {
+        count(Call::State);
         let (mut state, mut reason) = (0, 0);
         // SAFETY: both numbers live through the call.
         check(unsafe { sys::virDomainGetState(self.raw.as_ptr(), &mut state, &mut reason, 0) })?;
@@ -320,6 +337,7 @@ impl Domain {
     /// # Errors
     /// Whatever libvirt says; other drivers than QEMU's do not have it.
     pub fn occupied(&self) -> Result<Option<Duration>, Error> {
+        count(Call::Control);
         let mut info = sys::virDomainControlInfo {
             state: 0,
             details: 0,
@@ -336,6 +354,7 @@ impl Domain {
     /// # Errors
     /// Whatever libvirt says.
     pub fn cpu_totals(&self, mut each: impl FnMut(&str, Value<'_>)) -> Result<(), Error> {
+        count(Call::Cpu);
         const ROOM: usize = 16;
         // SAFETY: an all-zero parameter is a valid one (an empty name, no type).
         let mut params: [sys::virTypedParameter; ROOM] = unsafe { std::mem::zeroed() };
@@ -376,6 +395,7 @@ impl Domain {
     /// # Errors
     /// Whatever libvirt says.
     pub fn memory_stats(&self, mut each: impl FnMut(u32, u64)) -> Result<(), Error> {
+        count(Call::Memory);
         const ROOM: usize = 32;
         let mut stats = [sys::virDomainMemoryStatStruct { tag: 0, val: 0 }; ROOM];
         // SAFETY: at most `ROOM` entries are written.
@@ -396,6 +416,7 @@ impl Domain {
         &self,
         target: &str,
     ) -> Result<sys::virDomainInterfaceStatsStruct, Error> {
+        count(Call::Interface);
         let target = c_string(target)?;
         // SAFETY: all-zero is a valid value of this struct of integers; libvirt is told its size
         // and writes no more; the name lives through the call.
@@ -416,6 +437,7 @@ impl Domain {
     /// # Errors
     /// Whatever libvirt says.
     pub fn block_stats(&self, target: &str) -> Result<sys::virDomainBlockStatsStruct, Error> {
+        count(Call::Block);
         let target = c_string(target)?;
         // SAFETY: as for `interface_stats`.
         unsafe {
@@ -435,6 +457,7 @@ impl Domain {
     /// # Errors
     /// Whatever libvirt says.
     pub fn xml(&self) -> Result<String, Error> {
+        count(Call::Xml);
         // SAFETY: the text is ours to free once it is copied.
         unsafe {
             let raw = sys::virDomainGetXMLDesc(self.raw.as_ptr(), 0);
@@ -480,6 +503,7 @@ impl Records {
     /// # Errors
     /// Whatever libvirt says. All handles must be of one connection, or libvirt refuses them.
     pub fn get(domains: &[&Domain], groups: u32, flags: u32) -> Result<Self, Error> {
+        count(Call::Bulk);
         let mut handles: Vec<sys::virDomainPtr> = domains
             .iter()
             .map(|domain| domain.raw.as_ptr())
@@ -576,3 +600,6 @@ unsafe fn typed(param: &sys::virTypedParameter) -> Option<(&str, Value<'_>)> {
         Some((key, value))
     }
 }
+
+#[cfg(test)]
+mod tests;

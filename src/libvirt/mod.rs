@@ -5,6 +5,7 @@
 //! rule): the client library loses wake-ups when two threads call on one connection.
 
 pub mod bulk;
+pub mod calls;
 pub mod error;
 pub mod events;
 #[allow(unsafe_code)]

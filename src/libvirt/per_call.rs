@@ -11,6 +11,9 @@ use super::{Domain, Error, Value};
 use crate::description::Description;
 use crate::sample::{Device, Devices, Sample, Wanted};
 
+/// virDomainState: shut off.
+const SHUTOFF: i32 = sys::VIR_DOMAIN_SHUTOFF as i32;
+
 /// Fetches the groups in `lacking`. A figure that cannot be had stays `None`.
 ///
 /// # Errors
@@ -24,7 +27,7 @@ pub fn fill(
     source: &mut CpuSource,
 ) -> Result<(), Error> {
     if lacking.has(Groups::STATE)
-        && let Some((state, reason)) = tolerate(domain.state())?
+        && let Some((state, reason)) = tolerate(domain, domain.state())?
     {
         sample.state = Some(state);
         sample.reason = Some(reason);
@@ -63,7 +66,7 @@ pub enum CpuSource {
 /// As for [`fill`].
 pub fn info(sample: &mut Sample, domain: &Domain, source: CpuSource) -> Result<(), Error> {
     let start = Instant::now();
-    let Some(info) = tolerate(domain.info())? else {
+    let Some(info) = tolerate(domain, domain.info())? else {
         return Ok(());
     };
     let at = midpoint(start);
@@ -83,15 +86,24 @@ pub fn info(sample: &mut Sample, domain: &Domain, source: CpuSource) -> Result<(
 }
 
 /// Turns "this driver does not have it" and one domain's own trouble into "not reported".
-fn tolerate<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
+///
+/// `VIR_ERR_OPERATION_INVALID` is said of a domain that has stopped, but also where the host lacks a
+/// control group (lxc's block statistics, CPU statistics): the state tells which.
+fn tolerate<T>(domain: &Domain, result: Result<T, Error>) -> Result<Option<T>, Error> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(error) if error.is_transport() || error.is_no_domain() => Err(error),
+        Err(error) if error.is_transport() => Err(error),
+        Err(error) if error.is_vanished() && has_stopped(domain, &error) => Err(error),
         Err(error) => {
             log::trace!("not reported: {error}");
             Ok(None)
         }
     }
+}
+
+fn has_stopped(domain: &Domain, error: &Error) -> bool {
+    error.code == sys::VIR_ERR_NO_DOMAIN
+        || domain.state().map_or(true, |(state, _)| state == SHUTOFF)
 }
 
 fn midpoint(start: Instant) -> Instant {
@@ -119,7 +131,7 @@ fn cpu(sample: &mut Sample, domain: &Domain, source: &mut CpuSource) -> Result<(
     {
         *source = CpuSource::Info;
     }
-    if tolerate(totals)?.is_some() {
+    if tolerate(domain, totals)?.is_some() {
         cpu.at = midpoint(start);
         sample.cpu = cpu;
     }
@@ -129,21 +141,24 @@ fn cpu(sample: &mut Sample, domain: &Domain, source: &mut CpuSource) -> Result<(
 fn memory(sample: &mut Sample, domain: &Domain) -> Result<(), Error> {
     let start = Instant::now();
     let mut memory = sample.memory;
-    tolerate(domain.memory_stats(|tag, value| {
-        let field = match tag {
-            sys::VIR_DOMAIN_MEMORY_STAT_ACTUAL_BALLOON => &mut memory.actual,
-            sys::VIR_DOMAIN_MEMORY_STAT_RSS => &mut memory.rss,
-            sys::VIR_DOMAIN_MEMORY_STAT_AVAILABLE => &mut memory.available,
-            sys::VIR_DOMAIN_MEMORY_STAT_USABLE => &mut memory.usable,
-            sys::VIR_DOMAIN_MEMORY_STAT_SWAP_IN => &mut memory.swap_in,
-            sys::VIR_DOMAIN_MEMORY_STAT_SWAP_OUT => &mut memory.swap_out,
-            sys::VIR_DOMAIN_MEMORY_STAT_MAJOR_FAULT => &mut memory.major_fault,
-            sys::VIR_DOMAIN_MEMORY_STAT_MINOR_FAULT => &mut memory.minor_fault,
-            sys::VIR_DOMAIN_MEMORY_STAT_DISK_CACHES => &mut memory.disk_caches,
-            _ => return,
-        };
-        *field = Some(value);
-    }))?;
+    tolerate(
+        domain,
+        domain.memory_stats(|tag, value| {
+            let field = match tag {
+                sys::VIR_DOMAIN_MEMORY_STAT_ACTUAL_BALLOON => &mut memory.actual,
+                sys::VIR_DOMAIN_MEMORY_STAT_RSS => &mut memory.rss,
+                sys::VIR_DOMAIN_MEMORY_STAT_AVAILABLE => &mut memory.available,
+                sys::VIR_DOMAIN_MEMORY_STAT_USABLE => &mut memory.usable,
+                sys::VIR_DOMAIN_MEMORY_STAT_SWAP_IN => &mut memory.swap_in,
+                sys::VIR_DOMAIN_MEMORY_STAT_SWAP_OUT => &mut memory.swap_out,
+                sys::VIR_DOMAIN_MEMORY_STAT_MAJOR_FAULT => &mut memory.major_fault,
+                sys::VIR_DOMAIN_MEMORY_STAT_MINOR_FAULT => &mut memory.minor_fault,
+                sys::VIR_DOMAIN_MEMORY_STAT_DISK_CACHES => &mut memory.disk_caches,
+                _ => return,
+            };
+            *field = Some(value);
+        }),
+    )?;
     memory.at = midpoint(start);
     sample.memory = memory;
     Ok(())
@@ -160,7 +175,7 @@ fn nics(
     for nic in &description.nics {
         let counters = match &nic.target {
             Some(target) if !wanted.nic(target) => continue,
-            Some(target) => tolerate(domain.interface_stats(target))?,
+            Some(target) => tolerate(domain, domain.interface_stats(target))?,
             None => None,
         };
         let counters = counters.map_or([None; 8], |s| {
@@ -205,7 +220,7 @@ pub fn disks(
         if !wanted.disk(&disk.target, disk.kind) {
             continue;
         }
-        let counters = tolerate(domain.block_stats(&disk.target))?.map_or([None; 5], |s| {
+        let counters = tolerate(domain, domain.block_stats(&disk.target))?.map_or([None; 5], |s| {
             [s.rd_req, s.rd_bytes, s.wr_req, s.wr_bytes, s.errs].map(counted)
         });
         list.push(Device {
@@ -225,3 +240,6 @@ pub fn disks(
 fn counted(value: i64) -> Option<u64> {
     u64::try_from(value).ok()
 }
+
+#[cfg(test)]
+mod tests;

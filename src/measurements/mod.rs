@@ -1,5 +1,6 @@
 //! Samples -> lines, one file a measurement.
 
+pub mod collector;
 mod devices;
 mod features;
 mod metrics;

@@ -13,7 +13,7 @@ const STATES: [&str; 8] = [
 ];
 
 /// virDomain*Reason by state, in libvirt's own words (the VIR_ENUM_IMPL tables of its
-/// `domain_conf.c`, which are the words of its status XML).
+/// `domain_conf.c`, which are the words of its status XML), with a hyphen where it has a blank.
 const REASONS: [&[&str]; 8] = [
     &["unknown"],
     &[
@@ -42,7 +42,7 @@ const REASONS: [&[&str]; 8] = [
         "from-snapshot",
         "shutdown",
         "snapshot",
-        "panic",
+        "panicked",
         "starting-up",
         "post-copy",
         "post-copy-failed",
@@ -90,6 +90,7 @@ mod tests {
         assert_eq!(word(-1), None);
         assert_eq!(reason(1, 1), "booted");
         assert_eq!(reason(3, 5), "ioerror");
+        assert_eq!(reason(3, 10), "panicked");
         assert_eq!(reason(3, 11), "starting-up");
         assert_eq!(reason(3, 99), "unknown");
         assert_eq!(reason(99, 0), "unknown");

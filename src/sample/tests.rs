@@ -8,6 +8,7 @@ fn description() -> Description {
     let disk = |target: &str, kind| Disk {
         target: target.to_owned(),
         kind,
+        sources: Vec::new(),
     };
     Description {
         nics: vec![

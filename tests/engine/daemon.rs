@@ -75,12 +75,8 @@ pub struct Daemon {
     pub described: HashSet<Uuid>,
     /// How many times slower than measured.
     pub slowness: u64,
-    /// Probes do not tell that the daemon is alive.
-    pub mute: bool,
     stopped: Option<Ms>,
     away_until: Ms,
-    /// It counts its lives: another process has another number.
-    pub life: u32,
     calls: BTreeMap<Ticket, Call>,
     told: Vec<(Ticket, Event)>,
     moved: bool,
@@ -108,11 +104,6 @@ impl Daemon {
         vm.here && (vm.locked || vm.locked_by.is_some())
     }
 
-    /// Whether it can serve anybody.
-    pub fn is_up(&self) -> bool {
-        self.stopped.is_none() && self.now >= self.away_until
-    }
-
     pub fn is_away(&self) -> bool {
         self.now < self.away_until
     }
@@ -134,7 +125,6 @@ impl Daemon {
         self.calls.clear();
         self.others = 0;
         self.stopped = None;
-        self.life += 1;
         self.away_until = self.now + away;
         for vm in self.vms.values_mut() {
             (vm.locked, vm.locked_by, vm.job) = (false, None, None);
@@ -290,7 +280,7 @@ impl Daemon {
     /// A millisecond's work on a call; whether it is over.
     fn work(&mut self, ticket: Ticket, call: &mut Call, share: u64) -> bool {
         let mut budget = share;
-        if matches!(call.order, Order::Probe(_)) && call.connected && !self.mute && !call.told {
+        if matches!(call.order, Order::Probe(_)) && call.connected && !call.told {
             call.told = true;
             self.told.push((ticket, Event::Alive));
         }

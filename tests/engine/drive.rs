@@ -89,7 +89,6 @@ pub struct Sim {
     look_at: Option<Ms>,
     /// What the host showed in this gather.
     seen: Look,
-    life: u32,
     gather: Gather,
     /// The most calls of ours that hung in the daemon at once.
     pub most_hanging: usize,
@@ -108,7 +107,6 @@ impl Sim {
             happenings: BTreeMap::new(),
             look_at: None,
             seen: Look::default(),
-            life: 0,
             gather: Gather::default(),
             most_hanging: 0,
             cuts: 0,
@@ -249,10 +247,6 @@ impl Sim {
         let Some(order) = order else { return };
         if event == Event::Lost {
             self.cuts += 1;
-        }
-        if self.life != self.daemon.life && event != Event::Lost && event != Event::Unreachable {
-            self.life = self.daemon.life;
-            self.engine.daemon_changed();
         }
         let wanted = self.engine.is_wanted(ticket);
         match (&event, &order) {

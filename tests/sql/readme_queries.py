@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Runs every query of the README on rows of line protocol, and prints what each gives as JSON.
 
-    readme_queries.py influxql [--rows FILE] [--expect FILE] [--readme FILE]
+    readme_queries.py influxql [--rows FILE [--server HOST:PORT]] [--expect FILE] [--readme FILE]
     readme_queries.py sql      [--rows FILE] [--expect FILE] [--readme FILE]
 
-influxql starts an influxd (1.x) of its own on free ports and a temporary folder.
+influxql starts an influxd (1.x) of its own on free ports and a temporary folder; with --server it asks
+that one, whose database telegraf has the rows already.
 sql runs on DataFusion, the engine of InfluxDB 3; the tables are declared as the README's
 `influxdb3 create table` commands declare them, so a wrong declaration shows here too.
 
@@ -69,7 +70,7 @@ def declared(readme):
     return found
 
 
-def sql(readme, lines):
+def sql(readme, lines, _server):
     """Yields each SQL query with its rows, or the error that it gave."""
     import datafusion
     import pyarrow
@@ -105,8 +106,12 @@ def sql(readme, lines):
         ]
 
 
-def influxql(readme, lines):
+def influxql(readme, lines, server):
     """Yields each InfluxQL query with its rows, or the error that it gave."""
+    first = min(parse(line)[3] for line in lines)
+    if server:
+        yield from ((query, ask(server, query, first)) for query in queries(readme, "influxql"))
+        return
     with tempfile.TemporaryDirectory() as folder, socket.socket() as one, socket.socket() as two:
         one.bind(("127.0.0.1", 0))
         two.bind(("127.0.0.1", 0))
@@ -132,7 +137,6 @@ def influxql(readme, lines):
                     time.sleep(0.1)
             post(http, "/query?q=CREATE%20DATABASE%20telegraf", b"")
             post(http, "/write?db=telegraf", "\n".join(lines).encode())
-            first = min(parse(line)[3] for line in lines)
             for query in queries(readme, "influxql"):
                 yield query, ask(http, query, first)
         finally:
@@ -171,6 +175,7 @@ def main():
     arguments.add_argument("language", choices=["influxql", "sql"])
     arguments.add_argument("--readme", type=pathlib.Path, default=HERE.parents[1] / "README.md")
     arguments.add_argument("--rows", type=pathlib.Path)
+    arguments.add_argument("--server", help="for influxql; needs --rows")
     arguments.add_argument("--expect", type=pathlib.Path)
     given = arguments.parse_args()
     readme = given.readme.read_text()
@@ -180,7 +185,7 @@ def main():
         start = (time.time_ns() // MINUTE - 10) * MINUTE
         pairs = (line.rsplit(" ", 1) for line in (HERE / "rows.lp").read_text().splitlines())
         lines = [f"{head} {int(stamp) + start}" for head, stamp in pairs]
-    answers = dict(globals()[given.language](readme, lines))
+    answers = dict(globals()[given.language](readme, lines, given.server))
     print(json.dumps(answers, indent=1))
     bad = [f"{rows if isinstance(rows, str) else 'no rows'}: {query}"
            for query, rows in answers.items() if isinstance(rows, str) or not rows]

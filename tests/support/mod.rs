@@ -2,6 +2,7 @@
 //!
 //! - [`lab`]: a throw-away hypervisor; [`vm`]: its VMs.
 //! - [`plugin`]: a running telegraf-kvm; [`lines`]: what it wrote.
+//! - [`node`]: domains of the test driver; [`reading`]: what virsh says of a domain.
 //!
 //! A helper that meets trouble panics with what it saw: in a test that is a failure, never a skip.
 
@@ -10,7 +11,9 @@
 
 pub mod lab;
 pub mod lines;
+pub mod node;
 pub mod plugin;
+pub mod reading;
 pub mod vm;
 
 use std::path::{Path, PathBuf};
@@ -52,6 +55,13 @@ pub fn program(name: &str) -> PathBuf {
         .map(|folder| folder.join(name))
         .find(|file| file.is_file())
         .unwrap_or_else(|| panic!("{name} is not installed: run tests/run, which installs it"))
+}
+
+/// A configuration file; it lives as long as the handle.
+pub fn config(text: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::with_suffix(".toml").expect("a file can be made");
+    std::fs::write(file.path(), text).expect("and written");
+    file
 }
 
 /// Runs `command` to its end and returns its stdout; panics unless it succeeded.

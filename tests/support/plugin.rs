@@ -1,11 +1,12 @@
 //! A running telegraf-kvm, as Telegraf has one: newlines in, lines out.
 
 use super::lines::{Line, lines};
-use super::{child_of, wait_for};
+use super::{child_of, config, wait_for};
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tempfile::NamedTempFile;
 
 /// No gather of ours takes longer; a test that waits for one fails after it.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -60,6 +61,14 @@ impl Plugin {
         command
     }
 
+    /// One outside of any lab with this configuration, which lives as long as the second handle.
+    pub fn configured(uri: &str, settings: &str) -> (Plugin, NamedTempFile) {
+        let file = config(settings);
+        let path = file.path().to_str().unwrap();
+        let plugin = Plugin::spawn(Plugin::outside(&["--uri", uri, "--config", path]));
+        (plugin, file)
+    }
+
     /// Sends a newline and returns the lines of that gather; panics if none come in 30 s.
     pub fn gather(&mut self) -> Vec<Line> {
         self.newline();
@@ -109,6 +118,38 @@ impl Plugin {
             );
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Everything that comes, over several gathers, until nothing came for a second.
+    pub fn gather_all(&mut self) -> Vec<Line> {
+        let mut all = self.next_gather();
+        loop {
+            let more = self.lines_within(Duration::from_secs(1));
+            if more.is_empty() {
+                return all;
+            }
+            all.extend(more);
+        }
+    }
+
+    /// How many gathers its output holds so far: each has a stamp of its own.
+    pub fn gathers(&self) -> usize {
+        let text = self.stdout();
+        let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
+        let mut stamps: Vec<i64> = lines(whole).iter().map(|line| line.timestamp).collect();
+        stamps.dedup();
+        stamps.len()
+    }
+
+    /// Waits until it has a handler for this signal: before, it would die of it.
+    pub fn wait_until_it_catches(&self, signal: rustix::process::Signal) {
+        let bit = 1_u64 << (signal.as_raw() - 1);
+        wait_for("its signal handlers", LIMIT, || {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
+            let caught = status.lines().find_map(|l| l.strip_prefix("SigCgt:"))?;
+            let caught = u64::from_str_radix(caught.trim(), 16).ok()?;
+            (caught & bit != 0).then_some(())
+        });
     }
 
     /// All that stdout carried so far, as it was.

@@ -12,6 +12,10 @@ use crate::gather::ledger::{Call, Kind, Ticket};
 /// What clocks and scheduling may make of a time that libvirt measured itself.
 const SLACK: Duration = Duration::from_millis(100);
 
+/// How long a daemon that seems to have no worker to spare may still prove the contrary: on a busy
+/// host an answer takes its time.
+const HOPE: Duration = Duration::from_secs(1);
+
 impl Engine {
     /// How long a call of this kind may bring nothing.
     fn patience(&self, kind: Kind) -> Duration {
@@ -45,16 +49,21 @@ impl Engine {
         if course.phase == Phase::Looking {
             times.extend(course.look_by);
         }
-        if self.limits.hedge {
-            let in_hand = self.ledger.in_hand();
-            let in_hand = in_hand.filter(|(ticket, _)| course.probe.is_none_or(|p| p == *ticket));
-            times.extend(in_hand.map(|(ticket, call)| {
-                let patience = self.patience(call.kind);
-                match course.probed.get(&ticket) {
-                    Some(at) => *at + 2 * patience,
-                    None => call.heard + patience,
-                }
-            }));
+        times.extend(course.hope);
+        match course.probe.and_then(|probe| self.ledger.get(probe)) {
+            // It may be opening its connection; nothing can be said before it is through.
+            Some(_) if !course.alive => {}
+            Some(probe) => times.push(probe.heard + self.patience(Kind::Probe)),
+            None if self.limits.hedge => {
+                times.extend(self.ledger.in_hand().map(|(ticket, call)| {
+                    let patience = self.patience(call.kind);
+                    match course.probed.get(&ticket) {
+                        Some(at) => *at + 2 * patience,
+                        None => call.heard + patience,
+                    }
+                }));
+            }
+            None => {}
         }
         times.into_iter().min()
     }
@@ -69,7 +78,7 @@ impl Engine {
     fn look_into(&mut self, now: Instant) {
         let stalled = self.stalled(now);
         if let Some(probe) = self.course.probe {
-            if stalled.iter().any(|(ticket, _)| *ticket == probe) {
+            if self.course.alive && stalled.iter().any(|(ticket, _)| *ticket == probe) {
                 self.on_probe_stalled(probe, now);
             }
             return;
@@ -97,8 +106,7 @@ impl Engine {
             let others: Vec<Uuid> = others.filter(|uuid| !whom.contains(uuid)).collect();
             whom.extend(others);
         }
-        let suspect = self.course.suspect.map(|(suspect, _)| suspect);
-        whom.retain(|uuid| !self.is_locked(*uuid) && suspect != Some(*uuid));
+        whom.retain(|uuid| !self.is_locked(*uuid));
         self.probe(whom, now);
     }
 
@@ -115,21 +123,12 @@ impl Engine {
         }
     }
 
-    /// The daemon answers: whoever another probe did not come back from is locked.
+    /// The daemon answers: if the probe does not come back from a domain, that one is locked.
     pub(super) fn on_alive(&mut self, ticket: Ticket, now: Instant) {
         if let Some(call) = self.ledger.get_mut(ticket) {
             call.heard = now;
         }
-        if self.course.probe == Some(ticket) {
-            self.course.alive = true;
-            self.lock_suspect();
-        }
-    }
-
-    fn lock_suspect(&mut self) {
-        if let Some((suspect, by)) = self.course.suspect.take() {
-            self.lock(suspect, by);
-        }
+        self.course.alive |= self.course.probe == Some(ticket);
     }
 
     /// A probe's answer for one domain.
@@ -145,7 +144,6 @@ impl Engine {
         if self.course.probe != Some(ticket) {
             return;
         }
-        self.lock_suspect();
         let Control::Occupied(time) = control else {
             return;
         };
@@ -167,6 +165,8 @@ impl Engine {
         });
         if let Some((ticket, _)) = culprit {
             self.give_up(ticket, uuid);
+            // Its job is our call's, so no call of ours from before can have it.
+            self.ledger.cleared(uuid, true);
         }
     }
 
@@ -232,7 +232,6 @@ impl Engine {
 
     /// The probe has been round.
     pub(super) fn on_probed(&mut self, now: Instant) {
-        self.lock_suspect();
         let stalled = self.stalled(now);
         let of = |wanted: Kind| stalled.iter().find(|s| s.1 == wanted).map(|s| s.0);
         if let Some(list) = of(Kind::List) {
@@ -246,6 +245,7 @@ impl Engine {
             // Nobody is to blame: libvirtd has no worker to spare.
             self.ledger.set_aside(canary, None);
             self.course.stop();
+            self.course.hope = Some(now + HOPE);
             self.ask_urgently();
         } else if stalled.iter().any(|(_, kind)| ordinary(*kind)) {
             // Slow, or is there no worker left? A cheap call will tell.
@@ -256,8 +256,7 @@ impl Engine {
         }
     }
 
-    /// A probe that does not come back from a domain: the domain is locked, if another probe does
-    /// come back from others; else the daemon is frozen.
+    /// A probe that found the daemon alive and does not come back from a domain: it is locked.
     fn on_probe_stalled(&mut self, probe: Ticket, now: Instant) {
         let Some(call) = self.ledger.get(probe).cloned() else {
             return;
@@ -267,31 +266,28 @@ impl Engine {
         };
         self.ledger.set_aside(probe, Some(first));
         self.course.probe = None;
-        if self.course.alive {
-            self.lock(first, probe);
-        } else if let Some((_, before)) = self.course.suspect {
-            self.freeze(&[before, probe]);
-            return;
-        } else {
-            self.course.suspect = Some((first, probe));
-        }
-        let mut rest: Vec<Uuid> = call.asked.into_iter().skip(1).collect();
-        rest.retain(|uuid| !self.is_locked(*uuid));
+        self.lock(first, probe);
+        let rest = call.asked.into_iter().filter(|uuid| !self.is_locked(*uuid));
+        let rest: Vec<Uuid> = rest.collect();
         if rest.is_empty() {
-            let others = self.listed.iter().map(|listed| listed.uuid);
-            let other = others.filter(|u| *u != first && !self.is_locked(*u));
-            rest.extend(other.take(1));
+            self.on_probed(now);
+        } else {
+            self.probe(rest, now);
         }
-        self.probe(rest, now);
     }
 
-    /// Nothing comes back from anybody, these probes least of all.
-    fn freeze(&mut self, probes: &[Ticket]) {
-        self.frozen = true;
-        self.course.stop();
-        for ticket in self.tickets_in_hand().iter().chain(probes) {
-            self.ledger.excuse(*ticket);
-        }
+    /// Whether nothing has come back from anybody since a call was sent that any daemon answers
+    /// which is not frozen: a probe, or the first list of all.
+    pub(super) fn is_frozen(&self) -> bool {
+        let probe = self.course.probe.filter(|_| !self.course.alive);
+        let since = match probe.and_then(|probe| self.ledger.get(probe)) {
+            Some(probe) => Some(probe.since),
+            None => {
+                let mut lists = self.ledger.in_hand().filter(|(_, c)| c.kind == Kind::List);
+                lists.next().map(|(_, list)| list.since)
+            }
+        };
+        since.is_some_and(|since| self.course.heard.is_none_or(|heard| heard <= since))
     }
 
     /// A locked domain whose hanging call was lost with its connection would never be heard of

@@ -91,10 +91,19 @@ impl Engine {
 
     /// Ends it: whoever has not answered is not waited for any more.
     pub fn end(&mut self) {
-        for ticket in self.tickets_in_hand() {
-            self.ledger.set_aside(ticket, None);
+        self.frozen |= self.is_frozen();
+        for (ticket, _) in self.orders.drain(..) {
+            // It was never sent.
+            self.ledger.returned(ticket, false);
         }
-        self.orders.clear();
+        let left: Vec<Ticket> = self.ledger.in_hand().map(|(ticket, _)| ticket).collect();
+        for ticket in left {
+            if self.frozen {
+                self.ledger.excuse(ticket);
+            } else {
+                self.ledger.set_aside(ticket, None);
+            }
+        }
         for (uuid, vm) in std::mem::take(&mut self.course).vms {
             let held = self.ledger.holds(uuid);
             if let Some(standing) = self.standings.get_mut(&uuid) {
@@ -112,7 +121,10 @@ impl Engine {
             Phase::Over => in_hand.next().is_none(),
             // What is queued in a daemon without workers may stay there.
             Phase::Spent => {
-                self.course.urgent.is_empty() && !in_hand.any(|(_, c)| c.kind == Kind::Urgent)
+                let urgent = &self.course.urgent;
+                self.course.hope.is_none()
+                    && urgent.is_empty()
+                    && !in_hand.any(|(_, c)| c.kind == Kind::Urgent)
             }
             Phase::Asking => self.course.is_empty() && in_hand.next().is_none(),
             Phase::Listing | Phase::Describing | Phase::Looking | Phase::Canary => false,
@@ -148,15 +160,6 @@ impl Engine {
         self.ledger.get(ticket).is_some_and(|call| !call.aside)
     }
 
-    /// The daemon turned out to be another process: what hung in the old one hangs no more.
-    pub fn daemon_changed(&mut self) {
-        self.ledger.exorcise();
-        let ledger = &self.ledger;
-        for standing in self.standings.values_mut() {
-            standing.locked.take_if(|by| ledger.get(*by).is_none());
-        }
-    }
-
     /// The calls to make now.
     pub fn orders(&mut self) -> Vec<(Ticket, Order)> {
         std::mem::take(&mut self.orders)
@@ -173,6 +176,7 @@ impl Engine {
     /// What a call brought.
     pub fn on(&mut self, ticket: Ticket, event: Event, now: Instant) {
         self.frozen = false;
+        self.course.heard = Some(now);
         match event {
             Event::Alive => self.on_alive(ticket, now),
             Event::Control(uuid, control) => self.on_control(ticket, uuid, control, now),
@@ -344,9 +348,5 @@ impl Engine {
         let ticket = self.ledger.send(kind, asked, now);
         self.orders.push((ticket, order));
         ticket
-    }
-
-    fn tickets_in_hand(&self) -> Vec<Ticket> {
-        self.ledger.in_hand().map(|(ticket, _)| ticket).collect()
     }
 }

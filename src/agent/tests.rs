@@ -1,0 +1,197 @@
+use std::sync::mpsc::{Sender, channel};
+
+use super::*;
+use crate::gather::examples::{inbox, settings};
+use crate::gather::worker::Found;
+use crate::libvirt::Error;
+use crate::sample::examples::run;
+
+fn agent(mode: Mode) -> (Agent, Sender<Message>) {
+    let (sink, _) = inbox();
+    let settings = settings("test:///default");
+    let (sender, receiver) = channel();
+    let gatherer = Gatherer::new(&settings, sink);
+    (Agent::new(settings, mode, gatherer, receiver), sender)
+}
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+#[test]
+fn a_gather_ends_by_its_deadline() {
+    let (agent, _sender) = agent(Mode::Triggered);
+    let start = Instant::now();
+    assert_eq!(agent.limit(start, start), start + ms(8000));
+    assert_eq!(agent.limit(start, start + ms(7999)), start + ms(8000));
+}
+
+#[test]
+fn after_a_stop_a_gather_has_1500_ms_more() {
+    let (mut agent, _sender) = agent(Mode::Triggered);
+    let start = Instant::now();
+    agent.ending = Some(Ending::Stop(start + ms(1000)));
+    assert_eq!(agent.limit(start, start), start + ms(2500));
+    agent.ending = Some(Ending::Stop(start + ms(7000)));
+    assert_eq!(
+        agent.limit(start, start),
+        start + ms(8000),
+        "the deadline holds"
+    );
+}
+
+#[test]
+fn after_the_end_of_input_a_gather_goes_on_while_answers_come_but_not_for_ever() {
+    let (mut agent, _sender) = agent(Mode::Triggered);
+    let start = Instant::now();
+    agent.ending = Some(Ending::EndOfInput(start));
+    assert_eq!(agent.limit(start, start), start + ms(1500));
+    assert_eq!(agent.limit(start, start + ms(1000)), start + ms(2500));
+    let latest = agent.limit(start, start + ms(3000));
+    assert_eq!(latest, start + ms(2700), "the pipe needs the rest of 4 s");
+}
+
+#[test]
+fn a_stop_is_stronger_than_the_end_of_input_and_counts_from_the_first() {
+    let (mut agent, _sender) = agent(Mode::Triggered);
+    agent.on_message(Message::Trigger(Trigger::EndOfInput));
+    let Some(Ending::EndOfInput(ended)) = agent.ending else {
+        panic!("{:?}", agent.ending);
+    };
+    std::thread::sleep(ms(2));
+    agent.on_message(Message::Trigger(Trigger::EndOfInput));
+    assert!(matches!(agent.ending, Some(Ending::EndOfInput(at)) if at == ended));
+    agent.on_message(Message::Trigger(Trigger::Stop));
+    let Some(Ending::Stop(stopped)) = agent.ending else {
+        panic!("{:?}", agent.ending);
+    };
+    std::thread::sleep(ms(2));
+    agent.on_message(Message::Trigger(Trigger::Stop));
+    agent.on_message(Message::Trigger(Trigger::EndOfInput));
+    assert!(matches!(agent.ending, Some(Ending::Stop(at)) if at == stopped));
+}
+
+#[test]
+fn newlines_fold_into_one_gather_and_are_answered_before_the_end() {
+    let (mut agent, sender) = agent(Mode::Triggered);
+    assert!(!agent.pending);
+    for trigger in [Trigger::Gather, Trigger::Gather, Trigger::EndOfInput] {
+        sender.send(Message::Trigger(trigger)).unwrap();
+    }
+    agent.wait(Instant::now());
+    assert!(std::mem::take(&mut agent.pending) && agent.ending.is_none());
+    // During that gather:
+    while let Some(message) = agent.receive(Instant::now()) {
+        agent.on_message(message);
+    }
+    assert!(agent.pending, "one more");
+    assert!(agent.ending.is_some());
+}
+
+#[test]
+fn once_and_the_interval_gather_at_once() {
+    for (mode, pending) in [
+        (Mode::Once, true),
+        (Mode::Every(ms(10_000)), true),
+        (Mode::Triggered, false),
+    ] {
+        assert_eq!(agent(mode).0.pending, pending, "{mode:?}");
+    }
+}
+
+#[test]
+fn the_interval_waits_until_its_tick_and_no_longer() {
+    let (mut agent, _sender) = agent(Mode::Every(ms(50)));
+    agent.pending = false;
+    let start = Instant::now();
+    agent.wait(start + ms(50));
+    assert!(start.elapsed() >= ms(50));
+}
+
+fn unreachable() -> Trouble {
+    Trouble::Unreachable(Error {
+        code: 38,
+        domain: 7,
+        message: "No such file or directory".to_owned(),
+    })
+}
+
+/// A gather in which libvirt answered, and nothing was amiss but this.
+fn reached(troubles: Vec<Trouble>) -> Gathered {
+    Gathered {
+        reached: true,
+        active: Some([run(1)].into()),
+        troubles,
+        ..Gathered::default()
+    }
+}
+
+#[test]
+fn libvirt_away_is_counted_until_it_is_back() {
+    let (mut agent, _sender) = agent(Mode::Triggered);
+    let away = Gathered {
+        troubles: vec![unreachable()],
+        ..Gathered::default()
+    };
+    for _ in 0..3 {
+        agent.report(&away);
+    }
+    // Silence is the same trouble.
+    agent.report(&Gathered::default());
+    assert_eq!(agent.troubles.clear("libvirt"), Some(4));
+    agent.report(&away);
+    agent.report(&reached(vec![]));
+    assert_eq!(agent.troubles.clear("libvirt"), None, "over");
+}
+
+#[test]
+fn one_worker_without_a_connection_is_said_once_not_in_every_gather() {
+    let (mut agent, _sender) = agent(Mode::Triggered);
+    for _ in 0..3 {
+        agent.report(&reached(vec![unreachable()]));
+    }
+    assert_eq!(agent.troubles.clear("libvirt"), Some(3));
+}
+
+#[test]
+fn refused_calls_are_counted_until_none_is_refused() {
+    let (mut agent, _sender) = agent(Mode::Triggered);
+    let refused = || Trouble::Refused(Error::invalid("access denied"));
+    agent.report(&reached(vec![refused()]));
+    agent.report(&reached(vec![refused()]));
+    assert_eq!(agent.troubles.clear("refused"), Some(2));
+    agent.report(&reached(vec![refused()]));
+    agent.report(&reached(vec![]));
+    assert_eq!(agent.troubles.clear("refused"), None, "over");
+}
+
+#[test]
+fn a_vms_trouble_ends_with_the_vm() {
+    let (mut agent, _sender) = agent(Mode::Triggered);
+    let at = Instant::now();
+    let found = Found {
+        run: run(1),
+        name: "test".to_owned(),
+    };
+    let trouble = Trouble::Domain(found, "its description is unreadable".to_owned());
+    agent.runs.of(&crate::sample::examples::full(at));
+    agent.report(&reached(vec![trouble]));
+    let key = run(1).uuid.to_string();
+    let mut gone = reached(vec![]);
+    gone.active = Some([].into());
+    agent.report(&gone);
+    assert_eq!(agent.troubles.clear(&key), None);
+}
+
+#[test]
+fn late_vms_are_counted_until_all_answer() {
+    let (mut agent, _sender) = agent(Mode::Triggered);
+    let mut late = reached(vec![]);
+    late.missing = 8;
+    agent.report(&late);
+    agent.report(&late);
+    assert_eq!(agent.troubles.clear("late"), Some(2));
+    agent.report(&late);
+    agent.report(&reached(vec![]));
+    assert_eq!(agent.troubles.clear("late"), None);
+}

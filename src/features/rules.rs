@@ -1,0 +1,155 @@
+//! The contract's rules of rates, read a second time and held against whole histories.
+
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::sample::Device;
+use crate::sample::examples::{any_devices, counter, devices, empty};
+use crate::totals::{self, Reported};
+
+/// What one gather brought.
+#[derive(Debug, Clone)]
+struct Gather {
+    /// Milliseconds since the one before.
+    passed: u64,
+    memory: Option<u64>,
+    cpu: Option<u64>,
+    vcpus: Option<u64>,
+    nics: Option<Vec<Device<8>>>,
+    disks: Option<Vec<Device<5>>>,
+}
+
+fn gather() -> impl Strategy<Value = Gather> {
+    (
+        prop_oneof![1 => Just(0_u64), 5 => 1..20_000_u64],
+        counter(),
+        counter(),
+        prop::option::weighted(0.8, 0..3_u64),
+        any_devices::<8>(&["vnet0", "vnet1"]),
+        any_devices::<5>(&["vda", "vdb"]),
+    )
+        .prop_map(|(passed, memory, cpu, vcpus, nics, disks)| Gather {
+            passed,
+            memory,
+            cpu,
+            vcpus,
+            nics,
+            disks,
+        })
+}
+
+/// A sample and its sums.
+type Summed = (Sample, [Option<u64>; 8], [Option<u64>; 5]);
+
+/// A device's name and one of its counters.
+type Part = (String, Option<u64>);
+
+/// The samples of these gathers, with their sums.
+fn samples(gathers: &[Gather]) -> Vec<Summed> {
+    let mut at = Instant::now();
+    let (mut nics, mut disks) = (Reported::default(), Reported::default());
+    let mut all = Vec::new();
+    for gather in gathers {
+        at += Duration::from_millis(gather.passed);
+        let mut sample = empty(at);
+        sample.memory.current = gather.memory;
+        sample.cpu.time = gather.cpu;
+        sample.vcpus = gather.vcpus;
+        sample.nics = gather.nics.clone().map(|list| devices(at, list));
+        sample.disks = gather.disks.clone().map(|list| devices(at, list));
+        let net = sample.nics.as_ref().map(|d| totals::sum(d, &mut nics));
+        let disk = sample.disks.as_ref().map(|d| totals::sum(d, &mut disks));
+        all.push((sample, net.unwrap_or([None; 8]), disk.unwrap_or([None; 5])));
+    }
+    all
+}
+
+/// Each device's counter number `index`, by name.
+fn parts<const N: usize>(devices: Option<&Devices<N>>, index: usize) -> Vec<Part> {
+    let list = devices.iter().flat_map(|devices| &devices.list);
+    let mut parts: Vec<_> = list
+        .map(|d| (d.name.clone().unwrap(), d.counters[index]))
+        .collect();
+    parts.sort();
+    parts
+}
+
+/// The contract's rule for one sum, read off the whole history: against the last gather that had it.
+fn rule<P>(history: &[(Instant, Option<u64>, P)], grew: impl Fn(&P, &P) -> bool) -> Option<f64> {
+    let ((at, now, parts), before) = history.split_last()?;
+    let now = (*now)?;
+    let (then, value, old) = before.iter().rev().find(|(_, value, _)| value.is_some())?;
+    let passed = at.duration_since(*then).as_secs_f64();
+    let moved = now.checked_sub((*value)?)? as f64;
+    (passed > 0.0 && grew(old, parts)).then_some(moved / passed)
+}
+
+/// Same devices, none of whose counters went backwards.
+fn same_and_grown(old: &[Part], new: &[Part]) -> bool {
+    let names =
+        |parts: &[Part]| -> Vec<String> { parts.iter().map(|(name, _)| name.clone()).collect() };
+    let fell =
+        |((_, old), (_, new)): (&Part, &Part)| old.zip(*new).is_some_and(|(old, new)| new < old);
+    names(old) == names(new) && !old.iter().zip(new).any(fell)
+}
+
+proptest! {
+    /// Against a second reading of the contract, over whole histories.
+    #[test]
+    fn rates_follow_the_contract(gathers in prop::collection::vec(gather(), 1..12)) {
+        let samples = samples(&gathers);
+        let mut past = Past::default();
+        for k in 0..samples.len() {
+            let (sample, net, disk) = &samples[k];
+            let found = past.advance(sample, net, disk);
+            for (i, (index, name)) in NET_RATES.into_iter().enumerate() {
+                let history: Vec<_> = samples[..=k].iter().map(|(s, net, _)| {
+                    (s.cpu.at, net[index], parts(s.nics.as_ref(), index))
+                }).collect();
+                prop_assert_eq!(found.net[i], rule(&history, |old, new| same_and_grown(old, new)), "{} at {}", name, k);
+            }
+            for (i, (index, name)) in DISK_RATES.into_iter().enumerate() {
+                let history: Vec<_> = samples[..=k].iter().map(|(s, _, disk)| {
+                    (s.cpu.at, disk[index], parts(s.disks.as_ref(), index))
+                }).collect();
+                prop_assert_eq!(found.disk[i], rule(&history, |old, new| same_and_grown(old, new)), "{} at {}", name, k);
+            }
+            // CPU: both samples must have the same count of vCPUs, and one at least.
+            let history: Vec<_> = samples[..=k].iter().map(|(s, ..)| {
+                (s.cpu.at, s.cpu.time.filter(|_| s.vcpus.is_some()), s.vcpus)
+            }).collect();
+            let cores = sample.vcpus.unwrap_or_default();
+            let usage = rule(&history, |old, new| old == new && cores > 0)
+                .map(|ns| ns / 1e9 / cores as f64 * 100.0);
+            match (found.cpu_usage, usage) {
+                (Some(found), Some(usage)) => prop_assert!(close(found, usage), "{found} {usage}"),
+                (found, usage) => prop_assert_eq!(found, usage, "cpu at {}", k),
+            }
+        }
+    }
+
+    #[test]
+    fn no_rate_of_a_counter_is_negative_and_none_is_unwritable(
+        gathers in prop::collection::vec(gather(), 1..12)
+    ) {
+        let mut past = Past::default();
+        for (sample, net, disk) in samples(&gathers) {
+            let found = past.advance(&sample, &net, &disk);
+            for rate in found.net.iter().chain(&found.disk).chain([&found.cpu_usage]).flatten() {
+                prop_assert!(*rate >= 0.0 && rate.is_finite(), "{}", rate);
+            }
+            prop_assert_eq!(found.memory_angle.is_some(), found.memory_rate.is_some());
+            if let (Some(rate), Some(angle)) = (found.memory_rate, found.memory_angle) {
+                prop_assert!((-90.0..=90.0).contains(&angle), "{}", angle);
+                prop_assert!(close(angle.to_radians().tan(), rate) || rate.abs() > 1e6);
+                prop_assert_eq!(angle.partial_cmp(&0.0), rate.partial_cmp(&0.0));
+            }
+        }
+    }
+}
+
+pub(super) fn close(a: f64, b: f64) -> bool {
+    (a - b).abs() <= 1e-9 * a.abs().max(b.abs()).max(1e-3)
+}

@@ -1,0 +1,97 @@
+//! What came of a gather: the figures, and what went wrong.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
+
+use uuid::Uuid;
+
+use super::worker::Found;
+use crate::libvirt::Error;
+use crate::sample::{Devices, Run, Sample};
+
+/// Something to tell the operator about, once.
+#[derive(Debug, Clone)]
+pub enum Trouble {
+    /// No connection.
+    Unreachable(Error),
+    /// The list or a whole chunk was refused.
+    Refused(Error),
+    /// One domain's figures cannot be had.
+    Domain(Found, String),
+    /// One domain's description cannot be had.
+    Description(Found, String),
+}
+
+/// What a gather brought.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    /// One sample per domain that answered in time.
+    pub samples: Vec<Sample>,
+    /// What went wrong.
+    pub troubles: Vec<Trouble>,
+    /// Whether libvirt answered at all.
+    pub reached: bool,
+    /// Active domains, by the list of this gather; `None`: no list came.
+    pub active: Option<HashSet<Run>>,
+    /// Domains that were to be asked and did not answer in time.
+    pub missing: Vec<Found>,
+    /// Domains of which nothing is asked: a call of ours hangs on their lock inside libvirtd.
+    pub locked: Vec<Found>,
+    /// libvirtd had no worker to spare; beside it whose monitor has been occupied the longest.
+    pub spent: Option<Option<Found>>,
+    /// Mounts that do not answer, and the VMs with a disk there.
+    pub dead: BTreeMap<PathBuf, Vec<Found>>,
+    /// Domains that are wanted, by the last list.
+    pub seen: usize,
+    /// Domains whose figures came in full.
+    pub complete: usize,
+    /// Calls that have not returned.
+    pub hanging: usize,
+}
+
+/// What a sample was made of, from little to all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Worth {
+    Urgent,
+    Part,
+    Whole,
+}
+
+/// The samples of one gather, one per domain.
+#[derive(Debug, Default)]
+pub(super) struct Samples(HashMap<Uuid, (Worth, Sample)>);
+
+impl Samples {
+    /// Keeps a sample, unless a fuller one of the same domain is there.
+    pub(super) fn keep(&mut self, worth: Worth, sample: Sample) {
+        let have = self.0.get(&sample.run.uuid);
+        if have.is_none_or(|(have, _)| worth >= *have) {
+            self.0.insert(sample.run.uuid, (worth, sample));
+        }
+    }
+
+    /// Adds the disks, which came by calls of their own, to the sample of the same run.
+    pub(super) fn add_disks(&mut self, run: Run, disks: Devices<5>) {
+        if let Some((_, sample)) = self.0.get_mut(&run.uuid)
+            && sample.run == run
+        {
+            sample.disks = Some(disks);
+        }
+    }
+
+    /// How many are full; with `disks` the disks, too, must have come.
+    pub(super) fn complete(&self, disks: bool) -> usize {
+        let full = |(worth, sample): &&(Worth, Sample)| {
+            *worth == Worth::Whole && (!disks || sample.disks.is_some())
+        };
+        self.0.values().filter(full).count()
+    }
+
+    /// All of them by id: the order in which they were started, and the same in every gather.
+    pub(super) fn in_order(self) -> Vec<Sample> {
+        let samples = self.0.into_values().map(|(_, sample)| sample);
+        let mut samples: Vec<Sample> = samples.collect();
+        samples.sort_unstable_by_key(|sample| sample.run.id);
+        samples
+    }
+}

@@ -1,0 +1,136 @@
+//! The bulk call: a whole chunk at once, as far as the driver can.
+
+use std::time::Instant;
+
+use super::Session;
+use crate::gather::engine::Came;
+use crate::gather::worker::{Found, Target};
+use crate::libvirt::bulk::{self, Groups};
+use crate::libvirt::{Domain, Error, Records};
+use crate::sample::{Run, Sample};
+
+/// virDomainState: running. Only such a domain shows what the driver's bulk reply can hold.
+const RUNNING: i32 = 1;
+/// Paused, by an incoming migration or by the start that precedes it: in part is all there is.
+const INCOMING: [(i32, i32); 2] = [(3, 2), (3, 11)];
+
+/// What the driver's bulk call can do; learnt by asking, once per connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bulk {
+    /// lxc, libxl and ch have no bulk call.
+    pub(super) works: bool,
+    /// vz and older test drivers refuse the flag.
+    pub(super) nowait: bool,
+    /// Groups that the reply never holds, once a running domain has shown it.
+    pub(super) lacking: Option<Groups>,
+}
+
+impl Default for Bulk {
+    /// All that it can be: the driver has not been asked yet.
+    fn default() -> Self {
+        Self {
+            works: true,
+            nowait: true,
+            lacking: None,
+        }
+    }
+}
+
+impl Session {
+    /// The bulk call for `targets`; where it fails as a whole, each domain in a call of its own,
+    /// so that one that cannot be read costs nobody else.
+    pub(super) fn bulk_samples(
+        &mut self,
+        groups: Groups,
+        targets: &[&Target],
+        samples: &mut Vec<Sample>,
+        troubles: &mut Vec<(Found, String)>,
+    ) -> Result<(), Error> {
+        if !self.bulk.works {
+            let at = Instant::now();
+            let found = targets.iter().map(|t| &t.found);
+            samples.extend(found.map(|f| Sample::new(f.run, f.name.clone(), at)));
+            return Ok(());
+        }
+        match self.bulk_call(groups, targets, samples) {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_transport() => Err(error),
+            Err(error) if self.bulk.nowait && error.is_refused_flag() => {
+                self.bulk.nowait = false;
+                self.bulk_samples(groups, targets, samples, troubles)
+            }
+            Err(error) if error.is_unsupported() => {
+                self.bulk.works = false;
+                self.bulk_samples(groups, targets, samples, troubles)
+            }
+            Err(error) => match targets {
+                [] => Ok(()),
+                [one] => {
+                    if !error.is_vanished() {
+                        troubles.push((one.found.clone(), error.to_string()));
+                    }
+                    Ok(())
+                }
+                many => {
+                    for one in many {
+                        self.bulk_samples(groups, &[*one], samples, troubles)?;
+                    }
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    fn bulk_call(
+        &mut self,
+        groups: Groups,
+        targets: &[&Target],
+        samples: &mut Vec<Sample>,
+    ) -> Result<(), Error> {
+        let domains: Vec<&Domain> = targets
+            .iter()
+            .filter_map(|t| self.handles.get(&t.found.run.uuid))
+            .collect();
+        let flags = if self.bulk.nowait { bulk::NOWAIT } else { 0 };
+        let start = Instant::now();
+        let records = Records::get(&domains, groups.bits(), flags)?;
+        let at = start + start.elapsed() / 2;
+        for record in records.iter() {
+            let (uuid, Some(id), name) = record.identity() else {
+                continue;
+            };
+            let mut sample = Sample::new(Run { uuid, id }, name, at);
+            let seen = bulk::fill(&mut sample, record.params(), at);
+            let lacking = groups.without(seen);
+            match &mut self.bulk.lacking {
+                Some(known) => *known = known.without(seen),
+                // A call for fewer groups shows nothing of the others.
+                unknown
+                    if groups.has(Groups::BALLOON) && sample.state.is_none_or(|s| s == RUNNING) =>
+                {
+                    *unknown = Some(lacking);
+                }
+                _ => {}
+            }
+            samples.push(sample);
+        }
+        Ok(())
+    }
+
+    /// Whether libvirt passed the domain's monitor by.
+    pub(super) fn came(&self, sample: &Sample, groups: Groups) -> Came {
+        let incoming = sample.state.zip(sample.reason);
+        let incoming = incoming.is_some_and(|state| INCOMING.contains(&state));
+        let without_memory = groups.has(Groups::BALLOON) && sample.memory.rss.is_none();
+        let without_disks = groups.has(Groups::BLOCK)
+            && sample.disks.as_ref().is_some_and(|disks| {
+                let silent = |c: &[Option<u64>; 5]| c.iter().all(Option::is_none);
+                !disks.list.is_empty() && disks.list.iter().all(|d| silent(&d.counters))
+            });
+        if self.qemu && !incoming && (without_memory || without_disks) {
+            Came::Part
+        } else {
+            Came::Whole
+        }
+    }
+}

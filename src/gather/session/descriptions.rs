@@ -1,0 +1,68 @@
+//! Descriptions: when the XML is read, and what is made of it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::description::Description;
+use crate::gather::worker::Brief;
+use crate::inventory::{Described, DeviceNames, Known};
+use crate::libvirt::bulk::Groups;
+use crate::libvirt::{Domain, Error};
+use crate::sample::Sample;
+
+/// Reads the XML where the cached description does not hold any more.
+pub(super) fn freshen(
+    domain: &Domain,
+    sample: &Sample,
+    known: &Known,
+    brief: &Brief,
+) -> Result<(Option<Arc<Described>>, Option<String>), Error> {
+    if !brief.groups.has(Groups::NET) {
+        return Ok((None, None));
+    }
+    let names = DeviceNames::of(sample);
+    if let Known::Fresh(known) = known {
+        match &known.names {
+            Some(before) if !before.differ(&names) => return Ok((None, None)),
+            Some(_) => {}
+            None => {
+                // Described a moment ago, before any statistics: these are the names.
+                let described = Described {
+                    names: Some(names),
+                    ..Described::clone(known)
+                };
+                return Ok((Some(Arc::new(described)), None));
+            }
+        }
+    }
+    match describe(domain, Some(names)) {
+        Ok((described, trouble)) => Ok((Some(Arc::new(described)), trouble)),
+        Err(error) if error.is_transport() || error.is_vanished() => Err(error),
+        Err(error) => Ok((
+            None,
+            Some(format!("its description cannot be had: {error}")),
+        )),
+    }
+}
+
+/// Reads the XML; beside it the trouble where it could not be understood.
+pub(super) fn describe(
+    domain: &Domain,
+    names: Option<DeviceNames>,
+) -> Result<(Described, Option<String>), Error> {
+    let read_at = Instant::now();
+    let xml = domain.xml()?;
+    let (description, trouble) = match Description::parse(&xml) {
+        Ok(description) => (Some(description), None),
+        Err(error) => (
+            None,
+            Some(format!("its description is unreadable: {error}")),
+        ),
+    };
+    let described = Described {
+        description,
+        names,
+        read_at,
+    };
+    Ok((described, trouble))
+}
