@@ -152,7 +152,7 @@ impl Gatherer {
                 }
                 Event::Done
             }
-            Answer::Alive => Event::Served(Uuid::nil()),
+            Answer::Alive => Event::Alive,
             Answer::Control(uuid, control) => Event::Control(uuid, control),
             Answer::Urgent(sample) => {
                 let uuid = sample.run.uuid;

@@ -3,8 +3,8 @@
 //! A call that hangs in libvirtd is a resource of the host: its 20 workers serve everybody. So
 //! calls are counted until they return, over any number of gathers, and there is a cap.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::time::Instant;
+use std::collections::{BTreeMap, HashSet};
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -54,15 +54,21 @@ pub struct Call {
     pub aside: bool,
     /// The domain it hangs on, where that is known.
     pub blames: Option<Uuid>,
+    /// The daemon served nobody when it was set aside: it will return when the daemon goes on.
+    pub excused: bool,
 }
+
+/// How long a call whose connection died is counted where nothing tells what became of it. Without
+/// an end so many of them might come together that nothing could ever be asked again.
+const GHOST_LIFE: Duration = Duration::from_secs(600);
 
 /// All calls that have not returned.
 #[derive(Debug)]
 pub struct Ledger {
     calls: BTreeMap<Ticket, Call>,
-    /// Calls whose connection died before they returned: they go on hanging in libvirtd, which
-    /// keeps the domain's job, until the domain answers again or is gone.
-    ghosts: HashMap<Ticket, Uuid>,
+    /// Calls that hung when their connection died: they go on hanging in libvirtd, until an answer
+    /// shows that they cannot.
+    ghosts: BTreeMap<Ticket, Call>,
     next: Ticket,
     cap: usize,
     /// Since when something hangs.
@@ -74,7 +80,7 @@ impl Ledger {
     pub fn new(cap: usize) -> Self {
         Self {
             calls: BTreeMap::new(),
-            ghosts: HashMap::new(),
+            ghosts: BTreeMap::new(),
             next: 0,
             cap,
             trouble: None,
@@ -94,6 +100,7 @@ impl Ledger {
                 heard: now,
                 aside: false,
                 blames: None,
+                excused: false,
             },
         );
         ticket
@@ -119,28 +126,58 @@ impl Ledger {
         }
     }
 
+    /// The daemon serves nobody: that a call hangs is neither its fault nor its domain's.
+    pub fn excuse(&mut self, ticket: Ticket) {
+        self.set_aside(ticket, None);
+        if let Some(call) = self.calls.get_mut(&ticket) {
+            (call.excused, call.blames) = (true, None);
+        }
+    }
+
     /// It returned. With `lost` its connection died first: libvirtd may still be at it.
     pub fn returned(&mut self, ticket: Ticket, lost: bool) -> Option<Call> {
         let call = self.calls.remove(&ticket)?;
-        if lost
-            && call.aside
-            && let Some(blamed) = call.blames
-        {
-            self.ghosts.insert(ticket, blamed);
+        if !lost {
+            // What queued for the same kind of worker, and hung on no domain, has had its turn.
+            let had_its_turn = |ghost: &Call| {
+                ghost.kind == call.kind && ghost.blames.is_none() && !ghost.kind.needs_monitor()
+            };
+            self.ghosts.retain(|_, ghost| !had_its_turn(ghost));
+        } else if call.aside && !call.excused {
+            self.ghosts.insert(ticket, call.clone());
         }
         self.settle();
         Some(call)
     }
 
-    /// The domain answered in full, so nothing hangs on it any more.
-    pub fn cleared(&mut self, uuid: Uuid) {
-        self.ghosts.retain(|_, blamed| *blamed != uuid);
+    /// The domain's lock can be had, so no call hangs on that. With `idle` nobody is at its monitor
+    /// either.
+    pub fn cleared(&mut self, uuid: Uuid, idle: bool) {
+        self.ghosts.retain(|_, ghost| {
+            if ghost.kind.needs_monitor() && !idle {
+                return true;
+            }
+            let asked = !ghost.asked.is_empty();
+            ghost.asked.retain(|asked| *asked != uuid);
+            // What is blamed on nobody hung on one of those that it asked.
+            ghost.blames != Some(uuid)
+                && !(ghost.blames.is_none() && asked && ghost.asked.is_empty())
+        });
         self.settle();
     }
 
     /// Only these domains still are: nothing hangs on one that is gone.
     pub fn keep(&mut self, active: &HashSet<Uuid>) {
-        self.ghosts.retain(|_, blamed| active.contains(blamed));
+        let gone = |uuid: &Uuid| !active.contains(uuid);
+        self.ghosts
+            .retain(|_, ghost| !ghost.blames.as_ref().is_some_and(gone));
+        self.settle();
+    }
+
+    /// Forgets calls that were lost so long ago that they say nothing of today.
+    pub fn age(&mut self, now: Instant) {
+        self.ghosts
+            .retain(|_, ghost| now < ghost.since + GHOST_LIFE);
         self.settle();
     }
 
@@ -173,11 +210,16 @@ impl Ledger {
         self.calls.values().any(|c| c.aside && c.kind == kind)
     }
 
+    /// Whether a call of this kind hung when its connection died.
+    pub fn haunts(&self, kind: Kind) -> bool {
+        self.ghosts.values().any(|ghost| ghost.kind == kind)
+    }
+
     /// Whether a call of ours that needs the monitor hangs on this domain: it holds the domain's
     /// job, so that a call that does not wait passes the domain by.
     pub fn holds(&self, uuid: Uuid) -> bool {
         let held = |c: &Call| c.aside && c.kind.needs_monitor() && c.blames == Some(uuid);
-        self.calls.values().any(held) || self.ghosts.values().any(|blamed| *blamed == uuid)
+        self.calls.values().chain(self.ghosts.values()).any(held)
     }
 
     /// Since when something hangs.

@@ -54,14 +54,18 @@ pub(super) struct Course {
     pub(super) urgent: Vec<Uuid>,
     /// The probe that is out.
     pub(super) probe: Option<Ticket>,
-    /// Whom a probe did not come back from; another probe's answer makes it a verdict.
-    pub(super) suspect: Option<(Uuid, Ticket)>,
+    /// That probe found the daemon alive: a domain from which it does not come back is locked.
+    pub(super) alive: bool,
     /// Which stalled calls have been looked into, and when.
     pub(super) probed: HashMap<Ticket, Instant>,
     /// The domain whose monitor has been occupied the longest, by the probes of this gather.
     pub(super) occupied: Option<(Uuid, Duration)>,
     /// How many calls lost their connection.
     pub(super) losses: u32,
+    /// When anything last came back from anybody.
+    pub(super) heard: Option<Instant>,
+    /// Until when a canary may still show that the daemon has workers after all.
+    pub(super) hope: Option<Instant>,
     /// The daemon had no worker to spare, and then had.
     pub(super) was_spent: bool,
 }

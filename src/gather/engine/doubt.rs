@@ -12,6 +12,10 @@ use crate::gather::ledger::{Call, Kind, Ticket};
 /// What clocks and scheduling may make of a time that libvirt measured itself.
 const SLACK: Duration = Duration::from_millis(100);
 
+/// How long a daemon that seems to have no worker to spare may still prove the contrary: on a busy
+/// host an answer takes its time.
+const HOPE: Duration = Duration::from_secs(1);
+
 impl Engine {
     /// How long a call of this kind may bring nothing.
     fn patience(&self, kind: Kind) -> Duration {
@@ -45,16 +49,21 @@ impl Engine {
         if course.phase == Phase::Looking {
             times.extend(course.look_by);
         }
-        if self.limits.hedge {
-            let in_hand = self.ledger.in_hand();
-            let in_hand = in_hand.filter(|(ticket, _)| course.probe.is_none_or(|p| p == *ticket));
-            times.extend(in_hand.map(|(ticket, call)| {
-                let patience = self.patience(call.kind);
-                match course.probed.get(&ticket) {
-                    Some(at) => *at + 2 * patience,
-                    None => call.heard + patience,
-                }
-            }));
+        times.extend(course.hope);
+        match course.probe.and_then(|probe| self.ledger.get(probe)) {
+            // It may be opening its connection; nothing can be said before it is through.
+            Some(_) if !course.alive => {}
+            Some(probe) => times.push(probe.heard + self.patience(Kind::Probe)),
+            None if self.limits.hedge => {
+                times.extend(self.ledger.in_hand().map(|(ticket, call)| {
+                    let patience = self.patience(call.kind);
+                    match course.probed.get(&ticket) {
+                        Some(at) => *at + 2 * patience,
+                        None => call.heard + patience,
+                    }
+                }));
+            }
+            None => {}
         }
         times.into_iter().min()
     }
@@ -69,7 +78,7 @@ impl Engine {
     fn look_into(&mut self, now: Instant) {
         let stalled = self.stalled(now);
         if let Some(probe) = self.course.probe {
-            if stalled.iter().any(|(ticket, _)| *ticket == probe) {
+            if self.course.alive && stalled.iter().any(|(ticket, _)| *ticket == probe) {
                 self.on_probe_stalled(probe, now);
             }
             return;
@@ -102,17 +111,24 @@ impl Engine {
     }
 
     fn probe(&mut self, whom: Vec<Uuid>, now: Instant) {
-        if whom.is_empty() {
-            // Nobody to ask about: a list that hangs before anything is known.
-            self.freeze();
-        } else if self.ledger.room(false) > 0 {
+        if !whom.is_empty() && self.ledger.room(false) > 0 {
             let order = Order::Probe(whom.clone());
+            self.course.alive = false;
             self.course.probe = Some(self.send(Kind::Probe, whom, order, now));
         } else {
+            // Too many calls are out already; or nobody is known yet, and the list must be waited for.
             for (ticket, _) in self.stalled(now) {
                 self.course.probed.insert(ticket, now);
             }
         }
+    }
+
+    /// The daemon answers: if the probe does not come back from a domain, that one is locked.
+    pub(super) fn on_alive(&mut self, ticket: Ticket, now: Instant) {
+        if let Some(call) = self.ledger.get_mut(ticket) {
+            call.heard = now;
+        }
+        self.course.alive |= self.course.probe == Some(ticket);
     }
 
     /// A probe's answer for one domain.
@@ -123,16 +139,10 @@ impl Engine {
         control: Control,
         now: Instant,
     ) {
-        let Some(call) = self.ledger.get_mut(ticket) else {
-            return;
-        };
-        call.heard = now;
-        call.asked.retain(|asked| *asked != uuid);
+        self.on_served(ticket, uuid, now);
+        self.ledger.cleared(uuid, control == Control::Free);
         if self.course.probe != Some(ticket) {
             return;
-        }
-        if let Some((suspect, by)) = self.course.suspect.take() {
-            self.lock(suspect, by);
         }
         let Control::Occupied(time) = control else {
             return;
@@ -155,6 +165,8 @@ impl Engine {
         });
         if let Some((ticket, _)) = culprit {
             self.give_up(ticket, uuid);
+            // Its job is our call's, so no call of ours from before can have it.
+            self.ledger.cleared(uuid, true);
         }
     }
 
@@ -188,7 +200,14 @@ impl Engine {
             .copied()
             .filter(|u| !locked || *u != blames);
         match call.kind {
-            Kind::Ask | Kind::Quiet => self.requeue(&others.collect::<Vec<_>>()),
+            Kind::Ask => {
+                // In halves: who else hangs shows sooner, and who answers is sooner on his own.
+                let others: Vec<Uuid> = others.collect();
+                let (one, other) = others.split_at(others.len() / 2);
+                self.requeue(other);
+                self.requeue(one);
+            }
+            Kind::Quiet => self.requeue(&others.collect::<Vec<_>>()),
             Kind::Urgent => self.course.urgent.extend(others),
             Kind::Describe => {
                 let undescribed = self.course.undescribed.get_or_insert_default();
@@ -213,10 +232,6 @@ impl Engine {
 
     /// The probe has been round.
     pub(super) fn on_probed(&mut self, now: Instant) {
-        if let Some((suspect, by)) = self.course.suspect.take() {
-            // That this probe came back shows that the daemon answers: the other one is locked.
-            self.lock(suspect, by);
-        }
         let stalled = self.stalled(now);
         let of = |wanted: Kind| stalled.iter().find(|s| s.1 == wanted).map(|s| s.0);
         if let Some(list) = of(Kind::List) {
@@ -230,6 +245,7 @@ impl Engine {
             // Nobody is to blame: libvirtd has no worker to spare.
             self.ledger.set_aside(canary, None);
             self.course.stop();
+            self.course.hope = Some(now + HOPE);
             self.ask_urgently();
         } else if stalled.iter().any(|(_, kind)| ordinary(*kind)) {
             // Slow, or is there no worker left? A cheap call will tell.
@@ -240,8 +256,7 @@ impl Engine {
         }
     }
 
-    /// A probe that does not come back from a domain: the domain is locked, if another probe does
-    /// come back from others; else the daemon is frozen.
+    /// A probe that found the daemon alive and does not come back from a domain: it is locked.
     fn on_probe_stalled(&mut self, probe: Ticket, now: Instant) {
         let Some(call) = self.ledger.get(probe).cloned() else {
             return;
@@ -251,27 +266,43 @@ impl Engine {
         };
         self.ledger.set_aside(probe, Some(first));
         self.course.probe = None;
-        if self.course.suspect.is_some() {
-            self.freeze();
-            return;
-        }
-        self.course.suspect = Some((first, probe));
-        let mut rest: Vec<Uuid> = call.asked.into_iter().skip(1).collect();
+        self.lock(first, probe);
+        let rest = call.asked.into_iter().filter(|uuid| !self.is_locked(*uuid));
+        let rest: Vec<Uuid> = rest.collect();
         if rest.is_empty() {
-            let others = self.listed.iter().map(|listed| listed.uuid);
-            rest.extend(
-                others
-                    .filter(|u| *u != first && !self.is_locked(*u))
-                    .take(1),
-            );
+            self.on_probed(now);
+        } else {
+            self.probe(rest, now);
         }
-        self.probe(rest, now);
     }
 
-    /// Nothing comes back from anybody.
-    fn freeze(&mut self) {
-        self.frozen = true;
-        self.course.stop();
-        self.set_all_aside();
+    /// Whether nothing has come back from anybody since a call was sent that any daemon answers
+    /// which is not frozen: a probe, or the first list of all.
+    pub(super) fn is_frozen(&self) -> bool {
+        let probe = self.course.probe.filter(|_| !self.course.alive);
+        let since = match probe.and_then(|probe| self.ledger.get(probe)) {
+            Some(probe) => Some(probe.since),
+            None => {
+                let mut lists = self.ledger.in_hand().filter(|(_, c)| c.kind == Kind::List);
+                lists.next().map(|(_, list)| list.since)
+            }
+        };
+        since.is_some_and(|since| self.course.heard.is_none_or(|heard| heard <= since))
+    }
+
+    /// A locked domain whose hanging call was lost with its connection would never be heard of
+    /// again: another call takes that one's place.
+    pub(super) fn watch_locks(&mut self, now: Instant) {
+        let unwatched = |by: &Ticket| self.ledger.get(*by).is_none();
+        let locked = self.standings.iter();
+        let locked = locked.filter(|(_, s)| s.locked.as_ref().is_some_and(unwatched));
+        for uuid in locked.map(|(uuid, _)| *uuid).collect::<Vec<_>>() {
+            if self.ledger.room(true) > 0 {
+                let order = Order::Probe(vec![uuid]);
+                let ticket = self.send(Kind::Probe, vec![uuid], order, now);
+                self.ledger.set_aside(ticket, Some(uuid));
+                self.standings.entry(uuid).or_default().locked = Some(ticket);
+            }
+        }
     }
 }

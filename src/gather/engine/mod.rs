@@ -73,23 +73,37 @@ impl Engine {
     /// Begins a gather.
     pub fn begin(&mut self, now: Instant) {
         self.course = Course::default();
+        self.ledger.age(now);
         if self.frozen {
             self.course.phase = Phase::Over;
             return;
         }
         // While a list hangs none is sent again: the domains last known serve.
-        if !self.ledger.hangs(Kind::List) && self.ledger.room(false) > 0 {
+        let risky = self.ledger.haunts(Kind::List);
+        if !self.ledger.hangs(Kind::List) && self.ledger.room(risky) > 0 {
             self.send(Kind::List, Vec::new(), Order::List, now);
         } else {
             self.course.phase = Phase::Describing;
         }
+        self.watch_locks(now);
         self.advance(now);
     }
 
     /// Ends it: whoever has not answered is not waited for any more.
     pub fn end(&mut self) {
-        self.set_all_aside();
-        self.orders.clear();
+        self.frozen |= self.is_frozen();
+        for (ticket, _) in self.orders.drain(..) {
+            // It was never sent.
+            self.ledger.returned(ticket, false);
+        }
+        let left: Vec<Ticket> = self.ledger.in_hand().map(|(ticket, _)| ticket).collect();
+        for ticket in left {
+            if self.frozen {
+                self.ledger.excuse(ticket);
+            } else {
+                self.ledger.set_aside(ticket, None);
+            }
+        }
         for (uuid, vm) in std::mem::take(&mut self.course).vms {
             let held = self.ledger.holds(uuid);
             if let Some(standing) = self.standings.get_mut(&uuid) {
@@ -107,7 +121,10 @@ impl Engine {
             Phase::Over => in_hand.next().is_none(),
             // What is queued in a daemon without workers may stay there.
             Phase::Spent => {
-                self.course.urgent.is_empty() && !in_hand.any(|(_, c)| c.kind == Kind::Urgent)
+                let urgent = &self.course.urgent;
+                self.course.hope.is_none()
+                    && urgent.is_empty()
+                    && !in_hand.any(|(_, c)| c.kind == Kind::Urgent)
             }
             Phase::Asking => self.course.is_empty() && in_hand.next().is_none(),
             Phase::Listing | Phase::Describing | Phase::Looking | Phase::Canary => false,
@@ -159,14 +176,11 @@ impl Engine {
     /// What a call brought.
     pub fn on(&mut self, ticket: Ticket, event: Event, now: Instant) {
         self.frozen = false;
+        self.course.heard = Some(now);
         match event {
+            Event::Alive => self.on_alive(ticket, now),
             Event::Control(uuid, control) => self.on_control(ticket, uuid, control, now),
-            Event::Served(uuid) => {
-                if let Some(call) = self.ledger.get_mut(ticket) {
-                    call.heard = now;
-                    call.asked.retain(|asked| *asked != uuid);
-                }
-            }
+            Event::Served(uuid) => self.on_served(ticket, uuid, now),
             event => {
                 let lost = event == Event::Lost;
                 if let Some(call) = self.ledger.returned(ticket, lost) {
@@ -177,12 +191,34 @@ impl Engine {
         self.advance(now);
     }
 
-    fn on_return(&mut self, ticket: Ticket, call: &Call, event: Event, now: Instant) {
-        for standing in self.standings.values_mut() {
-            standing.locked.take_if(|by| *by == ticket);
+    /// A call that asks one by one has come past this domain, which is therefore not locked.
+    fn on_served(&mut self, ticket: Ticket, uuid: Uuid, now: Instant) {
+        if let Some(call) = self.ledger.get_mut(ticket) {
+            call.heard = now;
+            call.asked.retain(|asked| *asked != uuid);
+            if call.blames == Some(uuid) {
+                call.blames = call.asked.first().copied();
+            }
         }
-        if self.course.probe == Some(ticket) {
-            self.course.probe = None;
+        if let Some(standing) = self.standings.get_mut(&uuid) {
+            standing.locked = None;
+        }
+    }
+
+    fn on_return(&mut self, ticket: Ticket, call: &Call, event: Event, now: Instant) {
+        let lost = matches!(event, Event::Lost | Event::Unreachable);
+        if !lost {
+            for standing in self.standings.values_mut() {
+                standing.locked.take_if(|by| *by == ticket);
+            }
+        }
+        if self
+            .course
+            .probe
+            .take_if(|probe| *probe == ticket)
+            .is_some()
+            && !lost
+        {
             self.on_probed(now);
         }
         if call.aside {
@@ -283,7 +319,7 @@ impl Engine {
                     if scope == Scope::NoBlock {
                         self.course.disks.push_back(*uuid);
                     }
-                    self.ledger.cleared(*uuid);
+                    self.ledger.cleared(*uuid, true);
                 }
                 (_, Came::Part) if held => {}
                 (_, Came::Part) => {
@@ -312,12 +348,5 @@ impl Engine {
         let ticket = self.ledger.send(kind, asked, now);
         self.orders.push((ticket, order));
         ticket
-    }
-
-    fn set_all_aside(&mut self) {
-        let left: Vec<Ticket> = self.ledger.in_hand().map(|(ticket, _)| ticket).collect();
-        for ticket in left {
-            self.ledger.set_aside(ticket, None);
-        }
     }
 }

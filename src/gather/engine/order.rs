@@ -46,7 +46,8 @@ pub enum Order {
     Ask(Vec<Uuid>, Scope),
     /// The disks of this one, by `virDomainBlockStats`.
     Disks(Uuid),
-    /// `virDomainGetControlInfo` of these, one by one, each reported at once.
+    /// A call that concerns no domain (`virConnectGetLibVersion`), reported as [`Event::Alive`];
+    /// then `virDomainGetControlInfo` of these, one by one, each reported at once.
     Probe(Vec<Uuid>),
     /// State and network of these by calls that libvirtd's priority workers serve.
     Urgent(Vec<Uuid>),
@@ -88,9 +89,11 @@ pub enum Control {
     Occupied(Duration),
 }
 
-/// What a call brought. All but the first two end it.
+/// What a call brought. All but the first three end it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
+    /// Of a probe, before it asks the first domain: the daemon answered a call that concerns none.
+    Alive,
     /// Of a probe: this domain answered.
     Control(Uuid, Control),
     /// Of a call that asks one by one: this domain was served.

@@ -1,5 +1,6 @@
 //! Who is asked what, and when.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -7,7 +8,7 @@ use uuid::Uuid;
 use super::course::{Phase, Vm};
 use super::order::{Look, Order, Scope};
 use super::{Engine, Ticket};
-use crate::gather::ledger::Kind;
+use crate::gather::ledger::{Call, Kind};
 
 /// How long the host's look may take before the gather goes on without it.
 const LOOK: Duration = Duration::from_millis(400);
@@ -24,6 +25,7 @@ impl Engine {
             // The host does not say: then libvirt is asked, and hedged.
             self.after_look(&Look::default(), now);
         }
+        self.course.hope.take_if(|until| now >= *until);
         match self.course.phase {
             Phase::Asking => self.hand_out(now),
             Phase::Spent => self.hand_out_urgent(now),
@@ -98,7 +100,8 @@ impl Engine {
 
     /// One cheap ordinary call, to a domain that is likely to answer; `false` if there is none.
     pub(super) fn send_canary(&mut self, now: Instant) -> bool {
-        if self.ledger.count(Kind::Canary) > 0 || self.ledger.room(false) == 0 {
+        let out = self.ledger.count(Kind::Canary) > 0 || self.ledger.hangs(Kind::Canary);
+        if out || self.ledger.room(false) == 0 {
             return false;
         }
         let fit = |uuid: &&Uuid| !self.ledger.holds(**uuid) && !self.is_locked(**uuid);
@@ -116,16 +119,21 @@ impl Engine {
         true
     }
 
-    /// The statistics: who needs the monitor first, who is stuck last.
+    /// The statistics: who needs the monitor first, who is stuck last. Who has been asked already,
+    /// before the daemon had no worker to spare, is left out.
     pub(super) fn start(&mut self) {
         self.course.phase = Phase::Asking;
+        let statistics = |call: &Call| matches!(call.kind, Kind::Ask | Kind::Quiet);
+        let asked = self.ledger.in_hand().filter(|(_, call)| statistics(call));
+        let asked: HashSet<Uuid> = asked.flat_map(|(_, call)| call.asked.clone()).collect();
+        let vms = self.course.vms.iter();
+        let left = vms.filter(|(uuid, vm)| vm.came.is_none() && !asked.contains(*uuid));
         for scope in [Scope::Full, Scope::NoBlock, Scope::Quiet] {
-            let of_scope = |(uuid, vm): (&Uuid, &Vm)| (vm.scope == scope).then_some(*uuid);
-            let domains: Vec<Uuid> = self.course.vms.iter().filter_map(of_scope).collect();
-            let chunks = domains.chunks(self.limits.chunk);
-            self.course
-                .queue
-                .extend(chunks.map(|c| (scope, c.to_vec())));
+            let of_scope = left.clone().filter(|(_, vm)| vm.scope == scope);
+            let domains: Vec<Uuid> = of_scope.map(|(uuid, _)| *uuid).collect();
+            for chunk in domains.chunks(self.limits.chunk) {
+                self.course.queue.push_back((scope, chunk.to_vec()));
+            }
         }
     }
 
@@ -195,10 +203,7 @@ impl Engine {
             self.send(kind, domains.clone(), Order::Ask(domains, scope), now);
             return true;
         }
-        let busy = self
-            .ledger
-            .in_hand()
-            .any(|(_, call)| call.kind != Kind::Probe);
+        let busy = self.ledger.in_hand().next().is_some();
         if risky.is_empty() || busy {
             // Calls that will return take up the room.
             let domains = safe.into_iter().chain(risky).collect();

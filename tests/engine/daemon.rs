@@ -1,0 +1,470 @@
+//! A libvirtd on simulated time: what it does with our calls while QEMUs freeze, locks are held and
+//! connections die. The figures and the behaviour are those measured on the real one (libvirt 9.0,
+//! two cores): NOWAIT passes by a VM whose job is taken, the first call that meets a frozen QEMU
+//! hangs and keeps the job, a list hangs while any VM is locked.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+
+use telegraf_kvm::gather::engine::{Came, Control, Event, Listed, Order, Scope};
+use telegraf_kvm::gather::ledger::Ticket;
+use uuid::Uuid;
+
+/// Simulated time: milliseconds since the start.
+pub type Ms = u64;
+
+/// libvirtd's workers, for everybody; the second are for calls that cannot take long.
+const WORKERS: (usize, usize) = (20, 5);
+const CORES: u64 = 2;
+/// After so long without a sign of a stopped daemon, keepalive closes our connections.
+const KEEPALIVE: Ms = 30_000;
+
+/// Who holds a VM's job, and since when.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Job {
+    Ours(Ticket, Ms),
+    Others(Ms),
+}
+
+/// What asking the block group does to a VM whose image lies on a dead mount.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Dead {
+    /// QEMU's main thread hangs.
+    Written,
+    /// libvirtd's worker hangs with the VM's lock held.
+    Sparse,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Vm {
+    pub here: bool,
+    /// Its QEMU is stopped.
+    pub frozen: bool,
+    /// Another client's call hangs with its lock held.
+    pub locked: bool,
+    pub dead: Option<Dead>,
+    /// Other clients hold its job for so many milliseconds of every so many.
+    pub busy: Option<(Ms, Ms)>,
+    /// A call of ours that hangs with its lock held.
+    locked_by: Option<Ticket>,
+    job: Option<Job>,
+}
+
+#[derive(Debug)]
+struct Call {
+    order: Order,
+    left: VecDeque<Uuid>,
+    came: Vec<(Uuid, Came)>,
+    /// Microseconds of work done on the VM at the front.
+    paid: u64,
+    has_worker: bool,
+    /// It has told that the daemon is alive.
+    told: bool,
+    /// Our end still listens.
+    connected: bool,
+    since: Ms,
+    /// It waits for something that is not work, since then.
+    blocked: Option<Ms>,
+}
+
+#[derive(Debug, Default)]
+pub struct Daemon {
+    pub now: Ms,
+    pub vms: BTreeMap<Uuid, Vm>,
+    /// Ordinary workers taken by other clients' hanging calls.
+    pub others: usize,
+    pub described: HashSet<Uuid>,
+    /// How many times slower than measured.
+    pub slowness: u64,
+    stopped: Option<Ms>,
+    away_until: Ms,
+    calls: BTreeMap<Ticket, Call>,
+    told: Vec<(Ticket, Event)>,
+    moved: bool,
+}
+
+impl Daemon {
+    pub fn new(vms: usize) -> Self {
+        let vm = || Vm {
+            here: true,
+            ..Vm::default()
+        };
+        Self {
+            vms: (0..vms).map(|n| (uuid(n), vm())).collect(),
+            slowness: 1,
+            ..Self::default()
+        }
+    }
+
+    pub fn vm(&mut self, n: usize) -> &mut Vm {
+        self.vms.get_mut(&uuid(n)).unwrap()
+    }
+
+    pub fn is_locked(&self, uuid: Uuid) -> bool {
+        let vm = &self.vms[&uuid];
+        vm.here && (vm.locked || vm.locked_by.is_some())
+    }
+
+    pub fn is_away(&self) -> bool {
+        self.now < self.away_until
+    }
+
+    pub fn stop(&mut self) {
+        self.stopped.get_or_insert(self.now);
+    }
+
+    pub fn go_on(&mut self) {
+        self.stopped = None;
+        // What waited on a connection that is closed by now is not even read.
+        self.calls
+            .retain(|_, call| call.connected || call.has_worker);
+    }
+
+    /// Killed, and started again after `away`: what hung in it is gone.
+    pub fn restart(&mut self, away: Ms) {
+        self.cut(|_| true);
+        self.calls.clear();
+        self.others = 0;
+        self.stopped = None;
+        self.away_until = self.now + away;
+        for vm in self.vms.values_mut() {
+            (vm.locked, vm.locked_by, vm.job) = (false, None, None);
+        }
+    }
+
+    /// The connections of those calls die; the calls do not.
+    pub fn cut(&mut self, which: impl Fn(Ticket) -> bool) {
+        for (ticket, call) in &mut self.calls {
+            if call.connected && which(*ticket) {
+                call.connected = false;
+                self.told.push((*ticket, Event::Lost));
+                self.moved = true;
+            }
+        }
+    }
+
+    pub fn tickets(&self) -> Vec<Ticket> {
+        let connected = self.calls.iter().filter(|(_, call)| call.connected);
+        connected.map(|(ticket, _)| *ticket).collect()
+    }
+
+    /// A call of ours arrives.
+    pub fn call(&mut self, ticket: Ticket, order: Order) {
+        let left = match &order {
+            Order::List | Order::Look(_) => Vec::new(),
+            Order::Canary(one) | Order::Disks(one) => vec![*one],
+            Order::Describe(some) | Order::Ask(some, _) => some.clone(),
+            Order::Probe(some) | Order::Urgent(some) => some.clone(),
+        };
+        let call = Call {
+            order,
+            left: left.into(),
+            came: Vec::new(),
+            paid: 0,
+            has_worker: false,
+            told: false,
+            connected: true,
+            since: self.now,
+            blocked: None,
+        };
+        assert!(
+            self.calls.insert(ticket, call).is_none(),
+            "a ticket is used twice"
+        );
+        self.moved = true;
+    }
+
+    /// Our calls that have hung in it for longer than any healthy one takes.
+    pub fn hanging(&self) -> usize {
+        let long = |call: &&Call| call.blocked.is_some_and(|since| self.now >= since + 150);
+        self.calls.values().filter(long).count()
+    }
+
+    /// As [`Daemon::hanging`], of `virDomainListGetStats` and the like alone.
+    pub fn hanging_of(&self, kind: impl Fn(&Order) -> bool) -> usize {
+        let long = |c: &&Call| c.blocked.is_some_and(|since| self.now >= since + 150);
+        self.calls
+            .values()
+            .filter(long)
+            .filter(|c| kind(&c.order))
+            .count()
+    }
+
+    /// Whether anything would change by itself in the next millisecond.
+    pub fn moves(&self) -> bool {
+        self.moved || self.vms.values().any(|vm| vm.busy.is_some()) && !self.calls.is_empty()
+    }
+
+    /// Until when nothing changes by itself.
+    pub fn next_change(&self) -> Option<Ms> {
+        let keepalive = self.stopped.map(|at| at + KEEPALIVE);
+        let away = self.is_away().then_some(self.away_until);
+        keepalive
+            .filter(|at| *at > self.now)
+            .into_iter()
+            .chain(away)
+            .min()
+    }
+
+    /// What our calls brought since the last time.
+    pub fn told(&mut self) -> Vec<(Ticket, Event)> {
+        std::mem::take(&mut self.told)
+    }
+
+    /// Time goes on to `now`; of what lies between nothing is worked on but the last millisecond.
+    pub fn run(&mut self, now: Ms) {
+        self.now = now;
+        self.moved = false;
+        if self.is_away() {
+            for (ticket, _) in std::mem::take(&mut self.calls) {
+                self.told.push((ticket, Event::Unreachable));
+            }
+            return;
+        }
+        if let Some(stopped) = self.stopped {
+            if now >= stopped + KEEPALIVE {
+                // A connection that is only being opened waits on.
+                let old: Vec<Ticket> = self
+                    .calls
+                    .iter()
+                    .filter(|(_, c)| c.since < stopped + KEEPALIVE)
+                    .map(|(t, _)| *t)
+                    .collect();
+                self.cut(|ticket| old.contains(&ticket));
+                self.moved = false;
+            }
+            return;
+        }
+        let mut calls = std::mem::take(&mut self.calls);
+        self.deal_out_workers(&mut calls);
+        let at_work = calls
+            .values()
+            .filter(|c| c.has_worker && c.blocked.is_none())
+            .count() as u64;
+        let share = (1000 * CORES / at_work.max(CORES)) / self.slowness;
+        calls.retain(|ticket, call| {
+            let over = call.has_worker && self.work(*ticket, call, share);
+            !over
+        });
+        self.calls = calls;
+    }
+
+    fn deal_out_workers(&mut self, calls: &mut BTreeMap<Ticket, Call>) {
+        let has = |urgent: bool, calls: &BTreeMap<Ticket, Call>| {
+            let of = |c: &&Call| c.has_worker && is_urgent(&c.order) == urgent;
+            calls.values().filter(of).count()
+        };
+        let locked = self.vms.values().filter(|vm| vm.here && vm.locked).count();
+        let mut ordinary = WORKERS
+            .0
+            .saturating_sub(has(false, calls) + self.others + locked);
+        let urgent_at_work = has(true, calls);
+        let mut urgent = WORKERS.1.saturating_sub(urgent_at_work);
+        ordinary = ordinary.saturating_sub(urgent_at_work.saturating_sub(WORKERS.1));
+        for call in calls.values_mut().filter(|call| !call.has_worker) {
+            let pool = if is_urgent(&call.order) && urgent > 0 {
+                &mut urgent
+            } else {
+                &mut ordinary
+            };
+            if *pool > 0 {
+                *pool -= 1;
+                call.has_worker = true;
+                call.blocked = None;
+                self.moved = true;
+            } else {
+                call.blocked.get_or_insert(self.now);
+            }
+        }
+    }
+
+    /// A millisecond's work on a call; whether it is over.
+    fn work(&mut self, ticket: Ticket, call: &mut Call, share: u64) -> bool {
+        let mut budget = share;
+        if matches!(call.order, Order::Probe(_)) && call.connected && !call.told {
+            call.told = true;
+            self.told.push((ticket, Event::Alive));
+        }
+        loop {
+            let whom = call.left.front().copied();
+            if self.blocks(ticket, call, whom) {
+                call.blocked.get_or_insert(self.now);
+                return false;
+            }
+            call.blocked = None;
+            self.moved = true;
+            let passed_by = whom.is_some_and(|uuid| !self.holds_job(ticket, call, uuid));
+            let cost = self.cost(call, passed_by);
+            if call.paid + budget < cost {
+                call.paid += budget;
+                return false;
+            }
+            budget -= cost.saturating_sub(call.paid);
+            call.paid = 0;
+            let Some(uuid) = call.left.pop_front() else {
+                self.finish(ticket, call);
+                return true;
+            };
+            self.served(ticket, call, uuid, passed_by);
+        }
+    }
+
+    /// Whether the call cannot go on at this VM for now. Takes the VM's job where it can be had.
+    fn blocks(&mut self, ticket: Ticket, call: &Call, whom: Option<Uuid>) -> bool {
+        let Some(uuid) = whom else {
+            return call.order == Order::List && self.vms.keys().any(|uuid| self.is_locked(*uuid));
+        };
+        let held_by_others = self.is_held_by_others(uuid);
+        let vm = self.vms.get_mut(&uuid).unwrap();
+        if !vm.here {
+            return false;
+        }
+        if vm.locked || vm.locked_by.is_some() {
+            return true;
+        }
+        let (monitor, waits) = match &call.order {
+            Order::Ask(_, scope) => (*scope != Scope::Quiet, false),
+            Order::Disks(_) => (true, true),
+            _ => (false, false),
+        };
+        if !monitor {
+            return false;
+        }
+        let ours = matches!(vm.job, Some(Job::Ours(by, _)) if by == ticket);
+        if !ours && (vm.job.is_some() || held_by_others) {
+            return waits;
+        }
+        // Whoever was passed by stays so to the end of that VM's turn.
+        if !ours && call.paid > 0 {
+            return false;
+        }
+        vm.job.get_or_insert(Job::Ours(ticket, self.now));
+        match vm.dead {
+            Some(Dead::Sparse) if matches!(call.order, Order::Ask(_, Scope::Full)) => {
+                vm.locked_by = Some(ticket);
+                return true;
+            }
+            Some(Dead::Written) if matches!(call.order, Order::Ask(_, Scope::Full)) => {
+                vm.frozen = true;
+            }
+            _ => {}
+        }
+        vm.frozen
+    }
+
+    fn holds_job(&self, ticket: Ticket, call: &Call, uuid: Uuid) -> bool {
+        let monitor = matches!(call.order, Order::Ask(_, Scope::Full | Scope::NoBlock));
+        let job = self.vms[&uuid].job;
+        !monitor || matches!(job, Some(Job::Ours(by, _)) if by == ticket)
+    }
+
+    fn is_held_by_others(&self, uuid: Uuid) -> bool {
+        let vm = &self.vms[&uuid];
+        let phase = (uuid.as_u128() as Ms) * 7;
+        matches!(vm.job, Some(Job::Others(_)))
+            || vm
+                .busy
+                .is_some_and(|(held, of)| (self.now + phase) % of < held)
+    }
+
+    /// Another client's call hangs in this VM's monitor, or no more.
+    pub fn others_hold(&mut self, n: usize, held: bool) {
+        let now = self.now;
+        self.vm(n).job = held.then_some(Job::Others(now));
+        self.others = if held {
+            self.others + 1
+        } else {
+            self.others.saturating_sub(1)
+        };
+    }
+
+    /// The mount of these VMs' images is dead, or is back.
+    pub fn mount(&mut self, n: usize, dead: Option<Dead>) {
+        let vm = self.vm(n);
+        if dead.is_none() && vm.dead.is_some() {
+            (vm.frozen, vm.locked_by) = (false, None);
+        }
+        vm.dead = dead;
+    }
+
+    /// Microseconds for the next piece of it.
+    fn cost(&self, call: &Call, passed_by: bool) -> u64 {
+        let Some(uuid) = call.left.front() else {
+            return match call.order {
+                Order::List => 1200 + 10 * self.vms.len() as u64,
+                _ => 300,
+            };
+        };
+        if !self.vms[uuid].here {
+            return 50;
+        }
+        match &call.order {
+            Order::Ask(_, Scope::Full) if !passed_by => 7000,
+            Order::Ask(_, Scope::NoBlock) if !passed_by => 4400,
+            Order::Ask(..) => 1000,
+            Order::Disks(_) => 3000,
+            Order::Describe(_) => 300,
+            Order::Urgent(_) => 500,
+            Order::Canary(_) | Order::Probe(_) | Order::List | Order::Look(_) => 110,
+        }
+    }
+
+    fn served(&mut self, ticket: Ticket, call: &mut Call, uuid: Uuid, passed_by: bool) {
+        let now = self.now;
+        let vm = self.vms.get_mut(&uuid).unwrap();
+        let event = match &call.order {
+            Order::Probe(_) => {
+                let since = match vm.job.filter(|_| vm.here) {
+                    Some(Job::Ours(_, since) | Job::Others(since)) => Some(since),
+                    None => None,
+                };
+                let told = since.map_or(Control::Free, |since| {
+                    Control::Occupied(std::time::Duration::from_millis(now - since))
+                });
+                Some(Event::Control(uuid, told))
+            }
+            Order::Urgent(_) if vm.here => Some(Event::Served(uuid)),
+            _ => None,
+        };
+        if matches!(vm.job, Some(Job::Ours(by, _)) if by == ticket) {
+            vm.job = None;
+        }
+        if vm.here {
+            call.came
+                .push((uuid, if passed_by { Came::Part } else { Came::Whole }));
+        }
+        if call.connected {
+            self.told.extend(event.map(|event| (ticket, event)));
+        }
+    }
+
+    fn finish(&mut self, ticket: Ticket, call: &mut Call) {
+        let event = match &call.order {
+            Order::List => {
+                let here = self.vms.iter().filter(|(_, vm)| vm.here);
+                let listed = |uuid: &Uuid| Listed {
+                    uuid: *uuid,
+                    described: self.described.contains(uuid),
+                };
+                Event::Listed(here.map(|(uuid, _)| listed(uuid)).collect())
+            }
+            Order::Ask(..) => Event::Samples(std::mem::take(&mut call.came)),
+            _ => Event::Done,
+        };
+        if call.connected {
+            if let Order::Describe(whom) = &call.order {
+                self.described.extend(whom);
+            }
+            self.told.push((ticket, event));
+        }
+    }
+}
+
+/// Calls that the priority workers serve.
+fn is_urgent(order: &Order) -> bool {
+    matches!(order, Order::List | Order::Probe(_) | Order::Urgent(_))
+}
+
+/// The n-th VM.
+pub fn uuid(n: usize) -> Uuid {
+    Uuid::from_u128(n as u128)
+}

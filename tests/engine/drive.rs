@@ -1,0 +1,360 @@
+//! Runs gathers of the engine against the simulated daemon, as the agent does against a real one,
+//! and holds it to what must be true of every gather.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use telegraf_kvm::gather::engine::{Came, Engine, Event, Limits, Look, Order, Scope};
+use telegraf_kvm::gather::ledger::Ticket;
+use uuid::Uuid;
+
+use super::daemon::{Daemon, Ms, uuid};
+
+pub const LIMITS: Limits = Limits {
+    workers: 4,
+    chunk: 8,
+    stall: Duration::from_millis(250),
+    cap: 8,
+    hedge: true,
+};
+pub const DEADLINE: Ms = 8000;
+
+/// Something that happens to the daemon at its time.
+pub type Happening = Box<dyn Fn(&mut Sim)>;
+
+/// What the host's look shows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Sight {
+    /// All there is, after so long.
+    Honest(Ms),
+    /// Nothing: a remote hypervisor, no /proc.
+    Hidden,
+    /// It never comes back.
+    Never,
+}
+
+/// What one gather brought.
+#[derive(Debug, Default)]
+pub struct Gather {
+    pub took: Ms,
+    /// By VM how many calls brought its figures, and the best of them.
+    pub came: BTreeMap<Uuid, (u32, Brought)>,
+    pub disks: BTreeSet<Uuid>,
+    /// Whether the daemon had no worker to spare, and who is to blame.
+    pub spent: Option<Option<Uuid>>,
+    pub orders: usize,
+    pub ticks: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Brought {
+    /// State and network.
+    Urgent,
+    /// What needs no monitor.
+    Part,
+    Whole,
+}
+
+impl Gather {
+    /// How many VMs are complete.
+    pub fn whole(&self) -> usize {
+        self.came
+            .keys()
+            .filter(|uuid| self.is_whole(**uuid))
+            .count()
+    }
+
+    pub fn is_whole(&self, uuid: Uuid) -> bool {
+        self.came
+            .get(&uuid)
+            .is_some_and(|(_, came)| *came == Brought::Whole)
+    }
+
+    /// How many came in part.
+    pub fn part(&self) -> usize {
+        self.came
+            .values()
+            .filter(|(_, came)| *came == Brought::Part)
+            .count()
+    }
+}
+
+pub struct Sim {
+    pub daemon: Daemon,
+    pub engine: Engine,
+    pub sight: Sight,
+    start: Instant,
+    orders: HashMap<Ticket, Order>,
+    happenings: BTreeMap<(Ms, usize), Happening>,
+    look_at: Option<Ms>,
+    /// What the host showed in this gather.
+    seen: Look,
+    gather: Gather,
+    /// The most calls of ours that hung in the daemon at once.
+    pub most_hanging: usize,
+    /// Calls whose connection died: the daemon goes on with them.
+    pub cuts: usize,
+}
+
+impl Sim {
+    pub fn new(vms: usize) -> Self {
+        Self {
+            daemon: Daemon::new(vms),
+            engine: Engine::new(LIMITS),
+            sight: Sight::Honest(2),
+            start: Instant::now(),
+            orders: HashMap::new(),
+            happenings: BTreeMap::new(),
+            look_at: None,
+            seen: Look::default(),
+            gather: Gather::default(),
+            most_hanging: 0,
+            cuts: 0,
+        }
+    }
+
+    /// A host that has been gathered from before, so that everybody is described and known.
+    pub fn warm(vms: usize) -> Self {
+        let mut sim = Self::new(vms);
+        for _ in 0..2 {
+            sim.gather();
+            sim.pause(2000);
+        }
+        sim
+    }
+
+    pub fn at(&mut self, after: Ms, what: impl Fn(&mut Sim) + 'static) {
+        let key = (self.daemon.now + after, self.happenings.len());
+        self.happenings.insert(key, Box::new(what));
+    }
+
+    fn instant(&self) -> Instant {
+        self.start + Duration::from_millis(self.daemon.now)
+    }
+
+    /// One gather, ended by its deadline as the agent ends it.
+    pub fn gather(&mut self) -> Gather {
+        let begun = self.daemon.now;
+        self.gather = Gather::default();
+        self.look_at = None;
+        self.seen = Look::default();
+        self.engine.begin(self.instant());
+        self.carry_out();
+        let limit = begun + DEADLINE;
+        while !self.engine.is_done() && self.daemon.now < limit {
+            let wake = self.engine.wake();
+            if wake.is_some_and(|wake| wake <= self.instant()) {
+                self.gather.ticks += 1;
+                self.engine.tick(self.instant());
+                self.carry_out();
+                let again = self.engine.wake();
+                assert!(
+                    again.is_none_or(|again| again > self.instant()) || self.engine.is_done(),
+                    "a busy loop at {}: {:#?}",
+                    self.daemon.now - begun,
+                    self.engine
+                );
+                continue;
+            }
+            let wake = wake.map_or(limit, |wake| {
+                let wake = wake.duration_since(self.start);
+                Ms::try_from(wake.as_micros().div_ceil(1000)).unwrap()
+            });
+            self.go_on(wake.min(limit));
+        }
+        self.gather.spent = self.engine.spent();
+        self.engine.end();
+        assert_eq!(self.engine.orders().len(), 0, "orders after the end");
+        let mut gather = std::mem::take(&mut self.gather);
+        gather.took = self.daemon.now - begun;
+        assert!(gather.took <= DEADLINE, "a gather took {} ms", gather.took);
+        assert!(gather.ticks < 1000, "{} ticks in a gather", gather.ticks);
+        assert!(gather.orders < 300, "{} orders in a gather", gather.orders);
+        gather
+    }
+
+    /// Time passes between gathers.
+    pub fn pause(&mut self, time: Ms) {
+        let until = self.daemon.now + time;
+        while self.daemon.now < until {
+            self.go_on(until);
+        }
+    }
+
+    /// Goes on to the next moment at which anything happens, at most to `until`.
+    fn go_on(&mut self, until: Ms) {
+        let now = self.daemon.now;
+        let next = if self.daemon.moves() {
+            now + 1
+        } else {
+            let happening = self.happenings.keys().next().map(|(at, _)| *at);
+            let others = [happening, self.daemon.next_change(), self.look_at];
+            others
+                .into_iter()
+                .flatten()
+                .fold(until, Ms::min)
+                .max(now + 1)
+        };
+        self.daemon.run(next);
+        while let Some(entry) = self.happenings.first_entry()
+            && entry.key().0 <= next
+        {
+            entry.remove()(self);
+            // It may have set something in motion.
+            self.daemon.run(next);
+        }
+        for (ticket, event) in self.daemon.told() {
+            self.tell(ticket, event);
+        }
+        if self.look_at.is_some_and(|at| at <= next) {
+            self.look_at = None;
+            self.seen = self.look();
+            self.engine.looked(self.seen.clone(), self.instant());
+            self.carry_out();
+        }
+        self.most_hanging = self.most_hanging.max(self.daemon.hanging());
+        assert!(
+            self.daemon.hanging() <= LIMITS.cap,
+            "{} calls of ours hang at {next}: {:#?}",
+            self.daemon.hanging(),
+            self.daemon
+        );
+    }
+
+    fn look(&self) -> Look {
+        let mut look = Look::default();
+        if let Sight::Honest(_) = self.sight {
+            for (uuid, vm) in &self.daemon.vms {
+                // A QEMU that waits for a dead mount sleeps like any other.
+                if vm.frozen && vm.dead.is_none() {
+                    look.stuck.insert(*uuid);
+                }
+                if vm.dead.is_some() {
+                    look.no_block.insert(*uuid);
+                }
+            }
+        }
+        look
+    }
+
+    fn tell(&mut self, ticket: Ticket, event: Event) {
+        let ends = !matches!(event, Event::Alive | Event::Control(..) | Event::Served(_));
+        let order = if ends {
+            self.orders.remove(&ticket)
+        } else {
+            self.orders.get(&ticket).cloned()
+        };
+        let Some(order) = order else { return };
+        if event == Event::Lost {
+            self.cuts += 1;
+        }
+        let wanted = self.engine.is_wanted(ticket);
+        match (&event, &order) {
+            (Event::Samples(came), Order::Ask(_, scope)) if wanted => {
+                for (uuid, came) in came {
+                    let brought = match (came, scope) {
+                        (Came::Part, _) | (_, Scope::Quiet) => Brought::Part,
+                        _ => Brought::Whole,
+                    };
+                    self.keep(*uuid, brought);
+                }
+            }
+            (Event::Served(uuid), _) if wanted => self.keep(*uuid, Brought::Urgent),
+            (Event::Done, Order::Disks(uuid)) if wanted => {
+                self.gather.disks.insert(*uuid);
+            }
+            _ => {}
+        }
+        let event = match event {
+            Event::Samples(_) | Event::Listed(_) if !wanted => Event::Done,
+            event => event,
+        };
+        self.engine.on(ticket, event, self.instant());
+        self.carry_out();
+    }
+
+    fn keep(&mut self, uuid: Uuid, brought: Brought) {
+        let (times, best) = self.gather.came.entry(uuid).or_insert((0, brought));
+        assert!(
+            *best != Brought::Whole || *times == 0,
+            "{uuid} came again after it was complete"
+        );
+        *times += 1;
+        *best = brought.max(*best);
+    }
+
+    fn carry_out(&mut self) {
+        for (ticket, order) in self.engine.orders() {
+            self.gather.orders += 1;
+            self.check(&order);
+            if let Order::Look(_) = order {
+                self.look_at = match self.sight {
+                    Sight::Honest(after) => Some(self.daemon.now + after),
+                    Sight::Hidden => Some(self.daemon.now),
+                    Sight::Never => None,
+                };
+                continue;
+            }
+            self.orders.insert(ticket, order.clone());
+            self.daemon.call(ticket, order);
+        }
+    }
+
+    /// What must be true of every order.
+    fn check(&self, order: &Order) {
+        let locked: BTreeSet<Uuid> = self.engine.locked().collect();
+        let whom: &[Uuid] = match order {
+            Order::List | Order::Look(_) => return,
+            Order::Canary(one) | Order::Disks(one) => &[*one],
+            Order::Describe(some) | Order::Ask(some, _) => some,
+            Order::Probe(some) | Order::Urgent(some) => some,
+        };
+        assert!(!whom.is_empty(), "{order:?} asks nobody");
+        // A probe that hung on a lock and was cut gives way to another.
+        let watch = self.cuts > 0 && matches!(order, Order::Probe(one) if one.len() == 1);
+        for uuid in whom.iter().filter(|_| !watch) {
+            assert!(
+                !locked.contains(uuid),
+                "{order:?} asks {uuid}, which is locked"
+            );
+        }
+        let distinct: BTreeSet<&Uuid> = whom.iter().collect();
+        assert_eq!(distinct.len(), whom.len(), "{order:?} asks somebody twice");
+        let Order::Ask(_, scope) = order else { return };
+        for other in self
+            .orders
+            .iter()
+            .filter(|(ticket, _)| self.engine.is_wanted(**ticket))
+        {
+            if let Order::Ask(others, _) = other.1 {
+                let both = whom.iter().find(|uuid| others.contains(uuid));
+                assert!(both.is_none(), "{both:?} is asked by two calls at a time");
+            }
+        }
+        let full = *scope == Scope::Full;
+        let monitor = *scope != Scope::Quiet;
+        for uuid in whom {
+            let stuck = self.seen.stuck.contains(uuid) && monitor;
+            assert!(!stuck, "{uuid} is asked, though it is seen to be stuck");
+            let dead = self.seen.no_block.contains(uuid) && full;
+            assert!(
+                !dead,
+                "{uuid} is asked for its blocks, though its mount is seen to be dead"
+            );
+        }
+    }
+
+    /// All VMs but these, complete.
+    pub fn assert_whole_but(&self, gather: &Gather, not: impl Fn(usize) -> bool) {
+        for n in 0..self.daemon.vms.len() {
+            if !not(n) {
+                let came = gather.came.get(&uuid(n));
+                assert!(
+                    gather.is_whole(uuid(n)),
+                    "VM {n}: {came:?} in {} ms",
+                    gather.took
+                );
+            }
+        }
+    }
+}
