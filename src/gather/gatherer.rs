@@ -103,6 +103,9 @@ impl Gatherer {
             self.late += 1;
             log::debug!("a late answer was dropped");
         }
+        if reply.opened && matches!(reply.result, Ok(Answer::Domains(_))) {
+            self.engine.reconnected();
+        }
         let event = match reply.result {
             Ok(answer) => self.take(answer, wanted),
             Err(Failure::Unreachable(error)) => {

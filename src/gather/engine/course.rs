@@ -60,6 +60,15 @@ pub(super) struct Course {
     pub(super) probed: HashMap<Ticket, Instant>,
     /// The domain whose monitor has been occupied the longest, by the probes of this gather.
     pub(super) occupied: Option<(Uuid, Duration)>,
+    /// When it began.
+    pub(super) began: Option<Instant>,
+    /// The list came on a new connection: the daemon may just have been started, and be busy with
+    /// every domain for a moment.
+    pub(super) fresh: bool,
+    /// Domains that were found locked in this gather: should their lock be free soon, they are asked.
+    pub(super) withheld: BTreeMap<Uuid, Vm>,
+    /// How long that is waited for.
+    pub(super) hold: Option<Instant>,
     /// How many calls lost their connection.
     pub(super) losses: u32,
     /// When anything last came back from anybody.

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::course::Phase;
+use super::course::{Phase, Vm};
 use super::order::{Control, Order};
-use super::{Engine, Scope};
+use super::{Engine, HOLD, Scope};
 use crate::gather::ledger::{Call, Kind, Ticket};
 
 /// What clocks and scheduling may make of a time that libvirt measured itself.
@@ -50,6 +50,9 @@ impl Engine {
             times.extend(course.look_by);
         }
         times.extend(course.hope);
+        if course.phase == Phase::Asking {
+            times.extend(course.hold);
+        }
         match course.probe.and_then(|probe| self.ledger.get(probe)) {
             // It may be opening its connection; nothing can be said before it is through.
             Some(_) if !course.alive => {}
@@ -70,6 +73,7 @@ impl Engine {
 
     /// Time has passed.
     pub fn tick(&mut self, now: Instant) {
+        self.course.hold.take_if(|until| now >= *until);
         self.look_into(now);
         self.advance(now);
     }
@@ -173,7 +177,7 @@ impl Engine {
     /// A domain is locked inside libvirtd: whoever asks it hangs. `by` is our call that shows it.
     fn lock(&mut self, uuid: Uuid, by: Ticket) {
         self.standings.entry(uuid).or_default().locked = Some(by);
-        self.course.vms.remove(&uuid);
+        self.withhold(uuid);
         self.course.urgent.retain(|u| *u != uuid);
         self.course.disks.retain(|u| *u != uuid);
         if let Some(undescribed) = &mut self.course.undescribed {
@@ -184,6 +188,37 @@ impl Engine {
         let hung: Vec<Ticket> = self.ledger.in_hand().filter_map(asks_it).collect();
         for ticket in hung {
             self.give_up(ticket, uuid);
+        }
+    }
+
+    /// A locked domain is not asked, but waited for a little: daemons that have just been started
+    /// hold every lock for a moment.
+    fn withhold(&mut self, uuid: Uuid) {
+        let unasked = Vm {
+            scope: Scope::NoBlock,
+            tries: 0,
+            came: None,
+        };
+        let vm = self.course.vms.remove(&uuid).unwrap_or(unasked);
+        if vm.came.is_some() {
+            return;
+        }
+        self.course.withheld.insert(uuid, vm);
+        let patience = if self.course.fresh { HOLD.1 } else { HOLD.0 };
+        self.course.hold = self.course.began.map(|began| began + patience);
+    }
+
+    /// Its lock is free again.
+    pub(super) fn release(&mut self, uuid: Uuid, now: Instant) {
+        let Some(vm) = self.course.withheld.remove(&uuid) else {
+            return;
+        };
+        if self.course.withheld.is_empty() {
+            self.course.hold = None;
+        }
+        self.course.vms.insert(uuid, vm);
+        if self.course.phase == Phase::Asking {
+            self.course.again.push((now, uuid));
         }
     }
 

@@ -23,6 +23,11 @@ pub use order::{Came, Control, Event, Limits, Listed, Look, Order, Scope};
 /// How often a domain that came in part is asked again, and how often one that keeps doing so is.
 const TRIES: (u32, u32) = (7, 2);
 
+/// How often where the daemon may just have been started.
+const FRESH_TRIES: u32 = 24;
+/// How long after its beginning a gather waits for domains that it found locked, and how long
+/// where the daemon may just have been started.
+const HOLD: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(3));
 /// How many connections may be lost in one gather before nothing more is sent in it.
 const LOSSES: u32 = 16;
 
@@ -72,7 +77,10 @@ impl Engine {
 
     /// Begins a gather.
     pub fn begin(&mut self, now: Instant) {
-        self.course = Course::default();
+        self.course = Course {
+            began: Some(now),
+            ..Course::default()
+        };
         self.ledger.age(now);
         if self.frozen {
             self.course.phase = Phase::Over;
@@ -126,7 +134,10 @@ impl Engine {
                     && urgent.is_empty()
                     && !in_hand.any(|(_, c)| c.kind == Kind::Urgent)
             }
-            Phase::Asking => self.course.is_empty() && in_hand.next().is_none(),
+            Phase::Asking => {
+                let course = &self.course;
+                course.hold.is_none() && course.is_empty() && in_hand.next().is_none()
+            }
             Phase::Listing | Phase::Describing | Phase::Looking | Phase::Canary => false,
         }
     }
@@ -158,6 +169,11 @@ impl Engine {
     /// Whether what this call brings is still wanted.
     pub fn is_wanted(&self, ticket: Ticket) -> bool {
         self.ledger.get(ticket).is_some_and(|call| !call.aside)
+    }
+
+    /// The list is coming on a connection that was opened for it.
+    pub fn reconnected(&mut self) {
+        self.course.fresh = true;
     }
 
     /// The calls to make now.
@@ -203,13 +219,19 @@ impl Engine {
         if let Some(standing) = self.standings.get_mut(&uuid) {
             standing.locked = None;
         }
+        self.release(uuid, now);
     }
 
     fn on_return(&mut self, ticket: Ticket, call: &Call, event: Event, now: Instant) {
         let lost = matches!(event, Event::Lost | Event::Unreachable);
         if !lost {
-            for standing in self.standings.values_mut() {
-                standing.locked.take_if(|by| *by == ticket);
+            let standings = self.standings.iter_mut();
+            let released = standings.filter_map(|(uuid, standing)| {
+                let locked = standing.locked.take_if(|by| *by == ticket);
+                locked.is_some().then_some(*uuid)
+            });
+            for uuid in released.collect::<Vec<_>>() {
+                self.release(uuid, now);
             }
         }
         if self
@@ -323,10 +345,10 @@ impl Engine {
                 }
                 (_, Came::Part) if held => {}
                 (_, Came::Part) => {
-                    let tries = if standing.misses > 1 {
-                        TRIES.1
-                    } else {
-                        TRIES.0
+                    let tries = match standing.misses {
+                        _ if self.course.fresh => FRESH_TRIES,
+                        0 | 1 => TRIES.0,
+                        _ => TRIES.1,
                     };
                     if vm.tries < tries {
                         let pause = Duration::from_millis(5 << vm.tries.min(4));
