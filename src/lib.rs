@@ -22,6 +22,7 @@ pub mod config;
 pub mod description;
 pub mod features;
 pub mod gather;
+pub mod host;
 pub mod inventory;
 pub mod libvirt;
 pub mod line_protocol;

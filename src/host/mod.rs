@@ -1,0 +1,12 @@
+//! What the kernel says of this host before libvirt is asked: which QEMU processes are stuck, and
+//! which disk images lie on storage that does not answer. No libvirt in here.
+
+mod mount_table;
+pub mod mounts;
+mod prober;
+pub mod processes;
+mod scan;
+mod walk;
+
+pub use mounts::{Mounts, Storage};
+pub use processes::{Look, Processes};

@@ -1,0 +1,189 @@
+use std::fmt::Write as _;
+use std::os::unix::fs::symlink;
+
+use tempfile::TempDir;
+
+use super::*;
+
+/// A folder whose subfolders a table of our own declares to be mounts.
+struct Fake {
+    folder: TempDir,
+    table: PathBuf,
+}
+
+impl Fake {
+    /// `mounts`: subfolder and type.
+    fn new(mounts: &[(&str, &str)]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let table = folder.path().join("mountinfo");
+        let fake = Self { folder, table };
+        for (name, _) in mounts {
+            fs::create_dir_all(fake.path(name)).unwrap();
+        }
+        fake.mount(mounts);
+        fake
+    }
+
+    fn mount(&self, mounts: &[(&str, &str)]) {
+        let mut text = "1 0 8:1 / / rw - ext4 /dev/sda rw\n".to_owned();
+        for (number, (name, kind)) in mounts.iter().enumerate() {
+            let point = self.path(name);
+            let (id, point) = (number + 2, point.display());
+            writeln!(text, "{id} 1 0:{id} / {point} rw - {kind} x rw").unwrap();
+        }
+        fs::write(&self.table, text).unwrap();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        // The temporary folder itself may be reached by links.
+        self.folder.path().canonicalize().unwrap().join(name)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, "").unwrap();
+        path
+    }
+
+    fn link(&self, name: &str, target: impl AsRef<Path>) -> PathBuf {
+        let path = self.path(name);
+        symlink(target, &path).unwrap();
+        path
+    }
+}
+
+/// The storage of one path; until it is another than unknown, for walks may take several looks on
+/// a busy machine.
+fn storage(mounts: &mut Mounts, path: &Path) -> Storage {
+    let start = Instant::now();
+    loop {
+        let seen = mounts.look(&[path.into()]).remove(path).unwrap();
+        let known = !matches!(seen, Storage::Unknown(_) | Storage::Dead(_));
+        if known || start.elapsed() > Duration::from_secs(1) {
+            return seen;
+        }
+    }
+}
+
+#[test]
+fn local_files_and_network_disks_need_no_probe() {
+    let fake = Fake::new(&[("nfs", "nfs4")]);
+    let mut mounts = Mounts::at(&fake.table);
+    let paths = ["", "pool/image", "nbd://host/x"].map(PathBuf::from);
+    let link = fake.link("link", "file");
+    let paths = [&paths[..], &[fake.file("file"), link]].concat();
+    let seen = mounts.look(&paths);
+    let local = paths.into_iter().map(|path| (path, Storage::Local));
+    assert_eq!(seen, local.collect());
+    assert!(mounts.posts.is_empty());
+}
+
+#[test]
+fn links_are_followed_from_and_onto_remote_mounts() {
+    let fake = Fake::new(&[("a", "nfs4"), ("b", "fuse.sshfs"), ("c", "cifs")]);
+    let mut mounts = Mounts::at(&fake.table);
+    let (home, on_a) = (fake.file("home"), fake.file("a/file"));
+    fake.link("out", "./a/../a");
+    let chain = [
+        (on_a.clone(), Storage::Alive, 1),
+        (fake.path("out/file"), Storage::Alive, 1),
+        (fake.link("a/home", &home), Storage::Alive, 1),
+        (fake.link("a/to-b", "../b/to-c"), Storage::Alive, 3),
+        (fake.link("b/to-c", fake.path("c/back")), Storage::Alive, 3),
+        (fake.link("c/back", &on_a), Storage::Alive, 2),
+        (home, Storage::Local, 0),
+    ];
+    for (path, expected, trail) in chain {
+        assert_eq!(storage(&mut mounts, &path), expected, "{path:?}");
+        assert_eq!(mounts.posts.len(), trail, "{path:?}");
+    }
+}
+
+#[test]
+fn what_is_not_there_or_leads_nowhere_is_unknown() {
+    let fake = Fake::new(&[("nfs", "nfs4")]);
+    let mut mounts = Mounts::at(&fake.table);
+    let root = Storage::Unknown("/".into());
+    assert_eq!(storage(&mut mounts, &fake.path("none")), root);
+    assert_eq!(storage(&mut mounts, &fake.link("loop", "loop")), root);
+    let nfs = Storage::Unknown(fake.path("nfs"));
+    assert_eq!(storage(&mut mounts, &fake.path("nfs/none")), nfs);
+    assert_eq!(storage(&mut mounts, &fake.link("nfs/l", "l")), nfs);
+    let mut nothing = Mounts::at(Path::new("/nonexistent"));
+    assert_eq!(storage(&mut nothing, &fake.file("file")), root);
+}
+
+#[test]
+fn an_automount_is_never_looked_into() {
+    let fake = Fake::new(&[("net", "autofs"), ("net/host", "nfs")]);
+    let mut mounts = Mounts::at(&fake.table);
+    // The table says that host lies on the root, which net hides: it is not mounted yet.
+    fake.file("file");
+    let trap = fake.link("net/trap", "../file");
+    let net = Storage::Unknown(fake.path("net"));
+    assert_eq!(storage(&mut mounts, &trap), net);
+    assert_eq!(storage(&mut mounts, &fake.file("net/host/x")), net);
+    // And now it is.
+    let text = fs::read_to_string(&fake.table).unwrap();
+    fs::write(&fake.table, text.replace("\n3 1", "\n3 2")).unwrap();
+    let seen = storage(&mut mounts, &fake.path("net/host/x"));
+    assert_eq!(seen, Storage::Alive);
+}
+
+#[test]
+fn the_way_is_remembered_until_the_mounts_change_or_it_is_not_asked_for() {
+    let fake = Fake::new(&[("nfs", "nfs4")]);
+    let mut mounts = Mounts::at(&fake.table);
+    fake.file("nfs/file");
+    let link = fake.link("link", "nfs/file");
+    assert_eq!(storage(&mut mounts, &link), Storage::Alive);
+    fs::remove_file(&link).unwrap();
+    fake.file("link");
+    assert_eq!(storage(&mut mounts, &link), Storage::Alive);
+    fake.mount(&[("nfs", "nfs4"), ("new", "tmpfs")]);
+    assert_eq!(storage(&mut mounts, &link), Storage::Local);
+    assert!(mounts.posts.is_empty());
+
+    fs::remove_file(&link).unwrap();
+    fake.link("link", "nfs/file");
+    assert_eq!(storage(&mut mounts, &link), Storage::Local);
+    assert!(mounts.look(&[]).is_empty());
+    assert_eq!(storage(&mut mounts, &link), Storage::Alive);
+}
+
+#[test]
+fn a_remembered_way_is_followed_anew_after_a_minute() {
+    let fake = Fake::new(&[("nfs", "nfs4")]);
+    let mut mounts = Mounts::at(&fake.table);
+    fake.file("nfs/file");
+    let link = fake.link("nfs/link", "file");
+    assert_eq!(storage(&mut mounts, &link), Storage::Alive);
+    fs::remove_file(&link).unwrap();
+    assert_eq!(storage(&mut mounts, &link), Storage::Alive);
+    let (_, followed) = mounts.ways.get_mut(&link).unwrap();
+    *followed -= REMEMBERED;
+    let unknown = Storage::Unknown(fake.path("nfs"));
+    let start = Instant::now();
+    // Until the walk came back the old way holds.
+    while mounts.look(std::slice::from_ref(&link))[&link] != unknown {
+        assert!(start.elapsed() < Duration::from_secs(20));
+    }
+}
+
+#[test]
+fn a_mount_that_went_away_takes_its_prober_with_it() {
+    let fake = Fake::new(&[("nfs", "nfs4")]);
+    let mut mounts = Mounts::at(&fake.table);
+    let file = fake.file("nfs/file");
+    assert_eq!(storage(&mut mounts, &file), Storage::Alive);
+    let serial = mounts.posts[&2].prober.serial;
+    // Another file system under the same number: not the same prober.
+    fake.mount(&[("nfs", "nfs")]);
+    let text = fs::read_to_string(&fake.table).unwrap();
+    fs::write(&fake.table, text.replace("0:2", "0:9")).unwrap();
+    assert_eq!(storage(&mut mounts, &file), Storage::Alive);
+    assert_ne!(mounts.posts[&2].prober.serial, serial);
+    fake.mount(&[]);
+    assert_eq!(storage(&mut mounts, &file), Storage::Local);
+    assert!(mounts.posts.is_empty());
+}

@@ -1,0 +1,287 @@
+//! The QEMU processes: which of them would not answer their monitor.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::io::pread;
+use uuid::Uuid;
+
+use super::scan::{Found, Progress, Scan};
+
+#[cfg(test)]
+mod tests;
+
+/// Between the two looks at a process that sleeps uninterruptibly.
+const NAP: Duration = Duration::from_millis(50);
+/// All that a look spends on finding processes; a slower scan goes on by itself.
+const SCAN_TIME: Duration = Duration::from_millis(300);
+/// VMs that a scan did not find are searched for again after so long,
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// twice as long each time, up to this.
+const LAST_RETRY: Duration = Duration::from_secs(30);
+/// With so many scans hanging there are no further ones.
+const MOST_SCANS: usize = 4;
+
+/// What the process table says of some VMs.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// QEMU's main thread is stopped, or stuck in the kernel: its monitor would not answer.
+    pub stuck: HashSet<Uuid>,
+    /// No QEMU process of it can be seen.
+    pub unseen: HashSet<Uuid>,
+}
+
+/// The QEMU processes of the VMs asked for last. One descriptor a VM stays open.
+#[derive(Debug)]
+pub struct Processes {
+    root: PathBuf,
+    known: HashMap<Uuid, Vec<Process>>,
+    scans: Vec<Scan>,
+    /// What the last scan did not find, and when to search again.
+    missed: HashSet<Uuid>,
+    retry: Duration,
+    retry_at: Option<Instant>,
+    /// Stuck at the last look.
+    stuck: HashSet<Uuid>,
+}
+
+#[derive(Debug)]
+struct Process {
+    pid: u32,
+    /// Kept open: it answers for this process, or fails with ESRCH, never for a later one of the
+    /// same number.
+    stat: File,
+    state: State,
+    /// How often it had run when it was last seen asleep, and since when that holds.
+    asleep: Option<(u64, Instant)>,
+}
+
+/// The main thread's state, as far as it matters (proc_pid_stat(5), third field).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// It runs, or waits for something to do.
+    Well,
+    /// T, t: by a signal, or a debugger.
+    Stopped,
+    /// D; and Z: a main thread that ended while others of its process cannot.
+    Asleep,
+    /// The process is no more.
+    Gone,
+}
+
+impl Process {
+    fn new(found: Found) -> (Uuid, Self) {
+        let Found { uuid, pid, stat } = found;
+        let mut process = Self {
+            pid,
+            stat,
+            state: State::Gone,
+            asleep: None,
+        };
+        process.look();
+        (uuid, process)
+    }
+
+    fn look(&mut self) {
+        let mut buffer = [0; 1024];
+        let length = pread(&self.stat, &mut buffer, 0).unwrap_or(0);
+        self.state = state_of(&buffer[..length]);
+        if self.state != State::Asleep {
+            self.asleep = None;
+        }
+    }
+
+    /// How often it was given a processor. `None` where the kernel does not count (then it says 0).
+    ///
+    /// Opened by its number, so it holds only if the kept `stat` still answers afterwards.
+    fn runs(&self, root: &Path) -> Option<u64> {
+        let text = fs::read_to_string(root.join(format!("{}/schedstat", self.pid))).ok()?;
+        let runs = text.split_whitespace().nth(2)?.parse().ok()?;
+        (runs > 0).then_some(runs)
+    }
+}
+
+/// From the text of `stat`; the name before the state may hold spaces and parentheses.
+fn state_of(stat: &[u8]) -> State {
+    let end = stat.iter().rposition(|byte| *byte == b')');
+    match end.and_then(|end| stat.get(end + 2)) {
+        Some(b'T' | b't') => State::Stopped,
+        Some(b'D' | b'Z') => State::Asleep,
+        Some(b'X' | b'x') | None => State::Gone,
+        Some(_) => State::Well,
+    }
+}
+
+impl Default for Processes {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Processes {
+    /// Those of this host.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::at(Path::new("/proc"))
+    }
+
+    /// Those of another proc file system.
+    #[must_use]
+    pub fn at(root: &Path) -> Self {
+        Self {
+            root: root.into(),
+            known: HashMap::new(),
+            scans: Vec::new(),
+            missed: HashSet::new(),
+            retry: FIRST_RETRY,
+            retry_at: None,
+            stuck: HashSet::new(),
+        }
+    }
+
+    /// Looks at the QEMU processes of `vms`; the others are forgotten.
+    ///
+    /// Usually one pread a VM. 50 ms more where one is newly found in uninterruptible sleep; a scan
+    /// of all command lines (300 ms at most) where one is new, has restarted, or is newly stuck.
+    pub fn look(&mut self, vms: &[Uuid]) -> Look {
+        self.look_at(vms, Instant::now(), || thread::sleep(NAP))
+    }
+
+    fn look_at(&mut self, vms: &[Uuid], now: Instant, nap: impl FnOnce()) -> Look {
+        let vms: HashSet<Uuid> = vms.iter().copied().collect();
+        self.take_late();
+        self.known.retain(|uuid, _| vms.contains(uuid));
+        for process in self.known.values_mut().flatten() {
+            process.look();
+        }
+        self.bury();
+        let scanned = self.search(&vms, now);
+
+        self.doze(now, nap);
+        let mut stuck = self.all_stuck();
+        // The same VM may run twice here, where it migrates from one daemon to another: before one
+        // is called stuck, its other process is searched for.
+        if !scanned && !stuck.is_subset(&self.stuck) {
+            self.scan(&vms);
+            let known = &self.known;
+            stuck.retain(|uuid| known.get(uuid).is_some_and(|them| all_stuck(them)));
+        }
+        self.stuck.clone_from(&stuck);
+        let known = |uuid: &&Uuid| self.known.contains_key(uuid);
+        let unseen = vms.iter().filter(|uuid| !known(uuid)).copied().collect();
+        Look { stuck, unseen }
+    }
+
+    fn bury(&mut self) {
+        self.known.retain(|_, processes| {
+            processes.retain(|process| process.state != State::Gone);
+            !processes.is_empty()
+        });
+    }
+
+    /// Scans if a VM's process is missing and it is time; says whether it did.
+    fn search(&mut self, vms: &HashSet<Uuid>, now: Instant) -> bool {
+        let missing = |known: &HashMap<Uuid, Vec<Process>>| -> HashSet<Uuid> {
+            let missing = vms.iter().filter(|uuid| !known.contains_key(uuid));
+            missing.copied().collect()
+        };
+        let lost = missing(&self.known);
+        let news = !lost.is_subset(&self.missed);
+        let due = !lost.is_empty() && self.retry_at.is_none_or(|at| now >= at);
+        if !news && !due {
+            return false;
+        }
+        self.retry = if news {
+            FIRST_RETRY
+        } else {
+            (self.retry * 2).min(LAST_RETRY)
+        };
+        self.retry_at = Some(now + self.retry);
+        self.scan(vms);
+        self.missed = missing(&self.known);
+        true
+    }
+
+    fn scan(&mut self, vms: &HashSet<Uuid>) {
+        let until = Instant::now() + SCAN_TIME;
+        while self.scans.len() < MOST_SCANS {
+            let hanging = self.scans.iter().map(Scan::in_hand);
+            let known = self.known.values().flatten();
+            let skip = known.map(|process| process.pid).chain(hanging).collect();
+            let Ok(scan) = Scan::start(&self.root, vms.clone(), skip) else {
+                return;
+            };
+            let progress = scan.wait(until, |found| remember(&mut self.known, found));
+            if progress == Progress::Done {
+                break;
+            }
+            self.scans.push(scan);
+            if progress == Progress::Late {
+                break;
+            }
+        }
+        self.bury();
+    }
+
+    /// What scans found that an earlier look did not wait for.
+    fn take_late(&mut self) {
+        let known = &mut self.known;
+        self.scans
+            .retain(|scan| scan.take(|found| remember(known, found)));
+    }
+
+    /// Looks twice, once for all, at those asleep, so that an ordinary wait for a disk is told from
+    /// one without end. Who ran in between, or has left that state, is well.
+    fn doze(&mut self, now: Instant, nap: impl FnOnce()) {
+        let root = &self.root;
+        let mut doubtful = Vec::new();
+        for process in self.known.values_mut().flatten() {
+            if process.state != State::Asleep {
+                continue;
+            }
+            let runs = process.runs(root);
+            match (process.asleep, runs) {
+                (Some((then, since)), Some(runs)) if then == runs && now >= since + NAP => {}
+                _ => {
+                    process.asleep = runs.map(|runs| (runs, now));
+                    doubtful.push((process, runs));
+                }
+            }
+        }
+        if doubtful.is_empty() {
+            return;
+        }
+        nap();
+        for (process, before) in doubtful {
+            let runs = process.runs(root);
+            process.look();
+            if process.state == State::Asleep && runs != before {
+                process.state = State::Well;
+                process.asleep = None;
+            }
+        }
+        self.bury();
+    }
+
+    fn all_stuck(&self) -> HashSet<Uuid> {
+        let stuck = self.known.iter().filter(|(_, them)| all_stuck(them));
+        stuck.map(|(uuid, _)| *uuid).collect()
+    }
+}
+
+fn all_stuck(processes: &[Process]) -> bool {
+    let well = |process: &Process| process.state == State::Well;
+    !processes.iter().any(well)
+}
+
+fn remember(known: &mut HashMap<Uuid, Vec<Process>>, found: Found) {
+    let (uuid, process) = Process::new(found);
+    let there = known.entry(uuid).or_default();
+    // Two scans may overlap.
+    if there.iter().all(|other| other.pid != process.pid) {
+        there.push(process);
+    }
+}

@@ -1,0 +1,292 @@
+use std::io::Write as _;
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::*;
+
+/// A proc file system as plain files.
+struct Fake(TempDir);
+
+impl Fake {
+    fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    fn processes(&self) -> Processes {
+        Processes::at(self.0.path())
+    }
+
+    fn start(&self, pid: u32, vm: Uuid, state: char, runs: u64) {
+        fs::create_dir(self.0.path().join(pid.to_string())).unwrap();
+        let line = format!("/usr/bin/qemu\0-name\0guest=-uuid\0-uuid\0{vm}\0-S\0");
+        self.write(pid, "cmdline", &line);
+        self.set(pid, state, runs);
+    }
+
+    fn set(&self, pid: u32, state: char, runs: u64) {
+        self.write(
+            pid,
+            "stat",
+            &format!("{pid} (qemu D (x) T) {state} 1 1 1 0"),
+        );
+        self.write(pid, "schedstat", &format!("123456 789 {runs}\n"));
+    }
+
+    fn write(&self, pid: u32, name: &str, text: &str) {
+        fs::write(self.0.path().join(format!("{pid}/{name}")), text).unwrap();
+    }
+
+    fn end(&self, pid: u32) {
+        self.write(pid, "stat", "");
+        fs::remove_dir_all(self.0.path().join(pid.to_string())).unwrap();
+    }
+}
+
+fn vm(number: u128) -> Uuid {
+    Uuid::from_u128(0x1234_5678_0000_0000_0000_0000_0000_0000 + number)
+}
+
+fn set(vms: &[Uuid]) -> HashSet<Uuid> {
+    vms.iter().copied().collect()
+}
+
+fn look(stuck: &[Uuid], unseen: &[Uuid]) -> Look {
+    let (stuck, unseen) = (set(stuck), set(unseen));
+    Look { stuck, unseen }
+}
+
+/// A look in which nothing may need a second one.
+fn at_once(processes: &mut Processes, vms: &[Uuid], now: Instant) -> Look {
+    processes.look_at(vms, now, || panic!("there was nothing to wait for"))
+}
+
+#[test]
+fn stopped_and_traced_are_stuck_whatever_the_process_is_called() {
+    let fake = Fake::new();
+    for (pid, state) in [(1, 'R'), (2, 'S'), (3, 'T'), (4, 't'), (5, 'I')] {
+        fake.start(pid, vm(pid.into()), state, 1);
+    }
+    let vms = [vm(1), vm(2), vm(3), vm(4), vm(5), vm(6)];
+    let mut processes = fake.processes();
+    let now = Instant::now();
+    let seen = at_once(&mut processes, &vms, now);
+    assert_eq!(seen, look(&[vm(3), vm(4)], &[vm(6)]));
+    fake.set(3, 'S', 2);
+    fake.set(2, 'T', 2);
+    let seen = at_once(&mut processes, &vms, now);
+    assert_eq!(seen, look(&[vm(2), vm(4)], &[vm(6)]));
+}
+
+#[test]
+fn a_long_sleep_is_stuck_and_a_wait_for_a_disk_is_not() {
+    let fake = Fake::new();
+    for pid in 1..=4 {
+        fake.start(pid, vm(pid.into()), 'D', 10);
+    }
+    fake.start(5, vm(5), 'Z', 10);
+    // A kernel that does not count.
+    fake.start(6, vm(6), 'D', 0);
+    let vms = [vm(1), vm(2), vm(3), vm(4), vm(5), vm(6)];
+    let mut processes = fake.processes();
+    let now = Instant::now();
+    let seen = processes.look_at(&vms, now, || {
+        fake.set(2, 'D', 11);
+        fake.set(3, 'S', 11);
+        fake.end(4);
+    });
+    assert_eq!(seen, look(&[vm(1), vm(5), vm(6)], &[vm(4)]));
+
+    // Still the same sleep: known without waiting. The one that ran is doubted again.
+    fake.end(6);
+    fake.set(2, 'S', 12);
+    let now = now + Duration::from_millis(60);
+    let vms = &vms[..3];
+    assert_eq!(at_once(&mut processes, vms, now), look(&[vm(1)], &[]));
+    fake.set(1, 'D', 12);
+    let mut waited = false;
+    let seen = processes.look_at(vms, now + NAP * 2, || {
+        waited = true;
+        fake.set(1, 'D', 13);
+    });
+    assert_eq!(seen, look(&[], &[]));
+    assert!(waited);
+}
+
+#[test]
+fn of_two_processes_with_one_uuid_one_that_is_well_is_enough() {
+    let fake = Fake::new();
+    fake.start(1, vm(1), 'S', 1);
+    let mut processes = fake.processes();
+    let now = Instant::now();
+    assert_eq!(at_once(&mut processes, &[vm(1)], now), look(&[], &[]));
+    // The second came after the scan: it is searched for before the VM is called stuck.
+    fake.start(2, vm(1), 'S', 1);
+    fake.set(1, 'T', 1);
+    assert_eq!(at_once(&mut processes, &[vm(1)], now), look(&[], &[]));
+    fake.set(2, 'T', 1);
+    assert_eq!(at_once(&mut processes, &[vm(1)], now), look(&[vm(1)], &[]));
+    fake.end(1);
+    fake.set(2, 'S', 1);
+    assert_eq!(at_once(&mut processes, &[vm(1)], now), look(&[], &[]));
+}
+
+#[test]
+fn a_vm_not_found_is_searched_for_again_after_1_2_4_and_at_most_30_seconds() {
+    let fake = Fake::new();
+    let mut processes = fake.processes();
+    let start = Instant::now();
+    let late = vm(1);
+    let after = |ms| start + Duration::from_millis(ms);
+    let mut unseen = |ms| {
+        let seen = at_once(&mut processes, &[late], after(ms));
+        seen == look(&[], &[late])
+    };
+    assert!(unseen(0));
+    assert!(unseen(1100));
+    fake.start(1, late, 'S', 1);
+    assert!(unseen(3000));
+    assert!(!unseen(3200));
+
+    // Others keep it searching; a new one is searched for at once, and finds with it the others.
+    fake.end(1);
+    assert!(unseen(4000));
+    let mut ms = 4000;
+    for wait in [1000, 2000, 4000, 8000, 16_000, 30_000, 30_000] {
+        ms += wait;
+        assert!(unseen(ms));
+    }
+    fake.start(2, late, 'S', 1);
+    fake.start(3, vm(3), 'S', 1);
+    assert!(unseen(ms + 29_000));
+    let seen = at_once(&mut processes, &[late, vm(3)], after(ms + 29_001));
+    assert_eq!(seen, look(&[], &[]));
+}
+
+#[test]
+fn a_process_that_ended_is_replaced_by_the_next_of_that_vm_at_once() {
+    let fake = Fake::new();
+    fake.start(1, vm(1), 'T', 1);
+    let mut processes = fake.processes();
+    let now = Instant::now();
+    assert_eq!(at_once(&mut processes, &[vm(1)], now), look(&[vm(1)], &[]));
+    fake.end(1);
+    fake.start(2, vm(1), 'S', 1);
+    assert_eq!(at_once(&mut processes, &[vm(1)], now), look(&[], &[]));
+    assert_eq!(processes.known[&vm(1)].len(), 1);
+}
+
+#[test]
+fn vms_not_asked_for_are_forgotten() {
+    let fake = Fake::new();
+    fake.start(1, vm(1), 'T', 1);
+    fake.start(2, vm(2), 'T', 1);
+    let mut processes = fake.processes();
+    let both = [vm(1), vm(2)];
+    assert_eq!(processes.look(&both), look(&both, &[]));
+    assert_eq!(processes.look(&both[1..]), look(&both[1..], &[]));
+    assert_eq!(processes.known.len(), 1);
+}
+
+#[test]
+fn without_a_proc_file_system_or_the_right_to_read_it_vms_are_unseen() {
+    let mut nowhere = Processes::at(Path::new("/nonexistent"));
+    assert_eq!(nowhere.look(&[vm(1)]), look(&[], &[vm(1)]));
+    let fake = Fake::new();
+    fs::create_dir(fake.0.path().join("7")).unwrap();
+    fake.write(7, "cmdline", "qemu\0-uuid\0no uuid\0");
+    fs::create_dir(fake.0.path().join("8")).unwrap();
+    fs::create_dir(fake.0.path().join("9")).unwrap();
+    fake.write(9, "cmdline", "qemu\0-uuid");
+    assert_eq!(fake.processes().look(&[vm(1)]), look(&[], &[vm(1)]));
+}
+
+#[test]
+fn a_command_line_that_hangs_costs_its_own_vm_only() {
+    let fake = Fake::new();
+    let pipe = |pid: u32| fake.0.path().join(format!("{pid}/cmdline"));
+    // Three that hang: opening a pipe waits for its writer.
+    for pid in 1..=3 {
+        fake.start(pid, vm(pid.into()), 'T', 1);
+        fs::remove_file(pipe(pid)).unwrap();
+        let made = Command::new("mkfifo").arg(pipe(pid)).status().unwrap();
+        assert!(made.success());
+    }
+    fake.start(4, vm(4), 'T', 1);
+    fake.start(5, vm(5), 'S', 1);
+    let vms = [vm(1), vm(2), vm(3), vm(4), vm(5)];
+    let mut processes = fake.processes();
+    let mut seen = Look::default();
+    let start = Instant::now();
+    let slow = Duration::from_secs(20);
+    while seen != look(&[vm(4)], &[vm(1), vm(2), vm(3)]) {
+        assert!(start.elapsed() < slow, "{seen:?}");
+        let begin = Instant::now();
+        seen = processes.look(&vms);
+        assert!(begin.elapsed() < Duration::from_secs(2));
+    }
+    // They answer: what they have to say is not lost, and no scan is left.
+    for pid in 1..=3 {
+        let line = format!("qemu\0-uuid\0{}\0", vm(pid.into()));
+        let mut writer = fs::OpenOptions::new().write(true).open(pipe(pid)).unwrap();
+        // Whoever comes later finds a file; the pipe has its readers.
+        fs::remove_file(pipe(pid)).unwrap();
+        fake.write(pid, "cmdline", &line);
+        writer.write_all(line.as_bytes()).unwrap();
+    }
+    while seen != look(&[vm(1), vm(2), vm(3), vm(4)], &[]) || !processes.scans.is_empty() {
+        assert!(start.elapsed() < slow, "{seen:?}");
+        thread::sleep(Duration::from_millis(10));
+        seen = processes.look(&vms);
+    }
+}
+
+/// Killed with the test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn real(vm: Uuid) -> Killed {
+    let mut command = Command::new("sh");
+    command.args(["-c", "echo; read line", "sh", "-uuid", &vm.to_string()]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // Once it has said something its command line is its own.
+    let out = child.stdout.as_mut().unwrap();
+    std::io::Read::read_exact(out, &mut [0]).unwrap();
+    Killed(child)
+}
+
+fn signal(child: &Killed, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_child(&child.0);
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(20), "{what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_real_process_is_seen_stopped_continued_and_ended() {
+    let vm =
+        Uuid::from_u128(0xa11c_e000_0000_0000_0000_0000_0000_0000 + u128::from(std::process::id()));
+    let mut processes = Processes::new();
+    assert_eq!(processes.look(&[vm]), look(&[], &[vm]));
+    let child = real(vm);
+    wait_until("it is found", || processes.look(&[vm]) == look(&[], &[]));
+    signal(&child, rustix::process::Signal::STOP);
+    wait_until("it stops", || processes.look(&[vm]) == look(&[vm], &[]));
+    signal(&child, rustix::process::Signal::CONT);
+    wait_until("it goes on", || processes.look(&[vm]) == look(&[], &[]));
+    drop(child);
+    assert_eq!(processes.look(&[vm]), look(&[], &[vm]));
+}

@@ -1,0 +1,156 @@
+//! The process table, looked through for QEMU processes.
+//!
+//! Reading a command line takes the other process's memory lock, and may hang as long as that
+//! process does. So a scan is a thread, and one that hangs is left behind.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags, open, openat};
+use uuid::Uuid;
+
+/// A scan that reads one command line for so long hangs.
+const HANGS_AFTER: Duration = Duration::from_millis(100);
+/// How often that is looked at.
+const GLANCE: Duration = Duration::from_millis(10);
+
+/// A process with `-uuid UUID` on its command line.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// The VM that it says it runs.
+    pub uuid: Uuid,
+    /// Its number.
+    pub pid: u32,
+    /// Its `stat`, opened through the folder whose command line was read: the same process,
+    /// whatever became of its number since.
+    pub stat: File,
+}
+
+/// A scan under way.
+#[derive(Debug)]
+pub(super) struct Scan {
+    in_hand: Arc<AtomicU32>,
+    found: Receiver<Found>,
+}
+
+/// How far a scan came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// All was seen.
+    Done,
+    /// It goes on.
+    Late,
+    /// It hangs, with this process in hand.
+    Hangs,
+}
+
+impl Scan {
+    /// Starts looking below `root` for processes of the `wanted` VMs, but for the processes `skip`.
+    ///
+    /// # Errors
+    /// The system's, when no thread can be started.
+    pub fn start(root: &Path, wanted: HashSet<Uuid>, skip: HashSet<u32>) -> io::Result<Self> {
+        let in_hand = Arc::new(AtomicU32::new(0));
+        let (tell, found) = channel();
+        let (root, at) = (PathBuf::from(root), Arc::clone(&in_hand));
+        let thread = thread::Builder::new().name("process scan".into());
+        thread.spawn(move || scan(&root, &wanted, &skip, &at, &tell))?;
+        Ok(Self { in_hand, found })
+    }
+
+    /// The process whose command line is being read.
+    pub fn in_hand(&self) -> u32 {
+        self.in_hand.load(Ordering::Relaxed)
+    }
+
+    /// Takes what was found by now; false once there will be no more.
+    pub fn take(&self, mut each: impl FnMut(Found)) -> bool {
+        loop {
+            match self.found.recv_timeout(Duration::ZERO) {
+                Ok(found) => each(found),
+                Err(error) => return error == RecvTimeoutError::Timeout,
+            }
+        }
+    }
+
+    /// Takes what is found until the scan is done, or hangs, or `until` has come.
+    pub fn wait(&self, until: Instant, mut each: impl FnMut(Found)) -> Progress {
+        let (mut pid, mut since) = (self.in_hand(), Instant::now());
+        loop {
+            match self.found.recv_timeout(GLANCE) {
+                Ok(found) => each(found),
+                Err(RecvTimeoutError::Disconnected) => return Progress::Done,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let now = Instant::now();
+            if self.in_hand() != pid {
+                (pid, since) = (self.in_hand(), now);
+            } else if now - since >= HANGS_AFTER {
+                return Progress::Hangs;
+            }
+            if now >= until {
+                return Progress::Late;
+            }
+        }
+    }
+}
+
+fn scan(
+    root: &Path,
+    wanted: &HashSet<Uuid>,
+    skip: &HashSet<u32>,
+    at: &AtomicU32,
+    tell: &Sender<Found>,
+) {
+    // Kept between processes: a QEMU's command line has some kilobytes.
+    let mut line = Vec::new();
+    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        if skip.contains(&pid) {
+            continue;
+        }
+        at.store(pid, Ordering::Relaxed);
+        // What may not be read (hidepid), and what ended meanwhile, is simply not seen.
+        if let Ok(Some(found)) = examine(&entry.path(), pid, wanted, &mut line)
+            && tell.send(found).is_err()
+        {
+            return;
+        }
+    }
+}
+
+fn examine(
+    folder: &Path,
+    pid: u32,
+    wanted: &HashSet<Uuid>,
+    line: &mut Vec<u8>,
+) -> io::Result<Option<Found>> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let path = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = open(folder, path, Mode::empty())?;
+    let open_in = |name| openat(&folder, name, flags, Mode::empty()).map(File::from);
+    line.clear();
+    open_in("cmdline")?.read_to_end(line)?;
+    let Some(uuid) = uuid_of(line).filter(|uuid| wanted.contains(uuid)) else {
+        return Ok(None);
+    };
+    let stat = open_in("stat")?;
+    Ok(Some(Found { uuid, pid, stat }))
+}
+
+/// The argument after `-uuid`, as libvirt has always given it to QEMU. Arguments end with NUL.
+fn uuid_of(line: &[u8]) -> Option<Uuid> {
+    let mut arguments = line.split(|byte| *byte == 0);
+    arguments.find(|argument| *argument == b"-uuid")?;
+    Uuid::try_parse_ascii(arguments.next()?).ok()
+}

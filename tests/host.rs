@@ -1,0 +1,391 @@
+//! What the kernel says, asked of a real kernel: a FUSE mount whose server stops stands for a dead
+//! NFS, and what waits for it for a stuck QEMU.
+//!
+//! Each test runs once more in name spaces of its own: mounts, servers and processes end with it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use support::{program, succeed, wait_for};
+use telegraf_kvm::host::{Mounts, Processes, Storage};
+use uuid::Uuid;
+
+/// Ten times what a look may take: this machine may be busy. One that hangs takes for ever.
+const AT_MOST: Duration = Duration::from_secs(2);
+const SLOW: Duration = Duration::from_secs(20);
+const INSIDE: &str = "TELEGRAF_KVM_INSIDE";
+const STOPPED: &str = "TELEGRAF_KVM_STOPPED";
+
+/// True in the name spaces; else runs the test there, and says false. Its folder is given too.
+fn inside(test: &str) -> Option<PathBuf> {
+    if let Some(folder) = std::env::var_os(INSIDE) {
+        return Some(folder.into());
+    }
+    let folder = tempfile::tempdir().unwrap();
+    // For other users too, and the program as well.
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    let exe = folder.path().join("test");
+    // By a process of its own: this one's other threads would inherit a file open for writing, and
+    // what is open for writing cannot be run.
+    succeed(
+        Command::new("cp")
+            .arg(std::env::current_exe().unwrap())
+            .arg(&exe),
+    );
+    let mut unshare = Command::new(program("unshare"));
+    unshare.args("--mount --propagation private --pid --fork --kill-child --mount-proc".split(' '));
+    unshare.arg(exe).args(["--exact", test, "--nocapture"]);
+    unshare.env(INSIDE, folder.path());
+    println!("{}", succeed(&mut unshare));
+    None
+}
+
+fn is_nobody() -> bool {
+    rustix::process::getuid().as_raw() == 65534
+}
+
+/// Runs this very test once more as user nobody.
+fn as_nobody(test: &str, stopped: bool) {
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    again.args(["--exact", test, "--nocapture"]);
+    again
+        .env(STOPPED, stopped.to_string())
+        .uid(65534)
+        .gid(65534);
+    println!("{}", succeed(&mut again));
+}
+
+/// A bindfs in the foreground.
+struct Mount {
+    point: PathBuf,
+    server: Child,
+}
+
+impl Mount {
+    fn new(folder: &Path, name: &str, options: &[&str]) -> Self {
+        let (behind, point) = (folder.join(format!("{name}.real")), folder.join(name));
+        fs::create_dir_all(&behind).unwrap();
+        fs::create_dir_all(&point).unwrap();
+        fs::write(behind.join("image"), "x").unwrap();
+        let mut command = Command::new(program("bindfs"));
+        command.arg("-f").args(options).arg(behind).arg(&point);
+        let server = command.spawn().unwrap();
+        wait_for("bindfs mounts", SLOW, || {
+            let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+            let point = format!(" {} ", point.display());
+            table.contains(&point).then_some(())
+        });
+        Self { point, server }
+    }
+
+    fn image(&self) -> PathBuf {
+        self.point.join("image")
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.server);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// The server answers nothing any more, since this long.
+    fn stop(&self, ago: Duration) {
+        self.signal(rustix::process::Signal::STOP);
+        thread::sleep(ago);
+    }
+
+    fn dead(&self) -> Storage {
+        Storage::Dead(self.point.clone())
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Whoever hangs there gets an error.
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+        let _ = Command::new("umount").arg("-l").arg(&self.point).status();
+    }
+}
+
+/// What is there of one path, in no more than the time of a look.
+fn storage(mounts: &mut Mounts, path: &Path) -> Storage {
+    let start = Instant::now();
+    let mut seen = mounts.look(&[path.into()]);
+    let took = start.elapsed();
+    assert!(took < AT_MOST, "{path:?}: {took:?}");
+    seen.remove(path).unwrap()
+}
+
+fn becomes(mounts: &mut Mounts, path: &Path, expected: &Storage) {
+    wait_for(&format!("{path:?} is {expected:?}"), SLOW, || {
+        (storage(mounts, path) == *expected).then_some(())
+    });
+}
+
+fn threads(name: &str) -> usize {
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    let named =
+        |task: &PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|it| it.trim() == name);
+    tasks.map(|task| task.unwrap().path()).filter(named).count()
+}
+
+/// Watches the calling thread, and fails at the end if it slept uninterruptibly for 20 glances (0.1 s)
+/// in a row.
+struct Watch {
+    end: Arc<AtomicBool>,
+    thread: Option<JoinHandle<u32>>,
+}
+
+impl Watch {
+    fn new() -> Self {
+        let me = fs::read_link("/proc/thread-self").unwrap();
+        let stat = Path::new("/proc").join(me).join("stat");
+        let end = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&end);
+        let watch = move || {
+            let (mut row, mut longest) = (0, 0);
+            while !flag.load(Ordering::Relaxed) {
+                let stat = fs::read_to_string(&stat).unwrap();
+                let (_, fields) = stat.rsplit_once(')').unwrap();
+                row = if fields.starts_with(" D") { row + 1 } else { 0 };
+                longest = longest.max(row);
+                thread::sleep(Duration::from_millis(5));
+            }
+            longest
+        };
+        let thread = Some(thread::spawn(watch));
+        Self { end, thread }
+    }
+
+    fn end(mut self) {
+        self.end.store(true, Ordering::Relaxed);
+        let longest = self.thread.take().unwrap().join().unwrap();
+        assert!(
+            longest < 20,
+            "in uninterruptible sleep for {longest} glances"
+        );
+    }
+}
+
+#[test]
+fn a_mount_whose_server_stops_is_dead_and_alive_again_once_it_goes_on() {
+    let Some(folder) = inside("a_mount_whose_server_stops_is_dead_and_alive_again_once_it_goes_on")
+    else {
+        return;
+    };
+    let watch = Watch::new();
+    let (mount, other) = (
+        Mount::new(&folder, "mount", &[]),
+        Mount::new(&folder, "other", &[]),
+    );
+    let link = folder.join("link");
+    symlink("mount/image", &link).unwrap();
+    let mut mounts = Mounts::new();
+    for ago in [200, 3000] {
+        for path in [mount.image(), link.clone(), other.image()] {
+            becomes(&mut mounts, &path, &Storage::Alive);
+        }
+        mount.stop(Duration::from_millis(ago));
+        assert_eq!(storage(&mut mounts, &mount.image()), mount.dead());
+        // It hangs; nobody waits for it a second time, and the neighbours are as before.
+        let paths = [mount.image(), link.clone(), folder.join("mount.real/image")];
+        let start = Instant::now();
+        for _ in 0..20 {
+            let seen = mounts.look(&paths);
+            let expected = [mount.dead(), mount.dead(), Storage::Local];
+            assert_eq!(paths.each_ref().map(|path| seen[path].clone()), expected);
+        }
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(1), "20 looks: {took:?}");
+        becomes(&mut mounts, &other.image(), &Storage::Alive);
+        // A fresh start.
+        let mut fresh = Mounts::new();
+        assert_eq!(storage(&mut fresh, &link), mount.dead());
+        assert_eq!(
+            storage(&mut fresh, &mount.point.join("never/seen")),
+            mount.dead()
+        );
+        mount.signal(rustix::process::Signal::CONT);
+        for mounts in [&mut mounts, &mut fresh] {
+            becomes(mounts, &mount.image(), &Storage::Alive);
+            becomes(mounts, &link, &Storage::Alive);
+        }
+    }
+    watch.end();
+}
+
+#[test]
+fn a_mount_whose_server_is_killed_is_dead_until_it_is_unmounted_and_no_thread_stays() {
+    let Some(folder) =
+        inside("a_mount_whose_server_is_killed_is_dead_until_it_is_unmounted_and_no_thread_stays")
+    else {
+        return;
+    };
+    let mut mounts = Mounts::new();
+    let mut mount = Mount::new(&folder, "mount", &[]);
+    let (image, dead) = (mount.image(), mount.dead());
+    becomes(&mut mounts, &image, &Storage::Alive);
+    assert_eq!(threads("mount prober"), 1);
+    // Once while a prober hangs, once while none does.
+    for hanging in [true, false] {
+        if hanging {
+            mount.stop(Duration::from_millis(200));
+            assert_eq!(storage(&mut mounts, &image), dead);
+        }
+        mount.server.kill().unwrap();
+        mount.server.wait().unwrap();
+        assert_eq!(storage(&mut mounts, &image), dead);
+        drop(mount);
+        let root = Storage::Unknown("/".into());
+        assert!([root, Storage::Local].contains(&storage(&mut mounts, &image)));
+        mount = Mount::new(&folder, "mount", &[]);
+        becomes(&mut mounts, &image, &Storage::Alive);
+    }
+    // Left behind while it hangs, it ends as soon as it can.
+    mount.stop(Duration::from_millis(200));
+    assert_eq!(storage(&mut mounts, &image), dead);
+    assert!(mounts.look(&[]).is_empty());
+    assert_eq!(threads("mount prober"), 1);
+    drop(mount);
+    wait_for("no prober is left", SLOW, || {
+        (threads("mount prober") == 0).then_some(())
+    });
+}
+
+#[test]
+fn links_inside_a_mount_lead_to_another_that_counts_as_well() {
+    let Some(folder) = inside("links_inside_a_mount_lead_to_another_that_counts_as_well") else {
+        return;
+    };
+    let (near, far) = (
+        Mount::new(&folder, "near", &[]),
+        Mount::new(&folder, "far", &[]),
+    );
+    let link = near.point.join("link");
+    symlink(far.image(), folder.join("near.real/link")).unwrap();
+    let mut mounts = Mounts::new();
+    becomes(&mut mounts, &link, &Storage::Alive);
+    far.stop(Duration::from_millis(200));
+    assert_eq!(storage(&mut mounts, &link), far.dead());
+    becomes(&mut Mounts::new(), &link, &far.dead());
+    becomes(&mut mounts, &near.image(), &Storage::Alive);
+    far.signal(rustix::process::Signal::CONT);
+    becomes(&mut mounts, &link, &Storage::Alive);
+    near.stop(Duration::from_millis(200));
+    assert_eq!(storage(&mut mounts, &link), near.dead());
+    assert_eq!(storage(&mut Mounts::new(), &link), near.dead());
+}
+
+#[test]
+fn a_mount_of_which_a_user_may_not_ask_is_unknown_to_that_user_dead_or_not() {
+    let name = "a_mount_of_which_a_user_may_not_ask_is_unknown_to_that_user_dead_or_not";
+    let Some(folder) = inside(name) else {
+        return;
+    };
+    let (closed, open) = (folder.join("closed"), folder.join("open"));
+    if is_nobody() {
+        let closed = closed.join("mount");
+        let own = folder.join("own");
+        // Links to all of them are followed without a touch.
+        for (target, link) in [("closed/mount", "to-closed"), ("own", "to-own")] {
+            let seen = storage(&mut Mounts::new(), &folder.join(link).join("image"));
+            assert_eq!(seen, Storage::Unknown(folder.join(target)));
+        }
+        for mount in [&closed, &own] {
+            let mut mounts = Mounts::new();
+            let unknown = Storage::Unknown(mount.clone());
+            assert_eq!(storage(&mut mounts, &mount.join("image")), unknown);
+            assert_eq!(storage(&mut mounts, &mount.join("image")), unknown);
+        }
+        let below = folder.join("closed/mount.real/image");
+        let seen = storage(&mut Mounts::new(), &below);
+        assert!(matches!(seen, Storage::Unknown(_)), "{seen:?}");
+        let open = open.join("mount");
+        let stopped = std::env::var(STOPPED).unwrap() == "true";
+        let expected = if stopped {
+            Storage::Dead(open.clone())
+        } else {
+            Storage::Alive
+        };
+        becomes(&mut Mounts::new(), &open.join("image"), &expected);
+        return;
+    }
+    fs::create_dir(&closed).unwrap();
+    let mounts = [
+        Mount::new(&closed, "mount", &[]),
+        Mount::new(&open, "mount", &[]),
+        // FUSE serves nobody but its owner, and gives others an empty answer.
+        Mount::new(&folder, "own", &["--no-allow-other"]),
+    ];
+    fs::set_permissions(&closed, Permissions::from_mode(0o700)).unwrap();
+    symlink("closed/mount", folder.join("to-closed")).unwrap();
+    symlink("own", folder.join("to-own")).unwrap();
+    as_nobody(name, false);
+    for mount in &mounts {
+        mount.stop(Duration::from_millis(200));
+    }
+    as_nobody(name, true);
+}
+
+#[test]
+fn a_process_stuck_in_the_kernel_is_told_from_one_that_waits() {
+    let Some(folder) = inside("a_process_stuck_in_the_kernel_is_told_from_one_that_waits") else {
+        return;
+    };
+    let mount = Mount::new(&folder, "mount", &[]);
+    let run = |script: &str, vm: &Uuid| {
+        let mut command = Command::new("dash");
+        command.args(["-c", script, "dash", "-uuid", &vm.to_string()]);
+        command
+            .current_dir(&mount.point)
+            .stdin(Stdio::piped())
+            .stdout(File::open("/dev/null").unwrap());
+        command.spawn().unwrap()
+    };
+    let (stuck, busy, idle) = (Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(3));
+    // Who waits for a FUSE server can be interrupted; once that was tried, he waits without end.
+    let script = "trap : USR1; read line; read line < image; read line";
+    let mut children = [
+        run(script, &stuck),
+        run("while :; do /bin/true; done", &busy),
+        run("read line", &idle),
+    ];
+    let vms = [stuck, busy, idle];
+    let mut processes = Processes::new();
+    let mut look = || processes.look(&vms);
+    wait_for("all are seen, well", SLOW, || {
+        let seen = look();
+        (seen.stuck.is_empty() && seen.unseen.is_empty()).then_some(())
+    });
+    mount.stop(Duration::from_millis(1200));
+    std::io::Write::write_all(children[0].stdin.as_mut().unwrap(), b"\n").unwrap();
+    let pid = rustix::process::Pid::from_child(&children[0]);
+    wait_for("one is stuck", SLOW, || {
+        rustix::process::kill_process(pid, rustix::process::Signal::USR1).unwrap();
+        look().stuck.contains(&stuck).then_some(())
+    });
+    for _ in 0..20 {
+        let start = Instant::now();
+        let seen = look();
+        assert_eq!(seen.stuck, [stuck].into());
+        assert!(seen.unseen.is_empty());
+        assert!(start.elapsed() < AT_MOST);
+    }
+    mount.signal(rustix::process::Signal::CONT);
+    wait_for("it goes on", SLOW, || look().stuck.is_empty().then_some(()));
+    for child in &mut children {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert_eq!(look().unseen, vms.into());
+}
