@@ -8,114 +8,23 @@ mod support;
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use support::{program, succeed, wait_for};
+use rustix::process::{Pid, Signal, kill_process};
+use support::bindfs::{Mount, as_nobody, inside, is_nobody};
+use support::wait_for;
 use telegraf_kvm::host::{Mounts, Processes, Storage};
 use uuid::Uuid;
 
 /// Ten times what a look may take: this machine may be busy. One that hangs takes for ever.
 const AT_MOST: Duration = Duration::from_secs(2);
 const SLOW: Duration = Duration::from_secs(20);
-const INSIDE: &str = "TELEGRAF_KVM_INSIDE";
 const STOPPED: &str = "TELEGRAF_KVM_STOPPED";
-
-/// True in the name spaces; else runs the test there, and says false. Its folder is given too.
-fn inside(test: &str) -> Option<PathBuf> {
-    if let Some(folder) = std::env::var_os(INSIDE) {
-        return Some(folder.into());
-    }
-    let folder = tempfile::tempdir().unwrap();
-    // For other users too, and the program as well.
-    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
-    let exe = folder.path().join("test");
-    // By a process of its own: this one's other threads would inherit a file open for writing, and
-    // what is open for writing cannot be run.
-    succeed(
-        Command::new("cp")
-            .arg(std::env::current_exe().unwrap())
-            .arg(&exe),
-    );
-    let mut unshare = Command::new(program("unshare"));
-    unshare.args("--mount --propagation private --pid --fork --kill-child --mount-proc".split(' '));
-    unshare.arg(exe).args(["--exact", test, "--nocapture"]);
-    unshare.env(INSIDE, folder.path());
-    println!("{}", succeed(&mut unshare));
-    None
-}
-
-fn is_nobody() -> bool {
-    rustix::process::getuid().as_raw() == 65534
-}
-
-/// Runs this very test once more as user nobody.
-fn as_nobody(test: &str, stopped: bool) {
-    let mut again = Command::new(std::env::current_exe().unwrap());
-    again.args(["--exact", test, "--nocapture"]);
-    again
-        .env(STOPPED, stopped.to_string())
-        .uid(65534)
-        .gid(65534);
-    println!("{}", succeed(&mut again));
-}
-
-/// A bindfs in the foreground.
-struct Mount {
-    point: PathBuf,
-    server: Child,
-}
-
-impl Mount {
-    fn new(folder: &Path, name: &str, options: &[&str]) -> Self {
-        let (behind, point) = (folder.join(format!("{name}.real")), folder.join(name));
-        fs::create_dir_all(&behind).unwrap();
-        fs::create_dir_all(&point).unwrap();
-        fs::write(behind.join("image"), "x").unwrap();
-        let mut command = Command::new(program("bindfs"));
-        command.arg("-f").args(options).arg(behind).arg(&point);
-        let server = command.spawn().unwrap();
-        wait_for("bindfs mounts", SLOW, || {
-            let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
-            let point = format!(" {} ", point.display());
-            table.contains(&point).then_some(())
-        });
-        Self { point, server }
-    }
-
-    fn image(&self) -> PathBuf {
-        self.point.join("image")
-    }
-
-    fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.server);
-        rustix::process::kill_process(pid, signal).unwrap();
-    }
-
-    /// The server answers nothing any more, since this long.
-    fn stop(&self, ago: Duration) {
-        self.signal(rustix::process::Signal::STOP);
-        thread::sleep(ago);
-    }
-
-    fn dead(&self) -> Storage {
-        Storage::Dead(self.point.clone())
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        // Whoever hangs there gets an error.
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-        let _ = Command::new("umount").arg("-l").arg(&self.point).status();
-    }
-}
 
 /// What is there of one path, in no more than the time of a look.
 fn storage(mounts: &mut Mounts, path: &Path) -> Storage {
@@ -124,6 +33,10 @@ fn storage(mounts: &mut Mounts, path: &Path) -> Storage {
     let took = start.elapsed();
     assert!(took < AT_MOST, "{path:?}: {took:?}");
     seen.remove(path).unwrap()
+}
+
+fn dead(mount: &Mount) -> Storage {
+    Storage::Dead(mount.point.clone())
 }
 
 fn becomes(mounts: &mut Mounts, path: &Path, expected: &Storage) {
@@ -196,26 +109,32 @@ fn a_mount_whose_server_stops_is_dead_and_alive_again_once_it_goes_on() {
             becomes(&mut mounts, &path, &Storage::Alive);
         }
         mount.stop(Duration::from_millis(ago));
-        assert_eq!(storage(&mut mounts, &mount.image()), mount.dead());
+        assert_eq!(storage(&mut mounts, &mount.image()), dead(&mount));
         // It hangs; nobody waits for it a second time, and the neighbours are as before.
         let paths = [mount.image(), link.clone(), folder.join("mount.real/image")];
         let start = Instant::now();
         for _ in 0..20 {
             let seen = mounts.look(&paths);
-            let expected = [mount.dead(), mount.dead(), Storage::Local];
+            let expected = [dead(&mount), dead(&mount), Storage::Local];
             assert_eq!(paths.each_ref().map(|path| seen[path].clone()), expected);
         }
         let took = start.elapsed();
         assert!(took < Duration::from_secs(1), "20 looks: {took:?}");
         becomes(&mut mounts, &other.image(), &Storage::Alive);
+        assert_eq!(storage(&mut mounts, &mount.image()), dead(&mount));
         // A fresh start.
         let mut fresh = Mounts::new();
-        assert_eq!(storage(&mut fresh, &link), mount.dead());
+        assert_eq!(storage(&mut fresh, &link), dead(&mount));
         assert_eq!(
             storage(&mut fresh, &mount.point.join("never/seen")),
-            mount.dead()
+            dead(&mount)
         );
-        mount.signal(rustix::process::Signal::CONT);
+        // It answers what was asked then, and no more: an old answer is none.
+        mount.signal(Signal::CONT);
+        thread::sleep(Duration::from_millis(300));
+        mount.stop(Duration::from_millis(200));
+        assert_eq!(storage(&mut mounts, &mount.image()), dead(&mount));
+        mount.signal(Signal::CONT);
         for mounts in [&mut mounts, &mut fresh] {
             becomes(mounts, &mount.image(), &Storage::Alive);
             becomes(mounts, &link, &Storage::Alive);
@@ -233,7 +152,7 @@ fn a_mount_whose_server_is_killed_is_dead_until_it_is_unmounted_and_no_thread_st
     };
     let mut mounts = Mounts::new();
     let mut mount = Mount::new(&folder, "mount", &[]);
-    let (image, dead) = (mount.image(), mount.dead());
+    let (image, dead) = (mount.image(), dead(&mount));
     becomes(&mut mounts, &image, &Storage::Alive);
     assert_eq!(threads("mount prober"), 1);
     // Once while a prober hangs, once while none does.
@@ -276,14 +195,14 @@ fn links_inside_a_mount_lead_to_another_that_counts_as_well() {
     let mut mounts = Mounts::new();
     becomes(&mut mounts, &link, &Storage::Alive);
     far.stop(Duration::from_millis(200));
-    assert_eq!(storage(&mut mounts, &link), far.dead());
-    becomes(&mut Mounts::new(), &link, &far.dead());
+    assert_eq!(storage(&mut mounts, &link), dead(&far));
+    becomes(&mut Mounts::new(), &link, &dead(&far));
     becomes(&mut mounts, &near.image(), &Storage::Alive);
-    far.signal(rustix::process::Signal::CONT);
+    far.signal(Signal::CONT);
     becomes(&mut mounts, &link, &Storage::Alive);
     near.stop(Duration::from_millis(200));
-    assert_eq!(storage(&mut mounts, &link), near.dead());
-    assert_eq!(storage(&mut Mounts::new(), &link), near.dead());
+    assert_eq!(storage(&mut mounts, &link), dead(&near));
+    assert_eq!(storage(&mut Mounts::new(), &link), dead(&near));
 }
 
 #[test]
@@ -305,13 +224,13 @@ fn a_mount_of_which_a_user_may_not_ask_is_unknown_to_that_user_dead_or_not() {
             let mut mounts = Mounts::new();
             let unknown = Storage::Unknown(mount.clone());
             assert_eq!(storage(&mut mounts, &mount.join("image")), unknown);
-            assert_eq!(storage(&mut mounts, &mount.join("image")), unknown);
+            assert_eq!(storage(&mut mounts, mount), unknown);
         }
         let below = folder.join("closed/mount.real/image");
         let seen = storage(&mut Mounts::new(), &below);
         assert!(matches!(seen, Storage::Unknown(_)), "{seen:?}");
         let open = open.join("mount");
-        let stopped = std::env::var(STOPPED).unwrap() == "true";
+        let stopped = std::env::var(STOPPED).unwrap() == "yes";
         let expected = if stopped {
             Storage::Dead(open.clone())
         } else {
@@ -330,11 +249,11 @@ fn a_mount_of_which_a_user_may_not_ask_is_unknown_to_that_user_dead_or_not() {
     fs::set_permissions(&closed, Permissions::from_mode(0o700)).unwrap();
     symlink("closed/mount", folder.join("to-closed")).unwrap();
     symlink("own", folder.join("to-own")).unwrap();
-    as_nobody(name, false);
+    as_nobody(name, (STOPPED, "no"));
     for mount in &mounts {
         mount.stop(Duration::from_millis(200));
     }
-    as_nobody(name, true);
+    as_nobody(name, (STOPPED, "yes"));
 }
 
 #[test]
@@ -369,9 +288,9 @@ fn a_process_stuck_in_the_kernel_is_told_from_one_that_waits() {
     });
     mount.stop(Duration::from_millis(1200));
     std::io::Write::write_all(children[0].stdin.as_mut().unwrap(), b"\n").unwrap();
-    let pid = rustix::process::Pid::from_child(&children[0]);
+    let pid = Pid::from_child(&children[0]);
     wait_for("one is stuck", SLOW, || {
-        rustix::process::kill_process(pid, rustix::process::Signal::USR1).unwrap();
+        kill_process(pid, Signal::USR1).unwrap();
         look().stuck.contains(&stuck).then_some(())
     });
     for _ in 0..20 {
@@ -381,7 +300,7 @@ fn a_process_stuck_in_the_kernel_is_told_from_one_that_waits() {
         assert!(seen.unseen.is_empty());
         assert!(start.elapsed() < AT_MOST);
     }
-    mount.signal(rustix::process::Signal::CONT);
+    mount.signal(Signal::CONT);
     wait_for("it goes on", SLOW, || look().stuck.is_empty().then_some(()));
     for child in &mut children {
         child.kill().unwrap();

@@ -1,6 +1,7 @@
 //! What the integration tests share: `mod support;` at the head of a test file.
 //!
 //! - [`lab`]: a throw-away hypervisor; [`vm`]: its VMs.
+//! - [`bindfs`]: a mount that dies.
 //! - [`plugin`]: a running telegraf-kvm; [`lines`]: what it wrote.
 //!
 //! A helper that meets trouble panics with what it saw: in a test that is a failure, never a skip.
@@ -8,6 +9,7 @@
 // Every test file is a crate of its own and uses some of this only.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod bindfs;
 pub mod lab;
 pub mod lines;
 pub mod plugin;
