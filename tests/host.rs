@@ -195,7 +195,9 @@ fn links_inside_a_mount_lead_to_another_that_counts_as_well() {
     let mut mounts = Mounts::new();
     becomes(&mut mounts, &link, &Storage::Alive);
     far.stop(Duration::from_millis(200));
-    assert_eq!(storage(&mut mounts, &link), dead(&far));
+    // On a loaded machine the near one may answer too late as well; but never do both answer.
+    assert_ne!(storage(&mut mounts, &link), Storage::Alive);
+    becomes(&mut mounts, &link, &dead(&far));
     becomes(&mut Mounts::new(), &link, &dead(&far));
     becomes(&mut mounts, &near.image(), &Storage::Alive);
     far.signal(Signal::CONT);
@@ -217,14 +219,18 @@ fn a_mount_of_which_a_user_may_not_ask_is_unknown_to_that_user_dead_or_not() {
         let own = folder.join("own");
         // Links to all of them are followed without a touch.
         for (target, link) in [("closed/mount", "to-closed"), ("own", "to-own")] {
-            let seen = storage(&mut Mounts::new(), &folder.join(link).join("image"));
-            assert_eq!(seen, Storage::Unknown(folder.join(target)));
+            let unknown = Storage::Unknown(folder.join(target));
+            becomes(
+                &mut Mounts::new(),
+                &folder.join(link).join("image"),
+                &unknown,
+            );
         }
         for mount in [&closed, &own] {
             let mut mounts = Mounts::new();
             let unknown = Storage::Unknown(mount.clone());
-            assert_eq!(storage(&mut mounts, &mount.join("image")), unknown);
-            assert_eq!(storage(&mut mounts, mount), unknown);
+            becomes(&mut mounts, &mount.join("image"), &unknown);
+            becomes(&mut mounts, mount, &unknown);
         }
         let below = folder.join("closed/mount.real/image");
         let seen = storage(&mut Mounts::new(), &below);
@@ -293,18 +299,27 @@ fn a_process_stuck_in_the_kernel_is_told_from_one_that_waits() {
         kill_process(pid, Signal::USR1).unwrap();
         look().stuck.contains(&stuck).then_some(())
     });
+    // On a loaded machine a program may take long to start, but not each time.
+    let mut busy_well = false;
     for _ in 0..20 {
         let start = Instant::now();
         let seen = look();
-        assert_eq!(seen.stuck, [stuck].into());
-        assert!(seen.unseen.is_empty());
         assert!(start.elapsed() < AT_MOST);
+        assert!(seen.stuck.contains(&stuck) && !seen.stuck.contains(&idle));
+        assert!(seen.unseen.is_empty());
+        busy_well |= !seen.stuck.contains(&busy);
     }
+    assert!(busy_well);
     mount.signal(Signal::CONT);
-    wait_for("it goes on", SLOW, || look().stuck.is_empty().then_some(()));
+    wait_for("it goes on", SLOW, || {
+        (!look().stuck.contains(&stuck)).then_some(())
+    });
     for child in &mut children {
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    assert_eq!(look().unseen, vms.into());
+    // The busy one may leave a child that has not become another program yet.
+    wait_for("all are gone", SLOW, || {
+        (look().unseen == vms.into()).then_some(())
+    });
 }

@@ -25,11 +25,12 @@ impl Fake {
     }
 
     fn set(&self, pid: u32, state: char, runs: u64) {
-        self.write(
-            pid,
-            "stat",
-            &format!("{pid} (qemu D (x) T) {state} 1 1 1 0"),
-        );
+        self.set_child(pid, 1000, state, runs);
+    }
+
+    fn set_child(&self, pid: u32, parent: u32, state: char, runs: u64) {
+        let stat = format!("{pid} (qemu D (x) T) {state} {parent} 1 1 0");
+        self.write(pid, "stat", &stat);
         self.write(pid, "schedstat", &format!("123456 789 {runs}\n"));
     }
 
@@ -128,6 +129,20 @@ fn of_two_processes_with_one_uuid_one_that_is_well_is_enough() {
     assert_eq!(at_once(&mut processes, &[vm(1)], now), look(&[vm(1)], &[]));
     fake.end(1);
     fake.set(2, 'S', 1);
+    assert_eq!(at_once(&mut processes, &[vm(1)], now), look(&[], &[]));
+}
+
+#[test]
+fn a_child_of_the_process_is_not_its_second() {
+    let fake = Fake::new();
+    fake.start(1, vm(1), 'T', 1);
+    fake.start(2, vm(1), 'S', 1);
+    fake.set_child(2, 1, 'S', 1);
+    let mut processes = fake.processes();
+    let now = Instant::now();
+    assert_eq!(at_once(&mut processes, &[vm(1)], now), look(&[vm(1)], &[]));
+    fake.set(1, 'S', 1);
+    fake.set_child(2, 1, 'T', 1);
     assert_eq!(at_once(&mut processes, &[vm(1)], now), look(&[], &[]));
 }
 
