@@ -60,11 +60,11 @@ fn storage(mounts: &mut Mounts, path: &Path) -> Storage {
         let seen = mounts.look(&[path.into()]).remove(path).unwrap();
         let enough = match seen {
             Storage::Local | Storage::Alive => 0,
-            Storage::Unknown(_) => 1,
+            Storage::Unknown(_) => 200,
             // On a loaded machine a prober may come too late.
-            Storage::Dead(_) => 20,
+            Storage::Dead(_) => 20_000,
         };
-        if start.elapsed() >= Duration::from_secs(enough) {
+        if start.elapsed() >= Duration::from_millis(enough) {
             return seen;
         }
     }
