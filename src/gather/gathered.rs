@@ -63,11 +63,17 @@ pub(super) struct Samples(HashMap<Uuid, (Worth, Sample)>);
 
 impl Samples {
     /// Keeps a sample, unless a fuller one of the same domain is there.
-    pub(super) fn keep(&mut self, worth: Worth, sample: Sample) {
-        let have = self.0.get(&sample.run.uuid);
-        if have.is_none_or(|(have, _)| worth >= *have) {
-            self.0.insert(sample.run.uuid, (worth, sample));
+    pub(super) fn keep(&mut self, worth: Worth, mut sample: Sample) {
+        if let Some((have, before)) = self.0.get_mut(&sample.run.uuid) {
+            if worth < *have {
+                return;
+            }
+            // The disks may have come by calls of their own.
+            if sample.disks.is_none() && before.run == sample.run {
+                sample.disks = before.disks.take();
+            }
         }
+        self.0.insert(sample.run.uuid, (worth, sample));
     }
 
     /// Adds the disks, which came by calls of their own, to the sample of the same run.

@@ -122,6 +122,7 @@ impl Gatherer {
                 Event::Refused
             }
         };
+        log::trace!("call {ticket}: {event:?}");
         self.engine.on(ticket, event, now);
         self.carry_out();
     }
@@ -208,6 +209,7 @@ impl Gatherer {
     /// Carries out what the engine orders.
     fn carry_out(&mut self) {
         for (ticket, order) in self.engine.orders() {
+            log::trace!("call {ticket}: {order:?}");
             let job = match order {
                 Order::Look(domains) => {
                     self.look(&domains);

@@ -1,6 +1,7 @@
 //! What the integration tests share: `mod support;` at the head of a test file.
 //!
 //! - [`lab`]: a throw-away hypervisor; [`vm`]: its VMs; [`fleet`]: many of them.
+//! - [`bindfs`]: a mount that dies.
 //! - [`plugin`]: a running telegraf-kvm; [`lines`]: what it wrote.
 //! - [`node`]: domains of the test driver; [`reading`]: what virsh says of a domain.
 //! - Trouble: [`outage`], storage that dies; [`daemon`], hanging calls and other clients;
@@ -11,6 +12,7 @@
 // Every test file is a crate of its own and uses some of this only.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod bindfs;
 pub mod daemon;
 pub mod fleet;
 pub mod lab;

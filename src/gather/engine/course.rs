@@ -1,6 +1,6 @@
 //! One gather under way.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -67,7 +67,9 @@ pub(super) struct Course {
     pub(super) fresh: bool,
     /// Domains that were found locked in this gather: should their lock be free soon, they are asked.
     pub(super) withheld: BTreeMap<Uuid, Vm>,
-    /// How long that is waited for.
+    /// Calls that were set aside in this gather: slow ones may come back yet.
+    pub(super) slow: BTreeSet<Ticket>,
+    /// How long these are waited for.
     pub(super) hold: Option<Instant>,
     /// How many calls lost their connection.
     pub(super) losses: u32,

@@ -204,8 +204,20 @@ impl Engine {
             return;
         }
         self.course.withheld.insert(uuid, vm);
+        self.hold();
+    }
+
+    /// The gather does not end at once: who is only slow may come back.
+    fn hold(&mut self) {
         let patience = if self.course.fresh { HOLD.1 } else { HOLD.0 };
         self.course.hold = self.course.began.map(|began| began + patience);
+    }
+
+    /// Nothing more to wait for, if all have come back.
+    pub(super) fn let_go(&mut self) {
+        if self.course.withheld.is_empty() && self.course.slow.is_empty() {
+            self.course.hold = None;
+        }
     }
 
     /// Its lock is free again.
@@ -213,9 +225,7 @@ impl Engine {
         let Some(vm) = self.course.withheld.remove(&uuid) else {
             return;
         };
-        if self.course.withheld.is_empty() {
-            self.course.hold = None;
-        }
+        self.let_go();
         self.course.vms.insert(uuid, vm);
         if self.course.phase == Phase::Asking {
             self.course.again.push((now, uuid));
@@ -229,6 +239,10 @@ impl Engine {
         };
         self.ledger.set_aside(ticket, Some(blames));
         let locked = self.is_locked(blames);
+        if call.kind.needs_monitor() && !locked {
+            self.course.slow.insert(ticket);
+            self.hold();
+        }
         let others = call
             .asked
             .iter()

@@ -25,9 +25,9 @@ const TRIES: (u32, u32) = (7, 2);
 
 /// How often where the daemon may just have been started.
 const FRESH_TRIES: u32 = 24;
-/// How long after its beginning a gather waits for domains that it found locked, and how long
+/// How long after its beginning a gather waits for whom it found locked or slow, and how long
 /// where the daemon may just have been started.
-const HOLD: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(3));
+const HOLD: (Duration, Duration) = (Duration::from_millis(600), Duration::from_secs(3));
 /// How many connections may be lost in one gather before nothing more is sent in it.
 const LOSSES: u32 = 16;
 
@@ -244,7 +244,7 @@ impl Engine {
             self.on_probed(now);
         }
         if call.aside {
-            self.on_late(call, now);
+            self.on_late(ticket, call, now);
             return;
         }
         match (call.kind, event) {
@@ -290,7 +290,9 @@ impl Engine {
     }
 
     /// What comes too late is dropped, but tells that its call hangs no more.
-    fn on_late(&mut self, call: &Call, now: Instant) {
+    fn on_late(&mut self, ticket: Ticket, call: &Call, now: Instant) {
+        self.course.slow.remove(&ticket);
+        self.let_go();
         match (self.course.phase, call.kind) {
             (Phase::Spent, Kind::Canary) => {
                 // libvirtd has workers again.
@@ -299,10 +301,12 @@ impl Engine {
             }
             (Phase::Asking, Kind::Ask | Kind::Disks) => {
                 let Some(blamed) = call.blames else { return };
-                if let Some(vm) = self.course.vms.get(&blamed)
-                    && vm.came == Some(Came::Part)
-                {
-                    self.course.again.push((now, blamed));
+                match self.course.vms.get(&blamed).and_then(|vm| vm.came) {
+                    Some(Came::Part) => self.course.again.push((now, blamed)),
+                    Some(Came::Whole) if call.kind == Kind::Disks => {
+                        self.course.disks.push_back(blamed);
+                    }
+                    _ => {}
                 }
             }
             _ => {}
