@@ -1,6 +1,7 @@
 //! What the integration tests share: `mod support;` at the head of a test file.
 //!
 //! - [`lab`]: a throw-away hypervisor; [`vm`]: its VMs.
+//! - [`virsh`]: what virsh says, as the lines that it should give.
 //! - [`plugin`]: a running telegraf-kvm; [`lines`]: what it wrote.
 //!
 //! A helper that meets trouble panics with what it saw: in a test that is a failure, never a skip.
@@ -11,6 +12,7 @@
 pub mod lab;
 pub mod lines;
 pub mod plugin;
+pub mod virsh;
 pub mod vm;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,346 @@
+//! Against real QEMU VMs: every field of every measurement equals what virsh says of the same VM,
+//! or lies between what it says before and after.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::fmt::Write as _;
+use std::process::Command;
+use std::time::Duration;
+use support::lab::Lab;
+use support::lines::{self, Line};
+use support::plugin::Plugin;
+use support::virsh::{FEATURES, agrees};
+use support::vm::{Nic, Vm, VmSpec, disks, escape};
+use support::wait_for;
+
+/// A plugin that is told to show CD-ROM and floppy drives.
+fn with_drives(lab: &Lab) -> Plugin {
+    let file = lab.dir().join("drives.toml");
+    std::fs::write(&file, "cdrom = true\nfloppy = true\n").unwrap();
+    Plugin::spawn(lab.plugin(&["--config", file.to_str().unwrap()]))
+}
+
+fn features<'l>(lines: &'l [Line], name: &str) -> Vec<&'l str> {
+    let line = lines::one(lines, "vm_features", name);
+    line.fields.keys().map(String::as_str).collect()
+}
+
+/// Whom to compare: by uuid, with the tag `name` equal to the name.
+fn as_named<'v>(vms: &[&'v Vm]) -> Vec<(&'v str, Option<&'static str>)> {
+    vms.iter().map(|vm| (vm.uuid(), None)).collect()
+}
+
+/// A VM with every sort of device that the lab has, running the Linux guest; one that only runs;
+/// one that is paused; one without disk, NIC or balloon; one that was never anything but paused.
+#[test]
+fn every_field_is_what_virsh_says() {
+    let lab = Lab::start();
+    let full = lab.create(&VmSpec {
+        name: "full".into(),
+        memory_mib: 96,
+        max_vcpus: 2,
+        disks: disks(&["vda", "vdb", "sda"]),
+        nics: vec![Nic::Tap, Nic::User, Nic::Named("tap0".into())],
+        cdrom: true,
+        floppy: true,
+        stats_period: Some(1),
+        guest: true,
+        ..VmSpec::default()
+    });
+    let idle = lab.create(&VmSpec {
+        name: "idle".into(),
+        vcpus: 2,
+        max_vcpus: 3,
+        disks: disks(&["hda"]),
+        nics: vec![Nic::Tap],
+        persistent: true,
+        ..VmSpec::default()
+    });
+    let bare = lab.create(&VmSpec {
+        name: "bare".into(),
+        balloon: false,
+        ..VmSpec::default()
+    });
+    let born_paused = lab.create(&VmSpec {
+        name: "born paused".into(),
+        disks: disks(&["vda"]),
+        nics: vec![Nic::Tap],
+        paused: true,
+        ..VmSpec::default()
+    });
+    full.guest("ip address add 192.168.77.10/24 dev eth0; ip link set eth0 up; ping -c 3 -i 0.2 192.168.77.1");
+    full.guest("dd if=/dev/vda of=/dev/null bs=4k count=8 iflag=direct");
+    full.guest("dd if=/dev/zero of=/dev/vdb bs=4k count=8 oflag=direct");
+    wait_for("the guest's memory", Duration::from_secs(30), || {
+        let stats = lab.domstats(full.name());
+        (stats.contains_key("balloon.usable") && stats.contains_key("balloon.disk_caches"))
+            .then_some(())
+    });
+    let all = as_named(&[&full, &idle, &bare, &born_paused]);
+
+    let mut plugin = Plugin::spawn(lab.plugin(&[]));
+    let first = agrees(&lab, &mut plugin, &all, false);
+    assert!(
+        first
+            .iter()
+            .all(|line| line.timestamp == first[0].timestamp)
+    );
+    let nine = lines::one(&first, "vm_totals", full.name());
+    for field in [
+        "memactual",
+        "memrss",
+        "memavailable",
+        "memusable",
+        "memswap_in",
+        "memswap_out",
+        "memmajor_fault",
+        "memminor_fault",
+        "memdisk_cache",
+    ] {
+        assert!(nine.int(field).is_some(), "{field}: {nine:?}");
+    }
+    // So that equal is not 0 = 0.
+    for field in [
+        "net_rxbytes",
+        "net_txpackets",
+        "disk_rd_bytes",
+        "disk_wr_bytes",
+    ] {
+        assert!(nine.int(field) > Some(0), "{field}: {nine:?}");
+    }
+    let bare_totals = lines::one(&first, "vm_totals", bare.name());
+    for field in ["net_rxbytes", "net_txdrops", "disk_rd_req", "disk_wr_bytes"] {
+        assert_eq!(bare_totals.int(field), Some(0), "a sum over no devices");
+    }
+    let devices = |lines: &[Line]| lines::of(lines, "vm_devices", full.name()).len();
+    assert_eq!(devices(&first), 5, "3 disks and 2 taps");
+
+    // From the second gather on there are rates; a VM that stands still has them at 0.
+    let second = agrees(&lab, &mut plugin, &all, false);
+    let mut all_features = FEATURES.to_vec();
+    all_features.sort_unstable();
+    for vm in [&full, &idle, &bare, &born_paused] {
+        assert_eq!(features(&second, vm.name()), all_features);
+    }
+    let still = lines::one(&second, "vm_features", born_paused.name());
+    for field in FEATURES {
+        if field != "cpu_usage_percent" {
+            assert_eq!(still.float(field), Some(0.0), "{field}: {still:?}");
+        }
+    }
+    assert_eq!(plugin.stderr(), "");
+
+    // CD-ROM and floppy drives where they are asked for, the one without a medium too.
+    let mut drives = with_drives(&lab);
+    let shown = agrees(&lab, &mut drives, &all, true);
+    assert_eq!(devices(&shown), 7);
+    lines::device(&shown, full.name(), "disk", "hdc");
+    assert_eq!(drives.stderr(), "");
+
+    // An ordinary user, in no group, has the same.
+    let mut user = Plugin::spawn(lab.plugin_as(65534, &[]));
+    agrees(&lab, &mut user, &all, false);
+    agrees(&lab, &mut user, &all, false);
+    assert_eq!(user.stderr(), "");
+    let owner = std::fs::read_to_string(format!("/proc/{}/status", user.pid())).unwrap();
+    assert!(
+        owner.contains("Uid:\t65534\t65534\t65534\t65534"),
+        "{owner}"
+    );
+}
+
+/// Each state and reason that can be brought about: the number, and libvirt's word for it.
+#[test]
+fn states_and_reasons_are_libvirts_words() {
+    let lab = Lab::start();
+    let small = lab.dir().join("small");
+    std::fs::create_dir(&small).unwrap();
+    let small = small.to_str().unwrap();
+    support::succeed(
+        lab.command("mount")
+            .args(["-t", "tmpfs", "-o", "size=1m", "lab", small]),
+    );
+    let image = format!("{small}/vda.img");
+    support::succeed(lab.command("truncate").args(["-s", "8M", &image]));
+    let vm = lab.create(&VmSpec {
+        memory_mib: 96,
+        devices: support::vm::disk_xml("disk", "vda", Some(image.as_ref())),
+        guest: true,
+        extra: "<pm><suspend-to-mem enabled='yes'/></pm>".into(),
+        ..VmSpec::default()
+    });
+    let mut plugin = Plugin::spawn(lab.plugin(&[]));
+    let mut is = |state: &str, reason: &str| {
+        let said = || lab.virsh(&["domstate", "--domain", vm.uuid()]);
+        let word = if state == "suspended" {
+            "pmsuspended"
+        } else {
+            state
+        };
+        wait_for(word, Duration::from_secs(30), || {
+            (said().trim() == word).then_some(())
+        });
+        let found = agrees(&lab, &mut plugin, &[(vm.uuid(), None)], false);
+        let metrics = lines::one(&found, "vm_metrics", vm.name());
+        assert_eq!(metrics.text("state"), Some(state));
+        assert_eq!(metrics.text("state_reason"), Some(reason));
+    };
+    is("running", "booted");
+    lab.virsh(&["suspend", "--domain", vm.uuid()]);
+    is("paused", "user");
+    lab.virsh(&["resume", "--domain", vm.uuid()]);
+    is("running", "unpaused");
+    vm.wait_for_console("guest: ready", Duration::from_secs(120));
+
+    // More than the file system behind its disk holds: QEMU stops it.
+    vm.begin("dd if=/dev/zero of=/dev/vda bs=64k count=64 oflag=direct");
+    is("paused", "ioerror");
+    support::succeed(lab.command("mount").args(["-o", "remount,size=16m", small]));
+    lab.virsh(&["resume", "--domain", vm.uuid()]);
+    vm.wait_for_console("64+0 records out", Duration::from_secs(30));
+    is("running", "unpaused");
+
+    vm.begin("echo mem >/sys/power/state");
+    is("suspended", "unknown");
+    lab.virsh(&["dompmwakeup", "--domain", vm.uuid()]);
+    is("running", "wakeup");
+
+    let saved = lab.dir().join("saved");
+    let saved = saved.to_str().unwrap();
+    lab.virsh(&["save", "--domain", vm.uuid(), saved]);
+    lab.virsh(&["restore", saved]);
+    is("running", "restored");
+    assert_eq!(plugin.stderr(), "");
+}
+
+/// Domain names that libvirt takes, each with the tag that Telegraf can carry: a tab becomes a
+/// space; a backslash at the end, or before `,` `=` space or `"`, is dropped.
+const NAMES: [(&str, &str); 12] = [
+    ("plain", "plain"),
+    ("two  words ", "two  words "),
+    ("comma,name=x,", "comma,name=x,"),
+    (r#""quoted" 'twice'"#, r#""quoted" 'twice'"#),
+    (r"back\slash \b \n", r"back\slash \b \n"),
+    (r"the end\", "the end"),
+    (r"the end, thrice\\\", "the end, thrice"),
+    (r#"escapes \, \= \  \" \\, all"#, r#"escapes , =   " , all"#),
+    ("tab\tin it", "tab in it"),
+    ("äöü € 漢字 😀 עברית", "äöü € 漢字 😀 עברית"),
+    ("<a b='c'>&amp;<a>", "<a b='c'>&amp;<a>"),
+    (
+        "$HOME `id` %s # ; | * ? [x] {y} ~!",
+        "$HOME `id` %s # ; | * ? [x] {y} ~!",
+    ),
+];
+
+/// Names of taps that the kernel takes, at most 15 bytes.
+const TAPS: [(&str, &str); 8] = [
+    ("tap,odd=1", "tap,odd=1"),
+    ("tap\"q\"", "tap\"q\""),
+    ("tap'", "tap'"),
+    (r"t\ap", r"t\ap"),
+    (r"tap\", "tap"),
+    (r"tap\,\=", "tap,="),
+    ("täp€", "täp€"),
+    ("tap<&>#;$`|", "tap<&>#;$`|"),
+];
+
+#[test]
+fn awkward_names_arrive_as_they_are() {
+    let lab = Lab::start();
+    let mut vms = Vec::new();
+    for (n, (name, _)) in NAMES.iter().enumerate() {
+        let nics = TAPS.get(n).map(|(tap, _)| Nic::Named((*tap).into()));
+        vms.push(lab.create(&VmSpec {
+            name: (*name).to_owned(),
+            nics: nics.into_iter().collect(),
+            disks: disks(&["vda"]),
+            paused: true,
+            ..VmSpec::default()
+        }));
+    }
+    let mut plugin = Plugin::spawn(lab.plugin(&[]));
+    for gather in 1..=2 {
+        let found = plugin.gather();
+        for (n, (vm, (name, tag))) in vms.iter().zip(NAMES).enumerate() {
+            let tag = format!("{}-{tag}", lab.prefix());
+            let mut own = lines::of(&found, "vm_metrics", &tag);
+            own.retain(|line| line.tag("uuid") == vm.uuid());
+            assert_eq!(own.len(), 1, "{name:?}: {found:#?}");
+            let devices: Vec<&str> = found
+                .iter()
+                .filter(|line| line.measurement == "vm_devices" && line.tag("uuid") == vm.uuid())
+                .map(|line| line.tag("device"))
+                .collect();
+            let tap = TAPS.get(n).map(|(_, tap)| *tap);
+            let expected: Vec<&str> = tap.into_iter().chain(["vda"]).collect();
+            assert_eq!(devices, expected, "{name:?}");
+        }
+        // metrics, totals, the disk, and from the second gather on the features; a line per tap.
+        let lines = NAMES.len() * if gather == 1 { 3 } else { 4 } + TAPS.len();
+        assert_eq!(found.len(), lines, "{found:#?}");
+    }
+    // Nothing is lost in the names: all figures are found again under them.
+    let tags: Vec<String> = NAMES
+        .map(|(_, tag)| format!("{}-{tag}", lab.prefix()))
+        .into();
+    let plain: Vec<_> = vms
+        .iter()
+        .zip(&tags)
+        .skip(TAPS.len())
+        .map(|(vm, tag)| (vm.uuid(), Some(tag.as_str())))
+        .collect();
+    agrees(&lab, &mut plugin, &plain, false);
+    assert_eq!(plugin.stderr(), "");
+}
+
+/// Megabytes of metadata, full of what looks like devices.
+#[test]
+fn a_vm_with_megabytes_of_metadata_is_like_any_other() {
+    let lab = Lab::start();
+    let mut metadata = String::from("<metadata><n:notes xmlns:n='https://notes.example/'>");
+    let text = escape("nothing & nobody <disk> ").repeat(8);
+    for n in 0..12_000 {
+        let _ = write!(
+            metadata,
+            "<n:note id='{n}'><disk device='cdrom'><target dev='vda'/></disk>{text}</n:note>"
+        );
+    }
+    metadata += "</n:notes></metadata>";
+    let vm = lab.create(&VmSpec {
+        name: "noted".into(),
+        disks: disks(&["vda"]),
+        nics: vec![Nic::Tap],
+        extra: metadata,
+        paused: true,
+        ..VmSpec::default()
+    });
+    let size = lab.virsh(&["dumpxml", "--domain", vm.uuid()]).len();
+    assert!(size > 3_000_000, "{size} bytes of XML");
+    let mut plugin = Plugin::spawn(lab.plugin(&[]));
+    let found = agrees(&lab, &mut plugin, &[(vm.uuid(), None)], false);
+    lines::device(&found, vm.name(), "disk", "vda");
+    agrees(&lab, &mut plugin, &[(vm.uuid(), None)], false);
+    assert_eq!(plugin.stderr(), "");
+}
+
+/// `--once` brings all of it but the rates, and ends.
+#[test]
+fn once_is_one_whole_gather() {
+    let lab = Lab::start();
+    let vm = lab.create(&VmSpec {
+        disks: disks(&["vda"]),
+        paused: true,
+        ..VmSpec::default()
+    });
+    let mut command: Command = lab.plugin(&["--once"]);
+    let output = support::run(&mut command);
+    assert!(output.status.success());
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    let found = lines::lines(std::str::from_utf8(&output.stdout).unwrap());
+    let kinds: Vec<&str> = found.iter().map(|l| l.measurement.as_str()).collect();
+    assert_eq!(kinds, ["vm_metrics", "vm_devices", "vm_totals"]);
+    assert!(found.iter().all(|line| line.tag("name") == vm.name()));
+}
