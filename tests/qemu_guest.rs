@@ -7,9 +7,8 @@ mod support;
 
 use std::time::{Duration, Instant};
 use support::lab::{BRIDGE, Lab};
-use support::lines::{self, Line};
+use support::lines::{self, Line, adds_up};
 use support::plugin::Plugin;
-use support::virsh::adds_up;
 use support::vm::{Nic, Vm, VmSpec, disks};
 use support::{succeed, wait_for};
 

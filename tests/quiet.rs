@@ -261,6 +261,12 @@ fn a_frozen_vm_holds_up_neither_the_others_nor_the_stop() {
             assert_eq!(lines::of(&found, "vm_devices", vm.name()).len(), 4);
         }
     }
+    let log = plugin.stderr();
+    assert_eq!(log.lines().count(), 1, "said once: {log}");
+    assert!(
+        log.starts_with("W! 1 ") && log.contains("did not answer in time"),
+        "{log}"
+    );
     // In the middle of one more.
     plugin.newline();
     std::thread::sleep(Duration::from_millis(100));

@@ -2,7 +2,7 @@
 //! contract's tables and none of the program's own code.
 
 use super::lab::Lab;
-use super::lines::{self, Line, Value};
+use super::lines::{Line, Value, adds_up};
 use super::plugin::Plugin;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -44,21 +44,6 @@ const TOTALS: [(&str, &str); 14] = [
     ("cputime", "cpu.time"),
     ("state", "state.state"),
     ("state_reason", "state.reason"),
-];
-
-/// The fields of vm_features that a VM with devices has from its second gather on.
-pub const FEATURES: [&str; 11] = [
-    "memory_rate_kb_per_sec",
-    "memory_angle_deg",
-    "cpu_usage_percent",
-    "net_rxbytes_rate",
-    "net_txbytes_rate",
-    "net_rxpackets_rate",
-    "net_txpackets_rate",
-    "disk_rd_req_rate",
-    "disk_rd_bytes_rate",
-    "disk_wr_reqs_rate",
-    "disk_wr_bytes_rate",
 ];
 
 /// Gauges that go up and down by themselves while a VM (or its QEMU) lives: a value between two
@@ -319,30 +304,4 @@ pub fn agrees(
         restless = again;
     }
     panic!("never between two readings: {restless}");
-}
-
-/// The sums in vm_totals are those of the vm_devices lines of the same gather, field by field;
-/// nothing but a device's sum is there, and no device's field lacks in it.
-pub fn adds_up(lines: &[Line], name: &str) {
-    let totals = lines::one(lines, "vm_totals", name);
-    let devices = lines::of(lines, "vm_devices", name);
-    for (devtype, prefix) in [("nic", "net_"), ("disk", "disk_")] {
-        let mut sums: BTreeMap<String, i64> = BTreeMap::new();
-        for device in devices.iter().filter(|line| line.tag("devtype") == devtype) {
-            for field in device.fields.keys() {
-                *sums.entry(format!("{prefix}{field}")).or_default() += device.int(field).unwrap();
-            }
-        }
-        let found: BTreeMap<String, i64> = totals
-            .fields
-            .keys()
-            .filter(|field| field.starts_with(prefix))
-            .map(|field| (field.clone(), totals.int(field).unwrap()))
-            .collect();
-        if sums.is_empty() {
-            assert!(found.values().all(|sum| *sum == 0), "{name}: {found:?}");
-        } else {
-            assert_eq!(found, sums, "{name}: {devices:#?}");
-        }
-    }
 }
