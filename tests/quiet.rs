@@ -243,7 +243,7 @@ fn vms_that_come_and_go_during_gathers_are_no_trouble() {
 fn a_frozen_vm_holds_up_neither_the_others_nor_the_stop() {
     let lab = Lab::start();
     let vms = six_vms(&lab);
-    let file = config(&lab, "frozen.toml", "chunk_size = 1\ndeadline = \"2s\"\n");
+    let file = config(&lab, "frozen.toml", "chunk_size = 1\ndeadline = \"4s\"\n");
     let mut plugin = Plugin::spawn(lab.plugin(&["--config", &file]));
     for _ in 0..3 {
         assert_eq!(lines_of(&plugin.gather(), &vms[..]), 6);
@@ -254,7 +254,7 @@ fn a_frozen_vm_holds_up_neither_the_others_nor_the_stop() {
         let found = plugin.gather();
         // With the 0.3 s in which the test listens for more.
         let took = start.elapsed();
-        assert!(took < Duration::from_secs(4), "{took:?}");
+        assert!(took < Duration::from_secs(6), "{took:?}");
         let others: Vec<&Vm> = vms.iter().filter(|vm| vm.uuid() != vms[2].uuid()).collect();
         for vm in &others {
             lines::one(&found, "vm_totals", vm.name());
@@ -270,12 +270,18 @@ fn a_frozen_vm_holds_up_neither_the_others_nor_the_stop() {
         }
         assert_eq!(log.matches("W! ").count(), 1, "said once: {log}");
     }
-    // In the middle of one more.
+    // In the middle of one more that hangs: what is there is written, and that is all. (The promise
+    // is 2 s; the rest is for a machine with much to do.)
+    vms[4].freeze();
     plugin.newline();
-    std::thread::sleep(Duration::from_millis(100));
+    std::thread::sleep(Duration::from_millis(300));
     plugin.signal(rustix::process::Signal::TERM);
-    assert_eq!(plugin.wait(Duration::from_secs(2)).code(), Some(0));
-    vms[2].thaw();
+    assert_eq!(plugin.wait(Duration::from_millis(2500)).code(), Some(0));
+    let found = plugin.lines_within(Duration::from_secs(1));
+    for n in [0, 1, 3, 5] {
+        lines::one(&found, "vm_totals", vms[n].name());
+    }
+    assert_eq!(lines::of(&found, "vm_metrics", vms[4].name()).len(), 0);
 }
 
 /// How many of these VMs have a vm_metrics line.
