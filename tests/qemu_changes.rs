@@ -162,10 +162,9 @@ fn a_disk_in_the_place_of_a_cdrom_drive_is_seen() {
         std::fs::write(&file, xml).unwrap();
         lab.virsh(&["attach-device", uuid, file.to_str().unwrap(), "--live"]);
     };
-    let config = lab.dir().join("cdrom.toml");
-    std::fs::write(&config, "cdrom = true\n").unwrap();
+    let config = lab.config("cdrom.toml", "cdrom = true\n");
     let mut plugin = Plugin::spawn(lab.plugin(&[]));
-    let mut shows_drives = Plugin::spawn(lab.plugin(&["--config", config.to_str().unwrap()]));
+    let mut shows_drives = Plugin::spawn(lab.plugin(&["--config", &config]));
     let both = ["disk sdb", "disk vda"];
     // The second gather is there for the events to have begun.
     for _ in 0..2 {

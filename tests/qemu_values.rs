@@ -16,9 +16,8 @@ use support::wait_for;
 
 /// A plugin that is told to show CD-ROM and floppy drives.
 fn with_drives(lab: &Lab) -> Plugin {
-    let file = lab.dir().join("drives.toml");
-    std::fs::write(&file, "cdrom = true\nfloppy = true\n").unwrap();
-    Plugin::spawn(lab.plugin(&["--config", file.to_str().unwrap()]))
+    let file = lab.config("drives.toml", "cdrom = true\nfloppy = true\n");
+    Plugin::spawn(lab.plugin(&["--config", &file]))
 }
 
 fn features<'l>(lines: &'l [Line], name: &str) -> Vec<&'l str> {

@@ -140,6 +140,13 @@ impl Lab {
         command
     }
 
+    /// A configuration file for the plugin, in the lab's folder; returns its path.
+    pub fn config(&self, name: &str, text: &str) -> String {
+        let file = self.dir().join(name);
+        std::fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    }
+
     /// What virsh says; panics if it fails.
     pub fn virsh(&self, args: &[&str]) -> String {
         succeed(self.virsh_command().args(args))
@@ -161,6 +168,16 @@ impl Lab {
     pub fn create(&self, spec: &VmSpec) -> Vm<'_> {
         let number = self.vms.fetch_add(1, Ordering::Relaxed);
         Vm::create(self, spec, number)
+    }
+
+    /// Plugs a disk of 1 MiB into a running VM.
+    pub fn attach_disk(&self, vm: &Vm, target: &str) {
+        let image = self.dir().join(format!("{}-{target}.img", vm.uuid()));
+        let file = std::fs::File::create(&image);
+        file.and_then(|file| file.set_len(1 << 20)).unwrap();
+        let image = image.to_str().unwrap();
+        let disk = [vm.uuid(), image, target, "--targetbus", "virtio", "--live"];
+        self.virsh(&[&["attach-disk"], disk.as_slice()].concat());
     }
 
     /// Starts a transient VM of this XML, whose name must begin with [`Lab::prefix`].
