@@ -58,10 +58,12 @@ impl Error {
     }
 
     /// Raised by the transport, not by the hypervisor: a lost connection shows as
-    /// `VIR_ERR_INTERNAL_ERROR` of the RPC domain, so the code alone tells nothing.
+    /// `VIR_ERR_INTERNAL_ERROR` of the RPC domain, so the code alone tells nothing. `VIR_ERR_RPC` is
+    /// one reply that the protocol cannot carry (a description of more than 4 MiB): the daemon says
+    /// so over a connection that stands.
     pub fn is_transport(&self) -> bool {
         matches!(self.domain, sys::VIR_FROM_RPC | sys::VIR_FROM_REMOTE)
-            && self.code != sys::VIR_ERR_NO_SUPPORT
+            && !matches!(self.code, sys::VIR_ERR_NO_SUPPORT | sys::VIR_ERR_RPC)
     }
 
     /// What an operator can do, when a connection to `uri` could not be opened.

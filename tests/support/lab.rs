@@ -198,6 +198,16 @@ impl Lab {
         Vm::create(self, spec, number)
     }
 
+    /// Plugs a disk of 1 MiB into a running VM.
+    pub fn attach_disk(&self, vm: &Vm, target: &str) {
+        let image = self.dir().join(format!("{}-{target}.img", vm.uuid()));
+        let file = std::fs::File::create(&image);
+        file.and_then(|file| file.set_len(1 << 20)).unwrap();
+        let image = image.to_str().unwrap();
+        let disk = [vm.uuid(), image, target, "--targetbus", "virtio", "--live"];
+        self.virsh(&[&["attach-disk"], disk.as_slice()].concat());
+    }
+
     /// Starts a transient VM of this XML, whose name must begin with [`Lab::prefix`].
     pub fn create_xml(&self, xml: &str) {
         let file = tempfile::NamedTempFile::new_in(self.dir()).unwrap();

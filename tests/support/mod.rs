@@ -2,6 +2,7 @@
 //!
 //! - [`lab`]: a throw-away hypervisor; [`vm`]: its VMs; [`fleet`]: many of them.
 //! - [`bindfs`]: a mount that dies.
+//! - [`virsh`]: what virsh says, as the lines that it should give.
 //! - [`plugin`]: a running telegraf-kvm; [`lines`]: what it wrote.
 //! - [`node`]: domains of the test driver; [`reading`]: what virsh says of a domain.
 //! - Trouble: [`outage`], storage that dies; [`daemon`], hanging calls and other clients;
@@ -22,6 +23,7 @@ pub mod outage;
 pub mod plugin;
 pub mod proxy;
 pub mod reading;
+pub mod virsh;
 pub mod vm;
 
 use std::path::{Path, PathBuf};

@@ -2,6 +2,7 @@
 
 use super::lines::{Line, lines};
 use super::{child_of, config, wait_for};
+use rustix::process::{Pid, Signal};
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -206,9 +207,12 @@ impl Plugin {
     }
 
     /// Sends it a signal.
-    pub fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_raw(self.pid().cast_signed()).unwrap();
-        rustix::process::kill_process(pid, signal).unwrap();
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal);
+        // nsenter stands still while its child does, and has to be told to go on.
+        if self.inside && signal == Signal::CONT {
+            kill(self.child.id(), signal);
+        }
     }
 
     /// Closes stdin.
@@ -244,6 +248,11 @@ impl Drop for Plugin {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn kill(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(pid.cast_signed()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
 }
 
 fn listen(mut pipe: impl Read + Send + 'static) -> Arc<Mutex<Heard>> {
