@@ -144,6 +144,15 @@ fn no_connection_is_one_trouble_and_no_vm_is_forgotten() {
     assert!(remedy.starts_with("the daemon is not running"), "{remedy}");
 }
 
+/// As if this had come of the call.
+fn failed(ticket: Ticket, failure: Failure) -> Reply {
+    Reply {
+        ticket,
+        result: Err(failure),
+        opened: false,
+    }
+}
+
 /// The list of a gather, and the reply to its first chunk, which has not been taken yet.
 fn first_chunk(gatherer: &mut Gatherer, replies: &Receiver<Reply>) -> Reply {
     gatherer.begin();
@@ -156,10 +165,10 @@ fn who_waits_in_the_queue_when_no_connection_can_be_had_is_missing() {
     let node = Node::of(&NAMES, &[]);
     let (mut gatherer, replies) = gatherer(&chunks_of(&node.uri(), 2));
     let reply = first_chunk(&mut gatherer, &replies);
-    gatherer.on_reply(Reply {
-        ticket: reply.ticket,
-        result: Err(Failure::Unreachable(Error::invalid("no"))),
-    });
+    gatherer.on_reply(failed(
+        reply.ticket,
+        Failure::Unreachable(Error::invalid("no")),
+    ));
     assert!(gatherer.is_done());
     let gathered = gatherer.finish();
     assert_eq!(missing(&gathered), NAMES);
@@ -172,10 +181,7 @@ fn what_was_asked_on_a_connection_that_is_lost_is_asked_again_in_the_same_gather
     let node = Node::of(&NAMES, &[]);
     let (mut gatherer, replies) = gatherer(&chunks_of(&node.uri(), 2));
     let reply = first_chunk(&mut gatherer, &replies);
-    gatherer.on_reply(Reply {
-        ticket: reply.ticket,
-        result: Err(Failure::Lost(Error::invalid("lost"))),
-    });
+    gatherer.on_reply(failed(reply.ticket, Failure::Lost(Error::invalid("lost"))));
     take_all(&mut gatherer, &replies);
     let gathered = gatherer.finish();
     assert_eq!(names(&gathered), NAMES);
@@ -188,10 +194,10 @@ fn a_refused_list_is_a_refusal_not_silence() {
     let (mut gatherer, replies) = gatherer(&settings(&node.uri()));
     gatherer.begin();
     let reply = replies.recv_timeout(LIMIT).unwrap();
-    gatherer.on_reply(Reply {
-        ticket: reply.ticket,
-        result: Err(Failure::Refused(Error::invalid("access denied"))),
-    });
+    gatherer.on_reply(failed(
+        reply.ticket,
+        Failure::Refused(Error::invalid("access denied")),
+    ));
     assert!(gatherer.is_done());
     let gathered = gatherer.finish();
     assert!(gathered.reached, "libvirt did answer");
