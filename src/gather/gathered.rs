@@ -85,6 +85,11 @@ impl Samples {
         }
     }
 
+    /// Whether there is one of this domain.
+    pub(super) fn has(&self, uuid: Uuid) -> bool {
+        self.0.contains_key(&uuid)
+    }
+
     /// How many are full; with `disks` the disks, too, must have come.
     pub(super) fn complete(&self, disks: bool) -> usize {
         let full = |(worth, sample): &&(Worth, Sample)| {
@@ -99,5 +104,69 @@ impl Samples {
         let mut samples: Vec<Sample> = samples.collect();
         samples.sort_unstable_by_key(|sample| sample.run.id);
         samples
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::sample::examples::{device, devices, empty, full, run};
+
+    #[test]
+    fn a_poorer_sample_replaces_no_fuller_one() {
+        let at = Instant::now();
+        let all = [Worth::Urgent, Worth::Part, Worth::Whole];
+        for first in all {
+            for second in all {
+                let mut samples = Samples::default();
+                samples.keep(first, empty(at));
+                samples.keep(second, full(at));
+                let kept = samples.in_order();
+                assert_eq!(kept.len(), 1);
+                let expected = if second >= first { full(at) } else { empty(at) };
+                assert_eq!(kept[0], expected, "{first:?}, then {second:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn disks_join_the_sample_of_their_own_run_only() {
+        let at = Instant::now();
+        let disks = || devices(at, vec![device("vda", "disk", [Some(1); 5])]);
+        let mut samples = Samples::default();
+        samples.add_disks(run(1), disks());
+        samples.keep(Worth::Whole, empty(at));
+        assert_eq!((samples.complete(false), samples.complete(true)), (1, 0));
+        samples.add_disks(run(2), disks());
+        assert_eq!(samples.complete(true), 0);
+        samples.add_disks(run(1), disks());
+        assert_eq!(samples.complete(true), 1);
+        assert_eq!(samples.in_order()[0].disks, Some(disks()));
+    }
+
+    #[test]
+    fn only_what_came_whole_is_complete() {
+        for (worth, complete) in [(Worth::Urgent, 0), (Worth::Part, 0), (Worth::Whole, 1)] {
+            let mut samples = Samples::default();
+            samples.keep(worth, full(Instant::now()));
+            assert_eq!(samples.complete(true), complete, "{worth:?}");
+        }
+    }
+
+    #[test]
+    fn samples_come_in_the_order_in_which_their_vms_were_started() {
+        let mut samples = Samples::default();
+        for id in [7, 1, 10, 3] {
+            let mut sample = empty(Instant::now());
+            sample.run = Run {
+                uuid: Uuid::from_u128(u128::from(100 - id)),
+                id,
+            };
+            samples.keep(Worth::Whole, sample);
+        }
+        let ids: Vec<u32> = samples.in_order().iter().map(|s| s.run.id).collect();
+        assert_eq!(ids, [1, 3, 7, 10]);
     }
 }

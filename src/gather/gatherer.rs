@@ -118,6 +118,7 @@ impl Gatherer {
                 Event::Lost
             }
             Err(Failure::Refused(error)) => {
+                self.gathered.reached |= wanted;
                 self.trouble(wanted, Trouble::Refused(error));
                 Event::Refused
             }
@@ -310,7 +311,10 @@ impl Gatherer {
         let find = |uuid: Uuid| self.found.get(&uuid).cloned();
         gathered.locked = self.engine.locked().filter_map(find).collect();
         gathered.spent = self.engine.spent().map(|by| by.and_then(find));
-        gathered.missing = self.engine.unanswered().filter_map(find).collect();
+        // Whom a daemon without workers served by priority calls has answered, too.
+        let silent = |uuid: &Uuid| !self.samples.has(*uuid);
+        let missing = self.engine.unanswered().filter(silent);
+        gathered.missing = missing.filter_map(find).collect();
         self.engine.end();
         gathered.hanging = self.engine.hanging();
         gathered.seen = self.found.len();
