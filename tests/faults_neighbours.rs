@@ -169,7 +169,10 @@ fn migration() {
 
     // Not again and again: at its end, when it runs and libvirtd still holds it, it may be asked as
     // often as any VM that comes in part, in one gather.
-    assert!(extra <= 7, "{extra} bulk calls more than healthy gathers make");
+    assert!(
+        extra <= 7,
+        "{extra} bulk calls more than healthy gathers make"
+    );
 
     // Arrived: gone here, complete there, under whatever id.
     let gone = leaving.gather();
