@@ -6,7 +6,7 @@ use log::Level;
 use uuid::Uuid;
 
 use crate::config::Uri;
-use crate::gather::worker::Found;
+use crate::gather::job::Found;
 use crate::gather::{Gathered, Trouble};
 use crate::logging::Troubles;
 
