@@ -42,6 +42,14 @@ impl Engine {
             .collect()
     }
 
+    /// When a call is to be looked into: when it stalls, and if that told nothing, from time to time.
+    fn due_at(&self, ticket: Ticket, call: &Call) -> Instant {
+        let patience = self.patience(call.kind);
+        let stalls = call.heard + patience;
+        let probed = self.course.probed.get(&ticket);
+        probed.map_or(stalls, |at| stalls.max(*at + 2 * patience))
+    }
+
     /// When [`Engine::tick`] wants to be called.
     pub fn wake(&self) -> Option<Instant> {
         let course = &self.course;
@@ -55,13 +63,8 @@ impl Engine {
             Some(_) if !course.alive => {}
             Some(probe) => times.push(probe.heard + self.patience(Kind::Probe)),
             None if self.limits.hedge => {
-                times.extend(self.ledger.in_hand().map(|(ticket, call)| {
-                    let patience = self.patience(call.kind);
-                    match course.probed.get(&ticket) {
-                        Some(at) => *at + 2 * patience,
-                        None => call.heard + patience,
-                    }
-                }));
+                let in_hand = self.ledger.in_hand();
+                times.extend(in_hand.map(|(ticket, call)| self.due_at(ticket, call)));
             }
             None => {}
         }
@@ -83,11 +86,14 @@ impl Engine {
             }
             return;
         }
-        let due = |(ticket, kind): &(Ticket, Kind)| {
-            let probed = self.course.probed.get(ticket);
-            probed.is_none_or(|at| now >= *at + 2 * self.patience(*kind))
-        };
-        let due: Vec<(Ticket, Kind)> = stalled.into_iter().filter(due).collect();
+        let due: Vec<(Ticket, Kind)> = stalled
+            .into_iter()
+            .filter(|(ticket, _)| {
+                self.ledger
+                    .get(*ticket)
+                    .is_some_and(|c| now >= self.due_at(*ticket, c))
+            })
+            .collect();
         if due.is_empty() {
             return;
         }
@@ -111,7 +117,7 @@ impl Engine {
     }
 
     fn probe(&mut self, whom: Vec<Uuid>, now: Instant) {
-        if !whom.is_empty() && self.ledger.room(false) > 0 {
+        if !whom.is_empty() && self.ledger.room_to_look() {
             let order = Order::Probe(whom.clone());
             self.course.alive = false;
             self.course.probe = Some(self.send(Kind::Probe, whom, order, now));
@@ -167,18 +173,24 @@ impl Engine {
             self.give_up(ticket, uuid);
             // Its job is our call's, so no call of ours from before can have it.
             self.ledger.cleared(uuid, true);
+        } else {
+            self.ledger.confirm(uuid);
         }
     }
 
     /// A domain is locked inside libvirtd: whoever asks it hangs. `by` is our call that shows it.
     fn lock(&mut self, uuid: Uuid, by: Ticket) {
         self.standings.entry(uuid).or_default().locked = Some(by);
-        self.course.vms.remove(&uuid);
-        self.course.urgent.retain(|u| *u != uuid);
-        self.course.disks.retain(|u| *u != uuid);
-        if let Some(undescribed) = &mut self.course.undescribed {
-            undescribed.retain(|u| *u != uuid);
+        self.ledger.confirm(uuid);
+        if self
+            .course
+            .vms
+            .get(&uuid)
+            .is_some_and(|vm| vm.came.is_none())
+        {
+            self.course.vms.remove(&uuid);
         }
+        self.course.leave_out(uuid);
         let asks_it =
             |(ticket, call): (Ticket, &Call)| call.asked.contains(&uuid).then_some(ticket);
         let hung: Vec<Ticket> = self.ledger.in_hand().filter_map(asks_it).collect();
@@ -297,7 +309,7 @@ impl Engine {
         let locked = self.standings.iter();
         let locked = locked.filter(|(_, s)| s.locked.as_ref().is_some_and(unwatched));
         for uuid in locked.map(|(uuid, _)| *uuid).collect::<Vec<_>>() {
-            if self.ledger.room(true) > 0 {
+            if self.ledger.room(true) > 0 && self.course.watched.insert(uuid) {
                 let order = Order::Probe(vec![uuid]);
                 let ticket = self.send(Kind::Probe, vec![uuid], order, now);
                 self.ledger.set_aside(ticket, Some(uuid));

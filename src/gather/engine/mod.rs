@@ -85,7 +85,6 @@ impl Engine {
         } else {
             self.course.phase = Phase::Describing;
         }
-        self.watch_locks(now);
         self.advance(now);
     }
 
@@ -168,7 +167,7 @@ impl Engine {
     /// What the host says.
     pub fn looked(&mut self, look: Look, now: Instant) {
         if self.course.phase == Phase::Looking {
-            self.after_look(&look, now);
+            self.after_look(look, now);
         }
         self.advance(now);
     }
@@ -177,6 +176,9 @@ impl Engine {
     pub fn on(&mut self, ticket: Ticket, event: Event, now: Instant) {
         self.frozen = false;
         self.course.heard = Some(now);
+        if !matches!(event, Event::Lost | Event::Unreachable) {
+            self.ledger.serves();
+        }
         match event {
             Event::Alive => self.on_alive(ticket, now),
             Event::Control(uuid, control) => self.on_control(ticket, uuid, control, now),
@@ -200,16 +202,20 @@ impl Engine {
                 call.blames = call.asked.first().copied();
             }
         }
-        if let Some(standing) = self.standings.get_mut(&uuid) {
-            standing.locked = None;
+        let standing = self.standings.get_mut(&uuid);
+        if standing.is_some_and(|standing| standing.locked.take().is_some()) {
+            self.unlocked(uuid);
         }
     }
 
     fn on_return(&mut self, ticket: Ticket, call: &Call, event: Event, now: Instant) {
         let lost = matches!(event, Event::Lost | Event::Unreachable);
         if !lost {
-            for standing in self.standings.values_mut() {
-                standing.locked.take_if(|by| *by == ticket);
+            let standings = self.standings.iter_mut();
+            let by_it =
+                standings.filter_map(|(u, s)| s.locked.take_if(|by| *by == ticket).map(|_| *u));
+            for uuid in by_it.collect::<Vec<_>>() {
+                self.unlocked(uuid);
             }
         }
         if self
@@ -306,6 +312,13 @@ impl Engine {
                 self.course.vms.remove(uuid);
                 continue;
             };
+            match came {
+                Came::Whole => self.ledger.cleared(*uuid, call.kind.needs_monitor()),
+                Came::Part => {
+                    self.ledger.cleared(*uuid, false);
+                    self.ledger.confirm(*uuid);
+                }
+            }
             let held = self.ledger.holds(*uuid);
             let standing = self.standings.entry(*uuid).or_default();
             let Some(vm) = self.course.vms.get_mut(uuid) else {
@@ -319,7 +332,6 @@ impl Engine {
                     if scope == Scope::NoBlock {
                         self.course.disks.push_back(*uuid);
                     }
-                    self.ledger.cleared(*uuid, true);
                 }
                 (_, Came::Part) if held => {}
                 (_, Came::Part) => {
