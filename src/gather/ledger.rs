@@ -154,7 +154,8 @@ impl Ledger {
         if !lost {
             // What asked no domain, a list, shows by itself that it can return.
             let same = |ghost: &Call| ghost.kind == call.kind && ghost.asked.is_empty();
-            self.ghosts.retain(|_, ghost| !(same(ghost) && ghost.blames.is_none()));
+            self.ghosts
+                .retain(|_, ghost| !(same(ghost) && ghost.blames.is_none()));
         } else if call.aside && !call.excused {
             self.ghosts.insert(ticket, call.clone());
         } else if call.kind.needs_monitor() && !call.excused {
@@ -181,13 +182,11 @@ impl Ledger {
             if call.kind.needs_monitor() && !idle {
                 return true;
             }
-            let suspects = call.asked.len();
+            let list = call.asked.is_empty();
             call.asked.retain(|uuid| !these(uuid));
-            match &call.blames {
-                Some(blamed) => !these(blamed),
-                // It hangs on one of those that it asked, or on nobody.
-                None => suspects == 0 || !call.asked.is_empty(),
-            }
+            call.blames.take_if(|blamed| these(blamed));
+            // It may have come past the one that it hung on, and hang on the next.
+            list || !call.asked.is_empty()
         };
         self.ghosts.retain(|_, ghost| hangs(ghost));
         self.lost.retain_mut(hangs);

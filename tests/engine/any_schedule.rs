@@ -10,7 +10,7 @@ const VMS: usize = 40;
 
 /// What may happen; numbers choose a VM, times are milliseconds.
 #[derive(Debug, Clone)]
-pub enum Fault {
+enum Fault {
     Freeze(usize),
     Thaw(usize),
     Lock(usize),
@@ -127,7 +127,7 @@ fn whole(sim: &Sim, gather: &Gather) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-pub fn run(sight: Sight, pause: Ms, schedule: Vec<(Ms, Fault)>) -> Result<(), TestCaseError> {
+fn run(sight: Sight, pause: Ms, schedule: Vec<(Ms, Fault)>) -> Result<(), TestCaseError> {
     let mut sim = Sim::new(VMS);
     sim.sight = sight;
     let mut after = 0;
@@ -157,7 +157,7 @@ pub fn run(sight: Sight, pause: Ms, schedule: Vec<(Ms, Fault)>) -> Result<(), Te
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Each gather ends by its deadline, hanging calls never pass the cap, no VM is asked by two
     /// calls at a time or after it was complete, none that is locked or seen to be stuck: that

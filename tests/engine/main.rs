@@ -515,15 +515,3 @@ fn vms_come_and_go() {
     }
     assert_eq!(sim.gather().whole(), 40);
 }
-
-#[test]
-fn dbg() {
-    use Sight::*;
-    use any_schedule::{Fault::*, run};
-    run(
-        include!("/tmp/dbg.rs").0,
-        include!("/tmp/dbg.rs").1,
-        include!("/tmp/dbg.rs").2,
-    )
-    .unwrap();
-}

@@ -123,10 +123,19 @@ impl Engine {
             self.course.probe = Some(self.send(Kind::Probe, whom, order, now));
         } else {
             // Too many calls are out already; or nobody is known yet, and the list must be waited for.
-            for (ticket, _) in self.stalled(now) {
+            for (ticket, kind) in self.stalled(now) {
                 self.course.probed.insert(ticket, now);
+                if kind == Kind::List && !self.listed.is_empty() {
+                    self.do_without_list(ticket);
+                }
             }
         }
+    }
+
+    /// It hangs on a locked domain, or is slow: the domains last known serve.
+    fn do_without_list(&mut self, list: Ticket) {
+        self.ledger.set_aside(list, None);
+        self.course.phase = Phase::Describing;
     }
 
     /// The daemon answers: if the probe does not come back from a domain, that one is locked.
@@ -247,9 +256,7 @@ impl Engine {
         let stalled = self.stalled(now);
         let of = |wanted: Kind| stalled.iter().find(|s| s.1 == wanted).map(|s| s.0);
         if let Some(list) = of(Kind::List) {
-            // It hangs on a locked domain, or is slow: the domains last known serve.
-            self.ledger.set_aside(list, None);
-            self.course.phase = Phase::Describing;
+            self.do_without_list(list);
         }
         let ordinary =
             |kind: Kind| kind.needs_monitor() || matches!(kind, Kind::Quiet | Kind::Describe);
@@ -292,13 +299,15 @@ impl Engine {
     /// which is not frozen: a probe, or the first list of all.
     pub(super) fn is_frozen(&self) -> bool {
         let probe = self.course.probe.filter(|_| !self.course.alive);
-        let since = match probe.and_then(|probe| self.ledger.get(probe)) {
-            Some(probe) => Some(probe.since),
+        let call = match probe {
+            Some(probe) => self.ledger.get(probe),
+            None if !self.listed.is_empty() => None,
             None => {
-                let mut lists = self.ledger.in_hand().filter(|(_, c)| c.kind == Kind::List);
-                lists.next().map(|(_, list)| list.since)
+                let mut in_hand = self.ledger.in_hand().map(|(_, call)| call);
+                in_hand.find(|call| call.kind == Kind::List)
             }
         };
+        let since = call.map(|call| call.since);
         since.is_some_and(|since| self.course.heard.is_none_or(|heard| heard <= since))
     }
 

@@ -59,7 +59,9 @@ impl Engine {
             let chunk = std::mem::replace(&mut undescribed, rest);
             self.send(Kind::Describe, chunk.clone(), Order::Describe(chunk), now);
         }
-        let waiting = !undescribed.is_empty() || self.ledger.count(Kind::Describe) > 0;
+        let hopeless = self.ledger.room(false) == 0 && self.ledger.in_hand().next().is_none();
+        let left = !undescribed.is_empty() || self.ledger.count(Kind::Describe) > 0;
+        let waiting = left && !hopeless;
         self.course.undescribed = Some(undescribed);
         if !waiting {
             let listed = self.listed.iter().map(|listed| listed.uuid).collect();
