@@ -191,3 +191,6 @@ fn names(founds: &[Found]) -> String {
         more => format!("{named} and {more} more"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -206,7 +206,8 @@ fn a_steady_host_costs_one_list_and_no_xml() {
             let new = |call: &str| count(gather, call) - count(gather - 1, call);
             assert_eq!(new("virDomainGetXMLDesc"), 0, "gather {gather}");
             assert_eq!(new("virConnectListAllDomains"), 1, "gather {gather}");
-            assert_eq!(new("virDomainGetInfo"), vms, "gather {gather}");
+            // One more, to see whether libvirtd has a worker to spare.
+            assert_eq!(new("virDomainGetInfo"), vms + 1, "gather {gather}");
         }
 
         // What was read before events came is read once more, as it may have changed meanwhile.

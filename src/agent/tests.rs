@@ -2,15 +2,12 @@ use std::sync::mpsc::{Sender, channel};
 
 use super::*;
 use crate::gather::examples::{inbox, settings};
-use crate::gather::worker::Found;
-use crate::libvirt::Error;
-use crate::sample::examples::run;
 
 fn agent(mode: Mode) -> (Agent, Sender<Message>) {
     let (sink, _) = inbox();
     let settings = settings("test:///default");
     let (sender, receiver) = channel();
-    let gatherer = Gatherer::new(&settings, sink);
+    let gatherer = Gatherer::new(&settings, sink, None);
     (Agent::new(settings, mode, gatherer, receiver), sender)
 }
 
@@ -106,92 +103,4 @@ fn the_interval_waits_until_its_tick_and_no_longer() {
     let start = Instant::now();
     agent.wait(start + ms(50));
     assert!(start.elapsed() >= ms(50));
-}
-
-fn unreachable() -> Trouble {
-    Trouble::Unreachable(Error {
-        code: 38,
-        domain: 7,
-        message: "No such file or directory".to_owned(),
-    })
-}
-
-/// A gather in which libvirt answered, and nothing was amiss but this.
-fn reached(troubles: Vec<Trouble>) -> Gathered {
-    Gathered {
-        reached: true,
-        active: Some([run(1)].into()),
-        troubles,
-        ..Gathered::default()
-    }
-}
-
-#[test]
-fn libvirt_away_is_counted_until_it_is_back() {
-    let (mut agent, _sender) = agent(Mode::Triggered);
-    let away = Gathered {
-        troubles: vec![unreachable()],
-        ..Gathered::default()
-    };
-    for _ in 0..3 {
-        agent.report(&away);
-    }
-    // Silence is the same trouble.
-    agent.report(&Gathered::default());
-    assert_eq!(agent.troubles.clear("libvirt"), Some(4));
-    agent.report(&away);
-    agent.report(&reached(vec![]));
-    assert_eq!(agent.troubles.clear("libvirt"), None, "over");
-}
-
-#[test]
-fn one_worker_without_a_connection_is_said_once_not_in_every_gather() {
-    let (mut agent, _sender) = agent(Mode::Triggered);
-    for _ in 0..3 {
-        agent.report(&reached(vec![unreachable()]));
-    }
-    assert_eq!(agent.troubles.clear("libvirt"), Some(3));
-}
-
-#[test]
-fn refused_calls_are_counted_until_none_is_refused() {
-    let (mut agent, _sender) = agent(Mode::Triggered);
-    let refused = || Trouble::Refused(Error::invalid("access denied"));
-    agent.report(&reached(vec![refused()]));
-    agent.report(&reached(vec![refused()]));
-    assert_eq!(agent.troubles.clear("refused"), Some(2));
-    agent.report(&reached(vec![refused()]));
-    agent.report(&reached(vec![]));
-    assert_eq!(agent.troubles.clear("refused"), None, "over");
-}
-
-#[test]
-fn a_vms_trouble_ends_with_the_vm() {
-    let (mut agent, _sender) = agent(Mode::Triggered);
-    let at = Instant::now();
-    let found = Found {
-        run: run(1),
-        name: "test".to_owned(),
-    };
-    let trouble = Trouble::Domain(found, "its description is unreadable".to_owned());
-    agent.runs.of(&crate::sample::examples::full(at));
-    agent.report(&reached(vec![trouble]));
-    let key = run(1).uuid.to_string();
-    let mut gone = reached(vec![]);
-    gone.active = Some([].into());
-    agent.report(&gone);
-    assert_eq!(agent.troubles.clear(&key), None);
-}
-
-#[test]
-fn late_vms_are_counted_until_all_answer() {
-    let (mut agent, _sender) = agent(Mode::Triggered);
-    let mut late = reached(vec![]);
-    late.missing = 8;
-    agent.report(&late);
-    agent.report(&late);
-    assert_eq!(agent.troubles.clear("late"), Some(2));
-    agent.report(&late);
-    agent.report(&reached(vec![]));
-    assert_eq!(agent.troubles.clear("late"), None);
 }

@@ -148,6 +148,28 @@ mod tests {
     }
 
     #[test]
+    fn only_qemu_on_this_host_can_be_looked_at() {
+        for (value, this_host, in_process) in [
+            ("qemu:///system", true, false),
+            ("qemu:///session", true, false),
+            ("qemu+unix:///system?socket=/run/other", true, false),
+            ("qemu+ssh://kvm01/system", false, false),
+            ("qemu+tcp://[::1]:16509/system", false, false),
+            ("lxc:///system", false, false),
+            ("qemu", false, false),
+            ("test:///default", false, true),
+            ("test+unix:///default", false, false),
+        ] {
+            let uri = Uri {
+                value: value.to_owned(),
+                origin: UriOrigin::Flag,
+            };
+            let found = (uri.is_this_host(), uri.in_process());
+            assert_eq!(found, (this_host, in_process), "{value}");
+        }
+    }
+
+    #[test]
     fn empty_and_nul_are_errors_that_name_the_culprit() {
         let error = |flag, environment| choose(flag, None, environment).unwrap_err().to_string();
         let empty = "the URI is empty; write for example \"qemu:///system\"";

@@ -288,6 +288,8 @@ mod tests {
             deadline = "500ms"
             workers = 64
             chunk_size = 256
+            max_calls = 64
+            block_statistics = "per-disk"
             log_level = "Trace"
             domain_include = ["web*"]
             domain_exclude = ["web9"]
@@ -295,7 +297,7 @@ mod tests {
             device_exclude = ["vdb"]
             cdrom = true
             floppy = true
-            measurements = ["vm_totals", "vm_metrics"]
+            measurements = ["vm_totals", "vm_collector", "vm_metrics"]
             timestamp_precision = "1us"
         "#;
         let filter = |include: &str, exclude: &str| NameFilter {
@@ -311,6 +313,8 @@ mod tests {
             deadline: Duration::from_millis(500),
             workers: 64,
             chunk_size: 256,
+            max_calls: 64,
+            block_statistics: BlockStatistics::PerDisk,
             log_level: LevelFilter::Trace,
             domains: filter("web*", "web9"),
             devices: filter("vd*", "vdb"),
@@ -321,6 +325,7 @@ mod tests {
                 features: false,
                 devices: false,
                 totals: true,
+                collector: true,
             },
             timestamp_precision: Precision::Microsecond,
         };
@@ -332,12 +337,25 @@ mod tests {
         for good in [
             "workers = 1",
             "chunk_size = 1",
+            "max_calls = 2",
             "deadline = \"100ms\"",
             "deadline = \"1h\"",
             "device_cache_ttl = \"1s\"",
             "device_cache_ttl = \"30days\"",
         ] {
             assert!(read(good).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn each_word_for_block_statistics_is_its_own() {
+        for (word, meaning) in [
+            ("auto", BlockStatistics::Auto),
+            ("bulk", BlockStatistics::Bulk),
+            ("per-disk", BlockStatistics::PerDisk),
+        ] {
+            let settings = read(&format!("block_statistics = {word:?}")).unwrap();
+            assert_eq!(settings.block_statistics, meaning);
         }
     }
 

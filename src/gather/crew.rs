@@ -74,10 +74,11 @@ impl Crew {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::Receiver;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use super::*;
     use crate::config::Measurements;
+    use crate::gather::engine::Scope;
     use crate::gather::examples::{Frozen, LIMIT, inbox, settings};
     use crate::libvirt::bulk::Groups;
     use crate::sample::Wanted;
@@ -87,11 +88,12 @@ mod tests {
         let brief = Brief {
             uri: uri.to_owned(),
             groups: Groups::needed(&Measurements {
-                metrics: true,
                 features: false,
                 devices: false,
                 totals: false,
+                ..settings.measurements
             }),
+            info: true,
             wanted: Wanted::new(&settings),
         };
         let (sink, replies) = inbox();
@@ -99,89 +101,85 @@ mod tests {
     }
 
     fn nobody() -> Job {
-        Job::Chunk {
+        Job::Ask {
             targets: Vec::new(),
+            scope: Scope::Full,
             active: 0,
         }
+    }
+
+    impl Crew {
+        /// The jobs that have not come back, in no order.
+        pub(in crate::gather) fn busy(&self) -> Vec<Ticket> {
+            self.busy.keys().copied().collect()
+        }
+    }
+
+    fn counts(crew: &Crew) -> (usize, usize) {
+        (crew.busy.len(), crew.idle.len())
     }
 
     #[test]
     fn a_worker_is_taken_on_when_it_is_needed_and_kept() {
         let (mut crew, replies) = crew("test:///default", 4);
-        assert!(crew.members.is_empty());
+        assert_eq!(counts(&crew), (0, 0));
         for ticket in 0..3 {
-            assert_eq!(crew.assign(Job::List), Some(ticket));
-            assert!(crew.list_hangs());
+            assert!(crew.assign(ticket, Job::List));
+            assert_eq!(counts(&crew), (1, 0));
             let reply = replies.recv_timeout(LIMIT).unwrap();
             assert_eq!(reply.ticket, ticket);
             crew.returned(ticket);
-            assert!(!crew.list_hangs());
-            assert_eq!(crew.members.len(), 1);
+            assert_eq!(counts(&crew), (0, 1));
         }
-    }
-
-    #[test]
-    fn no_more_work_at_once_than_the_crew_is_large() {
-        let frozen = Frozen::start();
-        let (mut crew, _replies) = crew(&frozen.uri(), 2);
-        assert!(crew.assign(nobody()).is_some());
-        assert!(crew.has_free());
-        assert!(crew.assign(nobody()).is_some());
-        assert!(!crew.has_free());
-        assert_eq!(crew.assign(nobody()), None);
-        assert_eq!(crew.hanging(), 0, "this gather's calls do not hang yet");
     }
 
     #[test]
     fn a_job_goes_to_nobody_whose_call_hangs() {
         let frozen = Frozen::start();
         let (mut crew, replies) = crew(&frozen.uri(), 1);
-        let first = crew.assign(nobody()).unwrap();
-        assert!(!crew.has_free());
-        crew.set_aside();
-        assert_eq!(crew.hanging(), 1);
-        let second = crew.assign(nobody()).unwrap();
-        assert_ne!(first, second);
-        assert_eq!(crew.members.len(), 2, "a fresh worker took the place");
-        assert!(replies.recv_timeout(Duration::from_millis(200)).is_err());
-        // The place is taken, so who comes back late goes.
-        crew.returned(first);
-        assert_eq!((crew.members.len(), crew.hanging()), (1, 0));
-        crew.returned(second);
-        assert_eq!(crew.members.len(), 1);
-        assert!(crew.has_free());
-    }
-
-    #[test]
-    fn who_comes_back_to_an_empty_place_stays() {
-        let frozen = Frozen::start();
-        let (mut crew, _replies) = crew(&frozen.uri(), 1);
-        let first = crew.assign(nobody()).unwrap();
-        crew.set_aside();
-        crew.returned(first);
-        assert_eq!((crew.members.len(), crew.hanging()), (1, 0));
-    }
-
-    #[test]
-    fn calls_are_capped_and_a_large_crew_has_its_own_cap() {
-        let frozen = Frozen::start();
-        for (size, cap) in [(3, CAP), (10, 10)] {
-            let (mut crew, _replies) = crew(&frozen.uri(), size);
-            for _ in 0..10 {
-                while crew.assign(nobody()).is_some() {}
-                crew.set_aside();
-            }
-            assert_eq!(crew.members.len(), cap);
-            assert_eq!(crew.hanging(), cap);
+        assert!(crew.assign(1, nobody()));
+        assert!(crew.assign(2, nobody()));
+        assert_eq!(counts(&crew), (2, 0), "a fresh worker for the second");
+        let until = Instant::now() + LIMIT;
+        let mut standing = 0;
+        while standing < 2 && Instant::now() < until {
+            assert!(replies.recv_timeout(Duration::from_millis(20)).is_err());
+            standing += frozen.waiting();
         }
+        assert_eq!(standing, 2, "each on a connection of its own");
+    }
+
+    #[test]
+    fn who_comes_back_where_enough_are_free_goes() {
+        let frozen = Frozen::start();
+        let (mut crew, _replies) = crew(&frozen.uri(), 2);
+        for ticket in 1..=4 {
+            assert!(crew.assign(ticket, nobody()));
+        }
+        let mut after = Vec::new();
+        for ticket in 1..=4 {
+            crew.returned(ticket);
+            after.push(counts(&crew));
+        }
+        assert_eq!(after, [(3, 1), (2, 2), (1, 2), (0, 2)]);
+    }
+
+    #[test]
+    fn a_worker_whose_thread_is_gone_is_passed_by() {
+        let (mut crew, replies) = crew("test:///default", 2);
+        let (gone, _) = channel();
+        crew.idle.push(gone);
+        assert!(crew.assign(7, Job::List));
+        assert_eq!(counts(&crew), (1, 0));
+        assert_eq!(replies.recv_timeout(LIMIT).unwrap().ticket, 7);
     }
 
     #[test]
     fn a_ticket_of_nobody_changes_nothing() {
         let frozen = Frozen::start();
         let (mut crew, _replies) = crew(&frozen.uri(), 1);
-        crew.assign(nobody()).unwrap();
+        assert!(crew.assign(1, nobody()));
         crew.returned(99);
-        assert!(!crew.has_free());
+        assert_eq!(counts(&crew), (1, 0));
     }
 }

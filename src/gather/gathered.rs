@@ -63,11 +63,17 @@ pub(super) struct Samples(HashMap<Uuid, (Worth, Sample)>);
 
 impl Samples {
     /// Keeps a sample, unless a fuller one of the same domain is there.
-    pub(super) fn keep(&mut self, worth: Worth, sample: Sample) {
-        let have = self.0.get(&sample.run.uuid);
-        if have.is_none_or(|(have, _)| worth >= *have) {
-            self.0.insert(sample.run.uuid, (worth, sample));
+    pub(super) fn keep(&mut self, worth: Worth, mut sample: Sample) {
+        if let Some((have, before)) = self.0.get_mut(&sample.run.uuid) {
+            if worth < *have {
+                return;
+            }
+            // The disks may have come by calls of their own.
+            if sample.disks.is_none() && before.run == sample.run {
+                sample.disks = before.disks.take();
+            }
         }
+        self.0.insert(sample.run.uuid, (worth, sample));
     }
 
     /// Adds the disks, which came by calls of their own, to the sample of the same run.
@@ -77,6 +83,11 @@ impl Samples {
         {
             sample.disks = Some(disks);
         }
+    }
+
+    /// Whether there is one of this domain.
+    pub(super) fn has(&self, uuid: Uuid) -> bool {
+        self.0.contains_key(&uuid)
     }
 
     /// How many are full; with `disks` the disks, too, must have come.
@@ -93,5 +104,69 @@ impl Samples {
         let mut samples: Vec<Sample> = samples.collect();
         samples.sort_unstable_by_key(|sample| sample.run.id);
         samples
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::sample::examples::{device, devices, empty, full, run};
+
+    #[test]
+    fn a_poorer_sample_replaces_no_fuller_one() {
+        let at = Instant::now();
+        let all = [Worth::Urgent, Worth::Part, Worth::Whole];
+        for first in all {
+            for second in all {
+                let mut samples = Samples::default();
+                samples.keep(first, empty(at));
+                samples.keep(second, full(at));
+                let kept = samples.in_order();
+                assert_eq!(kept.len(), 1);
+                let expected = if second >= first { full(at) } else { empty(at) };
+                assert_eq!(kept[0], expected, "{first:?}, then {second:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn disks_join_the_sample_of_their_own_run_only() {
+        let at = Instant::now();
+        let disks = || devices(at, vec![device("vda", "disk", [Some(1); 5])]);
+        let mut samples = Samples::default();
+        samples.add_disks(run(1), disks());
+        samples.keep(Worth::Whole, empty(at));
+        assert_eq!((samples.complete(false), samples.complete(true)), (1, 0));
+        samples.add_disks(run(2), disks());
+        assert_eq!(samples.complete(true), 0);
+        samples.add_disks(run(1), disks());
+        assert_eq!(samples.complete(true), 1);
+        assert_eq!(samples.in_order()[0].disks, Some(disks()));
+    }
+
+    #[test]
+    fn only_what_came_whole_is_complete() {
+        for (worth, complete) in [(Worth::Urgent, 0), (Worth::Part, 0), (Worth::Whole, 1)] {
+            let mut samples = Samples::default();
+            samples.keep(worth, full(Instant::now()));
+            assert_eq!(samples.complete(true), complete, "{worth:?}");
+        }
+    }
+
+    #[test]
+    fn samples_come_in_the_order_in_which_their_vms_were_started() {
+        let mut samples = Samples::default();
+        for id in [7, 1, 10, 3] {
+            let mut sample = empty(Instant::now());
+            sample.run = Run {
+                uuid: Uuid::from_u128(u128::from(100 - id)),
+                id,
+            };
+            samples.keep(Worth::Whole, sample);
+        }
+        let ids: Vec<u32> = samples.in_order().iter().map(|s| s.run.id).collect();
+        assert_eq!(ids, [1, 3, 7, 10]);
     }
 }

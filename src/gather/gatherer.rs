@@ -103,6 +103,9 @@ impl Gatherer {
             self.late += 1;
             log::debug!("a late answer was dropped");
         }
+        if reply.opened && matches!(reply.result, Ok(Answer::Domains(_))) {
+            self.engine.reconnected();
+        }
         let event = match reply.result {
             Ok(answer) => self.take(answer, wanted),
             Err(Failure::Unreachable(error)) => {
@@ -115,10 +118,12 @@ impl Gatherer {
                 Event::Lost
             }
             Err(Failure::Refused(error)) => {
+                self.gathered.reached |= wanted;
                 self.trouble(wanted, Trouble::Refused(error));
                 Event::Refused
             }
         };
+        log::trace!("call {ticket}: {event:?}");
         self.engine.on(ticket, event, now);
         self.carry_out();
     }
@@ -205,6 +210,7 @@ impl Gatherer {
     /// Carries out what the engine orders.
     fn carry_out(&mut self) {
         for (ticket, order) in self.engine.orders() {
+            log::trace!("call {ticket}: {order:?}");
             let job = match order {
                 Order::Look(domains) => {
                     self.look(&domains);
@@ -305,7 +311,10 @@ impl Gatherer {
         let find = |uuid: Uuid| self.found.get(&uuid).cloned();
         gathered.locked = self.engine.locked().filter_map(find).collect();
         gathered.spent = self.engine.spent().map(|by| by.and_then(find));
-        gathered.missing = self.engine.unanswered().filter_map(find).collect();
+        // Whom a daemon without workers served by priority calls has answered, too.
+        let silent = |uuid: &Uuid| !self.samples.has(*uuid);
+        let missing = self.engine.unanswered().filter(silent);
+        gathered.missing = missing.filter_map(find).collect();
         self.engine.end();
         gathered.hanging = self.engine.hanging();
         gathered.seen = self.found.len();

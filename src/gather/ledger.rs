@@ -3,7 +3,7 @@
 //! A call that hangs in libvirtd is a resource of the host: its 20 workers serve everybody. So
 //! calls are counted until they return, over any number of gathers, and there is a cap.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -169,6 +169,14 @@ impl Ledger {
     /// either.
     pub fn cleared(&mut self, uuid: Uuid, idle: bool) {
         self.acquit(|u| *u == uuid, idle);
+    }
+
+    /// Whom lost calls may hang on.
+    pub fn suspects(&self) -> BTreeSet<Uuid> {
+        self.ghosts
+            .values()
+            .flat_map(|ghost| ghost.asked.iter().copied())
+            .collect()
     }
 
     /// Only these domains still are: nothing hangs on one that is gone.

@@ -144,3 +144,108 @@ fn see(processes: &mut Processes, mounts: &mut Mounts, question: &Question) -> S
         dead,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    const A: Uuid = Uuid::from_u128(1);
+    const B: Uuid = Uuid::from_u128(2);
+
+    #[test]
+    fn one_question_at_a_time() {
+        let (ask, questions) = channel();
+        let mut lookout = Lookout::new(Some(ask), BlockStatistics::Auto);
+        assert!(lookout.ask(vec![(A, vec![])]));
+        assert!(!lookout.ask(vec![(B, vec![])]), "it is still at the first");
+        let first = questions.try_recv().unwrap();
+        assert_eq!(first.vms, [(A, vec![])]);
+        assert!(questions.try_recv().is_err());
+        let seen = Seen {
+            number: first.number,
+            look: Look {
+                stuck: [A].into(),
+                no_block: HashSet::new(),
+            },
+            dead: BTreeMap::new(),
+        };
+        assert!(lookout.take(seen.clone()));
+        assert_eq!(lookout.verdict(&[A, B]), seen.look);
+        assert!(lookout.ask(vec![]));
+        assert!(!lookout.take(seen), "an answer to the question before");
+    }
+
+    #[test]
+    fn where_nobody_looks_nothing_is_waited_for() {
+        let mut lookout = Lookout::new(None, BlockStatistics::Auto);
+        assert!(!lookout.ask(vec![(A, vec![])]));
+        let (ask, _) = channel();
+        let mut lookout = Lookout::new(Some(ask), BlockStatistics::Auto);
+        for _ in 0..2 {
+            assert!(!lookout.ask(vec![(A, vec![])]), "its thread is gone");
+        }
+        assert_eq!(lookout.verdict(&[A]), Look::default());
+    }
+
+    #[test]
+    fn the_configuration_forces_how_disks_are_read_but_not_who_is_stuck() {
+        for (setting, no_block) in [
+            (BlockStatistics::Auto, HashSet::from([A])),
+            (BlockStatistics::Bulk, HashSet::new()),
+            (BlockStatistics::PerDisk, HashSet::from([A, B])),
+        ] {
+            let mut lookout = Lookout::new(None, setting);
+            lookout.take(Seen {
+                look: Look {
+                    stuck: [B].into(),
+                    no_block: [A].into(),
+                },
+                ..Seen::default()
+            });
+            let expected = Look {
+                stuck: [B].into(),
+                no_block,
+            };
+            assert_eq!(lookout.verdict(&[A, B]), expected, "{setting:?}");
+        }
+    }
+
+    /// A folder as /proc, with the QEMU of `A` in it.
+    fn proc_of_a(root: &Path) {
+        let process = root.join("77");
+        fs::create_dir_all(process.join("task/77")).unwrap();
+        fs::write(process.join("cmdline"), format!("qemu\0-uuid\0{A}\0")).unwrap();
+        let stat = format!("77 (qemu) S 1{}\n", " 0".repeat(48));
+        fs::write(process.join("stat"), &stat).unwrap();
+        fs::write(process.join("schedstat"), "1 1 1\n").unwrap();
+    }
+
+    #[test]
+    fn a_vm_whose_process_is_out_of_sight_has_its_disks_out_of_sight_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("proc");
+        proc_of_a(&root);
+        let table = folder.path().join("mountinfo");
+        fs::write(&table, "1 0 8:1 / / rw - ext4 /dev/sda rw\n").unwrap();
+        let image = folder.path().canonicalize().unwrap().join("image");
+        fs::write(&image, "").unwrap();
+        let mut processes = Processes::at(&root);
+        let mut mounts = Mounts::at(&table);
+        let question = Question {
+            number: 5,
+            vms: vec![
+                (A, vec![image.clone()]),
+                (B, vec![image]),
+                (Uuid::from_u128(3), vec![]),
+            ],
+        };
+        let seen = see(&mut processes, &mut mounts, &question);
+        assert_eq!(seen.number, 5);
+        assert_eq!(seen.look.stuck, HashSet::new());
+        assert_eq!(seen.look.no_block, HashSet::from([B]));
+        assert_eq!(seen.dead, BTreeMap::new());
+    }
+}

@@ -171,7 +171,9 @@ impl Session {
                 &brief.wanted,
                 &mut cpu,
             );
-            if unless_gone(filled)?.is_some() {
+            // Stopped since the list: a domain that is off has a state, too.
+            let is_off = sample.state == Some(per_call::SHUTOFF);
+            if unless_gone(filled)?.is_some() && !is_off {
                 sample.describe(description, &brief.wanted);
                 tell(Answer::Urgent(Box::new(sample)));
             }
@@ -248,7 +250,7 @@ impl Session {
             Scope::Full | Scope::NoBlock => self.came(&sample, groups),
         };
         let mut lacking = if self.bulk.works {
-            groups.and(self.bulk.lacking.unwrap_or(Groups::NONE))
+            groups.and(self.bulk.lacking)
         } else {
             groups
         };

@@ -123,6 +123,8 @@ pub struct Reply {
     pub ticket: Ticket,
     /// What came of it.
     pub result: Result<Answer, Failure>,
+    /// Whether a connection was opened for it.
+    pub opened: bool,
 }
 
 impl Reply {
@@ -140,8 +142,13 @@ pub fn run(brief: &Brief, jobs: &Receiver<(Ticket, Job)>, reply: &dyn Fn(Reply))
     let mut session: Option<Session> = None;
     while let Ok((ticket, job)) = jobs.recv() {
         session.take_if(|s| !s.connection.is_alive());
+        let opened = session.is_none();
         let tell = |result| {
-            reply(Reply { ticket, result });
+            reply(Reply {
+                ticket,
+                result,
+                opened,
+            });
         };
         let open = match &mut session {
             Some(open) => open,

@@ -125,9 +125,6 @@ impl Mounts {
                 self.stopped(walk, stop, &mut fates);
             }
         }
-        for id in carrying(&fates) {
-            self.post(id);
-        }
         self.wait(until, &mut fates);
 
         // A mount that carries no disk any more needs no prober.
@@ -256,7 +253,7 @@ impl Mounts {
             match self.posts.get(id).map(|post| post.verdict) {
                 Some(Some(Verdict::Alive)) => {}
                 Some(Some(Verdict::Dead) | None) => return Storage::Dead(self.point(*id)),
-                // The last: there was no thread to be had.
+                // None: there was no thread to be had.
                 Some(Some(Verdict::Unknown)) | None => worst = Storage::Unknown(self.point(*id)),
             }
         }

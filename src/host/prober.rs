@@ -112,8 +112,8 @@ fn work(mount: u64, serial: u64, point: &Path, inbox: &Receiver<Job>, tell: &Sen
 /// One statvfs: the servers of all kinds of mounts must answer it afresh.
 fn probe(point: &Path) -> Verdict {
     match statvfs(point) {
-        // FUSE gives users that it does not serve, and older CIFS in trouble, success and nothing
-        // in it, without a word from the server.
+        // To users that a FUSE mount does not serve the kernel itself gives success, and nothing in
+        // it (fuse_statfs).
         Ok(answer) if answer.f_bsize == 0 => Verdict::Unknown,
         Ok(_) => Verdict::Alive,
         Err(error) if means_dead(&error.into()) => Verdict::Dead,

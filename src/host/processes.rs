@@ -51,6 +51,7 @@ pub struct Processes {
 #[derive(Debug)]
 struct Process {
     pid: u32,
+    parent: u32,
     /// Kept open: it answers for this process, or fails with ESRCH, never for a later one of the
     /// same number.
     stat: File,
@@ -77,6 +78,7 @@ impl Process {
         let Found { uuid, pid, stat } = found;
         let mut process = Self {
             pid,
+            parent: 0,
             stat,
             state: State::Gone,
             asleep: None,
@@ -88,7 +90,7 @@ impl Process {
     fn look(&mut self) {
         let mut buffer = [0; 1024];
         let length = pread(&self.stat, &mut buffer, 0).unwrap_or(0);
-        self.state = state_of(&buffer[..length]);
+        (self.state, self.parent) = state_of(&buffer[..length]);
         if self.state != State::Asleep {
             self.asleep = None;
         }
@@ -104,15 +106,20 @@ impl Process {
     }
 }
 
-/// From the text of `stat`; the name before the state may hold spaces and parentheses.
-fn state_of(stat: &[u8]) -> State {
+/// State and parent from the text of `stat`: `PID (NAME) STATE PARENT ...`; the name may hold spaces
+/// and parentheses.
+fn state_of(stat: &[u8]) -> (State, u32) {
     let end = stat.iter().rposition(|byte| *byte == b')');
-    match end.and_then(|end| stat.get(end + 2)) {
-        Some(b'T' | b't') => State::Stopped,
-        Some(b'D' | b'Z') => State::Asleep,
-        Some(b'X' | b'x') | None => State::Gone,
+    let fields = end.and_then(|end| std::str::from_utf8(&stat[end + 1..]).ok());
+    let mut fields = fields.unwrap_or_default().split_ascii_whitespace();
+    let state = match fields.next() {
+        Some("T" | "t") => State::Stopped,
+        Some("D" | "Z") => State::Asleep,
+        Some("X" | "x") | None => State::Gone,
         Some(_) => State::Well,
-    }
+    };
+    let parent = fields.next().and_then(|parent| parent.parse().ok());
+    (state, parent.unwrap_or(0))
 }
 
 impl Default for Processes {
@@ -272,9 +279,12 @@ impl Processes {
     }
 }
 
+/// A child with QEMU's command line is not another QEMU: it may be on its way to run a helper, or be
+/// the process that `-run-with async-teardown=on` leaves to wait for QEMU's end.
 fn all_stuck(processes: &[Process]) -> bool {
-    let well = |process: &Process| process.state == State::Well;
-    !processes.iter().any(well)
+    let is_child = |child: &Process| processes.iter().any(|it| it.pid == child.parent);
+    let mut own = processes.iter().filter(|process| !is_child(process));
+    !own.any(|process| process.state == State::Well)
 }
 
 fn remember(known: &mut HashMap<Uuid, Vec<Process>>, found: Found) {

@@ -58,10 +58,12 @@ impl Error {
     }
 
     /// Raised by the transport, not by the hypervisor: a lost connection shows as
-    /// `VIR_ERR_INTERNAL_ERROR` of the RPC domain, so the code alone tells nothing.
+    /// `VIR_ERR_INTERNAL_ERROR` of the RPC domain, so the code alone tells nothing. `VIR_ERR_RPC` is
+    /// one reply that the protocol cannot carry (a description of more than 4 MiB): the daemon says
+    /// so over a connection that stands.
     pub fn is_transport(&self) -> bool {
         matches!(self.domain, sys::VIR_FROM_RPC | sys::VIR_FROM_REMOTE)
-            && self.code != sys::VIR_ERR_NO_SUPPORT
+            && !matches!(self.code, sys::VIR_ERR_NO_SUPPORT | sys::VIR_ERR_RPC)
     }
 
     /// What an operator can do, when a connection to `uri` could not be opened.
@@ -101,6 +103,8 @@ mod tests {
     use crate::gather::examples::initialize;
     use crate::libvirt::Connection;
 
+    const LOCAL: &str = "qemu:///system";
+
     fn error(code: u32, domain: u32, message: &str) -> Error {
         Error {
             code,
@@ -126,7 +130,7 @@ mod tests {
         let refused = opened(&socket);
         assert!(refused.message.contains("Connection refused"), "{refused}");
         for error in [missing, refused] {
-            let remedy = error.remedy();
+            let remedy = error.remedy(LOCAL);
             assert!(remedy.starts_with("the daemon is not running: systemctl start"));
             assert!(remedy.contains("virtqemud.socket"), "modular daemons");
         }
@@ -139,7 +143,7 @@ mod tests {
             "authentication unavailable: no polkit agent available",
             "authentication failed: access denied by policy",
         ] {
-            let remedy = error(sys::VIR_ERR_SYSTEM_ERROR, sys::VIR_FROM_RPC, message).remedy();
+            let remedy = error(sys::VIR_ERR_SYSTEM_ERROR, sys::VIR_FROM_RPC, message).remedy(LOCAL);
             assert!(remedy.contains("unix_sock_ro_perms"), "{message}: {remedy}");
             assert!(remedy.contains("auth_unix_ro"), "{message}: {remedy}");
         }
@@ -155,14 +159,45 @@ mod tests {
             ),
         ] {
             let error = error(code, sys::VIR_FROM_NONE, message);
-            assert!(error.remedy().contains("no driver for that URI"), "{error}");
+            assert!(
+                error.remedy(LOCAL).contains("no driver for that URI"),
+                "{error}"
+            );
         }
     }
 
     #[test]
     fn what_is_unknown_names_the_command_to_look_with() {
         let error = error(sys::VIR_ERR_INTERNAL_ERROR, sys::VIR_FROM_QEMU, "odd");
-        assert_eq!(error.remedy(), "check with: virsh -r -c URI list");
+        assert_eq!(error.remedy(LOCAL), "check with: virsh -r -c URI list");
+    }
+
+    #[test]
+    fn a_remote_daemon_is_not_sought_on_this_host() {
+        for message in [
+            "Cannot recv data: Permission denied, please try again.",
+            "unable to connect to server at 'kvm01:16509': Connection refused",
+        ] {
+            let error = error(sys::VIR_ERR_SYSTEM_ERROR, sys::VIR_FROM_RPC, message);
+            for uri in ["qemu+ssh://kvm01/system", "qemu+tcp://kvm01/system"] {
+                let remedy = error.remedy(uri);
+                assert!(
+                    remedy.starts_with("check that the host can be reached"),
+                    "{remedy}"
+                );
+            }
+            assert!(!error.remedy(LOCAL).contains("the host can be reached"));
+        }
+    }
+
+    #[test]
+    fn the_test_drivers_node_is_a_file_not_a_daemon() {
+        initialize();
+        let dir = tempfile::tempdir().unwrap();
+        let uri = format!("test://{}/none.xml", dir.path().display());
+        let error = Connection::open(&uri).unwrap_err();
+        assert!(error.message.contains("none.xml"), "{error}");
+        assert!(error.remedy(&uri).contains("reads its node from the file"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::description::Description;
 use crate::sample::{Device, Devices, Sample, Wanted};
 
 /// virDomainState: shut off.
-const SHUTOFF: i32 = sys::VIR_DOMAIN_SHUTOFF as i32;
+pub const SHUTOFF: i32 = sys::VIR_DOMAIN_SHUTOFF as i32;
 
 /// Fetches the groups in `lacking`. A figure that cannot be had stays `None`.
 ///

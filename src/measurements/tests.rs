@@ -11,6 +11,7 @@ const ALL: Measurements = Measurements {
     features: true,
     devices: true,
     totals: true,
+    collector: false,
 };
 
 const VM: &str = ",VMID=1,name=test,uuid=6695eb01-f6a4-8304-79aa-97f2502e193f";
@@ -54,6 +55,7 @@ fn features_stand_under_their_names_from_the_second_gather_on() {
         features: true,
         devices: false,
         totals: false,
+        collector: false,
     };
     assert_eq!(written(&only, &mut runs, &full(at), 17), "");
     let mut second = full(later);

@@ -29,6 +29,15 @@ impl Lab {
     /// Starts a hypervisor and waits until its libvirtd answers. Needs root and what `tests/run`
     /// installs; panics with what is missing.
     pub fn start() -> Lab {
+        Lab::start_with(false)
+    }
+
+    /// The same, and other labs reach its libvirtd by [`Lab::uri_for_others`].
+    pub fn start_reachable() -> Lab {
+        Lab::start_with(true)
+    }
+
+    fn start_with(reachable: bool) -> Lab {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         assert!(
             rustix::process::geteuid().is_root(),
@@ -51,10 +60,11 @@ impl Lab {
         let errors = std::fs::File::create(dir.path().join("hypervisor.log")).unwrap();
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/hypervisor");
         let mut unshare = Command::new(program("unshare"))
-            .args(["--mount", "--net", "--pid", "--fork", "--kill-child"])
-            .args(["--mount-proc", "--propagation", "private"])
+            .args(["--mount", "--net", "--pid", "--uts", "--fork"])
+            .args(["--kill-child", "--mount-proc", "--propagation", "private"])
             .arg(script)
             .arg(&prefix)
+            .args(reachable.then(|| dir.path().join("sockets")))
             .env_remove("LIBVIRT_DEFAULT_URI")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -102,7 +112,7 @@ impl Lab {
         let mut command = Command::new(program("nsenter"));
         command
             .arg(format!("--target={}", self.init))
-            .args(["--mount", "--net", "--pid"])
+            .args(["--mount", "--net", "--pid", "--uts"])
             .arg(program("setpriv"))
             .args(["--pdeathsig", "KILL"])
             .arg(if name.contains('/') {
@@ -140,6 +150,31 @@ impl Lab {
         command
     }
 
+    /// The same where /proc shows no process of the lab's: as a container has it.
+    pub fn plugin_blind(&self, args: &[&str]) -> Command {
+        let mut command = self.command("unshare");
+        command
+            .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
+            .arg(env!("CARGO_BIN_EXE_telegraf-kvm"))
+            .args(args)
+            .env_remove("RUST_LOG");
+        command
+    }
+
+    /// By this URI a libvirtd of another lab reaches this one's, to migrate a VM to it.
+    pub fn uri_for_others(&self) -> String {
+        let socket = self.dir().join("sockets/libvirt-sock");
+        assert!(socket.exists(), "the lab was not started as reachable");
+        format!("qemu+unix:///system?socket={}", socket.display())
+    }
+
+    /// A configuration file of this text, in the lab's folder; returns its path.
+    pub fn config(&self, text: &str) -> String {
+        let file = self.dir().join(format!("telegraf-kvm-{}.toml", text.len()));
+        std::fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    }
+
     /// What virsh says; panics if it fails.
     pub fn virsh(&self, args: &[&str]) -> String {
         succeed(self.virsh_command().args(args))
@@ -161,6 +196,16 @@ impl Lab {
     pub fn create(&self, spec: &VmSpec) -> Vm<'_> {
         let number = self.vms.fetch_add(1, Ordering::Relaxed);
         Vm::create(self, spec, number)
+    }
+
+    /// Plugs a disk of 1 MiB into a running VM.
+    pub fn attach_disk(&self, vm: &Vm, target: &str) {
+        let image = self.dir().join(format!("{}-{target}.img", vm.uuid()));
+        let file = std::fs::File::create(&image);
+        file.and_then(|file| file.set_len(1 << 20)).unwrap();
+        let image = image.to_str().unwrap();
+        let disk = [vm.uuid(), image, target, "--targetbus", "virtio", "--live"];
+        self.virsh(&[&["attach-disk"], disk.as_slice()].concat());
     }
 
     /// Starts a transient VM of this XML, whose name must begin with [`Lab::prefix`].
@@ -192,7 +237,8 @@ impl Lab {
         succeed(self.command("kill").args(["-s", signal, pid.trim()]));
     }
 
-    fn libvirtd_runs(&self) -> bool {
+    /// Whether the process that libvirtd said it is still exists.
+    pub fn libvirtd_runs(&self) -> bool {
         std::fs::read_to_string(self.inside("/run/libvirtd.pid"))
             .is_ok_and(|pid| self.inside(&format!("/proc/{}", pid.trim())).exists())
     }

@@ -131,3 +131,75 @@ pub fn device<'l>(lines: &'l [Line], name: &str, devtype: &str, device: &str) ->
         .find(wanted)
         .unwrap_or_else(|| panic!("no {devtype} {device} of {name}: {devices:#?}"))
 }
+
+/// The fields of vm_features that a VM with devices has from its second gather on.
+pub const FEATURES: [&str; 11] = [
+    "memory_rate_kb_per_sec",
+    "memory_angle_deg",
+    "cpu_usage_percent",
+    "net_rxbytes_rate",
+    "net_txbytes_rate",
+    "net_rxpackets_rate",
+    "net_txpackets_rate",
+    "disk_rd_req_rate",
+    "disk_rd_bytes_rate",
+    "disk_wr_reqs_rate",
+    "disk_wr_bytes_rate",
+];
+
+/// A VM's devices by their lines: `nic vnet0`, `disk vda`.
+pub fn devices(lines: &[Line], name: &str) -> Vec<String> {
+    let devices = of(lines, "vm_devices", name).into_iter();
+    let mut devices: Vec<String> = devices
+        .map(|line| format!("{} {}", line.tag("devtype"), line.tag("device")))
+        .collect();
+    devices.sort_unstable();
+    devices
+}
+
+/// Which of the features a VM lacks, by the beginning of their names (`net_`, `disk_`, `cpu_`,
+/// `memory_`): a group lacks as a whole.
+pub fn lacking(lines: &[Line], name: &str) -> Vec<&'static str> {
+    let line = one(lines, "vm_features", name);
+    let mut groups = vec!["net_", "disk_", "cpu_", "memory_"];
+    groups.retain(|group| {
+        let mut all = FEATURES.iter().filter(|field| field.starts_with(group));
+        let lacks = !line.fields.contains_key(*all.next().unwrap());
+        assert!(
+            all.all(|field| line.fields.contains_key(*field) != lacks),
+            "{line:?}"
+        );
+        lacks
+    });
+    for (field, rate) in &line.fields {
+        let rate = line.float(field).unwrap_or_else(|| panic!("{rate:?}"));
+        assert!(rate >= 0.0 || field.starts_with("memory_"), "{line:?}");
+    }
+    groups
+}
+
+/// The sums in vm_totals are those of the vm_devices lines of the same gather, field by field;
+/// nothing but a device's sum is there, and no device's field lacks in it.
+pub fn adds_up(lines: &[Line], name: &str) {
+    let totals = one(lines, "vm_totals", name);
+    let devices = of(lines, "vm_devices", name);
+    for (devtype, prefix) in [("nic", "net_"), ("disk", "disk_")] {
+        let mut sums: BTreeMap<String, i64> = BTreeMap::new();
+        for device in devices.iter().filter(|line| line.tag("devtype") == devtype) {
+            for field in device.fields.keys() {
+                *sums.entry(format!("{prefix}{field}")).or_default() += device.int(field).unwrap();
+            }
+        }
+        let found: BTreeMap<String, i64> = totals
+            .fields
+            .keys()
+            .filter(|field| field.starts_with(prefix))
+            .map(|field| (field.clone(), totals.int(field).unwrap()))
+            .collect();
+        if sums.is_empty() {
+            assert!(found.values().all(|sum| *sum == 0), "{name}: {found:?}");
+        } else {
+            assert_eq!(found, sums, "{name}: {devices:#?}");
+        }
+    }
+}

@@ -1,19 +1,29 @@
 //! What the integration tests share: `mod support;` at the head of a test file.
 //!
-//! - [`lab`]: a throw-away hypervisor; [`vm`]: its VMs.
+//! - [`lab`]: a throw-away hypervisor; [`vm`]: its VMs; [`fleet`]: many of them.
+//! - [`bindfs`]: a mount that dies.
+//! - [`virsh`]: what virsh says, as the lines that it should give.
 //! - [`plugin`]: a running telegraf-kvm; [`lines`]: what it wrote.
 //! - [`node`]: domains of the test driver; [`reading`]: what virsh says of a domain.
+//! - Trouble: [`outage`], storage that dies; [`daemon`], hanging calls and other clients;
+//!   [`proxy`], a socket that delays, cuts and closes.
 //!
 //! A helper that meets trouble panics with what it saw: in a test that is a failure, never a skip.
 
 // Every test file is a crate of its own and uses some of this only.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod bindfs;
+pub mod daemon;
+pub mod fleet;
 pub mod lab;
 pub mod lines;
 pub mod node;
+pub mod outage;
 pub mod plugin;
+pub mod proxy;
 pub mod reading;
+pub mod virsh;
 pub mod vm;
 
 use std::path::{Path, PathBuf};
@@ -110,4 +120,13 @@ pub fn child_of(parent: u32) -> Option<u32> {
         let parent_of_it: u32 = after_name.split_whitespace().nth(1)?.parse().ok()?;
         (parent_of_it == parent).then_some(pid)
     })
+}
+
+/// Lets one test of a file run at a time: those that measure time, or need the processor.
+pub fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    // A test that failed while it held it is no reason for the next to fail.
+    ALONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

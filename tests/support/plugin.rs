@@ -2,6 +2,7 @@
 
 use super::lines::{Line, lines};
 use super::{child_of, config, wait_for};
+use rustix::process::{Pid, Signal};
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -73,6 +74,21 @@ impl Plugin {
     pub fn gather(&mut self) -> Vec<Line> {
         self.newline();
         self.next_gather()
+    }
+
+    /// The same, and how long it took from the newline to the last byte.
+    pub fn timed_gather(&mut self) -> (Vec<Line>, Duration) {
+        let start = Instant::now();
+        let found = self.gather();
+        let last = self.stdout.lock().unwrap().last.unwrap();
+        (found, last.saturating_duration_since(start))
+    }
+
+    /// Warnings and errors that it logged so far.
+    pub fn warnings(&self) -> Vec<String> {
+        let said = self.stderr();
+        let bad = |line: &&str| line.starts_with("W! ") || line.starts_with("E! ");
+        said.lines().filter(bad).map(str::to_owned).collect()
     }
 
     /// Asks for a gather and waits for nothing.
@@ -175,19 +191,28 @@ impl Plugin {
         if !self.inside {
             return id;
         }
-        // nsenter's child is setpriv at first, and another setpriv for an ordinary user.
+        // nsenter's child is setpriv at first, and another setpriv for an ordinary user, and
+        // unshare stays the parent of a plugin that must not see the lab's processes.
         wait_for("the plugin's process", LIMIT, || {
-            let pid = child_of(id)?;
-            let exe = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-            let name = exe.file_name()?.to_str()?;
-            (name != "setpriv" && name != "nsenter").then_some(pid)
+            let mut pid = child_of(id)?;
+            loop {
+                let exe = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+                match exe.file_name()?.to_str()? {
+                    "setpriv" | "nsenter" => return None,
+                    "unshare" => pid = child_of(pid)?,
+                    _ => return Some(pid),
+                }
+            }
         })
     }
 
     /// Sends it a signal.
-    pub fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_raw(self.pid().cast_signed()).unwrap();
-        rustix::process::kill_process(pid, signal).unwrap();
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal);
+        // nsenter stands still while its child does, and has to be told to go on.
+        if self.inside && signal == Signal::CONT {
+            kill(self.child.id(), signal);
+        }
     }
 
     /// Closes stdin.
@@ -223,6 +248,11 @@ impl Drop for Plugin {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn kill(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(pid.cast_signed()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
 }
 
 fn listen(mut pipe: impl Read + Send + 'static) -> Arc<Mutex<Heard>> {

@@ -198,11 +198,11 @@ impl<'lab> Vm<'lab> {
         });
     }
 
-    /// Runs a shell command in the Linux guest (waiting for its boot) and returns its output with
-    /// stderr; panics unless it succeeds within 2 minutes. Busybox: dd, ip, ping and the like.
-    pub fn guest(&self, command: &str) -> String {
-        let limit = Duration::from_secs(120);
-        self.wait_for_console("guest: ready", limit);
+    /// Sends the guest a shell command (waiting for its boot) and waits for nothing: what it does may
+    /// be the VM's end. Returns what the console will say after it, and how long the console's text
+    /// was before.
+    pub fn begin(&self, command: &str) -> (String, usize) {
+        self.wait_for_console("guest: ready", Duration::from_secs(120));
         let mut number = self.commands.lock().unwrap();
         *number += 1;
         let token = format!("command-{number}");
@@ -218,6 +218,14 @@ impl<'lab> Vm<'lab> {
         stream
             .write_all(format!("{token} {command}\n").as_bytes())
             .unwrap();
+        (token, before)
+    }
+
+    /// Runs a shell command in the Linux guest (waiting for its boot) and returns its output with
+    /// stderr; panics unless it succeeds within 2 minutes. Busybox: dd, ip, ping and the like.
+    pub fn guest(&self, command: &str) -> String {
+        let limit = Duration::from_secs(120);
+        let (token, before) = self.begin(command);
         let marker = format!("guest: {token} ");
         let start = Instant::now();
         let (output, status) = loop {

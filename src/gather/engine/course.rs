@@ -1,6 +1,6 @@
 //! One gather under way.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -64,6 +64,17 @@ pub(super) struct Course {
     pub(super) occupied: Option<(Uuid, Duration)>,
     /// Locked domains for which a call that tells of their unlocking was sent in this gather.
     pub(super) watched: HashSet<Uuid>,
+    /// When it began.
+    pub(super) began: Option<Instant>,
+    /// The list came on a new connection: the daemon may just have been started, and be busy with
+    /// every domain for a moment.
+    pub(super) fresh: bool,
+    /// Domains that were found locked in this gather and had not answered in it.
+    pub(super) withheld: HashSet<Uuid>,
+    /// Calls that were set aside in this gather: slow ones may come back yet.
+    pub(super) slow: BTreeSet<Ticket>,
+    /// How long these two are waited for.
+    pub(super) hold: Option<Instant>,
     /// How many calls lost their connection.
     pub(super) losses: u32,
     /// When anything last came back from anybody.

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::course::Phase;
 use super::order::{Control, Order};
-use super::{Engine, Scope};
+use super::{Engine, HOLD, Scope};
 use crate::gather::ledger::{Call, Kind, Ticket};
 
 /// What clocks and scheduling may make of a time that libvirt measured itself.
@@ -58,6 +58,9 @@ impl Engine {
             times.extend(course.look_by);
         }
         times.extend(course.hope);
+        if course.phase == Phase::Asking {
+            times.extend(course.hold);
+        }
         match course.probe.and_then(|probe| self.ledger.get(probe)) {
             // It may be opening its connection; nothing can be said before it is through.
             Some(_) if !course.alive => {}
@@ -116,7 +119,7 @@ impl Engine {
         self.probe(whom, now);
     }
 
-    fn probe(&mut self, whom: Vec<Uuid>, now: Instant) {
+    pub(super) fn probe(&mut self, whom: Vec<Uuid>, now: Instant) {
         if !whom.is_empty() && self.ledger.room_to_look() {
             let order = Order::Probe(whom.clone());
             self.course.alive = false;
@@ -195,9 +198,11 @@ impl Engine {
             .course
             .vms
             .get(&uuid)
-            .is_some_and(|vm| vm.came.is_none())
+            .is_none_or(|vm| vm.came.is_none())
         {
             self.course.vms.remove(&uuid);
+            self.course.withheld.insert(uuid);
+            self.hold();
         }
         self.course.leave_out(uuid);
         let asks_it =
@@ -208,6 +213,30 @@ impl Engine {
         }
     }
 
+    /// The gather does not end at once: who is only slow may come back.
+    fn hold(&mut self) {
+        let patience = if self.course.fresh { HOLD.1 } else { HOLD.0 };
+        self.course.hold = self.course.began.map(|began| began + patience);
+    }
+
+    /// Nothing more to wait for, if all have come back.
+    pub(super) fn let_go(&mut self) {
+        if self.course.withheld.is_empty() && self.course.slow.is_empty() {
+            self.course.hold = None;
+        }
+    }
+
+    /// Its lock is free again: if it was left out of this gather, it is taken up.
+    pub(super) fn release(&mut self, uuid: Uuid) {
+        self.course.withheld.remove(&uuid);
+        self.let_go();
+        let missed = self.course.phase == Phase::Asking && !self.course.vms.contains_key(&uuid);
+        if missed && self.listed.iter().any(|listed| listed.uuid == uuid) {
+            let scope = self.enter(uuid);
+            self.course.queue.push_back((scope, vec![uuid]));
+        }
+    }
+
     /// Sets a call aside and asks again whom it asked: who is held or locked is passed by.
     fn give_up(&mut self, ticket: Ticket, blames: Uuid) {
         let Some(call) = self.ledger.get(ticket).cloned() else {
@@ -215,6 +244,10 @@ impl Engine {
         };
         self.ledger.set_aside(ticket, Some(blames));
         let locked = self.is_locked(blames);
+        if call.kind.needs_monitor() && !locked {
+            self.course.slow.insert(ticket);
+            self.hold();
+        }
         let others = call
             .asked
             .iter()
@@ -280,12 +313,12 @@ impl Engine {
         let Some(call) = self.ledger.get(probe).cloned() else {
             return;
         };
-        let Some(first) = call.asked.first().copied() else {
-            return;
-        };
-        self.ledger.set_aside(probe, Some(first));
+        let first = call.asked.first().copied();
+        self.ledger.set_aside(probe, first);
         self.course.probe = None;
-        self.lock(first, probe);
+        if let Some(first) = first {
+            self.lock(first, probe);
+        }
         let rest = call.asked.into_iter().filter(|uuid| !self.is_locked(*uuid));
         let rest: Vec<Uuid> = rest.collect();
         if rest.is_empty() {

@@ -23,6 +23,11 @@ pub use order::{Came, Control, Event, Limits, Listed, Look, Order, Scope};
 /// How often a domain that came in part is asked again, and how often one that keeps doing so is.
 const TRIES: (u32, u32) = (7, 2);
 
+/// How often where the daemon may just have been started.
+const FRESH_TRIES: u32 = 24;
+/// How long after its beginning a gather waits for whom it found locked or slow, and how long
+/// where the daemon may just have been started.
+const HOLD: (Duration, Duration) = (Duration::from_millis(600), Duration::from_secs(3));
 /// How many connections may be lost in one gather before nothing more is sent in it.
 const LOSSES: u32 = 16;
 
@@ -72,7 +77,10 @@ impl Engine {
 
     /// Begins a gather.
     pub fn begin(&mut self, now: Instant) {
-        self.course = Course::default();
+        self.course = Course {
+            began: Some(now),
+            ..Course::default()
+        };
         self.ledger.age(now);
         if self.frozen {
             self.course.phase = Phase::Over;
@@ -125,7 +133,10 @@ impl Engine {
                     && urgent.is_empty()
                     && !in_hand.any(|(_, c)| c.kind == Kind::Urgent)
             }
-            Phase::Asking => self.course.is_empty() && in_hand.next().is_none(),
+            Phase::Asking => {
+                let course = &self.course;
+                course.hold.is_none() && course.is_empty() && in_hand.next().is_none()
+            }
             Phase::Listing | Phase::Describing | Phase::Looking | Phase::Canary => false,
         }
     }
@@ -157,6 +168,11 @@ impl Engine {
     /// Whether what this call brings is still wanted.
     pub fn is_wanted(&self, ticket: Ticket) -> bool {
         self.ledger.get(ticket).is_some_and(|call| !call.aside)
+    }
+
+    /// The list is coming on a connection that was opened for it.
+    pub fn reconnected(&mut self) {
+        self.course.fresh = true;
     }
 
     /// The calls to make now.
@@ -204,7 +220,7 @@ impl Engine {
         }
         let standing = self.standings.get_mut(&uuid);
         if standing.is_some_and(|standing| standing.locked.take().is_some()) {
-            self.unlocked(uuid);
+            self.release(uuid);
         }
     }
 
@@ -212,10 +228,12 @@ impl Engine {
         let lost = matches!(event, Event::Lost | Event::Unreachable);
         if !lost {
             let standings = self.standings.iter_mut();
-            let by_it =
-                standings.filter_map(|(u, s)| s.locked.take_if(|by| *by == ticket).map(|_| *u));
-            for uuid in by_it.collect::<Vec<_>>() {
-                self.unlocked(uuid);
+            let released = standings.filter_map(|(uuid, standing)| {
+                let locked = standing.locked.take_if(|by| *by == ticket);
+                locked.is_some().then_some(*uuid)
+            });
+            for uuid in released.collect::<Vec<_>>() {
+                self.release(uuid);
             }
         }
         if self
@@ -228,7 +246,7 @@ impl Engine {
             self.on_probed(now);
         }
         if call.aside {
-            self.on_late(call, now);
+            self.on_late(ticket, call, now);
             return;
         }
         match (call.kind, event) {
@@ -274,7 +292,9 @@ impl Engine {
     }
 
     /// What comes too late is dropped, but tells that its call hangs no more.
-    fn on_late(&mut self, call: &Call, now: Instant) {
+    fn on_late(&mut self, ticket: Ticket, call: &Call, now: Instant) {
+        self.course.slow.remove(&ticket);
+        self.let_go();
         match (self.course.phase, call.kind) {
             (Phase::Spent, Kind::Canary) => {
                 // libvirtd has workers again.
@@ -283,10 +303,12 @@ impl Engine {
             }
             (Phase::Asking, Kind::Ask | Kind::Disks) => {
                 let Some(blamed) = call.blames else { return };
-                if let Some(vm) = self.course.vms.get(&blamed)
-                    && vm.came == Some(Came::Part)
-                {
-                    self.course.again.push((now, blamed));
+                match self.course.vms.get(&blamed).and_then(|vm| vm.came) {
+                    Some(Came::Part) => self.course.again.push((now, blamed)),
+                    Some(Came::Whole) if call.kind == Kind::Disks => {
+                        self.course.disks.push_back(blamed);
+                    }
+                    _ => {}
                 }
             }
             _ => {}
@@ -335,10 +357,10 @@ impl Engine {
                 }
                 (_, Came::Part) if held => {}
                 (_, Came::Part) => {
-                    let tries = if standing.misses > 1 {
-                        TRIES.1
-                    } else {
-                        TRIES.0
+                    let tries = match standing.misses {
+                        _ if self.course.fresh => FRESH_TRIES,
+                        0 | 1 => TRIES.0,
+                        _ => TRIES.1,
                     };
                     if vm.tries < tries {
                         let pause = Duration::from_millis(5 << vm.tries.min(4));

@@ -26,6 +26,7 @@ impl Engine {
             self.after_look(Look::default(), now);
         }
         self.course.hope.take_if(|until| now >= *until);
+        self.course.hold.take_if(|until| now >= *until);
         self.watch_locks(now);
         match self.course.phase {
             Phase::Asking => self.hand_out(now),
@@ -84,6 +85,12 @@ impl Engine {
                 self.enter(uuid);
             }
         }
+        // Whoever a lost call may hang on: if nobody is at its monitor, it does not.
+        let mut suspects = self.ledger.suspects();
+        suspects.retain(|uuid| self.course.vms.contains_key(uuid));
+        if !suspects.is_empty() && self.course.probe.is_none() {
+            self.probe(suspects.into_iter().collect(), now);
+        }
         if self.ledger.hangs(Kind::Canary) {
             self.ask_urgently();
         } else if self.limits.hedge && self.send_canary(now) {
@@ -94,7 +101,7 @@ impl Engine {
     }
 
     /// Takes the domain up into this gather; returns how much is to be asked of it.
-    fn enter(&mut self, uuid: Uuid) -> Scope {
+    pub(super) fn enter(&mut self, uuid: Uuid) -> Scope {
         let look = &self.course.look;
         let scope = if look.stuck.contains(&uuid) {
             Scope::Quiet
@@ -110,15 +117,6 @@ impl Engine {
         };
         self.course.vms.insert(uuid, vm);
         scope
-    }
-
-    /// A domain that was locked is not any more: it is still asked in this gather.
-    pub(super) fn unlocked(&mut self, uuid: Uuid) {
-        let missed = self.course.phase == Phase::Asking && !self.course.vms.contains_key(&uuid);
-        if missed && self.listed.iter().any(|listed| listed.uuid == uuid) {
-            let scope = self.enter(uuid);
-            self.course.queue.push_back((scope, vec![uuid]));
-        }
     }
 
     /// One cheap ordinary call, to a domain that is likely to answer; `false` if there is none.

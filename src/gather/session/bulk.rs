@@ -21,8 +21,10 @@ pub(super) struct Bulk {
     pub(super) works: bool,
     /// vz and older test drivers refuse the flag.
     pub(super) nowait: bool,
-    /// Groups that the reply never holds, once a running domain has shown it.
-    pub(super) lacking: Option<Groups>,
+    /// Groups that a running domain's reply has been asked for,
+    pub(super) judged: Groups,
+    /// and those of them that it never holds.
+    pub(super) lacking: Groups,
 }
 
 impl Default for Bulk {
@@ -31,7 +33,8 @@ impl Default for Bulk {
         Self {
             works: true,
             nowait: true,
-            lacking: None,
+            judged: Groups::NONE,
+            lacking: Groups::NONE,
         }
     }
 }
@@ -101,17 +104,13 @@ impl Session {
             };
             let mut sample = Sample::new(Run { uuid, id }, name, at);
             let seen = bulk::fill(&mut sample, record.params(), at);
-            let lacking = groups.without(seen);
-            match &mut self.bulk.lacking {
-                Some(known) => *known = known.without(seen),
-                // A call for fewer groups shows nothing of the others.
-                unknown
-                    if groups.has(Groups::BALLOON) && sample.state.is_none_or(|s| s == RUNNING) =>
-                {
-                    *unknown = Some(lacking);
-                }
-                _ => {}
+            let bulk = &mut self.bulk;
+            if sample.state.is_none_or(|state| state == RUNNING) {
+                let new = groups.without(bulk.judged);
+                bulk.judged = bulk.judged | new;
+                bulk.lacking = bulk.lacking | new;
             }
+            bulk.lacking = bulk.lacking.without(seen);
             samples.push(sample);
         }
         Ok(())

@@ -1,27 +1,46 @@
+mod jobs;
+
+use std::cell::RefCell;
+
 use super::*;
 use crate::config::Measurements;
 use crate::gather::examples::{Node, connect, settings};
 use crate::sample::Wanted;
-
-fn brief(wanted: Measurements) -> Brief {
-    let settings = settings("test:///default");
-    Brief {
-        uri: settings.uri.value.clone(),
-        groups: Groups::needed(&wanted),
-        wanted: Wanted::new(&settings),
-    }
-}
+use crate::sample::examples::{device, devices, full};
 
 const ALL: Measurements = Measurements {
     metrics: true,
     features: true,
     devices: true,
     totals: true,
+    collector: false,
 };
+
+fn brief(wanted: Measurements) -> Brief {
+    let settings = settings("test:///default");
+    Brief {
+        uri: settings.uri.value.clone(),
+        groups: Groups::needed(&wanted),
+        info: true,
+        wanted: Wanted::new(&settings),
+    }
+}
 
 fn listed(session: &mut Session) -> Vec<Found> {
     match session.list().unwrap() {
         Answer::Domains(found) => found,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn asked_for(
+    scope: Scope,
+    session: &mut Session,
+    brief: &Brief,
+    targets: &[Target],
+) -> (Vec<Measured>, Vec<(Found, String)>) {
+    match session.ask(brief, targets, scope, targets.len()).unwrap() {
+        Answer::Samples(measured, troubles) => (measured, troubles),
         other => panic!("{other:?}"),
     }
 }
@@ -31,10 +50,15 @@ fn asked(
     brief: &Brief,
     targets: &[Target],
 ) -> (Vec<Measured>, Vec<(Found, String)>) {
-    match session.ask(brief, targets, targets.len()).unwrap() {
-        Answer::Samples(measured, troubles) => (measured, troubles),
-        other => panic!("{other:?}"),
-    }
+    asked_for(Scope::Full, session, brief, targets)
+}
+
+/// What a job brought, and before it what it told piece by piece.
+fn performed(session: &mut Session, job: &Job) -> (Vec<Answer>, Answer) {
+    let told = RefCell::new(Vec::new());
+    let tell = |answer| told.borrow_mut().push(answer);
+    let last = session.perform(&brief(ALL), job, &tell).unwrap();
+    (told.into_inner(), last)
 }
 
 fn new(found: &Found) -> Target {
@@ -44,6 +68,23 @@ fn new(found: &Found) -> Target {
     }
 }
 
+/// No domain that runs.
+fn ghost(name: &str) -> Found {
+    Found {
+        run: Run {
+            uuid: Node::uuid(name),
+            id: 9,
+        },
+        name: name.to_owned(),
+    }
+}
+
+/// What is known of a domain once it has been asked.
+fn known(session: &mut Session, found: &Found) -> Known {
+    let (measured, _) = asked(session, &brief(ALL), &[new(found)]);
+    Known::Fresh(measured[0].described.clone().unwrap())
+}
+
 #[test]
 fn what_the_bulk_reply_lacks_comes_by_single_calls() {
     let mut session = Session::new(connect("test:///default"));
@@ -51,6 +92,7 @@ fn what_the_bulk_reply_lacks_comes_by_single_calls() {
     assert_eq!(found[0].name, "test");
     let (measured, troubles) = asked(&mut session, &brief(ALL), &[new(&found[0])]);
     assert!(troubles.is_empty(), "{troubles:?}");
+    assert_eq!(measured[0].came, Came::Whole);
     let sample = &measured[0].sample;
     assert_eq!(sample.state, Some(1));
     // Which reason depends on the version of libvirt.
@@ -71,28 +113,69 @@ fn what_the_bulk_reply_lacks_comes_by_single_calls() {
     assert!(disks.list[0].counters.iter().all(Option::is_some));
     let state_alone = Groups::STATE;
     let all = Groups::needed(&ALL);
-    assert_eq!(session.bulk.lacking, Some(all.without(state_alone)));
+    assert_eq!(session.bulk.lacking, all.without(state_alone));
 }
 
 #[test]
 fn the_description_is_read_once() {
     let mut session = Session::new(connect("test:///default"));
     let found = listed(&mut session);
-    let (measured, _) = asked(&mut session, &brief(ALL), &[new(&found[0])]);
-    let described = measured[0].described.clone().unwrap();
-    let fresh = Target {
-        found: found[0].clone(),
-        known: Known::Fresh(Arc::clone(&described)),
+    let Known::Fresh(described) = known(&mut session, &found[0]) else {
+        panic!("it was not read");
     };
+    let target = |known| Target {
+        found: found[0].clone(),
+        known,
+    };
+    let fresh = target(Known::Fresh(Arc::clone(&described)));
     let (measured, _) = asked(&mut session, &brief(ALL), &[fresh]);
     assert!(measured[0].described.is_none());
     assert_eq!(measured[0].sample.disks.as_ref().unwrap().list.len(), 1);
-    let stale = Target {
-        found: found[0].clone(),
-        known: Known::Stale(described),
-    };
+    let stale = target(Known::Stale(described));
     let (measured, _) = asked(&mut session, &brief(ALL), &[stale]);
     assert!(measured[0].described.is_some());
+}
+
+#[test]
+fn a_description_from_before_the_statistics_takes_their_names_and_is_not_read_again() {
+    let mut session = Session::new(connect("test:///default"));
+    let found = listed(&mut session);
+    let (told, last) = performed(&mut session, &Job::Describe(found.clone()));
+    assert!(told.is_empty(), "{told:?}");
+    let Answer::Described(read, troubles) = last else {
+        panic!("{last:?}");
+    };
+    assert!(troubles.is_empty(), "{troubles:?}");
+    let [(run, before)] = &read[..] else {
+        panic!("{read:?}");
+    };
+    assert_eq!(*run, found[0].run);
+    assert_eq!(before.names, None);
+    let target = Target {
+        found: found[0].clone(),
+        known: Known::Fresh(Arc::clone(before)),
+    };
+    let (measured, _) = asked(&mut session, &brief(ALL), &[target]);
+    let after = measured[0].described.as_ref().unwrap();
+    assert!(after.names.is_some());
+    assert_eq!(after.read_at, before.read_at, "the XML was not read again");
+}
+
+#[test]
+fn a_vm_started_anew_between_list_and_statistics_is_described_anew() {
+    let mut session = Session::new(connect("test:///default"));
+    let found = listed(&mut session);
+    let known = known(&mut session, &found[0]);
+    let mut before = found[0].clone();
+    before.run.id += 1;
+    let target = Target {
+        found: before,
+        known,
+    };
+    let (measured, _) = asked(&mut session, &brief(ALL), &[target]);
+    assert_eq!(measured[0].sample.run, found[0].run, "the run that is");
+    assert!(measured[0].described.is_some(), "its XML was read");
+    assert_eq!(measured[0].sample.disks.as_ref().unwrap().list.len(), 1);
 }
 
 #[test]
@@ -100,10 +183,10 @@ fn a_measurement_without_devices_needs_no_description() {
     let mut session = Session::new(connect("test:///default"));
     let found = listed(&mut session);
     let only = Measurements {
-        metrics: true,
         features: false,
         devices: false,
         totals: false,
+        ..ALL
     };
     let (measured, _) = asked(&mut session, &brief(only), &[new(&found[0])]);
     assert!(measured[0].described.is_none());
@@ -118,25 +201,62 @@ fn a_domain_that_is_gone_or_off_is_no_trouble_and_costs_nobody_else() {
     let mut session = Session::new(connect(&node.uri()));
     let found = listed(&mut session);
     assert_eq!(found.len(), 2, "only the active ones");
-    let ghost = |name: &str| Found {
-        run: Run {
-            uuid: Node::uuid(name),
-            id: 9,
-        },
-        name: name.to_owned(),
-    };
-    let targets = [
-        new(&ghost("gone")),
-        new(&found[0]),
-        new(&ghost("off")),
-        new(&found[1]),
+    let mixed = [
+        ghost("gone"),
+        found[0].clone(),
+        ghost("off"),
+        found[1].clone(),
     ];
+    let targets = mixed.each_ref().map(new);
     let (measured, troubles) = asked(&mut session, &brief(ALL), &targets);
     let mut names: Vec<_> = measured.iter().map(|m| m.sample.name.as_str()).collect();
     names.sort_unstable();
     assert_eq!(names, ["a", "b"]);
     assert!(troubles.is_empty(), "{troubles:?}");
     assert!(measured.iter().all(|m| m.trouble.is_none()));
+
+    let gone = ghost("gone");
+    let (_, last) = performed(&mut session, &Job::Canary(gone.clone()));
+    assert!(matches!(last, Answer::Done), "{last:?}");
+    let (_, last) = performed(&mut session, &Job::Describe(vec![gone, found[0].clone()]));
+    let Answer::Described(read, troubles) = last else {
+        panic!("{last:?}");
+    };
+    assert_eq!((read.len(), troubles.len()), (1, 0));
+    let (told, _) = performed(&mut session, &Job::Urgent(targets.to_vec()));
+    assert_eq!(told.len(), 2);
+}
+
+#[test]
+fn what_came_without_the_monitor_came_in_part() {
+    let now = Instant::now();
+    let mut session = Session::new(connect("test:///default"));
+    let all = Groups::needed(&ALL);
+    let mut without_memory = full(now);
+    without_memory.memory.rss = None;
+    let mut without_disks = full(now);
+    without_disks.disks = Some(devices(now, vec![device("vda", "disk", [None; 5])]));
+    let mut diskless = full(now);
+    diskless.disks = Some(devices(now, vec![]));
+    let mut incoming = without_memory.clone();
+    (incoming.state, incoming.reason) = (Some(3), Some(11));
+    let mut paused = without_memory.clone();
+    (paused.state, paused.reason) = (Some(3), Some(1));
+    for (sample, groups, came) in [
+        (&full(now), all, Came::Whole),
+        (&diskless, all, Came::Whole),
+        (&without_memory, all, Came::Part),
+        (&without_memory, all.without(Groups::BALLOON), Came::Whole),
+        (&without_disks, all, Came::Part),
+        (&without_disks, all.without(Groups::BLOCK), Came::Whole),
+        (&incoming, all, Came::Whole),
+        (&paused, all, Came::Part),
+    ] {
+        session.qemu = true;
+        assert_eq!(session.came(sample, groups), came, "{sample:?} {groups:?}");
+        session.qemu = false;
+        assert_eq!(session.came(sample, groups), Came::Whole);
+    }
 }
 
 #[test]

@@ -25,11 +25,12 @@ impl Fake {
     }
 
     fn set(&self, pid: u32, state: char, runs: u64) {
-        self.write(
-            pid,
-            "stat",
-            &format!("{pid} (qemu D (x) T) {state} 1 1 1 0"),
-        );
+        self.set_child(pid, 1000, state, runs);
+    }
+
+    fn set_child(&self, pid: u32, parent: u32, state: char, runs: u64) {
+        let stat = format!("{pid} (qemu D (x) T) {state} {parent} 1 1 0");
+        self.write(pid, "stat", &stat);
         self.write(pid, "schedstat", &format!("123456 789 {runs}\n"));
     }
 
@@ -132,6 +133,20 @@ fn of_two_processes_with_one_uuid_one_that_is_well_is_enough() {
 }
 
 #[test]
+fn a_child_of_the_process_is_not_its_second() {
+    let fake = Fake::new();
+    fake.start(1, vm(1), 'T', 1);
+    fake.start(2, vm(1), 'S', 1);
+    fake.set_child(2, 1, 'S', 1);
+    let mut processes = fake.processes();
+    let now = Instant::now();
+    assert_eq!(at_once(&mut processes, &[vm(1)], now), look(&[vm(1)], &[]));
+    fake.set(1, 'S', 1);
+    fake.set_child(2, 1, 'T', 1);
+    assert_eq!(at_once(&mut processes, &[vm(1)], now), look(&[], &[]));
+}
+
+#[test]
 fn a_vm_not_found_is_searched_for_again_after_1_2_4_and_at_most_30_seconds() {
     let fake = Fake::new();
     let mut processes = fake.processes();
@@ -215,6 +230,11 @@ fn a_command_line_that_hangs_costs_its_own_vm_only() {
     fake.start(4, vm(4), 'T', 1);
     fake.start(5, vm(5), 'S', 1);
     let vms = [vm(1), vm(2), vm(3), vm(4), vm(5)];
+    // No need to wait for the time that all may take.
+    let scan = Scan::start(fake.0.path(), set(&vms), HashSet::new()).unwrap();
+    let progress = scan.wait(Instant::now() + Duration::from_secs(20), drop);
+    assert_eq!(progress, Progress::Hangs);
+
     let mut processes = fake.processes();
     let mut seen = Look::default();
     let start = Instant::now();

@@ -27,6 +27,7 @@ fn only_groups_that_a_field_needs_are_asked_for() {
         features: false,
         devices: false,
         totals: false,
+        collector: false,
     };
     let devices = Groups::NET | Groups::BLOCK;
     let figures = Groups::CPU | Groups::BALLOON;
@@ -58,6 +59,13 @@ fn only_groups_that_a_field_needs_are_asked_for() {
                 ..none
             },
             Groups::STATE | devices | figures,
+        ),
+        (
+            Measurements {
+                collector: true,
+                ..none
+            },
+            Groups::STATE,
         ),
     ] {
         assert_eq!(Groups::needed(&wanted), groups, "{wanted:?}");

@@ -1,0 +1,317 @@
+//! Whole gathers against a daemon that never answers: the test answers in the workers' place.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use super::*;
+use crate::gather::engine::{Control, Look};
+use crate::gather::examples::Frozen;
+use crate::sample::Sample;
+use crate::sample::examples::{device, devices, full};
+
+/// A gatherer whose workers all hang: the test answers in their place.
+struct Driven {
+    gatherer: Gatherer,
+    frozen: Frozen,
+    _replies: Receiver<Reply>,
+}
+
+impl Driven {
+    fn new(with: impl Fn(&mut Settings), lookout: Option<Sender<Question>>) -> Self {
+        let frozen = Frozen::start();
+        let (sink, replies) = inbox();
+        let mut settings = settings(&frozen.uri());
+        with(&mut settings);
+        Self {
+            gatherer: Gatherer::new(&settings, sink, lookout),
+            frozen,
+            _replies: replies,
+        }
+    }
+
+    /// The calls that are out, hanging ones included, the oldest first.
+    fn out(&self) -> Vec<Ticket> {
+        let mut out = self.gatherer.crew.busy();
+        out.sort_unstable();
+        out
+    }
+
+    fn newest(&self) -> Ticket {
+        *self.out().last().unwrap()
+    }
+
+    fn answer(&mut self, ticket: Ticket, answer: Answer) {
+        self.gatherer.on_reply(Reply {
+            ticket,
+            result: Ok(answer),
+            opened: false,
+        });
+    }
+
+    /// Answers the call that was sent last.
+    fn next(&mut self, answer: Answer) {
+        self.answer(self.newest(), answer);
+    }
+
+    fn lose(&mut self, ticket: Ticket) {
+        let lost = Failure::Lost(Error::invalid("lost"));
+        self.gatherer.on_reply(failed(ticket, lost));
+    }
+
+    /// From the beginning of a gather to its first calls for statistics.
+    fn listed_and_described(&mut self, names: &[&str]) {
+        self.gatherer.begin();
+        self.next(domains(names));
+        self.next(Answer::Described(vec![], vec![]));
+        self.next(Answer::Done);
+    }
+
+    /// A probe comes back from all of these, and nobody is at their monitors.
+    fn probed(&mut self, names: &[&str]) {
+        let probe = self.newest();
+        self.answer(probe, Answer::Alive);
+        for name in names {
+            self.answer(probe, Answer::Control(Node::uuid(name), Control::Free));
+        }
+        self.answer(probe, Answer::Done);
+    }
+
+    /// Time passes until the calls in hand stall.
+    fn stall(&mut self) {
+        std::thread::sleep(STALL + Duration::from_millis(10));
+        self.gatherer.tick();
+    }
+}
+
+fn found(name: &str) -> Found {
+    Found {
+        run: Run {
+            uuid: Node::uuid(name),
+            id: u32::from(name.as_bytes()[0]),
+        },
+        name: name.to_owned(),
+    }
+}
+
+fn domains(names: &[&str]) -> Answer {
+    Answer::Domains(names.iter().map(|name| found(name)).collect())
+}
+
+fn sample(name: &str) -> Sample {
+    Sample {
+        run: found(name).run,
+        name: name.to_owned(),
+        ..full(Instant::now())
+    }
+}
+
+fn measured(name: &str, came: Came) -> Measured {
+    Measured {
+        sample: sample(name),
+        came,
+        described: None,
+        trouble: None,
+    }
+}
+
+fn samples(names: &[&str]) -> Answer {
+    let measured = names.iter().map(|name| measured(name, Came::Whole));
+    Answer::Samples(measured.collect(), vec![])
+}
+
+#[test]
+fn while_a_list_hangs_none_is_sent_again_and_the_domains_last_known_serve() {
+    let mut driven = Driven::new(|_| {}, None);
+    driven.listed_and_described(&["a", "b"]);
+    driven.next(samples(&["a", "b"]));
+    assert!(driven.gatherer.is_done());
+    assert_eq!(names(&driven.gatherer.finish()), ["a", "b"]);
+
+    driven.gatherer.begin();
+    let list = driven.newest();
+    driven.stall();
+    driven.probed(&["a", "b"]);
+    for _ in 0..2 {
+        assert_eq!(driven.out().len(), 2, "one besides the list");
+        // It is no second list: it is answered as what it is, and the gather goes on with both.
+        driven.next(Answer::Described(vec![], vec![]));
+        driven.next(Answer::Done);
+        driven.next(samples(&["a", "b"]));
+        assert!(driven.gatherer.is_done());
+        let gathered = driven.gatherer.finish();
+        assert_eq!(names(&gathered), ["a", "b"]);
+        assert_eq!((gathered.active, gathered.hanging), (None, 1));
+        driven.gatherer.begin();
+    }
+    driven.next(Answer::Described(vec![], vec![]));
+    driven.next(Answer::Done);
+    let gathered = driven.gatherer.finish();
+    assert_eq!(missing(&gathered), ["a", "b"], "they were asked");
+    assert_eq!(gathered.hanging, 2);
+
+    // The list comes back, late: it is dropped, and the next gather lists again.
+    driven.answer(list, domains(&["x"]));
+    assert_eq!(driven.gatherer.engine.hanging(), 1);
+    driven.gatherer.begin();
+    driven.next(domains(&["c"]));
+    let gathered = driven.gatherer.finish();
+    let active: Vec<Run> = gathered.active.into_iter().flatten().collect();
+    assert_eq!(active, [found("c").run]);
+}
+
+#[test]
+fn a_daemon_that_answers_nobody_holds_one_call_however_many_gathers() {
+    let mut driven = Driven::new(|_| {}, None);
+    for _ in 0..4 {
+        driven.gatherer.begin();
+        let gathered = driven.gatherer.finish();
+        assert!(!gathered.reached && gathered.active.is_none());
+        assert_eq!((gathered.hanging, driven.out().len()), (1, 1));
+    }
+    // It goes: whoever waits learns so, and the next gather lists again.
+    driven.lose(driven.newest());
+    assert_eq!(driven.gatherer.engine.hanging(), 0);
+    driven.gatherer.begin();
+    driven.next(domains(&["a"]));
+    assert!(driven.gatherer.finish().reached);
+}
+
+#[test]
+fn calls_are_capped_over_all_gathers_as_the_settings_say() {
+    let names: Vec<String> = ('a'..='z').map(String::from).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for (max_calls, expected) in [(8, [4, 8, 8, 8]), (5, [4, 5, 5, 5]), (2, [2, 2, 2, 2])] {
+        let with = |settings: &mut Settings| {
+            settings.chunk_size = 1;
+            settings.max_calls = max_calls;
+        };
+        let mut driven = Driven::new(with, None);
+        let hanging = expected.map(|_| {
+            let before = driven.out().len();
+            driven.gatherer.begin();
+            // Lists come as long as there is room for one, everything else hangs.
+            if driven.out().len() > before {
+                driven.next(domains(&names));
+            }
+            driven.gatherer.finish().hanging
+        });
+        assert_eq!(hanging, expected);
+        // And so many connections stand, no more.
+        let until = Instant::now() + LIMIT;
+        let mut standing = 0;
+        while standing < max_calls && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+            standing += driven.frozen.waiting();
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(standing + driven.frozen.waiting(), max_calls);
+    }
+}
+
+#[test]
+fn what_the_host_says_decides_who_is_asked_for_what() {
+    let (ask, questions) = channel();
+    let mut driven = Driven::new(|_| {}, Some(ask));
+    driven.gatherer.begin();
+    driven.next(domains(&["a", "b"]));
+    driven.next(Answer::Described(vec![], vec![]));
+    assert!(driven.out().is_empty(), "the host is looked at first");
+    let question: Question = questions.try_recv().unwrap();
+    let mut whom: Vec<Uuid> = question.vms.iter().map(|(uuid, _)| *uuid).collect();
+    whom.sort_unstable();
+    let (a, b) = (Node::uuid("a"), Node::uuid("b"));
+    assert_eq!(whom, [a, b]);
+    let mount = PathBuf::from("/mnt/gone");
+    driven.gatherer.on_seen(Seen {
+        number: question.number,
+        look: Look {
+            stuck: [a].into(),
+            no_block: [b].into(),
+        },
+        dead: [(mount.clone(), [b].into())].into(),
+    });
+    driven.next(Answer::Done);
+    let &[whole, quiet] = &driven.out()[..] else {
+        panic!("{:?}", driven.out());
+    };
+    let part = Answer::Samples(vec![measured("a", Came::Part)], vec![]);
+    driven.answer(quiet, part);
+    assert!(!driven.gatherer.is_done());
+    let mut without_disks = measured("b", Came::Whole);
+    without_disks.sample.disks = None;
+    driven.answer(whole, Answer::Samples(vec![without_disks], vec![]));
+    // Its disks are asked for by themselves, and only its.
+    let disks = devices(Instant::now(), vec![device("vdz", "disk", [Some(1); 5])]);
+    assert_eq!(driven.out().len(), 1);
+    driven.next(Answer::Disks(found("b").run, disks.clone()));
+    assert!(driven.gatherer.is_done());
+    let gathered = driven.gatherer.finish();
+    assert_eq!(names(&gathered), ["a", "b"]);
+    assert_eq!(gathered.samples[1].disks, Some(disks));
+    assert_eq!((gathered.seen, gathered.complete), (2, 1));
+    assert_eq!(gathered.dead, [(mount, vec![found("b")])].into());
+}
+
+#[test]
+fn who_holds_a_call_is_not_waited_for_and_what_the_call_brings_later_is_dropped() {
+    let mut driven = Driven::new(|_| {}, None);
+    driven.listed_and_described(&["a", "b"]);
+    let held = driven.newest();
+    driven.stall();
+    let probe = driven.newest();
+    assert_ne!(probe, held);
+    driven.answer(probe, Answer::Alive);
+    let occupied = Control::Occupied(STALL);
+    driven.answer(probe, Answer::Control(Node::uuid("a"), occupied));
+    // Both are asked again at once, one by one: libvirt passes the first by now.
+    let &[a, b] = &driven.out()[2..] else {
+        panic!("{:?}", driven.out());
+    };
+    let part = measured("a", Came::Part);
+    driven.answer(a, Answer::Samples(vec![part], vec![]));
+    driven.answer(b, samples(&["b"]));
+    driven.answer(probe, Answer::Control(Node::uuid("b"), Control::Free));
+    driven.answer(probe, Answer::Done);
+    assert!(driven.gatherer.is_done());
+    let gathered = driven.gatherer.finish();
+    assert_eq!(names(&gathered), ["a", "b"]);
+    assert_eq!((gathered.complete, gathered.hanging), (1, 1));
+    assert!(gathered.missing.is_empty() && gathered.locked.is_empty());
+
+    driven.gatherer.begin();
+    driven.answer(held, samples(&["a", "b"]));
+    let gathered = driven.gatherer.finish();
+    assert!(gathered.samples.is_empty(), "{:?}", names(&gathered));
+    assert_eq!(driven.gatherer.losses(), (1, 0));
+}
+
+#[test]
+fn whom_a_daemon_without_workers_serves_by_priority_calls_is_not_missing() {
+    let mut driven = Driven::new(|_| {}, None);
+    driven.gatherer.begin();
+    driven.next(domains(&["a", "b", "c"]));
+    driven.next(Answer::Described(vec![], vec![]));
+    // The canary does not come back, and nobody is to blame for it.
+    driven.stall();
+    let probe = driven.newest();
+    driven.answer(probe, Answer::Alive);
+    for name in ["a", "b", "c"] {
+        let control = match name {
+            "b" => Control::Occupied(Duration::from_secs(60)),
+            _ => Control::Free,
+        };
+        driven.answer(probe, Answer::Control(Node::uuid(name), control));
+    }
+    driven.answer(probe, Answer::Done);
+    let urgent = driven.newest();
+    for name in ["a", "b"] {
+        driven.answer(urgent, Answer::Urgent(Box::new(sample(name))));
+    }
+    assert!(!driven.gatherer.is_done());
+    let gathered = driven.gatherer.finish();
+    assert_eq!(gathered.spent, Some(Some(found("b"))));
+    assert_eq!(names(&gathered), ["a", "b"]);
+    assert_eq!(gathered.complete, 0);
+    assert_eq!(missing(&gathered), ["c"]);
+}

@@ -1,0 +1,89 @@
+//! The jobs beside the whole statistics.
+
+use super::*;
+
+#[test]
+fn without_the_block_group_the_disks_come_by_a_job_of_their_own() {
+    let mut session = Session::new(connect("test:///default"));
+    let found = listed(&mut session);
+    let target = Target {
+        found: found[0].clone(),
+        known: known(&mut session, &found[0]),
+    };
+    let (measured, _) = asked_for(
+        Scope::NoBlock,
+        &mut session,
+        &brief(ALL),
+        std::slice::from_ref(&target),
+    );
+    let sample = &measured[0].sample;
+    assert!(sample.disks.is_none() && sample.nics.is_some());
+    let (_, last) = performed(&mut session, &Job::Disks(target));
+    let Answer::Disks(run, disks) = last else {
+        panic!("{last:?}");
+    };
+    assert_eq!(run, found[0].run);
+    assert_eq!(disks.list[0].name.as_deref(), Some("vda"));
+    assert!(disks.list[0].counters.iter().all(Option::is_some));
+    // Which of them are CD-ROM drives is not known without a description.
+    let (_, last) = performed(&mut session, &Job::Disks(new(&found[0])));
+    assert!(matches!(last, Answer::Done), "{last:?}");
+}
+
+#[test]
+fn what_needs_no_monitor_is_state_network_and_cpu_time() {
+    let mut session = Session::new(connect("test:///default"));
+    let found = listed(&mut session);
+    let (measured, _) = asked_for(Scope::Quiet, &mut session, &brief(ALL), &[new(&found[0])]);
+    assert_eq!(measured[0].came, Came::Part);
+    let sample = &measured[0].sample;
+    assert!(sample.disks.is_none() && sample.memory.rss.is_none());
+    assert_eq!(sample.state, Some(1));
+    assert!(sample.cpu.user.is_some());
+    assert_eq!(sample.vcpus, Some(2));
+}
+
+#[test]
+fn urgent_figures_come_one_vm_at_a_time() {
+    let node = Node::of(&["a", "b"], &[]);
+    let mut session = Session::new(connect(&node.uri()));
+    let found = listed(&mut session);
+    let mut targets = Vec::new();
+    for one in &found {
+        targets.push(Target {
+            found: one.clone(),
+            known: known(&mut session, one),
+        });
+    }
+    let (told, last) = performed(&mut session, &Job::Urgent(targets));
+    assert!(matches!(last, Answer::Done), "{last:?}");
+    for (one, answer) in found.iter().zip(&told) {
+        let Answer::Urgent(sample) = answer else {
+            panic!("{answer:?}");
+        };
+        assert_eq!(sample.run, one.run);
+        assert_eq!(sample.state, Some(1));
+        assert_eq!(sample.nics.as_ref().unwrap().list.len(), 1);
+        assert!(sample.cpu.time.is_none() && sample.disks.is_none());
+    }
+    assert_eq!(told.len(), 2);
+}
+
+#[test]
+fn a_probe_tells_first_that_the_daemon_answers_and_then_of_each_domain() {
+    let node = Node::of(&["a", "b"], &[]);
+    let mut session = Session::new(connect(&node.uri()));
+    let mut founds = listed(&mut session);
+    founds.push(ghost("gone"));
+    let (told, last) = performed(&mut session, &Job::Probe(founds.clone()));
+    assert!(matches!(last, Answer::Done), "{last:?}");
+    assert!(matches!(told[0], Answer::Alive), "{told:?}");
+    assert_eq!(told.len(), 4);
+    for (found, answer) in founds.iter().zip(&told[1..]) {
+        // The test driver cannot tell; a domain that is gone holds nobody up.
+        let Answer::Control(uuid, Control::Free) = answer else {
+            panic!("{answer:?}");
+        };
+        assert_eq!(*uuid, found.run.uuid);
+    }
+}

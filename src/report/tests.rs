@@ -1,0 +1,175 @@
+use std::path::PathBuf;
+
+use super::*;
+use crate::libvirt::Error;
+use crate::sample::Run;
+use crate::sample::examples::run;
+
+fn reporter() -> Reporter {
+    Reporter::new(Uri::default())
+}
+
+fn unreachable() -> Trouble {
+    Trouble::Unreachable(Error {
+        code: 38,
+        domain: 7,
+        message: "No such file or directory".to_owned(),
+    })
+}
+
+/// A gather in which libvirt answered, and nothing was amiss but this.
+fn reached(troubles: Vec<Trouble>) -> Gathered {
+    Gathered {
+        reached: true,
+        active: Some([run(1)].into()),
+        troubles,
+        ..Gathered::default()
+    }
+}
+
+fn found(name: &str) -> Found {
+    Found {
+        run: run(1),
+        name: name.to_owned(),
+    }
+}
+
+/// What lasts for two gathers is counted twice, and forgotten in the gather in which it is over.
+fn lasts_and_ends(key: &str, trouble: &Gathered) {
+    let mut reporter = reporter();
+    reporter.report(trouble);
+    reporter.report(trouble);
+    assert_eq!(reporter.troubles.clear(key), Some(2), "{key}");
+    reporter.report(trouble);
+    reporter.report(&reached(vec![]));
+    assert_eq!(reporter.troubles.clear(key), None, "{key} is over");
+    // Nothing else was said of it.
+    assert_eq!(
+        format!("{:?}", reporter.troubles),
+        format!("{:?}", Troubles::default())
+    );
+}
+
+#[test]
+fn libvirt_away_is_counted_until_it_is_back() {
+    let mut reporter = reporter();
+    let away = Gathered {
+        troubles: vec![unreachable()],
+        ..Gathered::default()
+    };
+    for _ in 0..3 {
+        reporter.report(&away);
+    }
+    // Silence is the same trouble.
+    reporter.report(&Gathered::default());
+    assert_eq!(reporter.troubles.clear("libvirt"), Some(4));
+    reporter.report(&away);
+    reporter.report(&reached(vec![]));
+    assert_eq!(reporter.troubles.clear("libvirt"), None, "over");
+}
+
+#[test]
+fn while_libvirt_is_away_nothing_else_ends() {
+    let mut reporter = reporter();
+    let mut late = reached(vec![]);
+    late.missing = vec![found("a")];
+    reporter.report(&late);
+    reporter.report(&Gathered::default());
+    assert_eq!(reporter.troubles.clear("late"), Some(1), "not over");
+}
+
+#[test]
+fn one_worker_without_a_connection_is_said_once_not_in_every_gather() {
+    lasts_and_ends("connections", &reached(vec![unreachable(), unreachable()]));
+}
+
+#[test]
+fn refused_calls_are_counted_by_gathers_until_none_is_refused() {
+    let refused = || Trouble::Refused(Error::invalid("access denied"));
+    lasts_and_ends("refused", &reached(vec![refused(), refused()]));
+}
+
+#[test]
+fn late_vms_are_counted_until_all_answer() {
+    let mut late = reached(vec![]);
+    late.missing = vec![found("a"), found("b")];
+    lasts_and_ends("late", &late);
+}
+
+#[test]
+fn locked_vms_are_counted_until_none_is_locked() {
+    let mut locked = reached(vec![]);
+    locked.locked = vec![found("a")];
+    lasts_and_ends("locked", &locked);
+}
+
+#[test]
+fn a_daemon_without_workers_is_counted_until_it_has_some() {
+    let mut spent = reached(vec![]);
+    for by in [None, Some(found("a"))] {
+        spent.spent = Some(by);
+        lasts_and_ends("spent", &spent);
+    }
+}
+
+#[test]
+fn each_dead_mount_is_a_trouble_of_its_own() {
+    let dead = |mounts: &[&str]| {
+        let mounts = mounts.iter().map(|m| (PathBuf::from(m), vec![found("a")]));
+        Gathered {
+            dead: mounts.collect(),
+            ..reached(vec![])
+        }
+    };
+    lasts_and_ends("/mnt/a", &dead(&["/mnt/a"]));
+    let mut reporter = reporter();
+    reporter.report(&dead(&["/mnt/a", "/mnt/b"]));
+    reporter.report(&dead(&["/mnt/b"]));
+    assert_eq!(reporter.troubles.clear("/mnt/a"), None, "answers again");
+    assert_eq!(reporter.troubles.clear("/mnt/b"), Some(2));
+}
+
+#[test]
+fn a_vms_trouble_is_counted_until_its_figures_come_again() {
+    let trouble = || Trouble::Domain(found("a"), "internal error".to_owned());
+    lasts_and_ends(&run(1).uuid.to_string(), &reached(vec![trouble()]));
+}
+
+#[test]
+fn an_unreadable_description_is_met_once_and_stays_said() {
+    let mut reporter = reporter();
+    let trouble = Trouble::Description(found("a"), "its description is unreadable".to_owned());
+    reporter.report(&reached(vec![trouble]));
+    reporter.report(&reached(vec![]));
+    let key = description_key(run(1).uuid);
+    assert_eq!(reporter.troubles.clear(&key), Some(1));
+}
+
+#[test]
+fn a_vms_troubles_end_with_the_vm() {
+    let mut reporter = reporter();
+    reporter.report(&reached(vec![
+        Trouble::Domain(found("a"), "internal error".to_owned()),
+        Trouble::Description(found("a"), "its description is unreadable".to_owned()),
+    ]));
+    reporter.forget(run(1).uuid);
+    assert!(reporter.domains.is_empty());
+    for key in [run(1).uuid.to_string(), description_key(run(1).uuid)] {
+        assert_eq!(reporter.troubles.clear(&key), None, "{key}");
+    }
+}
+
+#[test]
+fn of_many_vms_the_first_ten_are_named() {
+    let founds = |n: u32| {
+        let named = |id: u32| Found {
+            run: Run { id, ..run(1) },
+            name: format!("vm{id:02}"),
+        };
+        (0..n).rev().map(named).collect::<Vec<Found>>()
+    };
+    assert_eq!(names(&founds(2)), "vm00, vm01");
+    let ten = "vm00, vm01, vm02, vm03, vm04, vm05, vm06, vm07, vm08, vm09";
+    assert_eq!(names(&founds(10)), ten);
+    assert_eq!(names(&founds(123)), format!("{ten} and 113 more"));
+}

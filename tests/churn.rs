@@ -1,0 +1,295 @@
+//! VMs that come and go, are saved and restored, and whose devices are plugged and unplugged, while
+//! gather follows gather.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use support::fleet::{long, shapes, small};
+use support::lab::Lab;
+use support::lines::{Line, of, one};
+use support::plugin::Plugin;
+use support::vm::VmSpec;
+use support::{succeed, wait_for};
+
+/// What is known of one VM: written by the one who changes it.
+#[derive(Debug, Clone, PartialEq)]
+struct Known {
+    /// Counts the changes; odd while one is under way.
+    change: u64,
+    /// Its disks and whether it is active.
+    disks: BTreeSet<String>,
+    active: bool,
+    saved: bool,
+}
+
+/// The VMs by name.
+type Table = Mutex<BTreeMap<String, Known>>;
+
+/// Changes VMs at random, one at a time.
+struct Churner<'t> {
+    lab: &'t Lab,
+    table: &'t Table,
+    random: u64,
+    done: BTreeMap<&'static str, u64>,
+}
+
+impl Churner<'_> {
+    fn dice(&mut self, sides: usize) -> usize {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        usize::try_from(self.random % sides as u64).unwrap()
+    }
+
+    /// One change of one VM.
+    fn step(&mut self) {
+        let (name, known) = {
+            let mut table = self.table.lock().unwrap();
+            let names: Vec<String> = table.keys().cloned().collect();
+            let name = names[self.dice(names.len())].clone();
+            let known = table.get_mut(&name).unwrap();
+            known.change += 1;
+            (name, known.clone())
+        };
+        let file = |suffix: &str| -> PathBuf { self.lab.dir().join(format!("{name}{suffix}")) };
+        let virsh = |words: &[&str]| {
+            let mut command = self.lab.virsh_command();
+            succeed(command.args(words));
+        };
+        let (saved, disk, nic) = (file(".save"), file("-sdb.xml"), file("-nic.xml"));
+        let mut after = known.clone();
+        let choice = self.dice(6);
+        let what = match (known.active, known.saved, choice) {
+            (false, true, _) => {
+                virsh(&["restore", saved.to_str().unwrap()]);
+                (after.active, after.saved) = (true, false);
+                "restored"
+            }
+            (false, false, _) => {
+                virsh(&["start", &name, "--paused"]);
+                after.active = true;
+                "started"
+            }
+            (true, _, 0 | 1) => {
+                virsh(&["destroy", &name]);
+                after.active = false;
+                after.disks = BTreeSet::from(["vda".to_owned()]);
+                "destroyed"
+            }
+            (true, _, 2) => {
+                virsh(&["save", &name, saved.to_str().unwrap()]);
+                (after.active, after.saved) = (false, true);
+                "saved"
+            }
+            (true, _, 3) => {
+                std::fs::write(&nic, "<interface type='bridge'><source bridge='br0'/><model type='virtio'/></interface>").unwrap();
+                // A machine has so many slots.
+                if run_quietly(
+                    self.lab,
+                    &["attach-device", &name, nic.to_str().unwrap(), "--live"],
+                ) {
+                    "nic plugged"
+                } else {
+                    "nic refused"
+                }
+            }
+            (true, ..) if known.disks.contains("sdb") => {
+                virsh(&["detach-device", &name, disk.to_str().unwrap(), "--live"]);
+                self.wait_for_disk_to_go(&name);
+                after.disks.remove("sdb");
+                "disk unplugged"
+            }
+            (true, ..) => {
+                let image = file("-sdb.img");
+                std::fs::File::create(&image)
+                    .unwrap()
+                    .set_len(1 << 20)
+                    .unwrap();
+                std::fs::write(&disk, scsi_disk(&image)).unwrap();
+                virsh(&["attach-device", &name, disk.to_str().unwrap(), "--live"]);
+                after.disks.insert("sdb".to_owned());
+                "disk plugged"
+            }
+        };
+        after.change += 1;
+        self.table.lock().unwrap().insert(name, after);
+        *self.done.entry(what).or_default() += 1;
+    }
+
+    fn wait_for_disk_to_go(&self, name: &str) {
+        wait_for("the disk to go", Duration::from_secs(10), || {
+            let list = self.lab.virsh(&["domblklist", name]);
+            (!list.contains("sdb")).then_some(())
+        });
+    }
+}
+
+fn run_quietly(lab: &Lab, words: &[&str]) -> bool {
+    support::daemon::try_virsh(lab, words)
+}
+
+fn scsi_disk(image: &Path) -> String {
+    format!(
+        "<disk type='file' device='disk'><driver name='qemu' type='raw'/>\
+         <source file='{}'/><target dev='sdb' bus='scsi'/></disk>",
+        image.display()
+    )
+}
+
+/// What held from before the gather until after it.
+fn steady(before: &BTreeMap<String, Known>, table: &Table) -> BTreeMap<String, Known> {
+    let after = table.lock().unwrap();
+    let held = |(name, known): &(&String, &Known)| {
+        known.change % 2 == 0 && after[*name].change == known.change
+    };
+    let kept = before.iter().filter(held);
+    kept.map(|(name, known)| (name.clone(), known.clone()))
+        .collect()
+}
+
+/// No rate below 0, and none that idle VMs cannot have.
+fn expect_calm(gather: &[Line]) {
+    for line in gather
+        .iter()
+        .filter(|line| line.measurement == "vm_features")
+    {
+        for field in line.fields.keys() {
+            let rate = line.float(field).unwrap();
+            let most = if field == "cpu_usage_percent" {
+                400.0
+            } else {
+                1e6
+            };
+            assert!((0.0..most).contains(&rate), "{field}: {line:?}");
+        }
+    }
+}
+
+fn resident_kib(pid: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.unwrap()
+        .split_whitespace()
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+#[test]
+fn churn() {
+    let lab = Lab::start();
+    let vms: Vec<_> = (0..6)
+        .map(|number| {
+            lab.create(&VmSpec {
+                persistent: true,
+                devices: "<controller type='scsi' model='virtio-scsi'/>".to_owned(),
+                ..small(format!("vm{number}"))
+            })
+        })
+        .collect();
+    let known = Known {
+        change: 0,
+        disks: BTreeSet::from(["vda".to_owned()]),
+        active: true,
+        saved: false,
+    };
+    let names = vms.iter().map(|vm| (vm.name().to_owned(), known.clone()));
+    let table: Table = Mutex::new(names.collect());
+    let mut plugin = Plugin::spawn(lab.plugin(&[]));
+    let (gathers, warm) = if long() { (3000, 500) } else { (80, 30) };
+    let over = AtomicBool::new(false);
+    let start = Instant::now();
+    let (mut checked, mut gone, mut settled) = (0, 0, 0);
+
+    let done = std::thread::scope(|scope| {
+        let churner = scope.spawn(|| {
+            let mut churner = Churner {
+                lab: &lab,
+                table: &table,
+                random: 4711,
+                done: BTreeMap::new(),
+            };
+            while !over.load(Ordering::Relaxed) {
+                churner.step();
+                // Long enough for a gather between two changes, now and then.
+                let pause = churner.dice(400) as u64;
+                std::thread::sleep(Duration::from_millis(pause));
+            }
+            churner.done
+        });
+        // The churner ends when this thread panics, too.
+        let _end = EndsWith(&over);
+        for round in 0..gathers {
+            let before = table.lock().unwrap().clone();
+            plugin.newline();
+            let gather =
+                plugin.lines_within(Duration::from_secs(if before.values().any(|k| k.active) {
+                    10
+                } else {
+                    1
+                }));
+            let steady = steady(&before, &table);
+            let shapes = shapes(&gather);
+            for (name, known) in &steady {
+                if !known.active {
+                    assert!(!shapes.contains_key(name), "gather {round}: {name} is gone");
+                    gone += 1;
+                    continue;
+                }
+                checked += 1;
+                one(&gather, "vm_metrics", name);
+                one(&gather, "vm_totals", name);
+                let devices = of(&gather, "vm_devices", name);
+                let disks = devices.iter().filter(|line| line.tag("devtype") == "disk");
+                let disks: BTreeSet<String> =
+                    disks.map(|line| line.tag("device").to_owned()).collect();
+                assert_eq!(disks, known.disks, "gather {round}: {name}");
+            }
+            expect_calm(&gather);
+            if round == warm {
+                settled = resident_kib(plugin.pid());
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+        churner.join().unwrap()
+    });
+    println!("{done:?}; {checked} active and {gone} gone VMs seen in {gathers} gathers");
+    for what in [
+        "started",
+        "destroyed",
+        "saved",
+        "restored",
+        "nic plugged",
+        "disk plugged",
+        "disk unplugged",
+    ] {
+        assert!(done.contains_key(what), "never {what}: {done:?}");
+    }
+    assert!(checked > gathers && gone > gathers / 4, "{checked} {gone}");
+    let minutes = start.elapsed().as_secs() / 60 + 1;
+    let said = plugin.stderr().lines().count() as u64;
+    assert!(
+        said <= minutes,
+        "{said} log lines in {minutes} minutes:\n{}",
+        plugin.stderr()
+    );
+    let now = resident_kib(plugin.pid());
+    println!("{settled} KiB after {warm} gathers, {now} KiB after {gathers}");
+    assert!(now <= settled + 2048, "{settled} KiB, then {now}");
+}
+
+/// Dropped, the churn is over.
+struct EndsWith<'t>(&'t AtomicBool);
+
+impl Drop for EndsWith<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,191 @@
+//! libvirtd itself in trouble: spent, frozen, killed, slow.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use rustix::process::Signal;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use support::daemon::Client;
+use support::fleet::{Fleet, at_most, long, shapes, small};
+use support::lab::Lab;
+use support::lines::one;
+use support::plugin::Plugin;
+use support::{alone, wait_for};
+
+/// libvirtd's ordinary workers.
+const WORKERS: usize = 20;
+
+#[test]
+fn a_spent_daemon() {
+    let _alone = alone();
+    let lab = Lab::start();
+    let mut fleet = Fleet::start(&lab, 6, |n| small(format!("vm{n}")));
+    let mut plugin = Plugin::spawn(lab.plugin(&[]));
+    fleet.learn(&mut plugin);
+    let before = plugin.gather();
+
+    // The first call waits for the frozen QEMU, the others up to 30 s for the first.
+    fleet.freeze(&[0]);
+    let occupied = fleet.vms[0].name();
+    let clients: Vec<Client> = (0..WORKERS)
+        .map(|_| lab.client(&["domstats", "--block", "--domain", occupied]))
+        .collect();
+    wait_for("20 hanging calls", Duration::from_secs(10), || {
+        (lab.calls_in_daemon() >= WORKERS).then_some(())
+    });
+    let spent = Instant::now();
+    for round in 1..=4 {
+        let (gather, took) = plugin.timed_gather();
+        println!("spent daemon, gather {round}: {took:?}");
+        assert!(took <= at_most(Duration::from_secs(2)), "{took:?}");
+        for vm in &fleet.vms {
+            let now = one(&gather, "vm_metrics", vm.name());
+            assert!(now.text("state").is_some(), "{now:?}");
+            let now = one(&gather, "vm_totals", vm.name());
+            let then = one(&before, "vm_totals", vm.name());
+            for field in then.fields.keys().filter(|key| key.starts_with("net_")) {
+                assert!(now.int(field) >= then.int(field), "{field}: {now:?}");
+            }
+        }
+        let calls = lab.hanging_calls();
+        assert!(calls <= WORKERS + 1, "{} calls of ours", calls - WORKERS);
+    }
+    assert!(
+        spent.elapsed() < Duration::from_secs(25),
+        "the other clients' calls had given up by themselves"
+    );
+    let warnings = plugin.warnings();
+    assert_eq!(warnings.len(), 1, "{warnings:#?}");
+    assert!(warnings[0].contains(occupied), "{warnings:#?}");
+
+    fleet.thaw(&[0]);
+    for mut client in clients {
+        client.wait();
+    }
+    fleet.expect_recovery(&mut plugin, 2, "no longer spent");
+    wait_for("calls to return", Duration::from_secs(5), || {
+        (lab.hanging_calls() == 0).then_some(())
+    });
+}
+
+#[test]
+fn a_frozen_daemon() {
+    let _alone = alone();
+    let lab = Lab::start();
+    let mut fleet = Fleet::start(&lab, 4, |n| small(format!("vm{n}")));
+    let config = lab.config("deadline = \"2s\"\n");
+    let args = ["--config", &config];
+    let mut plugin = Plugin::spawn(lab.plugin(&args));
+    let mut stopped = Plugin::spawn(lab.plugin(&args));
+    let mut closed = Plugin::spawn(lab.plugin(&args));
+    fleet.learn(&mut plugin);
+    stopped.gather();
+    closed.gather();
+
+    lab.signal_libvirtd("STOP");
+    for _ in 0..2 {
+        let start = Instant::now();
+        plugin.newline();
+        wait_for("the warning", at_most(Duration::from_millis(2500)), || {
+            (!plugin.warnings().is_empty()).then_some(())
+        });
+        let rest = Duration::from_millis(2500).saturating_sub(start.elapsed());
+        let written = plugin.lines_within(rest + Duration::from_millis(500));
+        assert!(shapes(&written).is_empty(), "nobody said that: {written:?}");
+    }
+    assert_eq!(plugin.warnings().len(), 1, "{}", plugin.stderr());
+
+    stopped.newline();
+    std::thread::sleep(Duration::from_millis(300));
+    stopped.signal(Signal::TERM);
+    stopped.wait(at_most(Duration::from_secs(2)));
+    closed.newline();
+    closed.close();
+    closed.wait(at_most(Duration::from_secs(4)));
+
+    lab.signal_libvirtd("CONT");
+    wait_for("libvirtd to go on", Duration::from_secs(5), || {
+        lab.list_takes()
+    });
+    fleet.expect_complete_but(&plugin.gather(), &[], "it goes on");
+
+    if long() {
+        // Keepalive (5 s x 5) gives the connections up.
+        lab.signal_libvirtd("STOP");
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(45) {
+            plugin.newline();
+            let written = plugin.lines_within(Duration::from_secs(5));
+            assert!(shapes(&written).is_empty(), "nobody said that: {written:?}");
+        }
+        lab.signal_libvirtd("CONT");
+        wait_for("libvirtd to go on", Duration::from_secs(5), || {
+            lab.list_takes()
+        });
+        fleet.expect_complete_but(&plugin.gather(), &[], "after keepalive");
+    }
+}
+
+/// Threads, file descriptors and resident KiB of a process.
+fn size_of(pid: u32) -> (usize, usize, usize) {
+    let proc = PathBuf::from(format!("/proc/{pid}"));
+    let status = std::fs::read_to_string(proc.join("status")).unwrap();
+    let number = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        let word = line.unwrap().split_whitespace().next().unwrap();
+        word.parse().unwrap()
+    };
+    let open = std::fs::read_dir(proc.join("fd")).unwrap().count();
+    (number("Threads:"), open, number("VmRSS:"))
+}
+
+#[test]
+fn a_daemon_killed_and_restarted() {
+    let _alone = alone();
+    let lab = Lab::start();
+    let mut fleet = Fleet::start(&lab, 4, |n| small(format!("vm{n}")));
+    let mut plugin = Plugin::spawn(lab.plugin(&[]));
+    fleet.learn(&mut plugin);
+    let rounds = if long() { 100 } else { 6 };
+    let warm = 3;
+    let mut settled = None;
+    for round in 0..rounds {
+        lab.signal_libvirtd("KILL");
+        wait_for("libvirtd to end", Duration::from_secs(5), || {
+            (!lab.libvirtd_runs()).then_some(())
+        });
+        if round % 2 == 0 {
+            plugin.newline();
+            let written = plugin.lines_within(Duration::from_millis(500));
+            assert!(shapes(&written).is_empty(), "nobody said that: {written:?}");
+        }
+        lab.start_libvirtd();
+        // It answers, and has found its VMs again.
+        wait_for("libvirtd's VMs", Duration::from_secs(30), || {
+            let list = lab.virsh_command().args(["list", "--name"]).output().ok()?;
+            let names = String::from_utf8_lossy(&list.stdout).into_owned();
+            (names.split_whitespace().count() == fleet.vms.len()).then_some(())
+        });
+        let when = format!("restarted {} times", round + 1);
+        fleet.expect_complete_but(&plugin.gather(), &[], &when);
+        if round + 1 == warm {
+            settled = Some(size_of(plugin.pid()));
+        }
+    }
+    let (threads, open, resident) = settled.unwrap();
+    let (threads_now, open_now, resident_now) = size_of(plugin.pid());
+    println!(
+        "{threads} threads, {open} descriptors, {resident} KiB; then {threads_now}, {open_now}, {resident_now}"
+    );
+    assert!(
+        threads_now <= threads,
+        "{threads} threads, now {threads_now}"
+    );
+    assert!(open_now <= open, "{open} descriptors, now {open_now}");
+    assert!(
+        resident_now <= resident + 2048,
+        "{resident} KiB, now {resident_now}"
+    );
+}

@@ -1,0 +1,169 @@
+//! QEMUs that are frozen (stopped by a signal): the others' figures still come, all of them, in time,
+//! and no call of ours is what makes libvirt hang.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+use support::daemon::expect_quick;
+use support::fleet::{Fleet, at_most, big, long};
+use support::lab::Lab;
+use support::lines::Line;
+use support::plugin::Plugin;
+use support::{alone, wait_for};
+
+/// libvirtd's workers that calls of ours may occupy.
+const CAP: usize = 8;
+
+fn size() -> usize {
+    if long() { 50 } else { 12 }
+}
+
+fn gather(plugin: &mut Plugin, limit: Duration, when: &str) -> Vec<Line> {
+    let (gather, took) = plugin.timed_gather();
+    println!("{when}: {took:?} of at most {limit:?}");
+    assert!(
+        took <= limit,
+        "{when}: {took:?} > {limit:?}; stderr:\n{}",
+        plugin.stderr()
+    );
+    gather
+}
+
+/// After a thaw: calls that hung return, and the fleet is complete.
+fn expect_thawed(lab: &Lab, fleet: &Fleet, plugin: &mut Plugin, numbers: &[usize]) {
+    fleet.thaw(numbers);
+    fleet.expect_recovery(plugin, 2, "thawed");
+    wait_for("hanging calls to return", Duration::from_secs(5), || {
+        (lab.hanging_calls() == 0).then_some(())
+    });
+}
+
+/// Freezes the first `frozen` VMs where the kernel shows it: three gathers, all as they must be.
+fn freeze_in_sight(lab: &Lab, fleet: &mut Fleet, plugin: &mut Plugin, frozen: usize) {
+    let healthy = fleet.learn(plugin);
+    let before = plugin.gather();
+    let numbers: Vec<usize> = (0..frozen).collect();
+    fleet.freeze(&numbers);
+    for round in 1..=3 {
+        let when = format!("{frozen} of {} frozen, gather {round}", fleet.vms.len());
+        let limit = healthy + at_most(Duration::from_millis(100));
+        let gather = gather(plugin, limit, &when);
+        fleet.expect_complete_but(&gather, &numbers, &when);
+        for number in &numbers {
+            fleet.expect_monitor_free(&gather, *number, &before);
+        }
+        assert_eq!(lab.hanging_calls(), 0, "{when}: no call of ours hangs");
+    }
+    expect_thawed(lab, fleet, plugin, &numbers);
+}
+
+#[test]
+fn one_frozen_vm() {
+    let _alone = alone();
+    let lab = Lab::start();
+    let mut fleet = Fleet::start(&lab, size(), |n| big(format!("vm{n}")));
+    let mut plugin = Plugin::spawn(lab.plugin(&[]));
+    freeze_in_sight(&lab, &mut fleet, &mut plugin, 1);
+    // One that froze between two gathers and was thawed in the same pause leaves no trace.
+    fleet.freeze(&[1]);
+    fleet.thaw(&[1]);
+    fleet.expect_complete_but(&plugin.gather(), &[], "frozen for a moment");
+    assert!(plugin.warnings().len() <= 1, "{:#?}", plugin.warnings());
+}
+
+#[test]
+fn six_twenty_all_frozen_at_once() {
+    let _alone = alone();
+    let lab = Lab::start();
+    let mut fleet = Fleet::start(&lab, size(), |n| big(format!("vm{n}")));
+    let mut plugin = Plugin::spawn(lab.plugin(&[]));
+    let counts = if long() { [6, 20, 50] } else { [3, 6, 12] };
+    for frozen in counts {
+        freeze_in_sight(&lab, &mut fleet, &mut plugin, frozen);
+    }
+}
+
+/// The same as an ordinary user, who reads the other users' processes too.
+#[test]
+fn frozen_vms_seen_by_an_ordinary_user() {
+    let _alone = alone();
+    let lab = Lab::start();
+    let mut fleet = Fleet::start(&lab, 6, |n| big(format!("vm{n}")));
+    let mut plugin = Plugin::spawn(lab.plugin_as(65534, &[]));
+    freeze_in_sight(&lab, &mut fleet, &mut plugin, 2);
+}
+
+#[test]
+fn the_kernel_out_of_sight() {
+    let _alone = alone();
+    let lab = Lab::start();
+    let mut fleet = Fleet::start(&lab, size(), |n| big(format!("vm{n}")));
+    let mut plugin = Plugin::spawn(lab.plugin_blind(&[]));
+    let second = Duration::from_secs(1);
+
+    let healthy = fleet.learn(&mut plugin);
+    let before = plugin.gather();
+    fleet.freeze(&[0]);
+    for round in 1..=3 {
+        let when = format!("one frozen unseen, gather {round}");
+        let limit = match round {
+            1 => healthy + at_most(second / 2),
+            _ => healthy.mul_f64(1.2) + at_most(Duration::ZERO),
+        };
+        let gather = gather(&mut plugin, limit, &when);
+        fleet.expect_complete_but(&gather, &[0], &when);
+        fleet.expect_monitor_free(&gather, 0, &before);
+        assert!(lab.hanging_calls() <= CAP, "{when}");
+    }
+    let last = fleet.vms.len() - 1;
+    expect_quick(&lab, fleet.vms[last].name(), "one frozen unseen");
+    expect_thawed(&lab, &fleet, &mut plugin, &[0]);
+
+    fleet.learn(&mut plugin);
+    let few: Vec<usize> = (0..size() / 8).map(|n| n * 7).collect();
+    fleet.freeze(&few);
+    for round in 1..=3 {
+        let when = format!("{few:?} frozen unseen, gather {round}");
+        let gather = gather(&mut plugin, at_most(2 * second), &when);
+        fleet.expect_complete_but(&gather, &few, &when);
+        assert!(lab.hanging_calls() <= CAP, "{when}");
+    }
+    expect_quick(&lab, fleet.vms[last].name(), "six frozen unseen");
+    expect_thawed(&lab, &fleet, &mut plugin, &few);
+
+    // More than the cap.
+    fleet.learn(&mut plugin);
+    let many: Vec<usize> = (0..if long() { 20 } else { 10 }).collect();
+    fleet.freeze(&many);
+    let mut answered = BTreeSet::new();
+    for round in 1..=5 {
+        let when = format!("{} frozen unseen, gather {round}", many.len());
+        let gather = gather(&mut plugin, at_most(2 * second), &when);
+        let complete = fleet.complete(&gather);
+        let lost: Vec<_> = answered.difference(&complete).collect();
+        assert!(lost.is_empty(), "{when}: {lost:?} had answered before");
+        answered.extend(complete);
+        let hanging = lab.hanging_calls();
+        println!("{when}: {} complete, {hanging} hanging", answered.len());
+        assert!(hanging <= CAP, "{when}: {hanging} calls hang");
+    }
+    assert!(!answered.is_empty(), "somebody healthy answered");
+    expect_quick(&lab, fleet.vms[last].name(), "many frozen unseen");
+    expect_thawed(&lab, &fleet, &mut plugin, &many);
+
+    fleet.learn(&mut plugin);
+    let all: Vec<usize> = (0..fleet.vms.len()).collect();
+    fleet.freeze(&all);
+    for round in 1..=3 {
+        let when = format!("all frozen unseen, gather {round}");
+        let gather = gather(&mut plugin, at_most(2 * second), &when);
+        assert_eq!(fleet.complete(&gather), BTreeSet::new(), "{when}");
+        let hanging = lab.hanging_calls();
+        assert!(hanging <= CAP, "{when}: {hanging} calls hang");
+        assert!(lab.list_takes().is_some(), "{when}: virsh list hangs");
+    }
+    expect_thawed(&lab, &fleet, &mut plugin, &all);
+}

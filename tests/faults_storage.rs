@@ -1,0 +1,262 @@
+//! Storage that dies under VMs: nothing of ours touches it, and every figure still comes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
+use support::daemon::expect_quick;
+use support::fleet::{Fleet, at_most, long, shapes, small};
+use support::lab::Lab;
+use support::outage::Mount;
+use support::plugin::Plugin;
+use support::vm::{VmSpec, disk_xml};
+use support::{alone, wait_for};
+
+/// A VM with one disk of its own and one, `vdb`, that is this image.
+fn with_image(name: String, image: &Path) -> VmSpec {
+    VmSpec {
+        devices: disk_xml("disk", "vdb", Some(image)),
+        ..small(name)
+    }
+}
+
+/// VMs of which the first `images` have a disk there.
+fn fleet_on<'lab>(lab: &'lab Lab, images: &[PathBuf], size: usize) -> Fleet<'lab> {
+    Fleet::start(lab, size, |number| {
+        let name = format!("vm{number}");
+        match images.get(number) {
+            Some(image) => with_image(name, image),
+            None => small(name),
+        }
+    })
+}
+
+/// Images on the mount, half of them written.
+fn images(mount: &Mount, count: usize) -> Vec<PathBuf> {
+    let image = |n| mount.image(&format!("disk{n}.img"), 1024, n < count / 2);
+    (0..count).map(image).collect()
+}
+
+/// How the promises for one plugin and one dead mount are kept, through `gathers` gathers.
+struct Outage<'t> {
+    lab: &'t Lab,
+    fleet: &'t Fleet<'t>,
+    mount: &'t Mount<'t>,
+    healthy: Duration,
+}
+
+impl Outage<'_> {
+    fn expect_all(&self, plugin: &mut Plugin, when: &str) {
+        for round in 1..=4 {
+            let when = format!("{when}, gather {round}");
+            let (gather, took) = plugin.timed_gather();
+            println!("{when}: {took:?}, healthy {:?}", self.healthy);
+            let extra = if round == 1 { 100 } else { 0 };
+            let limit = self.healthy.mul_f64(1.5) + at_most(Duration::from_millis(extra));
+            self.fleet.expect_complete_but(&gather, &[], &when);
+            assert!(took <= limit, "{when}: {took:?} > {limit:?}");
+            for number in 0..self.fleet.vms.len() {
+                let state = self.fleet.qemu_state(number);
+                assert_eq!(state, 'S', "{when}: QEMU {number} hangs in the kernel");
+            }
+            assert_eq!(self.lab.hanging_calls(), 0, "{when}: no call of ours hangs");
+            let list = self.lab.list_takes();
+            assert!(list.is_some(), "{when}: virsh list hangs");
+        }
+        // A QEMU whose main thread waits for its own threads shows S: its monitor tells.
+        let last = self.fleet.vms.len() - 1;
+        expect_quick(self.lab, self.fleet.vms[last].name(), when);
+        for vm in &self.fleet.vms {
+            let mut asked = self.lab.virsh_command();
+            asked.args(["qemu-monitor-command", vm.name(), "--hmp", "info name"]);
+            assert!(ends(asked), "{when}: the QEMU of {} hangs", vm.name());
+        }
+    }
+
+    fn expect_one_warning(&self, plugin: &Plugin, carried: usize) {
+        let point = self.mount.point().to_str().unwrap();
+        let warnings = plugin.warnings();
+        assert_eq!(warnings.len(), 1, "{warnings:#?}");
+        assert!(warnings[0].contains(point), "{warnings:#?}");
+        for vm in &self.fleet.vms[..carried] {
+            assert!(warnings[0].contains(vm.name()), "{warnings:#?}");
+        }
+    }
+}
+
+/// Whether the command ends within 5 s.
+fn ends(mut command: Command) -> bool {
+    let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+    for _ in 0..250 {
+        if child.try_wait().unwrap().is_some() {
+            return true;
+        }
+        sleep(Duration::from_millis(20));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    false
+}
+
+#[test]
+fn dead_storage() {
+    let _alone = alone();
+    let lab = Lab::start();
+    let mount = Mount::start(&lab, &lab.dir().join("nfs"));
+    let (size, carried) = if long() { (30, 10) } else { (12, 4) };
+    let images = images(&mount, carried);
+    let mut fleet = fleet_on(&lab, &images, size);
+    let mut plugin = Plugin::spawn(lab.plugin(&[]));
+
+    for pause in [200, 3000] {
+        let healthy = fleet.learn(&mut plugin);
+        let outage = Outage {
+            lab: &lab,
+            fleet: &fleet,
+            mount: &mount,
+            healthy,
+        };
+        let said = plugin.stderr().len();
+        mount.stop();
+        sleep(Duration::from_millis(pause));
+        let when = format!("dead for {pause} ms");
+        outage.expect_all(&mut plugin, &when);
+        if pause == 200 {
+            outage.expect_one_warning(&plugin, carried);
+        }
+        // A fresh start while it is dead.
+        let mut fresh = Plugin::spawn(lab.plugin(&[]));
+        fresh.gather();
+        outage.expect_all(&mut fresh, &format!("{when}, fresh start"));
+        outage.expect_one_warning(&fresh, carried);
+        drop(fresh);
+
+        mount.go_on();
+        fleet.expect_recovery(&mut plugin, 2, "the mount is back");
+        let point = mount.point().to_str().unwrap().to_owned();
+        let back = |line: &&str| line.starts_with("I! ") && line.contains(&point);
+        wait_for("the good news", Duration::from_secs(5), || {
+            let log = plugin.stderr();
+            let lines = log[said..].lines().filter(back).count();
+            assert!(lines <= 1, "{log}");
+            (lines == 1).then_some(())
+        });
+    }
+}
+
+/// As the user telegraf, who may not look below the folder, and by a symlink whose target is there.
+#[test]
+fn dead_storage_of_which_we_know_nothing() {
+    let _alone = alone();
+    let lab = Lab::start();
+    let closed = lab.dir().join("closed");
+    let mount = Mount::start(&lab, &closed.join("nfs"));
+    std::fs::set_permissions(&closed, Permissions::from_mode(0o700)).unwrap();
+    let mut images = images(&mount, 4);
+    let links = lab.dir().join("links");
+    std::fs::create_dir(&links).unwrap();
+    for (number, image) in images.iter_mut().enumerate().skip(1).step_by(2) {
+        let link = links.join(format!("disk{number}.img"));
+        std::os::unix::fs::symlink(&*image, &link).unwrap();
+        *image = link;
+    }
+    let mut fleet = fleet_on(&lab, &images, 8);
+    for user in [65534, 0] {
+        let start = || match user {
+            0 => Plugin::spawn(lab.plugin(&[])),
+            uid => Plugin::spawn(lab.plugin_as(uid, &[])),
+        };
+        let mut plugin = start();
+        let healthy = fleet.learn(&mut plugin);
+        for pause in [200, 3000] {
+            let outage = Outage {
+                lab: &lab,
+                fleet: &fleet,
+                mount: &mount,
+                healthy,
+            };
+            mount.stop();
+            sleep(Duration::from_millis(pause));
+            let when = format!("user {user}, dead for {pause} ms");
+            outage.expect_all(&mut plugin, &when);
+            let mut fresh = start();
+            fresh.gather();
+            outage.expect_all(&mut fresh, &format!("{when}, fresh start"));
+            drop(fresh);
+            mount.go_on();
+            fleet.expect_recovery(&mut plugin, 2, "the mount is back");
+        }
+    }
+}
+
+/// Another client's call hangs inside libvirtd and holds the VM's lock: list hangs for everybody.
+fn lock_first(lab: &Lab, fleet: &Fleet, mount: &Mount) -> support::daemon::Client {
+    let name = fleet.vms[0].name();
+    for _ in 0..10 {
+        // The mount's attributes are in the kernel's cache for a second: so QEMU's own look at the
+        // image succeeds, and libvirtd's for a file with no block, which asks the mount itself, hangs.
+        lab.domstats_takes(name);
+        mount.stop();
+        let client = lab.client(&["domstats", "--block", "--domain", name]);
+        sleep(Duration::from_millis(700));
+        let mut probe = lab.client(&["list"]);
+        sleep(Duration::from_millis(500));
+        if probe.runs() {
+            return client;
+        }
+        mount.go_on();
+        drop(client);
+        sleep(Duration::from_millis(1500));
+    }
+    panic!("the VM could not be locked");
+}
+
+#[test]
+fn a_locked_vm() {
+    let _alone = alone();
+    for hidden in [false, true] {
+        let lab = Lab::start();
+        let mount = Mount::start(&lab, &lab.dir().join("nfs"));
+        let images = [mount.image("empty.img", 1024, false)];
+        let mut fleet = fleet_on(&lab, &images, if long() { 21 } else { 8 });
+        let command = if hidden {
+            lab.plugin_blind(&[])
+        } else {
+            lab.plugin(&[])
+        };
+        let mut plugin = Plugin::spawn(command);
+        fleet.learn(&mut plugin);
+        let client = lock_first(&lab, &fleet, &mount);
+        let others = lab.hanging_calls();
+        let rounds = if long() { 20 } else { 6 };
+        let mut most = BTreeMap::new();
+        for round in 1..=rounds {
+            let when = format!("locked, hidden {hidden}, gather {round}");
+            let (gather, took) = plugin.timed_gather();
+            let ours = lab.hanging_calls().saturating_sub(others);
+            println!("{when}: {took:?}, {ours} calls of ours in the daemon's workers");
+            most.insert(ours, round);
+            fleet.expect_complete_but(&gather, &[0], &when);
+            assert!(took <= at_most(Duration::from_secs(1)), "{when}: {took:?}");
+            let name = fleet.vms[0].name();
+            assert!(!shapes(&gather).contains_key(name), "{when}: withheld");
+        }
+        let (calls, round) = most.last_key_value().unwrap();
+        assert!(*calls <= 3, "{calls} calls of ours hang in gather {round}");
+        let warnings = plugin.warnings();
+        assert!(warnings.len() <= 2, "{warnings:#?}");
+        mount.go_on();
+        fleet.expect_recovery(&mut plugin, 2, "unlocked");
+        wait_for("calls to return", Duration::from_secs(5), || {
+            (lab.hanging_calls() == 0).then_some(())
+        });
+        drop(client);
+    }
+}

@@ -1,0 +1,325 @@
+//! What the kernel says, asked of a real kernel: a FUSE mount whose server stops stands for a dead
+//! NFS, and what waits for it for a stuck QEMU.
+//!
+//! Each test runs once more in name spaces of its own: mounts, servers and processes end with it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::bindfs::{Mount, as_nobody, inside, is_nobody};
+use support::wait_for;
+use telegraf_kvm::host::{Mounts, Processes, Storage};
+use uuid::Uuid;
+
+/// Ten times what a look may take: this machine may be busy. One that hangs takes for ever.
+const AT_MOST: Duration = Duration::from_secs(2);
+const SLOW: Duration = Duration::from_secs(20);
+const STOPPED: &str = "TELEGRAF_KVM_STOPPED";
+
+/// What is there of one path, in no more than the time of a look.
+fn storage(mounts: &mut Mounts, path: &Path) -> Storage {
+    let start = Instant::now();
+    let mut seen = mounts.look(&[path.into()]);
+    let took = start.elapsed();
+    assert!(took < AT_MOST, "{path:?}: {took:?}");
+    seen.remove(path).unwrap()
+}
+
+fn dead(mount: &Mount) -> Storage {
+    Storage::Dead(mount.point.clone())
+}
+
+fn becomes(mounts: &mut Mounts, path: &Path, expected: &Storage) {
+    wait_for(&format!("{path:?} is {expected:?}"), SLOW, || {
+        (storage(mounts, path) == *expected).then_some(())
+    });
+}
+
+fn threads(name: &str) -> usize {
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    let named =
+        |task: &PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|it| it.trim() == name);
+    tasks.map(|task| task.unwrap().path()).filter(named).count()
+}
+
+/// Watches the calling thread, and fails at the end if it slept uninterruptibly for 20 glances (0.1 s)
+/// in a row.
+struct Watch {
+    end: Arc<AtomicBool>,
+    thread: Option<JoinHandle<u32>>,
+}
+
+impl Watch {
+    fn new() -> Self {
+        let me = fs::read_link("/proc/thread-self").unwrap();
+        let stat = Path::new("/proc").join(me).join("stat");
+        let end = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&end);
+        let watch = move || {
+            let (mut row, mut longest) = (0, 0);
+            while !flag.load(Ordering::Relaxed) {
+                let stat = fs::read_to_string(&stat).unwrap();
+                let (_, fields) = stat.rsplit_once(')').unwrap();
+                row = if fields.starts_with(" D") { row + 1 } else { 0 };
+                longest = longest.max(row);
+                thread::sleep(Duration::from_millis(5));
+            }
+            longest
+        };
+        let thread = Some(thread::spawn(watch));
+        Self { end, thread }
+    }
+
+    fn end(mut self) {
+        self.end.store(true, Ordering::Relaxed);
+        let longest = self.thread.take().unwrap().join().unwrap();
+        assert!(
+            longest < 20,
+            "in uninterruptible sleep for {longest} glances"
+        );
+    }
+}
+
+#[test]
+fn a_mount_whose_server_stops_is_dead_and_alive_again_once_it_goes_on() {
+    let Some(folder) = inside("a_mount_whose_server_stops_is_dead_and_alive_again_once_it_goes_on")
+    else {
+        return;
+    };
+    let watch = Watch::new();
+    let (mount, other) = (
+        Mount::new(&folder, "mount", &[]),
+        Mount::new(&folder, "other", &[]),
+    );
+    let link = folder.join("link");
+    symlink("mount/image", &link).unwrap();
+    let mut mounts = Mounts::new();
+    for ago in [200, 3000] {
+        for path in [mount.image(), link.clone(), other.image()] {
+            becomes(&mut mounts, &path, &Storage::Alive);
+        }
+        mount.stop(Duration::from_millis(ago));
+        assert_eq!(storage(&mut mounts, &mount.image()), dead(&mount));
+        // It hangs; nobody waits for it a second time, and the neighbours are as before.
+        let paths = [mount.image(), link.clone(), folder.join("mount.real/image")];
+        let start = Instant::now();
+        for _ in 0..20 {
+            let seen = mounts.look(&paths);
+            let expected = [dead(&mount), dead(&mount), Storage::Local];
+            assert_eq!(paths.each_ref().map(|path| seen[path].clone()), expected);
+        }
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(1), "20 looks: {took:?}");
+        becomes(&mut mounts, &other.image(), &Storage::Alive);
+        assert_eq!(storage(&mut mounts, &mount.image()), dead(&mount));
+        // A fresh start.
+        let mut fresh = Mounts::new();
+        assert_eq!(storage(&mut fresh, &link), dead(&mount));
+        assert_eq!(
+            storage(&mut fresh, &mount.point.join("never/seen")),
+            dead(&mount)
+        );
+        // It answers what was asked then, and no more: an old answer is none.
+        mount.signal(Signal::CONT);
+        thread::sleep(Duration::from_millis(300));
+        mount.stop(Duration::from_millis(200));
+        assert_eq!(storage(&mut mounts, &mount.image()), dead(&mount));
+        mount.signal(Signal::CONT);
+        for mounts in [&mut mounts, &mut fresh] {
+            becomes(mounts, &mount.image(), &Storage::Alive);
+            becomes(mounts, &link, &Storage::Alive);
+        }
+    }
+    watch.end();
+}
+
+#[test]
+fn a_mount_whose_server_is_killed_is_dead_until_it_is_unmounted_and_no_thread_stays() {
+    let Some(folder) =
+        inside("a_mount_whose_server_is_killed_is_dead_until_it_is_unmounted_and_no_thread_stays")
+    else {
+        return;
+    };
+    let mut mounts = Mounts::new();
+    let mut mount = Mount::new(&folder, "mount", &[]);
+    let (image, dead) = (mount.image(), dead(&mount));
+    becomes(&mut mounts, &image, &Storage::Alive);
+    assert_eq!(threads("mount prober"), 1);
+    // Once while a prober hangs, once while none does.
+    for hanging in [true, false] {
+        if hanging {
+            mount.stop(Duration::from_millis(200));
+            assert_eq!(storage(&mut mounts, &image), dead);
+        }
+        mount.server.kill().unwrap();
+        mount.server.wait().unwrap();
+        assert_eq!(storage(&mut mounts, &image), dead);
+        drop(mount);
+        let root = Storage::Unknown("/".into());
+        assert!([root, Storage::Local].contains(&storage(&mut mounts, &image)));
+        mount = Mount::new(&folder, "mount", &[]);
+        becomes(&mut mounts, &image, &Storage::Alive);
+    }
+    // Left behind while it hangs, it ends as soon as it can.
+    mount.stop(Duration::from_millis(200));
+    assert_eq!(storage(&mut mounts, &image), dead);
+    assert!(mounts.look(&[]).is_empty());
+    assert_eq!(threads("mount prober"), 1);
+    drop(mount);
+    wait_for("no prober is left", SLOW, || {
+        (threads("mount prober") == 0).then_some(())
+    });
+}
+
+#[test]
+fn links_inside_a_mount_lead_to_another_that_counts_as_well() {
+    let Some(folder) = inside("links_inside_a_mount_lead_to_another_that_counts_as_well") else {
+        return;
+    };
+    let (near, far) = (
+        Mount::new(&folder, "near", &[]),
+        Mount::new(&folder, "far", &[]),
+    );
+    let link = near.point.join("link");
+    symlink(far.image(), folder.join("near.real/link")).unwrap();
+    let mut mounts = Mounts::new();
+    becomes(&mut mounts, &link, &Storage::Alive);
+    far.stop(Duration::from_millis(200));
+    // On a loaded machine the near one may answer too late as well; but never do both answer.
+    assert_ne!(storage(&mut mounts, &link), Storage::Alive);
+    becomes(&mut mounts, &link, &dead(&far));
+    becomes(&mut Mounts::new(), &link, &dead(&far));
+    becomes(&mut mounts, &near.image(), &Storage::Alive);
+    far.signal(Signal::CONT);
+    becomes(&mut mounts, &link, &Storage::Alive);
+    near.stop(Duration::from_millis(200));
+    assert_eq!(storage(&mut mounts, &link), dead(&near));
+    assert_eq!(storage(&mut Mounts::new(), &link), dead(&near));
+}
+
+#[test]
+fn a_mount_of_which_a_user_may_not_ask_is_unknown_to_that_user_dead_or_not() {
+    let name = "a_mount_of_which_a_user_may_not_ask_is_unknown_to_that_user_dead_or_not";
+    let Some(folder) = inside(name) else {
+        return;
+    };
+    let (closed, open) = (folder.join("closed"), folder.join("open"));
+    if is_nobody() {
+        let closed = closed.join("mount");
+        let own = folder.join("own");
+        // Links to all of them are followed without a touch.
+        for (target, link) in [("closed/mount", "to-closed"), ("own", "to-own")] {
+            let unknown = Storage::Unknown(folder.join(target));
+            becomes(
+                &mut Mounts::new(),
+                &folder.join(link).join("image"),
+                &unknown,
+            );
+        }
+        for mount in [&closed, &own] {
+            let mut mounts = Mounts::new();
+            let unknown = Storage::Unknown(mount.clone());
+            becomes(&mut mounts, &mount.join("image"), &unknown);
+            becomes(&mut mounts, mount, &unknown);
+        }
+        let below = folder.join("closed/mount.real/image");
+        let seen = storage(&mut Mounts::new(), &below);
+        assert!(matches!(seen, Storage::Unknown(_)), "{seen:?}");
+        let open = open.join("mount");
+        let stopped = std::env::var(STOPPED).unwrap() == "yes";
+        let expected = if stopped {
+            Storage::Dead(open.clone())
+        } else {
+            Storage::Alive
+        };
+        becomes(&mut Mounts::new(), &open.join("image"), &expected);
+        return;
+    }
+    fs::create_dir(&closed).unwrap();
+    let mounts = [
+        Mount::new(&closed, "mount", &[]),
+        Mount::new(&open, "mount", &[]),
+        // FUSE serves nobody but its owner, and gives others an empty answer.
+        Mount::new(&folder, "own", &["--no-allow-other"]),
+    ];
+    fs::set_permissions(&closed, Permissions::from_mode(0o700)).unwrap();
+    symlink("closed/mount", folder.join("to-closed")).unwrap();
+    symlink("own", folder.join("to-own")).unwrap();
+    as_nobody(name, (STOPPED, "no"));
+    for mount in &mounts {
+        mount.stop(Duration::from_millis(200));
+    }
+    as_nobody(name, (STOPPED, "yes"));
+}
+
+#[test]
+fn a_process_stuck_in_the_kernel_is_told_from_one_that_waits() {
+    let Some(folder) = inside("a_process_stuck_in_the_kernel_is_told_from_one_that_waits") else {
+        return;
+    };
+    let mount = Mount::new(&folder, "mount", &[]);
+    let run = |script: &str, vm: &Uuid| {
+        let mut command = Command::new("dash");
+        command.args(["-c", script, "dash", "-uuid", &vm.to_string()]);
+        command
+            .current_dir(&mount.point)
+            .stdin(Stdio::piped())
+            .stdout(File::open("/dev/null").unwrap());
+        command.spawn().unwrap()
+    };
+    let (stuck, busy, idle) = (Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(3));
+    // Who waits for a FUSE server can be interrupted; once that was tried, he waits without end.
+    let script = "trap : USR1; read line; read line < image; read line";
+    let mut children = [
+        run(script, &stuck),
+        run("while :; do /bin/true; done", &busy),
+        run("read line", &idle),
+    ];
+    let vms = [stuck, busy, idle];
+    let mut processes = Processes::new();
+    let mut look = || processes.look(&vms);
+    wait_for("all are seen, well", SLOW, || {
+        let seen = look();
+        (seen.stuck.is_empty() && seen.unseen.is_empty()).then_some(())
+    });
+    mount.stop(Duration::from_millis(1200));
+    std::io::Write::write_all(children[0].stdin.as_mut().unwrap(), b"\n").unwrap();
+    let pid = Pid::from_child(&children[0]);
+    wait_for("one is stuck", SLOW, || {
+        kill_process(pid, Signal::USR1).unwrap();
+        look().stuck.contains(&stuck).then_some(())
+    });
+    // On a loaded machine a program may take long to start, but not each time.
+    let mut busy_well = false;
+    for _ in 0..20 {
+        let start = Instant::now();
+        let seen = look();
+        assert!(start.elapsed() < AT_MOST);
+        assert!(seen.stuck.contains(&stuck) && !seen.stuck.contains(&idle));
+        assert!(seen.unseen.is_empty());
+        busy_well |= !seen.stuck.contains(&busy);
+    }
+    assert!(busy_well);
+    mount.signal(Signal::CONT);
+    wait_for("it goes on", SLOW, || {
+        (!look().stuck.contains(&stuck)).then_some(())
+    });
+    for child in &mut children {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    // The busy one may leave a child that has not become another program yet.
+    wait_for("all are gone", SLOW, || {
+        (look().unseen == vms.into()).then_some(())
+    });
+}

@@ -1,0 +1,188 @@
+//! VMs that come, end and freeze while gathers run.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use rustix::process::Signal;
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use support::lab::Lab;
+use support::lines::{self, lines as parse};
+use support::plugin::Plugin;
+use support::succeed;
+use support::vm::{Nic, Vm, VmSpec, disks};
+
+#[test]
+fn vms_that_come_and_go_during_gathers_are_no_trouble() {
+    let lab = Lab::start();
+    let spec = |name: &str| VmSpec {
+        name: name.into(),
+        disks: disks(&["vda"]),
+        nics: vec![Nic::Tap],
+        ..VmSpec::default()
+    };
+    let steady = lab.create(&spec("steady"));
+    // Small chunks, so that a VM ends now between list and statistics, now between these and the
+    // description; stamps that tell the gathers apart.
+    let file = lab.config("chunk_size = 1\ntimestamp_precision = \"1ns\"\n");
+    let mut plugin = Plugin::spawn(lab.plugin(&["--config", &file]));
+    // Newlines fold, so gather follows gather.
+    let mut stdin = plugin.stdin.take().unwrap();
+    let done = Arc::new(AtomicBool::new(false));
+    let is_done = Arc::clone(&done);
+    let asking = std::thread::spawn(move || {
+        while !is_done.load(Ordering::Relaxed) {
+            stdin.write_all(b"\n").unwrap();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        stdin
+    });
+    let mut uuids = BTreeSet::new();
+    for round in 0..8 {
+        let vms = [0, 1].map(|n| lab.create(&spec(&format!("vm{round}.{n}"))));
+        if round % 3 == 0 {
+            lab.attach_disk(&vms[0], "vdb");
+        }
+        for vm in &vms {
+            uuids.insert(vm.uuid().to_owned());
+            vm.destroy();
+        }
+    }
+    done.store(true, Ordering::Relaxed);
+    let _stdin = asking.join().unwrap();
+    plugin.signal(Signal::TERM);
+    assert_eq!(plugin.wait(Duration::from_secs(2)).code(), Some(0));
+    assert_eq!(plugin.stderr(), "");
+
+    let found = parse(&plugin.stdout());
+    let gathers: BTreeSet<i64> = found.iter().map(|line| line.timestamp).collect();
+    let metrics = lines::of(&found, "vm_metrics", steady.name());
+    let totals = lines::of(&found, "vm_totals", steady.name());
+    assert_eq!(metrics.len(), gathers.len(), "a line in every gather");
+    assert_eq!(totals.len(), gathers.len());
+    assert!(totals.iter().all(|line| line.int("disk_rd_req").is_some()));
+    assert!(gathers.len() > 24, "{} gathers", gathers.len());
+    let seen: BTreeSet<String> = found
+        .iter()
+        .map(|line| line.tag("uuid").to_owned())
+        .collect();
+    let seen = seen.intersection(&uuids).count();
+    assert!(seen >= 8, "only {seen} of the {} others", uuids.len());
+    for line in found
+        .iter()
+        .filter(|line| line.measurement == "vm_features")
+    {
+        for (field, _) in line
+            .fields
+            .iter()
+            .filter(|(field, _)| !field.starts_with("memory"))
+        {
+            assert!(line.float(field) >= Some(0.0), "{line:?}");
+        }
+    }
+}
+
+/// Both workers hang at a frozen VM each, and VMs that are still to be asked end meanwhile.
+#[test]
+fn vms_that_end_between_list_and_statistics_are_no_trouble() {
+    let lab = Lab::start();
+    let spec = |n: usize| VmSpec {
+        name: format!("vm{n}"),
+        paused: true,
+        ..VmSpec::default()
+    };
+    let vms: Vec<Vm> = (0..8).map(|n| lab.create(&spec(n))).collect();
+    // One worker asks in the order of libvirt's list.
+    let one = lab.config("workers = 1\nchunk_size = 1\n");
+    let listed = succeed(&mut lab.plugin(&["--once", "--config", &one]));
+    let listed = parse(&listed);
+    let listed = lines_named(&listed, "vm_totals", "uuid");
+    let nth = |n: usize| vms.iter().find(|vm| vm.uuid() == listed[n]).unwrap();
+
+    let two = lab.config("workers = 2\nchunk_size = 1\ndeadline = \"30s\"\n");
+    let mut plugin = Plugin::spawn(lab.plugin(&["--config", &two]));
+    nth(0).freeze();
+    nth(1).freeze();
+    plugin.newline();
+    assert_eq!(plugin.lines_within(Duration::from_secs(2)), []);
+    for n in 3..8 {
+        nth(n).destroy();
+    }
+    nth(0).thaw();
+    nth(1).thaw();
+    let found = plugin.next_gather();
+    let mut seen: Vec<&str> = lines_named(&found, "vm_totals", "uuid");
+    seen.sort_unstable();
+    let mut stayed = listed[..3].to_vec();
+    stayed.sort_unstable();
+    assert_eq!(seen, stayed);
+    assert_eq!(plugin.stderr(), "");
+}
+
+/// A tag of each line of one measurement.
+fn lines_named<'l>(found: &'l [lines::Line], measurement: &str, tag: &str) -> Vec<&'l str> {
+    let lines = found.iter().filter(|line| line.measurement == measurement);
+    lines.map(|line| line.tag(tag)).collect()
+}
+
+#[test]
+fn a_frozen_vm_holds_up_neither_the_others_nor_the_stop() {
+    let lab = Lab::start();
+    let spec = |n: usize| VmSpec {
+        name: format!("vm{n}"),
+        disks: disks(&["vda", "vdb"]),
+        nics: vec![Nic::Tap, Nic::Tap],
+        paused: true,
+        ..VmSpec::default()
+    };
+    let vms: Vec<Vm> = (0..6).map(|n| lab.create(&spec(n))).collect();
+    let file = lab.config("chunk_size = 1\ndeadline = \"4s\"\n");
+    let mut plugin = Plugin::spawn(lab.plugin(&["--config", &file]));
+    for _ in 0..3 {
+        assert_eq!(lines_of(&plugin.gather(), &vms[..]), 6);
+    }
+    vms[2].freeze();
+    for gather in 0..2 {
+        let start = Instant::now();
+        let found = plugin.gather();
+        // With the 0.3 s in which the test listens for more.
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(6), "{took:?}");
+        let others: Vec<&Vm> = vms.iter().filter(|vm| vm.uuid() != vms[2].uuid()).collect();
+        for vm in &others {
+            lines::one(&found, "vm_totals", vm.name());
+            assert_eq!(lines::of(&found, "vm_devices", vm.name()).len(), 4);
+        }
+        let log = plugin.stderr();
+        if gather == 0 {
+            assert_eq!(log.lines().count(), 1, "{log}");
+            assert!(
+                log.starts_with("W! 1 ") && log.contains("did not answer in time"),
+                "{log}"
+            );
+        }
+        assert_eq!(log.matches("W! ").count(), 1, "said once: {log}");
+    }
+    // In the middle of one more that hangs: what is there is written, and that is all. (The promise
+    // is 2 s; the rest is for a machine with much to do.)
+    vms[4].freeze();
+    plugin.newline();
+    std::thread::sleep(Duration::from_millis(300));
+    plugin.signal(Signal::TERM);
+    assert_eq!(plugin.wait(Duration::from_millis(2500)).code(), Some(0));
+    let found = plugin.lines_within(Duration::from_secs(1));
+    for n in [0, 1, 3, 5] {
+        lines::one(&found, "vm_totals", vms[n].name());
+    }
+    assert_eq!(lines::of(&found, "vm_metrics", vms[4].name()).len(), 0);
+}
+
+/// How many of these VMs have a vm_metrics line.
+fn lines_of(found: &[lines::Line], vms: &[Vm]) -> usize {
+    let has = |vm: &&Vm| !lines::of(found, "vm_metrics", vm.name()).is_empty();
+    vms.iter().filter(has).count()
+}

@@ -1,0 +1,276 @@
+//! Many small VMs at once, and what a whole gather of them looks like.
+
+use super::lab::Lab;
+use super::lines::{Line, one};
+use super::plugin::Plugin;
+use super::succeed;
+use super::vm::{Nic, Vm, VmSpec, disks};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// Whether the tests run whole (`tests/run --long`): full sizes, and the promised times without
+/// the grace that a processor shared with others needs.
+pub fn long() -> bool {
+    std::env::var_os("TELEGRAF_KVM_LONG").is_some()
+}
+
+/// The promised delay; in the ordinary run, where the machine may be busy, a second more.
+pub fn at_most(promised: Duration) -> Duration {
+    if long() {
+        promised
+    } else {
+        promised + Duration::from_secs(1)
+    }
+}
+
+/// Three disks and two taps, paused: a VM as big as it gets that costs no processor time.
+pub fn big(name: String) -> VmSpec {
+    VmSpec {
+        name,
+        disks: disks(&["vda", "vdb", "vdc"]),
+        nics: vec![Nic::Tap, Nic::Tap],
+        paused: true,
+        ..VmSpec::default()
+    }
+}
+
+/// One disk and one tap, paused.
+pub fn small(name: String) -> VmSpec {
+    VmSpec {
+        name,
+        disks: disks(&["vda"]),
+        nics: vec![Nic::Tap],
+        paused: true,
+        ..VmSpec::default()
+    }
+}
+
+/// Every line of one VM in one gather: measurement and tags, and the names of its fields.
+pub type Shape = BTreeMap<(String, BTreeMap<String, String>), BTreeSet<String>>;
+
+/// The shapes in one gather, by the VM's name; panics at a line that is there twice, or at lines of
+/// one gather with different times.
+pub fn shapes(gather: &[Line]) -> BTreeMap<String, Shape> {
+    let mut shapes: BTreeMap<String, Shape> = BTreeMap::new();
+    for line in gather.iter().filter(|line| line.tags.contains_key("name")) {
+        assert_eq!(line.timestamp, gather[0].timestamp, "two times in a gather");
+        let shape = shapes.entry(line.tag("name").to_owned()).or_default();
+        let key = (line.measurement.clone(), line.tags.clone());
+        let twice = shape.insert(key, line.fields.keys().cloned().collect());
+        assert_eq!(twice, None, "a line is there twice: {line:?}");
+    }
+    shapes
+}
+
+/// Running VMs, and what each gives when all is well.
+pub struct Fleet<'lab> {
+    lab: &'lab Lab,
+    /// In the order of their numbers.
+    pub vms: Vec<Vm<'lab>>,
+    pids: Vec<u32>,
+    healthy: BTreeMap<String, Shape>,
+}
+
+impl<'lab> Fleet<'lab> {
+    /// Starts `size` VMs, some at a time; `spec` is given each one's number.
+    pub fn start(lab: &'lab Lab, size: usize, spec: impl Fn(usize) -> VmSpec + Sync) -> Self {
+        let next = AtomicUsize::new(0);
+        let vms = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    loop {
+                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        if number >= size {
+                            return;
+                        }
+                        let vm = lab.create(&spec(number));
+                        let pid = vm.qemu_pid();
+                        vms.lock().unwrap().push((number, vm, pid));
+                    }
+                });
+            }
+        });
+        let mut vms = vms.into_inner().unwrap();
+        vms.sort_by_key(|(number, ..)| *number);
+        let pids = vms.iter().map(|(_, _, pid)| *pid).collect();
+        let vms = vms.into_iter().map(|(_, vm, _)| vm).collect();
+        Fleet {
+            lab,
+            vms,
+            pids,
+            healthy: BTreeMap::new(),
+        }
+    }
+
+    /// Gathers until three gathers in a row look the same, each with every VM, and takes that as
+    /// the healthy state; returns the slowest of the three.
+    pub fn learn(&mut self, plugin: &mut Plugin) -> Duration {
+        let mut same: Vec<Duration> = Vec::new();
+        for _ in 0..20 {
+            let (gather, took) = plugin.timed_gather();
+            let shapes = shapes(&gather);
+            if shapes != self.healthy || shapes.len() != self.vms.len() {
+                same.clear();
+                self.healthy = shapes;
+            }
+            same.push(took);
+            if same.len() == 3 {
+                self.check_richness();
+                return same.into_iter().max().unwrap();
+            }
+        }
+        panic!(
+            "no three gathers alike; the last has {} of {} VMs; stderr:\n{}",
+            self.healthy.len(),
+            self.vms.len(),
+            plugin.stderr()
+        );
+    }
+
+    /// A healthy state that lacks the fields in question would make every gather complete.
+    fn check_richness(&self) {
+        for (name, shape) in &self.healthy {
+            let has = |measurement: &str, field: &str| {
+                let mut lines = shape.iter().filter(|((m, _), _)| m == measurement);
+                lines.any(|(_, fields)| fields.contains(field))
+            };
+            for (measurement, field) in [
+                ("vm_metrics", "cputime_ns"),
+                ("vm_features", "cpu_usage_percent"),
+                ("vm_features", "disk_rd_bytes_rate"),
+                ("vm_devices", "rd_bytes"),
+                ("vm_totals", "disk_rd_bytes"),
+                ("vm_totals", "net_rxbytes"),
+                ("vm_totals", "memactual"),
+                ("vm_totals", "memrss"),
+                ("vm_totals", "timeusr"),
+            ] {
+                assert!(has(measurement, field), "healthy {name} has no {field}");
+            }
+        }
+    }
+
+    /// The VMs of this gather that have every line and field of the healthy state, by number.
+    pub fn complete(&self, gather: &[Line]) -> BTreeSet<usize> {
+        let shapes = shapes(gather);
+        let whole = |vm: &Vm| {
+            let healthy = self.healthy.get(vm.name());
+            healthy.is_some() && shapes.get(vm.name()) == healthy
+        };
+        (0..self.vms.len())
+            .filter(|number| whole(&self.vms[*number]))
+            .collect()
+    }
+
+    /// Panics unless all VMs but `excepted` are complete; says what the first of the others lacks.
+    pub fn expect_complete_but(&self, gather: &[Line], excepted: &[usize], when: &str) {
+        let complete = self.complete(gather);
+        let expected = self.all_but(excepted);
+        let lacking: Vec<usize> = expected.difference(&complete).copied().collect();
+        let Some(first) = lacking.first() else { return };
+        let name = self.vms[*first].name();
+        let shape = shapes(gather).remove(name).unwrap_or_default();
+        let missing: Vec<String> = self.healthy[name]
+            .iter()
+            .filter(|(key, fields)| shape.get(*key) != Some(fields))
+            .map(|((measurement, tags), fields)| {
+                let key = (measurement.clone(), tags.clone());
+                let there = shape.get(&key).cloned().unwrap_or_default();
+                let fields: Vec<_> = fields.difference(&there).collect();
+                format!(
+                    "{measurement} {}: {fields:?}",
+                    tags.get("device").map_or("", |d| d)
+                )
+            })
+            .collect();
+        panic!(
+            "{when}: {} of {} complete; VMs {lacking:?} are not; {name} lacks {missing:#?}",
+            expected.len() - lacking.len(),
+            expected.len()
+        );
+    }
+
+    /// What the VM of this name gives when all is well.
+    pub fn healthy_of(&self, name: &str) -> Option<&Shape> {
+        self.healthy.get(name)
+    }
+
+    /// All numbers but these.
+    pub fn all_but(&self, excepted: &[usize]) -> BTreeSet<usize> {
+        (0..self.vms.len())
+            .filter(|number| !excepted.contains(number))
+            .collect()
+    }
+
+    /// Panics unless the VM gives what libvirt can say without its QEMU's monitor: state, CPU count,
+    /// network, CPU time with its parts, memory given; and nothing of its disks' counters. `before` is a healthy
+    /// gather: nothing that stands still in a paused VM may differ, above all not be 0.
+    pub fn expect_monitor_free(&self, gather: &[Line], number: usize, before: &[Line]) {
+        let name = self.vms[number].name();
+        let (now, then) = (
+            one(gather, "vm_metrics", name),
+            one(before, "vm_metrics", name),
+        );
+        for field in ["cpu_count", "memory_max_kb", "memory_used_kb"] {
+            assert_eq!(now.int(field), then.int(field), "{field}: {now:?}");
+            assert!(now.int(field).is_some_and(|value| value > 0), "{now:?}");
+        }
+        assert_eq!(now.text("state"), then.text("state"));
+        assert!(now.int("cputime_ns") >= then.int("cputime_ns"), "{now:?}");
+        let (now, then) = (
+            one(gather, "vm_totals", name),
+            one(before, "vm_totals", name),
+        );
+        for field in ["cputime", "timeusr", "timesys"] {
+            let (now, then) = (now.int(field), then.int(field));
+            assert!(now.is_some() && now >= then, "{field}: {now:?} {then:?}");
+        }
+        for field in then.fields.keys().filter(|key| key.starts_with("net_")) {
+            let moved = now.int(field).unwrap_or(-1) - then.int(field).unwrap_or(0);
+            assert!((0..10_000).contains(&moved), "{field}: {now:?} {then:?}");
+        }
+        assert_eq!(now.int("memactual"), then.int("memactual"));
+        for line in gather.iter().filter(|line| line.tag("name") == name) {
+            for gone in ["disk_rd_bytes", "rd_bytes", "disk_wr_bytes", "wr_bytes"] {
+                assert!(!line.fields.contains_key(gone), "{gone}: {line:?}");
+            }
+        }
+    }
+
+    /// Freezes these VMs' QEMUs, all at once.
+    pub fn freeze(&self, numbers: &[usize]) {
+        self.signal("STOP", numbers);
+    }
+
+    /// Lets them go on.
+    pub fn thaw(&self, numbers: &[usize]) {
+        self.signal("CONT", numbers);
+    }
+
+    fn signal(&self, signal: &str, numbers: &[usize]) {
+        let pids = numbers.iter().map(|number| self.pids[*number].to_string());
+        succeed(self.lab.command("kill").args(["-s", signal]).args(pids));
+    }
+
+    /// The state letter that the kernel gives for the main thread of a VM's QEMU.
+    pub fn qemu_state(&self, number: usize) -> char {
+        let stat = self
+            .lab
+            .inside(&format!("/proc/{}/stat", self.pids[number]));
+        let stat = std::fs::read_to_string(stat).unwrap();
+        stat.rsplit(") ").next().unwrap().chars().next().unwrap()
+    }
+
+    /// Gathers until the VMs are all complete; panics after `most` gathers.
+    pub fn expect_recovery(&self, plugin: &mut Plugin, most: usize, when: &str) {
+        for _ in 1..most {
+            if self.complete(&plugin.gather()).len() == self.vms.len() {
+                return;
+            }
+        }
+        self.expect_complete_but(&plugin.gather(), &[], when);
+    }
+}

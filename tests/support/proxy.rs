@@ -1,0 +1,144 @@
+//! A proxy on a socket of its own, in front of libvirtd's: it delays replies, cuts them in the
+//! middle, or closes connections at random.
+
+use super::lab::Lab;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+/// What the proxy does to replies, from now on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Mischief {
+    /// Every reply waits so long.
+    pub delay: Duration,
+    /// Of a hundred replies, so many are cut in the middle, and the connection is closed.
+    pub cut: u64,
+    /// Of a hundred replies, so many are lost with their connection.
+    pub close: u64,
+}
+
+/// A listening proxy. It ends with its process; its socket lies in the lab's folder.
+pub struct Proxy {
+    socket: PathBuf,
+    shared: Arc<Mutex<Shared>>,
+}
+
+struct Shared {
+    mischief: Mischief,
+    /// xorshift, so that a run can be had again.
+    random: u64,
+    replies: u64,
+    broken: u64,
+}
+
+impl Proxy {
+    /// In front of the lab's read-only socket; a `seed` gives the same dice each time.
+    pub fn start(lab: &Lab, seed: u64) -> Proxy {
+        let socket = lab.dir().join("proxy.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let behind = lab.inside("/run/libvirt/libvirt-sock-ro");
+        let shared = Arc::new(Mutex::new(Shared {
+            mischief: Mischief::default(),
+            random: seed | 1,
+            replies: 0,
+            broken: 0,
+        }));
+        let ours = Arc::clone(&shared);
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                // libvirtd may be away: then its client meets a closed connection.
+                if let (Ok(client), Ok(server)) = (client, UnixStream::connect(&behind)) {
+                    serve(client, server, &ours);
+                }
+            }
+        });
+        Proxy { socket, shared }
+    }
+
+    /// What the plugin connects to.
+    pub fn uri(&self) -> String {
+        format!("qemu+unix:///system?socket={}", self.socket.display())
+    }
+
+    /// Changes what it does.
+    pub fn set(&self, mischief: Mischief) {
+        self.shared.lock().unwrap().mischief = mischief;
+    }
+
+    /// Replies that it passed on whole, and those that it cut or lost.
+    pub fn counts(&self) -> (u64, u64) {
+        let shared = self.shared.lock().unwrap();
+        (shared.replies, shared.broken)
+    }
+}
+
+/// What becomes of one reply.
+enum Fate {
+    Whole,
+    Cut,
+    Lost,
+}
+
+impl Shared {
+    fn fate(&mut self) -> (Fate, Duration) {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        let dice = self.random % 100;
+        let Mischief { delay, cut, close } = self.mischief;
+        let fate = if dice < cut {
+            Fate::Cut
+        } else if dice < cut + close {
+            Fate::Lost
+        } else {
+            Fate::Whole
+        };
+        match fate {
+            Fate::Whole => self.replies += 1,
+            Fate::Cut | Fate::Lost => self.broken += 1,
+        }
+        (fate, delay)
+    }
+}
+
+fn serve(client: UnixStream, server: UnixStream, shared: &Arc<Mutex<Shared>>) {
+    let (mut from_client, mut to_server) =
+        (client.try_clone().unwrap(), server.try_clone().unwrap());
+    thread::spawn(move || {
+        let _ = std::io::copy(&mut from_client, &mut to_server);
+        let _ = to_server.shutdown(Shutdown::Both);
+    });
+    let shared = Arc::clone(shared);
+    thread::spawn(move || {
+        let _ = replies(&server, &client, &shared);
+        let _ = client.shutdown(Shutdown::Both);
+        let _ = server.shutdown(Shutdown::Both);
+    });
+}
+
+/// A message begins with its length in four bytes, those included (libvirt's `virnetprotocol.x`).
+fn replies(
+    mut server: &UnixStream,
+    mut client: &UnixStream,
+    shared: &Mutex<Shared>,
+) -> std::io::Result<()> {
+    loop {
+        let mut head = [0; 4];
+        server.read_exact(&mut head)?;
+        let length = usize::try_from(u32::from_be_bytes(head)).unwrap();
+        let mut message = vec![0; length.max(4)];
+        message[..4].copy_from_slice(&head);
+        server.read_exact(&mut message[4..])?;
+        let (fate, delay) = shared.lock().unwrap().fate();
+        thread::sleep(delay);
+        match fate {
+            Fate::Whole => client.write_all(&message)?,
+            Fate::Cut => return client.write_all(&message[..length / 2]),
+            Fate::Lost => return Ok(()),
+        }
+    }
+}

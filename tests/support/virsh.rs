@@ -1,0 +1,307 @@
+//! What virsh says of a VM, made into the lines that it should give: an independent reading, by the
+//! contract's tables and none of the program's own code.
+
+use super::lab::Lab;
+use super::lines::{Line, Value, adds_up};
+use super::plugin::Plugin;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+/// vm_devices of a nic: field, key below `net.N.`
+pub const NIC: [(&str, &str); 8] = [
+    ("rxbytes", "rx.bytes"),
+    ("rxpackets", "rx.pkts"),
+    ("rxerrors", "rx.errs"),
+    ("rxdrops", "rx.drop"),
+    ("txbytes", "tx.bytes"),
+    ("txpackets", "tx.pkts"),
+    ("txerrors", "tx.errs"),
+    ("txdrops", "tx.drop"),
+];
+
+/// vm_devices of a disk: field, key below `block.N.`
+pub const DISK: [(&str, &str); 5] = [
+    ("rd_req", "rd.reqs"),
+    ("rd_bytes", "rd.bytes"),
+    ("wr_reqs", "wr.reqs"),
+    ("wr_bytes", "wr.bytes"),
+    ("errors", "errors"),
+];
+
+/// vm_totals: field, key.
+const TOTALS: [(&str, &str); 14] = [
+    ("memactual", "balloon.current"),
+    ("memrss", "balloon.rss"),
+    ("memavailable", "balloon.available"),
+    ("memusable", "balloon.usable"),
+    ("memswap_in", "balloon.swap_in"),
+    ("memswap_out", "balloon.swap_out"),
+    ("memmajor_fault", "balloon.major_fault"),
+    ("memminor_fault", "balloon.minor_fault"),
+    ("memdisk_cache", "balloon.disk_caches"),
+    ("timeusr", "cpu.user"),
+    ("timesys", "cpu.system"),
+    ("cputime", "cpu.time"),
+    ("state", "state.state"),
+    ("state_reason", "state.reason"),
+];
+
+/// Gauges that go up and down by themselves while a VM (or its QEMU) lives: a value between two
+/// readings need not lie between theirs, so a reading that shows that is taken anew.
+const RESTLESS: [&str; 3] = ["memrss", "memusable", "memdisk_cache"];
+
+/// What virsh says of one VM at one moment.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// The tag `name` that it should have.
+    pub name: String,
+    tags: BTreeMap<String, String>,
+    /// state and reason, in libvirt's own words: `virsh domstate --reason` prints others for some,
+    /// so they are read where libvirtd keeps them for its own restart.
+    words: (String, String),
+    info: BTreeMap<String, String>,
+    stats: BTreeMap<String, String>,
+    /// Targets of CD-ROM and floppy drives.
+    drives: BTreeSet<String>,
+}
+
+/// What a field should be.
+#[derive(Debug, Clone, PartialEq)]
+enum Want {
+    Text(String),
+    Between(i64, i64),
+}
+
+type Fields = BTreeMap<String, Want>;
+/// Measurement and tags.
+type Series = (String, BTreeMap<String, String>);
+
+impl Reading {
+    /// Asks virsh about the VM with this uuid, whose tag `name` should be `tag` (else its name).
+    pub fn take(lab: &Lab, uuid: &str, tag: Option<&str>) -> Reading {
+        let info = lab.virsh(&["dominfo", "--domain", uuid]);
+        let info: BTreeMap<String, String> = info
+            .lines()
+            .filter_map(|line| line.split_once(':'))
+            .map(|(key, value)| (key.to_owned(), value.trim_start().to_owned()))
+            .collect();
+        let name = info["Name"].clone();
+        let details = lab.virsh(&["domblklist", "--details", "--domain", uuid]);
+        let drives = details.lines().filter_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let drive = matches!(words.get(1), Some(&"cdrom" | &"floppy"));
+            drive.then(|| words[2].to_owned())
+        });
+        let tag = tag.unwrap_or(&name).to_owned();
+        let tags = [
+            ("VMID", info["Id"].clone()),
+            ("name", tag.clone()),
+            ("uuid", uuid.to_owned()),
+        ];
+        Reading {
+            tags: tags.map(|(key, value)| (key.to_owned(), value)).into(),
+            words: words(lab, &name),
+            drives: drives.collect(),
+            stats: lab.domstats(uuid),
+            info,
+            name: tag,
+        }
+    }
+
+    /// A statistic, if virsh has it.
+    pub fn get(&self, key: &str) -> Option<i64> {
+        let text = self.stats.get(key)?;
+        Some(text.parse().unwrap_or_else(|_| panic!("{key}={text}")))
+    }
+
+    fn info(&self, key: &str) -> i64 {
+        let number = self.info[key].split(' ').next().unwrap();
+        number.parse().unwrap()
+    }
+
+    /// Of each device of the group (`net`, `block`) that has a name: its number and name.
+    fn devices(&self, group: &str) -> Vec<(usize, String)> {
+        let count = self.get(&format!("{group}.count")).unwrap();
+        (0..usize::try_from(count).unwrap())
+            .filter_map(|n| Some((n, self.stats.get(&format!("{group}.{n}.name"))?.clone())))
+            .collect()
+    }
+}
+
+fn words(lab: &Lab, name: &str) -> (String, String) {
+    let file = lab.inside(&format!("/run/libvirt/qemu/{name}.xml"));
+    let status = std::fs::read_to_string(file).unwrap();
+    let (_, status) = status.split_once("<domstatus ").unwrap();
+    let word = |key: &str| {
+        let (_, rest) = status.split_once(&format!("{key}='")).unwrap();
+        rest.split('\'').next().unwrap().to_owned()
+    };
+    let state = match word("state").as_str() {
+        "pmsuspended" => "suspended".to_owned(),
+        other => other.to_owned(),
+    };
+    (state, word("reason"))
+}
+
+/// The fields of `keys` that virsh has in both readings, added to what is there already.
+fn add(
+    fields: &mut Fields,
+    keys: &[(&str, &str)],
+    (before, after): (&Reading, &Reading),
+    prefix: (&str, &str),
+) {
+    for (field, key) in keys {
+        let key = format!("{}{key}", prefix.1);
+        let (Some(low), Some(high)) = (before.get(&key), after.get(&key)) else {
+            assert_eq!(before.get(&key), after.get(&key), "{key} came or went");
+            continue;
+        };
+        let (low, high) = (low.min(high), low.max(high));
+        let sum = fields
+            .entry(format!("{}{field}", prefix.0))
+            .or_insert(Want::Between(0, 0));
+        let Want::Between(sum_low, sum_high) = sum else {
+            unreachable!()
+        };
+        (*sum_low, *sum_high) = (*sum_low + low, *sum_high + high);
+    }
+}
+
+/// Every line of the VM, vm_features apart.
+fn expected(before: &Reading, after: &Reading, drives: bool) -> BTreeMap<Series, Fields> {
+    assert_eq!(before.tags, after.tags, "another run of it");
+    assert_eq!(before.words, after.words, "its state changed");
+    let both = (before, after);
+    let vcpus = before.info("CPU(s)");
+    assert_eq!(before.get("vcpu.current"), Some(vcpus));
+    let mut all = BTreeMap::new();
+
+    let mut metrics = Fields::new();
+    let number = |key: &str| {
+        assert_eq!(before.info(key), after.info(key), "{key}");
+        Want::Between(before.info(key), before.info(key))
+    };
+    metrics.insert("state".into(), Want::Text(before.words.0.clone()));
+    metrics.insert("state_reason".into(), Want::Text(before.words.1.clone()));
+    metrics.insert("cpu_count".into(), number("CPU(s)"));
+    metrics.insert("memory_max_kb".into(), number("Max memory"));
+    metrics.insert("memory_used_kb".into(), number("Used memory"));
+    add(&mut metrics, &[("cputime_ns", "cpu.time")], both, ("", ""));
+    all.insert(("vm_metrics".to_owned(), before.tags.clone()), metrics);
+
+    let mut totals = Fields::new();
+    add(&mut totals, &TOTALS, both, ("", ""));
+    totals.insert("cpus".into(), number("CPU(s)"));
+    let groups: [(&str, &str, &str, &[_]); 2] = [
+        ("net", "nic", "net_", &NIC),
+        ("block", "disk", "disk_", &DISK),
+    ];
+    for (group, devtype, total, keys) in groups {
+        if before.get(&format!("{group}.count")) == Some(0) {
+            for (field, _) in keys {
+                totals.insert(format!("{total}{field}"), Want::Between(0, 0));
+            }
+        }
+        for (n, device) in before.devices(group) {
+            if group == "block" && !drives && before.drives.contains(&device) {
+                continue;
+            }
+            let key = format!("{group}.{n}.");
+            let mut tags = before.tags.clone();
+            tags.insert("devtype".into(), devtype.into());
+            tags.insert("device".into(), device);
+            let mut fields = Fields::new();
+            add(&mut fields, keys, both, ("", &key));
+            all.insert(("vm_devices".to_owned(), tags), fields);
+            add(&mut totals, keys, both, (total, &key));
+        }
+    }
+    all.insert(("vm_totals".to_owned(), before.tags.clone()), totals);
+    all
+}
+
+/// What is wrong: all of it, and whether none but restless gauges are.
+#[derive(Debug, Default)]
+struct Wrong {
+    text: String,
+    serious: bool,
+}
+
+fn compare(lines: &[Line], before: &Reading, after: &Reading, drives: bool) -> Wrong {
+    let mut wrong = Wrong::default();
+    let mut expected = expected(before, after, drives);
+    for line in lines {
+        if line.tags.get("uuid") != before.tags.get("uuid") || line.measurement == "vm_features" {
+            continue;
+        }
+        let series = (line.measurement.clone(), line.tags.clone());
+        let Some(mut wants) = expected.remove(&series) else {
+            wrong.serious = true;
+            let _ = writeln!(wrong.text, "not expected (or twice): {line:?}");
+            continue;
+        };
+        for (field, value) in &line.fields {
+            let want = wants.remove(field);
+            let right = match (&want, value) {
+                (Some(Want::Text(want)), Value::Text(text)) => want == text,
+                (Some(Want::Between(low, high)), Value::Int(n)) => (low..=high).contains(&n),
+                _ => false,
+            };
+            if !right {
+                wrong.serious |= want.is_none() || !RESTLESS.contains(&field.as_str());
+                let _ = writeln!(wrong.text, "{field} is {value:?}, not {want:?}: {series:?}");
+            }
+        }
+        if !wants.is_empty() {
+            wrong.serious = true;
+            let _ = writeln!(wrong.text, "missing: {wants:?}: {series:?}");
+        }
+    }
+    if !expected.is_empty() {
+        wrong.serious = true;
+        let _ = writeln!(wrong.text, "missing: {expected:#?}");
+    }
+    wrong
+}
+
+/// Gathers by `plugin` between two readings of these VMs (uuid, tag `name` where it is not the
+/// name), and compares every field of every line. Returns the lines of the first gather (there may
+/// be more, see [`RESTLESS`]).
+///
+/// `drives`: whether the plugin was told to show CD-ROM and floppy drives.
+pub fn agrees(
+    lab: &Lab,
+    plugin: &mut Plugin,
+    vms: &[(&str, Option<&str>)],
+    drives: bool,
+) -> Vec<Line> {
+    let mut first = None;
+    let mut restless = String::new();
+    for _ in 0..20 {
+        let readings = || -> Vec<Reading> {
+            vms.iter()
+                .map(|(uuid, tag)| Reading::take(lab, uuid, *tag))
+                .collect()
+        };
+        let before = readings();
+        let lines = plugin.gather();
+        let after = readings();
+        let mut again = String::new();
+        for (before, after) in before.iter().zip(&after) {
+            let wrong = compare(&lines, before, after, drives);
+            assert!(
+                !wrong.serious,
+                "{}\nbefore: {before:#?}\nafter: {after:#?}",
+                wrong.text
+            );
+            again += &wrong.text;
+            adds_up(&lines, &before.name);
+        }
+        let first = first.get_or_insert(lines);
+        if again.is_empty() {
+            return std::mem::take(first);
+        }
+        restless = again;
+    }
+    panic!("never between two readings: {restless}");
+}
