@@ -3,10 +3,13 @@
 //! A call that hangs in libvirtd is a resource of the host: its 20 workers serve everybody. So
 //! calls are counted until they return, over any number of gathers, and there is a cap.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
+
+/// By how many calls those that were lost with their connection may pass the cap.
+const GHOSTS: usize = 4;
 
 /// One call, for good: numbers are never used twice.
 pub type Ticket = u64;
@@ -69,6 +72,9 @@ pub struct Ledger {
     /// Calls that hung when their connection died: they go on hanging in libvirtd, until an answer
     /// shows that they cannot.
     ghosts: BTreeMap<Ticket, Call>,
+    /// Calls whose connection died while they were waited for: whether they hang shows when those
+    /// that they asked are asked again.
+    lost: Vec<Call>,
     next: Ticket,
     cap: usize,
     /// Since when something hangs.
@@ -81,6 +87,7 @@ impl Ledger {
         Self {
             calls: BTreeMap::new(),
             ghosts: BTreeMap::new(),
+            lost: Vec::new(),
             next: 0,
             cap,
             trouble: None,
@@ -134,17 +141,25 @@ impl Ledger {
         }
     }
 
+    /// The daemon serves somebody: what does not return now hangs for a reason of its own.
+    pub fn serves(&mut self) {
+        for call in self.calls.values_mut() {
+            call.excused = false;
+        }
+    }
+
     /// It returned. With `lost` its connection died first: libvirtd may still be at it.
     pub fn returned(&mut self, ticket: Ticket, lost: bool) -> Option<Call> {
         let call = self.calls.remove(&ticket)?;
         if !lost {
-            // What queued for the same kind of worker, and hung on no domain, has had its turn.
-            let had_its_turn = |ghost: &Call| {
-                ghost.kind == call.kind && ghost.blames.is_none() && !ghost.kind.needs_monitor()
-            };
-            self.ghosts.retain(|_, ghost| !had_its_turn(ghost));
+            // What asked no domain, a list, shows by itself that it can return.
+            let same = |ghost: &Call| ghost.kind == call.kind && ghost.asked.is_empty();
+            self.ghosts
+                .retain(|_, ghost| !(same(ghost) && ghost.blames.is_none()));
         } else if call.aside && !call.excused {
             self.ghosts.insert(ticket, call.clone());
+        } else if call.kind.needs_monitor() && !call.excused {
+            self.lost.push(call.clone());
         }
         self.settle();
         Some(call)
@@ -153,25 +168,49 @@ impl Ledger {
     /// The domain's lock can be had, so no call hangs on that. With `idle` nobody is at its monitor
     /// either.
     pub fn cleared(&mut self, uuid: Uuid, idle: bool) {
-        self.ghosts.retain(|_, ghost| {
-            if ghost.kind.needs_monitor() && !idle {
-                return true;
-            }
-            let asked = !ghost.asked.is_empty();
-            ghost.asked.retain(|asked| *asked != uuid);
-            // What is blamed on nobody hung on one of those that it asked.
-            ghost.blames != Some(uuid)
-                && !(ghost.blames.is_none() && asked && ghost.asked.is_empty())
-        });
-        self.settle();
+        self.acquit(|u| *u == uuid, idle);
+    }
+
+    /// Whom lost calls may hang on.
+    pub fn suspects(&self) -> BTreeSet<Uuid> {
+        self.ghosts
+            .values()
+            .flat_map(|ghost| ghost.asked.iter().copied())
+            .collect()
     }
 
     /// Only these domains still are: nothing hangs on one that is gone.
     pub fn keep(&mut self, active: &HashSet<Uuid>) {
-        let gone = |uuid: &Uuid| !active.contains(uuid);
-        self.ghosts
-            .retain(|_, ghost| !ghost.blames.as_ref().is_some_and(gone));
+        self.acquit(|uuid| !active.contains(uuid), true);
+    }
+
+    /// None of the lost calls hangs on one of these.
+    fn acquit(&mut self, these: impl Fn(&Uuid) -> bool, idle: bool) {
+        let hangs = |call: &mut Call| {
+            if call.kind.needs_monitor() && !idle {
+                return true;
+            }
+            let list = call.asked.is_empty();
+            call.asked.retain(|uuid| !these(uuid));
+            call.blames.take_if(|blamed| these(blamed));
+            // It may have come past the one that it hung on, and hang on the next.
+            list || !call.asked.is_empty()
+        };
+        self.ghosts.retain(|_, ghost| hangs(ghost));
+        self.lost.retain_mut(hangs);
         self.settle();
+    }
+
+    /// Somebody is at the domain's monitor or has its lock: a lost call that asked it, if there is
+    /// one, must be taken to hang on it.
+    pub fn confirm(&mut self, uuid: Uuid) {
+        for mut call in self.lost.extract_if(.., |call| call.asked.contains(&uuid)) {
+            call.blames = Some(uuid);
+            let ticket = self.next;
+            self.next += 1;
+            self.trouble.get_or_insert(call.since);
+            self.ghosts.insert(ticket, call);
+        }
     }
 
     /// Forgets calls that were lost so long ago that they say nothing of today.
@@ -205,9 +244,10 @@ impl Ledger {
         self.calls.values().filter(|c| c.aside).count() + self.ghosts.len()
     }
 
-    /// Whether a call of this kind hangs.
+    /// Whether a call of this kind hangs that is not known to hang on some domain alone.
     pub fn hangs(&self, kind: Kind) -> bool {
-        self.calls.values().any(|c| c.aside && c.kind == kind)
+        let hangs = |call: &Call| call.aside && call.kind == kind && call.blames.is_none();
+        self.calls.values().any(hangs)
     }
 
     /// Whether a call of this kind hung when its connection died.
@@ -228,10 +268,18 @@ impl Ledger {
     }
 
     /// How many more calls may be sent: of those that may well hang (`risky`) one fewer, so that
-    /// there is always room to ask those who answer.
+    /// there is always room to ask those who answer. Lost calls do not take that last one.
     pub fn room(&self, risky: bool) -> usize {
         let out = self.calls.len() + self.ghosts.len();
         let cap = if risky { self.cap - 1 } else { self.cap };
-        cap.saturating_sub(out)
+        let last = !risky && self.in_hand().next().is_none() && self.room_to_look();
+        cap.saturating_sub(out).max(usize::from(last))
+    }
+
+    /// Whether one more call may be sent to find out what became of the others, for nothing but an
+    /// answer shows that a lost one hangs no more: it may pass the cap by some, within reason.
+    pub fn room_to_look(&self) -> bool {
+        let (calls, ghosts) = (self.calls.len(), self.ghosts.len());
+        calls < self.cap && calls + ghosts < self.cap + ghosts.min(GHOSTS)
     }
 }

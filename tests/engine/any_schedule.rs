@@ -1,1 +1,216 @@
-//! Whatever happens, and whenever: the promises that hold under any mixture of trouble.
+//! Whatever happens, and whenever: the promises that hold under any mixture of trouble. Most of them
+//! are asserted by [`super::drive::Sim`] in every gather of every test.
+
+use proptest::prelude::*;
+
+use super::daemon::{Dead, Ms, uuid};
+use super::drive::{Gather, Sight, Sim};
+
+const VMS: usize = 40;
+
+/// What may happen; numbers choose a VM, times are milliseconds.
+#[derive(Debug, Clone)]
+enum Fault {
+    Freeze(usize),
+    Thaw(usize),
+    Lock(usize),
+    Unlock(usize),
+    Go(usize),
+    Come(usize),
+    Busy(usize, bool),
+    /// The storage of some neighbouring VMs.
+    MountDies(usize, usize),
+    MountIsBack,
+    /// Other clients take so many of libvirtd's workers.
+    Others(usize),
+    Stop,
+    GoOn,
+    Restart(Ms),
+    /// One of our connections dies, or all that have a call on them.
+    Cut(usize),
+    CutAll,
+    Slow(u64),
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    let vm = 0..VMS;
+    prop_oneof![
+        6 => vm.clone().prop_map(Fault::Freeze),
+        4 => vm.clone().prop_map(Fault::Thaw),
+        2 => vm.clone().prop_map(Fault::Lock),
+        2 => vm.clone().prop_map(Fault::Unlock),
+        1 => vm.clone().prop_map(Fault::Go),
+        1 => vm.clone().prop_map(Fault::Come),
+        2 => (vm.clone(), any::<bool>()).prop_map(|(vm, busy)| Fault::Busy(vm, busy)),
+        1 => (vm, 1..10_usize).prop_map(|(first, some)| Fault::MountDies(first, some)),
+        1 => Just(Fault::MountIsBack),
+        1 => prop_oneof![Just(20), 0..20_usize].prop_map(Fault::Others),
+        1 => Just(Fault::Stop),
+        2 => Just(Fault::GoOn),
+        1 => (0..20_000_u64).prop_map(Fault::Restart),
+        1 => (0..8_usize).prop_map(Fault::Cut),
+        1 => Just(Fault::CutAll),
+        1 => (1..8_u64).prop_map(Fault::Slow),
+    ]
+}
+
+/// Faults with the time of each since the last one: many come together, in the middle of a gather.
+fn schedule() -> impl Strategy<Value = Vec<(Ms, Fault)>> {
+    let after = prop_oneof![Just(0), 0..20_u64, 0..400_u64, 0..20_000_u64];
+    prop::collection::vec((after, fault()), 0..40)
+}
+
+fn sight() -> impl Strategy<Value = Sight> {
+    let after = prop_oneof![0..5_u64, 0..150_u64];
+    prop_oneof![
+        after.prop_map(Sight::Honest),
+        Just(Sight::Hidden),
+        Just(Sight::Never)
+    ]
+}
+
+fn happen(sim: &mut Sim, fault: &Fault) {
+    let daemon = &mut sim.daemon;
+    match *fault {
+        Fault::Freeze(vm) => daemon.vm(vm).frozen = true,
+        Fault::Thaw(vm) => daemon.vm(vm).frozen = false,
+        Fault::Lock(vm) => daemon.vm(vm).locked = true,
+        Fault::Unlock(vm) => daemon.vm(vm).locked = false,
+        Fault::Go(vm) => daemon.go(vm),
+        Fault::Come(vm) => daemon.vm(vm).here = true,
+        Fault::Busy(vm, busy) => daemon.vm(vm).busy = busy.then_some((4, 25)),
+        Fault::MountDies(first, some) => {
+            for vm in first..VMS.min(first + some) {
+                let image = if vm % 2 == 0 {
+                    Dead::Written
+                } else {
+                    Dead::Sparse
+                };
+                daemon.mount(vm, Some(image));
+            }
+        }
+        Fault::MountIsBack => (0..VMS).for_each(|vm| daemon.mount(vm, None)),
+        Fault::Others(workers) => daemon.others = workers,
+        Fault::Stop => daemon.stop(),
+        Fault::GoOn => daemon.go_on(),
+        Fault::Restart(away) => daemon.restart(away),
+        Fault::Cut(which) => {
+            let tickets = daemon.tickets();
+            if !tickets.is_empty() {
+                let one = tickets[which % tickets.len()];
+                daemon.cut(|ticket| ticket == one);
+            }
+        }
+        Fault::CutAll => daemon.cut(|_| true),
+        Fault::Slow(times) => daemon.slowness = times,
+    }
+}
+
+/// Everything is well again.
+fn heal(sim: &mut Sim) {
+    sim.daemon.go_on();
+    sim.daemon.others = 0;
+    sim.daemon.slowness = 1;
+    for vm in 0..VMS {
+        sim.daemon.mount(vm, None);
+        let vm = sim.daemon.vm(vm);
+        (vm.frozen, vm.locked, vm.busy) = (false, false, None);
+    }
+    // Whoever is away comes back, and what hung has time to return.
+    sim.pause(25_000);
+}
+
+fn whole(sim: &Sim, gather: &Gather) -> Result<(), TestCaseError> {
+    for (n, (uuid, vm)) in sim.daemon.vms.iter().enumerate() {
+        prop_assert_eq!(vm.here, gather.is_whole(*uuid), "VM {}", n);
+    }
+    Ok(())
+}
+
+fn run(sight: Sight, pause: Ms, schedule: Vec<(Ms, Fault)>) -> Result<(), TestCaseError> {
+    let mut sim = Sim::new(VMS);
+    sim.sight = sight;
+    let mut after = 0;
+    for (later, fault) in schedule {
+        after += later;
+        sim.at(after, move |sim| happen(sim, &fault));
+    }
+    let end = sim.daemon.now + after;
+    while sim.daemon.now <= end {
+        sim.gather();
+        sim.pause(pause);
+    }
+    heal(&mut sim);
+    if sim.engine.hanging() >= 7 {
+        // So many calls were cut while they hung that nobody is left who could tell.
+        sim.pause(600_000);
+    }
+    sim.gather();
+    sim.pause(pause);
+    let gather = sim.gather();
+    whole(&sim, &gather)?;
+    prop_assert_eq!(sim.daemon.hanging(|_, _| true), 0);
+    // Calls that were cut and hung on whoever is gone or well are not counted for ever.
+    prop_assert_eq!(sim.engine.hanging(), 0);
+    prop_assert_eq!(sim.engine.locked().count(), 0);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Each gather ends by its deadline, hanging calls never pass the cap, no VM is asked by two
+    /// calls at a time or after it was complete, none that is locked or seen to be stuck: that
+    /// [`Sim`] asserts. When all is well again, the second gather is complete and nothing hangs.
+    #[test]
+    fn any_schedule(sight in sight(), pause in 100..9000_u64, schedule in schedule()) {
+        run(sight, pause, schedule)?;
+    }
+
+    /// Up to six that freeze at any time, out of sight, cost nobody else a figure once two gathers
+    /// are over; and each that thaws alone is complete within two gathers.
+    #[test]
+    fn any_six_frozen(
+        frozen in prop::collection::btree_map(0..VMS, 0..400_u64, 0..=6),
+    ) {
+        let mut sim = Sim::warm(VMS);
+        sim.sight = Sight::Hidden;
+        for (vm, at) in frozen.clone() {
+            sim.at(at, move |sim| sim.daemon.vm(vm).frozen = true);
+        }
+        for _ in 0..3 {
+            let gather = sim.gather();
+            prop_assert!(gather.took <= 2500, "{} ms", gather.took);
+            for n in (0..VMS).filter(|n| !frozen.contains_key(n)) {
+                prop_assert!(gather.is_whole(uuid(n)), "VM {}: {:?}", n, gather.came.get(&uuid(n)));
+            }
+            sim.pause(1000);
+        }
+        for thawed in frozen.keys() {
+            sim.daemon.vm(*thawed).frozen = false;
+            sim.gather();
+            prop_assert!(sim.gather().is_whole(uuid(*thawed)));
+        }
+        prop_assert_eq!(sim.daemon.hanging(|_, _| true), 0);
+    }
+
+    /// A VM whose lock is taken at any time costs nobody else a figure, and at most three calls.
+    #[test]
+    fn any_lock(vm in 0..VMS, at in 0..400_u64, gathers in 1..6_usize, hidden: bool) {
+        let mut sim = Sim::warm(VMS);
+        if hidden {
+            sim.sight = Sight::Hidden;
+        }
+        sim.at(at, move |sim| sim.daemon.vm(vm).locked = true);
+        for _ in 0..gathers {
+            let gather = sim.gather();
+            sim.assert_whole_but(&gather, |n| n == vm);
+            sim.pause(500);
+        }
+        prop_assert!(sim.most_hanging <= 3, "{} hang", sim.most_hanging);
+        sim.daemon.vm(vm).locked = false;
+        sim.pause(100);
+        sim.gather();
+        prop_assert_eq!(sim.gather().whole(), VMS);
+    }
+}

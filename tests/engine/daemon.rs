@@ -173,20 +173,18 @@ impl Daemon {
         self.moved = true;
     }
 
-    /// Our calls that have hung in it for longer than any healthy one takes.
-    pub fn hanging(&self) -> usize {
-        let long = |call: &&Call| call.blocked.is_some_and(|since| self.now >= since + 150);
-        self.calls.values().filter(long).count()
-    }
-
-    /// As [`Daemon::hanging`], of `virDomainListGetStats` and the like alone.
-    pub fn hanging_of(&self, kind: impl Fn(&Order) -> bool) -> usize {
-        let long = |c: &&Call| c.blocked.is_some_and(|since| self.now >= since + 150);
-        self.calls
-            .values()
-            .filter(long)
-            .filter(|c| kind(&c.order))
-            .count()
+    /// How many calls of ours, of these, have been hanging for longer than any healthy one takes.
+    pub fn hanging(&self, of: impl Fn(Ticket, &Order) -> bool) -> usize {
+        let long = |call: &Call| {
+            // What waits in the queue for nobody burdens nobody.
+            let there = call.has_worker || call.connected;
+            there && call.blocked.is_some_and(|since| self.now >= since + 150)
+        };
+        let hanging = self
+            .calls
+            .iter()
+            .filter(|(ticket, call)| long(call) && of(**ticket, &call.order));
+        hanging.count()
     }
 
     /// Whether anything would change by itself in the next millisecond.
@@ -364,6 +362,16 @@ impl Daemon {
             || vm
                 .busy
                 .is_some_and(|(held, of)| (self.now + phase) % of < held)
+    }
+
+    /// The VM is destroyed: whoever waits for its QEMU gets an error.
+    pub fn go(&mut self, n: usize) {
+        let vm = self.vm(n);
+        *vm = Vm {
+            locked: vm.locked,
+            locked_by: vm.locked_by,
+            ..Vm::default()
+        };
     }
 
     /// Another client's call hangs in this VM's monitor, or no more.

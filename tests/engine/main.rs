@@ -88,7 +88,7 @@ fn one_frozen_out_of_sight_costs_one_call() {
     freeze(&mut sim, 17..18, false);
     sim.gather();
     assert_eq!(sim.gather().whole(), 50);
-    assert_eq!(sim.daemon.hanging(), 0);
+    assert_eq!(sim.daemon.hanging(|_, _| true), 0);
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn a_locked_vm_costs_nobody_else_anything() {
             sim.pause(100);
             sim.gather();
             assert_eq!(sim.gather().whole(), 21);
-            assert_eq!(sim.daemon.hanging(), 0);
+            assert_eq!(sim.daemon.hanging(|_, _| true), 0);
         }
     }
 }
@@ -279,7 +279,7 @@ fn a_spent_daemon_still_gives_state_and_network() {
     gathers(&mut sim, 5, |n, sim, gather| {
         assert_eq!(gather.came.len(), 50, "gather {n}");
         assert!(gather.took <= 2000, "gather {n}: {} ms", gather.took);
-        assert!(sim.daemon.hanging_of(|order| !matches!(order, Order::List)) <= 1);
+        assert!(sim.daemon.hanging(|_, order| !matches!(order, Order::List)) <= 1);
     });
     assert!(sim.most_hanging <= 1, "{} hang", sim.most_hanging);
     let gather = sim.gather();
@@ -343,7 +343,7 @@ fn a_frozen_daemon_is_waited_for_no_longer_than_the_deadline() {
         let gather = sim.gather();
         assert_eq!(gather.whole(), 50, "frozen after {after} for {stopped}");
         assert!(gather.took <= 500, "{} ms", gather.took);
-        assert_eq!(sim.daemon.hanging(), 0);
+        assert_eq!(sim.daemon.hanging(|_, _| true), 0);
     }
 }
 
@@ -454,6 +454,24 @@ fn what_keepalive_frees_here_still_counts() {
     freeze(&mut sim, 15..35, false);
     sim.gather();
     assert_eq!(sim.gather().whole(), 50);
+}
+
+#[test]
+fn calls_that_are_cut_before_they_are_known_to_hang_are_found_out() {
+    let mut sim = Sim::warm(50);
+    sim.sight = Sight::Hidden;
+    freeze(&mut sim, 15..35, true);
+    sim.at(90, |sim| sim.daemon.cut(|_| true));
+    gathers(&mut sim, 3, |_, sim, gather| {
+        assert!(gather.took <= 2500, "{} ms", gather.took);
+        assert_eq!(sim.engine.hanging(), sim.daemon.hanging(|_, _| true));
+    });
+    // Four were not counted while nobody had asked again whom they asked.
+    assert!(sim.most_hanging <= 12, "{} hang", sim.most_hanging);
+    freeze(&mut sim, 15..35, false);
+    sim.gather();
+    assert_eq!(sim.gather().whole(), 50);
+    assert_eq!(sim.engine.hanging(), 0);
 }
 
 #[test]

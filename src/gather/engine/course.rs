@@ -1,11 +1,11 @@
 //! One gather under way.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::order::{Came, Scope};
+use super::order::{Came, Look, Scope};
 use crate::gather::ledger::Ticket;
 
 /// How far it has come.
@@ -43,6 +43,8 @@ pub(super) struct Course {
     pub(super) undescribed: Option<Vec<Uuid>>,
     /// Until when the host's look is waited for.
     pub(super) look_by: Option<Instant>,
+    /// What it showed.
+    pub(super) look: Look,
     pub(super) vms: BTreeMap<Uuid, Vm>,
     /// What is to be asked next.
     pub(super) queue: VecDeque<(Scope, Vec<Uuid>)>,
@@ -60,16 +62,20 @@ pub(super) struct Course {
     pub(super) probed: HashMap<Ticket, Instant>,
     /// The domain whose monitor has been occupied the longest, by the probes of this gather.
     pub(super) occupied: Option<(Uuid, Duration)>,
+    /// Locked domains for which a call that tells of their unlocking was sent in this gather.
+    pub(super) watched: HashSet<Uuid>,
+    /// The daemon was frozen when it began: nothing is sent until something comes back.
+    pub(super) waiting: bool,
     /// When it began.
     pub(super) began: Option<Instant>,
     /// The list came on a new connection: the daemon may just have been started, and be busy with
     /// every domain for a moment.
     pub(super) fresh: bool,
-    /// Domains that were found locked in this gather: should their lock be free soon, they are asked.
-    pub(super) withheld: BTreeMap<Uuid, Vm>,
+    /// Domains that were found locked in this gather and had not answered in it.
+    pub(super) withheld: HashSet<Uuid>,
     /// Calls that were set aside in this gather: slow ones may come back yet.
     pub(super) slow: BTreeSet<Ticket>,
-    /// How long these are waited for.
+    /// How long these two are waited for.
     pub(super) hold: Option<Instant>,
     /// How many calls lost their connection.
     pub(super) losses: u32,
@@ -89,6 +95,20 @@ impl Course {
         self.again.clear();
         self.disks.clear();
         self.urgent.clear();
+    }
+
+    /// Nothing that is still to be sent asks this domain.
+    pub(super) fn leave_out(&mut self, uuid: Uuid) {
+        for (_, batch) in &mut self.queue {
+            batch.retain(|u| *u != uuid);
+        }
+        self.queue.retain(|(_, batch)| !batch.is_empty());
+        self.again.retain(|(_, u)| *u != uuid);
+        self.disks.retain(|u| *u != uuid);
+        self.urgent.retain(|u| *u != uuid);
+        if let Some(undescribed) = &mut self.undescribed {
+            undescribed.retain(|u| *u != uuid);
+        }
     }
 
     /// Whether nothing is left to send.

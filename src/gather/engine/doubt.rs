@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::course::{Phase, Vm};
+use super::Engine;
+use super::course::Phase;
 use super::order::{Control, Order};
-use super::{Engine, HOLD, Scope};
 use crate::gather::ledger::{Call, Kind, Ticket};
 
 /// What clocks and scheduling may make of a time that libvirt measured itself.
@@ -42,6 +42,14 @@ impl Engine {
             .collect()
     }
 
+    /// When a call is to be looked into: when it stalls, and if that told nothing, from time to time.
+    fn due_at(&self, ticket: Ticket, call: &Call) -> Instant {
+        let patience = self.patience(call.kind);
+        let stalls = call.heard + patience;
+        let probed = self.course.probed.get(&ticket);
+        probed.map_or(stalls, |at| stalls.max(*at + 2 * patience))
+    }
+
     /// When [`Engine::tick`] wants to be called.
     pub fn wake(&self) -> Option<Instant> {
         let course = &self.course;
@@ -58,13 +66,8 @@ impl Engine {
             Some(_) if !course.alive => {}
             Some(probe) => times.push(probe.heard + self.patience(Kind::Probe)),
             None if self.limits.hedge => {
-                times.extend(self.ledger.in_hand().map(|(ticket, call)| {
-                    let patience = self.patience(call.kind);
-                    match course.probed.get(&ticket) {
-                        Some(at) => *at + 2 * patience,
-                        None => call.heard + patience,
-                    }
-                }));
+                let in_hand = self.ledger.in_hand();
+                times.extend(in_hand.map(|(ticket, call)| self.due_at(ticket, call)));
             }
             None => {}
         }
@@ -73,7 +76,6 @@ impl Engine {
 
     /// Time has passed.
     pub fn tick(&mut self, now: Instant) {
-        self.course.hold.take_if(|until| now >= *until);
         self.look_into(now);
         self.advance(now);
     }
@@ -87,11 +89,14 @@ impl Engine {
             }
             return;
         }
-        let due = |(ticket, kind): &(Ticket, Kind)| {
-            let probed = self.course.probed.get(ticket);
-            probed.is_none_or(|at| now >= *at + 2 * self.patience(*kind))
-        };
-        let due: Vec<(Ticket, Kind)> = stalled.into_iter().filter(due).collect();
+        let due: Vec<(Ticket, Kind)> = stalled
+            .into_iter()
+            .filter(|(ticket, _)| {
+                self.ledger
+                    .get(*ticket)
+                    .is_some_and(|c| now >= self.due_at(*ticket, c))
+            })
+            .collect();
         if due.is_empty() {
             return;
         }
@@ -114,17 +119,26 @@ impl Engine {
         self.probe(whom, now);
     }
 
-    fn probe(&mut self, whom: Vec<Uuid>, now: Instant) {
-        if !whom.is_empty() && self.ledger.room(false) > 0 {
+    pub(super) fn probe(&mut self, whom: Vec<Uuid>, now: Instant) {
+        if !whom.is_empty() && self.ledger.room_to_look() {
             let order = Order::Probe(whom.clone());
             self.course.alive = false;
             self.course.probe = Some(self.send(Kind::Probe, whom, order, now));
         } else {
             // Too many calls are out already; or nobody is known yet, and the list must be waited for.
-            for (ticket, _) in self.stalled(now) {
+            for (ticket, kind) in self.stalled(now) {
                 self.course.probed.insert(ticket, now);
+                if kind == Kind::List && !self.listed.is_empty() {
+                    self.do_without_list(ticket);
+                }
             }
         }
+    }
+
+    /// It hangs on a locked domain, or is slow: the domains last known serve.
+    fn do_without_list(&mut self, list: Ticket) {
+        self.ledger.set_aside(list, None);
+        self.course.phase = Phase::Describing;
     }
 
     /// The daemon answers: if the probe does not come back from a domain, that one is locked.
@@ -171,111 +185,8 @@ impl Engine {
             self.give_up(ticket, uuid);
             // Its job is our call's, so no call of ours from before can have it.
             self.ledger.cleared(uuid, true);
-        }
-    }
-
-    /// A domain is locked inside libvirtd: whoever asks it hangs. `by` is our call that shows it.
-    fn lock(&mut self, uuid: Uuid, by: Ticket) {
-        self.standings.entry(uuid).or_default().locked = Some(by);
-        self.withhold(uuid);
-        self.course.urgent.retain(|u| *u != uuid);
-        self.course.disks.retain(|u| *u != uuid);
-        if let Some(undescribed) = &mut self.course.undescribed {
-            undescribed.retain(|u| *u != uuid);
-        }
-        let asks_it =
-            |(ticket, call): (Ticket, &Call)| call.asked.contains(&uuid).then_some(ticket);
-        let hung: Vec<Ticket> = self.ledger.in_hand().filter_map(asks_it).collect();
-        for ticket in hung {
-            self.give_up(ticket, uuid);
-        }
-    }
-
-    /// A locked domain is not asked, but waited for a little: daemons that have just been started
-    /// hold every lock for a moment.
-    fn withhold(&mut self, uuid: Uuid) {
-        let unasked = Vm {
-            scope: Scope::NoBlock,
-            tries: 0,
-            came: None,
-        };
-        let vm = self.course.vms.remove(&uuid).unwrap_or(unasked);
-        if vm.came.is_some() {
-            return;
-        }
-        self.course.withheld.insert(uuid, vm);
-        self.hold();
-    }
-
-    /// The gather does not end at once: who is only slow may come back.
-    fn hold(&mut self) {
-        let patience = if self.course.fresh { HOLD.1 } else { HOLD.0 };
-        self.course.hold = self.course.began.map(|began| began + patience);
-    }
-
-    /// Nothing more to wait for, if all have come back.
-    pub(super) fn let_go(&mut self) {
-        if self.course.withheld.is_empty() && self.course.slow.is_empty() {
-            self.course.hold = None;
-        }
-    }
-
-    /// Its lock is free again.
-    pub(super) fn release(&mut self, uuid: Uuid, now: Instant) {
-        let Some(vm) = self.course.withheld.remove(&uuid) else {
-            return;
-        };
-        self.let_go();
-        self.course.vms.insert(uuid, vm);
-        if self.course.phase == Phase::Asking {
-            self.course.again.push((now, uuid));
-        }
-    }
-
-    /// Sets a call aside and asks again whom it asked: who is held or locked is passed by.
-    fn give_up(&mut self, ticket: Ticket, blames: Uuid) {
-        let Some(call) = self.ledger.get(ticket).cloned() else {
-            return;
-        };
-        self.ledger.set_aside(ticket, Some(blames));
-        let locked = self.is_locked(blames);
-        if call.kind.needs_monitor() {
-            self.course.slow.insert(ticket);
-            self.hold();
-        }
-        let others = call
-            .asked
-            .iter()
-            .copied()
-            .filter(|u| !locked || *u != blames);
-        match call.kind {
-            Kind::Ask => {
-                // In halves: who else hangs shows sooner, and who answers is sooner on his own.
-                let others: Vec<Uuid> = others.collect();
-                let (one, other) = others.split_at(others.len() / 2);
-                self.requeue(other);
-                self.requeue(one);
-            }
-            Kind::Quiet => self.requeue(&others.collect::<Vec<_>>()),
-            Kind::Urgent => self.course.urgent.extend(others),
-            Kind::Describe => {
-                let undescribed = self.course.undescribed.get_or_insert_default();
-                undescribed.extend(others);
-            }
-            Kind::Canary if self.course.phase == Phase::Canary => self.start(),
-            Kind::List | Kind::Canary | Kind::Disks | Kind::Probe => {}
-        }
-    }
-
-    /// Asks these again, before anybody else.
-    pub(super) fn requeue(&mut self, domains: &[Uuid]) {
-        for scope in [Scope::Quiet, Scope::NoBlock, Scope::Full] {
-            let vms = &self.course.vms;
-            let of_scope = |u: &&Uuid| vms.get(u).is_some_and(|vm| vm.scope == scope);
-            let batch: Vec<Uuid> = domains.iter().filter(of_scope).copied().collect();
-            if !batch.is_empty() {
-                self.course.queue.push_front((scope, batch));
-            }
+        } else {
+            self.ledger.confirm(uuid);
         }
     }
 
@@ -284,9 +195,7 @@ impl Engine {
         let stalled = self.stalled(now);
         let of = |wanted: Kind| stalled.iter().find(|s| s.1 == wanted).map(|s| s.0);
         if let Some(list) = of(Kind::List) {
-            // It hangs on a locked domain, or is slow: the domains last known serve.
-            self.ledger.set_aside(list, None);
-            self.course.phase = Phase::Describing;
+            self.do_without_list(list);
         }
         let ordinary =
             |kind: Kind| kind.needs_monitor() || matches!(kind, Kind::Quiet | Kind::Describe);
@@ -310,12 +219,12 @@ impl Engine {
         let Some(call) = self.ledger.get(probe).cloned() else {
             return;
         };
-        let Some(first) = call.asked.first().copied() else {
-            return;
-        };
-        self.ledger.set_aside(probe, Some(first));
+        let first = call.asked.first().copied();
+        self.ledger.set_aside(probe, first);
         self.course.probe = None;
-        self.lock(first, probe);
+        if let Some(first) = first {
+            self.lock(first, probe);
+        }
         let rest = call.asked.into_iter().filter(|uuid| !self.is_locked(*uuid));
         let rest: Vec<Uuid> = rest.collect();
         if rest.is_empty() {
@@ -329,29 +238,15 @@ impl Engine {
     /// which is not frozen: a probe, or the first list of all.
     pub(super) fn is_frozen(&self) -> bool {
         let probe = self.course.probe.filter(|_| !self.course.alive);
-        let since = match probe.and_then(|probe| self.ledger.get(probe)) {
-            Some(probe) => Some(probe.since),
+        let call = match probe {
+            Some(probe) => self.ledger.get(probe),
+            None if !self.listed.is_empty() => None,
             None => {
-                let mut lists = self.ledger.in_hand().filter(|(_, c)| c.kind == Kind::List);
-                lists.next().map(|(_, list)| list.since)
+                let mut in_hand = self.ledger.in_hand().map(|(_, call)| call);
+                in_hand.find(|call| call.kind == Kind::List)
             }
         };
+        let since = call.map(|call| call.since);
         since.is_some_and(|since| self.course.heard.is_none_or(|heard| heard <= since))
-    }
-
-    /// A locked domain whose hanging call was lost with its connection would never be heard of
-    /// again: another call takes that one's place.
-    pub(super) fn watch_locks(&mut self, now: Instant) {
-        let unwatched = |by: &Ticket| self.ledger.get(*by).is_none();
-        let locked = self.standings.iter();
-        let locked = locked.filter(|(_, s)| s.locked.as_ref().is_some_and(unwatched));
-        for uuid in locked.map(|(uuid, _)| *uuid).collect::<Vec<_>>() {
-            if self.ledger.room(true) > 0 {
-                let order = Order::Probe(vec![uuid]);
-                let ticket = self.send(Kind::Probe, vec![uuid], order, now);
-                self.ledger.set_aside(ticket, Some(uuid));
-                self.standings.entry(uuid).or_default().locked = Some(ticket);
-            }
-        }
     }
 }

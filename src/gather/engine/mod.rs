@@ -6,30 +6,21 @@
 //!
 //! A gather goes: list -> describe who is new -> look at the host -> canary -> statistics.
 
+mod answers;
 mod course;
 mod doubt;
+mod locks;
 mod order;
 mod plan;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::ledger::{Call, Kind, Ledger, Ticket};
+use super::ledger::{Kind, Ledger, Ticket};
 use course::{Course, Phase};
 pub use order::{Came, Control, Event, Limits, Listed, Look, Order, Scope};
-
-/// How often a domain that came in part is asked again, and how often one that keeps doing so is.
-const TRIES: (u32, u32) = (7, 2);
-
-/// How often where the daemon may just have been started.
-const FRESH_TRIES: u32 = 24;
-/// How long after its beginning a gather waits for whom it found locked or slow, and how long
-/// where the daemon may just have been started.
-const HOLD: (Duration, Duration) = (Duration::from_millis(600), Duration::from_secs(3));
-/// How many connections may be lost in one gather before nothing more is sent in it.
-const LOSSES: u32 = 16;
 
 /// What is known of a domain beyond one gather.
 #[derive(Debug, Clone, Copy, Default)]
@@ -83,9 +74,15 @@ impl Engine {
         };
         self.ledger.age(now);
         if self.frozen {
-            self.course.phase = Phase::Over;
+            // Nothing is sent into a daemon that is frozen, but its first word is waited for.
+            self.course.waiting = true;
             return;
         }
+        self.ask_for_list(now);
+        self.advance(now);
+    }
+
+    fn ask_for_list(&mut self, now: Instant) {
         // While a list hangs none is sent again: the domains last known serve.
         let risky = self.ledger.haunts(Kind::List);
         if !self.ledger.hangs(Kind::List) && self.ledger.room(risky) > 0 {
@@ -93,8 +90,6 @@ impl Engine {
         } else {
             self.course.phase = Phase::Describing;
         }
-        self.watch_locks(now);
-        self.advance(now);
     }
 
     /// Ends it: whoever has not answered is not waited for any more.
@@ -184,7 +179,7 @@ impl Engine {
     /// What the host says.
     pub fn looked(&mut self, look: Look, now: Instant) {
         if self.course.phase == Phase::Looking {
-            self.after_look(&look, now);
+            self.after_look(look, now);
         }
         self.advance(now);
     }
@@ -193,6 +188,9 @@ impl Engine {
     pub fn on(&mut self, ticket: Ticket, event: Event, now: Instant) {
         self.frozen = false;
         self.course.heard = Some(now);
+        if !matches!(event, Event::Lost | Event::Unreachable) {
+            self.ledger.serves();
+        }
         match event {
             Event::Alive => self.on_alive(ticket, now),
             Event::Control(uuid, control) => self.on_control(ticket, uuid, control, now),
@@ -204,164 +202,10 @@ impl Engine {
                 }
             }
         }
+        if std::mem::take(&mut self.course.waiting) {
+            self.ask_for_list(now);
+        }
         self.advance(now);
-    }
-
-    /// A call that asks one by one has come past this domain, which is therefore not locked.
-    fn on_served(&mut self, ticket: Ticket, uuid: Uuid, now: Instant) {
-        if let Some(call) = self.ledger.get_mut(ticket) {
-            call.heard = now;
-            call.asked.retain(|asked| *asked != uuid);
-            if call.blames == Some(uuid) {
-                call.blames = call.asked.first().copied();
-            }
-        }
-        if let Some(standing) = self.standings.get_mut(&uuid) {
-            standing.locked = None;
-        }
-        self.release(uuid, now);
-    }
-
-    fn on_return(&mut self, ticket: Ticket, call: &Call, event: Event, now: Instant) {
-        let lost = matches!(event, Event::Lost | Event::Unreachable);
-        if !lost {
-            let standings = self.standings.iter_mut();
-            let released = standings.filter_map(|(uuid, standing)| {
-                let locked = standing.locked.take_if(|by| *by == ticket);
-                locked.is_some().then_some(*uuid)
-            });
-            for uuid in released.collect::<Vec<_>>() {
-                self.release(uuid, now);
-            }
-        }
-        if self
-            .course
-            .probe
-            .take_if(|probe| *probe == ticket)
-            .is_some()
-            && !lost
-        {
-            self.on_probed(now);
-        }
-        if call.aside {
-            self.on_late(ticket, call, now);
-            return;
-        }
-        match (call.kind, event) {
-            (_, Event::Unreachable) => self.course.stop(),
-            (_, Event::Lost) => self.on_lost(call, now),
-            (Kind::List, Event::Listed(domains)) => {
-                self.list_pace = now - call.since;
-                self.on_list(domains);
-            }
-            (Kind::List, _) => self.course.stop(),
-            (Kind::Canary, _) if self.course.phase == Phase::Canary => self.start(),
-            (Kind::Ask | Kind::Quiet, Event::Samples(came)) => self.on_samples(call, came, now),
-            (Kind::Ask | Kind::Quiet, _) => {
-                for uuid in &call.asked {
-                    self.course.vms.remove(uuid);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// What was asked on a connection that was lost is asked again on another, within reason.
-    fn on_lost(&mut self, call: &Call, now: Instant) {
-        self.course.losses += 1;
-        if self.course.losses > LOSSES {
-            self.course.stop();
-            return;
-        }
-        match call.kind {
-            Kind::List => {
-                self.send(Kind::List, Vec::new(), Order::List, now);
-            }
-            Kind::Describe => {
-                let undescribed = self.course.undescribed.get_or_insert_default();
-                undescribed.extend(&call.asked);
-            }
-            Kind::Canary if self.course.phase == Phase::Canary => self.start(),
-            Kind::Ask | Kind::Quiet => self.requeue(&call.asked),
-            Kind::Disks => self.course.disks.extend(&call.asked),
-            Kind::Urgent => self.course.urgent.extend(&call.asked),
-            Kind::Canary | Kind::Probe => {}
-        }
-    }
-
-    /// What comes too late is dropped, but tells that its call hangs no more.
-    fn on_late(&mut self, ticket: Ticket, call: &Call, now: Instant) {
-        self.course.slow.remove(&ticket);
-        self.let_go();
-        match (self.course.phase, call.kind) {
-            (Phase::Spent, Kind::Canary) => {
-                // libvirtd has workers again.
-                self.course.was_spent = true;
-                self.start();
-            }
-            (Phase::Asking, Kind::Ask | Kind::Disks) => {
-                let Some(blamed) = call.blames else { return };
-                match self.course.vms.get(&blamed).and_then(|vm| vm.came) {
-                    Some(Came::Part) => self.course.again.push((now, blamed)),
-                    Some(Came::Whole) if call.kind == Kind::Disks => {
-                        self.course.disks.push_back(blamed);
-                    }
-                    _ => {}
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn on_list(&mut self, domains: Vec<Listed>) {
-        let active: HashSet<Uuid> = domains.iter().map(|listed| listed.uuid).collect();
-        self.standings.retain(|uuid, _| active.contains(uuid));
-        self.ledger.keep(&active);
-        self.listed = domains;
-        self.course.phase = Phase::Describing;
-    }
-
-    fn on_samples(&mut self, call: &Call, came: Vec<(Uuid, Came)>, now: Instant) {
-        if call.kind == Kind::Ask {
-            self.chunk_pace = (now - call.since).max(self.chunk_pace.mul_f64(0.8));
-        }
-        let came: HashMap<Uuid, Came> = came.into_iter().collect();
-        for uuid in &call.asked {
-            let Some(came) = came.get(uuid) else {
-                // It is gone, which is daily life.
-                self.course.vms.remove(uuid);
-                continue;
-            };
-            let held = self.ledger.holds(*uuid);
-            let standing = self.standings.entry(*uuid).or_default();
-            let Some(vm) = self.course.vms.get_mut(uuid) else {
-                continue;
-            };
-            vm.came = Some(*came);
-            match (vm.scope, came) {
-                (Scope::Quiet, _) => {}
-                (scope, Came::Whole) => {
-                    standing.whole_at = Some(now);
-                    if scope == Scope::NoBlock {
-                        self.course.disks.push_back(*uuid);
-                    }
-                    self.ledger.cleared(*uuid, true);
-                }
-                (_, Came::Part) if held => {}
-                (_, Came::Part) => {
-                    let tries = match standing.misses {
-                        _ if self.course.fresh => FRESH_TRIES,
-                        0 | 1 => TRIES.0,
-                        _ => TRIES.1,
-                    };
-                    if vm.tries < tries {
-                        let pause = Duration::from_millis(5 << vm.tries.min(4));
-                        vm.tries += 1;
-                        self.course.again.push((now + pause, *uuid));
-                    }
-                }
-            }
-        }
     }
 
     fn is_locked(&self, uuid: Uuid) -> bool {

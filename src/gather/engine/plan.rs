@@ -23,9 +23,11 @@ impl Engine {
         }
         if self.course.phase == Phase::Looking && self.course.look_by.is_some_and(|by| now >= by) {
             // The host does not say: then libvirt is asked, and hedged.
-            self.after_look(&Look::default(), now);
+            self.after_look(Look::default(), now);
         }
         self.course.hope.take_if(|until| now >= *until);
+        self.course.hold.take_if(|until| now >= *until);
+        self.watch_locks(now);
         match self.course.phase {
             Phase::Asking => self.hand_out(now),
             Phase::Spent => self.hand_out_urgent(now),
@@ -37,7 +39,7 @@ impl Engine {
     /// touches them. Without hedging a call describes as it goes.
     fn describe(&mut self, now: Instant) {
         if !self.limits.hedge {
-            self.after_look(&Look::default(), now);
+            self.after_look(Look::default(), now);
             return;
         }
         let mut undescribed = match self.course.undescribed.take() {
@@ -58,7 +60,9 @@ impl Engine {
             let chunk = std::mem::replace(&mut undescribed, rest);
             self.send(Kind::Describe, chunk.clone(), Order::Describe(chunk), now);
         }
-        let waiting = !undescribed.is_empty() || self.ledger.count(Kind::Describe) > 0;
+        let hopeless = self.ledger.room(false) == 0 && self.ledger.in_hand().next().is_none();
+        let left = !undescribed.is_empty() || self.ledger.count(Kind::Describe) > 0;
+        let waiting = left && !hopeless;
         self.course.undescribed = Some(undescribed);
         if !waiting {
             let listed = self.listed.iter().map(|listed| listed.uuid).collect();
@@ -69,25 +73,23 @@ impl Engine {
     }
 
     /// The host has been looked at; a canary goes first.
-    pub(super) fn after_look(&mut self, look: &Look, now: Instant) {
-        for listed in &self.listed {
-            let uuid = listed.uuid;
-            if self.is_locked(uuid) {
-                continue;
+    pub(super) fn after_look(&mut self, look: Look, now: Instant) {
+        self.course.look = look;
+        for uuid in self
+            .listed
+            .iter()
+            .map(|listed| listed.uuid)
+            .collect::<Vec<_>>()
+        {
+            if !self.is_locked(uuid) {
+                self.enter(uuid);
             }
-            let scope = if look.stuck.contains(&uuid) {
-                Scope::Quiet
-            } else if look.no_block.contains(&uuid) {
-                Scope::NoBlock
-            } else {
-                Scope::Full
-            };
-            let vm = Vm {
-                scope,
-                tries: 0,
-                came: None,
-            };
-            self.course.vms.insert(uuid, vm);
+        }
+        // Whoever a lost call may hang on: if nobody is at its monitor, it does not.
+        let mut suspects = self.ledger.suspects();
+        suspects.retain(|uuid| self.course.vms.contains_key(uuid));
+        if !suspects.is_empty() && self.course.probe.is_none() {
+            self.probe(suspects.into_iter().collect(), now);
         }
         if self.ledger.hangs(Kind::Canary) {
             self.ask_urgently();
@@ -96,6 +98,25 @@ impl Engine {
         } else {
             self.start();
         }
+    }
+
+    /// Takes the domain up into this gather; returns how much is to be asked of it.
+    pub(super) fn enter(&mut self, uuid: Uuid) -> Scope {
+        let look = &self.course.look;
+        let scope = if look.stuck.contains(&uuid) {
+            Scope::Quiet
+        } else if look.no_block.contains(&uuid) {
+            Scope::NoBlock
+        } else {
+            Scope::Full
+        };
+        let vm = Vm {
+            scope,
+            tries: 0,
+            came: None,
+        };
+        self.course.vms.insert(uuid, vm);
+        scope
     }
 
     /// One cheap ordinary call, to a domain that is likely to answer; `false` if there is none.
@@ -128,6 +149,7 @@ impl Engine {
         let asked: HashSet<Uuid> = asked.flat_map(|(_, call)| call.asked.clone()).collect();
         let vms = self.course.vms.iter();
         let left = vms.filter(|(uuid, vm)| vm.came.is_none() && !asked.contains(*uuid));
+        self.course.queue.clear();
         for scope in [Scope::Full, Scope::NoBlock, Scope::Quiet] {
             let of_scope = left.clone().filter(|(_, vm)| vm.scope == scope);
             let domains: Vec<Uuid> = of_scope.map(|(uuid, _)| *uuid).collect();
@@ -172,8 +194,12 @@ impl Engine {
                 false
             };
             if !sent {
-                return;
+                break;
             }
+        }
+        if self.ledger.room(false) == 0 && self.ledger.in_hand().next().is_none() {
+            // As many hang as may: nobody can be asked, and nothing is there to wait for.
+            self.course.stop();
         }
     }
 

@@ -1,0 +1,183 @@
+//! What calls bring, and what follows from it.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::Engine;
+use super::course::Phase;
+use super::order::{Came, Event, Listed, Order, Scope};
+use crate::gather::ledger::{Call, Kind, Ticket};
+
+/// How often a domain that came in part is asked again, and how often one that keeps doing so is.
+const TRIES: (u32, u32) = (7, 2);
+/// How often where the daemon may just have been started.
+const FRESH_TRIES: u32 = 24;
+/// How many connections may be lost in one gather before nothing more is sent in it.
+const LOSSES: u32 = 16;
+
+impl Engine {
+    /// A call that asks one by one has come past this domain, which is therefore not locked.
+    pub(super) fn on_served(&mut self, ticket: Ticket, uuid: Uuid, now: Instant) {
+        if let Some(call) = self.ledger.get_mut(ticket) {
+            call.heard = now;
+            call.asked.retain(|asked| *asked != uuid);
+            if call.blames == Some(uuid) {
+                call.blames = call.asked.first().copied();
+            }
+        }
+        let standing = self.standings.get_mut(&uuid);
+        if standing.is_some_and(|standing| standing.locked.take().is_some()) {
+            self.release(uuid);
+        }
+    }
+
+    pub(super) fn on_return(&mut self, ticket: Ticket, call: &Call, event: Event, now: Instant) {
+        let lost = matches!(event, Event::Lost | Event::Unreachable);
+        if !lost {
+            let standings = self.standings.iter_mut();
+            let released = standings.filter_map(|(uuid, standing)| {
+                let locked = standing.locked.take_if(|by| *by == ticket);
+                locked.is_some().then_some(*uuid)
+            });
+            for uuid in released.collect::<Vec<_>>() {
+                self.release(uuid);
+            }
+        }
+        if self
+            .course
+            .probe
+            .take_if(|probe| *probe == ticket)
+            .is_some()
+            && !lost
+        {
+            self.on_probed(now);
+        }
+        if call.aside {
+            self.on_late(ticket, call, now);
+            return;
+        }
+        match (call.kind, event) {
+            (_, Event::Unreachable) => self.course.stop(),
+            (_, Event::Lost) => self.on_lost(call, now),
+            (Kind::List, Event::Listed(domains)) => {
+                self.list_pace = now - call.since;
+                self.on_list(domains);
+            }
+            (Kind::List, _) => self.course.stop(),
+            (Kind::Canary, _) if self.course.phase == Phase::Canary => self.start(),
+            (Kind::Ask | Kind::Quiet, Event::Samples(came)) => self.on_samples(call, came, now),
+            (Kind::Ask | Kind::Quiet, _) => {
+                for uuid in &call.asked {
+                    self.course.vms.remove(uuid);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What was asked on a connection that was lost is asked again on another, within reason.
+    fn on_lost(&mut self, call: &Call, now: Instant) {
+        self.course.losses += 1;
+        if self.course.losses > LOSSES {
+            self.course.stop();
+            return;
+        }
+        match call.kind {
+            Kind::List => {
+                self.send(Kind::List, Vec::new(), Order::List, now);
+            }
+            Kind::Describe => {
+                let undescribed = self.course.undescribed.get_or_insert_default();
+                undescribed.extend(&call.asked);
+            }
+            Kind::Canary if self.course.phase == Phase::Canary => self.start(),
+            Kind::Ask | Kind::Quiet => self.requeue(&call.asked),
+            Kind::Disks => self.course.disks.extend(&call.asked),
+            Kind::Urgent => self.course.urgent.extend(&call.asked),
+            Kind::Canary | Kind::Probe => {}
+        }
+    }
+
+    /// What comes too late is dropped, but tells that its call hangs no more.
+    fn on_late(&mut self, ticket: Ticket, call: &Call, now: Instant) {
+        self.course.slow.remove(&ticket);
+        self.let_go();
+        match (self.course.phase, call.kind) {
+            (Phase::Spent, Kind::Canary) => {
+                // libvirtd has workers again.
+                self.course.was_spent = true;
+                self.start();
+            }
+            (Phase::Asking, Kind::Ask | Kind::Disks) => {
+                let Some(blamed) = call.blames else { return };
+                match self.course.vms.get(&blamed).and_then(|vm| vm.came) {
+                    Some(Came::Part) => self.course.again.push((now, blamed)),
+                    Some(Came::Whole) if call.kind == Kind::Disks => {
+                        self.course.disks.push_back(blamed);
+                    }
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_list(&mut self, domains: Vec<Listed>) {
+        let active: HashSet<Uuid> = domains.iter().map(|listed| listed.uuid).collect();
+        self.standings.retain(|uuid, _| active.contains(uuid));
+        self.ledger.keep(&active);
+        self.listed = domains;
+        self.course.phase = Phase::Describing;
+    }
+
+    fn on_samples(&mut self, call: &Call, came: Vec<(Uuid, Came)>, now: Instant) {
+        if call.kind == Kind::Ask {
+            self.chunk_pace = (now - call.since).max(self.chunk_pace.mul_f64(0.8));
+        }
+        let came: HashMap<Uuid, Came> = came.into_iter().collect();
+        for uuid in &call.asked {
+            let Some(came) = came.get(uuid) else {
+                // It is gone, which is daily life.
+                self.course.vms.remove(uuid);
+                continue;
+            };
+            match came {
+                Came::Whole => self.ledger.cleared(*uuid, call.kind.needs_monitor()),
+                Came::Part => {
+                    self.ledger.cleared(*uuid, false);
+                    self.ledger.confirm(*uuid);
+                }
+            }
+            let held = self.ledger.holds(*uuid);
+            let standing = self.standings.entry(*uuid).or_default();
+            let Some(vm) = self.course.vms.get_mut(uuid) else {
+                continue;
+            };
+            vm.came = Some(*came);
+            match (vm.scope, came) {
+                (Scope::Quiet, _) => {}
+                (scope, Came::Whole) => {
+                    standing.whole_at = Some(now);
+                    if scope == Scope::NoBlock {
+                        self.course.disks.push_back(*uuid);
+                    }
+                }
+                (_, Came::Part) if held => {}
+                (_, Came::Part) => {
+                    let tries = match standing.misses {
+                        _ if self.course.fresh => FRESH_TRIES,
+                        0 | 1 => TRIES.0,
+                        _ => TRIES.1,
+                    };
+                    if vm.tries < tries {
+                        let pause = Duration::from_millis(5 << vm.tries.min(4));
+                        vm.tries += 1;
+                        self.course.again.push((now + pause, *uuid));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Domains that calls hang on: whoever is locked is left out, whoever was asked beside one that
+//! hangs is asked again.
+
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::course::Phase;
+use super::order::Order;
+use super::{Engine, Scope};
+use crate::gather::ledger::{Call, Kind, Ticket};
+
+/// How long after its beginning a gather waits for whom it found locked or slow, and how long
+/// where the daemon may just have been started.
+const HOLD: (Duration, Duration) = (Duration::from_millis(600), Duration::from_secs(3));
+
+impl Engine {
+    /// A domain is locked inside libvirtd: whoever asks it hangs. `by` is our call that shows it.
+    pub(super) fn lock(&mut self, uuid: Uuid, by: Ticket) {
+        self.standings.entry(uuid).or_default().locked = Some(by);
+        self.ledger.confirm(uuid);
+        if self
+            .course
+            .vms
+            .get(&uuid)
+            .is_none_or(|vm| vm.came.is_none())
+        {
+            self.course.vms.remove(&uuid);
+            self.course.withheld.insert(uuid);
+            self.hold();
+        }
+        self.course.leave_out(uuid);
+        let asks_it =
+            |(ticket, call): (Ticket, &Call)| call.asked.contains(&uuid).then_some(ticket);
+        let hung: Vec<Ticket> = self.ledger.in_hand().filter_map(asks_it).collect();
+        for ticket in hung {
+            self.give_up(ticket, uuid);
+        }
+    }
+
+    /// The gather does not end at once: who is only slow may come back.
+    pub(super) fn hold(&mut self) {
+        let patience = if self.course.fresh { HOLD.1 } else { HOLD.0 };
+        self.course.hold = self.course.began.map(|began| began + patience);
+    }
+
+    /// Nothing more to wait for, if all have come back.
+    pub(super) fn let_go(&mut self) {
+        if self.course.withheld.is_empty() && self.course.slow.is_empty() {
+            self.course.hold = None;
+        }
+    }
+
+    /// Its lock is free again: if it was left out of this gather, it is taken up.
+    pub(super) fn release(&mut self, uuid: Uuid) {
+        self.course.withheld.remove(&uuid);
+        self.let_go();
+        let missed = self.course.phase == Phase::Asking && !self.course.vms.contains_key(&uuid);
+        if missed && self.listed.iter().any(|listed| listed.uuid == uuid) {
+            let scope = self.enter(uuid);
+            self.course.queue.push_back((scope, vec![uuid]));
+        }
+    }
+
+    /// Sets a call aside and asks again whom it asked: who is held or locked is passed by.
+    pub(super) fn give_up(&mut self, ticket: Ticket, blames: Uuid) {
+        let Some(call) = self.ledger.get(ticket).cloned() else {
+            return;
+        };
+        self.ledger.set_aside(ticket, Some(blames));
+        let locked = self.is_locked(blames);
+        if call.kind.needs_monitor() {
+            self.course.slow.insert(ticket);
+            self.hold();
+        }
+        let others = call
+            .asked
+            .iter()
+            .copied()
+            .filter(|u| !locked || *u != blames);
+        match call.kind {
+            Kind::Ask => {
+                // In halves: who else hangs shows sooner, and who answers is sooner on his own.
+                let others: Vec<Uuid> = others.collect();
+                let (one, other) = others.split_at(others.len() / 2);
+                self.requeue(other);
+                self.requeue(one);
+            }
+            Kind::Quiet => self.requeue(&others.collect::<Vec<_>>()),
+            Kind::Urgent => self.course.urgent.extend(others),
+            Kind::Describe => {
+                let undescribed = self.course.undescribed.get_or_insert_default();
+                undescribed.extend(others);
+            }
+            Kind::Canary if self.course.phase == Phase::Canary => self.start(),
+            Kind::List | Kind::Canary | Kind::Disks | Kind::Probe => {}
+        }
+    }
+
+    /// Asks these again, before anybody else.
+    pub(super) fn requeue(&mut self, domains: &[Uuid]) {
+        for scope in [Scope::Quiet, Scope::NoBlock, Scope::Full] {
+            let vms = &self.course.vms;
+            let of_scope = |u: &&Uuid| vms.get(u).is_some_and(|vm| vm.scope == scope);
+            let batch: Vec<Uuid> = domains.iter().filter(of_scope).copied().collect();
+            if !batch.is_empty() {
+                self.course.queue.push_front((scope, batch));
+            }
+        }
+    }
+
+    /// A locked domain whose hanging call was lost with its connection would never be heard of
+    /// again: another call takes that one's place.
+    pub(super) fn watch_locks(&mut self, now: Instant) {
+        let unwatched = |by: &Ticket| self.ledger.get(*by).is_none();
+        let locked = self.standings.iter();
+        let locked = locked.filter(|(_, s)| s.locked.as_ref().is_some_and(unwatched));
+        for uuid in locked.map(|(uuid, _)| *uuid).collect::<Vec<_>>() {
+            if self.ledger.room(true) > 0 && self.course.watched.insert(uuid) {
+                let order = Order::Probe(vec![uuid]);
+                let ticket = self.send(Kind::Probe, vec![uuid], order, now);
+                self.ledger.set_aside(ticket, Some(uuid));
+                self.standings.entry(uuid).or_default().locked = Some(ticket);
+            }
+        }
+    }
+}
