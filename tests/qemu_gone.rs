@@ -28,8 +28,7 @@ fn vms_that_come_and_go_during_gathers_are_no_trouble() {
     let steady = lab.create(&spec("steady"));
     // Small chunks, so that a VM ends now between list and statistics, now between these and the
     // description; stamps that tell the gathers apart.
-    let file = lab.config("chunk_size = 1\ntimestamp_precision = \"1ns\"\n",
-    );
+    let file = lab.config("chunk_size = 1\ntimestamp_precision = \"1ns\"\n");
     let mut plugin = Plugin::spawn(lab.plugin(&["--config", &file]));
     // Newlines fold, so gather follows gather.
     let mut stdin = plugin.stdin.take().unwrap();
@@ -104,8 +103,7 @@ fn vms_that_end_between_list_and_statistics_are_no_trouble() {
     let listed = lines_named(&listed, "vm_totals", "uuid");
     let nth = |n: usize| vms.iter().find(|vm| vm.uuid() == listed[n]).unwrap();
 
-    let two = lab.config("workers = 2\nchunk_size = 1\ndeadline = \"30s\"\n",
-    );
+    let two = lab.config("workers = 2\nchunk_size = 1\ndeadline = \"30s\"\n");
     let mut plugin = Plugin::spawn(lab.plugin(&["--config", &two]));
     nth(0).freeze();
     nth(1).freeze();

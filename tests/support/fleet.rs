@@ -25,6 +25,19 @@ pub fn at_most(promised: Duration) -> Duration {
     }
 }
 
+/// A configuration that asks for everything, `vm_collector` too, and is else the default one.
+pub const WITH_COLLECTOR: &str = "measurements = \
+    [\"vm_metrics\", \"vm_features\", \"vm_devices\", \"vm_totals\", \"vm_collector\"]\n";
+
+/// A field of the gather's one line `vm_collector`.
+pub fn collected(gather: &[Line], field: &str) -> i64 {
+    let mut lines = gather.iter().filter(|l| l.measurement == "vm_collector");
+    let line = lines.next().expect("a line vm_collector");
+    assert_eq!(lines.next(), None, "a second line vm_collector");
+    line.int(field)
+        .unwrap_or_else(|| panic!("no {field}: {line:?}"))
+}
+
 /// Three disks and two taps, paused: a VM as big as it gets that costs no processor time.
 pub fn big(name: String) -> VmSpec {
     VmSpec {
@@ -233,7 +246,8 @@ impl<'lab> Fleet<'lab> {
             assert!((0..10_000).contains(&moved), "{field}: {now:?} {then:?}");
         }
         assert_eq!(now.int("memactual"), then.int("memactual"));
-        for line in gather.iter().filter(|line| line.tag("name") == name) {
+        let is_its = |line: &&Line| line.tags.get("name").is_some_and(|n| n == name);
+        for line in gather.iter().filter(is_its) {
             for gone in ["disk_rd_bytes", "rd_bytes", "disk_wr_bytes", "wr_bytes"] {
                 assert!(!line.fields.contains_key(gone), "{gone}: {line:?}");
             }
