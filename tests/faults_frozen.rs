@@ -107,7 +107,9 @@ fn the_kernel_out_of_sight() {
     let _alone = alone();
     let lab = Lab::start();
     let mut fleet = Fleet::start(&lab, size(), |n| big(format!("vm{n}")));
-    let config = lab.config(WITH_COLLECTOR);
+    // As many chunks in the reduced size as there are of 50 VMs, or nearly.
+    let chunks = if long() { "" } else { "chunk_size = 3\n" };
+    let config = lab.config(&format!("{WITH_COLLECTOR}{chunks}"));
     let mut plugin = Plugin::spawn(lab.plugin_blind(&["--config", &config]));
     let second = Duration::from_secs(1);
 
@@ -147,7 +149,7 @@ fn the_kernel_out_of_sight() {
 
     // More than the cap.
     fleet.learn(&mut plugin);
-    let many: Vec<usize> = (0..if long() { 20 } else { 10 }).collect();
+    let many: Vec<usize> = (0..if long() { 20 } else { 9 }).collect();
     fleet.freeze(&many);
     let mut answered = BTreeSet::new();
     for round in 1..=5 {

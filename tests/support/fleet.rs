@@ -3,8 +3,8 @@
 use super::lab::Lab;
 use super::lines::{Line, one};
 use super::plugin::Plugin;
-use super::succeed;
 use super::vm::{Nic, Vm, VmSpec, disks};
+use super::{succeed, wait_for};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -254,9 +254,14 @@ impl<'lab> Fleet<'lab> {
         }
     }
 
-    /// Freezes these VMs' QEMUs, all at once.
+    /// Freezes these VMs' QEMUs, all at once; returns when the kernel shows them stopped.
     pub fn freeze(&self, numbers: &[usize]) {
         self.signal("STOP", numbers);
+        for number in numbers {
+            wait_for("QEMU to stand", Duration::from_secs(10), || {
+                (self.qemu_state(*number) == 'T').then_some(())
+            });
+        }
     }
 
     /// Lets them go on.
