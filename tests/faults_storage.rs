@@ -133,8 +133,9 @@ fn dead_storage() {
         }
         // A fresh start while it is dead.
         let mut fresh = Plugin::spawn(lab.plugin(&[]));
-        fresh.gather();
-        outage.expect_all(&mut fresh, &format!("{when}, fresh start"));
+        let when = format!("{when}, fresh start");
+        fleet.expect_complete_first(&fresh.gather(), &when);
+        outage.expect_all(&mut fresh, &when);
         outage.expect_one_warning(&fresh, carried);
         drop(fresh);
 
@@ -187,8 +188,9 @@ fn dead_storage_of_which_we_know_nothing() {
             let when = format!("user {user}, dead for {pause} ms");
             outage.expect_all(&mut plugin, &when);
             let mut fresh = start();
-            fresh.gather();
-            outage.expect_all(&mut fresh, &format!("{when}, fresh start"));
+            let when = format!("{when}, fresh start");
+            fleet.expect_complete_first(&fresh.gather(), &when);
+            outage.expect_all(&mut fresh, &when);
             drop(fresh);
             mount.go_on();
             fleet.expect_recovery(&mut plugin, 2, "the mount is back");

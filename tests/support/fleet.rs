@@ -206,6 +206,16 @@ impl<'lab> Fleet<'lab> {
         );
     }
 
+    /// Panics unless a plugin's first gather has every VM complete but for its rates, which need two.
+    pub fn expect_complete_first(&self, gather: &[Line], when: &str) {
+        let found = shapes(gather);
+        for (name, healthy) in &self.healthy {
+            let mut healthy = healthy.clone();
+            healthy.retain(|(measurement, _), _| measurement != "vm_features");
+            assert_eq!(found.get(name), Some(&healthy), "{when}, first gather");
+        }
+    }
+
     /// What the VM of this name gives when all is well.
     pub fn healthy_of(&self, name: &str) -> Option<&Shape> {
         self.healthy.get(name)
