@@ -156,7 +156,8 @@ impl Ledger {
             let same = |ghost: &Call| ghost.kind == call.kind && ghost.asked.is_empty();
             self.ghosts
                 .retain(|_, ghost| !(same(ghost) && ghost.blames.is_none()));
-        } else if call.aside && !call.excused {
+        } else if call.aside && !call.excused && (call.kind == Kind::List || !call.asked.is_empty())
+        {
             self.ghosts.insert(ticket, call.clone());
         } else if call.kind.needs_monitor() && !call.excused {
             self.lost.push(call.clone());
@@ -190,10 +191,14 @@ impl Ledger {
             if call.kind.needs_monitor() && !idle {
                 return true;
             }
+            if call.blames.is_some_and(|blamed| !these(&blamed)) {
+                // Whether it will hang on the others when it comes to them is not known.
+                return true;
+            }
             let list = call.asked.is_empty();
             call.asked.retain(|uuid| !these(uuid));
-            call.blames.take_if(|blamed| these(blamed));
             // It may have come past the one that it hung on, and hang on the next.
+            call.blames = None;
             list || !call.asked.is_empty()
         };
         self.ghosts.retain(|_, ghost| hangs(ghost));
