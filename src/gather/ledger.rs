@@ -72,7 +72,7 @@ pub struct Ledger {
     /// Calls that hung when their connection died: they go on hanging in libvirtd, until an answer
     /// shows that they cannot.
     ghosts: BTreeMap<Ticket, Call>,
-    /// Calls whose connection died while they were waited for: whether they hang shows when those
+    /// Calls whose connection died while they were waited for, or the daemon served nobody: whether they hang shows when those
     /// that they asked are asked again.
     lost: Vec<Call>,
     next: Ticket,
@@ -159,7 +159,7 @@ impl Ledger {
         } else if call.aside && !call.excused && (call.kind == Kind::List || !call.asked.is_empty())
         {
             self.ghosts.insert(ticket, call.clone());
-        } else if call.kind.needs_monitor() && !call.excused {
+        } else if call.kind.needs_monitor() {
             self.lost.push(call.clone());
         }
         self.settle();
