@@ -6,7 +6,7 @@ use log::Level;
 use uuid::Uuid;
 
 use crate::config::Uri;
-use crate::gather::worker::Found;
+use crate::gather::job::Found;
 use crate::gather::{Gathered, Trouble};
 use crate::logging::Troubles;
 
@@ -116,7 +116,7 @@ impl Reporter {
             return;
         }
         if let Some(times) = self.troubles.clear("libvirt") {
-            log::info!("libvirt answers again, after {times} gathers without");
+            log::info!("libvirt answers again after {times} gathers without");
         }
         let message = unreachable
             .map(|error| format!("some connections to libvirt at {uri} cannot be opened: {error}"));

@@ -62,6 +62,7 @@ pub fn run(settings: Settings, mode: Mode, signals: Signals) -> Result<bool, Fat
             let _ = tell.send(Message::Trigger(trigger));
         })?;
     }
+    raise_file_limit();
     libvirt::initialize()?;
     libvirt::start_event_loop()?;
     if mode != Mode::Once && !settings.uri.in_process() {
@@ -86,6 +87,16 @@ pub fn run(settings: Settings, mode: Mode, signals: Signals) -> Result<bool, Fat
         lookout,
     );
     Ok(Agent::new(settings, mode, gatherer, inbox).run()?)
+}
+
+/// A descriptor per VM is kept open: the usual soft limit of 1024 is soon reached.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        log::debug!("the limit of open files stays as it is: {error}");
+    }
 }
 
 /// What `--check` found behind the URI.

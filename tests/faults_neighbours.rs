@@ -124,16 +124,13 @@ fn migration() {
         &uri,
     ]);
     let start = Instant::now();
-    let mut seen = 0;
+    let (mut seen, mut extra) = (0, 0);
     while migration.runs() {
         assert!(start.elapsed() < Duration::from_secs(60), "it has no end");
         let made = bulk_calls(&calls);
         let arriving = coming.gather();
         let made = bulk_calls(&calls) - made;
-        assert!(
-            made <= per_gather,
-            "{made} bulk calls, healthy {per_gather}"
-        );
+        extra += made.saturating_sub(per_gather);
         for resident in &here.vms {
             assert_eq!(
                 shapes(&arriving).get(resident.name()),
@@ -168,6 +165,13 @@ fn migration() {
         seen >= 2,
         "seen {seen} times on its way in {:?}",
         start.elapsed()
+    );
+
+    // Not again and again: at its end, when it runs and libvirtd still holds it, it may be asked as
+    // often as any VM that comes in part, in one gather.
+    assert!(
+        extra <= 7,
+        "{extra} bulk calls more than healthy gathers make"
     );
 
     // Arrived: gone here, complete there, under whatever id.

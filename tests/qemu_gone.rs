@@ -11,9 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use support::lab::Lab;
-use support::lines::{self, lines as parse};
+use support::lines;
 use support::plugin::Plugin;
-use support::succeed;
 use support::vm::{Nic, Vm, VmSpec, disks};
 
 #[test]
@@ -58,7 +57,7 @@ fn vms_that_come_and_go_during_gathers_are_no_trouble() {
     assert_eq!(plugin.wait(Duration::from_secs(2)).code(), Some(0));
     assert_eq!(plugin.stderr(), "");
 
-    let found = parse(&plugin.stdout());
+    let found = lines::lines(&plugin.stdout());
     let gathers: BTreeSet<i64> = found.iter().map(|line| line.timestamp).collect();
     let metrics = lines::of(&found, "vm_metrics", steady.name());
     let totals = lines::of(&found, "vm_totals", steady.name());
@@ -86,49 +85,6 @@ fn vms_that_come_and_go_during_gathers_are_no_trouble() {
     }
 }
 
-/// Both workers hang at a frozen VM each, and VMs that are still to be asked end meanwhile.
-#[test]
-fn vms_that_end_between_list_and_statistics_are_no_trouble() {
-    let lab = Lab::start();
-    let spec = |n: usize| VmSpec {
-        name: format!("vm{n}"),
-        paused: true,
-        ..VmSpec::default()
-    };
-    let vms: Vec<Vm> = (0..8).map(|n| lab.create(&spec(n))).collect();
-    // One worker asks in the order of libvirt's list.
-    let one = lab.config("workers = 1\nchunk_size = 1\n");
-    let listed = succeed(&mut lab.plugin(&["--once", "--config", &one]));
-    let listed = parse(&listed);
-    let listed = lines_named(&listed, "vm_totals", "uuid");
-    let nth = |n: usize| vms.iter().find(|vm| vm.uuid() == listed[n]).unwrap();
-
-    let two = lab.config("workers = 2\nchunk_size = 1\ndeadline = \"30s\"\n");
-    let mut plugin = Plugin::spawn(lab.plugin(&["--config", &two]));
-    nth(0).freeze();
-    nth(1).freeze();
-    plugin.newline();
-    assert_eq!(plugin.lines_within(Duration::from_secs(2)), []);
-    for n in 3..8 {
-        nth(n).destroy();
-    }
-    nth(0).thaw();
-    nth(1).thaw();
-    let found = plugin.next_gather();
-    let mut seen: Vec<&str> = lines_named(&found, "vm_totals", "uuid");
-    seen.sort_unstable();
-    let mut stayed = listed[..3].to_vec();
-    stayed.sort_unstable();
-    assert_eq!(seen, stayed);
-    assert_eq!(plugin.stderr(), "");
-}
-
-/// A tag of each line of one measurement.
-fn lines_named<'l>(found: &'l [lines::Line], measurement: &str, tag: &str) -> Vec<&'l str> {
-    let lines = found.iter().filter(|line| line.measurement == measurement);
-    lines.map(|line| line.tag(tag)).collect()
-}
-
 #[test]
 fn a_frozen_vm_holds_up_neither_the_others_nor_the_stop() {
     let lab = Lab::start();
@@ -146,7 +102,7 @@ fn a_frozen_vm_holds_up_neither_the_others_nor_the_stop() {
         assert_eq!(lines_of(&plugin.gather(), &vms[..]), 6);
     }
     vms[2].freeze();
-    for gather in 0..2 {
+    for _ in 0..2 {
         let start = Instant::now();
         let found = plugin.gather();
         // With the 0.3 s in which the test listens for more.
@@ -157,18 +113,14 @@ fn a_frozen_vm_holds_up_neither_the_others_nor_the_stop() {
             lines::one(&found, "vm_totals", vm.name());
             assert_eq!(lines::of(&found, "vm_devices", vm.name()).len(), 4);
         }
-        let log = plugin.stderr();
-        if gather == 0 {
-            assert_eq!(log.lines().count(), 1, "{log}");
-            assert!(
-                log.starts_with("W! 1 ") && log.contains("did not answer in time"),
-                "{log}"
-            );
-        }
-        assert_eq!(log.matches("W! ").count(), 1, "said once: {log}");
+        // It gives what needs no monitor, and that is no news.
+        lines::one(&found, "vm_metrics", vms[2].name());
+        let devices = lines::of(&found, "vm_devices", vms[2].name());
+        assert!(devices.iter().all(|line| line.tag("devtype") == "nic"));
+        assert_eq!(plugin.stderr(), "");
     }
-    // In the middle of one more that hangs: what is there is written, and that is all. (The promise
-    // is 2 s; the rest is for a machine with much to do.)
+    // A stop then: what is there is written, and that is all. (The promise is 2 s; the rest is for a
+    // machine with much to do.)
     vms[4].freeze();
     plugin.newline();
     std::thread::sleep(Duration::from_millis(300));
@@ -178,7 +130,6 @@ fn a_frozen_vm_holds_up_neither_the_others_nor_the_stop() {
     for n in [0, 1, 3, 5] {
         lines::one(&found, "vm_totals", vms[n].name());
     }
-    assert_eq!(lines::of(&found, "vm_metrics", vms[4].name()).len(), 0);
 }
 
 /// How many of these VMs have a vm_metrics line.

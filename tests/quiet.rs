@@ -83,25 +83,29 @@ fn a_steady_host_is_asked_for_no_description() {
         plugin.gather();
         in_chunks.gather();
     }
-    // Each was read once, or twice where events began only after that.
+    // Each was read once, or twice where events began only after that; once more where it was asked
+    // again in between.
     let read = log.calls()[&GET_XML_DESC];
-    assert!((6..=12).contains(&read), "{read}");
+    assert!((6..=18).contains(&read), "{read}");
     log_in_chunks.calls();
     for _ in 0..10 {
         assert_eq!(plugin.gather().len(), 6 * (3 + 4));
-        let steady = [
-            (LIST_ALL_DOMAINS, 1),
-            (GET_ALL_DOMAIN_STATS, 1),
-            (GET_INFO, 6),
-        ];
-        assert_eq!(log.calls(), steady.into());
+        let calls = log.calls();
+        assert_eq!(calls.get(&GET_XML_DESC), None, "{calls:?}");
+        assert_eq!(calls[&LIST_ALL_DOMAINS], 1);
+        // A VM that another's job keeps busy for a moment is asked again; GetInfo once more than there
+        // are VMs, to see whether libvirtd has a worker to spare.
+        assert!(
+            calls[&GET_ALL_DOMAIN_STATS] >= 1 && calls[&GET_INFO] >= 7,
+            "{calls:?}"
+        );
     }
     for _ in 0..10 {
         in_chunks.gather();
         let calls = log_in_chunks.calls();
         assert_eq!(calls.get(&GET_XML_DESC), None, "{calls:?}");
         assert_eq!(calls[&LIST_ALL_DOMAINS], 1);
-        assert_eq!(calls[&GET_ALL_DOMAIN_STATS], 6);
+        assert!(calls[&GET_ALL_DOMAIN_STATS] >= 6, "{calls:?}");
     }
 
     // One is changed: its description is read, and nobody else's.

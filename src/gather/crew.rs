@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
+use super::job::{Brief, Job};
 use super::ledger::Ticket;
-use super::worker::{self, Brief, Job, Reply};
+use super::worker::{self, Reply};
 
 /// Where workers put their replies.
 pub type Sink = Arc<dyn Fn(Reply) + Send + Sync>;

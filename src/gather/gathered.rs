@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
-use super::worker::Found;
+use super::job::Found;
 use crate::libvirt::Error;
 use crate::sample::{Devices, Run, Sample};
 

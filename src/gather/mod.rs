@@ -6,6 +6,7 @@ pub mod engine;
 pub(crate) mod examples;
 mod gathered;
 mod gatherer;
+pub mod job;
 pub mod ledger;
 pub mod lookout;
 mod session;

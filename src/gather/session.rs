@@ -11,7 +11,7 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::engine::{Came, Control, Scope};
-use super::worker::{Answer, Brief, Found, Job, Measured, Target};
+use super::job::{Answer, Brief, Found, Job, Measured, Target};
 use crate::inventory::Known;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::{Connection, Domain, Error, per_call};

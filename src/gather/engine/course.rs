@@ -64,6 +64,8 @@ pub(super) struct Course {
     pub(super) occupied: Option<(Uuid, Duration)>,
     /// Locked domains for which a call that tells of their unlocking was sent in this gather.
     pub(super) watched: HashSet<Uuid>,
+    /// The daemon was frozen when it began: nothing is sent until something comes back.
+    pub(super) waiting: bool,
     /// When it began.
     pub(super) began: Option<Instant>,
     /// The list came on a new connection: the daemon may just have been started, and be busy with

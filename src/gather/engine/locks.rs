@@ -69,7 +69,7 @@ impl Engine {
         };
         self.ledger.set_aside(ticket, Some(blames));
         let locked = self.is_locked(blames);
-        if call.kind.needs_monitor() && !locked {
+        if call.kind.needs_monitor() {
             self.course.slow.insert(ticket);
             self.hold();
         }

@@ -74,9 +74,15 @@ impl Engine {
         };
         self.ledger.age(now);
         if self.frozen {
-            self.course.phase = Phase::Over;
+            // Nothing is sent into a daemon that is frozen, but its first word is waited for.
+            self.course.waiting = true;
             return;
         }
+        self.ask_for_list(now);
+        self.advance(now);
+    }
+
+    fn ask_for_list(&mut self, now: Instant) {
         // While a list hangs none is sent again: the domains last known serve.
         let risky = self.ledger.haunts(Kind::List);
         if !self.ledger.hangs(Kind::List) && self.ledger.room(risky) > 0 {
@@ -84,7 +90,6 @@ impl Engine {
         } else {
             self.course.phase = Phase::Describing;
         }
-        self.advance(now);
     }
 
     /// Ends it: whoever has not answered is not waited for any more.
@@ -196,6 +201,9 @@ impl Engine {
                     self.on_return(ticket, &call, event, now);
                 }
             }
+        }
+        if std::mem::take(&mut self.course.waiting) {
+            self.ask_for_list(now);
         }
         self.advance(now);
     }

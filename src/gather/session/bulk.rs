@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::Session;
 use crate::gather::engine::Came;
-use crate::gather::worker::{Found, Target};
+use crate::gather::job::{Found, Target};
 use crate::libvirt::bulk::{self, Groups};
 use crate::libvirt::{Domain, Error, Records};
 use crate::sample::{Run, Sample};

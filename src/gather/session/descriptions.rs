@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::description::Description;
-use crate::gather::worker::Brief;
+use crate::gather::job::Brief;
 use crate::inventory::{Described, DeviceNames, Known};
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::{Domain, Error};

@@ -273,6 +273,10 @@ fn who_holds_a_call_is_not_waited_for_and_what_the_call_brings_later_is_dropped(
     driven.answer(b, samples(&["b"]));
     driven.answer(probe, Answer::Control(Node::uuid("b"), Control::Free));
     driven.answer(probe, Answer::Done);
+    // It may only be slow: that is waited for a little.
+    assert!(!driven.gatherer.is_done());
+    std::thread::sleep(Duration::from_millis(700));
+    driven.gatherer.tick();
     assert!(driven.gatherer.is_done());
     let gathered = driven.gatherer.finish();
     assert_eq!(names(&gathered), ["a", "b"]);

@@ -1,0 +1,102 @@
+//! What a worker is asked to do, and what it brings.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::engine::{Came, Control, Scope};
+use crate::inventory::{Described, Known};
+use crate::libvirt::bulk::Groups;
+use crate::sample::{Devices, Run, Sample, Wanted};
+
+/// What every worker has to know.
+#[derive(Debug)]
+pub struct Brief {
+    /// Where to connect.
+    pub uri: String,
+    /// Which groups the wanted measurements need.
+    pub groups: Groups,
+    /// Whether a field needs `virDomainGetInfo`.
+    pub info: bool,
+    /// Which devices are wanted.
+    pub wanted: Wanted,
+}
+
+/// One thing to do.
+#[derive(Debug, Clone)]
+pub enum Job {
+    /// List the active domains.
+    List,
+    /// Read the XML of these.
+    Describe(Vec<Found>),
+    /// One cheap ordinary call.
+    Canary(Found),
+    /// Bring the statistics of these.
+    Ask {
+        /// Whom to ask.
+        targets: Vec<Target>,
+        /// How much.
+        scope: Scope,
+        /// How many domains are active in all.
+        active: usize,
+    },
+    /// Bring the disks of this one, by calls of their own.
+    Disks(Target),
+    /// Who occupies whose monitor.
+    Probe(Vec<Found>),
+    /// State and network of these by priority calls.
+    Urgent(Vec<Target>),
+}
+
+/// An active domain, as the list has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Which run of which domain.
+    pub run: Run,
+    /// Its name.
+    pub name: String,
+}
+
+/// A domain to ask.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Whom.
+    pub found: Found,
+    /// What the cache knows of it.
+    pub known: Known,
+}
+
+/// What came back for one domain.
+#[derive(Debug)]
+pub struct Measured {
+    /// The figures.
+    pub sample: Sample,
+    /// How much of them.
+    pub came: Came,
+    /// A description that was read for it just now.
+    pub described: Option<Arc<Described>>,
+    /// What went wrong with this domain alone.
+    pub trouble: Option<String>,
+}
+
+/// What a job brought.
+#[derive(Debug)]
+pub enum Answer {
+    /// For [`Job::List`].
+    Domains(Vec<Found>),
+    /// For [`Job::Describe`]; trouble with single domains is beside it.
+    Described(Vec<(Run, Arc<Described>)>, Vec<(Found, String)>),
+    /// For [`Job::Ask`]: domains that are gone are missing from it; trouble with single domains
+    /// that brought no figures is beside it.
+    Samples(Vec<Measured>, Vec<(Found, String)>),
+    /// For [`Job::Disks`].
+    Disks(Run, Devices<5>),
+    /// Of [`Job::Probe`]: the daemon answers; more follows.
+    Alive,
+    /// Of [`Job::Probe`], one domain; more follows.
+    Control(Uuid, Control),
+    /// Of [`Job::Urgent`], one domain; more follows.
+    Urgent(Box<Sample>),
+    /// For the jobs whose answers came one by one, and for the canary.
+    Done,
+}
