@@ -72,7 +72,7 @@ pub struct Ledger {
     /// Calls that hung when their connection died: they go on hanging in libvirtd, until an answer
     /// shows that they cannot.
     ghosts: BTreeMap<Ticket, Call>,
-    /// Calls whose connection died while they were waited for: whether they hang shows when those
+    /// Calls whose connection died while they were waited for, or the daemon served nobody: whether they hang shows when those
     /// that they asked are asked again.
     lost: Vec<Call>,
     next: Ticket,
@@ -156,9 +156,10 @@ impl Ledger {
             let same = |ghost: &Call| ghost.kind == call.kind && ghost.asked.is_empty();
             self.ghosts
                 .retain(|_, ghost| !(same(ghost) && ghost.blames.is_none()));
-        } else if call.aside && !call.excused {
+        } else if call.aside && !call.excused && (call.kind == Kind::List || !call.asked.is_empty())
+        {
             self.ghosts.insert(ticket, call.clone());
-        } else if call.kind.needs_monitor() && !call.excused {
+        } else if call.kind.needs_monitor() {
             self.lost.push(call.clone());
         }
         self.settle();
@@ -190,10 +191,14 @@ impl Ledger {
             if call.kind.needs_monitor() && !idle {
                 return true;
             }
+            if call.blames.is_some_and(|blamed| !these(&blamed)) {
+                // Whether it will hang on the others when it comes to them is not known.
+                return true;
+            }
             let list = call.asked.is_empty();
             call.asked.retain(|uuid| !these(uuid));
-            call.blames.take_if(|blamed| these(blamed));
             // It may have come past the one that it hung on, and hang on the next.
+            call.blames = None;
             list || !call.asked.is_empty()
         };
         self.ghosts.retain(|_, ghost| hangs(ghost));

@@ -1,5 +1,6 @@
 //! Calls that bring nothing: who holds them, who is locked, whether the daemon is spent or frozen.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -111,11 +112,10 @@ impl Engine {
             .iter()
             .any(|(_, kind)| matches!(kind, Kind::List | Kind::Canary))
         {
-            let others = self.listed.iter().map(|listed| listed.uuid);
-            let others: Vec<Uuid> = others.filter(|uuid| !whom.contains(uuid)).collect();
-            whom.extend(others);
+            whom.extend(self.listed.iter().map(|listed| listed.uuid));
         }
-        whom.retain(|uuid| !self.is_locked(*uuid));
+        let mut seen = HashSet::new();
+        whom.retain(|uuid| !self.is_locked(*uuid) && seen.insert(*uuid));
         self.probe(whom, now);
     }
 
