@@ -92,10 +92,8 @@ pub struct Sim {
     gather: Gather,
     /// The most calls of ours that hung in the daemon at once.
     pub most_hanging: usize,
-    /// How many calls lost their connection: the daemon goes on with them.
-    pub cuts: usize,
-    /// Those that were still waited for: whether they hang nobody could know.
-    unknown: HashSet<Ticket>,
+    /// Calls that lost their connection: the daemon goes on with them.
+    cut: HashSet<Ticket>,
 }
 
 impl Sim {
@@ -111,8 +109,7 @@ impl Sim {
             seen: Look::default(),
             gather: Gather::default(),
             most_hanging: 0,
-            cuts: 0,
-            unknown: HashSet::new(),
+            cut: HashSet::new(),
         }
     }
 
@@ -217,19 +214,12 @@ impl Sim {
         }
         let hanging = self.daemon.hanging(|_, _| true);
         self.most_hanging = self.most_hanging.max(hanging);
-        let known = self
-            .daemon
-            .hanging(|ticket, _| !self.unknown.contains(&ticket));
-        // An answer is all that shows what became of a lost call: four may be wrong about that.
-        let cap = if self.cuts > 0 {
-            LIMITS.cap + 4
-        } else {
-            LIMITS.cap
-        };
+        let live = self.daemon.hanging(|ticket, _| !self.cut.contains(&ticket));
+        assert!(live <= LIMITS.cap, "{live} calls of ours hang at {next}");
+        // Of a call that was cut only answers tell whether it hangs; until then it may come on top.
         assert!(
-            known <= cap,
-            "{known} calls of ours hang at {next}, the engine knows of {}",
-            self.engine.hanging()
+            hanging <= 2 * LIMITS.cap,
+            "{hanging} calls of ours hang at {next}"
         );
     }
 
@@ -257,12 +247,9 @@ impl Sim {
             self.orders.get(&ticket).cloned()
         };
         let Some(order) = order else { return };
-        if event == Event::Lost {
-            self.cuts += 1;
-        }
         let wanted = self.engine.is_wanted(ticket);
-        if event == Event::Lost && wanted {
-            self.unknown.insert(ticket);
+        if event == Event::Lost {
+            self.cut.insert(ticket);
         }
         match (&event, &order) {
             (Event::Samples(came), Order::Ask(_, scope)) if wanted => {
@@ -325,7 +312,7 @@ impl Sim {
         };
         assert!(!whom.is_empty(), "{order:?} asks nobody");
         // A probe that hung on a lock and was cut gives way to another.
-        let watch = self.cuts > 0 && matches!(order, Order::Probe(one) if one.len() == 1);
+        let watch = !self.cut.is_empty() && matches!(order, Order::Probe(one) if one.len() == 1);
         for uuid in whom.iter().filter(|_| !watch) {
             assert!(
                 !locked.contains(uuid),
