@@ -3,8 +3,9 @@
 
 use proptest::prelude::*;
 
+use super::brought::Gather;
 use super::daemon::{Dead, Ms, uuid};
-use super::drive::{Gather, Sight, Sim};
+use super::drive::{Sight, Sim};
 
 const VMS: usize = 40;
 

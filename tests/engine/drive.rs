@@ -8,6 +8,7 @@ use telegraf_kvm::gather::engine::{Came, Engine, Event, Limits, Look, Order, Sco
 use telegraf_kvm::gather::ledger::Ticket;
 use uuid::Uuid;
 
+use super::brought::{Brought, Gather};
 use super::daemon::{Daemon, Ms, uuid};
 
 pub const LIMITS: Limits = Limits {
@@ -31,52 +32,6 @@ pub enum Sight {
     Hidden,
     /// It never comes back.
     Never,
-}
-
-/// What one gather brought.
-#[derive(Debug, Default)]
-pub struct Gather {
-    pub took: Ms,
-    /// By VM how many calls brought its figures, and the best of them.
-    pub came: BTreeMap<Uuid, (u32, Brought)>,
-    pub disks: BTreeSet<Uuid>,
-    /// Whether the daemon had no worker to spare, and who is to blame.
-    pub spent: Option<Option<Uuid>>,
-    pub orders: usize,
-    pub ticks: usize,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Brought {
-    /// State and network.
-    Urgent,
-    /// What needs no monitor.
-    Part,
-    Whole,
-}
-
-impl Gather {
-    /// How many VMs are complete.
-    pub fn whole(&self) -> usize {
-        self.came
-            .keys()
-            .filter(|uuid| self.is_whole(**uuid))
-            .count()
-    }
-
-    pub fn is_whole(&self, uuid: Uuid) -> bool {
-        self.came
-            .get(&uuid)
-            .is_some_and(|(_, came)| *came == Brought::Whole)
-    }
-
-    /// How many came in part.
-    pub fn part(&self) -> usize {
-        self.came
-            .values()
-            .filter(|(_, came)| *came == Brought::Part)
-            .count()
-    }
 }
 
 pub struct Sim {
