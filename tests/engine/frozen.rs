@@ -67,7 +67,12 @@ fn six_frozen_out_of_sight_cost_six_calls() {
         gathers(&mut sim, 4, move |n, sim, gather| {
             sim.assert_whole_but(gather, |n| of.contains(&n));
             // Who froze after it had answered is found by the second gather.
-            let limit = [2000, if way == 2 { 600 } else { 300 }, 300, 300][n];
+            let limit = [
+                [800, 1400, 2000][way],
+                if way == 2 { 600 } else { 300 },
+                300,
+                300,
+            ][n];
             assert!(
                 gather.took <= limit,
                 "way {way}, gather {n}: {} ms",

@@ -3,13 +3,21 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "engine/any_schedule.rs"]
 mod any_schedule;
+#[path = "engine/brought.rs"]
 mod brought;
+#[path = "engine/daemon.rs"]
 mod daemon;
+#[path = "engine/drive.rs"]
 mod drive;
+#[path = "engine/failing.rs"]
 mod failing;
+#[path = "engine/frozen.rs"]
 mod frozen;
+#[path = "engine/locked.rs"]
 mod locked;
+#[path = "engine/serving.rs"]
 mod serving;
 
 use brought::Gather;
