@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use support::daemon::Client;
-use support::fleet::{Fleet, at_most, long, shapes, small};
+use support::fleet::{Fleet, WITH_COLLECTOR, at_most, collected, long, shapes, small};
 use support::lab::Lab;
 use support::lines::one;
 use support::plugin::Plugin;
@@ -70,12 +70,32 @@ fn a_spent_daemon() {
     });
 }
 
+/// libvirtd's first bulk call takes a second longer, once, and holds a VM's lock meanwhile.
+#[test]
+fn the_first_gather_is_complete() {
+    let _alone = alone();
+    for size in [2, 6] {
+        let lab = Lab::start();
+        let fleet = Fleet::start(&lab, size, |n| small(format!("vm{n}")));
+        let mut plugin = Plugin::spawn(lab.plugin(&[]));
+        plugin.newline();
+        let gather = plugin.lines_within(Duration::from_secs(10));
+        for vm in &fleet.vms {
+            let totals = one(&gather, "vm_totals", vm.name());
+            for field in ["disk_rd_bytes", "net_rxbytes", "memactual", "cputime"] {
+                assert!(totals.int(field).is_some(), "no {field}: {totals:?}");
+            }
+        }
+        assert_eq!(plugin.warnings(), Vec::<String>::new());
+    }
+}
+
 #[test]
 fn a_frozen_daemon() {
     let _alone = alone();
     let lab = Lab::start();
     let mut fleet = Fleet::start(&lab, 4, |n| small(format!("vm{n}")));
-    let config = lab.config("deadline = \"2s\"\n");
+    let config = lab.config(&format!("{WITH_COLLECTOR}deadline = \"2s\"\n"));
     let args = ["--config", &config];
     let mut plugin = Plugin::spawn(lab.plugin(&args));
     let mut stopped = Plugin::spawn(lab.plugin(&args));
@@ -86,14 +106,10 @@ fn a_frozen_daemon() {
 
     lab.signal_libvirtd("STOP");
     for _ in 0..2 {
-        let start = Instant::now();
-        plugin.newline();
-        wait_for("the warning", at_most(Duration::from_millis(2500)), || {
-            (!plugin.warnings().is_empty()).then_some(())
-        });
-        let rest = Duration::from_millis(2500).saturating_sub(start.elapsed());
-        let written = plugin.lines_within(rest + Duration::from_millis(500));
+        let (written, took) = plugin.timed_gather();
+        assert!(took <= at_most(Duration::from_millis(2200)), "{took:?}");
         assert!(shapes(&written).is_empty(), "nobody said that: {written:?}");
+        assert_eq!(collected(&written, "up"), 0);
     }
     assert_eq!(plugin.warnings().len(), 1, "{}", plugin.stderr());
 
@@ -129,7 +145,7 @@ fn a_frozen_daemon() {
 }
 
 /// Threads, file descriptors and resident KiB of a process.
-fn size_of(pid: u32) -> (usize, usize, usize) {
+fn size_of(pid: u32) -> (usize, Vec<PathBuf>, usize) {
     let proc = PathBuf::from(format!("/proc/{pid}"));
     let status = std::fs::read_to_string(proc.join("status")).unwrap();
     let number = |key: &str| {
@@ -137,7 +153,10 @@ fn size_of(pid: u32) -> (usize, usize, usize) {
         let word = line.unwrap().split_whitespace().next().unwrap();
         word.parse().unwrap()
     };
-    let open = std::fs::read_dir(proc.join("fd")).unwrap().count();
+    let open = std::fs::read_dir(proc.join("fd")).unwrap().flatten();
+    let open = open.map(|entry| std::fs::read_link(entry.path()).unwrap_or_default());
+    let mut open: Vec<PathBuf> = open.collect();
+    open.sort();
     (number("Threads:"), open, number("VmRSS:"))
 }
 
@@ -176,14 +195,19 @@ fn a_daemon_killed_and_restarted() {
     }
     let (threads, open, resident) = settled.unwrap();
     let (threads_now, open_now, resident_now) = size_of(plugin.pid());
-    println!(
-        "{threads} threads, {open} descriptors, {resident} KiB; then {threads_now}, {open_now}, {resident_now}"
-    );
+    println!("{resident} KiB, then {resident_now}");
     assert!(
         threads_now <= threads,
         "{threads} threads, now {threads_now}"
     );
-    assert!(open_now <= open, "{open} descriptors, now {open_now}");
+    // One connection may be on its way: that for events is opened anew only after 5 s.
+    let connection = 3;
+    assert!(
+        open_now.len() <= open.len() + connection,
+        "{} descriptors: {open:?}; now {}: {open_now:?}",
+        open.len(),
+        open_now.len()
+    );
     assert!(
         resident_now <= resident + 2048,
         "{resident} KiB, now {resident_now}"

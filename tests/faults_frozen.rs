@@ -8,7 +8,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use support::daemon::expect_quick;
-use support::fleet::{Fleet, at_most, big, long};
+use support::fleet::{Fleet, WITH_COLLECTOR, at_most, big, collected, long};
 use support::lab::Lab;
 use support::lines::Line;
 use support::plugin::Plugin;
@@ -56,6 +56,9 @@ fn freeze_in_sight(lab: &Lab, fleet: &mut Fleet, plugin: &mut Plugin, frozen: us
             fleet.expect_monitor_free(&gather, *number, &before);
         }
         assert_eq!(lab.hanging_calls(), 0, "{when}: no call of ours hangs");
+        let counts = ["vms_partial", "vms_withheld", "calls_hanging"];
+        let counts = counts.map(|field| collected(&gather, field));
+        assert_eq!(counts, [frozen as i64, 0, 0], "{when}: they are counted");
     }
     expect_thawed(lab, fleet, plugin, &numbers);
 }
@@ -65,7 +68,8 @@ fn one_frozen_vm() {
     let _alone = alone();
     let lab = Lab::start();
     let mut fleet = Fleet::start(&lab, size(), |n| big(format!("vm{n}")));
-    let mut plugin = Plugin::spawn(lab.plugin(&[]));
+    let config = lab.config(WITH_COLLECTOR);
+    let mut plugin = Plugin::spawn(lab.plugin(&["--config", &config]));
     freeze_in_sight(&lab, &mut fleet, &mut plugin, 1);
     // One that froze between two gathers and was thawed in the same pause leaves no trace.
     fleet.freeze(&[1]);
@@ -79,7 +83,8 @@ fn six_twenty_all_frozen_at_once() {
     let _alone = alone();
     let lab = Lab::start();
     let mut fleet = Fleet::start(&lab, size(), |n| big(format!("vm{n}")));
-    let mut plugin = Plugin::spawn(lab.plugin(&[]));
+    let config = lab.config(WITH_COLLECTOR);
+    let mut plugin = Plugin::spawn(lab.plugin(&["--config", &config]));
     let counts = if long() { [6, 20, 50] } else { [3, 6, 12] };
     for frozen in counts {
         freeze_in_sight(&lab, &mut fleet, &mut plugin, frozen);
@@ -92,7 +97,8 @@ fn frozen_vms_seen_by_an_ordinary_user() {
     let _alone = alone();
     let lab = Lab::start();
     let mut fleet = Fleet::start(&lab, 6, |n| big(format!("vm{n}")));
-    let mut plugin = Plugin::spawn(lab.plugin_as(65534, &[]));
+    let config = lab.config(WITH_COLLECTOR);
+    let mut plugin = Plugin::spawn(lab.plugin_as(65534, &["--config", &config]));
     freeze_in_sight(&lab, &mut fleet, &mut plugin, 2);
 }
 
@@ -101,7 +107,10 @@ fn the_kernel_out_of_sight() {
     let _alone = alone();
     let lab = Lab::start();
     let mut fleet = Fleet::start(&lab, size(), |n| big(format!("vm{n}")));
-    let mut plugin = Plugin::spawn(lab.plugin_blind(&[]));
+    // As many chunks in the reduced size as there are of 50 VMs, or nearly.
+    let chunks = if long() { "" } else { "chunk_size = 3\n" };
+    let config = lab.config(&format!("{WITH_COLLECTOR}{chunks}"));
+    let mut plugin = Plugin::spawn(lab.plugin_blind(&["--config", &config]));
     let second = Duration::from_secs(1);
 
     let healthy = fleet.learn(&mut plugin);
@@ -123,7 +132,11 @@ fn the_kernel_out_of_sight() {
     expect_thawed(&lab, &fleet, &mut plugin, &[0]);
 
     fleet.learn(&mut plugin);
-    let few: Vec<usize> = (0..size() / 8).map(|n| n * 7).collect();
+    let few: Vec<usize> = if long() {
+        (0..6).map(|n| n * 8).collect()
+    } else {
+        vec![0, 5, 9]
+    };
     fleet.freeze(&few);
     for round in 1..=3 {
         let when = format!("{few:?} frozen unseen, gather {round}");
@@ -136,7 +149,7 @@ fn the_kernel_out_of_sight() {
 
     // More than the cap.
     fleet.learn(&mut plugin);
-    let many: Vec<usize> = (0..if long() { 20 } else { 10 }).collect();
+    let many: Vec<usize> = (0..if long() { 20 } else { 9 }).collect();
     fleet.freeze(&many);
     let mut answered = BTreeSet::new();
     for round in 1..=5 {
@@ -147,8 +160,16 @@ fn the_kernel_out_of_sight() {
         assert!(lost.is_empty(), "{when}: {lost:?} had answered before");
         answered.extend(complete);
         let hanging = lab.hanging_calls();
-        println!("{when}: {} complete, {hanging} hanging", answered.len());
+        let said = collected(&gather, "calls_hanging");
+        println!(
+            "{when}: {} complete, {hanging} hanging, {said} counted",
+            answered.len()
+        );
         assert!(hanging <= CAP, "{when}: {hanging} calls hang");
+        assert!(
+            said >= hanging as i64,
+            "{when}: {said} of {hanging} counted"
+        );
     }
     assert!(!answered.is_empty(), "somebody healthy answered");
     expect_quick(&lab, fleet.vms[last].name(), "many frozen unseen");

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 use support::daemon::expect_quick;
-use support::fleet::{Fleet, at_most, long, shapes, small};
+use support::fleet::{Fleet, WITH_COLLECTOR, at_most, collected, long, shapes, small};
 use support::lab::Lab;
 use support::outage::Mount;
 use support::plugin::Plugin;
@@ -133,8 +133,9 @@ fn dead_storage() {
         }
         // A fresh start while it is dead.
         let mut fresh = Plugin::spawn(lab.plugin(&[]));
-        fresh.gather();
-        outage.expect_all(&mut fresh, &format!("{when}, fresh start"));
+        let when = format!("{when}, fresh start");
+        fleet.expect_complete_first(&fresh.gather(), &when);
+        outage.expect_all(&mut fresh, &when);
         outage.expect_one_warning(&fresh, carried);
         drop(fresh);
 
@@ -187,8 +188,9 @@ fn dead_storage_of_which_we_know_nothing() {
             let when = format!("user {user}, dead for {pause} ms");
             outage.expect_all(&mut plugin, &when);
             let mut fresh = start();
-            fresh.gather();
-            outage.expect_all(&mut fresh, &format!("{when}, fresh start"));
+            let when = format!("{when}, fresh start");
+            fleet.expect_complete_first(&fresh.gather(), &when);
+            outage.expect_all(&mut fresh, &when);
             drop(fresh);
             mount.go_on();
             fleet.expect_recovery(&mut plugin, 2, "the mount is back");
@@ -226,10 +228,12 @@ fn a_locked_vm() {
         let mount = Mount::start(&lab, &lab.dir().join("nfs"));
         let images = [mount.image("empty.img", 1024, false)];
         let mut fleet = fleet_on(&lab, &images, if long() { 21 } else { 8 });
+        let config = lab.config(WITH_COLLECTOR);
+        let args = ["--config", &config];
         let command = if hidden {
-            lab.plugin_blind(&[])
+            lab.plugin_blind(&args)
         } else {
-            lab.plugin(&[])
+            lab.plugin(&args)
         };
         let mut plugin = Plugin::spawn(command);
         fleet.learn(&mut plugin);
@@ -247,6 +251,8 @@ fn a_locked_vm() {
             assert!(took <= at_most(Duration::from_secs(1)), "{when}: {took:?}");
             let name = fleet.vms[0].name();
             assert!(!shapes(&gather).contains_key(name), "{when}: withheld");
+            assert_eq!(collected(&gather, "vms_withheld"), 1, "{when}");
+            assert!(collected(&gather, "calls_hanging") <= 3, "{when}");
         }
         let (calls, round) = most.last_key_value().unwrap();
         assert!(*calls <= 3, "{calls} calls of ours hang in gather {round}");

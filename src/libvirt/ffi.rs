@@ -3,6 +3,7 @@
 //! The `virt` crate's own wrappers leak statistics records, have no `virDomainListGetStats` and no
 //! domain events, and panic where an operator's typing reaches them, hence `virt::sys` directly.
 
+use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
@@ -102,6 +103,8 @@ fn c_string(value: &str) -> Result<CString, Error> {
 #[derive(Debug)]
 pub struct Connection {
     raw: NonNull<sys::virConnect>,
+    /// What was registered for events: each keeps the connection in memory until it is taken back.
+    registered: RefCell<Vec<c_int>>,
 }
 
 impl Connection {
@@ -116,7 +119,10 @@ impl Connection {
         // SAFETY: `uri` is NUL-terminated and lives through the call.
         let raw = unsafe { sys::virConnectOpenReadOnly(uri.as_ptr()) };
         let connection = NonNull::new(raw)
-            .map(|raw| Self { raw })
+            .map(|raw| Self {
+                raw,
+                registered: RefCell::default(),
+            })
             .ok_or_else(last_error)?;
         // SAFETY: the connection is open. Drivers in our own process have no keepalive and say so;
         // nothing is lost then.
@@ -232,6 +238,7 @@ impl Connection {
                     free_sink(opaque);
                     return Err(error);
                 }
+                self.registered.borrow_mut().push(registered);
             }
         }
         Ok(())
@@ -240,6 +247,11 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        for id in self.registered.take() {
+            // SAFETY: the connection is open, if only at this end: the registration goes there
+            // first, and with it its reference of the connection.
+            unsafe { sys::virConnectDomainEventDeregisterAny(self.raw.as_ptr(), id) };
+        }
         // SAFETY: our one reference goes; handles still alive keep the connection themselves.
         unsafe { sys::virConnectClose(self.raw.as_ptr()) };
     }

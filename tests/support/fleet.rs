@@ -3,8 +3,8 @@
 use super::lab::Lab;
 use super::lines::{Line, one};
 use super::plugin::Plugin;
-use super::succeed;
 use super::vm::{Nic, Vm, VmSpec, disks};
+use super::{succeed, wait_for};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,6 +23,19 @@ pub fn at_most(promised: Duration) -> Duration {
     } else {
         promised + Duration::from_secs(1)
     }
+}
+
+/// A configuration that asks for everything, `vm_collector` too, and is else the default one.
+pub const WITH_COLLECTOR: &str = "measurements = \
+    [\"vm_metrics\", \"vm_features\", \"vm_devices\", \"vm_totals\", \"vm_collector\"]\n";
+
+/// A field of the gather's one line `vm_collector`.
+pub fn collected(gather: &[Line], field: &str) -> i64 {
+    let mut lines = gather.iter().filter(|l| l.measurement == "vm_collector");
+    let line = lines.next().expect("a line vm_collector");
+    assert_eq!(lines.next(), None, "a second line vm_collector");
+    line.int(field)
+        .unwrap_or_else(|| panic!("no {field}: {line:?}"))
 }
 
 /// Three disks and two taps, paused: a VM as big as it gets that costs no processor time.
@@ -193,6 +206,16 @@ impl<'lab> Fleet<'lab> {
         );
     }
 
+    /// Panics unless a plugin's first gather has every VM complete but for its rates, which need two.
+    pub fn expect_complete_first(&self, gather: &[Line], when: &str) {
+        let found = shapes(gather);
+        for (name, healthy) in &self.healthy {
+            let mut healthy = healthy.clone();
+            healthy.retain(|(measurement, _), _| measurement != "vm_features");
+            assert_eq!(found.get(name), Some(&healthy), "{when}, first gather");
+        }
+    }
+
     /// What the VM of this name gives when all is well.
     pub fn healthy_of(&self, name: &str) -> Option<&Shape> {
         self.healthy.get(name)
@@ -233,16 +256,22 @@ impl<'lab> Fleet<'lab> {
             assert!((0..10_000).contains(&moved), "{field}: {now:?} {then:?}");
         }
         assert_eq!(now.int("memactual"), then.int("memactual"));
-        for line in gather.iter().filter(|line| line.tag("name") == name) {
+        let is_its = |line: &&Line| line.tags.get("name").is_some_and(|n| n == name);
+        for line in gather.iter().filter(is_its) {
             for gone in ["disk_rd_bytes", "rd_bytes", "disk_wr_bytes", "wr_bytes"] {
                 assert!(!line.fields.contains_key(gone), "{gone}: {line:?}");
             }
         }
     }
 
-    /// Freezes these VMs' QEMUs, all at once.
+    /// Freezes these VMs' QEMUs, all at once; returns when the kernel shows them stopped.
     pub fn freeze(&self, numbers: &[usize]) {
         self.signal("STOP", numbers);
+        for number in numbers {
+            wait_for("QEMU to stand", Duration::from_secs(10), || {
+                (self.qemu_state(*number) == 'T').then_some(())
+            });
+        }
     }
 
     /// Lets them go on.

@@ -170,7 +170,8 @@ impl Lab {
 
     /// A configuration file of this text, in the lab's folder; returns its path.
     pub fn config(&self, text: &str) -> String {
-        let file = self.dir().join(format!("telegraf-kvm-{}.toml", text.len()));
+        let number = self.vms.fetch_add(1, Ordering::Relaxed);
+        let file = self.dir().join(format!("telegraf-kvm-{number}.toml"));
         std::fs::write(&file, text).unwrap();
         file.to_str().unwrap().to_owned()
     }

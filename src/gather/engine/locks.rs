@@ -44,6 +44,18 @@ impl Engine {
         self.course.hold = self.course.began.map(|began| began + patience);
     }
 
+    /// Ends the wait when it is due; but as long as nobody at all has answered a daemon that may just
+    /// have been started, there is nothing better to do than to wait until the deadline.
+    pub(super) fn hold_on(&mut self, now: Instant) {
+        if self.course.hold.take_if(|until| now >= *until).is_none() {
+            return;
+        }
+        let mut vms = self.course.vms.values();
+        if self.course.fresh && !vms.any(|vm| vm.came.is_some()) {
+            self.course.hold = Some(now + HOLD.0);
+        }
+    }
+
     /// Nothing more to wait for, if all have come back.
     pub(super) fn let_go(&mut self) {
         if self.course.withheld.is_empty() && self.course.slow.is_empty() {

@@ -26,7 +26,7 @@ impl Engine {
             self.after_look(Look::default(), now);
         }
         self.course.hope.take_if(|until| now >= *until);
-        self.course.hold.take_if(|until| now >= *until);
+        self.hold_on(now);
         self.watch_locks(now);
         match self.course.phase {
             Phase::Asking => self.hand_out(now),
