@@ -72,6 +72,8 @@ pub struct Daemon {
     pub described: HashSet<Uuid>,
     /// How many times slower than measured.
     pub slowness: u64,
+    /// How many times it was killed.
+    pub deaths: u32,
     pub stopped: Option<Ms>,
     away_until: Ms,
     pub calls: BTreeMap<Ticket, Call>,
@@ -121,6 +123,7 @@ impl Daemon {
         self.cut(|_| true);
         self.calls.clear();
         self.others = 0;
+        self.deaths += 1;
         self.stopped = None;
         self.away_until = self.now + away;
         for vm in self.vms.values_mut() {

@@ -49,6 +49,8 @@ pub struct Sim {
     pub most_hanging: usize,
     /// Calls that lost their connection: the daemon goes on with them.
     cut: HashSet<Ticket>,
+    /// The daemon's, when the last list came: of another process it comes on a new connection.
+    deaths: u32,
 }
 
 impl Sim {
@@ -65,6 +67,7 @@ impl Sim {
             gather: Gather::default(),
             most_hanging: 0,
             cut: HashSet::new(),
+            deaths: 0,
         }
     }
 
@@ -205,6 +208,10 @@ impl Sim {
         let wanted = self.engine.is_wanted(ticket);
         if event == Event::Lost {
             self.cut.insert(ticket);
+        }
+        if matches!(event, Event::Listed(_)) && self.deaths != self.daemon.deaths {
+            self.deaths = self.daemon.deaths;
+            self.engine.reconnected();
         }
         match (&event, &order) {
             (Event::Samples(came), Order::Ask(_, scope)) if wanted => {
