@@ -5,22 +5,19 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
-use telegraf_kvm::gather::engine::{Came, Control, Event, Listed, Order, Scope};
+use telegraf_kvm::gather::engine::{Came, Event, Order};
 use telegraf_kvm::gather::ledger::Ticket;
 use uuid::Uuid;
 
 /// Simulated time: milliseconds since the start.
 pub type Ms = u64;
 
-/// libvirtd's workers, for everybody; the second are for calls that cannot take long.
-const WORKERS: (usize, usize) = (20, 5);
-const CORES: u64 = 2;
 /// After so long without a sign of a stopped daemon, keepalive closes our connections.
-const KEEPALIVE: Ms = 30_000;
+pub const KEEPALIVE: Ms = 30_000;
 
 /// Who holds a VM's job, and since when.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Job {
+pub enum Job {
     Ours(Ticket, Ms),
     Others(Ms),
 }
@@ -45,25 +42,25 @@ pub struct Vm {
     /// Other clients hold its job for so many milliseconds of every so many.
     pub busy: Option<(Ms, Ms)>,
     /// A call of ours that hangs with its lock held.
-    locked_by: Option<Ticket>,
-    job: Option<Job>,
+    pub locked_by: Option<Ticket>,
+    pub job: Option<Job>,
 }
 
 #[derive(Debug)]
-struct Call {
-    order: Order,
-    left: VecDeque<Uuid>,
-    came: Vec<(Uuid, Came)>,
+pub struct Call {
+    pub order: Order,
+    pub left: VecDeque<Uuid>,
+    pub came: Vec<(Uuid, Came)>,
     /// Microseconds of work done on the VM at the front.
-    paid: u64,
-    has_worker: bool,
+    pub paid: u64,
+    pub has_worker: bool,
     /// It has told that the daemon is alive.
-    told: bool,
+    pub told: bool,
     /// Our end still listens.
-    connected: bool,
-    since: Ms,
+    pub connected: bool,
+    pub since: Ms,
     /// It waits for something that is not work, since then.
-    blocked: Option<Ms>,
+    pub blocked: Option<Ms>,
 }
 
 #[derive(Debug, Default)]
@@ -75,11 +72,13 @@ pub struct Daemon {
     pub described: HashSet<Uuid>,
     /// How many times slower than measured.
     pub slowness: u64,
-    stopped: Option<Ms>,
+    /// How many times it was killed.
+    pub deaths: u32,
+    pub stopped: Option<Ms>,
     away_until: Ms,
-    calls: BTreeMap<Ticket, Call>,
-    told: Vec<(Ticket, Event)>,
-    moved: bool,
+    pub calls: BTreeMap<Ticket, Call>,
+    pub told: Vec<(Ticket, Event)>,
+    pub moved: bool,
 }
 
 impl Daemon {
@@ -124,6 +123,7 @@ impl Daemon {
         self.cut(|_| true);
         self.calls.clear();
         self.others = 0;
+        self.deaths += 1;
         self.stopped = None;
         self.away_until = self.now + away;
         for vm in self.vms.values_mut() {
@@ -208,162 +208,6 @@ impl Daemon {
         std::mem::take(&mut self.told)
     }
 
-    /// Time goes on to `now`; of what lies between nothing is worked on but the last millisecond.
-    pub fn run(&mut self, now: Ms) {
-        self.now = now;
-        self.moved = false;
-        if self.is_away() {
-            for (ticket, _) in std::mem::take(&mut self.calls) {
-                self.told.push((ticket, Event::Unreachable));
-            }
-            return;
-        }
-        if let Some(stopped) = self.stopped {
-            if now >= stopped + KEEPALIVE {
-                // A connection that is only being opened waits on.
-                let old: Vec<Ticket> = self
-                    .calls
-                    .iter()
-                    .filter(|(_, c)| c.since < stopped + KEEPALIVE)
-                    .map(|(t, _)| *t)
-                    .collect();
-                self.cut(|ticket| old.contains(&ticket));
-                self.moved = false;
-            }
-            return;
-        }
-        let mut calls = std::mem::take(&mut self.calls);
-        self.deal_out_workers(&mut calls);
-        let at_work = calls
-            .values()
-            .filter(|c| c.has_worker && c.blocked.is_none())
-            .count() as u64;
-        let share = (1000 * CORES / at_work.max(CORES)) / self.slowness;
-        calls.retain(|ticket, call| {
-            let over = call.has_worker && self.work(*ticket, call, share);
-            !over
-        });
-        self.calls = calls;
-    }
-
-    fn deal_out_workers(&mut self, calls: &mut BTreeMap<Ticket, Call>) {
-        let has = |urgent: bool, calls: &BTreeMap<Ticket, Call>| {
-            let of = |c: &&Call| c.has_worker && is_urgent(&c.order) == urgent;
-            calls.values().filter(of).count()
-        };
-        let locked = self.vms.values().filter(|vm| vm.here && vm.locked).count();
-        let mut ordinary = WORKERS
-            .0
-            .saturating_sub(has(false, calls) + self.others + locked);
-        let urgent_at_work = has(true, calls);
-        let mut urgent = WORKERS.1.saturating_sub(urgent_at_work);
-        ordinary = ordinary.saturating_sub(urgent_at_work.saturating_sub(WORKERS.1));
-        for call in calls.values_mut().filter(|call| !call.has_worker) {
-            let pool = if is_urgent(&call.order) && urgent > 0 {
-                &mut urgent
-            } else {
-                &mut ordinary
-            };
-            if *pool > 0 {
-                *pool -= 1;
-                call.has_worker = true;
-                call.blocked = None;
-                self.moved = true;
-            } else {
-                call.blocked.get_or_insert(self.now);
-            }
-        }
-    }
-
-    /// A millisecond's work on a call; whether it is over.
-    fn work(&mut self, ticket: Ticket, call: &mut Call, share: u64) -> bool {
-        let mut budget = share;
-        if matches!(call.order, Order::Probe(_)) && call.connected && !call.told {
-            call.told = true;
-            self.told.push((ticket, Event::Alive));
-        }
-        loop {
-            let whom = call.left.front().copied();
-            if self.blocks(ticket, call, whom) {
-                call.blocked.get_or_insert(self.now);
-                return false;
-            }
-            call.blocked = None;
-            self.moved = true;
-            let passed_by = whom.is_some_and(|uuid| !self.holds_job(ticket, call, uuid));
-            let cost = self.cost(call, passed_by);
-            if call.paid + budget < cost {
-                call.paid += budget;
-                return false;
-            }
-            budget -= cost.saturating_sub(call.paid);
-            call.paid = 0;
-            let Some(uuid) = call.left.pop_front() else {
-                self.finish(ticket, call);
-                return true;
-            };
-            self.served(ticket, call, uuid, passed_by);
-        }
-    }
-
-    /// Whether the call cannot go on at this VM for now. Takes the VM's job where it can be had.
-    fn blocks(&mut self, ticket: Ticket, call: &Call, whom: Option<Uuid>) -> bool {
-        let Some(uuid) = whom else {
-            return call.order == Order::List && self.vms.keys().any(|uuid| self.is_locked(*uuid));
-        };
-        let held_by_others = self.is_held_by_others(uuid);
-        let vm = self.vms.get_mut(&uuid).unwrap();
-        if !vm.here {
-            return false;
-        }
-        if vm.locked || vm.locked_by.is_some() {
-            return true;
-        }
-        let (monitor, waits) = match &call.order {
-            Order::Ask(_, scope) => (*scope != Scope::Quiet, false),
-            Order::Disks(_) => (true, true),
-            _ => (false, false),
-        };
-        if !monitor {
-            return false;
-        }
-        let ours = matches!(vm.job, Some(Job::Ours(by, _)) if by == ticket);
-        if !ours && (vm.job.is_some() || held_by_others) {
-            return waits;
-        }
-        // Whoever was passed by stays so to the end of that VM's turn.
-        if !ours && call.paid > 0 {
-            return false;
-        }
-        vm.job.get_or_insert(Job::Ours(ticket, self.now));
-        match vm.dead {
-            Some(Dead::Sparse) if matches!(call.order, Order::Ask(_, Scope::Full)) => {
-                vm.locked_by = Some(ticket);
-                return true;
-            }
-            Some(Dead::Written) if matches!(call.order, Order::Ask(_, Scope::Full)) => {
-                vm.frozen = true;
-            }
-            _ => {}
-        }
-        vm.frozen
-    }
-
-    fn holds_job(&self, ticket: Ticket, call: &Call, uuid: Uuid) -> bool {
-        let monitor = matches!(call.order, Order::Ask(_, Scope::Full | Scope::NoBlock));
-        let job = self.vms[&uuid].job;
-        !monitor || matches!(job, Some(Job::Ours(by, _)) if by == ticket)
-    }
-
-    fn is_held_by_others(&self, uuid: Uuid) -> bool {
-        let vm = &self.vms[&uuid];
-        let phase = (uuid.as_u128() as Ms) * 7;
-        matches!(vm.job, Some(Job::Others(_)))
-            || vm
-                .busy
-                .is_some_and(|(held, of)| (self.now + phase) % of < held)
-    }
-
     /// The VM is destroyed: whoever waits for its QEMU gets an error.
     pub fn go(&mut self, n: usize) {
         let vm = self.vm(n);
@@ -393,83 +237,6 @@ impl Daemon {
         }
         vm.dead = dead;
     }
-
-    /// Microseconds for the next piece of it.
-    fn cost(&self, call: &Call, passed_by: bool) -> u64 {
-        let Some(uuid) = call.left.front() else {
-            return match call.order {
-                Order::List => 1200 + 10 * self.vms.len() as u64,
-                _ => 300,
-            };
-        };
-        if !self.vms[uuid].here {
-            return 50;
-        }
-        match &call.order {
-            Order::Ask(_, Scope::Full) if !passed_by => 7000,
-            Order::Ask(_, Scope::NoBlock) if !passed_by => 4400,
-            Order::Ask(..) => 1000,
-            Order::Disks(_) => 3000,
-            Order::Describe(_) => 300,
-            Order::Urgent(_) => 500,
-            Order::Canary(_) | Order::Probe(_) | Order::List | Order::Look(_) => 110,
-        }
-    }
-
-    fn served(&mut self, ticket: Ticket, call: &mut Call, uuid: Uuid, passed_by: bool) {
-        let now = self.now;
-        let vm = self.vms.get_mut(&uuid).unwrap();
-        let event = match &call.order {
-            Order::Probe(_) => {
-                let since = match vm.job.filter(|_| vm.here) {
-                    Some(Job::Ours(_, since) | Job::Others(since)) => Some(since),
-                    None => None,
-                };
-                let told = since.map_or(Control::Free, |since| {
-                    Control::Occupied(std::time::Duration::from_millis(now - since))
-                });
-                Some(Event::Control(uuid, told))
-            }
-            Order::Urgent(_) if vm.here => Some(Event::Served(uuid)),
-            _ => None,
-        };
-        if matches!(vm.job, Some(Job::Ours(by, _)) if by == ticket) {
-            vm.job = None;
-        }
-        if vm.here {
-            call.came
-                .push((uuid, if passed_by { Came::Part } else { Came::Whole }));
-        }
-        if call.connected {
-            self.told.extend(event.map(|event| (ticket, event)));
-        }
-    }
-
-    fn finish(&mut self, ticket: Ticket, call: &mut Call) {
-        let event = match &call.order {
-            Order::List => {
-                let here = self.vms.iter().filter(|(_, vm)| vm.here);
-                let listed = |uuid: &Uuid| Listed {
-                    uuid: *uuid,
-                    described: self.described.contains(uuid),
-                };
-                Event::Listed(here.map(|(uuid, _)| listed(uuid)).collect())
-            }
-            Order::Ask(..) => Event::Samples(std::mem::take(&mut call.came)),
-            _ => Event::Done,
-        };
-        if call.connected {
-            if let Order::Describe(whom) = &call.order {
-                self.described.extend(whom);
-            }
-            self.told.push((ticket, event));
-        }
-    }
-}
-
-/// Calls that the priority workers serve.
-fn is_urgent(order: &Order) -> bool {
-    matches!(order, Order::List | Order::Probe(_) | Order::Urgent(_))
 }
 
 /// The n-th VM.

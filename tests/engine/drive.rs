@@ -8,6 +8,7 @@ use telegraf_kvm::gather::engine::{Came, Engine, Event, Limits, Look, Order, Sco
 use telegraf_kvm::gather::ledger::Ticket;
 use uuid::Uuid;
 
+use super::brought::{Brought, Gather};
 use super::daemon::{Daemon, Ms, uuid};
 
 pub const LIMITS: Limits = Limits {
@@ -33,52 +34,6 @@ pub enum Sight {
     Never,
 }
 
-/// What one gather brought.
-#[derive(Debug, Default)]
-pub struct Gather {
-    pub took: Ms,
-    /// By VM how many calls brought its figures, and the best of them.
-    pub came: BTreeMap<Uuid, (u32, Brought)>,
-    pub disks: BTreeSet<Uuid>,
-    /// Whether the daemon had no worker to spare, and who is to blame.
-    pub spent: Option<Option<Uuid>>,
-    pub orders: usize,
-    pub ticks: usize,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Brought {
-    /// State and network.
-    Urgent,
-    /// What needs no monitor.
-    Part,
-    Whole,
-}
-
-impl Gather {
-    /// How many VMs are complete.
-    pub fn whole(&self) -> usize {
-        self.came
-            .keys()
-            .filter(|uuid| self.is_whole(**uuid))
-            .count()
-    }
-
-    pub fn is_whole(&self, uuid: Uuid) -> bool {
-        self.came
-            .get(&uuid)
-            .is_some_and(|(_, came)| *came == Brought::Whole)
-    }
-
-    /// How many came in part.
-    pub fn part(&self) -> usize {
-        self.came
-            .values()
-            .filter(|(_, came)| *came == Brought::Part)
-            .count()
-    }
-}
-
 pub struct Sim {
     pub daemon: Daemon,
     pub engine: Engine,
@@ -92,10 +47,10 @@ pub struct Sim {
     gather: Gather,
     /// The most calls of ours that hung in the daemon at once.
     pub most_hanging: usize,
-    /// How many calls lost their connection: the daemon goes on with them.
-    pub cuts: usize,
-    /// Those that were still waited for: whether they hang nobody could know.
-    unknown: HashSet<Ticket>,
+    /// Calls that lost their connection: the daemon goes on with them.
+    cut: HashSet<Ticket>,
+    /// The daemon's, when the last list came: of another process it comes on a new connection.
+    deaths: u32,
 }
 
 impl Sim {
@@ -111,8 +66,8 @@ impl Sim {
             seen: Look::default(),
             gather: Gather::default(),
             most_hanging: 0,
-            cuts: 0,
-            unknown: HashSet::new(),
+            cut: HashSet::new(),
+            deaths: 0,
         }
     }
 
@@ -217,19 +172,12 @@ impl Sim {
         }
         let hanging = self.daemon.hanging(|_, _| true);
         self.most_hanging = self.most_hanging.max(hanging);
-        let known = self
-            .daemon
-            .hanging(|ticket, _| !self.unknown.contains(&ticket));
-        // An answer is all that shows what became of a lost call: four may be wrong about that.
-        let cap = if self.cuts > 0 {
-            LIMITS.cap + 4
-        } else {
-            LIMITS.cap
-        };
+        let live = self.daemon.hanging(|ticket, _| !self.cut.contains(&ticket));
+        assert!(live <= LIMITS.cap, "{live} calls of ours hang at {next}");
+        // Of a call that was cut only answers tell whether it hangs; until then it may come on top.
         assert!(
-            known <= cap,
-            "{known} calls of ours hang at {next}, the engine knows of {}",
-            self.engine.hanging()
+            hanging <= 2 * LIMITS.cap,
+            "{hanging} calls of ours hang at {next}"
         );
     }
 
@@ -257,12 +205,13 @@ impl Sim {
             self.orders.get(&ticket).cloned()
         };
         let Some(order) = order else { return };
-        if event == Event::Lost {
-            self.cuts += 1;
-        }
         let wanted = self.engine.is_wanted(ticket);
-        if event == Event::Lost && wanted {
-            self.unknown.insert(ticket);
+        if event == Event::Lost {
+            self.cut.insert(ticket);
+        }
+        if matches!(event, Event::Listed(_)) && self.deaths != self.daemon.deaths {
+            self.deaths = self.daemon.deaths;
+            self.engine.reconnected();
         }
         match (&event, &order) {
             (Event::Samples(came), Order::Ask(_, scope)) if wanted => {
@@ -325,7 +274,7 @@ impl Sim {
         };
         assert!(!whom.is_empty(), "{order:?} asks nobody");
         // A probe that hung on a lock and was cut gives way to another.
-        let watch = self.cuts > 0 && matches!(order, Order::Probe(one) if one.len() == 1);
+        let watch = !self.cut.is_empty() && matches!(order, Order::Probe(one) if one.len() == 1);
         for uuid in whom.iter().filter(|_| !watch) {
             assert!(
                 !locked.contains(uuid),

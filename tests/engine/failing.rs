@@ -1,0 +1,190 @@
+//! A libvirtd without workers, frozen, killed, or lost with the connection.
+
+use telegraf_kvm::gather::engine::Order;
+
+use super::daemon::uuid;
+use super::drive::{DEADLINE, Sight, Sim};
+use super::{freeze, gathers};
+
+#[test]
+fn a_spent_daemon_still_gives_state_and_network() {
+    let mut sim = Sim::warm(50);
+    sim.daemon.others_hold(3, true);
+    sim.daemon.others = 20;
+    gathers(&mut sim, 5, |n, sim, gather| {
+        assert_eq!(gather.came.len(), 50, "gather {n}");
+        assert!(gather.took <= 2000, "gather {n}: {} ms", gather.took);
+        assert!(sim.daemon.hanging(|_, order| !matches!(order, Order::List)) <= 1);
+    });
+    assert!(sim.most_hanging <= 1, "{} hang", sim.most_hanging);
+    let gather = sim.gather();
+    assert_eq!(gather.part() + gather.whole(), 0);
+    sim.daemon.others = 0;
+    sim.daemon.others_hold(3, false);
+    sim.gather();
+    assert_eq!(sim.gather().whole(), 50);
+}
+
+#[test]
+fn a_spent_daemon_names_whose_monitor_is_occupied() {
+    let mut sim = Sim::warm(20);
+    sim.daemon.others_hold(3, true);
+    sim.daemon.others = 20;
+    assert_eq!(sim.gather().spent, Some(Some(uuid(3))));
+    sim.pause(5000);
+    assert!(sim.gather().spent.is_some());
+}
+
+#[test]
+fn a_daemon_that_is_spent_in_the_middle_of_a_gather() {
+    for after in (5..120).step_by(10) {
+        let mut sim = Sim::warm(50);
+        sim.at(after, |sim| sim.daemon.others = 20);
+        gathers(&mut sim, 3, |n, _, gather| {
+            assert_eq!(gather.came.len(), 50, "{after}, gather {n}");
+            assert!(
+                gather.took <= 2000,
+                "{after}, gather {n}: {} ms",
+                gather.took
+            );
+        });
+        sim.daemon.others = 0;
+        sim.pause(100);
+        sim.gather();
+        assert_eq!(sim.gather().whole(), 50);
+    }
+}
+
+#[test]
+fn a_frozen_daemon_is_waited_for_no_longer_than_the_deadline() {
+    // Before keepalive gives up, and after; frozen between gathers or in the middle of one.
+    for (after, stopped) in [
+        (0, 15_000),
+        (0, 60_000),
+        (40, 15_000),
+        (40, 60_000),
+        (90, 400_000),
+    ] {
+        let mut sim = Sim::warm(50);
+        sim.at(after, |sim| sim.daemon.stop());
+        sim.at(stopped, |sim| sim.daemon.go_on());
+        let begun = sim.daemon.now;
+        while sim.daemon.now < begun + stopped {
+            // The first one waits for it: nothing tells it from one that is slow.
+            let gather = sim.gather();
+            assert!(gather.took <= DEADLINE, "{} ms", gather.took);
+            sim.pause(10_000 - gather.took);
+        }
+        let gather = sim.gather();
+        assert_eq!(gather.whole(), 50, "frozen after {after} for {stopped}");
+        assert!(gather.took <= 500, "{} ms", gather.took);
+        assert_eq!(sim.daemon.hanging(|_, _| true), 0);
+    }
+}
+
+#[test]
+fn a_daemon_is_killed_and_started_a_hundred_times() {
+    let mut sim = Sim::warm(30);
+    for n in 0..100 {
+        // Now and then it is away for whole gathers, else back within one.
+        let away = if n % 10 == 0 { 25_000 } else { 300 };
+        sim.at(n * 3, move |sim| sim.daemon.restart(away));
+        let gather = sim.gather();
+        sim.pause(10_000 - gather.took);
+        while sim.daemon.is_away() {
+            assert_eq!(sim.gather().came.len(), 0);
+            sim.pause(5000);
+        }
+        let gather = sim.gather();
+        assert_eq!(gather.whole(), 30, "round {n}");
+        assert_eq!(sim.engine.hanging(), 0, "round {n}");
+        sim.pause(1000);
+    }
+}
+
+#[test]
+fn a_daemon_is_killed_while_calls_hang() {
+    let mut sim = Sim::warm(50);
+    sim.sight = Sight::Hidden;
+    freeze(&mut sim, 15..35, true);
+    sim.daemon.vm(40).locked = true;
+    gathers(&mut sim, 3, |_, _, _| {});
+    freeze(&mut sim, 15..35, false);
+    sim.daemon.restart(1000);
+    sim.pause(2000);
+    sim.gather();
+    assert_eq!(sim.gather().whole(), 50);
+    assert_eq!(sim.engine.hanging(), 0);
+}
+
+#[test]
+fn a_connection_that_is_lost_costs_no_figure() {
+    for after in 0..120 {
+        let mut sim = Sim::warm(50);
+        sim.at(after, |sim| {
+            let one = sim.daemon.tickets().into_iter().next_back();
+            sim.daemon.cut(|ticket| Some(ticket) == one);
+        });
+        gathers(&mut sim, 2, |_, _, gather| {
+            assert_eq!(gather.whole(), 50, "cut after {after}")
+        });
+    }
+}
+
+#[test]
+fn what_keepalive_frees_here_still_counts() {
+    let mut sim = Sim::warm(50);
+    sim.sight = Sight::Hidden;
+    freeze(&mut sim, 15..35, true);
+    let first = sim.gather();
+    for _ in 0..6 {
+        sim.daemon.cut(|_| true);
+        gathers(&mut sim, 2, |_, sim, gather| {
+            sim.assert_whole_but(gather, |n| !first.is_whole(uuid(n)));
+        });
+    }
+    assert!(sim.most_hanging <= 8);
+    freeze(&mut sim, 15..35, false);
+    sim.gather();
+    assert_eq!(sim.gather().whole(), 50);
+}
+
+#[test]
+fn calls_that_are_cut_before_they_are_known_to_hang_are_found_out() {
+    let mut sim = Sim::warm(50);
+    sim.sight = Sight::Hidden;
+    freeze(&mut sim, 15..35, true);
+    sim.at(90, |sim| sim.daemon.cut(|_| true));
+    gathers(&mut sim, 3, |_, sim, gather| {
+        assert!(gather.took <= 2500, "{} ms", gather.took);
+        assert_eq!(sim.engine.hanging(), sim.daemon.hanging(|_, _| true));
+    });
+    // Four were not counted while nobody had asked again whom they asked.
+    assert!(sim.most_hanging <= 12, "{} hang", sim.most_hanging);
+    freeze(&mut sim, 15..35, false);
+    sim.gather();
+    assert_eq!(sim.gather().whole(), 50);
+    assert_eq!(sim.engine.hanging(), 0);
+}
+
+#[test]
+fn a_locked_vm_whose_calls_are_cut_again_and_again() {
+    for cuts in [1, 3, 20] {
+        let mut sim = Sim::warm(30);
+        sim.daemon.vm(9).locked = true;
+        for _ in 0..cuts {
+            gathers(&mut sim, 1, |_, sim, gather| {
+                sim.assert_whole_but(gather, |n| n == 9)
+            });
+            sim.daemon.cut(|_| true);
+        }
+        assert!(sim.most_hanging <= 8);
+        sim.daemon.vm(9).locked = false;
+        if cuts > 3 {
+            // As many hang as may. None is left that would tell, so it takes until they are forgotten.
+            sim.pause(600_000);
+        }
+        sim.gather();
+        assert_eq!(sim.gather().whole(), 30, "{cuts} cuts");
+    }
+}

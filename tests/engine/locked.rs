@@ -1,0 +1,116 @@
+//! Storage that is dead, and VMs that are locked inside libvirtd.
+
+use super::daemon::{Dead, uuid};
+use super::drive::{Sight, Sim};
+use super::{gathers, healthy};
+
+fn mount(sim: &mut Sim, dead: bool) {
+    for n in 0..10 {
+        let image = if n % 2 == 0 {
+            Dead::Written
+        } else {
+            Dead::Sparse
+        };
+        sim.daemon.mount(n, dead.then_some(image));
+    }
+}
+
+#[test]
+fn disks_on_a_dead_mount_are_asked_one_by_one() {
+    let limit = healthy(30) * 3 / 2 + 100;
+    for fresh in [false, true] {
+        let mut sim = if fresh { Sim::new(30) } else { Sim::warm(30) };
+        sim.sight = Sight::Honest(100);
+        mount(&mut sim, true);
+        gathers(&mut sim, 4, |_, _, gather| {
+            assert_eq!(gather.whole(), 30);
+            let disks: Vec<_> = (0..10).map(uuid).collect();
+            assert!(gather.disks.iter().eq(disks.iter()), "{:?}", gather.disks);
+            assert!(gather.took <= limit, "{} ms of {limit}", gather.took);
+        });
+        assert_eq!(sim.most_hanging, 0);
+        assert!(sim.daemon.vms.values().all(|vm| !vm.frozen));
+        mount(&mut sim, false);
+        gathers(&mut sim, 1, |_, _, gather| {
+            assert_eq!((gather.whole(), gather.disks.len()), (30, 0));
+        });
+    }
+}
+
+#[test]
+fn a_locked_vm_costs_nobody_else_anything() {
+    for sight in [Sight::Honest(2), Sight::Hidden] {
+        for locked in [0, 7, 20] {
+            let mut sim = Sim::warm(21);
+            sim.sight = sight;
+            sim.daemon.vm(locked).locked = true;
+            gathers(&mut sim, 12, |n, sim, gather| {
+                sim.assert_whole_but(gather, |n| n == locked);
+                assert!(
+                    !gather.came.contains_key(&uuid(locked)),
+                    "its lines are withheld"
+                );
+                assert!(gather.took <= 1000, "gather {n}: {} ms", gather.took);
+            });
+            assert!(sim.most_hanging <= 3, "{} hang", sim.most_hanging);
+            assert!(sim.engine.locked().eq([uuid(locked)]));
+            sim.daemon.vm(locked).locked = false;
+            sim.pause(100);
+            sim.gather();
+            assert_eq!(sim.gather().whole(), 21);
+            assert_eq!(sim.daemon.hanging(|_, _| true), 0);
+        }
+    }
+}
+
+#[test]
+fn a_vm_that_is_locked_in_the_middle_of_a_gather_costs_nobody_else_anything() {
+    // Of these two the second is also asked by the cheap call that goes before the statistics.
+    let moments = (0..8).chain((8..120).step_by(8));
+    for (after, vm) in moments.flat_map(|after| [(after, 9), (after, 23)]) {
+        let mut sim = Sim::warm(30);
+        sim.at(after, move |sim| sim.daemon.vm(vm).locked = true);
+        gathers(&mut sim, 5, |n, sim, gather| {
+            sim.assert_whole_but(gather, |n| n == vm);
+            let took = gather.took;
+            assert!(took <= 1500, "VM {vm} at {after}, gather {n}: {took} ms");
+        });
+        let most = sim.most_hanging;
+        assert!(most <= 3, "VM {vm} at {after}: {most} hang");
+        sim.daemon.vm(vm).locked = false;
+        sim.pause(100);
+        sim.gather();
+        assert_eq!(sim.gather().whole(), 30, "VM {vm} at {after}");
+    }
+}
+
+#[test]
+fn a_lock_that_is_held_for_a_moment_only_is_waited_for() {
+    let mut sim = Sim::warm(30);
+    sim.daemon.vm(9).locked = true;
+    sim.at(550, |sim| sim.daemon.vm(9).locked = false);
+    assert_eq!(sim.gather().whole(), 30);
+    // A daemon that was just started may hold every lock for longer.
+    sim.pause(1000);
+    sim.daemon.restart(0);
+    sim.at(20, |sim| sim.daemon.vm(9).locked = true);
+    sim.at(2500, |sim| sim.daemon.vm(9).locked = false);
+    let gather = sim.gather();
+    assert_eq!(gather.whole(), 30, "in {} ms", gather.took);
+}
+
+#[test]
+fn two_locked_vms_cost_nobody_else_anything() {
+    let mut sim = Sim::warm(30);
+    sim.daemon.vm(4).locked = true;
+    sim.daemon.vm(5).locked = true;
+    gathers(&mut sim, 6, |n, sim, gather| {
+        sim.assert_whole_but(gather, |n| n == 4 || n == 5);
+        assert!(gather.took <= 2000, "gather {n}: {} ms", gather.took);
+    });
+    sim.daemon.vm(4).locked = false;
+    sim.pause(100);
+    sim.gather();
+    let gather = sim.gather();
+    sim.assert_whole_but(&gather, |n| n == 5);
+}
