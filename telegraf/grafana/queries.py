@@ -1,0 +1,280 @@
+"""The dashboards' queries, each in both languages: what a panel asks is said once, here it becomes
+InfluxQL (InfluxDB 1.x, or 2.x and 3 by their InfluxQL interfaces) and SQL (InfluxDB 3).
+
+Counters: the rate of each series first, then the sum. A series is one run of one VM (host, uuid,
+VMID; a device's also devtype and device): a counter begins anew with every VMID, and a step back
+within a run (a device plugged anew) gives no rate.
+
+Bins are $__interval wide. A counter's value in a bin is its last (in SQL the greatest, which within
+a run is the same), a gauge's its mean.
+"""
+
+from dataclasses import dataclass
+
+RUN = ("host", "uuid", "name", "VMID")
+VM = ("host", "uuid", "name")
+DEVICE = (*RUN, "devtype", "device")
+
+
+@dataclass
+class Query:
+    """One query of a panel. `alias` names InfluxQL's series, `labels` are SQL's label columns."""
+
+    influxql: str
+    sql: str
+    alias: str = "$col"
+    display: str = "${__field.name}"
+    table: bool = False
+
+
+@dataclass
+class Where:
+    """A condition in both languages."""
+
+    influxql: str
+    sql: str
+
+    def __and__(self, other):
+        return Where(f"{self.influxql} AND {other.influxql}", f"{self.sql} AND {other.sql}")
+
+
+def variable(tag, name):
+    """The tag has (one of) the value(s) of the dashboard's variable."""
+    return Where(f'"{tag}" =~ /^${{{name}:regex}}$/', f"{tag} IN (${{{name}:sqlstring}})")
+
+
+def is_(tag, value):
+    return Where(f"\"{tag}\" = '{value}'", f"{tag} = '{value}'")
+
+
+RANGE = Where("$timeFilter", "$__timeFilter(time)")
+# The end of the range, not the present: the dashboards look into the past as well.
+LATELY = Where(
+    "time > ${__to}ms - $stale AND time <= ${__to}ms",
+    "time > $__timeTo() - INTERVAL '$stale' AND time <= $__timeTo()",
+)
+HOST = variable("host", "host")
+
+
+def quoted(names):
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def column(name):
+    """SQL reads an unquoted name in lower case."""
+    return name if name == name.lower() else f'"{name}"'
+
+
+def columns(names):
+    return ", ".join(column(name) for name in names)
+
+
+def titled(names):
+    """How a series is called, in InfluxQL's alias and in SQL's display name: its tags, then its field."""
+    tags = [name for name in names if name != "field"]
+    alias = " ".join("$col" if name == "field" else f"$tag_{name}" for name in names)
+    display = " ".join("${__field.name}" if name == "field" else f"${{__field.labels.{name}}}" for name in names)
+    return alias, display if tags else "${__field.name}"
+
+
+def influxql_rates(table, values, series, where):
+    """The rates of every series, per second; a value is a sum of counters, divided."""
+    selected = ", ".join(
+        "("
+        + " + ".join(f'NON_NEGATIVE_DERIVATIVE(LAST("{field}"), 1s)' for field in fields)
+        + f') / {divisor} AS "{label}"'
+        for label, (fields, divisor) in values.items()
+    )
+    return (
+        f'SELECT {selected} FROM "{table}" WHERE $timeFilter AND {where.influxql} '
+        f"GROUP BY time($__interval), {quoted(series)} FILL(none)"
+    )
+
+
+def sql_rates(table, values, series, where):
+    """The same as a table `rates`: bin, the series' tags, one column for each value."""
+    fields = [field for fields, _ in values.values() for field in fields]
+    over = f"OVER (PARTITION BY {columns(series)} ORDER BY bin)"
+    lasts = ", ".join(f"MAX({field}) AS {field}" for field in fields)
+    there = " AND ".join(f"{field} IS NOT NULL" for field in fields)
+    moved = ", ".join(f"{field} - LAG({field}) {over} AS {field}" for field in fields)
+    rates = ", ".join(
+        f'({" + ".join(counters)}) / seconds / {divisor} AS "{label}"' for label, (counters, divisor) in values.items()
+    )
+    return (
+        f"WITH bins AS (SELECT $__dateBin(time) AS bin, {columns(series)}, MAX(time) AS at, {lasts} FROM {table} "
+        f"WHERE $__timeFilter(time) AND {where.sql} AND {there} GROUP BY bin, {columns(series)}), "
+        f"steps AS (SELECT bin, {columns(series)}, {moved}, "
+        f"date_part('epoch', at) - LAG(date_part('epoch', at)) {over} AS seconds FROM bins), "
+        f"rates AS (SELECT bin, {columns(series)}, {rates} FROM steps "
+        f"WHERE {' AND '.join(f'{field} >= 0' for field in fields)}) "
+    )
+
+
+def rates(table, values, where, by, called, series=RUN):
+    """Rates over time, summed over the series that have the same tags `by`; `called` names them."""
+    sums = ", ".join(f'SUM("{label}") AS "{label}"' for label in values)
+    group = f", {quoted(by)}" if by else ""
+    alias, display = titled(called)
+    return Query(
+        f"SELECT {sums} FROM ({influxql_rates(table, values, series, where)}) "
+        f"WHERE $timeFilter GROUP BY time($__interval){group} FILL(none)",
+        sql_rates(table, values, series, where)
+        + f"SELECT {', '.join(['bin AS time', *map(column, by)])}, "
+        + sums
+        + f" FROM rates GROUP BY {', '.join(['bin', *map(column, by)])} ORDER BY time",
+        alias,
+        display,
+    )
+
+
+def top(table, label, fields, divisor=1):
+    """The ten VMs with the highest mean rate."""
+    values = {label: (fields, divisor)}
+    return Query(
+        f'SELECT TOP("{label}", "host", "name", "uuid", 10) AS "{label}" FROM (SELECT MEAN("{label}") AS "{label}" '
+        f"FROM ({influxql_rates(table, values, RUN, HOST)}) GROUP BY {quoted(VM)})",
+        sql_rates(table, values, RUN, HOST)
+        + f"SELECT host, name, uuid, AVG(\"{label}\") AS \"{label}\" FROM rates GROUP BY host, name, uuid "
+        f"ORDER BY \"{label}\" DESC LIMIT 10",
+        table=True,
+    )
+
+
+def gauges(table, values, where, by, called, series=VM):
+    """Means over time, summed over the series with the same tags `by`. A value is fields with signs,
+    and a factor."""
+
+    def mean(fields, factor, function, quote):
+        terms = ""
+        for field in fields:
+            sign, name = ("-", field[1:]) if field.startswith("-") else ("+", field)
+            terms += f" {sign} {function}({quote}{name}{quote})"
+        return f"({terms.removeprefix(' + ')}) * {factor}"
+
+    influxql = ", ".join(f'{mean(fs, k, "MEAN", chr(34))} AS "{label}"' for label, (fs, k) in values.items())
+    sql = ", ".join(f'{mean(fs, k, "AVG", "")} AS "{label}"' for label, (fs, k) in values.items())
+    sums = ", ".join(f'SUM("{label}") AS "{label}"' for label in values)
+    group = f", {quoted(by)}" if by else ""
+    alias, display = titled(called)
+    return Query(
+        f"SELECT {sums} FROM (SELECT {influxql} "
+        f'FROM "{table}" WHERE $timeFilter AND {where.influxql} GROUP BY time($__interval), {quoted(series)} FILL(none)) '
+        f"WHERE $timeFilter GROUP BY time($__interval){group} FILL(none)",
+        f"WITH bins AS (SELECT $__dateBin(time) AS bin, {columns(series)}, {sql} FROM {table} "
+        f"WHERE $__timeFilter(time) AND {where.sql} GROUP BY bin, {columns(series)}) "
+        f"SELECT {', '.join(['bin AS time', *map(column, by)])}, "
+        + sums
+        + f" FROM bins GROUP BY {', '.join(['bin', *map(column, by)])} ORDER BY time",
+        alias,
+        display,
+    )
+
+
+def states(condition, label, over_time):
+    """How many VMs are in a state: over time, or lately as one row."""
+    when = RANGE if over_time else LATELY
+    bins = ("GROUP BY time($__interval), ", " FILL(none)") if over_time else ("GROUP BY ", "")
+    outer = "$timeFilter AND " if over_time else ""
+    partition, selected, group = ("host, uuid", "", "")
+    if over_time:
+        partition, selected, group = ("bin, host, uuid", "bin AS time, ", " GROUP BY bin ORDER BY time")
+    return Query(
+        f'SELECT COUNT("state") AS "{label}" FROM (SELECT LAST("state") AS "state" FROM "vm_metrics" '
+        f'WHERE {(when & HOST).influxql} {bins[0]}"host", "uuid"{bins[1]}) '
+        f'WHERE {outer}"state" {condition.influxql}' + (" GROUP BY time($__interval) FILL(none)" if over_time else ""),
+        "WITH bins AS (SELECT $__dateBin(time) AS bin, time, host, uuid, state FROM vm_metrics "
+        f"WHERE {(when & HOST).sql}), "
+        f"aged AS (SELECT bin, state, ROW_NUMBER() OVER (PARTITION BY {partition} ORDER BY time DESC) AS age FROM bins) "
+        f"SELECT {selected}COUNT(*) AS \"{label}\" FROM aged WHERE age = 1 AND state {condition.sql}{group}",
+        table=not over_time,
+    )
+
+
+def state_timeline(fields):
+    """The last word of each bin, for VMs chosen by host and uuid."""
+    lasts = ", ".join(f'LAST("{field}") AS "{field}"' for field in fields)
+    where = HOST & variable("uuid", "vm")
+    return Query(
+        f'SELECT {lasts} FROM "vm_metrics" WHERE $timeFilter AND {where.influxql} GROUP BY time($__interval) FILL(none)',
+        f"WITH bins AS (SELECT $__dateBin(time) AS bin, time, {columns(fields)} FROM vm_metrics "
+        f"WHERE {(RANGE & where).sql}), aged AS (SELECT bin, {columns(fields)}, "
+        "ROW_NUMBER() OVER (PARTITION BY bin ORDER BY time DESC) AS age FROM bins) "
+        f"SELECT bin AS time, {columns(fields)} FROM aged WHERE age = 1 ORDER BY time",
+        table=True,
+    )
+
+
+PAUSED = Query(
+    'SELECT "host", "name", "state_reason", "uuid" FROM (SELECT LAST("state") AS "state", "state_reason" '
+    f'FROM "vm_metrics" WHERE {(LATELY & HOST).influxql} GROUP BY "host", "uuid", "name") '
+    "WHERE \"state\" = 'paused'",
+    "SELECT time, host, name, state_reason, uuid FROM (SELECT time, host, name, uuid, state, state_reason, "
+    "ROW_NUMBER() OVER (PARTITION BY host, uuid ORDER BY time DESC) AS age FROM vm_metrics "
+    f"WHERE {(LATELY & HOST).sql}) AS latest WHERE age = 1 AND state = 'paused' ORDER BY host, name",
+    table=True,
+)
+
+# A host without a VM writes nothing but vm_collector, so both count. The first of InfluxQL's sums is
+# all zeros: it gives every host of the range a number to compare.
+SILENT = [
+    Query(
+        'SELECT "host", "gathers" FROM (SELECT SUM("lately") AS "lately", SUM("gathers") AS "gathers" FROM '
+        + ", ".join(
+            f'(SELECT COUNT("{field}") {count} FROM "{table}" WHERE {(when & HOST).influxql} GROUP BY "host")'
+            for table, field in (("vm_totals", "cpus"), ("vm_collector", "up"))
+            for count, when in (
+                (f'* 0 AS "lately", COUNT("{field}") AS "gathers"', RANGE),
+                ('AS "lately"', LATELY),
+            )
+        )
+        + ' GROUP BY "host") WHERE "lately" = 0',
+        "SELECT host, COUNT(*) AS gathers, MAX(time) AS last_gather FROM ("
+        + " UNION ALL ".join(
+            f"SELECT DISTINCT host, time FROM {table} WHERE {(RANGE & HOST).sql}" for table in ("vm_totals", "vm_collector")
+        )
+        + ") AS seen GROUP BY host HAVING MAX(time) <= $__timeTo() - INTERVAL '$stale' ORDER BY last_gather",
+        table=True,
+    ),
+]
+
+# Telegraf's own inputs: a core is a series of its own there (percpu = true, the default).
+CORES = Where("\"cpu\" != 'cpu-total' AND " + HOST.influxql, "cpu <> 'cpu-total' AND " + HOST.sql)
+HOST_CPUS = Query(
+    'SELECT COUNT("idle") AS "host" FROM (SELECT LAST("usage_idle") AS "idle" FROM "cpu" '
+    f'WHERE $timeFilter AND {CORES.influxql} GROUP BY time($__interval), "host", "cpu" FILL(none)) '
+    "WHERE $timeFilter GROUP BY time($__interval) FILL(none)",
+    f"SELECT $__dateBin(time) AS time, COUNT(DISTINCT cpu) AS host FROM cpu "
+    f"WHERE {(RANGE & CORES).sql} GROUP BY 1 ORDER BY 1",
+)
+HOST_BUSY = Query(
+    'SELECT SUM("busy") AS "host busy" FROM (SELECT (100 - MEAN("usage_idle")) / 100 AS "busy" FROM "cpu" '
+    f'WHERE $timeFilter AND {CORES.influxql} GROUP BY time($__interval), "host", "cpu" FILL(none)) '
+    "WHERE $timeFilter GROUP BY time($__interval) FILL(none)",
+    "WITH bins AS (SELECT $__dateBin(time) AS bin, cpu, (100 - AVG(usage_idle)) / 100 AS busy FROM cpu "
+    f"WHERE {(RANGE & CORES).sql} GROUP BY bin, cpu) "
+    'SELECT bin AS time, SUM(busy) AS "host busy" FROM bins GROUP BY bin ORDER BY time',
+)
+
+
+def tag_values(tag, table, where):
+    """For a variable: the values of a tag. InfluxQL's list of series knows no time; SQL has the range's."""
+    return Query(
+        f'SHOW TAG VALUES FROM "{table}" WITH KEY = "{tag}"' + (f" WHERE {where.influxql}" if where else ""),
+        f"SELECT DISTINCT {column(tag)} FROM {table} WHERE $__timeFilter(time)"
+        + (f" AND {where.sql}" if where else "")
+        + f" ORDER BY {column(tag)}",
+    )
+
+
+# A VM is chosen by its uuid and shown by its name: both are in one text, the variable's pattern parts
+# them. In InfluxQL a series' key has both; a name with a comma or a blank shows its backslashes.
+VM_CHOICE = Query(
+    f'SHOW SERIES FROM "vm_totals" WHERE {HOST.influxql}',
+    "SELECT DISTINCT concat(name, ' ', uuid) AS vm FROM vm_totals WHERE "
+    f"{(RANGE & HOST).sql} ORDER BY vm",
+)
+VM_PATTERN = {
+    "influxql": r"/,name=(?<text>(?:\\.|[^,\\])+),(?:.*,)?uuid=(?<value>[^,]+)/",
+    "sql": "/^(?<text>.*) (?<value>[^ ]+)$/",
+}
