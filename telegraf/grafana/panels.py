@@ -105,7 +105,6 @@ def choice(name, label, query, language, multi=False, pattern=""):
     made = {
         "name": name, "label": label, "type": "query", "datasource": source(),
         "query": query.sql if language == "sql" else query.influxql,
-        "definition": query.sql if language == "sql" else query.influxql,
         "refresh": 2, "sort": 1, "regex": pattern, "hide": 0, "skipUrlSync": False,
         "multi": multi, "includeAll": multi, "current": everything if multi else {}, "options": [],
     }

@@ -176,16 +176,17 @@ def states(condition, label, over_time):
     when = RANGE if over_time else LATELY
     bins = ("GROUP BY time($__interval), ", " FILL(none)") if over_time else ("GROUP BY ", "")
     outer = "$timeFilter AND " if over_time else ""
-    partition, selected, group = ("host, uuid", "", "")
+    binned, bin_, selected, group = ("", "", "", "")
     if over_time:
-        partition, selected, group = ("bin, host, uuid", "bin AS time, ", " GROUP BY bin ORDER BY time")
+        binned, bin_, selected = ("$__dateBin(time) AS bin, ", "bin, ", "bin AS time, ")
+        group = " GROUP BY bin ORDER BY time"
     return Query(
         f'SELECT COUNT("state") AS "{label}" FROM (SELECT LAST("state") AS "state" FROM "vm_metrics" '
         f'WHERE {(when & HOST).influxql} {bins[0]}"host", "uuid"{bins[1]}) '
         f'WHERE {outer}"state" {condition.influxql}' + (" GROUP BY time($__interval) FILL(none)" if over_time else ""),
-        "WITH bins AS (SELECT $__dateBin(time) AS bin, time, host, uuid, state FROM vm_metrics "
-        f"WHERE {(when & HOST).sql}), "
-        f"aged AS (SELECT bin, state, ROW_NUMBER() OVER (PARTITION BY {partition} ORDER BY time DESC) AS age FROM bins) "
+        f"WITH bins AS (SELECT {binned}time, host, uuid, state FROM vm_metrics WHERE {(when & HOST).sql}), "
+        f"aged AS (SELECT {bin_}state, ROW_NUMBER() OVER (PARTITION BY {bin_}host, uuid ORDER BY time DESC) AS age "
+        "FROM bins) "
         f"SELECT {selected}COUNT(*) AS \"{label}\" FROM aged WHERE age = 1 AND state {condition.sql}{group}",
         table=not over_time,
     )
@@ -241,19 +242,19 @@ SILENT = [
 # Telegraf's own inputs: a core is a series of its own there (percpu = true, the default).
 CORES = Where("\"cpu\" != 'cpu-total' AND " + HOST.influxql, "cpu <> 'cpu-total' AND " + HOST.sql)
 HOST_CPUS = Query(
-    'SELECT COUNT("idle") AS "host" FROM (SELECT LAST("usage_idle") AS "idle" FROM "cpu" '
+    'SELECT COUNT("idle") AS "installed" FROM (SELECT LAST("usage_idle") AS "idle" FROM "cpu" '
     f'WHERE $timeFilter AND {CORES.influxql} GROUP BY time($__interval), "host", "cpu" FILL(none)) '
     "WHERE $timeFilter GROUP BY time($__interval) FILL(none)",
-    f"SELECT $__dateBin(time) AS time, COUNT(DISTINCT cpu) AS host FROM cpu "
+    f"SELECT $__dateBin(time) AS time, COUNT(DISTINCT cpu) AS installed FROM cpu "
     f"WHERE {(RANGE & CORES).sql} GROUP BY 1 ORDER BY 1",
 )
 HOST_BUSY = Query(
-    'SELECT SUM("busy") AS "host busy" FROM (SELECT (100 - MEAN("usage_idle")) / 100 AS "busy" FROM "cpu" '
+    'SELECT SUM("busy") AS "busy" FROM (SELECT (100 - MEAN("usage_idle")) / 100 AS "busy" FROM "cpu" '
     f'WHERE $timeFilter AND {CORES.influxql} GROUP BY time($__interval), "host", "cpu" FILL(none)) '
     "WHERE $timeFilter GROUP BY time($__interval) FILL(none)",
     "WITH bins AS (SELECT $__dateBin(time) AS bin, cpu, (100 - AVG(usage_idle)) / 100 AS busy FROM cpu "
     f"WHERE {(RANGE & CORES).sql} GROUP BY bin, cpu) "
-    'SELECT bin AS time, SUM(busy) AS "host busy" FROM bins GROUP BY bin ORDER BY time',
+    'SELECT bin AS time, SUM(busy) AS "busy" FROM bins GROUP BY bin ORDER BY time',
 )
 
 

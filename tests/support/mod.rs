@@ -3,6 +3,7 @@
 //! - [`lab`]: a throw-away hypervisor; [`vm`]: its VMs; [`fleet`]: many of them.
 //! - [`bindfs`]: a mount that dies.
 //! - [`virsh`]: what virsh says, as the lines that it should give.
+//! - [`influxd`]: a running InfluxDB.
 //! - [`plugin`]: a running telegraf-kvm; [`lines`]: what it wrote.
 //! - [`node`]: domains of the test driver; [`reading`]: what virsh says of a domain.
 //! - Trouble: [`outage`], storage that dies; [`daemon`], hanging calls and other clients;
@@ -16,6 +17,7 @@
 pub mod bindfs;
 pub mod daemon;
 pub mod fleet;
+pub mod influxd;
 pub mod lab;
 pub mod lines;
 pub mod node;

@@ -2,6 +2,7 @@
 //! All of it runs in a lab, whose network is its own: no port is taken, none is seen.
 
 use crate::agent::{self, Config, LIMIT, Telegraf, by_time};
+use crate::support::influxd::{Influxd, SERVER, influx};
 use crate::support::lab::Lab;
 use crate::support::lines::{Line, Value, one};
 use crate::support::vm::{Nic, VmSpec, disks};
@@ -9,71 +10,8 @@ use crate::support::{sql_python, succeed, wait_for};
 use rustix::process::Signal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
-
-/// InfluxDB's own default; the lab has no other.
-const SERVER: &str = "127.0.0.1:8086";
-
-/// A running influxd; it ends with its lab at the latest.
-struct Influxd(Child);
-
-impl Influxd {
-    fn start(lab: &Lab) -> Influxd {
-        let dir = lab.dir().join("influxdb");
-        std::fs::create_dir(&dir).unwrap();
-        let file = dir.join("influxdb.conf");
-        let folder = dir.display();
-        let conf = format!(
-            "reporting-disabled = true\nbind-address = \"127.0.0.1:8088\"\n\
-             [meta]\ndir = \"{folder}/meta\"\n[data]\ndir = \"{folder}/data\"\nwal-dir = \"{folder}/wal\"\n\
-             [http]\nbind-address = \"{SERVER}\"\n"
-        );
-        std::fs::write(&file, conf).unwrap();
-        let log = std::fs::File::create(dir.join("log")).unwrap();
-        let mut command = lab.command("influxd");
-        command.arg("-config").arg(&file);
-        let influxd = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log);
-        let influxd = Influxd(influxd.spawn().unwrap());
-        wait_for("influxd", LIMIT, || {
-            let mut ask = lab.command("influx");
-            let answer = ask.args(["-execute", "SHOW DATABASES"]).output().unwrap();
-            answer.status.success().then_some(())
-        });
-        influxd
-    }
-}
-
-impl Drop for Influxd {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// The rows of an InfluxQL query: series by series, each as name and columns.
-fn influx(lab: &Lab, query: &str) -> Vec<(String, BTreeMap<String, String>)> {
-    let mut command = lab.command("influx");
-    command.args(["-database", "telegraf", "-format", "csv", "-execute", query]);
-    let mut header = Vec::new();
-    let mut rows = Vec::new();
-    for line in succeed(&mut command)
-        .lines()
-        .filter(|line| !line.is_empty())
-    {
-        let values: Vec<String> = line.split(',').map(str::to_owned).collect();
-        if values[0] == "name" {
-            header = values;
-        } else {
-            let row = header.iter().cloned().zip(values.iter().cloned()).skip(1);
-            rows.push((values[0].clone(), row.collect()));
-        }
-    }
-    rows
-}
 
 /// How many values each field of each measurement has, and of which type, as InfluxDB calls it.
 fn counted(lines: &[Line]) -> BTreeMap<(String, String), (usize, &'static str)> {
