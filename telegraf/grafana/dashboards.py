@@ -30,9 +30,9 @@ fleet = dashboard(
     [
         stat("VMs now", COUNT, *(states(where, name, False) for name, where in STATES.items()), size=(6, 7),
              description="By the last word of each VM. Other: blocked, suspended, shutdown, shutoff, crashed, no state."),
-        table("Silent hosts", COUNT, *SILENT, size=(6, 7), hidden=("Time", "time"), order=("host",),
-              description="Wrote lines within the range, but none lately. A host without a VM is silent, too, unless its "
-              "collector writes vm_collector. gathers: the lines of vm_totals and vm_collector in the range (SQL: their times)."),
+        table("Silent hosts", COUNT, SILENT, size=(6, 7), hidden=("Time", "time"), order=("host",),
+              description="Wrote lines of vm_totals within the range, but none lately: Telegraf, the collector or libvirt "
+              "is down there, or the last VM is gone."),
         table("Paused VMs", "string", PAUSED, size=(12, 7), order=("host", "name", "state_reason"),
               description="With libvirt's reason; ioerror is a disk that failed or is full."),
         graph("VMs by state", COUNT, *(states(where, name, True) for name, where in STATES.items()), stack=True),

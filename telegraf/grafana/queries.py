@@ -216,28 +216,17 @@ PAUSED = Query(
     table=True,
 )
 
-# A host without a VM writes nothing but vm_collector, so both count. The first of InfluxQL's sums is
-# all zeros: it gives every host of the range a number to compare.
-SILENT = [
-    Query(
-        'SELECT "host", "gathers" FROM (SELECT SUM("lately") AS "lately", SUM("gathers") AS "gathers" FROM '
-        + ", ".join(
-            f'(SELECT COUNT("{field}") {count} FROM "{table}" WHERE {(when & HOST).influxql} GROUP BY "host")'
-            for table, field in (("vm_totals", "cpus"), ("vm_collector", "up"))
-            for count, when in (
-                (f'* 0 AS "lately", COUNT("{field}") AS "gathers"', RANGE),
-                ('AS "lately"', LATELY),
-            )
-        )
-        + ' GROUP BY "host") WHERE "lately" = 0',
-        "SELECT host, COUNT(*) AS gathers, MAX(time) AS last_gather FROM ("
-        + " UNION ALL ".join(
-            f"SELECT DISTINCT host, time FROM {table} WHERE {(RANGE & HOST).sql}" for table in ("vm_totals", "vm_collector")
-        )
-        + ") AS seen GROUP BY host HAVING MAX(time) <= $__timeTo() - INTERVAL '$stale' ORDER BY last_gather",
-        table=True,
-    ),
-]
+# The first sum is all zeros: it gives every host of the range a number to compare.
+SILENT = Query(
+    'SELECT "host", "lines" FROM (SELECT SUM("lately") AS "lately", SUM("lines") AS "lines" FROM '
+    '(SELECT COUNT("cpus") * 0 AS "lately", COUNT("cpus") AS "lines" FROM "vm_totals" '
+    f'WHERE {(RANGE & HOST).influxql} GROUP BY "host"), '
+    f'(SELECT COUNT("cpus") AS "lately" FROM "vm_totals" WHERE {(LATELY & HOST).influxql} GROUP BY "host") '
+    'GROUP BY "host") WHERE "lately" = 0',
+    f'SELECT host, COUNT(cpus) AS "lines", MAX(time) AS last_gather FROM vm_totals WHERE {(RANGE & HOST).sql} '
+    "GROUP BY host HAVING MAX(time) <= $__timeTo() - INTERVAL '$stale' ORDER BY last_gather",
+    table=True,
+)
 
 # Telegraf's own inputs: a core is a series of its own there (percpu = true, the default).
 CORES = Where("\"cpu\" != 'cpu-total' AND " + HOST.influxql, "cpu <> 'cpu-total' AND " + HOST.sql)

@@ -167,7 +167,7 @@ def by_texts(rows):
     """A table's rows, texts -> numbers. Times are left out: InfluxQL's aggregates have none of their own."""
     return {
         tuple(row[k] for k in sorted(row) if isinstance(row[k], str)):
-        {k: v for k, v in row.items() if not isinstance(v, str) and k not in ("time", "gathers", "last_gather")}
+        {k: v for k, v in row.items() if not isinstance(v, str) and k not in ("time", "last_gather")}
         for row in rows
     }
 
