@@ -28,8 +28,20 @@ const MEASUREMENTS: &str = "measurements = [\"vm_metrics\", \"vm_features\", \"v
 /// What the guest does for as long as it runs: each second some of everything, more in every other
 /// ten seconds.
 const LOAD: &str = "(n=0; while :; do n=$((n+1)); k=$((1 + n / 10 % 2 * 7)); ping -c $k -i 0.05 -s 1000 192.168.77.1; \
+    dd if=/dev/zero bs=5000 count=$k | nc 192.168.77.1 9; \
     dd if=/dev/vda of=/dev/null bs=64k count=$k iflag=direct; dd if=/dev/zero of=/dev/vdb bs=16k count=$((2 * k)) oflag=direct; \
     i=0; while [ $i -lt $((k * 200)) ]; do i=$((i+1)); done; sleep 0.5; done) </dev/null >/dev/null 2>&1 &";
+
+/// Takes what comes on port 9 and sends nothing back, so that the guests' two directions differ.
+const SINK: &str = "
+import socket
+server = socket.create_server(('0.0.0.0', 9))
+while True:
+    client, _ = server.accept()
+    with client:
+        while client.recv(65536):
+            pass
+";
 
 fn here(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -94,7 +106,7 @@ fn the_files_are_what_the_generator_writes() {
 fn every_query_gives_rows_that_are_true() {
     let (lab, other) = (Lab::start(), Lab::start_reachable());
     let web = guest(&lab, "web server, 1");
-    let asleep = guest(&lab, "asleep");
+    let (second, asleep) = (guest(&lab, "second"), guest(&lab, "asleep"));
     let paused = lab.create(&VmSpec {
         name: "stuck".into(),
         disks: disks(&["vda"]),
@@ -109,8 +121,14 @@ fn every_query_gives_rows_that_are_true() {
         ..VmSpec::default()
     });
     let _influxd = Influxd::start(&lab);
-    web.guest("ip address add 192.168.77.10/24 dev eth0; ip link set eth0 up");
-    web.guest(LOAD);
+    let mut sink = lab.command("python3").args(["-c", SINK]).spawn().unwrap();
+    for (number, guest) in [&web, &second].into_iter().enumerate() {
+        guest.guest(&format!(
+            "ip address add 192.168.77.1{number}/24 dev eth0; ip link set eth0 up"
+        ));
+        let sleep = format!("sleep {}", 0.5 + number as f64);
+        guest.guest(&LOAD.replace("sleep 0.5", &sleep));
+    }
     wait_for("the guest's memory", LIMIT, || {
         let stats = lab.domstats(web.name());
         stats.contains_key("balloon.usable").then_some(())
@@ -139,6 +157,9 @@ fn every_query_gives_rows_that_are_true() {
     let rows = lab.dir().join("rows");
     let read = |dir: &Path| std::fs::read_to_string(dir.join("out")).unwrap();
     std::fs::write(&rows, read(&first.1) + &read(&second.1)).unwrap();
+    if let Some(keep) = std::env::var_os("TELEGRAF_KVM_ROWS") {
+        std::fs::copy(&rows, keep).unwrap();
+    }
     let mut check = lab.command(cached("python/bin/python").to_str().unwrap());
     check.arg("-B").arg(here("tests/dashboards/run_queries.py"));
     check.args(["--server", SERVER, "--rows"]).arg(&rows);
@@ -151,6 +172,8 @@ fn every_query_gives_rows_that_are_true() {
         asleep.uuid(),
     ]);
     succeed(&mut check);
+    sink.kill().unwrap();
+    sink.wait().unwrap();
 }
 
 #[test]
