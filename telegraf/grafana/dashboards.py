@@ -24,6 +24,10 @@ def one(label, *fields, divisor=1):
     return {label: (list(fields), divisor)}
 
 
+def top_vms(what, unit, label, fields, divisor=1):
+    return table(f"Top VMs: {what}", unit, top("vm_totals", label, fields, divisor), by=label)
+
+
 fleet = dashboard(
     "fleet", "KVM fleet", "All VMs of all hosts: what is up, what is busiest, which host says nothing.",
     [hosts(multi=True), lately],
@@ -38,12 +42,12 @@ fleet = dashboard(
         graph("VMs by state", COUNT, *(states(where, name, True) for name, where in STATES.items()), stack=True),
         graph("vCPUs by host", COUNT, gauges("vm_totals", one("cpus", "cpus"), HOST, ("host",), ("host",)), stack=True,
               description="vCPUs online of each host's VMs. A line that ends is a host that fell silent."),
-        table("Top VMs: CPU cores", CORES, top("vm_totals", "cores", ["cputime"], SECOND)),
-        table("Top VMs: network bytes", BYTES_S, top("vm_totals", "bytes", TRAFFIC)),
-        table("Top VMs: disk bytes", BYTES_S, top("vm_totals", "bytes", MOVED)),
-        table("Top VMs: disk operations", OPS_S, top("vm_totals", "operations", REQUESTS)),
-        table("Top VMs: packets", PACKETS_S, top("vm_totals", "packets", PACKETS)),
-        table("Top VMs: packets dropped", PACKETS_S, top("vm_totals", "drops", DROPS)),
+        top_vms("CPU cores", CORES, "cores", ["cputime"], SECOND),
+        top_vms("network bytes", BYTES_S, "bytes", TRAFFIC),
+        top_vms("disk bytes", BYTES_S, "bytes", MOVED),
+        top_vms("disk operations", OPS_S, "operations", REQUESTS),
+        top_vms("packets", PACKETS_S, "packets", PACKETS),
+        top_vms("packets dropped", PACKETS_S, "drops", DROPS),
         per_host("CPU cores used, by host", CORES, one("cores", "cputime", divisor=SECOND), size=(8, 8)),
         per_host("Network, by host", BYTES_S, one("bytes", *TRAFFIC), size=(8, 8)),
         per_host("Disk, by host", BYTES_S, one("bytes", *MOVED), size=(8, 8)),

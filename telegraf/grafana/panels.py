@@ -59,7 +59,11 @@ def graph(title, unit, *queries, size=(12, 8), stack=False, description="", mini
     return made
 
 
-def table(title, unit, *queries, size=(8, 8), description="", hidden=("Time", "time", "uuid"), order=("host", "name")):
+def table(
+    title, unit, *queries, size=(8, 8), description="", hidden=("Time", "time", "uuid"), order=("host", "name"), by=None
+):
+    """With `by`, the greatest of that column come first."""
+    sort = {"sortBy": [{"displayName": by, "desc": True}]} if by else {}
     hide = [
         {"matcher": {"id": "byName", "options": name}, "properties": [{"id": "custom.hidden", "value": True}]}
         for name in hidden
@@ -68,7 +72,7 @@ def table(title, unit, *queries, size=(8, 8), description="", hidden=("Time", "t
         {"matcher": {"id": "byName", "options": name}, "properties": [{"id": "unit", "value": "string"}]} for name in order
     ]
     made = panel(
-        "table", title, unit, queries, size, description, {"showHeader": True, "cellHeight": "sm"},
+        "table", title, unit, queries, size, description, {"showHeader": True, "cellHeight": "sm"} | sort,
         {"align": "auto", "cellOptions": {"type": "auto"}}, hide + plain, decimals=2 if unit == CORES else None,
     )
     made["transformations"] = [

@@ -15,6 +15,7 @@ what its unit allows; the busy guest's rates are those of the rows; and some ans
 
 import argparse
 import json
+import os
 import pathlib
 import statistics
 import sys
@@ -278,6 +279,32 @@ def known(found, offered, rows, wanted):
             right = {step / scale / seconds, step / scale / grafana.INTERVAL}
             if not any(abs(got.get(time, -1) - one) <= 1e-6 * one for one in right):
                 yield f"{panel}, {series}: {got.get(time)}, and the rows say {right}"
+
+
+    # Gauges: the busy VM's memory, and the host's.
+    def mean(field, uuid=busy, table="vm_totals"):
+        values = [fields[field] for name, tags, fields, _ in rows if name == table and tags.get("uuid") == uuid and field in fields]
+        return statistics.mean(values)
+
+    gauges = {
+        ("vm", "Memory", "A", "given"): mean("memory_used_kb", table="vm_metrics"),
+        ("vm", "Memory", "A", "in_guest"): mean("memavailable") - mean("memusable"),
+        ("vm", "Memory", "A", "resident"): mean("memrss"),
+        ("hypervisor", "CPUs given out and used", "A", "given"): 4,
+        ("hypervisor", "CPUs given out and used", "B", "installed"): os.cpu_count(),
+        ("hypervisor", "Memory given out and used", "A", "given"): 1024 * sum(mean("memactual", uuid) for uuid in here),
+        ("hypervisor", "Memory given out and used", "B", "maximum"):
+            1024 * sum(mean("memory_max_kb", uuid, "vm_metrics") for uuid in here),
+        ("hypervisor", "Memory given out and used", "C", "installed"):
+            os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        ("hypervisor", "Collector: VMs", "A", "seen"): 4,
+        ("hypervisor", "Collector: trouble", "A", "up"): 1,
+        ("hypervisor", "Collector: trouble", "A", "hanging"): 0,
+    }
+    for (*where, series), right in gauges.items():
+        got = statistics.mean(answer(*where)[series].values())
+        if not close(got, right, 0.03):
+            yield f"{where}, {series}: {got}, and should be {right}"
 
 
 def main():
