@@ -40,7 +40,7 @@ fn fleet_on<'lab>(lab: &'lab Lab, images: &[PathBuf], size: usize) -> Fleet<'lab
 
 /// Images on the mount, half of them written.
 fn images(mount: &Mount, count: usize) -> Vec<PathBuf> {
-    let image = |n| mount.image(&format!("disk{n}.img"), 1024, n < count / 2);
+    let image = |n| mount.new_image(&format!("disk{n}.img"), 1024, n < count / 2);
     (0..count).map(image).collect()
 }
 
@@ -124,8 +124,7 @@ fn dead_storage() {
             healthy,
         };
         let said = plugin.stderr().len();
-        mount.stop();
-        sleep(Duration::from_millis(pause));
+        mount.stop(Duration::from_millis(pause));
         let when = format!("dead for {pause} ms");
         outage.expect_all(&mut plugin, &when);
         if pause == 200 {
@@ -183,8 +182,7 @@ fn dead_storage_of_which_we_know_nothing() {
                 mount: &mount,
                 healthy,
             };
-            mount.stop();
-            sleep(Duration::from_millis(pause));
+            mount.stop(Duration::from_millis(pause));
             let when = format!("user {user}, dead for {pause} ms");
             outage.expect_all(&mut plugin, &when);
             let mut fresh = start();
@@ -205,7 +203,7 @@ fn lock_first(lab: &Lab, fleet: &Fleet, mount: &Mount) -> support::daemon::Clien
         // The mount's attributes are in the kernel's cache for a second: so QEMU's own look at the
         // image succeeds, and libvirtd's for a file with no block, which asks the mount itself, hangs.
         lab.domstats_takes(name);
-        mount.stop();
+        mount.stop(Duration::ZERO);
         let client = lab.client(&["domstats", "--block", "--domain", name]);
         sleep(Duration::from_millis(700));
         let mut probe = lab.client(&["list"]);
@@ -226,7 +224,7 @@ fn a_locked_vm() {
     for hidden in [false, true] {
         let lab = Lab::start();
         let mount = Mount::start(&lab, &lab.dir().join("nfs"));
-        let images = [mount.image("empty.img", 1024, false)];
+        let images = [mount.new_image("empty.img", 1024, false)];
         let mut fleet = fleet_on(&lab, &images, if long() { 21 } else { 8 });
         let config = lab.config(WITH_COLLECTOR);
         let args = ["--config", &config];
