@@ -22,8 +22,8 @@ impl Engine {
             self.describe(now);
         }
         if self.course.phase == Phase::Looking && self.course.look_by.is_some_and(|by| now >= by) {
-            // The host does not say: then libvirt is asked, and hedged.
-            self.after_look(Look::default(), now);
+            // The host does not say: what it said last must do, and calls are hedged.
+            self.after_look(self.last_look.clone(), now);
         }
         self.course.hope.take_if(|until| now >= *until);
         self.hold_on(now);
