@@ -1,5 +1,5 @@
 //! QEMUs that are frozen (stopped by a signal): the others' figures still come, all of them, in time,
-//! and no call of ours is what makes libvirt hang.
+//! and no call of ours is what makes libvirt hang. As in all these files the plugin is unprivileged.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -69,7 +69,7 @@ fn one_frozen_vm() {
     let lab = Lab::start();
     let mut fleet = Fleet::start(&lab, size(), |n| big(format!("vm{n}")));
     let config = lab.config(WITH_COLLECTOR);
-    let mut plugin = Plugin::spawn(lab.plugin(&["--config", &config]));
+    let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&["--config", &config]));
     freeze_in_sight(&lab, &mut fleet, &mut plugin, 1);
     // One that froze between two gathers and was thawed in the same pause leaves no trace.
     fleet.freeze(&[1]);
@@ -84,22 +84,11 @@ fn six_twenty_all_frozen_at_once() {
     let lab = Lab::start();
     let mut fleet = Fleet::start(&lab, size(), |n| big(format!("vm{n}")));
     let config = lab.config(WITH_COLLECTOR);
-    let mut plugin = Plugin::spawn(lab.plugin(&["--config", &config]));
+    let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&["--config", &config]));
     let counts = if long() { [6, 20, 50] } else { [3, 6, 12] };
     for frozen in counts {
         freeze_in_sight(&lab, &mut fleet, &mut plugin, frozen);
     }
-}
-
-/// The same as an ordinary user, who reads the other users' processes too.
-#[test]
-fn frozen_vms_seen_by_an_ordinary_user() {
-    let _alone = alone();
-    let lab = Lab::start();
-    let mut fleet = Fleet::start(&lab, 6, |n| big(format!("vm{n}")));
-    let config = lab.config(WITH_COLLECTOR);
-    let mut plugin = Plugin::spawn(lab.plugin_as(65534, &["--config", &config]));
-    freeze_in_sight(&lab, &mut fleet, &mut plugin, 2);
 }
 
 /// The VMs' numbers in the order of their UUIDs.

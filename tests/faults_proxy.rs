@@ -66,7 +66,7 @@ fn a_slow_daemon() {
     }
     let proxy = Proxy::start(&lab, 4711);
     let config = lab.config(&format!("uri = \"{}\"\ndeadline = \"2s\"\n", proxy.uri()));
-    let mut plugin = Plugin::spawn(lab.plugin(&["--config", &config]));
+    let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&["--config", &config]));
     fleet.learn(&mut plugin);
     let truth = still(&plugin.gather());
     let read = |((_, _, field), value): (&(_, _, String), &Value)| {

@@ -113,7 +113,7 @@ fn dead_storage() {
     let (size, carried) = if long() { (30, 10) } else { (12, 4) };
     let images = images(&mount, carried);
     let mut fleet = fleet_on(&lab, &images, size);
-    let mut plugin = Plugin::spawn(lab.plugin(&[]));
+    let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&[]));
 
     for pause in [200, 3000] {
         let healthy = fleet.learn(&mut plugin);
@@ -131,7 +131,7 @@ fn dead_storage() {
             outage.expect_one_warning(&plugin, carried);
         }
         // A fresh start while it is dead.
-        let mut fresh = Plugin::spawn(lab.plugin(&[]));
+        let mut fresh = Plugin::spawn(lab.plugin_unprivileged(&[]));
         let when = format!("{when}, fresh start");
         fleet.expect_complete_first(&fresh.gather(), &when);
         outage.expect_all(&mut fresh, &when);
@@ -171,7 +171,7 @@ fn dead_storage_of_which_we_know_nothing() {
     for user in [65534, 0] {
         let start = || match user {
             0 => Plugin::spawn(lab.plugin(&[])),
-            uid => Plugin::spawn(lab.plugin_as(uid, &[])),
+            _ => Plugin::spawn(lab.plugin_unprivileged(&[])),
         };
         let mut plugin = start();
         let healthy = fleet.learn(&mut plugin);
@@ -231,7 +231,7 @@ fn a_locked_vm() {
         let command = if hidden {
             lab.plugin_blind(&args)
         } else {
-            lab.plugin(&args)
+            lab.plugin_unprivileged(&args)
         };
         let mut plugin = Plugin::spawn(command);
         fleet.learn(&mut plugin);
