@@ -1,13 +1,17 @@
-//! telegraf-kvm: arguments -> configuration -> run. See the library's page for the way of the data.
+//! telegraf-kvm: arguments -> configuration -> run; or a prober of a mount. See the library's page
+//! for the way of the data.
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 
 use log::Level;
 use signal_hook::iterator::Signals;
 use telegraf_kvm::cli::{self, Command, Flags};
 use telegraf_kvm::config::{self, Loaded};
-use telegraf_kvm::{logging, output, service, trigger};
+use telegraf_kvm::host::probe;
+use telegraf_kvm::{libvirt, logging, output, service, trigger};
 
 /// All is well.
 const EXIT_OK: i32 = 0;
@@ -17,9 +21,16 @@ const EXIT_NOTHING: i32 = 1;
 const EXIT_USAGE: i32 = 2;
 
 fn main() {
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let [flag, point] = args.as_slice()
+        && flag == probe::FLAG
+    {
+        libvirt::close_inherited();
+        probe::run(Path::new(point));
+    }
     // Handlers before anything else: Telegraf may signal right after exec.
     let signals = trigger::install_handlers();
-    let code = match cli::parse(std::env::args_os().skip(1)) {
+    let code = match cli::parse(args) {
         Err(error) => fail(&error, EXIT_USAGE),
         Ok(Command::Help) => print(cli::HELP),
         Ok(Command::Version) => print(concat!("telegraf-kvm ", env!("CARGO_PKG_VERSION"), "\n")),

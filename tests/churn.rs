@@ -204,7 +204,7 @@ fn churn() {
     let table: Table = Mutex::new(names.collect());
     // A libvirtd's first call is a slow one; that is another test's.
     lab.virsh(&["domstats"]);
-    let mut plugin = Plugin::spawn(lab.plugin(&[]));
+    let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&[]));
     let (gathers, warm) = if long() { (3000, 500) } else { (80, 30) };
     let over = AtomicBool::new(false);
     let start = Instant::now();

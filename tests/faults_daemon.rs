@@ -22,7 +22,7 @@ fn a_spent_daemon() {
     let _alone = alone();
     let lab = Lab::start();
     let mut fleet = Fleet::start(&lab, 6, |n| small(format!("vm{n}")));
-    let mut plugin = Plugin::spawn(lab.plugin(&[]));
+    let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&[]));
     fleet.learn(&mut plugin);
     let before = plugin.gather();
 
@@ -77,7 +77,7 @@ fn the_first_gather_is_complete() {
     for size in [2, 6] {
         let lab = Lab::start();
         let fleet = Fleet::start(&lab, size, |n| small(format!("vm{n}")));
-        let mut plugin = Plugin::spawn(lab.plugin(&[]));
+        let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&[]));
         plugin.newline();
         let gather = plugin.lines_within(Duration::from_secs(10));
         for vm in &fleet.vms {
@@ -97,9 +97,9 @@ fn a_frozen_daemon() {
     let mut fleet = Fleet::start(&lab, 4, |n| small(format!("vm{n}")));
     let config = lab.config(&format!("{WITH_COLLECTOR}deadline = \"2s\"\n"));
     let args = ["--config", &config];
-    let mut plugin = Plugin::spawn(lab.plugin(&args));
-    let mut stopped = Plugin::spawn(lab.plugin(&args));
-    let mut closed = Plugin::spawn(lab.plugin(&args));
+    let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&args));
+    let mut stopped = Plugin::spawn(lab.plugin_unprivileged(&args));
+    let mut closed = Plugin::spawn(lab.plugin_unprivileged(&args));
     fleet.learn(&mut plugin);
     stopped.gather();
     closed.gather();
@@ -165,7 +165,7 @@ fn a_daemon_killed_and_restarted() {
     let _alone = alone();
     let lab = Lab::start();
     let mut fleet = Fleet::start(&lab, 4, |n| small(format!("vm{n}")));
-    let mut plugin = Plugin::spawn(lab.plugin(&[]));
+    let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&[]));
     fleet.learn(&mut plugin);
     let rounds = if long() { 100 } else { 6 };
     let warm = 3;

@@ -1,5 +1,5 @@
 //! QEMUs that are frozen (stopped by a signal): the others' figures still come, all of them, in time,
-//! and no call of ours is what makes libvirt hang.
+//! and no call of ours is what makes libvirt hang. As in all these files the plugin is unprivileged.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 use support::daemon::expect_quick;
 use support::fleet::{Fleet, WITH_COLLECTOR, at_most, big, collected, long};
 use support::lab::Lab;
-use support::lines::Line;
+use support::lines::{Line, one};
 use support::plugin::Plugin;
 use support::{alone, wait_for};
 
@@ -69,7 +69,7 @@ fn one_frozen_vm() {
     let lab = Lab::start();
     let mut fleet = Fleet::start(&lab, size(), |n| big(format!("vm{n}")));
     let config = lab.config(WITH_COLLECTOR);
-    let mut plugin = Plugin::spawn(lab.plugin(&["--config", &config]));
+    let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&["--config", &config]));
     freeze_in_sight(&lab, &mut fleet, &mut plugin, 1);
     // One that froze between two gathers and was thawed in the same pause leaves no trace.
     fleet.freeze(&[1]);
@@ -84,22 +84,21 @@ fn six_twenty_all_frozen_at_once() {
     let lab = Lab::start();
     let mut fleet = Fleet::start(&lab, size(), |n| big(format!("vm{n}")));
     let config = lab.config(WITH_COLLECTOR);
-    let mut plugin = Plugin::spawn(lab.plugin(&["--config", &config]));
+    let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&["--config", &config]));
     let counts = if long() { [6, 20, 50] } else { [3, 6, 12] };
     for frozen in counts {
         freeze_in_sight(&lab, &mut fleet, &mut plugin, frozen);
     }
 }
 
-/// The same as an ordinary user, who reads the other users' processes too.
-#[test]
-fn frozen_vms_seen_by_an_ordinary_user() {
-    let _alone = alone();
-    let lab = Lab::start();
-    let mut fleet = Fleet::start(&lab, 6, |n| big(format!("vm{n}")));
-    let config = lab.config(WITH_COLLECTOR);
-    let mut plugin = Plugin::spawn(lab.plugin_as(65534, &["--config", &config]));
-    freeze_in_sight(&lab, &mut fleet, &mut plugin, 2);
+/// The VMs' numbers in the order of their UUIDs.
+fn by_uuid(fleet: &Fleet, gather: &[Line]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..fleet.vms.len()).collect();
+    order.sort_by_key(|number| {
+        let metrics = one(gather, "vm_metrics", fleet.vms[*number].name());
+        metrics.tag("uuid").to_owned()
+    });
+    order
 }
 
 #[test]
@@ -147,9 +146,14 @@ fn the_kernel_out_of_sight() {
     expect_quick(&lab, fleet.vms[last].name(), "six frozen unseen");
     expect_thawed(&lab, &fleet, &mut plugin, &few);
 
-    // More than the cap.
+    // More than the cap, spread over all chunks but the last: these go by the UUIDs' order.
     fleet.learn(&mut plugin);
-    let many: Vec<usize> = (0..if long() { 20 } else { 9 }).collect();
+    let order = by_uuid(&fleet, &before);
+    let many: Vec<usize> = if long() {
+        order[..40].iter().copied().step_by(2).collect()
+    } else {
+        order[..9].to_vec()
+    };
     fleet.freeze(&many);
     let mut answered = BTreeSet::new();
     for round in 1..=5 {
@@ -171,8 +175,10 @@ fn the_kernel_out_of_sight() {
             "{when}: {said} of {hanging} counted"
         );
     }
-    assert!(!answered.is_empty(), "somebody healthy answered");
-    expect_quick(&lab, fleet.vms[last].name(), "many frozen unseen");
+    let unasked = if long() { 10 } else { 3 };
+    assert!(answered.len() >= unasked, "{} answered", answered.len());
+    let runs = fleet.vms[order[fleet.vms.len() - 1]].name();
+    expect_quick(&lab, runs, "many frozen unseen");
     expect_thawed(&lab, &fleet, &mut plugin, &many);
 
     fleet.learn(&mut plugin);

@@ -66,7 +66,7 @@ fn a_slow_daemon() {
     }
     let proxy = Proxy::start(&lab, 4711);
     let config = lab.config(&format!("uri = \"{}\"\ndeadline = \"2s\"\n", proxy.uri()));
-    let mut plugin = Plugin::spawn(lab.plugin(&["--config", &config]));
+    let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&["--config", &config]));
     fleet.learn(&mut plugin);
     let truth = still(&plugin.gather());
     let read = |((_, _, field), value): (&(_, _, String), &Value)| {
@@ -94,13 +94,13 @@ fn a_slow_daemon() {
         ..Mischief::default()
     };
     let close = Mischief {
-        close: 20,
+        close: 5,
         ..Mischief::default()
     };
     for (what, mischief, rounds) in [
         ("900 ms a reply", slow, 3),
         ("one of 10 replies cut", cut, rounds),
-        ("one of 5 connections closed", close, rounds),
+        ("a close instead of one of 20 replies", close, rounds),
     ] {
         proxy.set(mischief);
         let broken = proxy.counts().1;

@@ -40,7 +40,7 @@ fn fleet_on<'lab>(lab: &'lab Lab, images: &[PathBuf], size: usize) -> Fleet<'lab
 
 /// Images on the mount, half of them written.
 fn images(mount: &Mount, count: usize) -> Vec<PathBuf> {
-    let image = |n| mount.image(&format!("disk{n}.img"), 1024, n < count / 2);
+    let image = |n| mount.new_image(&format!("disk{n}.img"), 1024, n < count / 2);
     (0..count).map(image).collect()
 }
 
@@ -113,7 +113,7 @@ fn dead_storage() {
     let (size, carried) = if long() { (30, 10) } else { (12, 4) };
     let images = images(&mount, carried);
     let mut fleet = fleet_on(&lab, &images, size);
-    let mut plugin = Plugin::spawn(lab.plugin(&[]));
+    let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&[]));
 
     for pause in [200, 3000] {
         let healthy = fleet.learn(&mut plugin);
@@ -124,15 +124,14 @@ fn dead_storage() {
             healthy,
         };
         let said = plugin.stderr().len();
-        mount.stop();
-        sleep(Duration::from_millis(pause));
+        mount.stop(Duration::from_millis(pause));
         let when = format!("dead for {pause} ms");
         outage.expect_all(&mut plugin, &when);
         if pause == 200 {
             outage.expect_one_warning(&plugin, carried);
         }
         // A fresh start while it is dead.
-        let mut fresh = Plugin::spawn(lab.plugin(&[]));
+        let mut fresh = Plugin::spawn(lab.plugin_unprivileged(&[]));
         let when = format!("{when}, fresh start");
         fleet.expect_complete_first(&fresh.gather(), &when);
         outage.expect_all(&mut fresh, &when);
@@ -172,7 +171,7 @@ fn dead_storage_of_which_we_know_nothing() {
     for user in [65534, 0] {
         let start = || match user {
             0 => Plugin::spawn(lab.plugin(&[])),
-            uid => Plugin::spawn(lab.plugin_as(uid, &[])),
+            _ => Plugin::spawn(lab.plugin_unprivileged(&[])),
         };
         let mut plugin = start();
         let healthy = fleet.learn(&mut plugin);
@@ -183,8 +182,7 @@ fn dead_storage_of_which_we_know_nothing() {
                 mount: &mount,
                 healthy,
             };
-            mount.stop();
-            sleep(Duration::from_millis(pause));
+            mount.stop(Duration::from_millis(pause));
             let when = format!("user {user}, dead for {pause} ms");
             outage.expect_all(&mut plugin, &when);
             let mut fresh = start();
@@ -205,7 +203,7 @@ fn lock_first(lab: &Lab, fleet: &Fleet, mount: &Mount) -> support::daemon::Clien
         // The mount's attributes are in the kernel's cache for a second: so QEMU's own look at the
         // image succeeds, and libvirtd's for a file with no block, which asks the mount itself, hangs.
         lab.domstats_takes(name);
-        mount.stop();
+        mount.stop(Duration::ZERO);
         let client = lab.client(&["domstats", "--block", "--domain", name]);
         sleep(Duration::from_millis(700));
         let mut probe = lab.client(&["list"]);
@@ -226,14 +224,14 @@ fn a_locked_vm() {
     for hidden in [false, true] {
         let lab = Lab::start();
         let mount = Mount::start(&lab, &lab.dir().join("nfs"));
-        let images = [mount.image("empty.img", 1024, false)];
+        let images = [mount.new_image("empty.img", 1024, false)];
         let mut fleet = fleet_on(&lab, &images, if long() { 21 } else { 8 });
         let config = lab.config(WITH_COLLECTOR);
         let args = ["--config", &config];
         let command = if hidden {
             lab.plugin_blind(&args)
         } else {
-            lab.plugin(&args)
+            lab.plugin_unprivileged(&args)
         };
         let mut plugin = Plugin::spawn(command);
         fleet.learn(&mut plugin);

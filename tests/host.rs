@@ -4,22 +4,22 @@
 //! Each test runs once more in name spaces of its own: mounts, servers and processes end with it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "host/processes.rs"]
+mod processes;
 mod support;
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
-use support::bindfs::{Mount, as_nobody, inside, is_nobody};
-use support::wait_for;
-use telegraf_kvm::host::{Mounts, Processes, Storage};
-use uuid::Uuid;
+use support::inside::{as_nobody, inside, is_nobody};
+use support::outage::Mount;
+use support::{children_of, wait_for};
+use telegraf_kvm::host::{Mounts, Storage};
 
 /// Ten times what a look may take: this machine may be busy. One that hangs takes for ever.
 const AT_MOST: Duration = Duration::from_secs(2);
@@ -35,8 +35,12 @@ fn storage(mounts: &mut Mounts, path: &Path) -> Storage {
     seen.remove(path).unwrap()
 }
 
+fn late(mount: &Mount) -> Storage {
+    Storage::Late(mount.point().into())
+}
+
 fn dead(mount: &Mount) -> Storage {
-    Storage::Dead(mount.point.clone())
+    Storage::Dead(mount.point().into())
 }
 
 fn becomes(mounts: &mut Mounts, path: &Path, expected: &Storage) {
@@ -45,11 +49,19 @@ fn becomes(mounts: &mut Mounts, path: &Path, expected: &Storage) {
     });
 }
 
-fn threads(name: &str) -> usize {
-    let tasks = fs::read_dir("/proc/self/task").unwrap();
-    let named =
-        |task: &PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|it| it.trim() == name);
-    tasks.map(|task| task.unwrap().path()).filter(named).count()
+/// A look's view, by probers of the program that lies in the test's folder.
+fn mounts_of(folder: &Path) -> Mounts {
+    Mounts::new(&folder.join("telegraf-kvm"))
+}
+
+/// This process's probers that have not ended.
+fn probers() -> usize {
+    let running = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.contains("(mount prober)") && !stat.contains(") Z ")
+    };
+    let children = children_of(std::process::id()).into_iter();
+    children.filter(running).count()
 }
 
 /// Watches the calling thread, and fails at the end if it slept uninterruptibly for 20 glances (0.1 s)
@@ -103,15 +115,20 @@ fn a_mount_whose_server_stops_is_dead_and_alive_again_once_it_goes_on() {
     );
     let link = folder.join("link");
     symlink("mount/image", &link).unwrap();
-    let mut mounts = Mounts::new();
+    let mut mounts = mounts_of(&folder);
     for ago in [200, 3000] {
         for path in [mount.image(), link.clone(), other.image()] {
             becomes(&mut mounts, &path, &Storage::Alive);
         }
         mount.stop(Duration::from_millis(ago));
-        assert_eq!(storage(&mut mounts, &mount.image()), dead(&mount));
+        // One look in vain may be this host's fault.
+        assert_eq!(storage(&mut mounts, &mount.image()), late(&mount));
         // It hangs; nobody waits for it a second time, and the neighbours are as before.
-        let paths = [mount.image(), link.clone(), folder.join("mount.real/image")];
+        let paths = [
+            mount.image(),
+            link.clone(),
+            folder.join("mount.behind/image"),
+        ];
         let start = Instant::now();
         for _ in 0..20 {
             let seen = mounts.look(&paths);
@@ -123,18 +140,19 @@ fn a_mount_whose_server_stops_is_dead_and_alive_again_once_it_goes_on() {
         becomes(&mut mounts, &other.image(), &Storage::Alive);
         assert_eq!(storage(&mut mounts, &mount.image()), dead(&mount));
         // A fresh start.
-        let mut fresh = Mounts::new();
-        assert_eq!(storage(&mut fresh, &link), dead(&mount));
+        let mut fresh = mounts_of(&folder);
+        assert_eq!(storage(&mut fresh, &link), late(&mount));
         assert_eq!(
-            storage(&mut fresh, &mount.point.join("never/seen")),
+            storage(&mut fresh, &mount.point().join("never/seen")),
             dead(&mount)
         );
         // It answers what was asked then, and no more: an old answer is none.
-        mount.signal(Signal::CONT);
+        mount.go_on();
         thread::sleep(Duration::from_millis(300));
         mount.stop(Duration::from_millis(200));
         assert_eq!(storage(&mut mounts, &mount.image()), dead(&mount));
-        mount.signal(Signal::CONT);
+        assert_eq!(probers(), 2, "one for each Mounts");
+        mount.go_on();
         for mounts in [&mut mounts, &mut fresh] {
             becomes(mounts, &mount.image(), &Storage::Alive);
             becomes(mounts, &link, &Storage::Alive);
@@ -144,25 +162,24 @@ fn a_mount_whose_server_stops_is_dead_and_alive_again_once_it_goes_on() {
 }
 
 #[test]
-fn a_mount_whose_server_is_killed_is_dead_until_it_is_unmounted_and_no_thread_stays() {
+fn a_mount_whose_server_is_killed_is_dead_until_it_is_unmounted_and_no_prober_stays() {
     let Some(folder) =
-        inside("a_mount_whose_server_is_killed_is_dead_until_it_is_unmounted_and_no_thread_stays")
+        inside("a_mount_whose_server_is_killed_is_dead_until_it_is_unmounted_and_no_prober_stays")
     else {
         return;
     };
-    let mut mounts = Mounts::new();
+    let mut mounts = mounts_of(&folder);
     let mut mount = Mount::new(&folder, "mount", &[]);
-    let (image, dead) = (mount.image(), dead(&mount));
+    let (image, late, dead) = (mount.image(), late(&mount), dead(&mount));
     becomes(&mut mounts, &image, &Storage::Alive);
-    assert_eq!(threads("mount prober"), 1);
+    assert_eq!(probers(), 1);
     // Once while a prober hangs, once while none does.
     for hanging in [true, false] {
         if hanging {
             mount.stop(Duration::from_millis(200));
-            assert_eq!(storage(&mut mounts, &image), dead);
+            assert_eq!(storage(&mut mounts, &image), late);
         }
-        mount.server.kill().unwrap();
-        mount.server.wait().unwrap();
+        mount.kill();
         assert_eq!(storage(&mut mounts, &image), dead);
         drop(mount);
         let root = Storage::Unknown("/".into());
@@ -170,14 +187,18 @@ fn a_mount_whose_server_is_killed_is_dead_until_it_is_unmounted_and_no_thread_st
         mount = Mount::new(&folder, "mount", &[]);
         becomes(&mut mounts, &image, &Storage::Alive);
     }
-    // Left behind while it hangs, it ends as soon as it can.
+    // Needed no more while it hangs, it ends as soon as it can; needed again before, it serves.
     mount.stop(Duration::from_millis(200));
-    assert_eq!(storage(&mut mounts, &image), dead);
-    assert!(mounts.look(&[]).is_empty());
-    assert_eq!(threads("mount prober"), 1);
+    assert_eq!(storage(&mut mounts, &image), late);
+    for _ in 0..3 {
+        assert!(mounts.look(&[]).is_empty());
+        assert_eq!(storage(&mut mounts, &image), dead);
+    }
+    assert_eq!(probers(), 1);
     drop(mount);
     wait_for("no prober is left", SLOW, || {
-        (threads("mount prober") == 0).then_some(())
+        assert!(mounts.look(&[]).is_empty());
+        children_of(std::process::id()).is_empty().then_some(())
     });
 }
 
@@ -190,21 +211,22 @@ fn links_inside_a_mount_lead_to_another_that_counts_as_well() {
         Mount::new(&folder, "near", &[]),
         Mount::new(&folder, "far", &[]),
     );
-    let link = near.point.join("link");
-    symlink(far.image(), folder.join("near.real/link")).unwrap();
-    let mut mounts = Mounts::new();
+    let link = near.point().join("link");
+    symlink(far.image(), folder.join("near.behind/link")).unwrap();
+    let mut mounts = mounts_of(&folder);
     becomes(&mut mounts, &link, &Storage::Alive);
     far.stop(Duration::from_millis(200));
     // On a loaded machine the near one may answer too late as well; but never do both answer.
     assert_ne!(storage(&mut mounts, &link), Storage::Alive);
     becomes(&mut mounts, &link, &dead(&far));
-    becomes(&mut Mounts::new(), &link, &dead(&far));
+    becomes(&mut mounts_of(&folder), &link, &dead(&far));
     becomes(&mut mounts, &near.image(), &Storage::Alive);
-    far.signal(Signal::CONT);
+    far.go_on();
     becomes(&mut mounts, &link, &Storage::Alive);
     near.stop(Duration::from_millis(200));
-    assert_eq!(storage(&mut mounts, &link), dead(&near));
-    assert_eq!(storage(&mut Mounts::new(), &link), dead(&near));
+    assert_eq!(storage(&mut mounts, &link), late(&near));
+    assert_eq!(storage(&mut mounts_of(&folder), &link), late(&near));
+    becomes(&mut mounts, &link, &dead(&near));
 }
 
 #[test]
@@ -221,19 +243,19 @@ fn a_mount_of_which_a_user_may_not_ask_is_unknown_to_that_user_dead_or_not() {
         for (target, link) in [("closed/mount", "to-closed"), ("own", "to-own")] {
             let unknown = Storage::Unknown(folder.join(target));
             becomes(
-                &mut Mounts::new(),
+                &mut mounts_of(&folder),
                 &folder.join(link).join("image"),
                 &unknown,
             );
         }
         for mount in [&closed, &own] {
-            let mut mounts = Mounts::new();
+            let mut mounts = mounts_of(&folder);
             let unknown = Storage::Unknown(mount.clone());
             becomes(&mut mounts, &mount.join("image"), &unknown);
             becomes(&mut mounts, mount, &unknown);
         }
-        let below = folder.join("closed/mount.real/image");
-        let seen = storage(&mut Mounts::new(), &below);
+        let below = folder.join("closed/mount.behind/image");
+        let seen = storage(&mut mounts_of(&folder), &below);
         assert!(matches!(seen, Storage::Unknown(_)), "{seen:?}");
         let open = open.join("mount");
         let stopped = std::env::var(STOPPED).unwrap() == "yes";
@@ -242,7 +264,7 @@ fn a_mount_of_which_a_user_may_not_ask_is_unknown_to_that_user_dead_or_not() {
         } else {
             Storage::Alive
         };
-        becomes(&mut Mounts::new(), &open.join("image"), &expected);
+        becomes(&mut mounts_of(&folder), &open.join("image"), &expected);
         return;
     }
     fs::create_dir(&closed).unwrap();
@@ -260,66 +282,4 @@ fn a_mount_of_which_a_user_may_not_ask_is_unknown_to_that_user_dead_or_not() {
         mount.stop(Duration::from_millis(200));
     }
     as_nobody(name, (STOPPED, "yes"));
-}
-
-#[test]
-fn a_process_stuck_in_the_kernel_is_told_from_one_that_waits() {
-    let Some(folder) = inside("a_process_stuck_in_the_kernel_is_told_from_one_that_waits") else {
-        return;
-    };
-    let mount = Mount::new(&folder, "mount", &[]);
-    let run = |script: &str, vm: &Uuid| {
-        let mut command = Command::new("dash");
-        command.args(["-c", script, "dash", "-uuid", &vm.to_string()]);
-        command
-            .current_dir(&mount.point)
-            .stdin(Stdio::piped())
-            .stdout(File::open("/dev/null").unwrap());
-        command.spawn().unwrap()
-    };
-    let (stuck, busy, idle) = (Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(3));
-    // Who waits for a FUSE server can be interrupted; once that was tried, he waits without end.
-    let script = "trap : USR1; read line; read line < image; read line";
-    let mut children = [
-        run(script, &stuck),
-        run("while :; do /bin/true; done", &busy),
-        run("read line", &idle),
-    ];
-    let vms = [stuck, busy, idle];
-    let mut processes = Processes::new();
-    let mut look = || processes.look(&vms);
-    wait_for("all are seen, well", SLOW, || {
-        let seen = look();
-        (seen.stuck.is_empty() && seen.unseen.is_empty()).then_some(())
-    });
-    mount.stop(Duration::from_millis(1200));
-    std::io::Write::write_all(children[0].stdin.as_mut().unwrap(), b"\n").unwrap();
-    let pid = Pid::from_child(&children[0]);
-    wait_for("one is stuck", SLOW, || {
-        kill_process(pid, Signal::USR1).unwrap();
-        look().stuck.contains(&stuck).then_some(())
-    });
-    // On a loaded machine a program may take long to start, but not each time.
-    let mut busy_well = false;
-    for _ in 0..20 {
-        let start = Instant::now();
-        let seen = look();
-        assert!(start.elapsed() < AT_MOST);
-        assert!(seen.stuck.contains(&stuck) && !seen.stuck.contains(&idle));
-        assert!(seen.unseen.is_empty());
-        busy_well |= !seen.stuck.contains(&busy);
-    }
-    assert!(busy_well);
-    mount.signal(Signal::CONT);
-    wait_for("it goes on", SLOW, || {
-        (!look().stuck.contains(&stuck)).then_some(())
-    });
-    for child in &mut children {
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-    // The busy one may leave a child that has not become another program yet.
-    wait_for("all are gone", SLOW, || {
-        (look().unseen == vms.into()).then_some(())
-    });
 }

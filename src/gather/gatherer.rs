@@ -264,13 +264,6 @@ impl Gatherer {
 
     fn on_look(&mut self, domains: &[Uuid]) {
         let look = self.lookout.verdict(domains);
-        for (mount, uuids) in self.lookout.dead() {
-            let founds = uuids
-                .iter()
-                .filter_map(|uuid| self.found.get(uuid))
-                .cloned();
-            self.gathered.dead.insert(mount.clone(), founds.collect());
-        }
         self.engine.looked(look, Instant::now());
         self.carry_out();
     }
@@ -310,8 +303,15 @@ impl Gatherer {
     pub fn finish(&mut self) -> Gathered {
         let mut gathered = std::mem::take(&mut self.gathered);
         let find = |uuid: Uuid| self.found.get(&uuid).cloned();
-        gathered.locked = self.engine.locked().filter_map(find).collect();
-        gathered.spent = self.engine.spent().map(|by| by.and_then(find));
+        gathered.locked = self.engine.locked().filter_map(&find).collect();
+        // By the last look: in a gather that ends without one no mount has come back.
+        let dead = self.lookout.dead().iter();
+        let named = dead.map(|(mount, uuids)| {
+            let founds = uuids.iter().filter_map(|uuid| find(*uuid));
+            (mount.clone(), founds.collect())
+        });
+        gathered.dead = named.collect();
+        gathered.spent = self.engine.spent().map(|by| by.and_then(&find));
         // Whom a daemon without workers served by priority calls has answered, too.
         let silent = |uuid: &Uuid| !self.samples.has(*uuid);
         let missing = self.engine.unanswered().filter(silent);

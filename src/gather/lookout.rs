@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
@@ -29,7 +29,7 @@ pub struct Seen {
     pub number: u64,
     /// What it means for the gather.
     pub look: Look,
-    /// Mounts that do not answer, and the VMs with a disk there.
+    /// Mounts that have not answered since an earlier look, and the VMs with a disk there.
     pub dead: BTreeMap<PathBuf, BTreeSet<Uuid>>,
 }
 
@@ -99,7 +99,8 @@ pub fn start(tell: impl Fn(Seen) + Send + 'static) -> io::Result<Sender<Question
     let (ask, questions) = channel::<Question>();
     let look = move || {
         let mut processes = Processes::new();
-        let mut mounts = Mounts::new();
+        // Also after an upgrade has put another program in this one's place.
+        let mut mounts = Mounts::new(Path::new("/proc/self/exe"));
         while let Ok(question) = questions.recv() {
             tell(see(&mut processes, &mut mounts, &question));
         }
@@ -128,7 +129,7 @@ fn see(processes: &mut Processes, mounts: &mut Mounts, question: &Question) -> S
                     no_block.insert(*uuid);
                     dead.entry(mount.clone()).or_default().insert(*uuid);
                 }
-                Some(Storage::Unknown(_)) => {
+                Some(Storage::Late(_) | Storage::Unknown(_)) => {
                     no_block.insert(*uuid);
                 }
                 Some(Storage::Local | Storage::Alive) | None => {}
@@ -148,7 +149,6 @@ fn see(processes: &mut Processes, mounts: &mut Mounts, question: &Question) -> S
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::Path;
 
     use super::*;
 
@@ -233,7 +233,7 @@ mod tests {
         let image = folder.path().canonicalize().unwrap().join("image");
         fs::write(&image, "").unwrap();
         let mut processes = Processes::at(&root);
-        let mut mounts = Mounts::at(&table);
+        let mut mounts = Mounts::at(&table, Path::new("/nonexistent"));
         let question = Question {
             number: 5,
             vms: vec![

@@ -1,6 +1,7 @@
 //! A worker: one thread, one connection, one job at a time.
 
 use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
 
 use super::job::{Answer, Brief, Job};
 use super::ledger::Ticket;
@@ -39,6 +40,10 @@ impl Reply {
     }
 }
 
+/// How often an opening that fails at once is tried, and what is at once.
+const TRIES: u32 = 3;
+const QUICK: Duration = Duration::from_millis(100);
+
 /// Opens a connection. libxml2 writes to stderr by itself about a node file that is not there, at
 /// every gather, so that is looked at first.
 fn open(uri: &str) -> Result<Connection, Error> {
@@ -50,7 +55,16 @@ fn open(uri: &str) -> Result<Connection, Error> {
     {
         return Err(Error::invalid(format!("{path}: {error}")));
     }
-    Connection::open(uri)
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let begun = Instant::now();
+        match Connection::open(uri) {
+            // A daemon that is just going or coming closes what it has accepted.
+            Err(error) if error.is_transport() && tries < TRIES && begun.elapsed() < QUICK => {}
+            result => return result,
+        }
+    }
 }
 
 /// The worker's thread: ends when nobody can send it jobs any more.

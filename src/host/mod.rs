@@ -3,6 +3,8 @@
 
 mod mount_table;
 pub mod mounts;
+mod post;
+pub mod probe;
 mod prober;
 pub mod processes;
 mod scan;

@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(test, derive(Default))]
 pub(super) struct Mount {
     /// The kernel's number of it; reused some time after it was unmounted.
     pub id: u64,
@@ -22,10 +23,12 @@ pub(super) struct Mount {
 
 /// What may be done with a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(test, derive(Default))]
 pub(super) enum Ground {
     /// Answers from this kernel and its disks.
     Local,
     /// Somebody else has to answer, who may not: a server, or a process.
+    #[cfg_attr(test, default)]
     Remote,
     /// Looking for a name in it makes the kernel mount something.
     Automount,

@@ -1,14 +1,16 @@
 //! The storage of disk images: where each lies, and whether that answers.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
-use super::mount_table::{Mount, Table};
-use super::prober::{Done, Prober, Report, Verdict};
+use rustix::io::Errno;
+
+use super::mount_table::Table;
+use super::post::{Post, Standing, ready};
+use super::prober::{Launch, Prober};
 use super::walk::{Stop, Walk};
 
 #[cfg(test)]
@@ -26,7 +28,9 @@ pub enum Storage {
     Local,
     /// A mount that answered just now.
     Alive,
-    /// The mount at this point does not answer.
+    /// The mount at this point did not answer in time, for the first time: this host may be busy.
+    Late(PathBuf),
+    /// The mount at this point says that it is dead, or has not answered since an earlier look.
     Dead(PathBuf),
     /// Nothing is known: the path is not in our sight, or goes by this mount point, of which we
     /// may not ask.
@@ -38,28 +42,14 @@ pub enum Storage {
 pub struct Mounts {
     source: PathBuf,
     text: Vec<u8>,
-    table: Arc<Table>,
+    table: Table,
+    launch: Launch,
     /// By the mount's number.
     posts: HashMap<u64, Post>,
-    last_serial: u64,
+    /// Probers that were dismissed and have not ended yet.
+    dismissed: Vec<Child>,
     /// The remote mounts on a path's way, and when it was followed.
     ways: HashMap<PathBuf, (Vec<u64>, Instant)>,
-    tell: Sender<Report>,
-    reports: Receiver<Report>,
-}
-
-/// A remote mount, as far as a look knows it.
-#[derive(Debug)]
-struct Post {
-    prober: Prober,
-    /// It has something to do.
-    busy: bool,
-    /// It had already when this look began: it is not waited for.
-    hangs: bool,
-    /// Of this look.
-    verdict: Option<Verdict>,
-    /// What waits until the mount is known to answer.
-    queue: VecDeque<Walk>,
 }
 
 /// How one path fared in one look.
@@ -70,32 +60,25 @@ struct Fate {
     lost: Option<Storage>,
 }
 
-impl Default for Mounts {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Mounts {
-    /// Those of this process's mount namespace.
+    /// Those of this process's mount namespace. `program` is this one: what asks a mount is a
+    /// process of it, started with [`super::probe::FLAG`].
     #[must_use]
-    pub fn new() -> Self {
-        Self::at(Path::new("/proc/self/mountinfo"))
+    pub fn new(program: &Path) -> Self {
+        Self::at(Path::new("/proc/self/mountinfo"), program)
     }
 
     /// Those of another table.
     #[must_use]
-    pub fn at(mountinfo: &Path) -> Self {
-        let (tell, reports) = channel();
+    pub fn at(mountinfo: &Path, program: &Path) -> Self {
         Self {
             source: mountinfo.into(),
             text: Vec::new(),
-            table: Arc::default(),
+            table: Table::default(),
+            launch: Launch::Program(program.into()),
             posts: HashMap::new(),
-            last_serial: 0,
+            dismissed: Vec::new(),
             ways: HashMap::new(),
-            tell,
-            reports,
         }
     }
 
@@ -105,11 +88,8 @@ impl Mounts {
         let start = Instant::now();
         let until = start + PATIENCE;
         self.read_table();
-        for post in self.posts.values_mut() {
-            post.hangs = post.busy;
-            post.verdict = None;
-            post.queue.clear();
-        }
+        self.posts.values_mut().for_each(Post::begin);
+        self.keep_probers();
         let asked: HashSet<&PathBuf> = paths.iter().collect();
         self.ways.retain(|path, _| asked.contains(path));
 
@@ -127,9 +107,10 @@ impl Mounts {
         }
         self.wait(until, &mut fates);
 
-        // A mount that carries no disk any more needs no prober.
+        // A mount that carries no disk any more needs no prober. One that hangs is kept: should the
+        // mount carry disks again, a second one would hang beside it.
         let carrying = carrying(&fates);
-        self.posts.retain(|id, _| carrying.contains(id));
+        self.dismiss(|id, post| !carrying.contains(&id) && !post.is_busy());
         let storage = |path: &PathBuf| {
             let fate = fates.get(path);
             fate.map_or(Storage::Local, |fate| self.judge(fate))
@@ -144,12 +125,30 @@ impl Mounts {
         if text == self.text {
             return;
         }
-        self.table = Arc::new(Table::parse(&text));
+        let table = Table::parse(&text);
         self.text = text;
         self.ways.clear();
-        let table = &self.table;
-        let there = |mount: &Mount| table.get(mount.id) == Some(mount);
-        self.posts.retain(|_, post| there(&post.prober.mount));
+        self.dismiss(|id, post| table.get(id) != Some(&post.prober.mount));
+        self.table = table;
+    }
+
+    /// Replaces probers that somebody has ended, and reaps what was dismissed.
+    fn keep_probers(&mut self) {
+        for post in self.posts.values_mut().filter(|post| post.is_gone()) {
+            if let Ok(prober) = Prober::start(&self.launch, &post.prober.mount) {
+                self.dismissed.extend(post.replace(prober).dismiss());
+            }
+        }
+        // Never waited for: one that hangs in the kernel ends when its mount lets it.
+        self.dismissed
+            .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+    }
+
+    /// Lets those probers end.
+    fn dismiss(&mut self, whom: impl Fn(u64, &Post) -> bool) {
+        let going = self.posts.extract_if(|id, post| whom(*id, post));
+        let children = going.filter_map(|(_, post)| post.prober.dismiss());
+        self.dismissed.extend(children);
     }
 
     /// Notes where a walk stopped, and sends it on.
@@ -172,7 +171,7 @@ impl Mounts {
             }
             Stop::Before(id) => {
                 if let Some(post) = self.post(id) {
-                    post.queue.push_back(walk);
+                    post.queue.push(walk);
                 }
                 // Should time run out, the way of a minute ago is the best that is known.
                 match self.ways.get(&path) {
@@ -195,17 +194,15 @@ impl Mounts {
     /// The post of a mount, set up if there is none.
     fn post(&mut self, id: u64) -> Option<&mut Post> {
         if !self.posts.contains_key(&id) {
-            self.last_serial += 1;
             let mount = self.table.get(id)?;
-            let prober = Prober::start(mount, self.last_serial, self.tell.clone()).ok()?;
-            let post = Post {
-                prober,
-                busy: false,
-                hangs: false,
-                verdict: None,
-                queue: VecDeque::new(),
+            let prober = match Prober::start(&self.launch, mount) {
+                Ok(prober) => prober,
+                Err(error) => {
+                    log::debug!("no prober for {}: {error}", mount.point.display());
+                    return None;
+                }
             };
-            self.posts.insert(id, post);
+            self.posts.insert(id, Post::new(prober));
         }
         self.posts.get_mut(&id)
     }
@@ -215,71 +212,42 @@ impl Mounts {
         loop {
             let now = Instant::now();
             if now < until {
-                for post in self.posts.values_mut() {
-                    post.feed(&self.table);
-                }
+                self.posts.values_mut().for_each(Post::feed);
             }
             // What came back from an old hang is taken even if nobody is waited for.
-            let waiting = self.posts.values().any(|post| post.busy && !post.hangs);
+            let waiting = self.posts.values().any(Post::is_waited_for);
             let patience = until.saturating_duration_since(now);
             let patience = if waiting { patience } else { Duration::ZERO };
-            let Ok(report) = self.reports.recv_timeout(patience) else {
-                return;
+            let ready = match ready(&self.posts, patience) {
+                Ok(ready) if !ready.is_empty() => ready,
+                Err(Errno::INTR) => continue,
+                Ok(_) | Err(_) => return,
             };
-            let Some(post) = self.posts.get_mut(&report.mount) else {
-                continue;
-            };
-            if post.prober.serial != report.serial {
-                continue;
-            }
-            let late = std::mem::take(&mut post.hangs);
-            post.busy = false;
-            match report.done {
-                // What an earlier look asked says nothing about now.
-                _ if late => {}
-                Done::Probe(verdict) => post.verdict = Some(verdict),
-                Done::Walk(walk, stop) => self.stopped(walk, stop, fates),
+            for id in ready {
+                let told = self.posts.get_mut(&id).and_then(Post::hear);
+                if let Some((mut walk, answer)) = told {
+                    let stop = walk.advance(&self.table, Some(answer));
+                    self.stopped(walk, stop, fates);
+                }
             }
         }
     }
 
     fn judge(&self, fate: &Fate) -> Storage {
-        let mut worst = if fate.trail.is_empty() {
-            Storage::Local
-        } else {
-            Storage::Alive
+        // Without a post there was no process to be had.
+        let standing = |id: &u64| {
+            let post = self.posts.get(id);
+            (post.map_or(Standing::Unknown, Post::standing), *id)
         };
-        for id in &fate.trail {
-            match self.posts.get(id).map(|post| post.verdict) {
-                Some(Some(Verdict::Alive)) => {}
-                Some(Some(Verdict::Dead) | None) => return Storage::Dead(self.point(*id)),
-                // None: there was no thread to be had.
-                Some(Some(Verdict::Unknown)) | None => worst = Storage::Unknown(self.point(*id)),
-            }
-        }
+        let worst = fate.trail.iter().map(standing).max();
         match (worst, &fate.lost) {
-            (Storage::Local | Storage::Alive, Some(lost)) => lost.clone(),
-            (worst, _) => worst,
+            (Some((Standing::Dead, id)), _) => Storage::Dead(self.point(id)),
+            (Some((Standing::Late, id)), _) => Storage::Late(self.point(id)),
+            (Some((Standing::Unknown, id)), _) => Storage::Unknown(self.point(id)),
+            (Some((Standing::Alive, _)) | None, Some(lost)) => lost.clone(),
+            (Some((Standing::Alive, _)), None) => Storage::Alive,
+            (None, None) => Storage::Local,
         }
-    }
-}
-
-impl Post {
-    /// Gives the prober its next piece of work, if it is free: first the probe, then, on a mount
-    /// that answered, one walk after the other, so that one at the most is in hand at the end.
-    fn feed(&mut self, table: &Arc<Table>) {
-        if self.busy {
-            return;
-        }
-        match self.verdict {
-            None => self.prober.probe(),
-            Some(Verdict::Alive) => match self.queue.pop_front() {
-                Some(walk) => self.prober.walk(walk, table),
-                None => return,
-            },
-            Some(Verdict::Dead | Verdict::Unknown) => return,
-        }
-        self.busy = true;
     }
 }
 

@@ -1,122 +1,139 @@
-//! A thread per remote mount, the only one that touches it. It may hang; nobody waits for it.
+//! The near end of a process that asks one mount ([`super::probe`]). Nobody waits for it: it may
+//! hang where not even a signal ends it, and a thread that does keeps its whole process from ending.
 
-use std::io;
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
-use rustix::fs::statvfs;
+use super::mount_table::Mount;
+use super::probe::{Answer, END, FLAG};
 
-use super::mount_table::{Mount, Table};
-use super::walk::{Stop, Walk, means_dead};
-
-/// Whether a mount answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// It answered just now.
-    Alive,
-    /// It does not, or says itself that it is dead.
-    Dead,
-    /// We may not know.
-    Unknown,
-}
-
-/// One thing to do.
+/// How probers are started.
 #[derive(Debug)]
-enum Job {
-    Probe,
-    Walk(Walk, Arc<Table>),
+pub(super) enum Launch {
+    /// As processes of this program.
+    Program(PathBuf),
+    /// As threads: a unit test is not the program.
+    #[cfg(test)]
+    Thread,
 }
 
-/// What was done.
-#[derive(Debug)]
-pub(super) enum Done {
-    /// Asked whether it answers.
-    Probe(Verdict),
-    /// A walk, and where it stopped.
-    Walk(Walk, Stop),
-}
-
-/// By whom, and what.
-#[derive(Debug)]
-pub(super) struct Report {
-    /// The mount's number.
-    pub mount: u64,
-    /// Which prober: a mount's number may be taken again while an old prober still hangs.
-    pub serial: u64,
-    /// What it did.
-    pub done: Done,
-}
-
-/// The near end of a prober's thread. Dropped, the thread ends as soon as it returns.
+/// The near end. Dropped, the far one ends, as soon as the kernel lets it.
 #[derive(Debug)]
 pub(super) struct Prober {
-    /// What it probes.
+    /// What it asks.
     pub mount: Mount,
-    /// Which prober.
-    pub serial: u64,
-    jobs: Sender<Job>,
+    questions: File,
+    answers: File,
+    /// Of the answer that is on its way.
+    heard: Vec<u8>,
+    child: Option<Child>,
 }
 
 impl Prober {
-    /// Starts the thread; what it does it reports to `tell`.
+    /// Starts one for this mount.
     ///
     /// # Errors
-    /// The system's, when no thread can be started.
-    pub fn start(mount: &Mount, serial: u64, tell: Sender<Report>) -> io::Result<Self> {
-        let (jobs, inbox) = channel();
-        let (id, point) = (mount.id, mount.point.clone());
-        let thread = thread::Builder::new().name("mount prober".into());
-        thread.spawn(move || work(id, serial, &point, &inbox, &tell))?;
-        let mount = mount.clone();
+    /// The system's, when no process can be started.
+    pub fn start(launch: &Launch, mount: &Mount) -> io::Result<Self> {
+        let (questions, answers, child) = match launch {
+            Launch::Program(program) => start_process(program, &mount.point)?,
+            #[cfg(test)]
+            Launch::Thread => start_thread(&mount.point)?,
+        };
         Ok(Self {
-            mount,
-            serial,
-            jobs,
+            mount: mount.clone(),
+            questions: questions.into(),
+            answers: answers.into(),
+            heard: Vec::new(),
+            child,
         })
     }
 
-    /// Asks the mount whether it answers.
-    pub fn probe(&self) {
-        // The thread outlives its sender: this cannot fail.
-        let _ = self.jobs.send(Job::Probe);
+    /// Asks for one path on the mount, or with the empty path for the mount itself. Only when the
+    /// answer to the last question was heard: thus the pipe has room, and this does not block.
+    ///
+    /// # Errors
+    /// The prober is gone.
+    pub fn ask(&mut self, path: &Path) -> io::Result<()> {
+        let question = [path.as_os_str().as_bytes(), &[END]].concat();
+        self.questions.write_all(&question)
     }
 
-    /// Lets a walk go on over this mount.
-    pub fn walk(&self, walk: Walk, table: &Arc<Table>) {
-        let _ = self.jobs.send(Job::Walk(walk, Arc::clone(table)));
+    /// Readable when there is something to hear.
+    pub fn ear(&self) -> BorrowedFd<'_> {
+        self.answers.as_fd()
     }
-}
 
-fn work(mount: u64, serial: u64, point: &Path, inbox: &Receiver<Job>, tell: &Sender<Report>) {
-    for job in inbox {
-        let done = match job {
-            Job::Probe => Done::Probe(probe(point)),
-            Job::Walk(mut walk, table) => {
-                let stop = walk.advance(&table, Some(mount));
-                Done::Walk(walk, stop)
-            }
+    /// What it says; `None`: that was not all yet. Blocks unless [`Prober::ear`] is readable.
+    ///
+    /// # Errors
+    /// The prober is gone, or talks nonsense.
+    pub fn hear(&mut self) -> io::Result<Option<Answer>> {
+        let mut bytes = [0; 8192];
+        let count = match self.answers.read(&mut bytes) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(None),
+            Err(error) => return Err(error),
         };
-        let report = Report {
-            mount,
-            serial,
-            done,
-        };
-        if tell.send(report).is_err() {
-            return;
+        self.heard.extend_from_slice(&bytes[..count]);
+        if self.heard.last() != Some(&END) {
+            return Ok(None);
         }
+        self.heard.pop();
+        let answer = Answer::decode(&self.heard);
+        self.heard.clear();
+        answer.map(Some).ok_or(io::ErrorKind::InvalidData.into())
+    }
+
+    /// Lets it end. The process, if it is one, must be reaped some time after.
+    pub fn dismiss(self) -> Option<Child> {
+        self.child
     }
 }
 
-/// One statvfs: the servers of all kinds of mounts must answer it afresh.
-fn probe(point: &Path) -> Verdict {
-    match statvfs(point) {
-        // To users that a FUSE mount does not serve the kernel itself gives success, and nothing in
-        // it (fuse_statfs).
-        Ok(answer) if answer.f_bsize == 0 => Verdict::Unknown,
-        Ok(_) => Verdict::Alive,
-        Err(error) if means_dead(&error.into()) => Verdict::Dead,
-        Err(_) => Verdict::Unknown,
+type Ends = (OwnedFd, OwnedFd, Option<Child>);
+
+/// With pipes of its own only: Telegraf reads our stdout and stderr to their end, which no hanging
+/// prober may hold open.
+fn start_process(program: &Path, point: &Path) -> io::Result<Ends> {
+    let mut command = Command::new(program);
+    command.arg0("telegraf-kvm").arg(FLAG).arg(point);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.stderr(Stdio::null()).spawn()?;
+    match (child.stdin.take(), child.stdout.take()) {
+        (Some(stdin), Some(stdout)) => Ok((stdin.into(), stdout.into(), Some(child))),
+        _ => Err(io::ErrorKind::BrokenPipe.into()),
     }
+}
+
+#[cfg(test)]
+impl Prober {
+    /// One for any mount, whose answers the caller gives; what is asked stays in the first pipe.
+    pub fn by_hand() -> (Self, io::PipeReader, io::PipeWriter) {
+        let (asked, questions) = io::pipe().unwrap();
+        let (answers, told) = io::pipe().unwrap();
+        let prober = Self {
+            mount: Mount::default(),
+            questions: OwnedFd::from(questions).into(),
+            answers: OwnedFd::from(answers).into(),
+            heard: Vec::new(),
+            child: None,
+        };
+        (prober, asked, told)
+    }
+}
+
+#[cfg(test)]
+fn start_thread(point: &Path) -> io::Result<Ends> {
+    let (questions, to) = io::pipe()?;
+    let (from, answers) = io::pipe()?;
+    let point = point.to_owned();
+    std::thread::spawn(move || super::probe::serve(&point, io::BufReader::new(questions), answers));
+    Ok((to.into(), from.into(), None))
 }

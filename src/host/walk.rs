@@ -2,13 +2,10 @@
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
-use std::fs;
-use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::io::Errno;
-
 use super::mount_table::{Ground, Table};
+use super::probe::{Answer, link};
 
 /// As many links as the kernel follows (path_resolution(7)).
 const MOST_LINKS: u32 = 40;
@@ -31,7 +28,7 @@ pub(super) struct Walk {
 pub(super) enum Stop {
     /// At the file.
     End,
-    /// Before a remote mount of this number: only its own thread goes on.
+    /// On the remote mount of this number, where only its prober may look at [`Walk::place`].
     Before(u64),
     /// Nowhere: at this mount point the way is not known.
     Lost(PathBuf),
@@ -63,17 +60,24 @@ impl Walk {
         }
     }
 
-    /// Goes on over local file systems, and over the mount `trusted`, as far as it can.
+    /// What has to be looked at next.
+    pub fn place(&self) -> PathBuf {
+        let name = self.left.front();
+        name.map_or_else(|| self.done.clone(), |name| self.done.join(name))
+    }
+
+    /// Goes on over local file systems, as far as it can; `answer` is what [`Walk::place`] is, where
+    /// a prober had to be asked for it.
     ///
     /// Only what stands on such ground is touched: each component's mount is known by its name
     /// before the component is looked at.
-    pub fn advance(&mut self, table: &Table, trusted: Option<u64>) -> Stop {
+    pub fn advance(&mut self, table: &Table, mut answer: Option<Answer>) -> Stop {
         while let Some(name) = self.left.pop_front() {
             if name == ".." {
                 self.done.pop();
                 continue;
             }
-            if let Err(stop) = self.step(&name, table, trusted) {
+            if let Err(stop) = self.step(&name, table, answer.take()) {
                 self.left.push_front(name);
                 return stop;
             }
@@ -85,7 +89,7 @@ impl Walk {
         }
     }
 
-    fn step(&mut self, name: &OsStr, table: &Table, trusted: Option<u64>) -> Result<(), Stop> {
+    fn step(&mut self, name: &OsStr, table: &Table, answer: Option<Answer>) -> Result<(), Stop> {
         let next = self.done.join(name);
         let mount = table.mount_of(&next).ok_or(Stop::Lost("/".into()))?;
         match mount.ground {
@@ -97,11 +101,13 @@ impl Walk {
             Ground::Remote if !self.trail.contains(&mount.id) => self.trail.push(mount.id),
             Ground::Remote | Ground::Local => {}
         }
-        if mount.ground == Ground::Remote && trusted != Some(mount.id) {
-            return Err(Stop::Before(mount.id));
-        }
-        match fs::read_link(&next) {
-            Ok(target) => {
+        let answer = match answer {
+            Some(answer) => answer,
+            None if mount.ground == Ground::Remote => return Err(Stop::Before(mount.id)),
+            None => link(&next),
+        };
+        match answer {
+            Answer::Link(target) => {
                 self.links += 1;
                 if self.links > MOST_LINKS {
                     return Err(Stop::Lost(mount.point.clone()));
@@ -111,34 +117,10 @@ impl Walk {
                 }
                 self.prepend(&target);
             }
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => self.done = next,
-            Err(error) if means_dead(&error) => return Err(Stop::Dead(mount.point.clone())),
-            Err(_) => return Err(Stop::Lost(mount.point.clone())),
+            Answer::Alive => self.done = next,
+            Answer::Dead => return Err(Stop::Dead(mount.point.clone())),
+            Answer::Unknown => return Err(Stop::Lost(mount.point.clone())),
         }
         Ok(())
     }
-}
-
-/// Whether an error says that the storage is dead, and not that we may not look.
-///
-/// ENOTCONN and ECONNABORTED come from FUSE whose server is gone, ESTALE from NFS, EHOSTDOWN from
-/// CIFS, ESHUTDOWN from Ceph, EIO and ETIMEDOUT from whoever gave up.
-pub(super) fn means_dead(error: &io::Error) -> bool {
-    let dead = [
-        Errno::NOTCONN,
-        Errno::CONNABORTED,
-        Errno::CONNREFUSED,
-        Errno::CONNRESET,
-        Errno::HOSTDOWN,
-        Errno::HOSTUNREACH,
-        Errno::NETDOWN,
-        Errno::NETUNREACH,
-        Errno::IO,
-        Errno::REMOTEIO,
-        Errno::NODEV,
-        Errno::SHUTDOWN,
-        Errno::STALE,
-        Errno::TIMEDOUT,
-    ];
-    Errno::from_io_error(error).is_some_and(|errno| dead.contains(&errno))
 }

@@ -1,6 +1,6 @@
 //! Storage that is dead, and VMs that are locked inside libvirtd.
 
-use super::daemon::{Dead, uuid};
+use super::daemon::{Dead, Ms, uuid};
 use super::drive::{Sight, Sim};
 use super::{gathers, healthy};
 
@@ -97,6 +97,25 @@ fn a_lock_that_is_held_for_a_moment_only_is_waited_for() {
     sim.at(2500, |sim| sim.daemon.vm(9).locked = false);
     let gather = sim.gather();
     assert_eq!(gather.whole(), 30, "in {} ms", gather.took);
+}
+
+#[test]
+fn locks_that_take_up_the_cap_are_waited_for_where_the_daemon_was_just_started() {
+    // Its first bulk calls go on for a second, each with a VM's lock held: whoever is asked next is
+    // locked next, until as many calls hang as may.
+    let mut times = (0..).map(|n: Ms| 20 + n * 7919 % 900);
+    for vms in [4, 6, 12].repeat(100) {
+        let mut sim = Sim::warm(vms);
+        sim.daemon.restart(0);
+        for n in 0..vms {
+            let from = times.next().unwrap();
+            sim.at(from, move |sim| sim.daemon.vm(n).locked = true);
+            sim.at(1500, move |sim| sim.daemon.vm(n).locked = false);
+        }
+        let gather = sim.gather();
+        assert_eq!(gather.whole(), vms, "in {} ms", gather.took);
+        assert!(sim.most_hanging <= 8, "{} hang", sim.most_hanging);
+    }
 }
 
 #[test]

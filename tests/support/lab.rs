@@ -16,6 +16,13 @@ use tempfile::TempDir;
 /// The bridge's address inside every lab; guests take others of 192.168.77.0/24.
 pub const BRIDGE: &str = "192.168.77.1";
 
+/// An ordinary user of no rights that every machine has: libvirt's client library needs an entry in
+/// the user database.
+const NOBODY: u32 = 65534;
+
+/// The first of setpriv's arguments.
+const PRIVILEGES: &str = "--clear-groups";
+
 /// A running hypervisor. Dropped, it is gone, with all its VMs.
 pub struct Lab {
     unshare: Child,
@@ -131,6 +138,11 @@ impl Lab {
         command
     }
 
+    /// The same as the service user is: unprivileged, and in no group.
+    pub fn plugin_unprivileged(&self, args: &[&str]) -> Command {
+        self.plugin_as(NOBODY, args)
+    }
+
     /// The same as an ordinary user of that number, in no group but its own.
     pub fn plugin_as(&self, uid: u32, args: &[&str]) -> Command {
         // The build's folder may lie in a home that only its owner enters.
@@ -140,10 +152,10 @@ impl Lab {
         }
         let mut command = self.command("setpriv");
         command
+            // First, for plugin_blind; a change of user clears the order to die with the parent.
+            .args([PRIVILEGES, "--pdeathsig", "KILL"])
             .arg(format!("--reuid={uid}"))
             .arg(format!("--regid={uid}"))
-            // A change of user clears the order to die with the parent.
-            .args(["--clear-groups", "--pdeathsig", "KILL"])
             .arg(binary)
             .args(args)
             .env_remove("RUST_LOG");
@@ -152,11 +164,11 @@ impl Lab {
 
     /// The same where /proc shows no process of the lab's: as a container has it.
     pub fn plugin_blind(&self, args: &[&str]) -> Command {
+        let plugin = self.plugin_as(NOBODY, args);
         let mut command = self.command("unshare");
         command
-            .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
-            .arg(env!("CARGO_BIN_EXE_telegraf-kvm"))
-            .args(args)
+            .args(["--pid", "--fork", "--kill-child", "--mount-proc", "setpriv"])
+            .args(plugin.get_args().skip_while(|arg| *arg != PRIVILEGES))
             .env_remove("RUST_LOG");
         command
     }

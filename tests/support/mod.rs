@@ -1,7 +1,7 @@
 //! What the integration tests share: `mod support;` at the head of a test file.
 //!
 //! - [`lab`]: a throw-away hypervisor; [`vm`]: its VMs; [`fleet`]: many of them.
-//! - [`bindfs`]: a mount that dies.
+//! - [`inside`]: a test in name spaces of its own.
 //! - [`virsh`]: what virsh says, as the lines that it should give.
 //! - [`influxd`]: a running InfluxDB.
 //! - [`plugin`]: a running telegraf-kvm; [`lines`]: what it wrote.
@@ -14,10 +14,10 @@
 // Every test file is a crate of its own and uses some of this only.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-pub mod bindfs;
 pub mod daemon;
 pub mod fleet;
 pub mod influxd;
+pub mod inside;
 pub mod lab;
 pub mod lines;
 pub mod node;
@@ -113,15 +113,21 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut answer: impl FnMut() -> Opti
 
 /// The process whose parent is `parent`, if there is one by now (both as this process numbers them).
 pub fn child_of(parent: u32) -> Option<u32> {
+    children_of(parent).first().copied()
+}
+
+/// All processes whose parent is `parent`.
+pub fn children_of(parent: u32) -> Vec<u32> {
     let processes = std::fs::read_dir("/proc").expect("/proc can be read");
-    processes.flatten().find_map(|entry| {
+    let child = |entry: std::fs::DirEntry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
         let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
         // "PID (NAME) STATE PPID ...", and the name may hold anything.
         let after_name = &stat[stat.rfind(')')? + 1..];
         let parent_of_it: u32 = after_name.split_whitespace().nth(1)?.parse().ok()?;
         (parent_of_it == parent).then_some(pid)
-    })
+    };
+    processes.flatten().filter_map(child).collect()
 }
 
 /// Lets one test of a file run at a time: those that measure time, or need the processor.

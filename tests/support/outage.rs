@@ -1,60 +1,78 @@
-//! A network mount that can die: a FUSE passthrough whose server can be stopped.
+//! Network storage that can die: a FUSE passthrough (bindfs) whose server can be stopped.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::lab::Lab;
 use super::{child_of, program, run, wait_for};
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::Child;
-use std::time::Duration;
 
-/// Seconds for which the kernel trusts a file's attributes without asking the server.
-const ATTRIBUTES: &str = "1";
+const SLOW: Duration = Duration::from_secs(20);
 
-/// A mounted bindfs inside a lab. Dropped, its server is killed, so that nothing hangs on it, and
-/// it is unmounted.
+/// A mounted bindfs. Dropped, its server is killed, so that who waits for it gets an error, and it
+/// is unmounted.
 pub struct Mount<'lab> {
-    lab: &'lab Lab,
-    handle: Child,
-    server: u32,
+    lab: Option<&'lab Lab>,
     point: PathBuf,
+    behind: PathBuf,
+    /// bindfs itself, or the nsenter that it runs under.
+    handle: Child,
+    server: Pid,
+}
+
+impl Mount<'static> {
+    /// In the caller's own mounts: `FOLDER/NAME.behind`, with a file `image` in it, seen through
+    /// `FOLDER/NAME`.
+    pub fn new(folder: &Path, name: &str, options: &[&str]) -> Self {
+        let point = folder.join(name);
+        let behind = point.with_extension("behind");
+        fs::create_dir_all(&behind).unwrap();
+        fs::write(behind.join("image"), "x").unwrap();
+        Mount::over(None, &point, &behind, options)
+    }
 }
 
 impl<'lab> Mount<'lab> {
-    /// Mounts it at `point`, a path below the lab's folder; files in it lie beside that path.
+    /// Inside a lab, at `point` below the lab's folder; files in it lie beside that path. For a
+    /// second the kernel trusts a file's attributes without asking the server.
     pub fn start(lab: &'lab Lab, point: &Path) -> Self {
+        let options = ["-o", "attr_timeout=1,entry_timeout=1"];
+        Mount::over(Some(lab), point, &point.with_extension("behind"), &options)
+    }
+
+    /// What lies at `behind`, which may be another such mount's point.
+    pub fn over(lab: Option<&'lab Lab>, point: &Path, behind: &Path, options: &[&str]) -> Self {
         program("bindfs");
-        let behind = point.with_extension("behind");
-        for folder in [point, &behind] {
-            std::fs::create_dir_all(folder).unwrap();
-            std::fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
+        for folder in [point, behind] {
+            fs::create_dir_all(folder).unwrap();
+            fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
         }
-        let mut command = lab.command("bindfs");
-        command
-            .arg("-f")
-            .args([
-                "-o",
-                &format!("attr_timeout={ATTRIBUTES},entry_timeout={ATTRIBUTES}"),
-            ])
-            .args([&behind, point]);
+        let mut command = command(lab, "bindfs");
+        command.arg("-f").args(options).args([behind, point]);
         let mut handle = command.spawn().unwrap();
-        let limit = Duration::from_secs(10);
-        wait_for("bindfs to be mounted", limit, || {
+        let table = lab.map_or("self".to_owned(), |lab| lab.init().to_string());
+        wait_for("bindfs to be mounted", SLOW, || {
             assert_eq!(handle.try_wait().unwrap(), None, "bindfs has ended");
-            let mounts = std::fs::read_to_string(format!("/proc/{}/mounts", lab.init())).unwrap();
+            let mounts = fs::read_to_string(format!("/proc/{table}/mounts")).unwrap();
             let mut points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
             points.any(|found| Path::new(found) == point).then_some(())
         });
-        let server = wait_for("bindfs's process", limit, || {
-            let server = child_of(handle.id())?;
-            let exe = std::fs::read_link(format!("/proc/{server}/exe")).ok()?;
+        let server = wait_for("bindfs's process", SLOW, || {
+            let server = lab.map_or(Some(handle.id()), |_| child_of(handle.id()))?;
+            let exe = fs::read_link(format!("/proc/{server}/exe")).ok()?;
             exe.ends_with("bindfs").then_some(server)
         });
         Mount {
             lab,
-            handle,
-            server,
             point: point.to_owned(),
+            behind: behind.to_owned(),
+            handle,
+            server: Pid::from_raw(server.cast_signed()).unwrap(),
         }
     }
 
@@ -63,41 +81,56 @@ impl<'lab> Mount<'lab> {
         &self.point
     }
 
+    /// The file that [`Mount::new`] made.
+    pub fn image(&self) -> PathBuf {
+        self.point.join("image")
+    }
+
     /// A new raw image of `kib` KiB on it, with every block written, or none. Returns its path.
-    pub fn image(&self, name: &str, kib: usize, written: bool) -> PathBuf {
-        // Behind the mount, which this process does not see: the kernel knows nothing of it yet.
-        let file = self.point.with_extension("behind").join(name);
+    pub fn new_image(&self, name: &str, kib: usize, written: bool) -> PathBuf {
+        // Behind the mount: the kernel knows nothing of it yet.
+        let file = self.behind.join(name);
         if written {
-            std::fs::write(file, vec![0xa5; kib << 10]).unwrap();
+            fs::write(file, vec![0xa5; kib << 10]).unwrap();
         } else {
-            let file = std::fs::File::create(file).unwrap();
+            let file = fs::File::create(file).unwrap();
             file.set_len((kib as u64) << 10).unwrap();
         }
         self.point.join(name)
     }
 
-    /// The server stops answering.
-    pub fn stop(&self) {
-        self.signal(rustix::process::Signal::STOP);
+    /// The server answers nothing any more, since `ago` when this returns.
+    pub fn stop(&self, ago: Duration) {
+        kill_process(self.server, Signal::STOP).unwrap();
+        thread::sleep(ago);
     }
 
     /// The server answers again, what waited first.
     pub fn go_on(&self) {
-        self.signal(rustix::process::Signal::CONT);
+        kill_process(self.server, Signal::CONT).unwrap();
     }
 
-    fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_raw(self.server.cast_signed()).unwrap();
-        rustix::process::kill_process(pid, signal).unwrap();
+    /// The server is no more: whoever asks gets an error.
+    pub fn kill(&mut self) {
+        // Its process may be gone already.
+        let _ = kill_process(self.server, Signal::KILL);
+        // nsenter stops when its child is stopped, and sees no end of it then.
+        let _ = self.handle.kill();
+        let _ = self.handle.wait();
     }
 }
 
 impl Drop for Mount<'_> {
     fn drop(&mut self) {
-        self.signal(rustix::process::Signal::KILL);
-        // nsenter stops when its child is stopped, and sees no end of it then.
-        let _ = self.handle.kill();
-        let _ = self.handle.wait();
-        let _ = run(self.lab.command("umount").arg("-l").arg(&self.point));
+        // A second time it could hit another process of this number.
+        if matches!(self.handle.try_wait(), Ok(None)) {
+            self.kill();
+        }
+        let _ = run(command(self.lab, "umount").arg("-l").arg(&self.point));
     }
+}
+
+/// In the lab, or as the caller has it.
+fn command(lab: Option<&Lab>, name: &str) -> Command {
+    lab.map_or_else(|| Command::new(program(name)), |lab| lab.command(name))
 }

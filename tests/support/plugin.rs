@@ -250,7 +250,8 @@ impl Drop for Plugin {
     }
 }
 
-fn kill(pid: u32, signal: Signal) {
+/// Signals a process, as this process numbers it.
+pub fn kill(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(pid.cast_signed()).unwrap();
     rustix::process::kill_process(pid, signal).unwrap();
 }

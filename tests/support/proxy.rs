@@ -2,8 +2,10 @@
 //! middle, or closes connections at random.
 
 use super::lab::Lab;
+use std::fs::Permissions;
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -40,6 +42,7 @@ impl Proxy {
     pub fn start(lab: &Lab, seed: u64) -> Proxy {
         let socket = lab.dir().join("proxy.sock");
         let listener = UnixListener::bind(&socket).unwrap();
+        std::fs::set_permissions(&socket, Permissions::from_mode(0o777)).unwrap();
         let behind = lab.inside("/run/libvirt/libvirt-sock-ro");
         let shared = Arc::new(Mutex::new(Shared {
             mischief: Mischief::default(),

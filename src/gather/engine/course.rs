@@ -58,6 +58,8 @@ pub(super) struct Course {
     pub(super) probe: Option<Ticket>,
     /// That probe found the daemon alive: a domain from which it does not come back is locked.
     pub(super) alive: bool,
+    /// The stalled calls that it is for.
+    pub(super) examined: Vec<Ticket>,
     /// Which stalled calls have been looked into, and when.
     pub(super) probed: HashMap<Ticket, Instant>,
     /// The domain whose monitor has been occupied the longest, by the probes of this gather.

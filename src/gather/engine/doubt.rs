@@ -83,14 +83,17 @@ impl Engine {
 
     /// Sends a probe where calls stall, and makes something of a probe that stalls itself.
     fn look_into(&mut self, now: Instant) {
-        let stalled = self.stalled(now);
         if let Some(probe) = self.course.probe {
+            let stalled = self.stalled(now);
             if self.course.alive && stalled.iter().any(|(ticket, _)| *ticket == probe) {
                 self.on_probe_stalled(probe, now);
             }
-            return;
+            if self.course.probe.is_some() {
+                return;
+            }
         }
-        let due: Vec<(Ticket, Kind)> = stalled
+        let due: Vec<(Ticket, Kind)> = self
+            .stalled(now)
             .into_iter()
             .filter(|(ticket, _)| {
                 self.ledger
@@ -101,12 +104,12 @@ impl Engine {
         if due.is_empty() {
             return;
         }
+        // One probe serves those that are about to stall as well.
         let mut whom: Vec<Uuid> = Vec::new();
-        for call in due
-            .iter()
-            .filter_map(|(ticket, _)| self.ledger.get(*ticket))
-        {
-            whom.extend(&call.asked);
+        for (_, call) in self.ledger.in_hand() {
+            if now >= call.heard + self.patience(call.kind) / 2 {
+                whom.extend(&call.asked);
+            }
         }
         if due
             .iter()
@@ -116,6 +119,7 @@ impl Engine {
         }
         let mut seen = HashSet::new();
         whom.retain(|uuid| !self.is_locked(*uuid) && seen.insert(*uuid));
+        self.course.examined = due.into_iter().map(|(ticket, _)| ticket).collect();
         self.probe(whom, now);
     }
 
@@ -192,7 +196,9 @@ impl Engine {
 
     /// The probe has been round.
     pub(super) fn on_probed(&mut self, now: Instant) {
-        let stalled = self.stalled(now);
+        let examined = std::mem::take(&mut self.course.examined);
+        let mut stalled = self.stalled(now);
+        stalled.retain(|(ticket, _)| examined.contains(ticket));
         let of = |wanted: Kind| stalled.iter().find(|s| s.1 == wanted).map(|s| s.0);
         if let Some(list) = of(Kind::List) {
             self.do_without_list(list);

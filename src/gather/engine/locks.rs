@@ -95,8 +95,8 @@ impl Engine {
                 // In halves: who else hangs shows sooner, and who answers is sooner on his own.
                 let others: Vec<Uuid> = others.collect();
                 let (one, other) = others.split_at(others.len() / 2);
-                self.requeue(other);
                 self.requeue(one);
+                self.requeue(other);
             }
             Kind::Quiet => self.requeue(&others.collect::<Vec<_>>()),
             Kind::Urgent => self.course.urgent.extend(others),
@@ -109,14 +109,15 @@ impl Engine {
         }
     }
 
-    /// Asks these again, before anybody else.
+    /// Asks these again, after those who have not been asked yet: if more hang than may, as many as
+    /// possible have answered by then.
     pub(super) fn requeue(&mut self, domains: &[Uuid]) {
-        for scope in [Scope::Quiet, Scope::NoBlock, Scope::Full] {
+        for scope in [Scope::Full, Scope::NoBlock, Scope::Quiet] {
             let vms = &self.course.vms;
             let of_scope = |u: &&Uuid| vms.get(u).is_some_and(|vm| vm.scope == scope);
             let batch: Vec<Uuid> = domains.iter().filter(of_scope).copied().collect();
             if !batch.is_empty() {
-                self.course.queue.push_front((scope, batch));
+                self.course.queue.push_back((scope, batch));
             }
         }
     }

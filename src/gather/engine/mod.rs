@@ -42,6 +42,8 @@ pub struct Engine {
     /// The domains of the last list, and whether each is described.
     listed: Vec<Listed>,
     course: Course,
+    /// What the host's last look showed.
+    last_look: Look,
     orders: Vec<(Ticket, Order)>,
     /// Nothing came back from anybody: nothing is sent until something does.
     frozen: bool,
@@ -59,6 +61,7 @@ impl Engine {
             standings: HashMap::new(),
             listed: Vec::new(),
             course: Course::default(),
+            last_look: Look::default(),
             orders: Vec::new(),
             frozen: false,
             list_pace: Duration::ZERO,
@@ -178,8 +181,9 @@ impl Engine {
 
     /// What the host says.
     pub fn looked(&mut self, look: Look, now: Instant) {
+        self.last_look = look;
         if self.course.phase == Phase::Looking {
-            self.after_look(look, now);
+            self.after_look(self.last_look.clone(), now);
         }
         self.advance(now);
     }

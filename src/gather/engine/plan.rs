@@ -22,8 +22,8 @@ impl Engine {
             self.describe(now);
         }
         if self.course.phase == Phase::Looking && self.course.look_by.is_some_and(|by| now >= by) {
-            // The host does not say: then libvirt is asked, and hedged.
-            self.after_look(Look::default(), now);
+            // The host does not say: what it said last must do, and calls are hedged.
+            self.after_look(self.last_look.clone(), now);
         }
         self.course.hope.take_if(|until| now >= *until);
         self.hold_on(now);
@@ -197,7 +197,8 @@ impl Engine {
                 break;
             }
         }
-        if self.ledger.room(false) == 0 && self.ledger.in_hand().next().is_none() {
+        let stuck = self.ledger.room(false) == 0 && self.ledger.in_hand().next().is_none();
+        if stuck && self.course.hold.is_none() {
             // As many hang as may: nobody can be asked, and nothing is there to wait for.
             self.course.stop();
         }
@@ -230,8 +231,8 @@ impl Engine {
             return true;
         }
         let busy = self.ledger.in_hand().next().is_some();
-        if risky.is_empty() || busy {
-            // Calls that will return take up the room.
+        if risky.is_empty() || busy || self.course.hold.is_some() {
+            // Calls that will return, or may yet, take up the room.
             let domains = safe.into_iter().chain(risky).collect();
             self.course.queue.push_front((scope, domains));
             return false;

@@ -52,6 +52,13 @@ impl Fake {
     }
 }
 
+/// Mounts of that table, with threads for probers.
+fn at(mountinfo: &Path) -> Mounts {
+    let mut mounts = Mounts::at(mountinfo, Path::new("/nonexistent"));
+    mounts.launch = Launch::Thread;
+    mounts
+}
+
 /// The storage of one path; until it is another than unknown, for walks may take several looks on
 /// a busy machine.
 fn storage(mounts: &mut Mounts, path: &Path) -> Storage {
@@ -62,7 +69,7 @@ fn storage(mounts: &mut Mounts, path: &Path) -> Storage {
             Storage::Local | Storage::Alive => 0,
             Storage::Unknown(_) => 200,
             // On a loaded machine a prober may come too late.
-            Storage::Dead(_) => 20_000,
+            Storage::Late(_) | Storage::Dead(_) => 20_000,
         };
         if start.elapsed() >= Duration::from_millis(enough) {
             return seen;
@@ -73,7 +80,7 @@ fn storage(mounts: &mut Mounts, path: &Path) -> Storage {
 #[test]
 fn local_files_and_network_disks_need_no_probe() {
     let fake = Fake::new(&[("nfs", "nfs4")]);
-    let mut mounts = Mounts::at(&fake.table);
+    let mut mounts = at(&fake.table);
     let paths = ["", "pool/image", "nbd://host/x"].map(PathBuf::from);
     let link = fake.link("link", "file");
     let paths = [&paths[..], &[fake.file("file"), link]].concat();
@@ -86,7 +93,7 @@ fn local_files_and_network_disks_need_no_probe() {
 #[test]
 fn links_are_followed_from_and_onto_remote_mounts() {
     let fake = Fake::new(&[("a", "nfs4"), ("b", "fuse.sshfs"), ("c", "cifs")]);
-    let mut mounts = Mounts::at(&fake.table);
+    let mut mounts = at(&fake.table);
     let (home, on_a) = (fake.file("home"), fake.file("a/file"));
     fake.link("out", "./a/../a");
     let chain = [
@@ -107,21 +114,21 @@ fn links_are_followed_from_and_onto_remote_mounts() {
 #[test]
 fn what_is_not_there_or_leads_nowhere_is_unknown() {
     let fake = Fake::new(&[("nfs", "nfs4")]);
-    let mut mounts = Mounts::at(&fake.table);
+    let mut mounts = at(&fake.table);
     let root = Storage::Unknown("/".into());
     assert_eq!(storage(&mut mounts, &fake.path("none")), root);
     assert_eq!(storage(&mut mounts, &fake.link("loop", "loop")), root);
     let nfs = Storage::Unknown(fake.path("nfs"));
     assert_eq!(storage(&mut mounts, &fake.path("nfs/none")), nfs);
     assert_eq!(storage(&mut mounts, &fake.link("nfs/l", "l")), nfs);
-    let mut nothing = Mounts::at(Path::new("/nonexistent"));
+    let mut nothing = at(Path::new("/nonexistent"));
     assert_eq!(storage(&mut nothing, &fake.file("file")), root);
 }
 
 #[test]
 fn an_automount_is_never_looked_into() {
     let fake = Fake::new(&[("net", "autofs"), ("net/host", "nfs")]);
-    let mut mounts = Mounts::at(&fake.table);
+    let mut mounts = at(&fake.table);
     // The table says that host lies on the root, which net hides: it is not mounted yet.
     fake.file("file");
     let trap = fake.link("net/trap", "../file");
@@ -138,7 +145,7 @@ fn an_automount_is_never_looked_into() {
 #[test]
 fn the_way_is_remembered_until_the_mounts_change_or_it_is_not_asked_for() {
     let fake = Fake::new(&[("nfs", "nfs4")]);
-    let mut mounts = Mounts::at(&fake.table);
+    let mut mounts = at(&fake.table);
     fake.file("nfs/file");
     let link = fake.link("link", "nfs/file");
     assert_eq!(storage(&mut mounts, &link), Storage::Alive);
@@ -159,7 +166,7 @@ fn the_way_is_remembered_until_the_mounts_change_or_it_is_not_asked_for() {
 #[test]
 fn a_remembered_way_is_followed_anew_after_a_minute() {
     let fake = Fake::new(&[("nfs", "nfs4")]);
-    let mut mounts = Mounts::at(&fake.table);
+    let mut mounts = at(&fake.table);
     fake.file("nfs/file");
     let link = fake.link("nfs/link", "file");
     assert_eq!(storage(&mut mounts, &link), Storage::Alive);
@@ -178,30 +185,34 @@ fn a_remembered_way_is_followed_anew_after_a_minute() {
 #[test]
 fn a_mount_that_went_away_takes_its_prober_with_it() {
     let fake = Fake::new(&[("nfs", "nfs4")]);
-    let mut mounts = Mounts::at(&fake.table);
+    let mut mounts = at(&fake.table);
     let file = fake.file("nfs/file");
     assert_eq!(storage(&mut mounts, &file), Storage::Alive);
-    let serial = mounts.posts[&2].prober.serial;
+    let before = mounts.posts[&2].prober.mount.clone();
     // Another file system under the same number: not the same prober.
     fake.mount(&[("nfs", "nfs")]);
     let text = fs::read_to_string(&fake.table).unwrap();
     fs::write(&fake.table, text.replace("0:2", "0:9")).unwrap();
     assert_eq!(storage(&mut mounts, &file), Storage::Alive);
-    assert_ne!(mounts.posts[&2].prober.serial, serial);
-    // What the old one says at last, of what it was asked, counts for nothing.
-    let report = Report {
-        mount: 2,
-        serial,
-        done: Done::Probe(Verdict::Unknown),
-    };
-    mounts.tell.send(report).unwrap();
-    let seen = mounts
-        .look(std::slice::from_ref(&file))
-        .remove(&file)
-        .unwrap();
-    assert!(!matches!(seen, Storage::Unknown(_)), "{seen:?}");
-    assert_eq!(storage(&mut mounts, &file), Storage::Alive);
+    assert_ne!(mounts.posts[&2].prober.mount, before);
     fake.mount(&[]);
     assert_eq!(storage(&mut mounts, &file), Storage::Local);
     assert!(mounts.posts.is_empty());
+}
+
+#[test]
+fn without_a_prober_nothing_is_known() {
+    let fake = Fake::new(&[("nfs", "nfs4")]);
+    let file = fake.file("nfs/file");
+    // No program, one that ends at once, and one that talks nonsense.
+    for program in ["/nonexistent", "/bin/true", "/usr/bin/yes"] {
+        let mut mounts = Mounts::at(&fake.table, Path::new(program));
+        for _ in 0..3 {
+            // It may have said nothing yet.
+            let seen = storage(&mut mounts, &file);
+            assert_eq!(seen, Storage::Unknown(fake.path("nfs")), "{program}");
+        }
+        mounts.launch = Launch::Thread;
+        assert_eq!(storage(&mut mounts, &file), Storage::Alive, "{program}");
+    }
 }

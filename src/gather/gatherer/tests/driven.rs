@@ -250,7 +250,11 @@ fn what_the_host_says_decides_who_is_asked_for_what() {
     assert_eq!(names(&gathered), ["a", "b"]);
     assert_eq!(gathered.samples[1].disks, Some(disks));
     assert_eq!((gathered.seen, gathered.complete), (2, 1));
-    assert_eq!(gathered.dead, [(mount, vec![found("b")])].into());
+    let dead = [(mount, vec![found("b")])].into();
+    assert_eq!(gathered.dead, dead);
+    // The next ends before anybody has looked: it knows nothing better.
+    driven.gatherer.begin();
+    assert_eq!(driven.gatherer.finish().dead, dead);
 }
 
 #[test]

@@ -1,0 +1,259 @@
+//! One remote mount in the course of the looks: what its prober is at, and what that tells.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use super::probe::Answer;
+use super::prober::Prober;
+use super::walk::Walk;
+
+/// A remote mount, as far as a look knows it.
+#[derive(Debug)]
+pub(super) struct Post {
+    /// Who asks the mount.
+    pub prober: Prober,
+    /// What waits until the mount is known to answer.
+    pub queue: Vec<Walk>,
+    task: Option<Task>,
+    /// What the mount said in this look.
+    verdict: Option<Answer>,
+    /// It said so, or had not answered when the next look began; and has not answered since.
+    dead: bool,
+    /// The prober ended, though nobody told it to.
+    gone: bool,
+}
+
+/// What the prober is at.
+#[derive(Debug)]
+enum Task {
+    /// It asks whether the mount answers.
+    Probe,
+    /// It looks at the place where this walk stands.
+    Walk(Walk),
+    /// What an earlier look asked: not waited for, and the answer says nothing about now.
+    Old,
+}
+
+/// How a mount stands in one look, from good to bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    /// It answered just now.
+    Alive,
+    /// We may not know.
+    Unknown,
+    /// No answer in time, for the first time.
+    Late,
+    /// It says so itself, or has not answered since an earlier look.
+    Dead,
+}
+
+impl Post {
+    /// Nothing asked yet.
+    pub fn new(prober: Prober) -> Self {
+        Self {
+            prober,
+            queue: Vec::new(),
+            task: None,
+            verdict: None,
+            dead: false,
+            gone: false,
+        }
+    }
+
+    /// A look begins.
+    pub fn begin(&mut self) {
+        if self.task.is_some() {
+            self.task = Some(Task::Old);
+            self.dead = true;
+        }
+        self.verdict = None;
+        self.queue.clear();
+    }
+
+    /// Whether a new prober is needed, for [`Post::replace`].
+    pub fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// Takes a new prober, and gives back the old one.
+    pub fn replace(&mut self, prober: Prober) -> Prober {
+        self.gone = false;
+        std::mem::replace(&mut self.prober, prober)
+    }
+
+    /// Whether the prober has something to do.
+    pub fn is_busy(&self) -> bool {
+        self.task.is_some()
+    }
+
+    /// Whether this look waits for the prober.
+    pub fn is_waited_for(&self) -> bool {
+        matches!(self.task, Some(Task::Probe | Task::Walk(_)))
+    }
+
+    /// How the mount stands, as far as this look knows by now.
+    pub fn standing(&self) -> Standing {
+        match self.verdict {
+            Some(Answer::Alive | Answer::Link(_)) => Standing::Alive,
+            Some(Answer::Dead) => Standing::Dead,
+            _ if self.dead => Standing::Dead,
+            Some(Answer::Unknown) => Standing::Unknown,
+            None if self.gone => Standing::Unknown,
+            None => Standing::Late,
+        }
+    }
+
+    /// Gives the prober its next piece of work, if it is free: first the probe, then, on a mount
+    /// that answered, one place after the other, so that one at the most is in hand at the end.
+    pub fn feed(&mut self) {
+        if self.task.is_some() || self.gone {
+            return;
+        }
+        let (task, place) = match self.verdict {
+            None => (Task::Probe, PathBuf::new()),
+            Some(Answer::Alive) => match self.queue.pop() {
+                Some(walk) => {
+                    let place = walk.place();
+                    (Task::Walk(walk), place)
+                }
+                None => return,
+            },
+            Some(_) => return,
+        };
+        match self.prober.ask(&place) {
+            Ok(()) => self.task = Some(task),
+            Err(_) => self.gone = true,
+        }
+    }
+
+    /// Hears what the prober has to say; what a walk asked for comes back with it.
+    pub fn hear(&mut self) -> Option<(Walk, Answer)> {
+        let answer = match self.prober.hear() {
+            Ok(answer) => answer?,
+            Err(_) => {
+                self.task = None;
+                self.gone = true;
+                return None;
+            }
+        };
+        match self.task.take() {
+            Some(Task::Probe) => {
+                self.dead = answer == Answer::Dead;
+                self.verdict = Some(answer);
+                None
+            }
+            Some(Task::Walk(walk)) => Some((walk, answer)),
+            Some(Task::Old) | None => None,
+        }
+    }
+}
+
+/// The mounts whose probers have something to say, waited for as long as `patience`.
+///
+/// # Errors
+/// The system's, a signal included.
+pub(super) fn ready(posts: &HashMap<u64, Post>, patience: Duration) -> Result<Vec<u64>, Errno> {
+    let busy = posts.iter().filter(|(_, post)| post.is_busy());
+    let (ids, mut ears): (Vec<u64>, Vec<PollFd<'_>>) = busy
+        .map(|(id, post)| {
+            (
+                *id,
+                PollFd::from_borrowed_fd(post.prober.ear(), PollFlags::IN),
+            )
+        })
+        .unzip();
+    let patience = Timespec::try_from(patience).map_err(|_| Errno::INVAL)?;
+    poll(&mut ears, Some(&patience))?;
+    let heard = ids.into_iter().zip(&ears);
+    let heard = heard.filter(|(_, ear)| !ear.revents().is_empty());
+    Ok(heard.map(|(id, _)| id).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+
+    use super::*;
+
+    /// Asks, lets the prober say this, and hears it.
+    fn look(post: &mut Post, said: Option<(&mut io::PipeWriter, &[u8])>) -> Standing {
+        post.begin();
+        post.feed();
+        if let Some((told, words)) = said {
+            told.write_all(words).unwrap();
+            post.hear();
+            post.feed();
+        }
+        post.standing()
+    }
+
+    #[test]
+    fn who_did_not_answer_is_dead_at_the_next_look_until_it_answers_in_time() {
+        let (prober, _asked, mut told) = Prober::by_hand();
+        let mut post = Post::new(prober);
+        assert_eq!(look(&mut post, Some((&mut told, b"A\0"))), Standing::Alive);
+        assert_eq!(look(&mut post, None), Standing::Late);
+        assert!(post.is_waited_for());
+        for _ in 0..3 {
+            assert_eq!(look(&mut post, None), Standing::Dead);
+            assert!(post.is_busy() && !post.is_waited_for());
+        }
+        // The old answer says nothing about now, and the next one is late again.
+        assert_eq!(look(&mut post, Some((&mut told, b"A\0"))), Standing::Dead);
+        assert!(post.is_waited_for(), "asked anew");
+        told.write_all(b"A\0").unwrap();
+        post.hear();
+        assert_eq!(post.standing(), Standing::Alive);
+        assert_eq!(look(&mut post, None), Standing::Late, "a new trouble");
+    }
+
+    #[test]
+    fn storage_that_says_it_is_dead_is_so_at_once() {
+        let (prober, _asked, mut told) = Prober::by_hand();
+        let mut post = Post::new(prober);
+        for (said, standing) in [
+            (b"D\0", Standing::Dead),
+            (b"U\0", Standing::Unknown),
+            (b"D\0", Standing::Dead),
+            (b"A\0", Standing::Alive),
+        ] {
+            assert_eq!(look(&mut post, Some((&mut told, said))), standing);
+        }
+    }
+
+    #[test]
+    fn a_mount_is_not_back_because_its_prober_was_killed() {
+        let (prober, _asked, told) = Prober::by_hand();
+        let mut post = Post::new(prober);
+        look(&mut post, None);
+        assert_eq!(look(&mut post, None), Standing::Dead);
+        drop(told);
+        post.hear();
+        assert!(post.is_gone() && !post.is_busy());
+        assert_eq!(post.standing(), Standing::Dead);
+        let (prober, _asked, mut told) = Prober::by_hand();
+        post.replace(prober);
+        assert_eq!(
+            look(&mut post, None),
+            Standing::Dead,
+            "nothing is known yet"
+        );
+        look(&mut post, Some((&mut told, b"A\0")));
+        told.write_all(b"A\0").unwrap();
+        post.hear();
+        assert_eq!(post.standing(), Standing::Alive);
+    }
+
+    #[test]
+    fn a_prober_that_ends_leaves_the_mount_unknown() {
+        let (prober, asked, told) = Prober::by_hand();
+        let mut post = Post::new(prober);
+        drop((asked, told));
+        assert_eq!(look(&mut post, None), Standing::Unknown);
+        assert!(post.is_gone());
+    }
+}

@@ -1,0 +1,220 @@
+//! The processes that ask mounts: they end with the program, and never keep it from its end.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use support::lab::Lab;
+use support::outage::Mount;
+use support::plugin::Plugin;
+use support::vm::{Vm, VmSpec, disk_xml, disks};
+use support::{alone, children_of, wait_for};
+
+/// What SIGTERM promises, with room for a busy machine.
+const STOP: Duration = Duration::from_millis(2300);
+const SLOW: Duration = Duration::from_secs(20);
+
+/// A VM that costs nothing, with a disk of the lab's own and this one.
+fn vm_on<'lab>(lab: &'lab Lab, image: &Path) -> Vm<'lab> {
+    lab.create(&VmSpec {
+        disks: disks(&["vda"]),
+        devices: disk_xml("disk", "vdb", Some(image)),
+        paused: true,
+        ..VmSpec::default()
+    })
+}
+
+/// The letter of a process's state and its name; `None` when it is gone.
+fn process(pid: u32) -> Option<(char, String)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (head, tail) = stat.rsplit_once(") ")?;
+    let (_, name) = head.split_once('(')?;
+    Some((tail.chars().next()?, name.to_owned()))
+}
+
+/// The plugin's probers, once they are as many.
+fn probers(plugin: &Plugin, count: usize) -> Vec<u32> {
+    let parent = plugin.pid();
+    wait_for(&format!("{count} probers"), SLOW, || {
+        let children = children_of(parent);
+        let prober = |pid: &u32| process(*pid).is_some_and(|(_, name)| name == "mount prober");
+        (children.len() == count && children.iter().all(prober)).then_some(children)
+    })
+}
+
+fn expect_gone(probers: &[u32], when: &str) {
+    for pid in probers {
+        wait_for(&format!("the prober's end, {when}"), SLOW, || {
+            process(*pid).is_none().then_some(())
+        });
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Signal(Signal),
+    Input,
+}
+
+/// Ends the plugin as Telegraf does; its process and its pipes are gone in time.
+fn end(plugin: &mut Plugin, how: End, limit: Duration) {
+    let start = Instant::now();
+    match how {
+        End::Signal(signal) => plugin.signal(signal),
+        End::Input => plugin.close(),
+    }
+    plugin.wait(SLOW);
+    let took = start.elapsed();
+    println!("{how:?}: {took:?}");
+    assert!(took < limit, "{how:?}: {took:?}");
+}
+
+/// A FUSE mount over another whose server is stopped: who asks it cannot be killed, for the request
+/// is in the hands of a server that does not answer.
+#[test]
+fn a_prober_that_cannot_be_killed() {
+    let _alone = alone();
+    let lab = Lab::start();
+    let lower = Mount::start(&lab, &lab.dir().join("lower"));
+    let upper = Mount::over(Some(&lab), &lab.dir().join("upper"), lower.point(), &[]);
+    lower.new_image("image", 64, true);
+    let vm = vm_on(&lab, &upper.image());
+    for how in [
+        End::Signal(Signal::TERM),
+        End::Signal(Signal::KILL),
+        End::Input,
+    ] {
+        let mut plugin = Plugin::spawn(lab.plugin(&[]));
+        let whole = plugin.gather().len();
+        lower.stop(Duration::from_millis(200));
+        // The second names it.
+        for _ in 0..3 {
+            assert!(plugin.gather().len() >= whole, "all lines");
+        }
+        let point = upper.point().to_str().unwrap();
+        let warnings = plugin.warnings();
+        assert_eq!(warnings.len(), 1, "{warnings:#?}");
+        assert!(warnings[0].contains(point) && warnings[0].contains(vm.name()));
+        let probers = probers(&plugin, 1);
+        support::plugin::kill(probers[0], Signal::KILL);
+        wait_for("uninterruptible sleep", SLOW, || {
+            process(probers[0])
+                .is_some_and(|it| it.0 == 'D')
+                .then_some(())
+        });
+        plugin.gather();
+        end(&mut plugin, how, STOP);
+        let (state, _) = process(probers[0]).unwrap();
+        assert_eq!(state, 'D', "{how:?}: it outlives the program");
+        lower.go_on();
+        expect_gone(&probers, "the mount is back");
+    }
+}
+
+/// On a busy host a mount may answer too late for one look. That is no news; two in a row are.
+#[test]
+fn one_look_in_vain_is_not_worth_a_line() {
+    let _alone = alone();
+    let lab = Lab::start();
+    let mount = Mount::start(&lab, &lab.dir().join("nfs"));
+    vm_on(&lab, &mount.new_image("image", 64, true));
+    let mut plugin = Plugin::spawn(lab.plugin(&[]));
+    // From the second on there are rates.
+    plugin.gather();
+    let whole = plugin.gather().len();
+    let mut look = |stopped: bool| {
+        match stopped {
+            true => mount.stop(Duration::from_millis(200)),
+            false => mount.go_on(),
+        }
+        assert_eq!(plugin.gather().len(), whole, "all lines");
+        plugin.stderr()
+    };
+    for _ in 0..3 {
+        assert_eq!(look(true), "");
+        assert_eq!(look(false), "");
+    }
+    look(true);
+    assert_eq!(look(true).lines().count(), 1);
+    assert_eq!(look(true).lines().count(), 1);
+    let said = look(false);
+    let back = said.lines().nth(1).unwrap();
+    assert!(
+        back.starts_with("I! ") && back.contains("nfs answers again, after 2 gathers"),
+        "{said}"
+    );
+    assert_eq!(look(true), said);
+    assert_eq!(look(false), said);
+}
+
+/// However the program ends, and whether its mount answers or not.
+#[test]
+fn probers_end_with_the_program() {
+    let _alone = alone();
+    let lab = Lab::start();
+    let mount = Mount::start(&lab, &lab.dir().join("nfs"));
+    vm_on(&lab, &mount.new_image("image", 64, true));
+    for how in [
+        End::Signal(Signal::TERM),
+        End::Signal(Signal::KILL),
+        End::Input,
+    ] {
+        for stopped in [false, true] {
+            let mut plugin = Plugin::spawn(lab.plugin(&[]));
+            plugin.gather();
+            let probers = probers(&plugin, 1);
+            if stopped {
+                mount.stop(Duration::from_millis(200));
+                plugin.gather();
+            }
+            end(&mut plugin, how, STOP);
+            expect_gone(&probers, &format!("{how:?}, stopped {stopped}"));
+            mount.go_on();
+        }
+    }
+}
+
+#[test]
+fn a_prober_has_its_pipes_and_nothing_else_and_is_replaced() {
+    let _alone = alone();
+    let lab = Lab::start();
+    let mut plugin = Plugin::spawn(lab.plugin(&[]));
+    lab.create(&VmSpec {
+        name: "local".to_owned(),
+        disks: disks(&["vda"]),
+        paused: true,
+        ..VmSpec::default()
+    });
+    plugin.gather();
+    // Nothing to ask, nobody to do it.
+    probers(&plugin, 0);
+    let mount = Mount::start(&lab, &lab.dir().join("nfs"));
+    let vm = vm_on(&lab, &mount.new_image("image", 64, true));
+    plugin.gather();
+    for _ in 0..3 {
+        let probers = probers(&plugin, 1);
+        let folder = format!("/proc/{}/fd", probers[0]);
+        let target = |fd: &str| fs::read_link(Path::new(&folder).join(fd)).unwrap();
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 3);
+        let pipes = ["0", "1"].map(|fd| target(fd).display().to_string());
+        assert!(pipes.iter().all(|it| it.starts_with("pipe:")), "{pipes:?}");
+        let told = fs::read_link(format!("/proc/{}/fd/1", plugin.pid())).unwrap();
+        assert_ne!(target("1"), told, "not the stdout that Telegraf reads");
+        assert_eq!(target("2"), Path::new("/dev/null"));
+        // Somebody kills it: the next look but one has another, and no zombie stays.
+        support::plugin::kill(probers[0], Signal::KILL);
+        plugin.gather();
+        plugin.gather();
+        expect_gone(&probers, "it was killed");
+    }
+    assert_eq!(plugin.warnings(), [] as [&str; 0]);
+    vm.destroy();
+    plugin.gather();
+    plugin.gather();
+    probers(&plugin, 0);
+}
