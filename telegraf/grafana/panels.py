@@ -118,20 +118,27 @@ def choice(name, label, query, language, multi=False, pattern=""):
     return made
 
 
-def lately(language):
-    """After how long without a line a VM or a host counts as gone."""
-    spans = {"1m": "1 minute", "2m": "2 minutes", "5m": "5 minutes", "15m": "15 minutes", "1h": "1 hour"}
-    chosen = "5m"
-    values = {text: text if language == "influxql" else value for text, value in spans.items()}
+def spans(name, label, chosen, values):
+    """A variable that is a span of time, text -> value."""
     return {
-        "name": "stale", "label": "Gone after", "type": "custom", "hide": 0, "skipUrlSync": False,
+        "name": name, "label": label, "type": "custom", "hide": 0, "skipUrlSync": False,
         "query": ", ".join(f"{text} : {value}" for text, value in values.items()),
         "current": {"selected": True, "text": chosen, "value": values[chosen]},
-        "options": [
-            {"selected": text == chosen, "text": text, "value": value} for text, value in values.items()
-        ],
+        "options": [{"selected": text == chosen, "text": text, "value": value} for text, value in values.items()],
         "multi": False, "includeAll": False,
     }
+
+
+def lately(language):
+    """After how long without a line a VM or a host counts as gone."""
+    words = {"1m": "1 minute", "2m": "2 minutes", "5m": "5 minutes", "15m": "15 minutes", "1h": "1 hour"}
+    return spans("stale", "Gone after", "5m", {text: text if language == "influxql" else word for text, word in words.items()})
+
+
+def gather():
+    """Telegraf's interval: no bin is narrower. A panel's own lower limit hides the data source's, and in
+    SQL a bin of less than a second would be one of 0 s."""
+    return spans("gather", "Telegraf's interval", "10s", {text: text for text in ("1s", "5s", "10s", "30s", "1m", "5m")})
 
 
 def dashboard(name, title, description, variables, panels):
@@ -144,7 +151,7 @@ def dashboard(name, title, description, variables, panels):
                 x, y, height = 0, y + height, 0
             queries, link = one.pop("queries"), one.pop("vm_link", False)
             one |= {
-                "id": number, "datasource": source(), "interval": "10s",
+                "id": number, "datasource": source(), "interval": "$gather",
                 "gridPos": {"x": x, "y": y, "w": width, "h": tall},
                 "targets": [target(query, language, i) for i, query in enumerate(queries)],
             }
@@ -172,7 +179,7 @@ def dashboard(name, title, description, variables, panels):
                 {"name": "datasource", "label": "Data source", "type": "datasource", "query": "influxdb", "regex": "",
                  "hide": 0, "skipUrlSync": False, "refresh": 1, "multi": False, "includeAll": False,
                  "current": {}, "options": []},
-                *[one(language) for one in variables],
+                *[one(language) for one in variables], gather(),
             ]},
             "panels": placed,
         }

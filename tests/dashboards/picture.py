@@ -64,7 +64,7 @@ def lines(axes, panel, found):
     times = sorted({time for values in found.values() for time in values})
     floor = [0.0] * len(times)
     # The biggest at the bottom, as a reader would sort them.
-    order = sorted(found, key=lambda name: -sum(found[name].values()))
+    order = sorted(found, key=lambda name: (-sum(found[name].values()), name))
     for above, (colour, name) in enumerate(zip(PALETTE, order)):
         values = [found[name].get(time) for time in times]
         x = [clock(time) for time in times]

@@ -108,7 +108,7 @@ def chosen(dashboard, engine, span, wanted):
         name = variable["name"]
         if variable["type"] == "custom":
             choices[name] = {one["text"]: one["value"] for one in variable["options"]}
-            values[name] = choices[name]["1m"]
+            values[name] = choices[name]["1m"] if name == "stale" else variable["current"]["value"]
         elif variable["type"] == "query":
             query = grafana.with_variables(variable["query"], values)
             query = grafana.sql_macros(query, *span) if engine.language == "sql" else grafana.whole(query)
@@ -129,6 +129,8 @@ def answers(engine, span, wanted):
         values, choices = chosen(dashboard, engine, span, wanted)
         offered |= {(name, variable): one for variable, one in choices.items()}
         for panel in dashboard["panels"]:
+            if grafana.with_variables(panel["interval"], values) != f"{grafana.INTERVAL}s":
+                raise Wrong(f"{panel['title']}: bins of {panel['interval']}")
             defaults = panel["fieldConfig"]["defaults"]
             for target in panel["targets"]:
                 where = (name, panel["title"], target["refId"])
