@@ -75,7 +75,9 @@ fn one_frozen_vm() {
     fleet.freeze(&[1]);
     fleet.thaw(&[1]);
     fleet.expect_complete_but(&plugin.gather(), &[], "frozen for a moment");
-    assert!(plugin.warnings().len() <= 1, "{:#?}", plugin.warnings());
+    let warnings = plugin.warnings();
+    assert_eq!(warnings.len(), 1, "{warnings:#?}");
+    assert!(warnings[0].contains(fleet.vms[0].name()), "{warnings:#?}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::walk::{Stop, Walk};
 mod tests;
 
 /// All that a look waits for mounts.
-const PATIENCE: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_millis(50);
 /// A link is followed anew after so long.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
