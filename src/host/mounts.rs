@@ -82,7 +82,7 @@ impl Mounts {
         }
     }
 
-    /// Where these disk images lie, and whether their mounts answer. Takes 100 ms at most, whatever
+    /// Where these disk images lie, and whether their mounts answer. Takes 50 ms at most, whatever
     /// hangs. Paths not asked for, and mounts without any, are forgotten.
     pub fn look(&mut self, paths: &[PathBuf]) -> HashMap<PathBuf, Storage> {
         let start = Instant::now();
