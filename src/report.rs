@@ -1,5 +1,7 @@
 //! What the operator is told of a gather: the same trouble once, then counted; its end, too.
 
+mod partial;
+
 use std::collections::HashSet;
 
 use log::Level;
@@ -9,6 +11,7 @@ use crate::config::Uri;
 use crate::gather::job::Found;
 use crate::gather::{Gathered, Trouble};
 use crate::logging::Troubles;
+use partial::Partial;
 
 /// How many VMs a message names.
 const NAMED: usize = 10;
@@ -20,6 +23,8 @@ pub struct Reporter {
     troubles: Troubles,
     /// VMs whose statistics could not be had.
     domains: HashSet<Uuid>,
+    /// VMs whose figures come in part.
+    partial: Partial,
     /// Mounts that do not answer.
     dead: HashSet<String>,
 }
@@ -31,6 +36,7 @@ impl Reporter {
             uri,
             troubles: Troubles::default(),
             domains: HashSet::new(),
+            partial: Partial::default(),
             dead: HashSet::new(),
         }
     }
@@ -38,6 +44,7 @@ impl Reporter {
     /// A VM is gone, and with it what was said of it.
     pub fn forget(&mut self, uuid: Uuid) {
         self.domains.remove(&uuid);
+        self.partial.forget(uuid);
         self.troubles.clear(&uuid.to_string());
         self.troubles.clear(&description_key(uuid));
     }
@@ -50,10 +57,11 @@ impl Reporter {
         }
         self.refusals(gathered);
         self.single_domains(gathered);
+        self.partial.report(gathered);
         self.while_it_lasts(
             "late",
             (!gathered.missing.is_empty()).then(|| {
-                let (names, hanging) = (names(&gathered.missing), gathered.hanging);
+                let (names, hanging) = (names_of(&gathered.missing), gathered.hanging);
                 format!("no answer in time from {names}; {hanging} calls hang")
             }),
             "all VMs answer in time again",
@@ -61,7 +69,7 @@ impl Reporter {
         self.while_it_lasts(
             "locked",
             (!gathered.locked.is_empty()).then(|| {
-                let names = names(&gathered.locked);
+                let names = names_of(&gathered.locked);
                 format!("locked inside libvirtd, and left alone until they are not: {names}")
             }),
             "no VM is locked inside libvirtd any more",
@@ -79,7 +87,7 @@ impl Reporter {
         for (mount, founds) in &gathered.dead {
             let mount = mount.display().to_string();
             self.troubles.report(mount.clone(), Level::Warn, || {
-                let names = names(founds);
+                let names = names_of(founds);
                 format!("{mount} does not answer, so the disks of these VMs are read one by one: {names}")
             });
         }
@@ -179,9 +187,13 @@ fn description_key(uuid: Uuid) -> String {
     format!("description of {uuid}")
 }
 
-/// The first of them by name.
-fn names(founds: &[Found]) -> String {
-    let mut named: Vec<&str> = founds.iter().map(|found| found.name.as_str()).collect();
+fn names_of(founds: &[Found]) -> String {
+    names(founds.iter().map(|found| found.name.as_str()))
+}
+
+/// The first of them.
+fn names<'n>(all: impl IntoIterator<Item = &'n str>) -> String {
+    let mut named: Vec<&str> = all.into_iter().collect();
     named.sort_unstable();
     let more = named.len().saturating_sub(NAMED);
     named.truncate(NAMED);

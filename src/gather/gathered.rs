@@ -45,6 +45,8 @@ pub struct Gathered {
     pub seen: usize,
     /// Domains whose figures came in full.
     pub complete: usize,
+    /// Domains whose figures came without what only QEMU itself knows.
+    pub partial: Vec<Found>,
     /// Calls that have not returned.
     pub hanging: usize,
 }
@@ -96,6 +98,15 @@ impl Samples {
             *worth == Worth::Whole && (!disks || sample.disks.is_some())
         };
         self.0.values().filter(full).count()
+    }
+
+    /// Of whom there is only what needs no monitor.
+    pub(super) fn partial(&self) -> impl Iterator<Item = Uuid> {
+        let in_part = self
+            .0
+            .iter()
+            .filter(|(_, (worth, _))| *worth == Worth::Part);
+        in_part.map(|(uuid, _)| *uuid)
     }
 
     /// All of them by id: the order in which they were started, and the same in every gather.

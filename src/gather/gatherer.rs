@@ -320,6 +320,7 @@ impl Gatherer {
         gathered.hanging = self.engine.hanging();
         gathered.seen = self.found.len();
         gathered.complete = self.samples.complete(self.describes);
+        gathered.partial = self.samples.partial().filter_map(find).collect();
         gathered.samples = std::mem::take(&mut self.samples).in_order();
         gathered
     }

@@ -17,7 +17,7 @@ use super::walk::{Stop, Walk};
 mod tests;
 
 /// All that a look waits for mounts.
-const PATIENCE: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_millis(50);
 /// A link is followed anew after so long.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
@@ -82,7 +82,7 @@ impl Mounts {
         }
     }
 
-    /// Where these disk images lie, and whether their mounts answer. Takes 100 ms at most, whatever
+    /// Where these disk images lie, and whether their mounts answer. Takes 50 ms at most, whatever
     /// hangs. Paths not asked for, and mounts without any, are forgotten.
     pub fn look(&mut self, paths: &[PathBuf]) -> HashMap<PathBuf, Storage> {
         let start = Instant::now();

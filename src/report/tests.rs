@@ -168,8 +168,8 @@ fn of_many_vms_the_first_ten_are_named() {
         };
         (0..n).rev().map(named).collect::<Vec<Found>>()
     };
-    assert_eq!(names(&founds(2)), "vm00, vm01");
+    assert_eq!(names_of(&founds(2)), "vm00, vm01");
     let ten = "vm00, vm01, vm02, vm03, vm04, vm05, vm06, vm07, vm08, vm09";
-    assert_eq!(names(&founds(10)), ten);
-    assert_eq!(names(&founds(123)), format!("{ten} and 113 more"));
+    assert_eq!(names_of(&founds(10)), ten);
+    assert_eq!(names_of(&founds(123)), format!("{ten} and 113 more"));
 }
