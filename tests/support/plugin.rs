@@ -4,6 +4,7 @@ use super::lines::{Line, lines};
 use super::{child_of, config, wait_for};
 use rustix::process::{Pid, Signal};
 use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -37,6 +38,9 @@ impl Plugin {
     pub fn spawn(mut command: Command) -> Plugin {
         let inside = command.get_program().to_string_lossy().ends_with("nsenter");
         let mut child = command
+            // With a stopped process in its group (a mount's) the kernel may send a SIGHUP to all of
+            // them, which to the plugin is a request to gather.
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
