@@ -1,6 +1,6 @@
 //! What the operator is told of a gather: the same trouble once, then counted; its end, too.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use log::Level;
 use uuid::Uuid;
@@ -9,6 +9,7 @@ use crate::config::Uri;
 use crate::gather::job::Found;
 use crate::gather::{Gathered, Trouble};
 use crate::logging::Troubles;
+use crate::sample::Run;
 
 /// How many VMs a message names.
 const NAMED: usize = 10;
@@ -20,8 +21,8 @@ pub struct Reporter {
     troubles: Troubles,
     /// VMs whose statistics could not be had.
     domains: HashSet<Uuid>,
-    /// Mounts that do not answer.
-    dead: HashSet<String>,
+    /// Mounts that do not answer, and the runs of VMs with a disk there.
+    dead: HashMap<String, HashSet<Run>>,
 }
 
 impl Reporter {
@@ -31,7 +32,7 @@ impl Reporter {
             uri,
             troubles: Troubles::default(),
             domains: HashSet::new(),
-            dead: HashSet::new(),
+            dead: HashMap::new(),
         }
     }
 
@@ -66,14 +67,24 @@ impl Reporter {
             }),
             "no VM is locked inside libvirtd any more",
         );
-        let dead: HashSet<String> = gathered
-            .dead
-            .keys()
-            .map(|m| m.display().to_string())
+        let runs = |founds: &[Found]| founds.iter().map(|found| found.run).collect();
+        let dead = gathered.dead.iter();
+        let dead: HashMap<String, HashSet<Run>> = dead
+            .map(|(mount, founds)| (mount.display().to_string(), runs(founds)))
             .collect();
-        for mount in self.dead.difference(&dead) {
+        let sampled: HashSet<Run> = gathered.samples.iter().map(|sample| sample.run).collect();
+        for (mount, before) in &self.dead {
+            if dead.contains_key(mount) {
+                continue;
+            }
+            // Nobody asks a mount that the last VM has left: whether it answers is not known.
+            let left = before.is_disjoint(&sampled);
             if let Some(times) = self.troubles.clear(mount) {
-                log::info!("{mount} answers again, after {times} gathers");
+                if left {
+                    log::info!("no VM has a disk on {mount} any more, after {times} gathers");
+                } else {
+                    log::info!("{mount} answers again, after {times} gathers");
+                }
             }
         }
         for (mount, founds) in &gathered.dead {

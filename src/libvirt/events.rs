@@ -1,4 +1,5 @@
-//! The watch: a connection of its own, on which libvirt reports devices that come and go.
+//! The watch: a connection of its own, on which libvirt reports VMs and devices that
+//! come and go.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -6,9 +7,11 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::Connection;
+use super::ffi::Lifecycle;
+use crate::sample::Run;
 
 /// What the watch has to tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
     /// Events come from now on.
     Watching(Instant),
@@ -16,6 +19,10 @@ pub enum Notice {
     Blind,
     /// A device of this domain came or went.
     DeviceChanged(Uuid, Instant),
+    /// This run of a domain of this name began.
+    Started(Run, String, Instant),
+    /// This domain runs no more.
+    Stopped(Uuid, Instant),
 }
 
 /// How often the watch looks whether its connection still stands (no call to the daemon).
@@ -41,6 +48,20 @@ pub fn start(
             let sink = tell.clone();
             let registered = connection
                 .on_device_change(move |uuid| sink(Notice::DeviceChanged(uuid, Instant::now())));
+            let sink = tell.clone();
+            let registered = registered.and_then(|()| {
+                connection.on_lifecycle(move |what, uuid, id, name| {
+                    let now = Instant::now();
+                    match (what, id) {
+                        (Lifecycle::Started, Some(id)) => {
+                            sink(Notice::Started(Run { uuid, id }, name, now));
+                        }
+                        // It is gone again already, which is told next.
+                        (Lifecycle::Started, None) => {}
+                        (Lifecycle::Stopped, _) => sink(Notice::Stopped(uuid, now)),
+                    }
+                })
+            });
             match registered {
                 Ok(()) => {
                     tell(Notice::Watching(Instant::now()));

@@ -214,42 +214,74 @@ impl Connection {
         &self,
         on_event: impl Fn(Uuid) + Clone + Send + Sync + 'static,
     ) -> Result<(), Error> {
+        let callback: unsafe extern "C" fn(
+            sys::virConnectPtr,
+            sys::virDomainPtr,
+            *const c_char,
+            *mut c_void,
+        ) = device_changed;
         for id in [
             sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED,
             sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
         ] {
-            let sink: Box<EventSink> = Box::new(Box::new(on_event.clone()));
-            let opaque = Box::into_raw(sink).cast::<c_void>();
+            let sink: EventSink = Box::new(on_event.clone());
             // SAFETY: both events call back with (connection, domain, alias, opaque), as
-            // `device_changed` does; libvirt keeps it under the generic type by design. `opaque`
-            // is owned by the registration and freed by `free_sink`, or below where that failed.
+            // `device_changed` does, which takes `opaque` for an `EventSink`.
             unsafe {
-                let callback: unsafe extern "C" fn(
-                    sys::virConnectPtr,
-                    sys::virDomainPtr,
-                    *const c_char,
-                    *mut c_void,
-                ) = device_changed;
-                let callback: unsafe extern "C" fn(
-                    sys::virConnectPtr,
-                    sys::virDomainPtr,
-                    *mut c_void,
-                ) = std::mem::transmute(callback);
-                let registered = sys::virConnectDomainEventRegisterAny(
-                    self.raw.as_ptr(),
-                    ptr::null_mut(),
-                    id as c_int,
-                    Some(callback),
-                    opaque,
-                    Some(free_sink),
-                );
-                if registered < 0 {
-                    let error = last_error();
-                    free_sink(opaque);
-                    return Err(error);
-                }
-                self.registered.borrow_mut().push(registered);
+                let callback = std::mem::transmute::<*const (), Callback>(callback as *const ());
+                self.register(id, callback, sink)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Calls `on_event` with UUID, id (`None`: inactive) and name of a domain that was started or
+    /// has stopped, all of them out of the event: no call to the daemon. As above.
+    ///
+    /// # Errors
+    /// Drivers without events say `VIR_ERR_NO_SUPPORT`.
+    pub fn on_lifecycle(
+        &self,
+        on_event: impl Fn(Lifecycle, Uuid, Option<u32>, String) + Send + Sync + 'static,
+    ) -> Result<(), Error> {
+        let callback: unsafe extern "C" fn(
+            sys::virConnectPtr,
+            sys::virDomainPtr,
+            c_int,
+            c_int,
+            *mut c_void,
+        ) = lifecycle_changed;
+        let sink: LifecycleSink = Box::new(on_event);
+        // SAFETY: this event calls back with (connection, domain, event, detail, opaque), as
+        // `lifecycle_changed` does, which takes `opaque` for a `LifecycleSink`.
+        unsafe {
+            let callback = std::mem::transmute::<*const (), Callback>(callback as *const ());
+            self.register(sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, callback, sink)
+        }
+    }
+
+    /// # Safety
+    /// `callback` has the signature that libvirt documents for event `id` (it keeps all of them
+    /// under the generic type by design), and takes its `opaque` for an `S`.
+    unsafe fn register<S>(&self, id: u32, callback: Callback, sink: S) -> Result<(), Error> {
+        let opaque = Box::into_raw(Box::new(sink)).cast::<c_void>();
+        // SAFETY: the caller's promise; `opaque` is owned by the registration and freed by
+        // `free_sink`, or below where that failed.
+        unsafe {
+            let registered = sys::virConnectDomainEventRegisterAny(
+                self.raw.as_ptr(),
+                ptr::null_mut(),
+                id as c_int,
+                Some(callback),
+                opaque,
+                Some(free_sink::<S>),
+            );
+            if registered < 0 {
+                let error = last_error();
+                free_sink::<S>(opaque);
+                return Err(error);
+            }
+            self.registered.borrow_mut().push(registered);
         }
         Ok(())
     }
@@ -267,7 +299,19 @@ impl Drop for Connection {
     }
 }
 
+/// What became of a domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifecycle {
+    /// It was started: booted, migrated in, restored or reverted to a snapshot.
+    Started,
+    /// It runs no more.
+    Stopped,
+}
+
+/// The type under which libvirt keeps the callbacks of all events.
+type Callback = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
 type EventSink = Box<dyn Fn(Uuid) + Send + Sync>;
+type LifecycleSink = Box<dyn Fn(Lifecycle, Uuid, Option<u32>, String) + Send + Sync>;
 
 unsafe extern "C" fn device_changed(
     _: sys::virConnectPtr,
@@ -283,9 +327,37 @@ unsafe extern "C" fn device_changed(
     }
 }
 
-unsafe extern "C" fn free_sink(opaque: *mut c_void) {
-    // SAFETY: `opaque` came from `Box::into_raw` in `on_device_change` and is freed once.
-    drop(unsafe { Box::from_raw(opaque.cast::<EventSink>()) });
+unsafe extern "C" fn lifecycle_changed(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    event: c_int,
+    _: c_int,
+    opaque: *mut c_void,
+) {
+    // SAFETY: as above.
+    unsafe {
+        let id = sys::virDomainGetID(domain);
+        let id = (id != c_uint::MAX).then_some(id);
+        let what = match event as u32 {
+            sys::VIR_DOMAIN_EVENT_STARTED => Lifecycle::Started,
+            sys::VIR_DOMAIN_EVENT_STOPPED => Lifecycle::Stopped,
+            // One that crashed may be preserved: it is active then, and has its id.
+            sys::VIR_DOMAIN_EVENT_CRASHED if id.is_none() => Lifecycle::Stopped,
+            _ => return,
+        };
+        let sink = &*opaque.cast::<LifecycleSink>();
+        sink(
+            what,
+            uuid_of(domain),
+            id,
+            text(sys::virDomainGetName(domain)),
+        );
+    }
+}
+
+unsafe extern "C" fn free_sink<S>(opaque: *mut c_void) {
+    // SAFETY: `opaque` came from `Box::<S>::into_raw` in `register` and is freed once.
+    drop(unsafe { Box::from_raw(opaque.cast::<S>()) });
 }
 
 /// # Safety
