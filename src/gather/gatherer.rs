@@ -17,8 +17,8 @@ use super::roster::Roster;
 use super::worker::{Failure, Reply};
 use crate::config::{NameFilter, Settings};
 use crate::inventory::{Inventory, Watch};
-use crate::libvirt::bulk::Groups;
 use crate::libvirt::Occurrence;
+use crate::libvirt::bulk::Groups;
 use crate::libvirt::events::Notice;
 use crate::sample::{Run, Wanted};
 

@@ -214,21 +214,11 @@ impl Connection {
         &self,
         on_event: impl Fn(Occurrence) + Clone + Send + Sync + 'static,
     ) -> Result<(), Error> {
-        type Generic =
-            unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
-        type Lifecycle = unsafe extern "C" fn(
-            sys::virConnectPtr,
-            sys::virDomainPtr,
-            c_int,
-            c_int,
-            *mut c_void,
-        );
-        type Device = unsafe extern "C" fn(
-            sys::virConnectPtr,
-            sys::virDomainPtr,
-            *const c_char,
-            *mut c_void,
-        );
+        type Generic = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
+        type Lifecycle =
+            unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void);
+        type Device =
+            unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *const c_char, *mut c_void);
         // SAFETY: libvirt keeps each callback under the generic type by design, and calls it with
         // the arguments that its event has: these.
         let (lifecycle, device) = unsafe {
@@ -307,7 +297,11 @@ unsafe extern "C" fn started_or_stopped(
         if event == sys::VIR_DOMAIN_EVENT_STOPPED as c_int {
             sink(Occurrence::Stopped(uuid));
         } else if event == sys::VIR_DOMAIN_EVENT_STARTED as c_int && id != c_uint::MAX {
-            sink(Occurrence::Started(uuid, id, text(sys::virDomainGetName(domain))));
+            sink(Occurrence::Started(
+                uuid,
+                id,
+                text(sys::virDomainGetName(domain)),
+            ));
         }
     }
 }
