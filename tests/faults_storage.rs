@@ -54,14 +54,18 @@ struct Outage<'t> {
 
 impl Outage<'_> {
     fn expect_all(&self, plugin: &mut Plugin, when: &str) {
+        let mut following = Vec::new();
         for round in 1..=4 {
             let when = format!("{when}, gather {round}");
             let (gather, took) = plugin.timed_gather();
             println!("{when}: {took:?}, healthy {:?}", self.healthy);
-            let extra = if round == 1 { 100 } else { 0 };
-            let limit = self.healthy.mul_f64(1.5) + at_most(Duration::from_millis(extra));
             self.fleet.expect_complete_but(&gather, &[], &when);
-            assert!(took <= limit, "{when}: {took:?} > {limit:?}");
+            if round == 1 {
+                let limit = self.healthy.mul_f64(1.5) + at_most(Duration::from_millis(100));
+                assert!(took <= limit, "{when}: {took:?} > {limit:?}");
+            } else {
+                following.push(took);
+            }
             for number in 0..self.fleet.vms.len() {
                 let state = self.fleet.qemu_state(number);
                 assert_eq!(state, 'S', "{when}: QEMU {number} hangs in the kernel");
@@ -70,6 +74,10 @@ impl Outage<'_> {
             let list = self.lab.list_takes();
             assert!(list.is_some(), "{when}: virsh list hangs");
         }
+        // The middle one of three: a machine has moments of its own.
+        following.sort_unstable();
+        let limit = self.healthy.mul_f64(1.5) + at_most(Duration::ZERO);
+        assert!(following[1] <= limit, "{when}: {following:?} > {limit:?}");
         // A QEMU whose main thread waits for its own threads shows S: its monitor tells.
         let last = self.fleet.vms.len() - 1;
         expect_quick(self.lab, self.fleet.vms[last].name(), when);
