@@ -94,7 +94,7 @@ impl Root {
     /// With Telegraf and its user, as its own package makes them, and a hypervisor with one VM.
     fn new() -> Root {
         let lab = Lab::start_reachable();
-        lab.create(&fleet::small("one".to_owned())).keep();
+        lab.create(&fleet::small("one".to_owned()));
         let dir = tempfile::tempdir().unwrap();
         let base = base();
         succeed(
