@@ -114,9 +114,7 @@ fn both_packages_hold_the_same_files() {
         .as_array()
         .unwrap()
         .iter();
-    let rpm = rpm
-        .filter(|a| a.get("dir").is_none())
-        .map(|a| text(&a["source"]));
+    let rpm = rpm.map(|a| text(&a["source"]));
     // Changelogs and licences go by each distribution's custom.
     let common = |source: &String| {
         let custom = ["change", "CHANGE", "LICENSE", "LGPL"];
