@@ -226,7 +226,7 @@ impl Agent {
                 seen: gathered.seen,
                 complete: gathered.complete,
                 partial: gathered.samples.len() - gathered.complete,
-                withheld: gathered.locked.len() + gathered.missing.len(),
+                withheld: gathered.locked.len() + gathered.missing.len() + gathered.refused.len(),
                 lines: self.buffer.lines().count(),
                 reconnects,
                 hanging: gathered.hanging,

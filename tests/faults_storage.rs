@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -233,6 +233,11 @@ fn a_locked_vm() {
         } else {
             lab.plugin_unprivileged(&args)
         };
+        let late = lab.create(&VmSpec {
+            persistent: true,
+            ..small("late".to_owned())
+        });
+        late.destroy();
         let mut plugin = Plugin::spawn(command);
         fleet.learn(&mut plugin);
         let client = lock_first(&lab, &fleet, &mount);
@@ -256,6 +261,24 @@ fn a_locked_vm() {
         assert!(*calls <= 3, "{calls} calls of ours hang in gather {round}");
         let warnings = plugin.warnings();
         assert!(warnings.len() <= 2, "{warnings:#?}");
+        // No list comes, but who starts and stops shows all the same.
+        let start = lab.client(&["start", late.name(), "--paused"]);
+        let reads = |(measurement, _): &(String, _), fields: &BTreeSet<String>| {
+            measurement == "vm_totals" && fields.contains("disk_rd_bytes")
+        };
+        wait_for("the new VM's lines", Duration::from_secs(3), || {
+            let shape = shapes(&plugin.gather()).remove(late.name())?;
+            shape
+                .iter()
+                .any(|(key, fields)| reads(key, fields))
+                .then_some(())
+        });
+        drop(start);
+        late.destroy();
+        wait_for("its lines to stop", Duration::from_secs(3), || {
+            let gone = !shapes(&plugin.gather()).contains_key(late.name());
+            gone.then_some(())
+        });
         mount.go_on();
         fleet.expect_recovery(&mut plugin, 2, "unlocked");
         wait_for("calls to return", Duration::from_secs(5), || {

@@ -35,6 +35,8 @@ pub struct Gathered {
     pub active: Option<HashSet<Run>>,
     /// Domains that were to be asked and did not answer in time.
     pub missing: Vec<Found>,
+    /// Domains whose statistics the driver or the daemon refused.
+    pub refused: Vec<Found>,
     /// Domains of which nothing is asked: a call of ours hangs on their lock inside libvirtd.
     pub locked: Vec<Found>,
     /// libvirtd had no worker to spare; beside it whose monitor has been occupied the longest.

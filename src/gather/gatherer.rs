@@ -1,6 +1,6 @@
 //! One gather at a time: the engine decides, the crew asks, and what came in time is put together.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
@@ -13,9 +13,11 @@ use super::gathered::{Gathered, Samples, Trouble, Worth};
 use super::job::{Answer, Brief, Found, Job, Measured, Target};
 use super::ledger::Ticket;
 use super::lookout::{Lookout, Question, Seen};
+use super::roster::Roster;
 use super::worker::{Failure, Reply};
 use crate::config::{NameFilter, Settings};
 use crate::inventory::{Inventory, Watch};
+use crate::libvirt::Occurrence;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::events::Notice;
 use crate::sample::{Run, Wanted};
@@ -31,8 +33,8 @@ pub struct Gatherer {
     domains: NameFilter,
     /// Whether a measurement needs to know the devices.
     describes: bool,
-    /// The domains of the last list.
-    found: HashMap<Uuid, Found>,
+    /// Who is active.
+    roster: Roster,
     samples: Samples,
     gathered: Gathered,
     /// Who looks at the host.
@@ -74,7 +76,7 @@ impl Gatherer {
             inventory: Inventory::new(settings.device_cache_ttl),
             domains: settings.domains.clone(),
             describes: Groups::needed(measurements).has(Groups::NET),
-            found: HashMap::new(),
+            roster: Roster::default(),
             samples: Samples::default(),
             gathered: Gathered::default(),
             lookout: Lookout::new(lookout, settings.block_statistics),
@@ -88,6 +90,10 @@ impl Gatherer {
         self.inventory.begin();
         self.samples = Samples::default();
         self.gathered = Gathered::default();
+        self.roster.begin();
+        // Should no list come. Who is described, too, is to be known anew.
+        let known = self.wanted();
+        self.engine.knows(known);
         self.engine.begin(Instant::now());
         self.carry_out();
     }
@@ -175,13 +181,17 @@ impl Gatherer {
         self.inventory.keep(&active);
         self.gathered.active = Some(active);
         found.retain(|f| self.domains.matches(&f.name));
-        let listed = found.iter().map(|f| Listed {
-            uuid: f.run.uuid,
-            described: !self.describes || self.inventory.has(f.run),
-        });
-        let listed = listed.collect();
-        self.found = found.into_iter().map(|f| (f.run.uuid, f)).collect();
-        Event::Listed(listed)
+        self.roster.listed(found);
+        Event::Listed(self.wanted())
+    }
+
+    /// The domains to gather, and which of them are described.
+    fn wanted(&self) -> Vec<Listed> {
+        let listed = |found: &Found| Listed {
+            uuid: found.run.uuid,
+            described: !self.describes || self.inventory.has(found.run),
+        };
+        self.roster.all().map(listed).collect()
     }
 
     fn on_samples(&mut self, measured: Vec<Measured>, troubles: Vec<(Found, String)>) -> Event {
@@ -191,7 +201,7 @@ impl Gatherer {
             if let Some(described) = one.described {
                 self.inventory.learn(run, described);
             }
-            if let (Some(trouble), Some(found)) = (one.trouble, self.found.get(&run.uuid)) {
+            if let (Some(trouble), Some(found)) = (one.trouble, self.roster.get(run.uuid)) {
                 let trouble = Trouble::Description(found.clone(), trouble);
                 self.gathered.troubles.push(trouble);
             }
@@ -217,16 +227,19 @@ impl Gatherer {
                     self.look(&domains);
                     continue;
                 }
-                Order::List => Job::List,
+                Order::List => {
+                    self.roster.ask(Instant::now());
+                    Job::List
+                }
                 Order::Describe(domains) => Job::Describe(self.founds(&domains)),
-                Order::Canary(domain) => match self.found.get(&domain) {
+                Order::Canary(domain) => match self.roster.get(domain) {
                     Some(found) => Job::Canary(found.clone()),
                     None => Job::Probe(Vec::new()),
                 },
                 Order::Ask(domains, scope) => Job::Ask {
                     targets: self.targets(&domains),
                     scope,
-                    active: self.found.len(),
+                    active: self.roster.len(),
                 },
                 Order::Disks(domain) => match self.targets(&[domain]).pop() {
                     Some(target) => Job::Disks(target),
@@ -257,7 +270,7 @@ impl Gatherer {
     /// What the lookout has seen.
     pub fn on_seen(&mut self, seen: Seen) {
         if self.lookout.take(seen) {
-            let domains: Vec<Uuid> = self.found.keys().copied().collect();
+            let domains: Vec<Uuid> = self.roster.all().map(|f| f.run.uuid).collect();
             self.on_look(&domains);
         }
     }
@@ -269,7 +282,7 @@ impl Gatherer {
     }
 
     fn founds(&self, domains: &[Uuid]) -> Vec<Found> {
-        let found = domains.iter().filter_map(|uuid| self.found.get(uuid));
+        let found = domains.iter().filter_map(|uuid| self.roster.get(*uuid));
         found.cloned().collect()
     }
 
@@ -302,7 +315,7 @@ impl Gatherer {
     /// Ends the gather with what there is; answers that come later are dropped.
     pub fn finish(&mut self) -> Gathered {
         let mut gathered = std::mem::take(&mut self.gathered);
-        let find = |uuid: Uuid| self.found.get(&uuid).cloned();
+        let find = |uuid: Uuid| self.roster.get(uuid).cloned();
         gathered.locked = self.engine.locked().filter_map(&find).collect();
         // By the last look: in a gather that ends without one no mount has come back.
         let dead = self.lookout.dead().iter();
@@ -315,10 +328,12 @@ impl Gatherer {
         // Whom a daemon without workers served by priority calls has answered, too.
         let silent = |uuid: &Uuid| !self.samples.has(*uuid);
         let missing = self.engine.unanswered().filter(silent);
-        gathered.missing = missing.filter_map(find).collect();
+        gathered.missing = missing.filter_map(&find).collect();
+        let refused = self.engine.refused().filter(silent);
+        gathered.refused = refused.filter_map(find).collect();
         self.engine.end();
         gathered.hanging = self.engine.hanging();
-        gathered.seen = self.found.len();
+        gathered.seen = self.roster.len();
         gathered.complete = self.samples.complete(self.describes);
         gathered.partial = self.samples.partial().filter_map(find).collect();
         gathered.samples = std::mem::take(&mut self.samples).in_order();
@@ -335,7 +350,16 @@ impl Gatherer {
         match notice {
             Notice::Watching(since) => self.inventory.watch(Watch::Since(since)),
             Notice::Blind => self.inventory.watch(Watch::Blind),
-            Notice::DeviceChanged(uuid, at) => self.inventory.device_changed(uuid, at),
+            Notice::Event(Occurrence::DeviceChanged(uuid), at) => {
+                self.inventory.device_changed(uuid, at);
+            }
+            Notice::Event(Occurrence::Stopped(uuid), at) => self.roster.stopped(uuid, at),
+            Notice::Event(Occurrence::Started(uuid, id, name), at) => {
+                if self.domains.matches(&name) {
+                    let run = Run { uuid, id };
+                    self.roster.started(Found { run, name }, at);
+                }
+            }
         }
     }
 }

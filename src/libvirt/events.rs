@@ -1,21 +1,20 @@
-//! The watch: a connection of its own, on which libvirt reports devices that come and go.
+//! The watch: a connection of its own, on which libvirt reports domains and devices that come and
+//! go.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-use uuid::Uuid;
-
-use super::Connection;
+use super::{Connection, Occurrence};
 
 /// What the watch has to tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
     /// Events come from now on.
     Watching(Instant),
     /// The connection was lost; it is being opened anew.
     Blind,
-    /// A device of this domain came or went.
-    DeviceChanged(Uuid, Instant),
+    /// Something came or went.
+    Event(Occurrence, Instant),
 }
 
 /// How often the watch looks whether its connection still stands (no call to the daemon).
@@ -39,8 +38,8 @@ pub fn start(
                 continue;
             };
             let sink = tell.clone();
-            let registered = connection
-                .on_device_change(move |uuid| sink(Notice::DeviceChanged(uuid, Instant::now())));
+            let registered =
+                connection.on_event(move |event| sink(Notice::Event(event, Instant::now())));
             match registered {
                 Ok(()) => {
                     tell(Notice::Watching(Instant::now()));

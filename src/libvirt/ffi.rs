@@ -204,37 +204,39 @@ impl Connection {
             .ok_or_else(last_error)
     }
 
-    /// Calls `on_event` with the domain's UUID whenever a device was added to a domain or removed
-    /// from it (`virConnectDomainEventRegisterAny`), from the event loop's thread, for as long as
-    /// the connection stands.
+    /// Calls `on_event` whenever a domain starts or stops, or a device is added to one or removed
+    /// (`virConnectDomainEventRegisterAny`), from the event loop's thread, for as long as the
+    /// connection stands.
     ///
     /// # Errors
     /// Drivers without events say `VIR_ERR_NO_SUPPORT`.
-    pub fn on_device_change(
+    pub fn on_event(
         &self,
-        on_event: impl Fn(Uuid) + Clone + Send + Sync + 'static,
+        on_event: impl Fn(Occurrence) + Clone + Send + Sync + 'static,
     ) -> Result<(), Error> {
-        for id in [
-            sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED,
-            sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
+        type Generic = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
+        type Lifecycle =
+            unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void);
+        type Device =
+            unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *const c_char, *mut c_void);
+        // SAFETY: libvirt keeps each callback under the generic type by design, and calls it with
+        // the arguments that its event has: these.
+        let (lifecycle, device) = unsafe {
+            (
+                std::mem::transmute::<Lifecycle, Generic>(started_or_stopped),
+                std::mem::transmute::<Device, Generic>(device_changed),
+            )
+        };
+        for (id, callback) in [
+            (sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle),
+            (sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, device),
+            (sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, device),
         ] {
             let sink: Box<EventSink> = Box::new(Box::new(on_event.clone()));
             let opaque = Box::into_raw(sink).cast::<c_void>();
-            // SAFETY: both events call back with (connection, domain, alias, opaque), as
-            // `device_changed` does; libvirt keeps it under the generic type by design. `opaque`
-            // is owned by the registration and freed by `free_sink`, or below where that failed.
+            // SAFETY: `opaque` is owned by the registration and freed by `free_sink`, or below
+            // where that failed.
             unsafe {
-                let callback: unsafe extern "C" fn(
-                    sys::virConnectPtr,
-                    sys::virDomainPtr,
-                    *const c_char,
-                    *mut c_void,
-                ) = device_changed;
-                let callback: unsafe extern "C" fn(
-                    sys::virConnectPtr,
-                    sys::virDomainPtr,
-                    *mut c_void,
-                ) = std::mem::transmute(callback);
                 let registered = sys::virConnectDomainEventRegisterAny(
                     self.raw.as_ptr(),
                     ptr::null_mut(),
@@ -267,7 +269,42 @@ impl Drop for Connection {
     }
 }
 
-type EventSink = Box<dyn Fn(Uuid) + Send + Sync>;
+/// What an event tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Occurrence {
+    /// The domain runs, under this id and name: started, restored or migrated in.
+    Started(Uuid, u32, String),
+    /// It runs no more: shut down, destroyed, saved, crashed or migrated away.
+    Stopped(Uuid),
+    /// A device of it came or went.
+    DeviceChanged(Uuid),
+}
+
+type EventSink = Box<dyn Fn(Occurrence) + Send + Sync>;
+
+unsafe extern "C" fn started_or_stopped(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    event: c_int,
+    _: c_int,
+    opaque: *mut c_void,
+) {
+    // SAFETY: as in `device_changed`; the name is copied. None of the three calls the daemon.
+    unsafe {
+        let sink = &*opaque.cast::<EventSink>();
+        let uuid = uuid_of(domain);
+        let id = sys::virDomainGetID(domain);
+        if event == sys::VIR_DOMAIN_EVENT_STOPPED as c_int {
+            sink(Occurrence::Stopped(uuid));
+        } else if event == sys::VIR_DOMAIN_EVENT_STARTED as c_int && id != c_uint::MAX {
+            sink(Occurrence::Started(
+                uuid,
+                id,
+                text(sys::virDomainGetName(domain)),
+            ));
+        }
+    }
+}
 
 unsafe extern "C" fn device_changed(
     _: sys::virConnectPtr,
@@ -279,12 +316,12 @@ unsafe extern "C" fn device_changed(
     // through the call.
     unsafe {
         let sink = &*opaque.cast::<EventSink>();
-        sink(uuid_of(domain));
+        sink(Occurrence::DeviceChanged(uuid_of(domain)));
     }
 }
 
 unsafe extern "C" fn free_sink(opaque: *mut c_void) {
-    // SAFETY: `opaque` came from `Box::into_raw` in `on_device_change` and is freed once.
+    // SAFETY: `opaque` came from `Box::into_raw` in `on_event` and is freed once.
     drop(unsafe { Box::from_raw(opaque.cast::<EventSink>()) });
 }
 

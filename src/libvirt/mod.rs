@@ -13,5 +13,5 @@ mod ffi;
 pub mod per_call;
 
 pub use error::Error;
-pub use ffi::{Connection, Domain, Record, Records, Value};
+pub use ffi::{Connection, Domain, Occurrence, Record, Records, Value};
 pub use ffi::{close_inherited, initialize, start_event_loop};

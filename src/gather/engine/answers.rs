@@ -71,6 +71,7 @@ impl Engine {
             (Kind::Ask | Kind::Quiet, _) => {
                 for uuid in &call.asked {
                     self.course.vms.remove(uuid);
+                    self.course.refused.insert(*uuid);
                 }
             }
             _ => {}

@@ -46,6 +46,8 @@ pub(super) struct Course {
     /// What it showed.
     pub(super) look: Look,
     pub(super) vms: BTreeMap<Uuid, Vm>,
+    /// Whose statistics were refused.
+    pub(super) refused: HashSet<Uuid>,
     /// What is to be asked next.
     pub(super) queue: VecDeque<(Scope, Vec<Uuid>)>,
     /// Who is asked again, and when.

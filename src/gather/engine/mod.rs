@@ -39,7 +39,7 @@ pub struct Engine {
     limits: Limits,
     ledger: Ledger,
     standings: HashMap<Uuid, Standing>,
-    /// The domains of the last list, and whether each is described.
+    /// The domains of the list, or those last known, and whether each is described.
     listed: Vec<Listed>,
     course: Course,
     /// What the host's last look showed.
@@ -67,6 +67,11 @@ impl Engine {
             list_pace: Duration::ZERO,
             chunk_pace: Duration::ZERO,
         }
+    }
+
+    /// The domains to ask, should no list come in the gather that begins next.
+    pub fn knows(&mut self, listed: Vec<Listed>) {
+        self.listed = listed;
     }
 
     /// Begins a gather.
@@ -155,6 +160,11 @@ impl Engine {
     pub fn unanswered(&self) -> impl Iterator<Item = Uuid> {
         let silent = self.course.vms.iter().filter(|(_, vm)| vm.came.is_none());
         silent.map(|(uuid, _)| *uuid)
+    }
+
+    /// Domains of this gather whose statistics were refused.
+    pub fn refused(&self) -> impl Iterator<Item = Uuid> {
+        self.course.refused.iter().copied()
     }
 
     /// Whether this gather found libvirtd without a worker to spare, and which domain's monitor has
