@@ -213,11 +213,16 @@ fn removal_takes_the_unchanged_stanza_away() {
     host.enable("telegraf-kvm.conf", "");
     host.enable("kvm.conf", "");
     symlink(host.shipped(), host.etc("telegraf.d/linked.conf")).unwrap();
+    // Telegraf reads subfolders as well.
+    let deeper = host.etc("telegraf.d/more of it/kvm.conf");
+    fs::create_dir(deeper.parent().unwrap()).unwrap();
+    fs::copy(host.shipped(), &deeper).unwrap();
     symlink("nowhere", host.etc("telegraf.d/dangling.conf")).unwrap();
     let (said, complaint) = host.stanza("disable");
-    assert_eq!(said.lines().count(), 4, "{said}");
+    assert_eq!(said.lines().count(), 5, "{said}");
     assert_eq!(complaint, "");
-    assert_eq!(host.enabled(), set(["dangling.conf"]));
+    assert_eq!(host.enabled(), set(["dangling.conf", "more of it"]));
+    assert!(!deeper.exists());
     assert!(host.shipped().exists());
 }
 
