@@ -217,6 +217,7 @@ impl Agent {
             let wanted = &self.settings.measurements;
             measurements::write(&mut self.buffer, wanted, sample, &mut self.runs, stamp);
         }
+        let withheld = gathered.locked.len() + gathered.missing.len() + gathered.refused.len();
         if self.settings.measurements.collector {
             let (late, reconnects) = self.gatherer.losses();
             let collector = Collector {
@@ -226,7 +227,7 @@ impl Agent {
                 seen: gathered.seen,
                 complete: gathered.complete,
                 partial: gathered.samples.len() - gathered.complete,
-                withheld: gathered.locked.len() + gathered.missing.len() + gathered.refused.len(),
+                withheld,
                 lines: self.buffer.lines().count(),
                 reconnects,
                 hanging: gathered.hanging,
@@ -236,10 +237,12 @@ impl Agent {
             collector::write(&mut self.buffer, &collector, &self.uri, stamp);
         }
         log::debug!(
-            "{} VMs in {} ms, {} bytes",
+            "{} VMs in {} ms, {} bytes; {} in part, {withheld} withheld, {} calls hang",
             gathered.samples.len(),
             start.elapsed().as_millis(),
-            self.buffer.len()
+            self.buffer.len(),
+            gathered.samples.len() - gathered.complete,
+            gathered.hanging
         );
         self.lines_written |= !self.buffer.is_empty();
         self.vms_written |= !gathered.samples.is_empty();
