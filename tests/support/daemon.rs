@@ -1,6 +1,7 @@
 //! libvirtd as others see it: how many of its workers hang, how quick it is to them, and other
 //! clients that make its life hard.
 
+use super::fleet::at_most;
 use super::lab::Lab;
 use super::{run, succeed, wait_for};
 use std::process::{Child, Command, Stdio};
@@ -126,7 +127,8 @@ fn takes(command: &mut Command) -> Option<Duration> {
 
 /// Panics unless other clients are served as if we were not there.
 pub fn expect_quick(lab: &Lab, healthy_vm: &str, when: &str) {
-    let quick = Duration::from_secs(2);
+    // It takes some 50 ms.
+    let quick = at_most(Duration::from_millis(500));
     for (what, took) in [
         ("virsh list", lab.list_takes()),
         ("virsh domstats", lab.domstats_takes(healthy_vm)),
