@@ -42,6 +42,17 @@ pub enum Mode {
     Every(Duration),
 }
 
+/// What came of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Lines of VMs were written, or a signal came first.
+    Done,
+    /// VMs answered, but `measurements` wants nothing that one gather gives.
+    NothingToWrite,
+    /// No VM answered, or there is none.
+    NothingGathered,
+}
+
 /// After SIGTERM the gather in hand goes on for so long.
 const STOP_GRACE: Duration = Duration::from_millis(1500);
 /// After the end of input a gather goes on while the last answer is younger than this,
@@ -69,7 +80,7 @@ pub struct Agent {
     pending: bool,
     ending: Option<Ending>,
     lines_written: bool,
-    vms_written: bool,
+    vms_gathered: bool,
     started: Instant,
     /// The tag of `vm_collector`.
     uri: Tags,
@@ -96,16 +107,16 @@ impl Agent {
             pending: mode != Mode::Triggered,
             ending: None,
             lines_written: false,
-            vms_written: false,
+            vms_gathered: false,
             started: Instant::now(),
         }
     }
 
-    /// Runs until there is an end; returns whether any VM was gathered, or the end came first.
+    /// Runs until there is an end; returns what came of it.
     ///
     /// # Errors
     /// stdout's, but for a closed pipe, which is a quiet end.
-    pub fn run(&mut self) -> io::Result<bool> {
+    pub fn run(&mut self) -> io::Result<End> {
         let mut tick = Instant::now();
         loop {
             self.wait(tick);
@@ -133,13 +144,21 @@ impl Agent {
         }
         if self.lines_written {
             let limit = match self.ending {
-                Some(Ending::Stop(at)) => at + STOP_GRACE + Duration::from_millis(250),
-                Some(Ending::EndOfInput(at)) => at + END_GRACE + Duration::from_millis(1050),
+                Some(Ending::Stop(at)) => at + STOP_GRACE + Duration::from_millis(200),
+                Some(Ending::EndOfInput(at)) => at + END_GRACE + Duration::from_millis(900),
                 None => Instant::now() + Duration::from_secs(1),
             };
             output::drain(limit);
         }
-        Ok(self.vms_written || self.is_stopped())
+        Ok(
+            if self.is_stopped() || (self.vms_gathered && self.lines_written) {
+                End::Done
+            } else if self.vms_gathered {
+                End::NothingToWrite
+            } else {
+                End::NothingGathered
+            },
+        )
     }
 
     fn is_stopped(&self) -> bool {
@@ -245,7 +264,7 @@ impl Agent {
             gathered.hanging
         );
         self.lines_written |= !self.buffer.is_empty();
-        self.vms_written |= !gathered.samples.is_empty();
+        self.vms_gathered |= !gathered.samples.is_empty();
         output::write(self.buffer.as_bytes())
     }
 

@@ -5,12 +5,15 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use log::Level;
 use signal_hook::iterator::Signals;
+use telegraf_kvm::agent::End;
 use telegraf_kvm::cli::{self, Command, Flags};
 use telegraf_kvm::config::{self, Loaded};
 use telegraf_kvm::host::probe;
+use telegraf_kvm::service::Seen;
 use telegraf_kvm::{libvirt, logging, output, service, trigger};
 
 /// All is well.
@@ -74,13 +77,15 @@ fn check(loaded: &Loaded) -> i32 {
         return code;
     }
     match service::check(settings) {
-        Ok(seen) if seen.wanted == seen.active => {
-            print(&format!("connected: {} active VMs\n", seen.active))
+        Ok(Seen { active, wanted }) => {
+            let s = if active == 1 { "" } else { "s" };
+            let filtered = if wanted == active {
+                String::new()
+            } else {
+                format!(", {wanted} of them pass the name filter")
+            };
+            print(&format!("connected: {active} active VM{s}{filtered}\n"))
         }
-        Ok(seen) => print(&format!(
-            "connected: {} active VMs, {} of them pass the name filter\n",
-            seen.active, seen.wanted
-        )),
         Err(error) => fail(
             &format_args!("cannot reach libvirt at {}: {error}", settings.uri),
             EXIT_NOTHING,
@@ -95,7 +100,11 @@ fn run(loaded: Loaded, flags: &Flags, signals: Signals) -> i32 {
     }
     let uri = loaded.settings.uri.clone();
     let code = match service::run(loaded.settings, mode, signals) {
-        Ok(written) if flags.once && !written => fail(
+        Ok(End::NothingToWrite) if flags.once => fail(
+            &"nothing to write: of the configuration's measurements vm_features alone needs two gathers, and --once has one",
+            EXIT_NOTHING,
+        ),
+        Ok(End::NothingGathered) if flags.once => fail(
             &format_args!(
                 "nothing gathered at {uri}: no active VM that the configuration wants, or libvirt is away"
             ),
@@ -108,9 +117,11 @@ fn run(loaded: Loaded, flags: &Flags, signals: Signals) -> i32 {
     code
 }
 
-/// Says what is wrong; the log may not be there yet.
+/// The last word: what is wrong. The log may not be there yet.
 fn fail(error: &dyn Display, code: i32) -> i32 {
     logging::say(Level::Error, &error.to_string());
+    output::drain_stderr(Instant::now() + Duration::from_millis(500));
+    output::close();
     code
 }
 

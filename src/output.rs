@@ -33,12 +33,20 @@ pub fn write(mut bytes: &[u8]) -> io::Result<()> {
 /// Waits until the pipe on stdout has been read, until `limit` at the longest. `telegraf --test`
 /// waits for the process while it still reads, and loses what is left in the pipe at its end.
 pub fn drain(limit: Instant) {
-    let stdout = rustix::stdio::stdout();
-    if !is_pipe(stdout) {
+    wait_until_read(rustix::stdio::stdout(), limit);
+}
+
+/// The same for stderr, after the last word.
+pub fn drain_stderr(limit: Instant) {
+    wait_until_read(rustix::stdio::stderr(), limit);
+}
+
+fn wait_until_read(pipe: BorrowedFd<'_>, limit: Instant) {
+    if !is_pipe(pipe) {
         return;
     }
     let limit = limit.min(Instant::now() + Duration::from_secs(1));
-    while rustix::io::ioctl_fionread(stdout).is_ok_and(|unread| unread > 0) {
+    while rustix::io::ioctl_fionread(pipe).is_ok_and(|unread| unread > 0) {
         if Instant::now() >= limit {
             return;
         }
@@ -50,7 +58,8 @@ pub fn drain(limit: Instant) {
 /// end. Nothing can be written afterwards.
 ///
 /// At the end of the process Telegraf closes its ends of the pipes; a reader of its own that still
-/// waits there then logs `E! read |0: file already closed` (3 of 20 runs of `telegraf --test`).
+/// waits there then logs `E! read |0: file already closed` (3 of 20 runs of `telegraf --test`), and
+/// what it has not read of stderr by then, the reason of a failed start say, is lost.
 pub fn close() {
     let (stdout, stderr) = (rustix::stdio::stdout(), rustix::stdio::stderr());
     if !is_pipe(stdout) && !is_pipe(stderr) {

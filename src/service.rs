@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use signal_hook::iterator::Signals;
 
-use crate::agent::{Agent, Message, Mode};
+use crate::agent::{Agent, End, Message, Mode};
 use crate::config::Settings;
 use crate::gather::{Gatherer, lookout};
 use crate::libvirt::{self, Connection};
@@ -18,8 +18,10 @@ use crate::trigger;
 /// Why the program cannot go on.
 #[derive(Debug)]
 pub enum Fatal {
-    /// The system's: no thread, no stdout.
+    /// The system's: no thread.
     System(io::Error),
+    /// stdout's: a full disk.
+    Output(io::Error),
     /// libvirt's client library cannot be set up.
     Library(libvirt::Error),
 }
@@ -28,6 +30,7 @@ impl std::fmt::Display for Fatal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::System(error) => write!(f, "{error}"),
+            Self::Output(error) => write!(f, "standard output: {error}"),
             Self::Library(error) => write!(f, "libvirt's client library does not start: {error}"),
         }
     }
@@ -45,11 +48,11 @@ impl From<libvirt::Error> for Fatal {
     }
 }
 
-/// Gathers until the end; returns whether any VM was gathered.
+/// Gathers until the end; returns what came of it.
 ///
 /// # Errors
 /// [`Fatal`].
-pub fn run(settings: Settings, mode: Mode, signals: Signals) -> Result<bool, Fatal> {
+pub fn run(settings: Settings, mode: Mode, signals: Signals) -> Result<End, Fatal> {
     let (sender, inbox) = channel();
     // Who sends to an agent that has ended has nobody left to tell.
     let tell = sender.clone();
@@ -86,7 +89,8 @@ pub fn run(settings: Settings, mode: Mode, signals: Signals) -> Result<bool, Fat
         }),
         lookout,
     );
-    Ok(Agent::new(settings, mode, gatherer, inbox).run()?)
+    let mut agent = Agent::new(settings, mode, gatherer, inbox);
+    agent.run().map_err(Fatal::Output)
 }
 
 /// A descriptor per VM is kept open: the usual soft limit of 1024 is soon reached.

@@ -329,4 +329,8 @@ fn nobody_listening_is_no_panic() {
     assert_eq!(exit(&["--help"], closed(), Stdio::null()), Some(0));
     assert_eq!(exit(&["--chek"], Stdio::null(), full()), Some(2));
     assert_eq!(exit(&["--chek"], Stdio::null(), closed()), Some(2));
+    let once = ["--uri", "test:///default", "--once"];
+    assert_eq!(exit(&once, closed(), Stdio::null()), Some(0));
+    assert_eq!(exit(&once, full(), Stdio::null()), Some(1));
+    assert_eq!(exit(&["--help"], full(), Stdio::null()), Some(1));
 }

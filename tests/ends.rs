@@ -179,7 +179,22 @@ fn once_is_0_with_lines_and_1_without() {
         "{said}"
     );
 
+    let config = support::config("measurements = ['vm_features']");
+    let path = config.path().to_str().unwrap();
+    let output = run(&[&URI[..], &["--once", "--config", path]].concat(), "");
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.starts_with("E! nothing to write") && said.lines().count() == 1,
+        "{said}"
+    );
+
+    let config = support::config("measurements = ['vm_metrics', 'vm_collector']");
+    let path = config.path().to_str().unwrap();
     let uri = "qemu+unix:///system?socket=/no/such/socket";
+    let output = run(&["--uri", uri, "--once", "--config", path], "");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
     let output = run(&["--uri", uri, "--once"], "");
     assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -191,15 +206,22 @@ fn check_is_0_where_it_connects_and_1_where_not() {
     let output = run(&[&URI[..], &["--check"]].concat(), "");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(0), "{said}");
-    assert!(said.contains("connected: 1 active VMs"), "{said}");
+    assert!(said.contains("connected: 1 active VM\n"), "{said}");
 
-    let uri = "qemu+unix:///system?socket=/no/such/socket";
-    let output = run(&["--uri", uri, "--check"], "");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(
-        said.starts_with("E! cannot reach") && said.lines().count() == 1,
-        "{said}"
-    );
-    assert!(said.contains("/no/such/socket"), "{said}");
+    for (uri, named) in [
+        (
+            "qemu+unix:///system?socket=/no/such/socket",
+            "/no/such/socket",
+        ),
+        ("test:///no/such/node.xml", "/no/such/node.xml"),
+    ] {
+        let output = run(&["--uri", uri, "--check"], "");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(
+            said.starts_with("E! cannot reach") && said.lines().count() == 1,
+            "{said}"
+        );
+        assert!(said.contains(named), "{said}");
+    }
 }

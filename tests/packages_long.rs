@@ -189,7 +189,7 @@ impl Root {
              test ! -w /run/libvirt/libvirt-sock; telegraf-kvm --check; telegraf-kvm --once'",
         );
         assert!(said.starts_with("1\n"), "{said}");
-        assert!(said.contains("connected: 1 active VMs\n"), "{said}");
+        assert!(said.contains("connected: 1 active VM\n"), "{said}");
         for measurement in ["vm_metrics", "vm_devices", "vm_totals"] {
             assert!(said.contains(&format!("\n{measurement},")), "{said}");
         }

@@ -44,17 +44,8 @@ impl Reply {
 const TRIES: u32 = 3;
 const QUICK: Duration = Duration::from_millis(100);
 
-/// Opens a connection. libxml2 writes to stderr by itself about a node file that is not there, at
-/// every gather, so that is looked at first.
+/// Opens a connection.
 fn open(uri: &str) -> Result<Connection, Error> {
-    let path = uri
-        .strip_prefix("test://")
-        .and_then(|rest| rest.split('?').next());
-    if let Some(path) = path.filter(|path| *path != "/default")
-        && let Err(error) = std::fs::metadata(path)
-    {
-        return Err(Error::invalid(format!("{path}: {error}")));
-    }
     let mut tries = 0;
     loop {
         tries += 1;

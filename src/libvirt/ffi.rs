@@ -117,6 +117,19 @@ pub struct Connection {
     registered: RefCell<Vec<c_int>>,
 }
 
+/// libxml2 writes to stderr by itself about a node file of the test driver that is not there.
+fn check_node_file(uri: &str) -> Result<(), Error> {
+    let path = uri
+        .strip_prefix("test://")
+        .and_then(|rest| rest.split('?').next());
+    match path.filter(|path| *path != "/default") {
+        Some(path) => std::fs::metadata(path)
+            .map(|_| ())
+            .map_err(|error| Error::invalid(format!("{path}: {error}"))),
+        None => Ok(()),
+    }
+}
+
 impl Connection {
     /// Opens `uri` read-only (`virConnectOpenReadOnly`) with keepalive on where the transport has
     /// one. May block for as long as a frozen daemon stays frozen.
@@ -124,6 +137,7 @@ impl Connection {
     /// # Errors
     /// Whatever libvirt says; [`Error::remedy`] knows what to do about the common ones.
     pub fn open(uri: &str) -> Result<Self, Error> {
+        check_node_file(uri)?;
         count(Call::Open);
         let uri = c_string(uri)?;
         // SAFETY: `uri` is NUL-terminated and lives through the call.
