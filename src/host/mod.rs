@@ -8,7 +8,9 @@ pub mod probe;
 mod prober;
 pub mod processes;
 mod scan;
+pub mod taps;
 mod walk;
 
 pub use mounts::{Mounts, Storage};
 pub use processes::{Look, Processes};
+pub use taps::Taps;
