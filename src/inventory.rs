@@ -142,6 +142,21 @@ impl Inventory {
         Known::Fresh(described)
     }
 
+    /// The names of this run's NICs, as its statistics have them, where they are surely all: libvirt
+    /// would have told of a change.
+    pub fn nic_names(&self, run: Run) -> Option<&[Option<String>]> {
+        let entry = self.entries.get(&run.uuid).filter(|e| e.id == run.id)?;
+        let described = &entry.described;
+        let Watch::Since(since) = self.watch else {
+            return None;
+        };
+        let changed = self.changed.get(&run.uuid);
+        let holds = described.read_at >= since
+            && changed.is_none_or(|&changed| changed < described.read_at);
+        let names = described.names.as_ref().filter(|_| holds)?;
+        names.nics.as_deref()
+    }
+
     /// The local paths that this VM's disks lie at.
     pub fn paths(&self, uuid: Uuid) -> Vec<PathBuf> {
         let entry = self.entries.get(&uuid);

@@ -13,6 +13,7 @@ use super::gathered::{Gathered, Samples, Trouble, Worth};
 use super::job::{Answer, Brief, Found, Job, Measured, Target};
 use super::ledger::Ticket;
 use super::lookout::{Lookout, Question, Seen};
+use super::nics::Nics;
 use super::roster::Roster;
 use super::worker::{Failure, Reply};
 use crate::config::{NameFilter, Settings};
@@ -31,6 +32,7 @@ pub struct Gatherer {
     crew: Crew,
     inventory: Inventory,
     domains: NameFilter,
+    devices: NameFilter,
     /// Whether a measurement needs to know the devices.
     describes: bool,
     /// Who is active.
@@ -39,6 +41,8 @@ pub struct Gatherer {
     gathered: Gathered,
     /// Who looks at the host.
     lookout: Lookout,
+    /// Whose network counters need no libvirt.
+    nics: Nics,
     /// Answers that came too late, since the start.
     late: u64,
     /// Connections that were lost, since the start.
@@ -75,11 +79,13 @@ impl Gatherer {
             crew: Crew::new(brief, workers, sink),
             inventory: Inventory::new(settings.device_cache_ttl),
             domains: settings.domains.clone(),
+            devices: settings.devices.clone(),
             describes: Groups::needed(measurements).has(Groups::NET),
             roster: Roster::default(),
             samples: Samples::default(),
             gathered: Gathered::default(),
             lookout: Lookout::new(lookout, settings.block_statistics),
+            nics: Nics::default(),
             late: 0,
             lost: 0,
         }
@@ -88,6 +94,7 @@ impl Gatherer {
     /// Begins a gather.
     pub fn begin(&mut self) {
         self.inventory.begin();
+        self.nics.begin();
         self.samples = Samples::default();
         self.gathered = Gathered::default();
         self.roster.begin();
@@ -179,6 +186,7 @@ impl Gatherer {
     fn on_list(&mut self, mut found: Vec<Found>) -> Event {
         let active: HashSet<Run> = found.iter().map(|f| f.run).collect();
         self.inventory.keep(&active);
+        self.nics.keep(&active);
         self.gathered.active = Some(active);
         found.retain(|f| self.domains.matches(&f.name));
         self.roster.listed(found);
@@ -206,6 +214,9 @@ impl Gatherer {
                 self.gathered.troubles.push(trouble);
             }
             came.push((run.uuid, one.came));
+            if let Some(nics) = &one.sample.nics {
+                self.nics.said(run, nics);
+            }
             let worth = match one.came {
                 Came::Whole => Worth::Whole,
                 Came::Part => Worth::Part,
@@ -255,7 +266,7 @@ impl Gatherer {
     fn look(&mut self, domains: &[Uuid]) {
         let paths = |uuid: &Uuid| (*uuid, self.inventory.paths(*uuid));
         let vms: Vec<(Uuid, Vec<PathBuf>)> = domains.iter().map(paths).collect();
-        if !self.lookout.ask(vms) {
+        if !self.lookout.ask(vms, self.describes) {
             // Nobody to ask, or still at the last question: what was seen last must do.
             self.on_look(domains);
         }
@@ -268,8 +279,12 @@ impl Gatherer {
     }
 
     /// What the lookout has seen.
-    pub fn on_seen(&mut self, seen: Seen) {
+    pub fn on_seen(&mut self, mut seen: Seen) {
+        let taps = seen.taps.take();
         if self.lookout.take(seen) {
+            if let Some(taps) = taps {
+                self.nics.read(taps);
+            }
             let domains: Vec<Uuid> = self.roster.all().map(|f| f.run.uuid).collect();
             self.on_look(&domains);
         }
@@ -289,9 +304,15 @@ impl Gatherer {
     fn targets(&mut self, domains: &[Uuid]) -> Vec<Target> {
         let now = Instant::now();
         let found = self.founds(domains).into_iter();
-        let target = |found: Found| Target {
-            known: self.inventory.look_up(found.run, now),
-            found,
+        let target = |found: Found| {
+            let run = found.run;
+            let names = self.inventory.nic_names(run);
+            let wanted = |name: &str| self.devices.matches(name);
+            Target {
+                nics: names.and_then(|names| self.nics.of(run, names, wanted)),
+                known: self.inventory.look_up(run, now),
+                found,
+            }
         };
         found.map(target).collect()
     }

@@ -64,6 +64,8 @@ pub struct Target {
     pub found: Found,
     /// What the cache knows of it.
     pub known: Known,
+    /// Its NICs' counters, where they were read already: libvirt is not asked for them.
+    pub nics: Option<Devices<8>>,
 }
 
 /// What came back for one domain.

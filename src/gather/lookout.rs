@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::engine::Look;
 use crate::config::BlockStatistics;
-use crate::host::{Mounts, Processes, Storage};
+use crate::host::{Mounts, Processes, Storage, Taps};
 
 /// Whom to look at.
 #[derive(Debug, Default)]
@@ -20,6 +20,8 @@ pub struct Question {
     pub number: u64,
     /// Each VM, and the local paths that its disks lie at.
     pub vms: Vec<(Uuid, Vec<PathBuf>)>,
+    /// Whether the network interfaces' counters are wanted.
+    pub taps: bool,
 }
 
 /// What was seen.
@@ -31,6 +33,8 @@ pub struct Seen {
     pub look: Look,
     /// Mounts that have not answered since an earlier look, and the VMs with a disk there.
     pub dead: BTreeMap<PathBuf, BTreeSet<Uuid>>,
+    /// What the network interfaces have counted.
+    pub taps: Option<Taps>,
 }
 
 /// The way to the lookout's thread, and what it saw last.
@@ -56,13 +60,13 @@ impl Lookout {
     }
 
     /// Puts the question; `false` when nobody is there to answer it now.
-    pub fn ask(&mut self, vms: Vec<(Uuid, Vec<PathBuf>)>) -> bool {
+    pub fn ask(&mut self, vms: Vec<(Uuid, Vec<PathBuf>)>, taps: bool) -> bool {
         let Some(ask) = self.ask.as_ref().filter(|_| !self.waiting) else {
             return false;
         };
         self.number += 1;
         let number = self.number;
-        self.waiting = ask.send(Question { number, vms }).is_ok();
+        self.waiting = ask.send(Question { number, vms, taps }).is_ok();
         self.waiting
     }
 
@@ -143,6 +147,11 @@ fn see(processes: &mut Processes, mounts: &mut Mounts, question: &Question) -> S
             no_block,
         },
         dead,
+        // Last, so that what libvirt says is the younger of the two.
+        taps: question
+            .taps
+            .then(|| Taps::read(Path::new("/proc")).ok())
+            .flatten(),
     }
 }
 
@@ -159,8 +168,11 @@ mod tests {
     fn one_question_at_a_time() {
         let (ask, questions) = channel();
         let mut lookout = Lookout::new(Some(ask), BlockStatistics::Auto);
-        assert!(lookout.ask(vec![(A, vec![])]));
-        assert!(!lookout.ask(vec![(B, vec![])]), "it is still at the first");
+        assert!(lookout.ask(vec![(A, vec![])], false));
+        assert!(
+            !lookout.ask(vec![(B, vec![])], false),
+            "it is still at the first"
+        );
         let first = questions.try_recv().unwrap();
         assert_eq!(first.vms, [(A, vec![])]);
         assert!(questions.try_recv().is_err());
@@ -170,22 +182,22 @@ mod tests {
                 stuck: [A].into(),
                 no_block: HashSet::new(),
             },
-            dead: BTreeMap::new(),
+            ..Seen::default()
         };
         assert!(lookout.take(seen.clone()));
         assert_eq!(lookout.verdict(&[A, B]), seen.look);
-        assert!(lookout.ask(vec![]));
+        assert!(lookout.ask(vec![], false));
         assert!(!lookout.take(seen), "an answer to the question before");
     }
 
     #[test]
     fn where_nobody_looks_nothing_is_waited_for() {
         let mut lookout = Lookout::new(None, BlockStatistics::Auto);
-        assert!(!lookout.ask(vec![(A, vec![])]));
+        assert!(!lookout.ask(vec![(A, vec![])], false));
         let (ask, _) = channel();
         let mut lookout = Lookout::new(Some(ask), BlockStatistics::Auto);
         for _ in 0..2 {
-            assert!(!lookout.ask(vec![(A, vec![])]), "its thread is gone");
+            assert!(!lookout.ask(vec![(A, vec![])], false), "its thread is gone");
         }
         assert_eq!(lookout.verdict(&[A]), Look::default());
     }
@@ -241,11 +253,13 @@ mod tests {
                 (B, vec![image]),
                 (Uuid::from_u128(3), vec![]),
             ],
+            taps: true,
         };
         let seen = see(&mut processes, &mut mounts, &question);
         assert_eq!(seen.number, 5);
         assert_eq!(seen.look.stuck, HashSet::new());
         assert_eq!(seen.look.no_block, HashSet::from([B]));
         assert_eq!(seen.dead, BTreeMap::new());
+        assert!(seen.taps.is_some());
     }
 }

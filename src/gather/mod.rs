@@ -9,6 +9,7 @@ mod gatherer;
 pub mod job;
 pub mod ledger;
 pub mod lookout;
+mod nics;
 mod roster;
 mod session;
 pub mod worker;

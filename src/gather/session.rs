@@ -201,7 +201,13 @@ impl Session {
         }
         let mut samples = Vec::with_capacity(present.len());
         let mut troubles = Vec::new();
-        self.bulk_samples(groups, &present, &mut samples, &mut troubles)?;
+        let (read, unread): (Vec<&Target>, Vec<&Target>) =
+            present.iter().partition(|target| target.nics.is_some());
+        for (groups, some) in [(groups.without(Groups::NET), read), (groups, unread)] {
+            if !some.is_empty() {
+                self.bulk_samples(groups, &some, &mut samples, &mut troubles)?;
+            }
+        }
         let mut measured = Vec::with_capacity(samples.len());
         for sample in samples {
             let uuid = sample.run.uuid;
@@ -235,10 +241,21 @@ impl Session {
         let Some(domain) = self.handles.get(&sample.run.uuid) else {
             return Ok(None);
         };
+        let mut groups = groups;
+        let mut unasked = Groups::NONE;
+        if target.nics.is_some() {
+            groups = groups.without(Groups::NET);
+            unasked = Groups::NET;
+        }
         // Started anew since the list: what is known is of another run.
-        let known = match sample.run == target.found.run {
-            true => &target.known,
-            false => &Known::New,
+        let known = if sample.run == target.found.run {
+            if let Some(nics) = &target.nics {
+                sample.nics = Some(nics.clone());
+                unasked = Groups::NONE;
+            }
+            &target.known
+        } else {
+            &Known::New
         };
         let (described, trouble) = freshen(domain, &sample, known, brief)?;
         let description = match &described {
@@ -254,6 +271,7 @@ impl Session {
         } else {
             groups
         };
+        lacking = lacking | unasked;
         if scope == Scope::Quiet || (came == Came::Part && sample.cpu.user.is_none()) {
             // These need no monitor.
             lacking = lacking | brief.groups.and(Groups::CPU);

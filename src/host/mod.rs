@@ -1,5 +1,6 @@
-//! What the kernel says of this host before libvirt is asked: which QEMU processes are stuck, and
-//! which disk images lie on storage that does not answer. No libvirt in here.
+//! What the kernel says of this host before libvirt is asked: which QEMU processes are stuck,
+//! which disk images lie on storage that does not answer, and what its network interfaces have
+//! counted. No libvirt in here.
 
 mod mount_table;
 pub mod mounts;

@@ -2,11 +2,12 @@
 //!
 //! libvirt reads `/proc/net/dev` from its top for every NIC that it is asked for
 //! (virNetDevTapInterfaceStats in its src/util/virnetdevtap.c), so what its net group costs grows
-//! with the square of the number of taps. Here is the same reading, once for all. It holds only
-//! for taps in our own network namespace: see [`sockets_of`] and [`Taps::agree`].
+//! with the square of the number of taps. Here is the same reading, once for all. It shows our own
+//! network namespace, which need not be libvirtd's: [`Taps::view`] tells.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
+use std::time::Instant;
 use std::{fs, io};
 
 /// Received bytes, packets, errors, drops, then the same sent: the order of
@@ -14,9 +15,20 @@ use std::{fs, io};
 pub type Counters = [u64; 8];
 
 /// What `/proc/net/dev` said at one moment, in the host's own view.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Taps {
+    /// Midpoint of the read.
+    pub at: Instant,
     by_name: HashMap<String, Counters>,
+}
+
+/// From which side libvirt counts an interface's traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    /// The guest's: what the host sent into a tap the guest received.
+    Guest,
+    /// The host's own: a macvtap (`<interface type='direct'>`).
+    Host,
 }
 
 impl Taps {
@@ -25,49 +37,48 @@ impl Taps {
     /// # Errors
     /// The system's.
     pub fn read(proc: &Path) -> io::Result<Self> {
-        Ok(Self::parse(&fs::read(proc.join("net/dev"))?))
+        let start = Instant::now();
+        let table = fs::read(proc.join("net/dev"))?;
+        Ok(Self::parse(&table, start + start.elapsed() / 2))
     }
 
     /// Reads the table. A line that is no interface's, or whose name is not UTF-8 (libvirt could
     /// not have it in its XML), is passed over.
-    pub fn parse(table: &[u8]) -> Self {
+    pub fn parse(table: &[u8], at: Instant) -> Self {
         let lines = table.split(|byte| *byte == b'\n');
         let by_name = lines.filter_map(|line| interface(std::str::from_utf8(line).ok()?));
         Self {
+            at,
             by_name: by_name.collect(),
         }
     }
 
-    /// How many interfaces there are, other than taps among them.
-    pub fn len(&self) -> usize {
-        self.by_name.len()
-    }
-
-    /// Whether there are none, not even `lo`.
-    pub fn is_empty(&self) -> bool {
-        self.by_name.is_empty()
-    }
-
-    /// The counters of a VM's NIC as libvirt gives them, from the guest's side: what the host sent
-    /// into a tap the guest received. `kind` is the XML's `<interface type>`.
-    ///
-    /// `None` where libvirt is to be asked: no such interface here, or one of a kind that libvirt
-    /// reads elsewhere (vhostuser: from Open vSwitch) or does not swap (direct: a macvtap).
-    pub fn of_nic(&self, name: &str, kind: &str) -> Option<Counters> {
-        if !matches!(kind, "bridge" | "network" | "ethernet") {
-            return None;
-        }
+    /// An interface's counters; `None`: there is none of this name.
+    pub fn counters(&self, name: &str, view: View) -> Option<Counters> {
         let [rb, rp, re, rd, tb, tp, te, td] = *self.by_name.get(name)?;
-        Some([tb, tp, te, td, rb, rp, re, rd])
+        Some(match view {
+            View::Guest => [tb, tp, te, td, rb, rp, re, rd],
+            View::Host => [rb, rp, re, rd, tb, tp, te, td],
+        })
     }
 
-    /// Whether what libvirt said of a NIC lies between this reading and a `later` one: the same
-    /// interface then, unless one that stood as still has the same name in libvirtd's namespace.
-    pub fn agree(&self, later: &Self, name: &str, kind: &str, libvirt: &Counters) -> bool {
-        let (Some(from), Some(to)) = (self.of_nic(name, kind), later.of_nic(name, kind)) else {
-            return false;
+    /// In which view libvirt's counters of an interface are ours, read between this reading and a
+    /// `later` one. `None`: it is another interface, or one whose counters do not tell yet: all
+    /// zero, say, as those of another namespace's interface of the same name may be.
+    pub fn view(&self, later: &Self, name: &str, libvirt: &Counters) -> Option<View> {
+        let lies_between = |view| {
+            let (from, to) = (self.counters(name, view)?, later.counters(name, view)?);
+            let each = from.iter().zip(libvirt).zip(&to);
+            Some(
+                each.into_iter()
+                    .all(|((from, said), to)| from <= said && said <= to),
+            )
         };
-        (from.iter().zip(libvirt).zip(&to)).all(|((from, said), to)| from <= said && said <= to)
+        match (lies_between(View::Guest)?, lies_between(View::Host)?) {
+            (true, false) => Some(View::Guest),
+            (false, true) => Some(View::Host),
+            (true, true) | (false, false) => None,
+        }
     }
 }
 
@@ -82,29 +93,6 @@ fn interface(line: &str) -> Option<(String, Counters)> {
     }
     let [rb, rp, re, rd, _, _, _, _, tb, tp, te, td, _, _, _, _] = all;
     Some((name.trim_start().into(), [rb, rp, re, rd, tb, tp, te, td]))
-}
-
-/// The ids of the QEMU VMs that a libvirtd in our own network namespace started: `net/unix` below
-/// `proc` lists that namespace's sockets alone, for every user, and libvirtd makes the monitor's
-/// socket of a VM, `.../domain-ID-NAME/monitor.sock`, as it makes its taps.
-///
-/// A libvirtd elsewhere may have a VM of the same id, so this rules out, and
-/// [`Taps::agree`] confirms.
-///
-/// # Errors
-/// The system's.
-pub fn sockets_of(proc: &Path) -> io::Result<HashSet<u32>> {
-    Ok(ids(&fs::read(proc.join("net/unix"))?))
-}
-
-fn ids(table: &[u8]) -> HashSet<u32> {
-    let id = |line: &[u8]| {
-        let line = String::from_utf8_lossy(line);
-        let folder = line.strip_suffix("/monitor.sock")?.rsplit('/').next()?;
-        let (id, _) = folder.strip_prefix("domain-")?.split_once('-')?;
-        id.parse().ok()
-    };
-    table.split(|byte| *byte == b'\n').filter_map(id).collect()
 }
 
 #[cfg(test)]
@@ -122,50 +110,47 @@ short: 1 2 3
 
     #[test]
     fn what_the_host_sent_the_guest_received() {
-        let taps = Taps::parse(TABLE);
-        let swapped = Some([21, 22, 23, 24, 11, 12, 13, 14]);
-        assert_eq!(taps.of_nic("vnet1", "bridge"), swapped);
-        assert_eq!(taps.of_nic("vnet1", "network"), swapped);
-        let odd = Some([5, 6, 7, 8, u64::MAX, 2, 3, 4]);
-        assert_eq!(taps.of_nic("tap,odd=1", "ethernet"), odd);
-        assert_eq!(taps.len(), 3, "neither head nor broken lines");
-    }
-
-    #[test]
-    fn libvirt_is_asked_for_what_is_not_ours_to_say() {
-        let taps = Taps::parse(TABLE);
-        for kind in ["direct", "vhostuser", "hostdev", "user", ""] {
-            assert_eq!(taps.of_nic("vnet1", kind), None, "{kind}");
+        let taps = Taps::parse(TABLE, Instant::now());
+        let swapped = [21, 22, 23, 24, 11, 12, 13, 14];
+        assert_eq!(taps.counters("vnet1", View::Guest), Some(swapped));
+        let plain = [11, 12, 13, 14, 21, 22, 23, 24];
+        assert_eq!(taps.counters("vnet1", View::Host), Some(plain));
+        let odd = [5, 6, 7, 8, u64::MAX, 2, 3, 4];
+        assert_eq!(taps.counters("tap,odd=1", View::Guest), Some(odd));
+        for none in ["net1", "short", "", "face |bytes    packets errs drop"] {
+            assert_eq!(taps.counters(none, View::Host), None, "{none:?}");
         }
-        assert_eq!(taps.of_nic("net1", "bridge"), None, "the end of a name");
-        assert_eq!(taps.of_nic("short", "bridge"), None);
+    }
+
+    fn one(received: u64, sent: u64) -> Taps {
+        let table = format!("v: {received} 1 0 0 0 0 0 0 {sent} 1 0 0 0 0 0 0");
+        Taps::parse(table.as_bytes(), Instant::now())
     }
 
     #[test]
-    fn libvirts_figures_lie_between_ours() {
-        let one =
-            |sent: u64| Taps::parse(format!("v: 0 0 0 0 0 0 0 0 {sent} 1 0 0 0 0 0 0").as_bytes());
-        let said = |received| [received, 1, 0, 0, 0, 0, 0, 0];
-        let (before, after) = (one(5), one(9));
-        for (received, agrees) in [(4, false), (5, true), (9, true), (10, false)] {
-            let found = before.agree(&after, "v", "bridge", &said(received));
-            assert_eq!(found, agrees, "{received}");
+    fn libvirts_figures_lie_between_ours_and_tell_its_view() {
+        let (before, after) = (one(50, 5), one(60, 9));
+        let said = |received, sent| [received, 1, 0, 0, sent, 1, 0, 0];
+        for (received, sent, view) in [
+            (5, 50, Some(View::Guest)),
+            (9, 60, Some(View::Guest)),
+            (50, 5, Some(View::Host)),
+            (4, 50, None),
+            (10, 50, None),
+            (5, 49, None),
+            (61, 9, None),
+        ] {
+            let found = before.view(&after, "v", &said(received, sent));
+            assert_eq!(found, view, "{received} {sent}");
         }
-        assert!(!before.agree(&after, "w", "bridge", &said(5)));
-        assert!(!before.agree(&Taps::default(), "v", "bridge", &said(5)));
+        assert_eq!(before.view(&after, "w", &said(5, 50)), None);
     }
 
     #[test]
-    fn a_monitor_s_socket_names_the_vm() {
-        let table = b"Num       RefCount Protocol Flags    Type St Inode Path
-0000000000000000: 00000002 00000000 00010000 0001 01 1 /run/libvirt/libvirt-sock-ro
-0000000000000000: 00000002 00000000 00010000 0001 01 2 /var/lib/libvirt/qemu/domain-1-web/monitor.sock
-0000000000000000: 00000003 00000000 00000000 0001 03 3 /var/lib/libvirt/qemu/domain-1-web/monitor.sock
-0000000000000000: 00000002 00000000 00010000 0001 01 4 /home/u v/.config/libvirt/qemu/lib/domain-23-a-b c\xff/monitor.sock
-0000000000000000: 00000002 00000000 00010000 0001 01 5 /run/domain-x-web/monitor.sock
-0000000000000000: 00000002 00000000 00010000 0001 01 6 @domain-7-web/monitor.sock2
-0000000000000000: 00000003 00000000 00000000 0001 03 7
-";
-        assert_eq!(ids(table), HashSet::from([1, 23]));
+    fn what_looks_alike_from_both_sides_tells_nothing() {
+        for (before, after) in [(one(0, 0), one(0, 0)), (one(1, 2), one(9, 9))] {
+            assert_eq!(before.view(&after, "v", &[5, 1, 0, 0, 5, 1, 0, 0]), None);
+            assert_eq!(before.view(&after, "v", &[0, 1, 0, 0, 0, 1, 0, 0]), None);
+        }
     }
 }

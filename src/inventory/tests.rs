@@ -116,6 +116,35 @@ fn the_time_to_live_holds_only_while_blind() {
 }
 
 #[test]
+fn names_of_nics_are_given_only_while_libvirt_tells_of_changes() {
+    let at = Instant::now();
+    let mut sample = empty(at);
+    sample.nics = Some(devices(at, vec![device("vnet0", "", [None; 8])]));
+    let with_names = |read_at| {
+        let mut described = Described::clone(&described(read_at));
+        described.names = Some(DeviceNames::of(&sample));
+        Arc::new(described)
+    };
+    let mut inventory = Inventory::new(TTL);
+    inventory.learn(run(1), with_names(after(at, 1)));
+    assert_eq!(inventory.nic_names(run(1)), None, "no events");
+    inventory.watch(Watch::Since(after(at, 2)));
+    assert_eq!(inventory.nic_names(run(1)), None, "read before events came");
+    inventory.learn(run(1), with_names(after(at, 3)));
+    let names = [Some("vnet0".to_owned())];
+    assert_eq!(inventory.nic_names(run(1)), Some(&names[..]));
+    assert_eq!(inventory.nic_names(run(2)), None, "another run");
+    inventory.device_changed(run(1).uuid, after(at, 4));
+    assert_eq!(inventory.nic_names(run(1)), None, "a device came or went");
+    inventory.learn(run(1), with_names(after(at, 5)));
+    assert_eq!(inventory.nic_names(run(1)), Some(&names[..]));
+    inventory.learn(run(1), described(after(at, 6)));
+    assert_eq!(inventory.nic_names(run(1)), None, "no statistics yet");
+    inventory.watch(Watch::Blind);
+    assert_eq!(inventory.nic_names(run(1)), None);
+}
+
+#[test]
 fn when_the_watch_is_back_each_vm_is_read_once_more_spread_over_gathers() {
     const VMS: u128 = 100;
     let at = Instant::now();

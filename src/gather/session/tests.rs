@@ -65,6 +65,7 @@ fn new(found: &Found) -> Target {
     Target {
         found: found.clone(),
         known: Known::New,
+        nics: None,
     }
 }
 
@@ -126,6 +127,7 @@ fn the_description_is_read_once() {
     let target = |known| Target {
         found: found[0].clone(),
         known,
+        nics: None,
     };
     let fresh = target(Known::Fresh(Arc::clone(&described)));
     let (measured, _) = asked(&mut session, &brief(ALL), &[fresh]);
@@ -154,6 +156,7 @@ fn a_description_from_before_the_statistics_takes_their_names_and_is_not_read_ag
     let target = Target {
         found: found[0].clone(),
         known: Known::Fresh(Arc::clone(before)),
+        nics: None,
     };
     let (measured, _) = asked(&mut session, &brief(ALL), &[target]);
     let after = measured[0].described.as_ref().unwrap();
@@ -171,11 +174,45 @@ fn a_vm_started_anew_between_list_and_statistics_is_described_anew() {
     let target = Target {
         found: before,
         known,
+        nics: None,
     };
     let (measured, _) = asked(&mut session, &brief(ALL), &[target]);
     assert_eq!(measured[0].sample.run, found[0].run, "the run that is");
     assert!(measured[0].described.is_some(), "its XML was read");
     assert_eq!(measured[0].sample.disks.as_ref().unwrap().list.len(), 1);
+}
+
+#[test]
+fn nics_that_were_read_already_are_not_asked_for() {
+    let mut session = Session::new(connect("test:///default"));
+    let found = listed(&mut session);
+    let known = known(&mut session, &found[0]);
+    let theirs = |session: &mut Session, target| {
+        let (measured, _) = asked(session, &brief(ALL), &[target]);
+        measured[0].sample.nics.clone().unwrap()
+    };
+    let unread = Target {
+        found: found[0].clone(),
+        known: known.clone(),
+        nics: None,
+    };
+    let libvirts = theirs(&mut session, unread.clone());
+    let mut read = libvirts.clone();
+    read.list[0].counters = [7; 8].map(Some);
+    assert_ne!(read.list[0].counters, libvirts.list[0].counters);
+    let target = Target {
+        nics: Some(read.clone()),
+        ..unread.clone()
+    };
+    assert_eq!(theirs(&mut session, target), read, "with their kinds");
+
+    // Of a run that is over: those are another's.
+    let mut over = unread;
+    over.found.run.id += 1;
+    over.nics = Some(read);
+    let found = theirs(&mut session, over.clone());
+    assert_eq!(found.list.len(), 1);
+    assert_ne!(Some(found), over.nics);
 }
 
 #[test]

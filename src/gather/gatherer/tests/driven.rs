@@ -230,6 +230,7 @@ fn what_the_host_says_decides_who_is_asked_for_what() {
             no_block: [b].into(),
         },
         dead: [(mount.clone(), [b].into())].into(),
+        taps: None,
     });
     driven.next(Answer::Done);
     let &[whole, quiet] = &driven.out()[..] else {

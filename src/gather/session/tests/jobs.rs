@@ -9,6 +9,7 @@ fn without_the_block_group_the_disks_come_by_a_job_of_their_own() {
     let target = Target {
         found: found[0].clone(),
         known: known(&mut session, &found[0]),
+        nics: None,
     };
     let (measured, _) = asked_for(
         Scope::NoBlock,
@@ -53,6 +54,7 @@ fn urgent_figures_come_one_vm_at_a_time() {
         targets.push(Target {
             found: one.clone(),
             known: known(&mut session, one),
+            nics: None,
         });
     }
     let (told, last) = performed(&mut session, &Job::Urgent(targets));
