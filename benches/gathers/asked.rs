@@ -1,0 +1,137 @@
+//! Processes that are asked by a newline and answer on stdout: telegraf-kvm, and the floor.
+
+use std::cell::RefCell;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::support::lab::Lab;
+use crate::support::{self, child_of};
+
+/// Asks for everything, and for the line that ends a gather and counts the calls.
+pub const SETTINGS: &str = "measurements = [\"vm_metrics\", \"vm_features\", \"vm_devices\", \"vm_totals\", \"vm_collector\"]\n";
+
+/// A running one.
+pub struct Asked {
+    child: Child,
+    inside: bool,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+    last_line: &'static str,
+    line: String,
+    /// Bytes of the last answer.
+    pub bytes: usize,
+    /// Lines of the last answer.
+    pub lines: usize,
+    /// The last line of the last answer.
+    pub last: String,
+}
+
+impl Asked {
+    /// Starts it; its answer ends with a line that begins with `last_line`.
+    pub fn spawn(mut command: Command, last_line: &'static str) -> Self {
+        let inside = command.get_program().to_string_lossy().ends_with("nsenter");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        Self {
+            stdin: child.stdin.take(),
+            stdout: BufReader::with_capacity(1 << 20, child.stdout.take().unwrap()),
+            child,
+            inside,
+            last_line,
+            line: String::new(),
+            bytes: 0,
+            lines: 0,
+            last: String::new(),
+        }
+    }
+
+    /// telegraf-kvm on a lab's VMs, as the service user is; `settings` beside [`SETTINGS`].
+    pub fn plugin(lab: &Lab, settings: &str) -> Self {
+        let config = lab.config(&format!("{SETTINGS}{settings}"));
+        let command = lab.plugin_unprivileged(&["--config", &config]);
+        Self::spawn(command, "vm_collector")
+    }
+
+    /// telegraf-kvm in a lab, of another URI.
+    pub fn plugin_of(lab: &Lab, uri: &str) -> Self {
+        let command = lab.plugin(&["--config", &lab.config(SETTINGS), "--uri", uri]);
+        Self::spawn(command, "vm_collector")
+    }
+
+    /// The floor, in a lab.
+    pub fn floor(lab: &Lab, args: &[&str]) -> Self {
+        let mut command = lab.command(support::cached("floor").to_str().unwrap());
+        command.args(args);
+        Self::spawn(command, "done")
+    }
+
+    /// One gather: from the newline to the last byte.
+    pub fn gather(&mut self) -> Duration {
+        let start = Instant::now();
+        self.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        (self.bytes, self.lines) = (0, 0);
+        loop {
+            self.line.clear();
+            let read = self.stdout.read_line(&mut self.line).unwrap();
+            assert_ne!(read, 0, "it ended: {:?}", self.child.try_wait());
+            self.bytes += read;
+            self.lines += 1;
+            if self.line.starts_with(self.last_line) {
+                let took = start.elapsed();
+                self.last.clone_from(&self.line);
+                return took;
+            }
+        }
+    }
+
+    /// Closes its stdin and waits for its end.
+    pub fn finish(mut self) {
+        drop(self.stdin.take());
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "{status}");
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        // Of nsenter, which forks, and of setpriv, which does not.
+        let mut pid = self.child.id();
+        if self.inside {
+            pid = child_of(pid).unwrap();
+        }
+        pid
+    }
+
+    /// For the table: a gather, and the process that it costs.
+    pub fn share(self) -> Rc<RefCell<Self>> {
+        Rc::new(RefCell::new(self))
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Calls to libvirt by kind between two lines `vm_collector`, those that there were.
+pub fn calls(before: &str, after: &str) -> String {
+    let figures = |line: &str| -> Vec<(String, u64)> {
+        let fields = line.split(' ').nth(1).unwrap_or_default().split(',');
+        let pairs = fields.filter_map(|field| field.split_once('='));
+        let wanted = pairs.filter(|(key, _)| key.starts_with("calls_") || *key == "xml_reads");
+        wanted
+            .filter(|(key, _)| *key != "calls_hanging")
+            .map(|(key, value)| {
+                let value = value.trim_end_matches('i').parse().unwrap();
+                (key.trim_start_matches("calls_").replace('_', " "), value)
+            })
+            .collect()
+    };
+    let (before, after) = (figures(before), figures(after));
+    let new = before.iter().zip(&after).filter(|(b, a)| a.1 > b.1);
+    let new: Vec<String> = new.map(|(b, a)| format!("{} {}", a.1 - b.1, a.0)).collect();
+    new.join(", ")
+}

@@ -1,0 +1,204 @@
+//! Real VMs of three disks and two taps: telegraf-kvm, the bare calls in several ways, and the
+//! peers.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::asked::{Asked, calls};
+use crate::support::fleet::{Fleet, big};
+use crate::support::lab::Lab;
+use crate::table::{Subject, measure, ms, print, shown, spread};
+use crate::{Options, peers, process};
+
+const URI: &str = "qemu:///system";
+/// virDomainStatsTypes: state, cpu, balloon, block: what a gather asks for in a steady state, the
+/// network's counters being read from /proc/net/dev.
+const OURS: &str = "0x27";
+/// These and net: where that cannot be.
+const WITH_NET: &str = "0x37";
+/// state, cpu, balloon, vcpu, net, block
+const SIX: &str = "0x3f";
+
+pub fn run(options: &Options) {
+    let lab = Lab::start();
+    let began = Instant::now();
+    let fleet = Fleet::start(&lab, options.vms, |n| big(format!("vm{n:03}")));
+    eprintln!("{} VMs after {:.0?}", fleet.vms.len(), began.elapsed());
+    let daemon = process::libvirtd(&lab);
+
+    let mut plugin = Asked::plugin(&lab, "");
+    for _ in 0..5 {
+        plugin.gather();
+    }
+    let before = plugin.last.clone();
+    plugin.gather();
+    let calls = calls(&before, &plugin.last);
+    let bytes = plugin.bytes;
+    let floor = |args: &[&str]| Asked::floor(&lab, &[&[URI], args].concat()).share();
+    let plugin = plugin.share();
+    let bare = [
+        (
+            "the same calls, bare, 4 connections",
+            floor(&["4", "8", OURS, "info", "canary"]),
+        ),
+        (
+            "one bulk call of the same groups, and GetInfo",
+            floor(&["1", "100000", OURS, "info"]),
+        ),
+        (
+            "one bulk call of state, cpu, balloon, net, block",
+            floor(&["1", "100000", WITH_NET]),
+        ),
+        ("one bulk call of six groups", floor(&["1", "100000", SIX])),
+    ];
+    let mut subjects = vec![Subject {
+        name: "telegraf-kvm".into(),
+        pid: Some(plugin.borrow().pid()),
+        gather: Box::new(|| plugin.borrow_mut().gather()),
+    }];
+    for (name, one) in &bare {
+        subjects.push(Subject {
+            name: (*name).into(),
+            pid: Some(one.borrow().pid()),
+            gather: Box::new(|| one.borrow_mut().gather()),
+        });
+    }
+    subjects.push(Subject {
+        name: "virsh domstats of six groups".into(),
+        pid: None,
+        gather: Box::new(|| {
+            let mut virsh = lab.virsh_command();
+            virsh.args(["domstats", "--state", "--cpu-total", "--balloon", "--vcpu"]);
+            virsh.args(["--interface", "--block"]);
+            takes(&mut virsh)
+        }),
+    });
+    let peers = peers::start(&lab);
+    for peer in peers {
+        match peer {
+            peers::Peer::Runs { name, gather } => subjects.push(Subject {
+                name: name.into(),
+                pid: None,
+                gather,
+            }),
+            peers::Peer::Lacks(name) => println!("- {name}: not installed"),
+        }
+    }
+    let all = measure(&mut subjects, Some(daemon), options.rounds);
+    println!(
+        "## {} real VMs of 3 disks and 2 taps (QEMU, paused)",
+        options.vms
+    );
+    let mut rows = vec![String::new(); subjects.len()];
+    rows[0] = format!(
+        "peak {} KiB; {calls}; {bytes} bytes",
+        process::peak(plugin.borrow().pid())
+    );
+    print(&subjects, &all, &rows, true);
+    let beyond = all[0].iter().zip(&all[1]);
+    let beyond = beyond.map(|(a, b)| (ms(a.own) - ms(b.own)) * 1e3 / options.vms as f64);
+    println!(
+        "- own CPU beyond the bare calls': {} us a VM",
+        shown(spread(beyond))
+    );
+    println!();
+    drop(subjects);
+
+    // collectd passes over paused VMs.
+    for vm in &fleet.vms {
+        lab.virsh(&["resume", "--domain", vm.name()]);
+    }
+    settle();
+    let Some(collectd) = peers::collectd(&lab) else {
+        println!("- collectd: not installed");
+        return;
+    };
+    let mut subjects = [
+        Subject {
+            name: "telegraf-kvm".into(),
+            pid: Some(plugin.borrow().pid()),
+            gather: Box::new(|| plugin.borrow_mut().gather()),
+        },
+        Subject {
+            name: "collectd -T (virt plugin; its start included)".into(),
+            pid: None,
+            gather: Box::new(collectd),
+        },
+    ];
+    let all = measure(&mut subjects, Some(daemon), options.rounds);
+    println!("## The same, running (idle)");
+    print(&subjects, &all, &[String::new(), String::new()], true);
+}
+
+/// Waits until the guests have come to rest, for two minutes at most.
+fn settle() {
+    for _ in 0..24 {
+        let before = busy();
+        std::thread::sleep(Duration::from_secs(5));
+        if busy() - before < 50 {
+            return;
+        }
+    }
+}
+
+/// Ticks (10 ms) that the machine's processors were not idle.
+fn busy() -> u64 {
+    let text = std::fs::read_to_string("/proc/stat").unwrap();
+    let ticks = text.lines().next().unwrap().split_whitespace().skip(1);
+    let ticks: Vec<u64> = ticks.filter_map(|tick| tick.parse().ok()).collect();
+    ticks[0] + ticks[1] + ticks[2]
+}
+
+/// From start to end.
+pub fn takes(command: &mut Command) -> Duration {
+    let start = Instant::now();
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let status = command.status().unwrap();
+    assert!(status.success(), "{command:?}: {status}");
+    start.elapsed()
+}
+
+/// Chunk sizes and numbers of workers against each other, by the bare calls.
+pub fn sweep(options: &Options) {
+    let lab = Lab::start();
+    let _fleet = Fleet::start(&lab, options.vms, |n| big(format!("vm{n:03}")));
+    let daemon = process::libvirtd(&lab);
+    let mut settings = Vec::new();
+    for workers in [1, 2, 3, 4, 6, 8] {
+        for chunk in [1, 2, 4, 8, 16, 32] {
+            let text = format!("workers = {workers}\nchunk_size = {chunk}\n");
+            let mut plugin = Asked::plugin(&lab, &text);
+            for _ in 0..3 {
+                plugin.gather();
+            }
+            settings.push((workers, chunk, plugin.share()));
+        }
+    }
+    let subject =
+        |(workers, chunk, plugin): &(i32, i32, std::rc::Rc<std::cell::RefCell<Asked>>)| {
+            let (pid, plugin) = (plugin.borrow().pid(), plugin.clone());
+            Subject {
+                name: format!("{workers} workers, chunks of {chunk}"),
+                pid: Some(pid),
+                gather: Box::new(move || plugin.borrow_mut().gather()),
+            }
+        };
+    let mut subjects: Vec<Subject> = settings.iter().map(subject).collect();
+    let all = measure(&mut subjects, Some(daemon), options.rounds);
+    println!(
+        "## Workers and chunks, {} real VMs: gather in ms, libvirtd's CPU in ms",
+        options.vms
+    );
+    println!();
+    println!("| workers \\ chunk | 1 | 2 | 4 | 8 | 16 | 32 |\n|---|---|---|---|---|---|---|");
+    for (line, rows) in settings.chunks(6).zip(all.chunks(6)) {
+        let cell = |row: &Vec<crate::table::Round>| {
+            let wall = spread(row.iter().map(|r| ms(r.wall))).middle;
+            let host = spread(row.iter().map(|r| ms(r.daemon))).middle;
+            format!("{wall:.0}, {host:.0}")
+        };
+        let cells: Vec<String> = rows.iter().map(cell).collect();
+        println!("| {} | {} |", line[0].0, cells.join(" | "));
+    }
+    println!();
+}

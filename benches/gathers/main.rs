@@ -1,0 +1,82 @@
+//! Whole gathers, timed: telegraf-kvm beside the bare calls to libvirt and beside its peers, on the
+//! same VMs, in turns. `benches/run` builds what this needs and starts it; see there for the
+//! arguments.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+mod asked;
+mod costs;
+mod driver;
+mod fleet;
+mod peers;
+mod process;
+mod table;
+
+/// What was asked for.
+pub struct Options {
+    vms: usize,
+    rounds: usize,
+    only: Option<String>,
+}
+
+const PARTS: [&str; 4] = ["fleet", "driver", "costs", "sweep"];
+
+fn main() {
+    let mut options = Options {
+        vms: 100,
+        rounds: 15,
+        only: None,
+    };
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut value = || {
+            let value = args.next();
+            value.unwrap_or_else(|| usage(&format!("{arg} needs a value")))
+        };
+        match arg.as_str() {
+            // Cargo's own.
+            "--bench" => {}
+            "--vms" => options.vms = number(&arg, &value()),
+            "--rounds" => options.rounds = number(&arg, &value()),
+            "--only" => options.only = Some(value()),
+            other => usage(&format!("no option {other}")),
+        }
+    }
+    if let Some(only) = &options.only
+        && !PARTS.contains(&only.as_str())
+    {
+        usage(&format!("--only takes one of {}", PARTS.join(", ")));
+    }
+    let wanted = |part: &str| match &options.only {
+        Some(only) => only == part,
+        // What takes long, and answers a question of its own.
+        None => part != "sweep",
+    };
+    if wanted("driver") {
+        driver::run(&options);
+    }
+    if wanted("costs") {
+        costs::run();
+    }
+    if wanted("fleet") {
+        fleet::run(&options);
+    }
+    if wanted("sweep") {
+        fleet::sweep(&options);
+    }
+}
+
+fn number(flag: &str, text: &str) -> usize {
+    match text.parse() {
+        Ok(number) if number > 0 => number,
+        _ => usage(&format!("{flag} {text}: a whole number above 0 is needed")),
+    }
+}
+
+fn usage(message: &str) -> ! {
+    eprintln!("benches/run: {message}; see benches/run --help");
+    std::process::exit(2);
+}

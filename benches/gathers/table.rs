@@ -1,0 +1,114 @@
+//! Subjects measured in turns, and the table that comes of it.
+
+use std::time::Duration;
+
+use crate::process;
+
+/// Something that gathers.
+pub struct Subject<'a> {
+    /// Its row's head.
+    pub name: String,
+    /// One gather; returns what it took.
+    pub gather: Box<dyn FnMut() -> Duration + 'a>,
+    /// Its process, where it stays.
+    pub pid: Option<u32>,
+}
+
+/// What one gather took.
+#[derive(Clone, Copy, Default)]
+pub struct Round {
+    pub wall: Duration,
+    pub own: Duration,
+    pub daemon: Duration,
+}
+
+/// Lets all gather in turns, `rounds` times after two that do not count; one row of rounds each.
+pub fn measure(subjects: &mut [Subject], daemon: Option<u32>, rounds: usize) -> Vec<Vec<Round>> {
+    let cpu = |pid: Option<u32>| pid.map_or(Duration::ZERO, process::threads_cpu);
+    let mut all = vec![Vec::with_capacity(rounds); subjects.len()];
+    for round in 0..rounds + 2 {
+        for (subject, row) in subjects.iter_mut().zip(&mut all) {
+            let before = (cpu(subject.pid), cpu(daemon));
+            let wall = (subject.gather)();
+            // What goes on after the answer is its cost, too.
+            std::thread::sleep(Duration::from_millis(20));
+            if round >= 2 {
+                row.push(Round {
+                    wall,
+                    own: cpu(subject.pid).saturating_sub(before.0),
+                    daemon: cpu(daemon).saturating_sub(before.1),
+                });
+            }
+        }
+    }
+    all
+}
+
+/// Median and quartiles.
+#[derive(Clone, Copy)]
+pub struct Spread {
+    pub low: f64,
+    pub middle: f64,
+    pub high: f64,
+}
+
+/// Of any number of figures.
+pub fn spread(figures: impl IntoIterator<Item = f64>) -> Spread {
+    let mut sorted: Vec<f64> = figures.into_iter().collect();
+    sorted.sort_by(f64::total_cmp);
+    let at = |share: f64| {
+        let place = share * (sorted.len().max(1) - 1) as f64;
+        sorted
+            .get(place.round() as usize)
+            .copied()
+            .unwrap_or(f64::NAN)
+    };
+    Spread {
+        low: at(0.25),
+        middle: at(0.5),
+        high: at(0.75),
+    }
+}
+
+/// In ms.
+pub fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// `12.3 (12.1-12.9)`, as many digits as mean something.
+pub fn shown(spread: Spread) -> String {
+    let digits = match spread.middle {
+        m if m >= 100.0 => 0,
+        m if m >= 10.0 => 1,
+        _ => 2,
+    };
+    let Spread { low, middle, high } = spread;
+    format!("{middle:.digits$} ({low:.digits$}-{high:.digits$})")
+}
+
+/// How much of the other's figure ours is, pair by pair.
+pub fn ratio(ours: &[Round], others: &[Round], figure: impl Fn(&Round) -> Duration) -> Spread {
+    let pairs = ours.iter().zip(others);
+    spread(pairs.map(|(a, b)| figure(a).as_secs_f64() / figure(b).as_secs_f64().max(1e-9)))
+}
+
+/// Prints the rows; the first subject is ours, and the others are compared with it.
+pub fn print(subjects: &[Subject], all: &[Vec<Round>], rows: &[String], daemon: bool) {
+    println!();
+    println!(
+        "| | gather, ms: median (quartiles) | telegraf-kvm's share of it | own CPU, ms | libvirtd's CPU, ms | |\n|---|---|---|---|---|---|"
+    );
+    let ours = &all[0];
+    for ((subject, row), extra) in subjects.iter().zip(all).zip(rows) {
+        let of = |figure: fn(&Round) -> Duration| shown(spread(row.iter().map(|r| ms(figure(r)))));
+        let wall = of(|r| r.wall);
+        let share = shown(ratio(ours, row, |r| r.wall));
+        let own = subject.pid.map_or(String::from("-"), |_| of(|r| r.own));
+        let host = if daemon { of(|r| r.daemon) } else { "-".into() };
+        println!(
+            "| {} | {wall} | {share} | {own} | {host} | {extra} |",
+            subject.name
+        );
+    }
+    println!();
+}
