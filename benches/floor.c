@@ -1,9 +1,9 @@
 /* The floor: makes the calls to libvirt that a gather makes, and nothing else.
  *
- *   floor URI WORKERS CHUNK GROUPS [info] [canary] [calls]
+ *   floor URI WORKERS CHUNK GROUPS [info] [cpu] [canary] [calls]
  *
  * A thread and a connection per worker, chunks of CHUNK domains, GROUPS a number of
- * virDomainStatsTypes. `info`: virDomainGetInfo of each domain beside it; `canary`: one more before
+ * virDomainStatsTypes. `info`: virDomainGetInfo of each domain beside it; `cpu`: virDomainGetCPUStats; `canary`: one more before
  * the chunks; `calls`: no bulk call but, of each domain, what stands in for it in a driver that has
  * none (the test driver), for the targets vda, vdb, vdc and the interfaces of the XML.
  * Each newline on stdin is one round, answered by a line on stdout.
@@ -21,7 +21,7 @@
 
 static struct {
     const char *uri;
-    int workers, chunk, info, canary, calls;
+    int workers, chunk, info, cpu, canary, calls;
     unsigned groups;
 } want;
 
@@ -68,16 +68,22 @@ static void read_nics(virDomainPtr domain, char **found)
     free(xml);
 }
 
+static void read_cpu(virDomainPtr domain)
+{
+    virTypedParameter cpu[3];
+    int n = virDomainGetCPUStats(domain, cpu, 3, -1, 1, 0);
+    if (n < 0)
+        die("virDomainGetCPUStats");
+    virTypedParamsClear(cpu, n);
+}
+
 static void call_each(virDomainPtr domain, char *const *names)
 {
-    virTypedParameter cpu[16];
     virDomainMemoryStatStruct memory[VIR_DOMAIN_MEMORY_STAT_NR];
     virDomainInterfaceStatsStruct nic;
     virDomainBlockStatsStruct disk;
     virDomainInfo info;
-    int n = virDomainGetCPUStats(domain, cpu, 3, -1, 1, 0);
-    if (n > 0)
-        virTypedParamsClear(cpu, n);
+    read_cpu(domain);
     virDomainMemoryStats(domain, memory, VIR_DOMAIN_MEMORY_STAT_NR, 0);
     for (; *names; names++)
         virDomainInterfaceStats(domain, *names, &nic, sizeof nic);
@@ -106,6 +112,8 @@ static void work(int number)
             virDomainInfo info;
             if (want.calls)
                 call_each(chunk[i], nics[from + i]);
+            if (want.cpu)
+                read_cpu(chunk[i]);
             if (want.info && virDomainGetInfo(chunk[i], &info) < 0)
                 die("virDomainGetInfo");
         }
@@ -137,6 +145,7 @@ int main(int argc, char **argv)
         return 2;
     for (int i = 5; i < argc; i++) {
         want.info |= !strcmp(argv[i], "info");
+        want.cpu |= !strcmp(argv[i], "cpu");
         want.canary |= !strcmp(argv[i], "canary");
         want.calls |= !strcmp(argv[i], "calls");
     }

@@ -130,6 +130,17 @@ pub fn run(options: &Options) {
     print(&subjects, &all, &[String::new(), String::new()], true);
 }
 
+/// Starts the VMs and waits for the end of stdin: for a profiler, or to try things by hand.
+pub fn hold(options: &Options) {
+    let lab = Lab::start();
+    let _fleet = Fleet::start(&lab, options.vms, |n| big(format!("vm{n:03}")));
+    println!(
+        "nsenter -a -t {} is inside; the end of stdin ends it",
+        lab.init()
+    );
+    let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+}
+
 /// Waits until the guests have come to rest, for two minutes at most.
 fn settle() {
     for _ in 0..24 {

@@ -22,7 +22,7 @@ pub struct Options {
     only: Option<String>,
 }
 
-const PARTS: [&str; 4] = ["fleet", "driver", "costs", "sweep"];
+const PARTS: [&str; 5] = ["fleet", "driver", "costs", "sweep", "lab"];
 
 fn main() {
     let mut options = Options {
@@ -53,7 +53,7 @@ fn main() {
     let wanted = |part: &str| match &options.only {
         Some(only) => only == part,
         // What takes long, and answers a question of its own.
-        None => part != "sweep",
+        None => !matches!(part, "sweep" | "lab"),
     };
     if wanted("driver") {
         driver::run(&options);
@@ -63,6 +63,9 @@ fn main() {
     }
     if wanted("fleet") {
         fleet::run(&options);
+    }
+    if wanted("lab") {
+        fleet::hold(&options);
     }
     if wanted("sweep") {
         fleet::sweep(&options);
