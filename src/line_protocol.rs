@@ -99,8 +99,8 @@ impl Line<'_> {
     pub fn signed(&mut self, key: &'static str, value: Option<i64>) {
         if let Some(n) = value {
             self.key(key);
-            // Writing to a String cannot fail.
-            let _ = write!(self.buffer, "{n}i");
+            self.buffer.push_str(itoa::Buffer::new().format(n));
+            self.buffer.push('i');
         }
     }
 
@@ -109,6 +109,7 @@ impl Line<'_> {
     pub fn float(&mut self, key: &'static str, value: Option<f64>) {
         if let Some(x) = value.filter(|x| x.is_finite()) {
             self.key(key);
+            // Writing to a String cannot fail.
             let _ = write!(self.buffer, "{x}");
         }
     }
@@ -133,7 +134,10 @@ impl Line<'_> {
     /// Closes the line with its time, in nanoseconds since 1970. A line left with no field is taken back.
     pub fn end(mut self, timestamp_ns: i64) {
         if self.has_field {
-            let _ = writeln!(self.buffer, " {timestamp_ns}");
+            self.buffer.push(' ');
+            self.buffer
+                .push_str(itoa::Buffer::new().format(timestamp_ns));
+            self.buffer.push('\n');
             self.start = self.buffer.len();
         }
     }

@@ -21,8 +21,8 @@ pub struct Memory {
     name: String,
     /// `,VMID=..,name=..,uuid=..`
     pub tags: Tags,
-    nic_tags: HashMap<String, Tags>,
-    disk_tags: HashMap<String, Tags>,
+    nic_tags: DeviceTags,
+    disk_tags: DeviceTags,
     nics: Reported,
     disks: Reported,
     past: Past,
@@ -74,8 +74,8 @@ impl Memory {
             run: sample.run,
             name: sample.name.clone(),
             tags: tags(sample),
-            nic_tags: HashMap::new(),
-            disk_tags: HashMap::new(),
+            nic_tags: DeviceTags::default(),
+            disk_tags: DeviceTags::default(),
             nics: Reported::default(),
             disks: Reported::default(),
             past: Past::default(),
@@ -93,7 +93,7 @@ impl Memory {
             self.note(nics);
         }
         if let Some(disks) = disks {
-            cache_tags(&mut self.disk_tags, "disk", disks);
+            self.disk_tags.follow("disk", disks);
         }
         let features = self.past.advance(sample, &net, &disk);
         Derived {
@@ -104,7 +104,7 @@ impl Memory {
     }
 
     fn note(&mut self, nics: &Devices<8>) {
-        cache_tags(&mut self.nic_tags, "nic", nics);
+        self.nic_tags.follow("nic", nics);
         let nameless = nics.list.iter().filter(|nic| nic.name.is_none()).count();
         if nameless > 0 && !self.told_nameless {
             self.told_nameless = true;
@@ -135,20 +135,26 @@ fn tags(sample: &Sample) -> Tags {
         .with("uuid", &uuid)
 }
 
-fn cache_tags<const N: usize>(
-    cache: &mut HashMap<String, Tags>,
-    devtype: &'static str,
-    devices: &Devices<N>,
-) {
-    let names = || devices.list.iter().filter_map(|d| d.name.as_ref());
-    if cache.len() > names().count() {
-        let present: HashSet<&String> = names().collect();
-        cache.retain(|name, _| present.contains(name));
+/// The tags of one sort of devices by their names, in the order in which the devices come: they are
+/// few, and nearly always found at once.
+#[derive(Debug, Default)]
+struct DeviceTags(Vec<(String, Tags)>);
+
+impl DeviceTags {
+    fn get(&self, device: &str) -> Option<&Tags> {
+        let mut all = self.0.iter();
+        all.find(|(name, _)| name == device).map(|(_, tags)| tags)
     }
-    for name in names() {
-        if !cache.contains_key(name) {
-            let tags = Tags::new().with("devtype", devtype).with("device", name);
-            cache.insert(name.clone(), tags);
+
+    /// Makes tags for devices that are new, and drops those of devices that are gone.
+    fn follow<const N: usize>(&mut self, devtype: &'static str, devices: &Devices<N>) {
+        let names = || devices.list.iter().filter_map(|d| d.name.as_ref());
+        if !self.0.iter().map(|(name, _)| name).eq(names()) {
+            let new = |name: &String| {
+                let tags = Tags::new().with("devtype", devtype).with("device", name);
+                (name.clone(), tags)
+            };
+            self.0 = names().map(new).collect();
         }
     }
 }
@@ -195,8 +201,6 @@ mod tests {
         let memory = runs.of(&sample);
         let nic = memory.nic_tags("tap,1").unwrap();
         assert_eq!(nic.as_str(), ",devtype=nic,device=tap\\,1");
-        // Those of devices that are gone go in the gather after.
-        runs.of(&sample).derive(&sample);
         assert_eq!(runs.of(&sample).nic_tags("vnet0"), None);
     }
 

@@ -88,18 +88,18 @@ fn a_steady_host_is_asked_for_no_description() {
     let read = log.calls()[&GET_XML_DESC];
     assert!((6..=18).contains(&read), "{read}");
     log_in_chunks.calls();
+    let mut infos = Vec::new();
     for _ in 0..10 {
         assert_eq!(plugin.gather().len(), 6 * (3 + 4));
         let calls = log.calls();
         assert_eq!(calls.get(&GET_XML_DESC), None, "{calls:?}");
         assert_eq!(calls[&LIST_ALL_DOMAINS], 1);
-        // A VM that another's job keeps busy for a moment is asked again; GetInfo once more than there
-        // are VMs, to see whether libvirtd has a worker to spare.
-        assert!(
-            calls[&GET_ALL_DOMAIN_STATS] >= 1 && calls[&GET_INFO] >= 7,
-            "{calls:?}"
-        );
+        // A VM that another's job keeps busy for a moment is asked again. GetInfo once, to see whether
+        // libvirtd has a worker to spare; of each VM only where its control group was not read.
+        assert!(calls[&GET_ALL_DOMAIN_STATS] >= 1, "{calls:?}");
+        infos.push(calls[&GET_INFO]);
     }
+    assert!(infos.iter().filter(|n| **n == 1).count() >= 5, "{infos:?}");
     for _ in 0..10 {
         in_chunks.gather();
         let calls = log_in_chunks.calls();

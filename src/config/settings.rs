@@ -17,8 +17,8 @@ pub struct Settings {
     pub deadline: Duration,
     /// Threads that ask libvirt, a connection each; 1 to 64.
     pub workers: usize,
-    /// VMs per bulk call; 1 to 256.
-    pub chunk_size: usize,
+    /// VMs per bulk call; 1 to 256. `None`: what suits the connection.
+    pub chunk_size: Option<usize>,
     /// Calls that may be in libvirt at once, hanging ones included; 2 to 64.
     pub max_calls: usize,
     /// How disks are read.
@@ -85,7 +85,7 @@ impl Default for Settings {
             device_cache_ttl: Duration::from_secs(300),
             deadline: Duration::from_secs(8),
             workers: 4,
-            chunk_size: 8,
+            chunk_size: None,
             max_calls: 8,
             block_statistics: BlockStatistics::Auto,
             log_level: LevelFilter::Info,

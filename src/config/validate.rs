@@ -45,13 +45,10 @@ impl Settings {
         )?;
         settings.deadline = within("deadline", file.deadline, DEADLINE, settings.deadline)?;
         settings.workers = number(document, "workers", file.workers, 1..=64, settings.workers)?;
-        settings.chunk_size = number(
-            document,
-            "chunk_size",
-            file.chunk_size,
-            1..=256,
-            settings.chunk_size,
-        )?;
+        if let Some(size) = file.chunk_size {
+            let size = number(document, "chunk_size", Some(size), 1..=256, 0)?;
+            settings.chunk_size = Some(size);
+        }
         settings.max_calls = number(
             document,
             "max_calls",
@@ -277,6 +274,11 @@ mod tests {
         let mut settings = read(&text).unwrap();
         assert_eq!(settings.uri.origin, UriOrigin::Config("f.toml".into()));
         settings.uri.origin = UriOrigin::Default;
+        assert_eq!(
+            settings.chunk_size.take(),
+            Some(8),
+            "but in our own process"
+        );
         assert_eq!(settings, Settings::default());
     }
 
@@ -312,7 +314,7 @@ mod tests {
             device_cache_ttl: Duration::from_secs(90),
             deadline: Duration::from_millis(500),
             workers: 64,
-            chunk_size: 256,
+            chunk_size: Some(256),
             max_calls: 64,
             block_statistics: BlockStatistics::PerDisk,
             log_level: LevelFilter::Trace,

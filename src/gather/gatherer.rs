@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use super::cpus::Cpus;
 use super::crew::{Crew, Sink};
 use super::engine::{Came, Engine, Event, Limits, Listed, Order};
 use super::gathered::{Gathered, Samples, Trouble, Worth};
@@ -26,6 +27,11 @@ use crate::sample::{Run, Wanted};
 /// A call that has brought nothing for so long is looked into.
 const STALL: Duration = Duration::from_millis(250);
 
+/// How many domains make a chunk: from 4 to 32 took libvirtd the same time, and the fewer, the less
+/// one that hangs holds up. In our own process nothing hangs, and each chunk is an errand.
+const CHUNK: usize = 8;
+const CHUNK_IN_PROCESS: usize = 256;
+
 /// Runs gathers without ever calling libvirt itself.
 pub struct Gatherer {
     engine: Engine,
@@ -41,8 +47,10 @@ pub struct Gatherer {
     gathered: Gathered,
     /// Who looks at the host.
     lookout: Lookout,
-    /// Whose network counters need no libvirt.
+    /// Whose network counters need no libvirt,
     nics: Nics,
+    /// and whose CPU time.
+    cpus: Cpus,
     /// Answers that came too late, since the start.
     late: u64,
     /// Connections that were lost, since the start.
@@ -54,24 +62,25 @@ impl Gatherer {
     /// where the hypervisor is this host, and answers to [`Gatherer::on_seen`].
     pub fn new(settings: &Settings, sink: Sink, lookout: Option<Sender<Question>>) -> Self {
         let measurements = &settings.measurements;
+        let groups = Groups::needed(measurements);
         let brief = Brief {
             uri: settings.uri.value.clone(),
-            groups: Groups::needed(measurements),
+            groups,
             info: measurements.metrics || measurements.features || measurements.totals,
             wanted: Wanted::new(settings),
         };
         // Each connection to a driver in our own process may be a node of its own: one serves
         // alone, and there is no daemon that could fail to answer.
         let in_process = settings.uri.in_process();
-        let workers = if in_process {
-            1
+        let (workers, chunk) = if in_process {
+            (1, CHUNK_IN_PROCESS)
         } else {
-            settings.workers.min(settings.max_calls)
+            (settings.workers.min(settings.max_calls), CHUNK)
         };
         Self {
             engine: Engine::new(Limits {
                 workers,
-                chunk: settings.chunk_size,
+                chunk: settings.chunk_size.unwrap_or(chunk),
                 stall: STALL,
                 cap: settings.max_calls,
                 hedge: !in_process,
@@ -84,8 +93,9 @@ impl Gatherer {
             roster: Roster::default(),
             samples: Samples::default(),
             gathered: Gathered::default(),
-            lookout: Lookout::new(lookout, settings.block_statistics),
+            lookout: Lookout::new(lookout, settings.block_statistics, groups),
             nics: Nics::default(),
+            cpus: Cpus::default(),
             late: 0,
             lost: 0,
         }
@@ -95,6 +105,7 @@ impl Gatherer {
     pub fn begin(&mut self) {
         self.inventory.begin();
         self.nics.begin();
+        self.cpus.begin();
         self.samples = Samples::default();
         self.gathered = Gathered::default();
         self.roster.begin();
@@ -187,6 +198,7 @@ impl Gatherer {
         let active: HashSet<Run> = found.iter().map(|f| f.run).collect();
         self.inventory.keep(&active);
         self.nics.keep(&active);
+        self.cpus.keep(&active);
         self.gathered.active = Some(active);
         found.retain(|f| self.domains.matches(&f.name));
         self.roster.listed(found);
@@ -217,6 +229,7 @@ impl Gatherer {
             if let Some(nics) = &one.sample.nics {
                 self.nics.said(run, nics);
             }
+            self.cpus.said(&one.sample);
             let worth = match one.came {
                 Came::Whole => Worth::Whole,
                 Came::Part => Worth::Part,
@@ -266,7 +279,7 @@ impl Gatherer {
     fn look(&mut self, domains: &[Uuid]) {
         let paths = |uuid: &Uuid| (*uuid, self.inventory.paths(*uuid));
         let vms: Vec<(Uuid, Vec<PathBuf>)> = domains.iter().map(paths).collect();
-        if !self.lookout.ask(vms, self.describes) {
+        if !self.lookout.ask(vms) {
             // Nobody to ask, or still at the last question: what was seen last must do.
             self.on_look(domains);
         }
@@ -280,11 +293,12 @@ impl Gatherer {
 
     /// What the lookout has seen.
     pub fn on_seen(&mut self, mut seen: Seen) {
-        let taps = seen.taps.take();
+        let (taps, cpus) = (seen.taps.take(), std::mem::take(&mut seen.cpus));
         if self.lookout.take(seen) {
             if let Some(taps) = taps {
                 self.nics.read(taps);
             }
+            self.cpus.read(cpus);
             let domains: Vec<Uuid> = self.roster.all().map(|f| f.run.uuid).collect();
             self.on_look(&domains);
         }
@@ -310,6 +324,7 @@ impl Gatherer {
             let wanted = |name: &str| self.devices.matches(name);
             Target {
                 nics: names.and_then(|names| self.nics.of(run, names, wanted)),
+                processor: self.cpus.of(run),
                 known: self.inventory.look_up(run, now),
                 found,
             }

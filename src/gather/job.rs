@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::cpus::Processor;
 use super::engine::{Came, Control, Scope};
 use crate::inventory::{Described, Known};
 use crate::libvirt::bulk::Groups;
@@ -66,6 +67,22 @@ pub struct Target {
     pub known: Known,
     /// Its NICs' counters, where they were read already: libvirt is not asked for them.
     pub nics: Option<Devices<8>>,
+    /// Its CPU time and vCPUs, likewise.
+    pub processor: Option<Processor>,
+}
+
+impl Target {
+    /// What of `groups` libvirt has to be asked for.
+    pub fn unread(&self, groups: Groups) -> Groups {
+        let mut unread = groups;
+        if self.nics.is_some() {
+            unread = unread.without(Groups::NET);
+        }
+        if self.processor.is_some() {
+            unread = unread.without(Groups::CPU);
+        }
+        unread
+    }
 }
 
 /// What came back for one domain.

@@ -11,7 +11,9 @@ use uuid::Uuid;
 
 use super::engine::Look;
 use crate::config::BlockStatistics;
+use crate::host::cgroups::{Cgroups, Usage};
 use crate::host::{Mounts, Processes, Storage, Taps};
+use crate::libvirt::bulk::Groups;
 
 /// Whom to look at.
 #[derive(Debug, Default)]
@@ -20,8 +22,10 @@ pub struct Question {
     pub number: u64,
     /// Each VM, and the local paths that its disks lie at.
     pub vms: Vec<(Uuid, Vec<PathBuf>)>,
-    /// Whether the network interfaces' counters are wanted.
+    /// Whether the network interfaces' counters are wanted,
     pub taps: bool,
+    /// and the VMs' CPU time.
+    pub cpus: bool,
 }
 
 /// What was seen.
@@ -35,6 +39,8 @@ pub struct Seen {
     pub dead: BTreeMap<PathBuf, BTreeSet<Uuid>>,
     /// What the network interfaces have counted.
     pub taps: Option<Taps>,
+    /// What the VMs' control groups say.
+    pub cpus: HashMap<Uuid, Usage>,
 }
 
 /// The way to the lookout's thread, and what it saw last.
@@ -45,12 +51,22 @@ pub struct Lookout {
     waiting: bool,
     last: Seen,
     block_statistics: BlockStatistics,
+    /// What is read each time.
+    taps: bool,
+    cpus: bool,
 }
 
 impl Lookout {
-    /// Nothing asked yet; without a thread to ask, nothing is ever seen.
-    pub fn new(ask: Option<Sender<Question>>, block_statistics: BlockStatistics) -> Self {
+    /// Nothing asked yet; without a thread to ask, nothing is ever seen. `groups` are those that
+    /// libvirt would be asked for.
+    pub fn new(
+        ask: Option<Sender<Question>>,
+        block_statistics: BlockStatistics,
+        groups: Groups,
+    ) -> Self {
         Self {
+            taps: groups.has(Groups::NET),
+            cpus: groups.has(Groups::CPU),
             ask,
             number: 0,
             waiting: false,
@@ -60,13 +76,19 @@ impl Lookout {
     }
 
     /// Puts the question; `false` when nobody is there to answer it now.
-    pub fn ask(&mut self, vms: Vec<(Uuid, Vec<PathBuf>)>, taps: bool) -> bool {
+    pub fn ask(&mut self, vms: Vec<(Uuid, Vec<PathBuf>)>) -> bool {
         let Some(ask) = self.ask.as_ref().filter(|_| !self.waiting) else {
             return false;
         };
         self.number += 1;
         let number = self.number;
-        self.waiting = ask.send(Question { number, vms, taps }).is_ok();
+        let question = Question {
+            number,
+            vms,
+            taps: self.taps,
+            cpus: self.cpus,
+        };
+        self.waiting = ask.send(question).is_ok();
         self.waiting
     }
 
@@ -105,8 +127,17 @@ pub fn start(tell: impl Fn(Seen) + Send + 'static) -> io::Result<Sender<Question
         let mut processes = Processes::new();
         // Also after an upgrade has put another program in this one's place.
         let mut mounts = Mounts::new(Path::new("/proc/self/exe"));
+        let mut cgroups = Cgroups::default();
         while let Ok(question) = questions.recv() {
-            tell(see(&mut processes, &mut mounts, &question));
+            let mut seen = see(&mut processes, &mut mounts, &question);
+            // Last, so that what libvirt says is the younger.
+            if question.taps {
+                seen.taps = Taps::read(Path::new("/proc")).ok();
+            }
+            if question.cpus {
+                seen.cpus = cgroups.read(&processes.only());
+            }
+            tell(seen);
         }
     };
     let thread = thread::Builder::new().name("lookout".into());
@@ -147,11 +178,7 @@ fn see(processes: &mut Processes, mounts: &mut Mounts, question: &Question) -> S
             no_block,
         },
         dead,
-        // Last, so that what libvirt says is the younger of the two.
-        taps: question
-            .taps
-            .then(|| Taps::read(Path::new("/proc")).ok())
-            .flatten(),
+        ..Seen::default()
     }
 }
 
@@ -167,12 +194,9 @@ mod tests {
     #[test]
     fn one_question_at_a_time() {
         let (ask, questions) = channel();
-        let mut lookout = Lookout::new(Some(ask), BlockStatistics::Auto);
-        assert!(lookout.ask(vec![(A, vec![])], false));
-        assert!(
-            !lookout.ask(vec![(B, vec![])], false),
-            "it is still at the first"
-        );
+        let mut lookout = Lookout::new(Some(ask), BlockStatistics::Auto, Groups::NONE);
+        assert!(lookout.ask(vec![(A, vec![])]));
+        assert!(!lookout.ask(vec![(B, vec![])]), "it is still at the first");
         let first = questions.try_recv().unwrap();
         assert_eq!(first.vms, [(A, vec![])]);
         assert!(questions.try_recv().is_err());
@@ -186,18 +210,18 @@ mod tests {
         };
         assert!(lookout.take(seen.clone()));
         assert_eq!(lookout.verdict(&[A, B]), seen.look);
-        assert!(lookout.ask(vec![], false));
+        assert!(lookout.ask(vec![]));
         assert!(!lookout.take(seen), "an answer to the question before");
     }
 
     #[test]
     fn where_nobody_looks_nothing_is_waited_for() {
-        let mut lookout = Lookout::new(None, BlockStatistics::Auto);
-        assert!(!lookout.ask(vec![(A, vec![])], false));
+        let mut lookout = Lookout::new(None, BlockStatistics::Auto, Groups::NONE);
+        assert!(!lookout.ask(vec![(A, vec![])]));
         let (ask, _) = channel();
-        let mut lookout = Lookout::new(Some(ask), BlockStatistics::Auto);
+        let mut lookout = Lookout::new(Some(ask), BlockStatistics::Auto, Groups::NONE);
         for _ in 0..2 {
-            assert!(!lookout.ask(vec![(A, vec![])], false), "its thread is gone");
+            assert!(!lookout.ask(vec![(A, vec![])]), "its thread is gone");
         }
         assert_eq!(lookout.verdict(&[A]), Look::default());
     }
@@ -209,7 +233,7 @@ mod tests {
             (BlockStatistics::Bulk, HashSet::new()),
             (BlockStatistics::PerDisk, HashSet::from([A, B])),
         ] {
-            let mut lookout = Lookout::new(None, setting);
+            let mut lookout = Lookout::new(None, setting, Groups::NONE);
             lookout.take(Seen {
                 look: Look {
                     stuck: [B].into(),
@@ -253,13 +277,12 @@ mod tests {
                 (B, vec![image]),
                 (Uuid::from_u128(3), vec![]),
             ],
-            taps: true,
+            ..Question::default()
         };
         let seen = see(&mut processes, &mut mounts, &question);
         assert_eq!(seen.number, 5);
         assert_eq!(seen.look.stuck, HashSet::new());
         assert_eq!(seen.look.no_block, HashSet::from([B]));
         assert_eq!(seen.dead, BTreeMap::new());
-        assert!(seen.taps.is_some());
     }
 }

@@ -1,5 +1,6 @@
 //! One gather: the list, the chunks, the workers, and what came back in time.
 
+pub mod cpus;
 pub mod crew;
 pub mod engine;
 #[cfg(test)]

@@ -10,13 +10,14 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
+use super::cpus::Processor;
 use super::engine::{Came, Control, Scope};
 use super::job::{Answer, Brief, Found, Job, Measured, Target};
 use crate::inventory::Known;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::{Connection, Domain, Error, per_call};
 use crate::sample::{Run, Sample};
-use bulk::Bulk;
+use bulk::{Bulk, find};
 use descriptions::{describe, freshen};
 
 /// One open connection with the handles that belong to it.
@@ -201,17 +202,22 @@ impl Session {
         }
         let mut samples = Vec::with_capacity(present.len());
         let mut troubles = Vec::new();
-        let (read, unread): (Vec<&Target>, Vec<&Target>) =
-            present.iter().partition(|target| target.nics.is_some());
-        for (groups, some) in [(groups.without(Groups::NET), read), (groups, unread)] {
-            if !some.is_empty() {
-                self.bulk_samples(groups, &some, &mut samples, &mut troubles)?;
+        // Whom the same is to be asked of goes together.
+        let mut batches: Vec<(Groups, Vec<&Target>)> = Vec::new();
+        for target in &present {
+            let unread = target.unread(groups);
+            match batches.iter_mut().find(|(groups, _)| *groups == unread) {
+                Some((_, batch)) => batch.push(target),
+                None => batches.push((unread, vec![target])),
             }
         }
+        for (groups, batch) in &batches {
+            self.bulk_samples(*groups, batch, &mut samples, &mut troubles)?;
+        }
         let mut measured = Vec::with_capacity(samples.len());
-        for sample in samples {
+        for (place, sample) in samples.into_iter().enumerate() {
             let uuid = sample.run.uuid;
-            if let Some(target) = present.iter().find(|t| t.found.run.uuid == uuid) {
+            if let Some(target) = find(&present, place, |t| t.found.run.uuid == uuid) {
                 match self.complete(sample, target, groups, scope, brief) {
                     Ok(one) => measured.extend(one),
                     Err(error) if error.is_transport() => return Err(error),
@@ -241,22 +247,22 @@ impl Session {
         let Some(domain) = self.handles.get(&sample.run.uuid) else {
             return Ok(None);
         };
-        let mut groups = groups;
+        let asked = target.unread(groups);
         let mut unasked = Groups::NONE;
-        if target.nics.is_some() {
-            groups = groups.without(Groups::NET);
-            unasked = Groups::NET;
-        }
-        // Started anew since the list: what is known is of another run.
-        let known = if sample.run == target.found.run {
+        let mut known = &target.known;
+        if sample.run == target.found.run {
             if let Some(nics) = &target.nics {
                 sample.nics = Some(nics.clone());
-                unasked = Groups::NONE;
             }
-            &target.known
+            if let Some(Processor { cpu, vcpus }) = target.processor {
+                sample.cpu = cpu;
+                sample.vcpus = Some(vcpus);
+            }
         } else {
-            &Known::New
-        };
+            // Started anew since the list: what is known is of another run.
+            known = &Known::New;
+            unasked = groups.without(asked);
+        }
         let (described, trouble) = freshen(domain, &sample, known, brief)?;
         let description = match &described {
             Some(read) => read.description.as_ref(),
@@ -266,13 +272,13 @@ impl Session {
             Scope::Quiet => Came::Part,
             Scope::Full | Scope::NoBlock => self.came(&sample, groups),
         };
-        let mut lacking = if self.bulk.works {
-            groups.and(self.bulk.lacking)
+        let lacking = if self.bulk.works {
+            asked.and(self.bulk.lacking)
         } else {
-            groups
+            asked
         };
-        lacking = lacking | unasked;
-        if scope == Scope::Quiet || (came == Came::Part && sample.cpu.user.is_none()) {
+        let mut lacking = lacking | unasked;
+        if (scope == Scope::Quiet || came == Came::Part) && sample.cpu.user.is_none() {
             // These need no monitor.
             lacking = lacking | brief.groups.and(Groups::CPU);
         }
@@ -284,7 +290,9 @@ impl Session {
             &brief.wanted,
             &mut self.cpu,
         )?;
-        if brief.info {
+        // Its sizes are in the balloon's group, too.
+        let has_info = sample.vcpus.is_some() && sample.memory.current.is_some();
+        if brief.info && !has_info {
             per_call::info(&mut sample, domain, self.cpu)?;
         }
         if scope == Scope::Quiet && self.qemu {

@@ -2,6 +2,7 @@
 //! which disk images lie on storage that does not answer, and what its network interfaces have
 //! counted. No libvirt in here.
 
+pub mod cgroups;
 mod mount_table;
 pub mod mounts;
 mod post;

@@ -182,6 +182,15 @@ impl Processes {
         Look { stuck, unseen }
     }
 
+    /// The VMs of which exactly one QEMU process is known, and its number.
+    pub fn only(&self) -> Vec<(Uuid, u32)> {
+        let only = |(uuid, them): (&Uuid, &Vec<Process>)| match &them[..] {
+            [one] => Some((*uuid, one.pid)),
+            _ => None,
+        };
+        self.known.iter().filter_map(only).collect()
+    }
+
     fn bury(&mut self) {
         self.known.retain(|_, processes| {
             processes.retain(|process| process.state != State::Gone);

@@ -422,12 +422,16 @@ impl Domain {
         Ok(occupied.then(|| Duration::from_millis(info.stateTime)))
     }
 
-    /// `virDomainGetCPUStats`, the total over all CPUs: calls `each` with key and value.
+    /// `virDomainGetCPUStats`, the total over all CPUs: calls `each` with key and value. `known` is
+    /// how many parameters the driver has, asked for where it is 0.
     ///
     /// # Errors
     /// Whatever libvirt says.
-    pub fn cpu_totals(&self, mut each: impl FnMut(&str, Value<'_>)) -> Result<(), Error> {
-        count(Call::Cpu);
+    pub fn cpu_totals(
+        &self,
+        known: &mut u32,
+        mut each: impl FnMut(&str, Value<'_>),
+    ) -> Result<(), Error> {
         const ROOM: usize = 16;
         // SAFETY: an all-zero parameter is a valid one (an empty name, no type).
         let mut params: [sys::virTypedParameter; ROOM] = unsafe { std::mem::zeroed() };
@@ -435,23 +439,15 @@ impl Domain {
         // parameters are written, and what strings they own is freed by `virTypedParamsClear`.
         unsafe {
             let domain = self.raw.as_ptr();
-            let known = check(sys::virDomainGetCPUStats(
-                domain,
-                ptr::null_mut(),
-                0,
-                -1,
-                1,
-                0,
-            ))?;
-            let room = (known as usize).min(ROOM) as c_uint;
-            let count = check(sys::virDomainGetCPUStats(
-                domain,
-                params.as_mut_ptr(),
-                room,
-                -1,
-                1,
-                0,
-            ))?;
+            if *known == 0 {
+                count(Call::Cpu);
+                let nothing = ptr::null_mut();
+                *known = check(sys::virDomainGetCPUStats(domain, nothing, 0, -1, 1, 0))? as u32;
+            }
+            count(Call::Cpu);
+            let room = (*known as usize).min(ROOM) as c_uint;
+            let buffer = params.as_mut_ptr();
+            let count = check(sys::virDomainGetCPUStats(domain, buffer, room, -1, 1, 0))?;
             let count = (count as usize).min(ROOM);
             for param in &params[..count] {
                 if let Some((key, value)) = typed(param) {
@@ -618,20 +614,21 @@ pub struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// UUID, id (`None`: not active any more) and name, as of this very call.
-    pub fn identity(&self) -> (Uuid, Option<u32>, String) {
+    /// The domain's id as of this very call; `None`: not active any more.
+    pub fn id(&self) -> Option<u32> {
+        // SAFETY: the record's handle is valid as long as the record.
+        let id = unsafe { sys::virDomainGetID((*self.raw).dom) };
+        (id != c_uint::MAX).then_some(id)
+    }
+
+    /// The domain, as of this very call.
+    pub fn domain(&self) -> Option<Domain> {
         // SAFETY: the record's handle is valid as long as the record; virDomainRef makes the
         // borrowed handle a reference of its own for `Domain` to drop.
         unsafe {
-            let dom = (*self.raw).dom;
-            sys::virDomainRef(dom);
-            match NonNull::new(dom) {
-                Some(raw) => {
-                    let domain = Domain { raw };
-                    (domain.uuid(), domain.id(), domain.name())
-                }
-                None => (Uuid::nil(), None, String::new()),
-            }
+            let raw = NonNull::new((*self.raw).dom)?;
+            sys::virDomainRef(raw.as_ptr());
+            Some(Domain { raw })
         }
     }
 

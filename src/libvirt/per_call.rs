@@ -51,13 +51,19 @@ pub fn fill(
 
 /// Which counter a driver's CPU time comes from, where its bulk reply has none. The two differ
 /// (the control group's, the process's), so a driver has one of them for good.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CpuSource {
-    /// `virDomainGetCPUStats`, as far as is known.
-    #[default]
-    Totals,
+    /// `virDomainGetCPUStats`, as far as is known; beside it how many parameters it gives, 0 for
+    /// not asked yet.
+    Totals(u32),
     /// `virDomainGetInfo`: there is no other.
     Info,
+}
+
+impl Default for CpuSource {
+    fn default() -> Self {
+        Self::Totals(0)
+    }
 }
 
 /// vCPU count and, where nothing else brought them, memory and CPU time.
@@ -111,12 +117,12 @@ fn midpoint(start: Instant) -> Instant {
 }
 
 fn cpu(sample: &mut Sample, domain: &Domain, source: &mut CpuSource) -> Result<(), Error> {
-    if *source == CpuSource::Info {
+    let CpuSource::Totals(known) = source else {
         return Ok(());
-    }
+    };
     let start = Instant::now();
     let mut cpu = sample.cpu;
-    let totals = domain.cpu_totals(|key, value| {
+    let totals = domain.cpu_totals(known, |key, value| {
         let Value::Integer(value) = value else { return };
         let value = u64::try_from(value).ok();
         match key {

@@ -41,7 +41,7 @@ fn missing(gathered: &Gathered) -> Vec<&str> {
 
 fn chunks_of(uri: &str, size: usize) -> Settings {
     Settings {
-        chunk_size: size,
+        chunk_size: Some(size),
         ..settings(uri)
     }
 }

@@ -6,7 +6,7 @@ use super::Session;
 use crate::gather::engine::Came;
 use crate::gather::job::{Found, Target};
 use crate::libvirt::bulk::{self, Groups};
-use crate::libvirt::{Domain, Error, Records};
+use crate::libvirt::{Domain, Error, Record, Records};
 use crate::sample::{Run, Sample};
 
 /// virDomainState: running. Only such a domain shows what the driver's bulk reply can hold.
@@ -98,11 +98,11 @@ impl Session {
         let start = Instant::now();
         let records = Records::get(&domains, groups.bits(), flags)?;
         let at = start + start.elapsed() / 2;
-        for record in records.iter() {
-            let (uuid, Some(id), name) = record.identity() else {
+        for (place, record) in records.iter().enumerate() {
+            let Some((run, name)) = whose(&record, targets, place) else {
                 continue;
             };
-            let mut sample = Sample::new(Run { uuid, id }, name, at);
+            let mut sample = Sample::new(run, name, at);
             let seen = bulk::fill(&mut sample, record.params(), at);
             let bulk = &mut self.bulk;
             if sample.state.is_none_or(|state| state == RUNNING) {
@@ -130,6 +130,32 @@ impl Session {
             Came::Part
         } else {
             Came::Whole
+        }
+    }
+}
+
+/// The target that is meant, most likely the one at `place`: what comes back has the order of what
+/// was asked, but for those that are missing.
+pub(super) fn find<'t>(
+    targets: &[&'t Target],
+    place: usize,
+    is_it: impl Fn(&Target) -> bool,
+) -> Option<&'t Target> {
+    let expected = targets.get(place).filter(|target| is_it(target));
+    let found = expected.or_else(|| targets.iter().find(|target| is_it(target)));
+    found.copied()
+}
+
+/// The run that a record is of, and its name; `None` for a domain that is not active any more.
+fn whose(record: &Record, targets: &[&Target], place: usize) -> Option<(Run, String)> {
+    let id = record.id()?;
+    match find(targets, place, |target| target.found.run.id == id) {
+        Some(target) => Some((target.found.run, target.found.name.clone())),
+        // Started anew since the list.
+        None => {
+            let domain = record.domain()?;
+            let uuid = domain.uuid();
+            Some((Run { uuid, id }, domain.name()))
         }
     }
 }

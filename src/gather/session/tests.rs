@@ -66,6 +66,7 @@ fn new(found: &Found) -> Target {
         found: found.clone(),
         known: Known::New,
         nics: None,
+        processor: None,
     }
 }
 
@@ -128,6 +129,7 @@ fn the_description_is_read_once() {
         found: found[0].clone(),
         known,
         nics: None,
+        processor: None,
     };
     let fresh = target(Known::Fresh(Arc::clone(&described)));
     let (measured, _) = asked(&mut session, &brief(ALL), &[fresh]);
@@ -157,6 +159,7 @@ fn a_description_from_before_the_statistics_takes_their_names_and_is_not_read_ag
         found: found[0].clone(),
         known: Known::Fresh(Arc::clone(before)),
         nics: None,
+        processor: None,
     };
     let (measured, _) = asked(&mut session, &brief(ALL), &[target]);
     let after = measured[0].described.as_ref().unwrap();
@@ -175,6 +178,7 @@ fn a_vm_started_anew_between_list_and_statistics_is_described_anew() {
         found: before,
         known,
         nics: None,
+        processor: None,
     };
     let (measured, _) = asked(&mut session, &brief(ALL), &[target]);
     assert_eq!(measured[0].sample.run, found[0].run, "the run that is");
@@ -195,6 +199,7 @@ fn nics_that_were_read_already_are_not_asked_for() {
         found: found[0].clone(),
         known: known.clone(),
         nics: None,
+        processor: None,
     };
     let libvirts = theirs(&mut session, unread.clone());
     let mut read = libvirts.clone();

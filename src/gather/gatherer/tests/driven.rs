@@ -183,7 +183,7 @@ fn calls_are_capped_over_all_gathers_as_the_settings_say() {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     for (max_calls, expected) in [(8, [4, 8, 8, 8]), (5, [4, 5, 5, 5]), (2, [2, 2, 2, 2])] {
         let with = |settings: &mut Settings| {
-            settings.chunk_size = 1;
+            settings.chunk_size = Some(1);
             settings.max_calls = max_calls;
         };
         let mut driven = Driven::new(with, None);
@@ -230,7 +230,7 @@ fn what_the_host_says_decides_who_is_asked_for_what() {
             no_block: [b].into(),
         },
         dead: [(mount.clone(), [b].into())].into(),
-        taps: None,
+        ..Seen::default()
     });
     driven.next(Answer::Done);
     let &[whole, quiet] = &driven.out()[..] else {

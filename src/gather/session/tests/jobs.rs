@@ -10,6 +10,7 @@ fn without_the_block_group_the_disks_come_by_a_job_of_their_own() {
         found: found[0].clone(),
         known: known(&mut session, &found[0]),
         nics: None,
+        processor: None,
     };
     let (measured, _) = asked_for(
         Scope::NoBlock,
@@ -55,6 +56,7 @@ fn urgent_figures_come_one_vm_at_a_time() {
             found: one.clone(),
             known: known(&mut session, one),
             nics: None,
+            processor: None,
         });
     }
     let (told, last) = performed(&mut session, &Job::Urgent(targets));

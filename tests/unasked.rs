@@ -1,11 +1,13 @@
-//! What `/proc/net/dev` says of a VM's taps is what libvirt says, so libvirt is not asked for it;
-//! where it is not, libvirt is.
+//! What `/proc/net/dev` says of a VM's taps, and its control group of its CPU time, is what libvirt
+//! says, so libvirt is not asked for it; where it is not, libvirt is.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -20,6 +22,8 @@ use telegraf_kvm::sample::NIC_FIELDS;
 const KEYS: [&str; 8] = [
     "rx.bytes", "rx.pkts", "rx.errs", "rx.drop", "tx.bytes", "tx.pkts", "tx.errs", "tx.drop",
 ];
+/// VIR_DOMAIN_STATS_CPU_TOTAL
+const CPU: u32 = 1 << 1;
 /// VIR_DOMAIN_STATS_INTERFACE
 const NET: u32 = 1 << 4;
 
@@ -32,6 +36,7 @@ fn talker(lab: &Lab) -> Vm<'_> {
     let vm = lab.create(&VmSpec {
         name: "talks".into(),
         memory_mib: 96,
+        max_vcpus: 2,
         nics: vec![Nic::Named("tap0".into())],
         devices:
             "<interface type='ethernet'><target dev='eth0x'/><model type='virtio'/></interface>"
@@ -94,6 +99,9 @@ struct Logged {
 impl Logged {
     fn start(lab: &Lab, mut command: Command, name: &str) -> Self {
         let file = lab.dir().join(name);
+        std::fs::write(&file, "").unwrap();
+        // Whoever the plugin runs as.
+        std::fs::set_permissions(&file, Permissions::from_mode(0o666)).unwrap();
         command
             .env("LIBVIRT_DEBUG", "1")
             .env("LIBVIRT_LOG_OUTPUTS", format!("1:file:{}", file.display()));
@@ -122,6 +130,58 @@ impl Logged {
 fn wire(gather: &[lines::Line], vm: &Vm, device: &str) -> Counters {
     let line = lines::device(gather, vm.name(), "nic", device);
     NIC_FIELDS.map(|field| line.int(field).unwrap().try_into().unwrap())
+}
+
+/// Gathers until these groups are asked of no VM.
+fn without(groups: u32, logged: &mut Logged) {
+    wait_for("gathers without a group", Duration::from_secs(20), || {
+        let (_, asked) = logged.gather();
+        asked.iter().all(|asked| asked & groups == 0).then_some(())
+    });
+}
+
+#[test]
+fn libvirt_is_asked_for_cpu_time_until_it_is_seen_to_be_ours() {
+    let lab = Lab::start();
+    let vm = lab.create(&VmSpec {
+        name: "works".into(),
+        memory_mib: 96,
+        max_vcpus: 2,
+        guest: true,
+        ..VmSpec::default()
+    });
+    let mut here = Logged::start(&lab, lab.plugin_unprivileged(&[]), "here.log");
+    let (_, first) = here.gather();
+    assert!(first.iter().all(|groups| groups & CPU != 0), "{first:x?}");
+    without(CPU, &mut here);
+    for gather in 0..8 {
+        if gather == 4 {
+            // Seen at once, and then by us alone again.
+            lab.virsh(&["setvcpus", vm.name(), "2", "--live"]);
+            let (lines, asked) = here.gather();
+            let totals = lines::one(&lines, "vm_totals", vm.name());
+            assert_eq!(totals.int("cpus"), Some(2));
+            assert!(asked.iter().any(|groups| groups & CPU != 0), "{asked:x?}");
+            without(CPU, &mut here);
+        }
+        vm.guest("n=0; while [ $n -lt 20000 ]; do n=$((n + 1)); done");
+        let before = lab.domstats(vm.name());
+        let (lines, asked) = here.gather();
+        assert!(asked.iter().all(|groups| groups & CPU == 0), "{asked:x?}");
+        let after = lab.domstats(vm.name());
+        let totals = lines::one(&lines, "vm_totals", vm.name());
+        assert_eq!(totals.int("cpus"), Some(if gather < 4 { 1 } else { 2 }));
+        for (field, key) in [
+            ("cputime", "cpu.time"),
+            ("timeusr", "cpu.user"),
+            ("timesys", "cpu.system"),
+        ] {
+            let [from, to] = [&before, &after].map(|stats| stats[key].parse::<i64>().unwrap());
+            let found = totals.int(field).unwrap();
+            assert!(from <= found && found <= to, "{field}: {from} {found} {to}");
+            assert!(from > 0);
+        }
+    }
 }
 
 #[test]
