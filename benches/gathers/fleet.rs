@@ -109,9 +109,12 @@ pub fn run(options: &Options) {
         lab.virsh(&["resume", "--domain", vm.name()]);
     }
     settle();
-    let Some(collectd) = peers::collectd(&lab) else {
-        println!("- collectd: not installed");
-        return;
+    let (name, gather) = match peers::collectd(&lab) {
+        peers::Peer::Runs { name, gather } => (name, gather),
+        peers::Peer::Lacks(name) => {
+            println!("- {name}: not installed");
+            return;
+        }
     };
     let mut subjects = [
         Subject {
@@ -120,9 +123,9 @@ pub fn run(options: &Options) {
             gather: Box::new(|| plugin.borrow_mut().gather()),
         },
         Subject {
-            name: "collectd -T (virt plugin; its start included)".into(),
+            name: name.into(),
             pid: None,
-            gather: Box::new(collectd),
+            gather,
         },
     ];
     let all = measure(&mut subjects, Some(daemon), options.rounds);

@@ -48,7 +48,8 @@ impl Drop for Running {
 }
 
 /// Telegraf with inputs.libvirt and the groups that it asks for by default; how long it gathered it
-/// says itself (inputs.internal). It times itself, so between its turns it is stopped.
+/// says itself (inputs.internal). It times itself, so between its turns it is stopped; the interval
+/// leaves it idle most of the time, so that this seldom falls into a gather.
 fn telegraf(lab: &Lab) -> Peer {
     const NAME: &str = "Telegraf's inputs.libvirt";
     if !installed("telegraf") {
@@ -57,7 +58,7 @@ fn telegraf(lab: &Lab) -> Peer {
     let out = lab.dir().join("telegraf.out");
     let config = lab.config(&format!(
         "[agent]\ninterval = \"200ms\"\nflush_interval = \"200ms\"\nomit_hostname = true\n\
-         [[inputs.libvirt]]\nlibvirt_uri = \"qemu:///system\"\ninterval = \"1s\"\n\
+         [[inputs.libvirt]]\nlibvirt_uri = \"qemu:///system\"\ninterval = \"5s\"\n\
          [[inputs.internal]]\ncollect_memstats = false\nnamepass = [\"internal_gather\"]\n\
          [[outputs.file]]\nfiles = [\"{}\"]\nnamepass = [\"internal_gather\"]\n",
         out.display()
@@ -81,29 +82,33 @@ fn telegraf(lab: &Lab) -> Peer {
         child_of(running.0.id())
     });
     let limit = Duration::from_secs(60);
-    let signal = move |name: &str| {
-        Command::new("kill")
-            .args(["-s", name, &pid.to_string()])
-            .status()
-            .unwrap();
-    };
     wait_for("its first gather", limit, || {
         gathers()
             .last()
             .filter(|(metrics, _)| *metrics > 0)
             .map(drop)
     });
-    signal("STOP");
+    signal(pid, "STOP");
     let gather = move || {
         let _alive = &running;
-        let before = gathers().last().copied().unwrap_or_default().0;
-        signal("CONT");
+        let mut before = gathers().last().copied().unwrap_or_default().0;
+        signal(pid, "CONT");
+        let start = Instant::now();
         let took = wait_for("a gather of Telegraf's", limit, || {
-            let (metrics, took) = gathers().last().copied()?;
-            (metrics > before).then_some(took)
+            // The number of metrics grows while it gathers; the time comes at its end.
+            let [.., earlier, (metrics, took)] = gathers()[..] else {
+                return None;
+            };
+            if metrics <= before || earlier.0 != metrics {
+                return None;
+            }
+            before = metrics;
+            // Longer than it has been going on: begun before it was stopped, and no measure.
+            let took = Duration::from_nanos(took);
+            (took <= start.elapsed()).then_some(took)
         });
-        signal("STOP");
-        Duration::from_nanos(took)
+        signal(pid, "STOP");
+        took
     };
     Peer::Runs {
         name: NAME,
@@ -144,19 +149,57 @@ fn exporter(lab: &Lab) -> Peer {
     }
 }
 
-/// collectd's virt plugin, which reads once and ends with -T.
-pub fn collectd(lab: &Lab) -> Option<impl FnMut() -> Duration + use<>> {
+/// collectd's virt plugin, in its default choice of figures. Asked to read every millisecond it reads
+/// without a pause and logs how long each read took; between its turns it is stopped.
+pub fn collectd(lab: &Lab) -> Peer {
+    const NAME: &str = "collectd's virt plugin (libvirtd's CPU: of two reads or more)";
     if !installed("collectd") {
-        return None;
+        return Peer::Lacks(NAME);
     }
+    let log = lab.dir().join("collectd.log");
     let config = lab.config(&format!(
-        "BaseDir \"{}\"\nInterval 10\nLoadPlugin virt\n<Plugin virt>\n\
-         Connection \"qemu:///system\"\nRefreshInterval 60\nExtraStats \"cpu_util disk pcpu vcpu memory\"\n</Plugin>\n",
-        lab.dir().display()
+        "BaseDir \"{}\"\nFQDNLookup false\nInterval 0.001\n\
+         LoadPlugin logfile\n<Plugin logfile>\nLogLevel warning\nFile \"{}\"\n</Plugin>\n\
+         LoadPlugin virt\n<Plugin virt>\nConnection \"qemu:///system\"\nRefreshInterval 60\n</Plugin>\n\
+         PostCacheChain \"Drop\"\n<Chain \"Drop\">\nTarget \"stop\"\n</Chain>\n",
+        lab.dir().display(),
+        log.display()
     ));
-    let mut command = lab.command("collectd");
-    command
-        .args(["-T", "-f", "-C", &config])
-        .stderr(Stdio::null());
-    Some(move || takes(&mut command))
+    let running = Running::start(lab.command("collectd").args(["-f", "-C", &config]));
+    let reads = move || -> Vec<f64> {
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        let seconds = |line: &str| {
+            let (_, rest) = line.split_once("plugin took ")?;
+            rest.split(' ').next()?.parse().ok()
+        };
+        text.lines().filter_map(seconds).collect()
+    };
+    let limit = Duration::from_secs(60);
+    let pid = wait_for("collectd", limit, || child_of(running.0.id()));
+    // The first one reads the descriptions as well.
+    wait_for("its first reads", limit, || {
+        (reads().len() >= 2).then_some(())
+    });
+    signal(pid, "STOP");
+    let gather = move || {
+        let _alive = &running;
+        let before = reads().len();
+        signal(pid, "CONT");
+        // The one that was stopped in its middle does not count.
+        let took = wait_for("a read of collectd's", limit, || {
+            reads().get(before + 1).copied()
+        });
+        signal(pid, "STOP");
+        Duration::from_secs_f64(took)
+    };
+    Peer::Runs {
+        name: NAME,
+        gather: Box::new(gather),
+    }
+}
+
+fn signal(pid: u32, name: &str) {
+    let mut kill = Command::new("kill");
+    let status = kill.args(["-s", name, &pid.to_string()]).status();
+    assert!(status.unwrap().success(), "{name} to {pid}");
 }
