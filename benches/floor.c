@@ -107,6 +107,8 @@ static void work(int number)
             /* Older test drivers. */
             if (virDomainListGetStats(chunk, want.groups, &records, 0) < 0)
                 die("virDomainListGetStats");
+        for (int i = 0; records[i]; i++)
+            virDomainGetID(records[i]->dom);
         virDomainStatsRecordListFree(records);
         for (int i = 0; i < size; i++) {
             virDomainInfo info;
@@ -182,8 +184,13 @@ int main(int argc, char **argv)
         int n = virConnectListAllDomains(connections[0], &active, VIR_CONNECT_LIST_DOMAINS_ACTIVE);
         if (n < 0)
             die("virConnectListAllDomains");
-        for (int i = 0; i < n; i++)
+        for (int i = 0; i < n; i++) {
+            uuid uuid;
+            virDomainGetUUID(active[i], uuid);
+            virDomainGetID(active[i]);
+            virDomainGetName(active[i]);
             virDomainFree(active[i]);
+        }
         free(active);
         if (want.canary && count)
             virDomainGetInfo(handles[0][0], &info);

@@ -15,6 +15,7 @@ use crate::measurements::collector::{self, Collector};
 use crate::output;
 use crate::report::Reporter;
 use crate::runs::Runs;
+use crate::sample::Sample;
 use crate::stamp::Stamps;
 use crate::trigger::Trigger;
 
@@ -41,6 +42,9 @@ pub enum Mode {
     /// By itself, first at once.
     Every(Duration),
 }
+
+/// Room in the output buffer for the lines of a VM, bytes: of one with some 100 devices.
+const ROOM: usize = 32 * 1024;
 
 /// What came of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,6 +214,7 @@ impl Agent {
         let stamp = self.stamps.take();
         let start = Instant::now();
         let mut last_answer = start;
+        self.buffer.clear();
         self.gatherer.begin();
         while !self.gatherer.is_done() {
             let limit = self.limit(start, last_answer);
@@ -225,16 +230,17 @@ impl Agent {
                 last_answer = Instant::now();
             }
             self.on_message(message);
+            while let Some(sample) = self.gatherer.take_ready() {
+                self.write(&sample, stamp);
+            }
         }
         let gathered = self.gatherer.finish();
         if let Some(active) = &gathered.active {
             self.runs.keep(active, |uuid| self.reporter.forget(uuid));
         }
         self.reporter.report(&gathered);
-        self.buffer.clear();
         for sample in &gathered.samples {
-            let wanted = &self.settings.measurements;
-            measurements::write(&mut self.buffer, wanted, sample, &mut self.runs, stamp);
+            self.write(sample, stamp);
         }
         let withheld = gathered.locked.len() + gathered.missing.len() + gathered.refused.len();
         if self.settings.measurements.collector {
@@ -245,7 +251,7 @@ impl Agent {
                 duration: start.elapsed(),
                 seen: gathered.seen,
                 complete: gathered.complete,
-                partial: gathered.samples.len() - gathered.complete,
+                partial: gathered.answered - gathered.complete,
                 withheld,
                 lines: self.buffer.lines().count(),
                 reconnects,
@@ -257,15 +263,25 @@ impl Agent {
         }
         log::debug!(
             "{} VMs in {} ms, {} bytes; {} in part, {withheld} withheld, {} calls hang",
-            gathered.samples.len(),
+            gathered.answered,
             start.elapsed().as_millis(),
             self.buffer.len(),
-            gathered.samples.len() - gathered.complete,
+            gathered.answered - gathered.complete,
             gathered.hanging
         );
         self.lines_written |= !self.buffer.is_empty();
-        self.vms_gathered |= !gathered.samples.is_empty();
+        self.vms_gathered |= gathered.answered > 0;
         output::write(self.buffer.as_bytes())
+    }
+
+    /// Appends a VM's lines to the buffer.
+    fn write(&mut self, sample: &Sample, stamp: i64) {
+        // By an eighth, not by twice: it stays as large as the largest gather.
+        if self.buffer.capacity() - self.buffer.len() < ROOM {
+            self.buffer.reserve_exact(ROOM.max(self.buffer.len() / 8));
+        }
+        let wanted = &self.settings.measurements;
+        measurements::write(&mut self.buffer, wanted, sample, &mut self.runs, stamp);
     }
 
     /// When the gather under way ends at the latest.

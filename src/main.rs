@@ -31,6 +31,7 @@ fn main() {
         libvirt::close_inherited();
         probe::run(Path::new(point));
     }
+    libvirt::share_memory();
     // Handlers before anything else: Telegraf may signal right after exec.
     let signals = trigger::install_handlers();
     let code = match cli::parse(args) {

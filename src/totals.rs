@@ -3,29 +3,40 @@
 //! A sum that dips and comes back is a false peak in everybody's derivative. So it is written only
 //! if every device that can report the counter reported it in this gather.
 
-use std::collections::HashMap;
-
 use crate::sample::{Device, Devices};
 
-/// Which counters each device has reported in this run of the VM: a bit per counter, by name.
+/// Which counters each device has reported in this run of the VM: a bit per counter, by name. In the
+/// devices' order, which is the same in nearly every gather.
 #[derive(Debug, Clone, Default)]
-pub struct Reported(HashMap<String, u16>);
+pub struct Reported(Vec<(String, u16)>);
 
 /// Sums `devices` counter by counter. `reported` is brought up to date.
 ///
 /// A sum over no devices is 0: the VM really moved nothing. Where no device can report a counter,
 /// or one that can did not, there is no sum.
 pub fn sum<const N: usize>(devices: &Devices<N>, reported: &mut Reported) -> [Option<u64>; N] {
-    let before = std::mem::take(&mut reported.0);
-    let mut by_kind: HashMap<&str, u16> = HashMap::new();
-    for device in &devices.list {
+    let mut before = std::mem::take(&mut reported.0);
+    let mut by_kind: Vec<(&str, u16)> = Vec::new();
+    for (place, device) in devices.list.iter().enumerate() {
         let Some(name) = &device.name else { continue };
-        let mask = mask(device) | before.get(name).copied().unwrap_or_default();
-        reported.0.insert(name.clone(), mask);
-        *by_kind.entry(device.kind.as_str()).or_default() |= mask;
+        let is_it = |known: &(String, u16)| known.0 == *name;
+        let place = match before.get(place) {
+            Some(known) if is_it(known) => Some(place),
+            _ => before.iter().position(is_it),
+        };
+        let known = place.and_then(|place| before.get_mut(place));
+        let mut known = known.map_or_else(|| (name.clone(), 0), std::mem::take);
+        known.1 |= mask(device);
+        match by_kind.iter_mut().find(|(kind, _)| *kind == device.kind) {
+            Some((_, mask)) => *mask |= known.1,
+            None => by_kind.push((&device.kind, known.1)),
+        }
+        reported.0.push(known);
     }
     let can_report = |device: &Device<N>, counter: usize| {
-        let kind = by_kind.get(device.kind.as_str()).copied();
+        let mut kinds = by_kind.iter();
+        let kind = kinds.find(|(kind, _)| *kind == device.kind);
+        let kind = kind.map(|(_, mask)| *mask);
         device.name.is_some() && kind.unwrap_or_default() & (1 << counter) != 0
     };
     std::array::from_fn(|counter| {

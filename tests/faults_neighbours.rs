@@ -139,8 +139,9 @@ fn migration() {
         let made = bulk_calls(&calls);
         let arriving = coming.gather();
         let made = bulk_calls(&calls) - made;
+        // The one that arrives is asked for what is read of the others on the host: by a call apart.
         assert!(
-            made <= per_gather,
+            made <= per_gather + 1,
             "{made} bulk calls, healthy {per_gather}"
         );
         assert_eq!(

@@ -1,6 +1,6 @@
 //! What came of a gather: the figures, and what went wrong.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 
 use uuid::Uuid;
@@ -25,8 +25,12 @@ pub enum Trouble {
 /// What a gather brought.
 #[derive(Debug, Default)]
 pub struct Gathered {
-    /// One sample per domain that answered in time.
+    /// One sample per domain that answered in time, but for those that were taken before.
     pub samples: Vec<Sample>,
+    /// How many answered in time.
+    pub answered: usize,
+    /// Those of them that came whole.
+    pub whole: HashSet<Uuid>,
     /// What went wrong.
     pub troubles: Vec<Trouble>,
     /// Whether libvirt answered at all.
@@ -63,57 +67,95 @@ pub(super) enum Worth {
 
 /// The samples of one gather, one per domain.
 #[derive(Debug, Default)]
-pub(super) struct Samples(HashMap<Uuid, (Worth, Sample)>);
+pub(super) struct Samples {
+    kept: HashMap<Uuid, Kept>,
+    /// Whose sample nothing can be added to any more.
+    ready: VecDeque<Uuid>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    worth: Worth,
+    has_disks: bool,
+    /// `None`: taken.
+    sample: Option<Sample>,
+}
 
 impl Samples {
     /// Keeps a sample, unless a fuller one of the same domain is there.
     pub(super) fn keep(&mut self, worth: Worth, mut sample: Sample) {
-        if let Some((have, before)) = self.0.get_mut(&sample.run.uuid) {
-            if worth < *have {
+        let uuid = sample.run.uuid;
+        if let Some(before) = self.kept.get_mut(&uuid) {
+            let Some(have) = before.sample.as_mut().filter(|_| worth >= before.worth) else {
                 return;
-            }
+            };
             // The disks may have come by calls of their own.
-            if sample.disks.is_none() && before.run == sample.run {
-                sample.disks = before.disks.take();
+            if sample.disks.is_none() && have.run == sample.run {
+                sample.disks = have.disks.take();
             }
         }
-        self.0.insert(sample.run.uuid, (worth, sample));
+        let has_disks = sample.disks.is_some();
+        if worth == Worth::Whole && has_disks {
+            self.ready.push_back(uuid);
+        }
+        let sample = Some(sample);
+        self.kept.insert(
+            uuid,
+            Kept {
+                worth,
+                has_disks,
+                sample,
+            },
+        );
+    }
+
+    /// Takes a sample to which nothing can be added any more.
+    pub(super) fn take_ready(&mut self) -> Option<Sample> {
+        while let Some(uuid) = self.ready.pop_front() {
+            let kept = self.kept.get_mut(&uuid);
+            if let Some(sample) = kept.and_then(|kept| kept.sample.take()) {
+                return Some(sample);
+            }
+        }
+        None
     }
 
     /// Adds the disks, which came by calls of their own, to the sample of the same run.
     pub(super) fn add_disks(&mut self, run: Run, disks: Devices<5>) {
-        if let Some((_, sample)) = self.0.get_mut(&run.uuid)
+        if let Some(kept) = self.kept.get_mut(&run.uuid)
+            && let Some(sample) = kept.sample.as_mut()
             && sample.run == run
         {
             sample.disks = Some(disks);
+            kept.has_disks = true;
         }
     }
 
     /// Whether there is one of this domain.
     pub(super) fn has(&self, uuid: Uuid) -> bool {
-        self.0.contains_key(&uuid)
+        self.kept.contains_key(&uuid)
+    }
+
+    /// How many there are, those that were taken among them.
+    pub(super) fn len(&self) -> usize {
+        self.kept.len()
     }
 
     /// How many are full; with `disks` the disks, too, must have come.
     pub(super) fn complete(&self, disks: bool) -> usize {
-        let full = |(worth, sample): &&(Worth, Sample)| {
-            *worth == Worth::Whole && (!disks || sample.disks.is_some())
-        };
-        self.0.values().filter(full).count()
+        let full = |kept: &&Kept| kept.worth == Worth::Whole && (!disks || kept.has_disks);
+        self.kept.values().filter(full).count()
     }
 
-    /// Of whom there is only what needs no monitor.
-    pub(super) fn partial(&self) -> impl Iterator<Item = Uuid> {
-        let in_part = self
-            .0
-            .iter()
-            .filter(|(_, (worth, _))| *worth == Worth::Part);
-        in_part.map(|(uuid, _)| *uuid)
+    /// Of whom there is so much.
+    pub(super) fn of(&self, worth: Worth) -> impl Iterator<Item = Uuid> {
+        let some = self.kept.iter().filter(move |(_, k)| k.worth == worth);
+        some.map(|(uuid, _)| *uuid)
     }
 
-    /// All of them by id: the order in which they were started, and the same in every gather.
+    /// Those that were not taken, by id: the order in which they were started.
     pub(super) fn in_order(self) -> Vec<Sample> {
-        let samples = self.0.into_values().map(|(_, sample)| sample);
+        let samples = self.kept.into_values().filter_map(|kept| kept.sample);
         let mut samples: Vec<Sample> = samples.collect();
         samples.sort_unstable_by_key(|sample| sample.run.id);
         samples
@@ -157,6 +199,25 @@ mod tests {
         samples.add_disks(run(1), disks());
         assert_eq!(samples.complete(true), 1);
         assert_eq!(samples.in_order()[0].disks, Some(disks()));
+    }
+
+    #[test]
+    fn what_was_taken_is_neither_replaced_nor_given_again() {
+        let at = Instant::now();
+        let mut samples = Samples::default();
+        samples.keep(Worth::Part, full(at));
+        assert_eq!(samples.take_ready(), None, "more may come");
+        let mut without_disks = full(at);
+        without_disks.disks = None;
+        samples.keep(Worth::Whole, full(at));
+        samples.keep(Worth::Whole, full(at));
+        assert_eq!(samples.take_ready(), Some(full(at)));
+        assert_eq!(samples.take_ready(), None);
+        samples.keep(Worth::Whole, without_disks);
+        samples.add_disks(run(1), devices(at, Vec::new()));
+        assert_eq!((samples.len(), samples.complete(true)), (1, 1));
+        assert!(samples.has(run(1).uuid));
+        assert_eq!(samples.in_order(), []);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::inventory::{Inventory, Watch};
 use crate::libvirt::Occurrence;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::events::Notice;
-use crate::sample::{Run, Wanted};
+use crate::sample::{Run, Sample, Wanted};
 
 /// A call that has brought nothing for so long is looked into.
 const STALL: Duration = Duration::from_millis(250);
@@ -332,6 +332,12 @@ impl Gatherer {
         found.map(target).collect()
     }
 
+    /// A sample of this gather to which nothing can be added any more, so that it can be written
+    /// while others are waited for.
+    pub fn take_ready(&mut self) -> Option<Sample> {
+        self.samples.take_ready()
+    }
+
     /// Whether nothing is left to wait for.
     pub fn is_done(&self) -> bool {
         self.engine.is_done()
@@ -371,7 +377,9 @@ impl Gatherer {
         gathered.hanging = self.engine.hanging();
         gathered.seen = self.roster.len();
         gathered.complete = self.samples.complete(self.describes);
-        gathered.partial = self.samples.partial().filter_map(find).collect();
+        gathered.partial = self.samples.of(Worth::Part).filter_map(find).collect();
+        gathered.whole = self.samples.of(Worth::Whole).collect();
+        gathered.answered = self.samples.len();
         gathered.samples = std::mem::take(&mut self.samples).in_order();
         gathered
     }

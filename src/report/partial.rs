@@ -1,6 +1,6 @@
 //! VMs whose figures keep coming in part: said once when it begins, and once when it is over.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
@@ -12,14 +12,14 @@ use crate::gather::Gathered;
 pub(super) struct Partial {
     /// In part at the last gather: a monitor that is busy for a moment is not worth a line.
     last: HashSet<Uuid>,
-    /// Said, and not over yet.
-    said: HashSet<Uuid>,
+    /// Said, by which name, and not over yet.
+    said: HashMap<Uuid, String>,
 }
 
 impl Partial {
     pub(super) fn report(&mut self, gathered: &Gathered) {
         let now: HashSet<Uuid> = gathered.partial.iter().map(|f| f.run.uuid).collect();
-        let lasting = |uuid: &Uuid| self.last.contains(uuid) && !self.said.contains(uuid);
+        let lasting = |uuid: &Uuid| self.last.contains(uuid) && !self.said.contains_key(uuid);
         let new = gathered.partial.iter().filter(|f| lasting(&f.run.uuid));
         let new: Vec<_> = new.cloned().collect();
         if !new.is_empty() {
@@ -31,20 +31,16 @@ impl Partial {
                 "QEMU does not answer, so only what libvirt knows without it is gathered: {}{hanging}",
                 names(new.iter().map(|found| found.name.as_str()))
             );
-            self.said.extend(new.iter().map(|found| found.run.uuid));
+            let new = new.into_iter().map(|found| (found.run.uuid, found.name));
+            self.said.extend(new);
         }
-        let whole = gathered.samples.iter();
-        let whole = whole.filter(|sample| !now.contains(&sample.run.uuid));
-        let over = whole.filter(|sample| self.said.contains(&sample.run.uuid));
-        let over: Vec<&str> = over.map(|sample| sample.name.as_str()).collect();
+        let said = self.said.iter();
+        let over = said.filter(|(uuid, _)| gathered.whole.contains(uuid));
+        let over: Vec<&str> = over.map(|(_, name)| name.as_str()).collect();
         if !over.is_empty() {
             log::info!("complete again: {}", names(over));
         }
-        for sample in &gathered.samples {
-            if !now.contains(&sample.run.uuid) {
-                self.said.remove(&sample.run.uuid);
-            }
-        }
+        self.said.retain(|uuid, _| !gathered.whole.contains(uuid));
         self.last = now;
     }
 
@@ -69,19 +65,23 @@ mod tests {
             run: sample.run,
             name: sample.name.clone(),
         };
-        Gathered {
+        let mut gathered = Gathered {
             reached: true,
-            samples: vec![sample],
-            partial: if in_part { vec![found] } else { Vec::new() },
             ..Gathered::default()
+        };
+        if in_part {
+            gathered.partial.push(found);
+        } else {
+            gathered.whole.insert(sample.run.uuid);
         }
+        gathered
     }
 
     #[test]
     fn what_lasts_is_said_and_what_is_over_forgotten() {
-        let uuid = gathered(true).samples[0].run.uuid;
+        let uuid = gathered(true).partial[0].run.uuid;
         let mut partial = Partial::default();
-        let said = |partial: &Partial| partial.said.contains(&uuid);
+        let said = |partial: &Partial| partial.said.contains_key(&uuid);
         for in_part in [true, false, true] {
             partial.report(&gathered(in_part));
             assert!(!said(&partial), "for a moment only");
