@@ -50,6 +50,10 @@ pub fn run(options: &Options) {
             floor(&["4", "8", WITHOUT_HOST, "info", "canary"]),
         ),
         (
+            "one bulk call of state, cpu, balloon, net, block",
+            floor(&["1", "100000", WITHOUT_HOST]),
+        ),
+        (
             "one bulk call of six groups (vcpu too)",
             floor(&["1", "100000", SIX]),
         ),

@@ -31,7 +31,7 @@ pub fn measure(subjects: &mut [Subject], daemon: Option<u32>, rounds: usize) -> 
             let before = (cpu(subject.pid), cpu(daemon));
             let wall = (subject.gather)();
             // What goes on after the answer is its cost, too.
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(100));
             if round >= 2 {
                 row.push(Round {
                     wall,
