@@ -6,6 +6,7 @@
 //! stdin newline / signal / --interval        trigger
 //!   -> Gather                                agent: one at a time
 //!   -> list of active domains                gather: one call
+//!   -> look at the host                      host: stuck QEMUs, dead mounts, taps, control groups
 //!   -> chunks of domains -> workers          gather: bulk statistics in parallel, a connection each
 //!   -> Sample per VM                         sample: plain figures, every one an Option
 //!      + Description per VM                  inventory: from cached XML

@@ -55,8 +55,9 @@ impl Asked {
     }
 
     /// telegraf-kvm in a lab, of another URI.
-    pub fn plugin_of(lab: &Lab, uri: &str) -> Self {
-        let command = lab.plugin(&["--config", &lab.config(SETTINGS), "--uri", uri]);
+    pub fn plugin_of(lab: &Lab, uri: &str, settings: &str) -> Self {
+        let config = lab.config(&format!("{SETTINGS}{settings}"));
+        let command = lab.plugin(&["--config", &config, "--uri", uri]);
         Self::spawn(command, "vm_collector")
     }
 

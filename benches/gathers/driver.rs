@@ -54,7 +54,7 @@ fn part(lab: &Lab, size: usize, uri: &str, daemon: Option<u32>, rounds: usize) {
     } else {
         "in process"
     };
-    let mut plugin = Asked::plugin_of(lab, uri);
+    let mut plugin = Asked::plugin_of(lab, uri, "deadline = \"120s\"\n");
     let first = plugin.gather();
     let first_lines = plugin.lines - 1;
     plugin.gather();

@@ -14,6 +14,7 @@ mod fleet;
 mod peers;
 mod process;
 mod table;
+mod taps;
 
 /// What was asked for.
 pub struct Options {
@@ -22,7 +23,7 @@ pub struct Options {
     only: Option<String>,
 }
 
-const PARTS: [&str; 5] = ["fleet", "driver", "costs", "sweep", "lab"];
+const PARTS: [&str; 6] = ["fleet", "driver", "costs", "sweep", "taps", "lab"];
 
 fn main() {
     let mut options = Options {
@@ -53,7 +54,7 @@ fn main() {
     let wanted = |part: &str| match &options.only {
         Some(only) => only == part,
         // What takes long, and answers a question of its own.
-        None => !matches!(part, "sweep" | "lab"),
+        None => !matches!(part, "sweep" | "taps" | "lab"),
     };
     if wanted("driver") {
         driver::run(&options);
@@ -66,6 +67,9 @@ fn main() {
     }
     if wanted("lab") {
         fleet::hold(&options);
+    }
+    if wanted("taps") {
+        taps::run(&options);
     }
     if wanted("sweep") {
         fleet::sweep(&options);

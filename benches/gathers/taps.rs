@@ -1,0 +1,74 @@
+//! What network counters cost among thousands of interfaces: libvirt's net group, which reads
+//! /proc/net/dev from its top for every NIC, and one read of that file.
+
+use std::path::Path;
+use std::time::Duration;
+
+use telegraf_kvm::host::Taps;
+
+use crate::Options;
+use crate::asked::Asked;
+use crate::support::fleet::{Fleet, big};
+use crate::support::lab::Lab;
+use crate::support::succeed;
+use crate::table::{Subject, measure, ms, shown, spread};
+
+/// VIR_DOMAIN_STATS_INTERFACE
+const NET: &str = "0x10";
+const VMS: usize = 10;
+const NICS: usize = 2 * VMS;
+
+pub fn run(options: &Options) {
+    let lab = Lab::start();
+    let _fleet = Fleet::start(&lab, VMS, |n| big(format!("vm{n}")));
+    let floor = Asked::floor(&lab, &["qemu:///system", "1", "100", NET]).share();
+    let plugin = Asked::plugin(&lab, "").share();
+    let proc = format!("/proc/{}", lab.init());
+    println!("## {VMS} VMs of 2 taps among many interfaces, ms: median (quartiles)");
+    println!();
+    println!(
+        "| interfaces | libvirt's net group, a NIC | /proc/net/dev read once, all | the gather of {VMS} VMs |\n|---|---|---|---|"
+    );
+    let mut there = NICS;
+    for wanted in [200, 1_000, 2_000, 4_000] {
+        let batch = lab.dir().join("links");
+        let links = (there..wanted).map(|n| format!("link add more{n} type dummy\n"));
+        std::fs::write(&batch, links.collect::<String>()).unwrap();
+        succeed(lab.command("ip").arg("-batch").arg(&batch));
+        there = wanted;
+        let mut subjects = [
+            Subject {
+                name: "libvirt".into(),
+                pid: None,
+                gather: Box::new(|| floor.borrow_mut().gather()),
+            },
+            Subject {
+                name: "one read".into(),
+                pid: None,
+                gather: Box::new(|| one_read(Path::new(&proc))),
+            },
+            Subject {
+                name: "telegraf-kvm".into(),
+                pid: None,
+                gather: Box::new(|| plugin.borrow_mut().gather()),
+            },
+        ];
+        let all = measure(&mut subjects, None, options.rounds);
+        let wall = |row: usize, parts: usize| {
+            shown(spread(all[row].iter().map(|r| ms(r.wall) / parts as f64)))
+        };
+        println!(
+            "| {wanted} | {} | {} | {} |",
+            wall(0, NICS),
+            wall(1, 1),
+            wall(2, 1)
+        );
+    }
+    println!();
+}
+
+fn one_read(proc: &Path) -> Duration {
+    let start = std::time::Instant::now();
+    std::hint::black_box(Taps::read(proc).unwrap());
+    start.elapsed()
+}
