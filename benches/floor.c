@@ -1,11 +1,12 @@
 /* The floor: makes the calls to libvirt that a gather makes, and nothing else.
  *
- *   floor URI WORKERS CHUNK GROUPS [info] [cpu] [canary] [calls]
+ *   floor URI WORKERS CHUNK GROUPS [info] [cpu] [canary] [calls] [events]
  *
  * A thread and a connection per worker, chunks of CHUNK domains, GROUPS a number of
  * virDomainStatsTypes. `info`: virDomainGetInfo of each domain beside it; `cpu`: virDomainGetCPUStats; `canary`: one more before
  * the chunks; `calls`: no bulk call but, of each domain, what stands in for it in a driver that has
- * none (the test driver), for the targets vda, vdb, vdc and the interfaces of the XML.
+ * none (the test driver), for the targets vda, vdb, vdc and the interfaces of the XML. `events`: with
+ * libvirt's event loop and keepalive, without which a client does not notice a connection's death.
  * Each newline on stdin is one round, answered by a line on stdout.
  */
 #include <libvirt/libvirt.h>
@@ -21,7 +22,7 @@
 
 static struct {
     const char *uri;
-    int workers, chunk, info, cpu, canary, calls;
+    int workers, chunk, info, cpu, canary, calls, events;
     unsigned groups;
 } want;
 
@@ -132,6 +133,14 @@ static void *worker(void *number)
     return NULL;
 }
 
+static void *run_events(void *unused)
+{
+    (void)unused;
+    for (;;)
+        virEventRunDefaultImpl();
+    return NULL;
+}
+
 int main(int argc, char **argv)
 {
     virDomainPtr *list;
@@ -149,12 +158,21 @@ int main(int argc, char **argv)
         want.info |= !strcmp(argv[i], "info");
         want.cpu |= !strcmp(argv[i], "cpu");
         want.canary |= !strcmp(argv[i], "canary");
+        want.events |= !strcmp(argv[i], "events");
         want.calls |= !strcmp(argv[i], "calls");
     }
     virSetErrorFunc(NULL, quiet);
-    for (int n = 0; n < want.workers; n++)
+    if (want.events) {
+        pthread_t thread;
+        if (virEventRegisterDefaultImpl() < 0 || pthread_create(&thread, NULL, run_events, NULL))
+            die("the event loop");
+    }
+    for (int n = 0; n < want.workers; n++) {
         if (!(connections[n] = virConnectOpenReadOnly(want.uri)))
             die(want.uri);
+        if (want.events)
+            virConnectSetKeepAlive(connections[n], 5, 5);
+    }
     count = virConnectListAllDomains(connections[0], &list, VIR_CONNECT_LIST_DOMAINS_ACTIVE);
     if (count < 0)
         die("virConnectListAllDomains");

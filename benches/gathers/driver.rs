@@ -48,7 +48,11 @@ pub fn run(options: &Options) {
 }
 
 fn part(lab: &Lab, size: usize, uri: &str, daemon: Option<u32>, rounds: usize) {
-    let workers = if daemon.is_some() { "4" } else { "1" };
+    let (workers, chunk) = if daemon.is_some() {
+        ("4", "8")
+    } else {
+        ("1", "256")
+    };
     let kind = if daemon.is_some() {
         "behind a libvirtd"
     } else {
@@ -61,7 +65,7 @@ fn part(lab: &Lab, size: usize, uri: &str, daemon: Option<u32>, rounds: usize) {
     let before = plugin.last.clone();
     plugin.gather();
     let calls = calls(&before, &plugin.last);
-    let mut floor = Asked::floor(lab, &[uri, workers, "8", STATE, "calls"]);
+    let mut floor = Asked::floor(lab, &[uri, workers, chunk, STATE, "calls", "events"]);
     floor.gather();
     let (ours, bare) = (plugin.share(), floor.share());
     let mut subjects = [

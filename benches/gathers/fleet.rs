@@ -39,7 +39,7 @@ pub fn run(options: &Options) {
     let bare = [
         (
             "the same calls, bare, 4 connections",
-            floor(&["4", "8", OURS, "canary"]),
+            floor(&["4", "8", OURS, "canary", "events"]),
         ),
         (
             "one bulk call of the same groups (state, balloon, block)",
@@ -47,7 +47,7 @@ pub fn run(options: &Options) {
         ),
         (
             "all that libvirt has of it: cpu and net too, GetInfo; 4 connections",
-            floor(&["4", "8", WITHOUT_HOST, "info", "canary"]),
+            floor(&["4", "8", WITHOUT_HOST, "info", "canary", "events"]),
         ),
         (
             "one bulk call of state, cpu, balloon, net, block",

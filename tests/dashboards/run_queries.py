@@ -195,8 +195,9 @@ def tables_differ(one, other):
     for key, numbers in one.items():
         if "kvm02" in key:  # it was there for few bins, none of them whole
             continue
-        # The mean over all bins, those included that are not whole.
-        if numbers.keys() != other[key].keys() or not all(close(v, other[key][k], 0.25) for k, v in numbers.items()):
+        # The mean over all bins, some five of which two are not whole, and which of those the two languages
+        # count differs: by how much is a matter of when the rows begin.
+        if numbers.keys() != other[key].keys() or not all(close(v, other[key][k], 0.45) for k, v in numbers.items()):
             yield f"{key}: {numbers} and {other[key]}"
 
 
