@@ -253,7 +253,7 @@ impl Agent {
                 complete: gathered.complete,
                 partial: gathered.answered - gathered.complete,
                 withheld,
-                lines: self.buffer.lines().count(),
+                lines: self.buffer.bytes().filter(|byte| *byte == b'\n').count(),
                 reconnects,
                 hanging: gathered.hanging,
                 late,

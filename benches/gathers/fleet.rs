@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::asked::{Asked, calls};
 use crate::support::fleet::{Fleet, big};
 use crate::support::lab::Lab;
+use crate::support::succeed;
 use crate::table::{Subject, measure, ms, print, shown, spread};
 use crate::{Options, peers, process};
 
@@ -24,6 +25,7 @@ pub fn run(options: &Options) {
     let began = Instant::now();
     let fleet = Fleet::start(&lab, options.vms, |n| big(format!("vm{n:03}")));
     eprintln!("{} VMs after {:.0?}", fleet.vms.len(), began.elapsed());
+    stir(&lab);
     let daemon = process::libvirtd(&lab);
 
     let mut plugin = Asked::plugin(&lab, "");
@@ -151,6 +153,12 @@ pub fn hold(options: &Options) {
     let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
 }
 
+/// Packets to every tap, as any network has them: addresses that nobody has are asked for.
+pub fn stir(lab: &Lab) {
+    let send = "for n in 201 202 203; do echo x >/dev/udp/192.168.77.$n/9; done; sleep 3";
+    succeed(lab.command("bash").args(["-c", send]));
+}
+
 /// Waits until the guests have come to rest, for two minutes at most.
 fn settle() {
     for _ in 0..24 {
@@ -183,6 +191,7 @@ pub fn takes(command: &mut Command) -> Duration {
 pub fn sweep(options: &Options) {
     let lab = Lab::start();
     let _fleet = Fleet::start(&lab, options.vms, |n| big(format!("vm{n:03}")));
+    stir(&lab);
     let daemon = process::libvirtd(&lab);
     let mut settings = Vec::new();
     for workers in [1, 2, 3, 4, 6, 8] {

@@ -8,6 +8,7 @@ use telegraf_kvm::host::Taps;
 
 use crate::Options;
 use crate::asked::Asked;
+use crate::fleet::stir;
 use crate::support::fleet::{Fleet, big};
 use crate::support::lab::Lab;
 use crate::support::succeed;
@@ -21,6 +22,7 @@ const NICS: usize = 2 * VMS;
 pub fn run(options: &Options) {
     let lab = Lab::start();
     let _fleet = Fleet::start(&lab, VMS, |n| big(format!("vm{n}")));
+    stir(&lab);
     let floor = Asked::floor(&lab, &["qemu:///system", "1", "100", NET]).share();
     let plugin = Asked::plugin(&lab, "").share();
     let proc = format!("/proc/{}", lab.init());
