@@ -3,8 +3,8 @@
  *   floor URI WORKERS CHUNK GROUPS [info] [cpu] [canary] [calls] [events]
  *
  * A thread and a connection per worker, chunks of CHUNK domains, GROUPS a number of
- * virDomainStatsTypes. `info`: virDomainGetInfo of each domain beside it; `cpu`: virDomainGetCPUStats; `canary`: one more before
- * the chunks; `calls`: no bulk call but, of each domain, what stands in for it in a driver that has
+ * virDomainStatsTypes. `info`: virDomainGetInfo of each domain beside it; `cpu`:
+ * virDomainGetCPUStats; `canary`: one virDomainGetInfo before the chunks; `calls`: no bulk call but, of each domain, what stands in for it in a driver that has
  * none (the test driver), for the targets vda, vdb, vdc and the interfaces of the XML. `events`: with
  * libvirt's event loop and keepalive, without which a client does not notice a connection's death.
  * Each newline on stdin is one round, answered by a line on stdout.
@@ -145,7 +145,7 @@ int main(int argc, char **argv)
 {
     virDomainPtr *list;
     if (argc < 5) {
-        fputs("usage: floor URI WORKERS CHUNK GROUPS [info] [canary] [calls]\n", stderr);
+        fputs("usage: floor URI WORKERS CHUNK GROUPS [info] [cpu] [canary] [calls] [events]\n", stderr);
         return 2;
     }
     want.uri = argv[1];

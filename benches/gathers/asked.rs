@@ -6,11 +6,9 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::support::fleet::WITH_COLLECTOR;
 use crate::support::lab::Lab;
 use crate::support::{self, child_of};
-
-/// Asks for everything, and for the line that ends a gather and counts the calls.
-pub const SETTINGS: &str = "measurements = [\"vm_metrics\", \"vm_features\", \"vm_devices\", \"vm_totals\", \"vm_collector\"]\n";
 
 /// A running one.
 pub struct Asked {
@@ -47,16 +45,16 @@ impl Asked {
         }
     }
 
-    /// telegraf-kvm on a lab's VMs, as the service user is; `settings` beside [`SETTINGS`].
+    /// telegraf-kvm on a lab's VMs, as the service user is; `settings` beside [`WITH_COLLECTOR`], whose line ends a gather and counts the calls.
     pub fn plugin(lab: &Lab, settings: &str) -> Self {
-        let config = lab.config(&format!("{SETTINGS}{settings}"));
+        let config = lab.config(&format!("{WITH_COLLECTOR}{settings}"));
         let command = lab.plugin_unprivileged(&["--config", &config]);
         Self::spawn(command, "vm_collector")
     }
 
     /// telegraf-kvm in a lab, of another URI.
     pub fn plugin_of(lab: &Lab, uri: &str, settings: &str) -> Self {
-        let config = lab.config(&format!("{SETTINGS}{settings}"));
+        let config = lab.config(&format!("{WITH_COLLECTOR}{settings}"));
         let command = lab.plugin(&["--config", &config, "--uri", uri]);
         Self::spawn(command, "vm_collector")
     }

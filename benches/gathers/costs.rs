@@ -4,8 +4,9 @@
 
 use std::process::{Command, Stdio};
 
-use crate::asked::{Asked, SETTINGS};
+use crate::asked::Asked;
 use crate::driver::domains;
+use crate::support::fleet::WITH_COLLECTOR;
 use crate::support::node::{uri, write};
 use crate::support::{self, cached};
 
@@ -18,7 +19,7 @@ pub fn run() {
     }
     let node = write(&domains(VMS));
     let uri = uri(&node);
-    let config = support::config(SETTINGS);
+    let config = support::config(WITH_COLLECTOR);
     let config = config.path().to_str().unwrap();
     let plugin = [
         env!("CARGO_BIN_EXE_telegraf-kvm"),
