@@ -154,7 +154,12 @@ impl Inventory {
         let holds = described.read_at >= since
             && changed.is_none_or(|&changed| changed < described.read_at);
         let names = described.names.as_ref().filter(|_| holds)?;
-        names.nics.as_deref()
+        let nics = names.nics.as_deref()?;
+        // The statistics are older than the XML, and a NIC may have come or gone in between.
+        let known = &described.description.as_ref()?.nics;
+        let targets = known.iter().filter_map(|nic| nic.target.as_ref());
+        let alike = known.len() == nics.len() && targets.eq(nics.iter().flatten());
+        alike.then_some(nics)
     }
 
     /// The local paths that this VM's disks lie at.
