@@ -39,6 +39,8 @@ pub struct Seen {
     pub dead: BTreeMap<PathBuf, BTreeSet<Uuid>>,
     /// What the network interfaces have counted.
     pub taps: Option<Taps>,
+    /// The VMs whose QEMU is in that network.
+    pub near: HashSet<Uuid>,
     /// What the VMs' control groups say.
     pub cpus: HashMap<Uuid, Usage>,
 }
@@ -133,6 +135,7 @@ pub fn start(tell: impl Fn(Seen) + Send + 'static) -> io::Result<Sender<Question
             // Last, so that what libvirt says is the younger.
             if question.taps {
                 seen.taps = Taps::read(Path::new("/proc")).ok();
+                seen.near = processes.near();
             }
             if question.cpus {
                 seen.cpus = cgroups.read(&processes.only());
