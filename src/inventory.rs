@@ -4,7 +4,7 @@
 //! libvirt reported a change. The time to live applies only where events cannot be had. So a
 //! hot-plugged device shows at the next gather, and a steady host makes no XML call at all.
 
-use std::collections::{HashMap, HashSet};
+use crate::maps::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -107,8 +107,8 @@ impl Inventory {
     /// Empty; `ttl` applies where events cannot be had.
     pub fn new(ttl: Duration) -> Self {
         Self {
-            entries: HashMap::new(),
-            changed: HashMap::new(),
+            entries: HashMap::default(),
+            changed: HashMap::default(),
             ttl,
             watch: Watch::Blind,
             budget: 0,

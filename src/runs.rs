@@ -1,7 +1,7 @@
 //! What is remembered of each run of each VM between gathers: tags escaped once, which counters its
 //! devices can report, and the last values that rates are made of.
 
-use std::collections::{HashMap, HashSet};
+use crate::maps::{HashMap, HashSet};
 
 use uuid::Uuid;
 
@@ -226,9 +226,9 @@ mod tests {
         let mut runs = Runs::default();
         runs.of(&full(Instant::now()));
         let mut gone = Vec::new();
-        runs.keep(&HashSet::from([run(1)]), |uuid| gone.push(uuid));
+        runs.keep(&HashSet::from_iter([run(1)]), |uuid| gone.push(uuid));
         assert!(gone.is_empty());
-        runs.keep(&HashSet::from([run(2)]), |uuid| gone.push(uuid));
+        runs.keep(&HashSet::from_iter([run(2)]), |uuid| gone.push(uuid));
         assert_eq!(gone, [run(1).uuid]);
         assert!(runs.0.is_empty());
     }

@@ -1,6 +1,6 @@
 //! One gather at a time: the engine decides, the crew asks, and what came in time is put together.
 
-use std::collections::HashSet;
+use crate::maps::HashSet;
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};

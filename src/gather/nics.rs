@@ -3,7 +3,7 @@
 //! libvirt is asked until what it says has been seen to be what `/proc/net/dev` says here: its
 //! figures lie between those of this gather's reading and the next one's.
 
-use std::collections::{HashMap, HashSet};
+use crate::maps::{HashMap, HashSet};
 
 use crate::host::taps::{Counters, Taps, View};
 use crate::sample::{Device, Devices, Run};
@@ -202,9 +202,9 @@ mod tests {
         nics.begin();
         nics.read(taps(&[("v", 9, 9)]));
         assert!(ask(&nics).is_some(), "and what was shown stays shown");
-        nics.keep(&HashSet::from([run(1)]));
+        nics.keep(&HashSet::from_iter([run(1)]));
         assert!(ask(&nics).is_some());
-        nics.keep(&HashSet::new());
+        nics.keep(&HashSet::default());
         assert_eq!(ask(&nics), None);
     }
 }

@@ -3,8 +3,8 @@
 mod bulk;
 mod descriptions;
 
+use crate::maps::{HashMap, HashSet};
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -40,8 +40,8 @@ impl Session {
         let driver = connection.driver();
         let driver = driver.as_deref();
         Self {
-            handles: HashMap::new(),
-            listed: HashMap::new(),
+            handles: HashMap::default(),
+            listed: HashMap::default(),
             lasting_ids: matches!(driver, Some("QEMU" | "TEST")),
             bulk: Bulk::default(),
             qemu: driver == Some("QEMU"),

@@ -5,7 +5,7 @@
 //! with the square of the number of taps. Here is the same reading, once for all. It shows our own
 //! network namespace, which need not be libvirtd's: [`Taps::view`] tells.
 
-use std::collections::HashMap;
+use crate::maps::HashMap;
 use std::path::Path;
 use std::time::Instant;
 use std::{fs, io};

@@ -1,6 +1,6 @@
 //! VMs whose figures keep coming in part: said once when it begins, and once when it is over.
 
-use std::collections::{HashMap, HashSet};
+use crate::maps::{HashMap, HashSet};
 
 use uuid::Uuid;
 

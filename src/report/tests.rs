@@ -21,7 +21,7 @@ fn unreachable() -> Trouble {
 fn reached(troubles: Vec<Trouble>) -> Gathered {
     Gathered {
         reached: true,
-        active: Some([run(1)].into()),
+        active: Some([run(1)].into_iter().collect()),
         troubles,
         ..Gathered::default()
     }

@@ -226,8 +226,8 @@ fn what_the_host_says_decides_who_is_asked_for_what() {
     driven.gatherer.on_seen(Seen {
         number: question.number,
         look: Look {
-            stuck: [a].into(),
-            no_block: [b].into(),
+            stuck: [a].into_iter().collect(),
+            no_block: [b].into_iter().collect(),
         },
         dead: [(mount.clone(), [b].into())].into(),
         ..Seen::default()
