@@ -413,6 +413,7 @@ impl Gatherer {
             Notice::Event(Occurrence::Started(uuid, id, name), at) => {
                 if self.domains.matches(&name) {
                     let run = Run { uuid, id };
+                    let name = name.into();
                     self.roster.started(Found { run, name }, at);
                 }
             }

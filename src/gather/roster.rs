@@ -90,7 +90,7 @@ mod tests {
                 uuid: Uuid::from_u128(number),
                 id,
             },
-            name: format!("vm{number}"),
+            name: format!("vm{number}").into(),
         }
     }
 

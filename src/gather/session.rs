@@ -79,7 +79,8 @@ impl Session {
 
     fn list(&mut self) -> Result<Answer, Error> {
         let domains = self.connection.active_domains()?;
-        let mut before = std::mem::take(&mut self.listed);
+        let room = HashMap::with_capacity_and_hasher(domains.len(), Default::default());
+        let mut before = std::mem::replace(&mut self.listed, room);
         if !self.lasting_ids {
             before.clear();
             self.handles.clear();
@@ -90,7 +91,7 @@ impl Session {
             let Some(id) = domain.id() else { continue };
             let found = before.remove(&id).unwrap_or_else(|| {
                 let uuid = domain.uuid();
-                let (run, name) = (Run { uuid, id }, domain.name());
+                let (run, name) = (Run { uuid, id }, domain.name().into());
                 new.push((uuid, domain));
                 Found { run, name }
             });

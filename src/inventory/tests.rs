@@ -131,7 +131,7 @@ fn names_of_nics_are_given_only_while_libvirt_tells_of_changes() {
     inventory.watch(Watch::Since(after(at, 2)));
     assert_eq!(inventory.nic_names(run(1)), None, "read before events came");
     inventory.learn(run(1), with_names(after(at, 3)));
-    let names = [Some("vnet0".to_owned())];
+    let names = [Some("vnet0".into())];
     assert_eq!(inventory.nic_names(run(1)), Some(&names[..]));
     assert_eq!(inventory.nic_names(run(2)), None, "another run");
     inventory.device_changed(run(1).uuid, after(at, 4));

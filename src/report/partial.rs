@@ -2,6 +2,7 @@
 
 use crate::maps::{HashMap, HashSet};
 
+use smol_str::SmolStr;
 use uuid::Uuid;
 
 use super::names;
@@ -13,7 +14,7 @@ pub(super) struct Partial {
     /// In part at the last gather: a monitor that is busy for a moment is not worth a line.
     last: HashSet<Uuid>,
     /// Said, by which name, and not over yet.
-    said: HashMap<Uuid, String>,
+    said: HashMap<Uuid, SmolStr>,
 }
 
 impl Partial {

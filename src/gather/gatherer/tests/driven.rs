@@ -90,7 +90,7 @@ fn found(name: &str) -> Found {
             uuid: Node::uuid(name),
             id: u32::from(name.as_bytes()[0]),
         },
-        name: name.to_owned(),
+        name: name.into(),
     }
 }
 
@@ -101,7 +101,7 @@ fn domains(names: &[&str]) -> Answer {
 fn sample(name: &str) -> Sample {
     Sample {
         run: found(name).run,
-        name: name.to_owned(),
+        name: name.into(),
         ..full(Instant::now())
     }
 }
