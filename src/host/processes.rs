@@ -1,6 +1,6 @@
 //! The QEMU processes: which of them would not answer their monitor.
 
-use std::collections::{HashMap, HashSet};
+use crate::maps::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -140,12 +140,12 @@ impl Processes {
     pub fn at(root: &Path) -> Self {
         Self {
             root: root.into(),
-            known: HashMap::new(),
+            known: HashMap::default(),
             scans: Vec::new(),
-            missed: HashSet::new(),
+            missed: HashSet::default(),
             retry: FIRST_RETRY,
             retry_at: None,
-            stuck: HashSet::new(),
+            stuck: HashSet::default(),
         }
     }
 

@@ -72,7 +72,7 @@ fn ghost(name: &str) -> Found {
             uuid: Node::uuid(name),
             id: 9,
         },
-        name: name.to_owned(),
+        name: name.into(),
     }
 }
 

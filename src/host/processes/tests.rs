@@ -231,7 +231,7 @@ fn a_command_line_that_hangs_costs_its_own_vm_only() {
     fake.start(5, vm(5), 'S', 1);
     let vms = [vm(1), vm(2), vm(3), vm(4), vm(5)];
     // No need to wait for the time that all may take.
-    let scan = Scan::start(fake.0.path(), set(&vms), HashSet::new()).unwrap();
+    let scan = Scan::start(fake.0.path(), set(&vms), HashSet::default()).unwrap();
     let progress = scan.wait(Instant::now() + Duration::from_secs(20), drop);
     assert_eq!(progress, Progress::Hangs);
 
