@@ -52,7 +52,7 @@ fn fill(record: &[(&'static str, Value<'static>)], at: Instant) -> Sample {
         uuid: "4f1e6a52-8a52-4b7e-9d51-0c5a3b0f9a11".parse().unwrap(),
         id: 1,
     };
-    let mut sample = Sample::new(run, "healthy".to_owned(), at);
+    let mut sample = Sample::new(run, "healthy".into(), at);
     bulk::fill(&mut sample, record.iter().copied(), at);
     sample
 }

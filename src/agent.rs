@@ -253,7 +253,7 @@ impl Agent {
                 complete: gathered.complete,
                 partial: gathered.answered - gathered.complete,
                 withheld,
-                lines: self.buffer.bytes().filter(|byte| *byte == b'\n').count(),
+                lines: memchr::memchr_iter(b'\n', self.buffer.as_bytes()).count(),
                 reconnects,
                 hanging: gathered.hanging,
                 late,

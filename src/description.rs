@@ -7,6 +7,7 @@ use quick_xml::XmlVersion;
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::name::{NamespaceResolver, ResolveResult};
 use quick_xml::reader::NsReader;
+use smol_str::SmolStr;
 
 /// The devices of one VM, as its live XML names them: those with a name, and interfaces without one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,16 +22,16 @@ pub struct Description {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nic {
     /// `<target dev='vnet0'/>`: the name on the host; a user-mode NIC has none.
-    pub target: Option<String>,
+    pub target: Option<SmolStr>,
     /// `<interface type='bridge'>`: what libvirt connects it to. Empty where the attribute, always there, is missing.
-    pub kind: String,
+    pub kind: SmolStr,
 }
 
 /// One `<disk>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disk {
     /// `<target dev='vda'/>`.
-    pub target: String,
+    pub target: SmolStr,
     /// `<disk device='disk'>`.
     pub kind: DiskKind,
     /// Every local path that its image lies at: `<source file='...'>`, `dev` and `dir`, those of its backing chain
@@ -159,11 +160,11 @@ struct Walk {
 /// The device whose element is open.
 enum Device {
     Nic {
-        target: Option<String>,
-        kind: String,
+        target: Option<SmolStr>,
+        kind: SmolStr,
     },
     Disk {
-        target: Option<String>,
+        target: Option<SmolStr>,
         kind: DiskKind,
         sources: Vec<String>,
     },
@@ -218,7 +219,7 @@ impl Walk {
         if let Some(Device::Nic { target, .. } | Device::Disk { target, .. }) = &mut self.device
             && target.is_none()
         {
-            *target = dev.filter(|name| !name.is_empty());
+            *target = dev.filter(|name| !name.is_empty()).map(SmolStr::from);
         }
     }
 
@@ -272,7 +273,7 @@ impl Walk {
 impl Device {
     fn open(element: &BytesStart) -> Result<Self, String> {
         if element.name().into_inner() == "interface" {
-            let kind = attribute(element, "type")?.unwrap_or_default();
+            let kind = attribute(element, "type")?.unwrap_or_default().into();
             return Ok(Self::Nic { target: None, kind });
         }
         let kind = match attribute(element, "device")?.as_deref() {

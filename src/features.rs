@@ -3,6 +3,8 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use smol_str::SmolStr;
+
 use crate::sample::{Devices, Sample};
 
 /// The network sums a rate is made of: (index into the NIC counters, field name).
@@ -60,7 +62,7 @@ struct PastSum<const N: usize> {
 }
 
 /// The devices of a sum by name, in order, with their counters.
-type Parts<const N: usize> = Vec<(String, [Option<u64>; N])>;
+type Parts<const N: usize> = Vec<(SmolStr, [Option<u64>; N])>;
 
 impl Past {
     /// Derives what can be derived, and remembers this sample's figures. A field that the sample

@@ -4,11 +4,12 @@
 //! libvirt reported a change. The time to live applies only where events cannot be had. So a
 //! hot-plugged device shows at the next gather, and a steady host makes no XML call at all.
 
-use std::collections::{HashMap, HashSet};
+use crate::maps::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::description::Description;
@@ -30,8 +31,8 @@ pub struct Described {
 /// or a driver without these groups), which is no change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeviceNames {
-    nics: Option<Vec<Option<String>>>,
-    disks: Option<Vec<Option<String>>>,
+    nics: Option<Vec<Option<SmolStr>>>,
+    disks: Option<Vec<Option<SmolStr>>>,
 }
 
 impl DeviceNames {
@@ -50,7 +51,7 @@ impl DeviceNames {
     }
 }
 
-fn names<const N: usize>(list: &[crate::sample::Device<N>]) -> Vec<Option<String>> {
+fn names<const N: usize>(list: &[crate::sample::Device<N>]) -> Vec<Option<SmolStr>> {
     list.iter().map(|device| device.name.clone()).collect()
 }
 
@@ -107,8 +108,8 @@ impl Inventory {
     /// Empty; `ttl` applies where events cannot be had.
     pub fn new(ttl: Duration) -> Self {
         Self {
-            entries: HashMap::new(),
-            changed: HashMap::new(),
+            entries: HashMap::default(),
+            changed: HashMap::default(),
             ttl,
             watch: Watch::Blind,
             budget: 0,
@@ -144,7 +145,7 @@ impl Inventory {
 
     /// The names of this run's NICs, as its statistics have them, where they are surely all: libvirt
     /// would have told of a change.
-    pub fn nic_names(&self, run: Run) -> Option<&[Option<String>]> {
+    pub fn nic_names(&self, run: Run) -> Option<&[Option<SmolStr>]> {
         let entry = self.entries.get(&run.uuid).filter(|e| e.id == run.id)?;
         let described = &entry.described;
         let Watch::Since(since) = self.watch else {

@@ -28,6 +28,7 @@ pub mod inventory;
 pub mod libvirt;
 pub mod line_protocol;
 pub mod logging;
+pub mod maps;
 pub mod measurements;
 pub mod output;
 pub mod report;

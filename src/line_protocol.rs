@@ -109,8 +109,15 @@ impl Line<'_> {
     pub fn float(&mut self, key: &'static str, value: Option<f64>) {
         if let Some(x) = value.filter(|x| x.is_finite()) {
             self.key(key);
-            // Writing to a String cannot fail.
-            let _ = write!(self.buffer, "{x}");
+            let mut digits = zmij::Buffer::new();
+            let digits = digits.format_finite(x);
+            if digits.contains('e') {
+                // Writing to a String cannot fail.
+                let _ = write!(self.buffer, "{x}");
+            } else {
+                let whole = digits.strip_suffix(".0");
+                self.buffer.push_str(whole.unwrap_or(digits));
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 mod partial;
 
-use std::collections::HashSet;
+use crate::maps::HashSet;
 
 use log::Level;
 use uuid::Uuid;
@@ -35,9 +35,9 @@ impl Reporter {
         Self {
             uri,
             troubles: Troubles::default(),
-            domains: HashSet::new(),
+            domains: HashSet::default(),
             partial: Partial::default(),
-            dead: HashSet::new(),
+            dead: HashSet::default(),
         }
     }
 
@@ -144,7 +144,7 @@ impl Reporter {
     }
 
     fn single_domains(&mut self, gathered: &Gathered) {
-        let mut now = HashSet::new();
+        let mut now = HashSet::default();
         for trouble in &gathered.troubles {
             let (found, text, key) = match trouble {
                 Trouble::Domain(found, text) => {

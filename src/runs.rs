@@ -1,8 +1,9 @@
 //! What is remembered of each run of each VM between gathers: tags escaped once, which counters its
 //! devices can report, and the last values that rates are made of.
 
-use std::collections::{HashMap, HashSet};
+use crate::maps::{HashMap, HashSet};
 
+use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::features::{Features, Past};
@@ -18,7 +19,7 @@ pub struct Runs(HashMap<Uuid, Memory>);
 #[derive(Debug)]
 pub struct Memory {
     run: Run,
-    name: String,
+    name: SmolStr,
     /// `,VMID=..,name=..,uuid=..`
     pub tags: Tags,
     nic_tags: DeviceTags,
@@ -138,7 +139,7 @@ fn tags(sample: &Sample) -> Tags {
 /// The tags of one sort of devices by their names, in the order in which the devices come: they are
 /// few, and nearly always found at once.
 #[derive(Debug, Default)]
-struct DeviceTags(Vec<(String, Tags)>);
+struct DeviceTags(Vec<(SmolStr, Tags)>);
 
 impl DeviceTags {
     fn get(&self, device: &str) -> Option<&Tags> {
@@ -150,7 +151,7 @@ impl DeviceTags {
     fn follow<const N: usize>(&mut self, devtype: &'static str, devices: &Devices<N>) {
         let names = || devices.list.iter().filter_map(|d| d.name.as_ref());
         if !self.0.iter().map(|(name, _)| name).eq(names()) {
-            let new = |name: &String| {
+            let new = |name: &SmolStr| {
                 let tags = Tags::new().with("devtype", devtype).with("device", name);
                 (name.clone(), tags)
             };
@@ -170,11 +171,11 @@ mod tests {
     fn tags_name_the_run_and_follow_a_rename() {
         let mut runs = Runs::default();
         let mut sample = full(Instant::now());
-        sample.name = "a b".to_owned();
+        sample.name = "a b".into();
         let uuid = "6695eb01-f6a4-8304-79aa-97f2502e193f";
         let tags = format!(",VMID=1,name=a\\ b,uuid={uuid}");
         assert_eq!(runs.of(&sample).tags.as_str(), tags);
-        sample.name = "c".to_owned();
+        sample.name = "c".into();
         let tags = format!(",VMID=1,name=c,uuid={uuid}");
         assert_eq!(runs.of(&sample).tags.as_str(), tags);
         sample.run = run(2);
@@ -226,9 +227,9 @@ mod tests {
         let mut runs = Runs::default();
         runs.of(&full(Instant::now()));
         let mut gone = Vec::new();
-        runs.keep(&HashSet::from([run(1)]), |uuid| gone.push(uuid));
+        runs.keep(&HashSet::from_iter([run(1)]), |uuid| gone.push(uuid));
         assert!(gone.is_empty());
-        runs.keep(&HashSet::from([run(2)]), |uuid| gone.push(uuid));
+        runs.keep(&HashSet::from_iter([run(2)]), |uuid| gone.push(uuid));
         assert_eq!(gone, [run(1).uuid]);
         assert!(runs.0.is_empty());
     }

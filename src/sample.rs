@@ -5,6 +5,7 @@
 
 use std::time::Instant;
 
+use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::config::{NameFilter, Settings};
@@ -40,7 +41,7 @@ pub struct Sample {
     /// Whose figures.
     pub run: Run,
     /// The domain's name.
-    pub name: String,
+    pub name: SmolStr,
     /// virDomainState.
     pub state: Option<i32>,
     /// The reason for it; its meaning depends on the state.
@@ -114,16 +115,16 @@ pub struct Devices<const N: usize> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Device<const N: usize> {
     /// Its name on the host; a user-mode NIC has none, and no counters either.
-    pub name: Option<String>,
+    pub name: Option<SmolStr>,
     /// What the XML calls its sort (`bridge`, `cdrom`): devices of one kind report alike.
-    pub kind: String,
+    pub kind: SmolStr,
     /// The counters, in the order of [`NIC_FIELDS`] or [`DISK_FIELDS`].
     pub counters: [Option<u64>; N],
 }
 
 impl Sample {
     /// A sample in which nothing is reported yet, taken at `at`.
-    pub fn new(run: Run, name: String, at: Instant) -> Self {
+    pub fn new(run: Run, name: SmolStr, at: Instant) -> Self {
         Self {
             run,
             name,
@@ -173,7 +174,7 @@ impl Sample {
                 complete = false;
                 return false;
             };
-            disk.kind = known.kind.word().to_owned();
+            disk.kind = SmolStr::new_static(known.kind.word());
             wanted.disk(&known.target, known.kind)
         });
         disks.complete = complete;

@@ -3,12 +3,14 @@
 //! A sum that dips and comes back is a false peak in everybody's derivative. So it is written only
 //! if every device that can report the counter reported it in this gather.
 
+use smol_str::SmolStr;
+
 use crate::sample::{Device, Devices};
 
 /// Which counters each device has reported in this run of the VM: a bit per counter, by name. In the
 /// devices' order, which is the same in nearly every gather.
 #[derive(Debug, Clone, Default)]
-pub struct Reported(Vec<(String, u16)>);
+pub struct Reported(Vec<(SmolStr, u16)>);
 
 /// Sums `devices` counter by counter. `reported` is brought up to date.
 ///
@@ -19,7 +21,7 @@ pub fn sum<const N: usize>(devices: &Devices<N>, reported: &mut Reported) -> [Op
     let mut by_kind: Vec<(&str, u16)> = Vec::new();
     for (place, device) in devices.list.iter().enumerate() {
         let Some(name) = &device.name else { continue };
-        let is_it = |known: &(String, u16)| known.0 == *name;
+        let is_it = |known: &(SmolStr, u16)| known.0 == *name;
         let place = match before.get(place) {
             Some(known) if is_it(known) => Some(place),
             _ => before.iter().position(is_it),
@@ -69,8 +71,8 @@ mod tests {
 
     fn device(name: &str, kind: &str, counters: [Option<u64>; 2]) -> Device<2> {
         Device {
-            name: (!name.is_empty()).then(|| name.to_owned()),
-            kind: kind.to_owned(),
+            name: (!name.is_empty()).then(|| name.into()),
+            kind: kind.into(),
             counters,
         }
     }

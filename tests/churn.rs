@@ -22,8 +22,9 @@ use support::{succeed, wait_for};
 struct Known {
     /// Counts the changes; odd while one is under way.
     change: u64,
-    /// Its disks and whether it is active.
+    /// Its disks, the NICs beside its first, and whether it is active.
     disks: BTreeSet<String>,
+    nics: BTreeSet<String>,
     active: bool,
     saved: bool,
 }
@@ -62,7 +63,7 @@ impl Churner<'_> {
             let mut command = self.lab.virsh_command();
             succeed(command.args(words));
         };
-        let (saved, disk, nic) = (file(".save"), file("-sdb.xml"), file("-nic.xml"));
+        let (saved, disk) = (file(".save"), file("-sdb.xml"));
         let mut after = known.clone();
         let choice = self.dice(6);
         let what = match (known.active, known.saved, choice) {
@@ -76,32 +77,40 @@ impl Churner<'_> {
                 after.active = true;
                 "started"
             }
-            (true, _, 0 | 1) => {
+            (true, _, 0) => {
                 virsh(&["destroy", &name]);
                 after.active = false;
                 after.disks = BTreeSet::from(["vda".to_owned()]);
+                after.nics.clear();
                 "destroyed"
             }
-            (true, _, 2) => {
+            (true, _, 1) => {
                 virsh(&["save", &name, saved.to_str().unwrap()]);
                 (after.active, after.saved) = (false, true);
                 "saved"
             }
-            (true, _, 3) => {
-                std::fs::write(&nic, "<interface type='bridge'><source bridge='br0'/><model type='virtio'/></interface>").unwrap();
-                // A machine has so many slots.
-                if run_quietly(
-                    self.lab,
-                    &["attach-device", &name, nic.to_str().unwrap(), "--live"],
-                ) {
-                    "nic plugged"
+            (true, _, 2 | 3) => {
+                // One name a VM: all taps are in one network namespace.
+                let (_, short) = name.rsplit_once('-').unwrap();
+                let nic = format!("{short}-more");
+                let alias = format!("ua-{nic}");
+                if after.nics.remove(&nic) {
+                    virsh(&["detach-device-alias", &name, &alias, "--live"]);
+                    // There is no guest to let it go: then a reset carries the removal out.
+                    virsh(&["reset", &name]);
+                    self.wait_until_gone(&name, "domiflist", &nic);
+                    "nic unplugged"
                 } else {
-                    "nic refused"
+                    let xml = file("-nic.xml");
+                    std::fs::write(&xml, bridged(&nic, &alias)).unwrap();
+                    virsh(&["attach-device", &name, xml.to_str().unwrap(), "--live"]);
+                    after.nics.insert(nic);
+                    "nic plugged"
                 }
             }
             (true, ..) if known.disks.contains("sdb") => {
                 virsh(&["detach-device", &name, disk.to_str().unwrap(), "--live"]);
-                self.wait_for_disk_to_go(&name);
+                self.wait_until_gone(&name, "domblklist", "sdb");
                 after.disks.remove("sdb");
                 "disk unplugged"
             }
@@ -122,16 +131,21 @@ impl Churner<'_> {
         *self.done.entry(what).or_default() += 1;
     }
 
-    fn wait_for_disk_to_go(&self, name: &str) {
-        wait_for("the disk to go", Duration::from_secs(10), || {
-            let list = self.lab.virsh(&["domblklist", name]);
-            (!list.contains("sdb")).then_some(())
+    /// Waits until virsh's `list` of that VM has no such device.
+    fn wait_until_gone(&self, name: &str, list: &str, device: &str) {
+        wait_for("the device to go", Duration::from_secs(10), || {
+            let list = self.lab.virsh(&[list, name]);
+            let mut words = list.split_whitespace();
+            words.all(|word| word != device).then_some(())
         });
     }
 }
 
-fn run_quietly(lab: &Lab, words: &[&str]) -> bool {
-    support::daemon::try_virsh(lab, words)
+fn bridged(target: &str, alias: &str) -> String {
+    format!(
+        "<interface type='bridge'><source bridge='br0'/><target dev='{target}'/>\
+         <model type='virtio'/><alias name='{alias}'/></interface>"
+    )
 }
 
 fn scsi_disk(image: &Path) -> String {
@@ -197,6 +211,7 @@ fn churn() {
     let known = Known {
         change: 0,
         disks: BTreeSet::from(["vda".to_owned()]),
+        nics: BTreeSet::new(),
         active: true,
         saved: false,
     };
@@ -249,10 +264,17 @@ fn churn() {
                 one(&gather, "vm_metrics", name);
                 one(&gather, "vm_totals", name);
                 let devices = of(&gather, "vm_devices", name);
-                let disks = devices.iter().filter(|line| line.tag("devtype") == "disk");
-                let disks: BTreeSet<String> =
-                    disks.map(|line| line.tag("device").to_owned()).collect();
-                assert_eq!(disks, known.disks, "gather {round}: {name}");
+                let named = |kind: &str| -> BTreeSet<String> {
+                    let lines = devices.iter().filter(|line| line.tag("devtype") == kind);
+                    lines.map(|line| line.tag("device").to_owned()).collect()
+                };
+                assert_eq!(named("disk"), known.disks, "gather {round}: {name}");
+                // The first one's name is libvirt's, and another at every start.
+                let (first, plugged): (BTreeSet<_>, BTreeSet<_>) = named("nic")
+                    .into_iter()
+                    .partition(|nic| nic.starts_with("vnet"));
+                assert_eq!(first.len(), 1, "gather {round}: {name}");
+                assert_eq!(plugged, known.nics, "gather {round}: {name}");
             }
             expect_calm(&gather);
             if round == warm {
@@ -269,6 +291,7 @@ fn churn() {
         "saved",
         "restored",
         "nic plugged",
+        "nic unplugged",
         "disk plugged",
         "disk unplugged",
     ] {

@@ -84,7 +84,7 @@ fn written(fixture: &str, settings: &Settings) -> String {
     let mut lines = String::new();
     for reply in replies(&text) {
         let at = base + Duration::from_secs_f64(reply.at);
-        let mut sample = Sample::new(run, reply.name, at);
+        let mut sample = Sample::new(run, reply.name.into(), at);
         let params = reply.params.iter();
         bulk::fill(
             &mut sample,

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use telegraf_kvm::cli::HELP;
@@ -258,6 +258,39 @@ fn removal_names_what_else_speaks_of_the_program() {
         assert!(complaint.contains(name), "{complaint}");
     }
     assert_eq!(host.enabled(), set(["kvm.conf", "other.conf"]));
+}
+
+#[test]
+fn removal_passes_without_the_packages_own_script() {
+    // What each packager passes at a removal and at an upgrade.
+    for (script, removal, upgrade) in [
+        ("packaging/deb/prerm", "remove", "upgrade"),
+        ("packaging/rpm/preun", "0", "1"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        // Not this machine's: one that tells how it was called.
+        let folder = dir.path().to_str().unwrap();
+        let text = read(script).replace("/usr/share/telegraf-kvm", folder);
+        let run = |argument: &str| {
+            let mut sh = Command::new("sh");
+            let output = sh.args(["-ec", &text, script, argument]).output().unwrap();
+            assert!(output.status.success(), "{script} {argument}: {output:?}");
+            [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap())
+        };
+        let stanza = dir.path().join("stanza");
+        fs::write(&stanza, "#!/bin/sh\necho \"$@\"\n").unwrap();
+        fs::set_permissions(&stanza, fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(run(removal), ["disable\n", ""], "{script}");
+        assert_eq!(run(upgrade), ["", ""], "{script}");
+        fs::remove_file(&stanza).unwrap();
+        let [said, complaint] = run(removal);
+        assert_eq!(said, "");
+        assert!(
+            complaint.contains("/stanza: take what speaks of"),
+            "{complaint}"
+        );
+        assert_eq!(run(upgrade), ["", ""], "{script}");
+    }
 }
 
 #[test]

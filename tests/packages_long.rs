@@ -292,6 +292,11 @@ fn the_deb_comes_and_goes_in_a_clean_root() {
     assert!(root.exists(&format!("{STANZA}.package-removed")));
     assert!(!root.telegraf_starts());
 
+    install(&new);
+    root.sh("rm /usr/share/telegraf-kvm/stanza");
+    let said = root.sh("apt-get -q -y remove telegraf-kvm");
+    assert!(said.contains("/stanza: take what speaks of"), "{said}");
+
     root.sh("apt-get -q -y purge telegraf-kvm");
     assert_eq!(root.traces(), "");
     assert!(!root.telegraf_starts());
@@ -348,6 +353,16 @@ fn the_rpm_comes_and_goes_in_a_root() {
         left,
         "the edited files stay: rpm knows no purge"
     );
+
+    let (done, said) = rpm(&["--install", "--nodeps"], &packages.rpm);
+    assert!(done, "{said}");
+    root.sh("rm /usr/share/telegraf-kvm/stanza");
+    let (done, said) = rpm(&["--erase"], Path::new("telegraf-kvm"));
+    assert!(
+        done && said.contains("/stanza: take what speaks of"),
+        "{said}"
+    );
+    assert!(!root.exists("usr/bin/telegraf-kvm"));
 }
 
 #[test]

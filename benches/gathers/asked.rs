@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::support::fleet::WITH_COLLECTOR;
@@ -102,9 +101,9 @@ impl Asked {
         pid
     }
 
-    /// For the table: a gather, and the process that it costs.
-    pub fn share(self) -> Rc<RefCell<Self>> {
-        Rc::new(RefCell::new(self))
+    /// For the table's rows, and for who looks at it beside them.
+    pub fn share(self) -> RefCell<Self> {
+        RefCell::new(self)
     }
 }
 

@@ -69,16 +69,8 @@ fn part(lab: &Lab, size: usize, uri: &str, daemon: Option<u32>, rounds: usize) {
     floor.gather();
     let (ours, bare) = (plugin.share(), floor.share());
     let mut subjects = [
-        Subject {
-            name: "telegraf-kvm".into(),
-            pid: Some(ours.borrow().pid()),
-            gather: Box::new(|| ours.borrow_mut().gather()),
-        },
-        Subject {
-            name: "the bare calls".into(),
-            pid: Some(bare.borrow().pid()),
-            gather: Box::new(|| bare.borrow_mut().gather()),
-        },
+        Subject::asked("telegraf-kvm", &ours),
+        Subject::asked("the bare calls", &bare),
     ];
     let all = measure(&mut subjects, daemon, rounds);
     println!("## Test driver {kind}, {size} domains");

@@ -60,17 +60,9 @@ pub fn run(options: &Options) {
             floor(&["1", "100000", SIX]),
         ),
     ];
-    let mut subjects = vec![Subject {
-        name: "telegraf-kvm".into(),
-        pid: Some(plugin.borrow().pid()),
-        gather: Box::new(|| plugin.borrow_mut().gather()),
-    }];
+    let mut subjects = vec![Subject::asked("telegraf-kvm", &plugin)];
     for (name, one) in &bare {
-        subjects.push(Subject {
-            name: (*name).into(),
-            pid: Some(one.borrow().pid()),
-            gather: Box::new(|| one.borrow_mut().gather()),
-        });
+        subjects.push(Subject::asked(*name, one));
     }
     subjects.push(Subject {
         name: "virsh domstats of six groups".into(),
@@ -126,11 +118,7 @@ pub fn run(options: &Options) {
         }
     };
     let mut subjects = [
-        Subject {
-            name: "telegraf-kvm".into(),
-            pid: Some(plugin.borrow().pid()),
-            gather: Box::new(|| plugin.borrow_mut().gather()),
-        },
+        Subject::asked("telegraf-kvm", &plugin),
         Subject {
             name: name.into(),
             pid: None,
@@ -204,16 +192,11 @@ pub fn sweep(options: &Options) {
             settings.push((workers, chunk, plugin.share()));
         }
     }
-    let subject =
-        |(workers, chunk, plugin): &(i32, i32, std::rc::Rc<std::cell::RefCell<Asked>>)| {
-            let (pid, plugin) = (plugin.borrow().pid(), plugin.clone());
-            Subject {
-                name: format!("{workers} workers, chunks of {chunk}"),
-                pid: Some(pid),
-                gather: Box::new(move || plugin.borrow_mut().gather()),
-            }
-        };
-    let mut subjects: Vec<Subject> = settings.iter().map(subject).collect();
+    let mut subjects = Vec::new();
+    for (workers, chunk, plugin) in &settings {
+        let name = format!("{workers} workers, chunks of {chunk}");
+        subjects.push(Subject::asked(name, plugin));
+    }
     let all = measure(&mut subjects, Some(daemon), options.rounds);
     println!(
         "## Workers and chunks, {} real VMs: gather in ms, libvirtd's CPU in ms",

@@ -1,7 +1,9 @@
 //! Subjects measured in turns, and the table that comes of it.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
+use crate::asked::Asked;
 use crate::process;
 
 /// Something that gathers.
@@ -12,6 +14,17 @@ pub struct Subject<'a> {
     pub gather: Box<dyn FnMut() -> Duration + 'a>,
     /// Its process, where it stays.
     pub pid: Option<u32>,
+}
+
+impl<'a> Subject<'a> {
+    /// A process that stays, gathers when asked, and is charged for it.
+    pub fn asked(name: impl Into<String>, asked: &'a RefCell<Asked>) -> Self {
+        Self {
+            name: name.into(),
+            pid: Some(asked.borrow().pid()),
+            gather: Box::new(move || asked.borrow_mut().gather()),
+        }
+    }
 }
 
 /// What one gather took.

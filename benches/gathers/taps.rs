@@ -38,21 +38,13 @@ pub fn run(options: &Options) {
         let plugin = Asked::plugin(&lab, "").share();
         let proc = format!("/proc/{}", lab.init());
         let mut subjects = [
-            Subject {
-                name: "libvirt".into(),
-                pid: None,
-                gather: Box::new(|| floor.borrow_mut().gather()),
-            },
+            Subject::asked("libvirt", &floor),
             Subject {
                 name: "one read".into(),
                 pid: None,
                 gather: Box::new(|| one_read(Path::new(&proc))),
             },
-            Subject {
-                name: "telegraf-kvm".into(),
-                pid: None,
-                gather: Box::new(|| plugin.borrow_mut().gather()),
-            },
+            Subject::asked("telegraf-kvm", &plugin),
         ];
         let all = measure(&mut subjects, None, options.rounds);
         let wall = |row: usize, parts: usize| {

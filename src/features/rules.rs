@@ -44,7 +44,7 @@ fn gather() -> impl Strategy<Value = Gather> {
 type Summed = (Sample, [Option<u64>; 8], [Option<u64>; 5]);
 
 /// A device's name and one of its counters.
-type Part = (String, Option<u64>);
+type Part = (SmolStr, Option<u64>);
 
 /// The samples of these gathers, with their sums.
 fn samples(gathers: &[Gather]) -> Vec<Summed> {
@@ -89,7 +89,7 @@ fn rule<P>(history: &[(Instant, Option<u64>, P)], grew: impl Fn(&P, &P) -> bool)
 /// Same devices, none of whose counters went backwards.
 fn same_and_grown(old: &[Part], new: &[Part]) -> bool {
     let names =
-        |parts: &[Part]| -> Vec<String> { parts.iter().map(|(name, _)| name.clone()).collect() };
+        |parts: &[Part]| -> Vec<_> { parts.iter().map(|(name, _)| name.clone()).collect() };
     let fell =
         |((_, old), (_, new)): (&Part, &Part)| old.zip(*new).is_some_and(|(old, new)| new < old);
     names(old) == names(new) && !old.iter().zip(new).any(fell)

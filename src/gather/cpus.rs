@@ -3,7 +3,7 @@
 //! As with [`Nics`](super::nics::Nics), libvirt is asked until what it says has been seen to lie
 //! between two of our readings.
 
-use std::collections::{HashMap, HashSet};
+use crate::maps::{HashMap, HashSet};
 
 use uuid::Uuid;
 
@@ -114,7 +114,7 @@ mod tests {
             system: time / 4,
             vcpus,
         };
-        [(run(1).uuid, usage)].into()
+        [(run(1).uuid, usage)].into_iter().collect()
     }
 
     fn said(time: u64, vcpus: u64) -> Sample {
@@ -198,11 +198,11 @@ mod tests {
         gather(&mut cpus, usage(100, 2));
         cpus.said(&said(120, 2));
         gather(&mut cpus, usage(140, 2));
-        assert_eq!(gather(&mut cpus, HashMap::new()), None);
+        assert_eq!(gather(&mut cpus, HashMap::default()), None);
         assert!(gather(&mut cpus, usage(150, 2)).is_some());
-        cpus.keep(&HashSet::from([run(1)]));
+        cpus.keep(&HashSet::from_iter([run(1)]));
         assert!(gather(&mut cpus, usage(160, 2)).is_some());
-        cpus.keep(&HashSet::new());
+        cpus.keep(&HashSet::default());
         assert_eq!(gather(&mut cpus, usage(170, 2)), None);
     }
 }

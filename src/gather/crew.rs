@@ -1,6 +1,6 @@
 //! The crew: the workers' threads, each with a connection of its own.
 
-use std::collections::HashMap;
+use crate::maps::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
@@ -30,7 +30,7 @@ impl Crew {
             sink,
             size,
             idle: Vec::new(),
-            busy: HashMap::new(),
+            busy: HashMap::default(),
         }
     }
 

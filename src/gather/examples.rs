@@ -9,8 +9,10 @@ use tempfile::{NamedTempFile, TempDir};
 use uuid::Uuid;
 
 use super::crew::Sink;
+use super::job::{Found, Target};
 use super::worker::Reply;
 use crate::config::{Settings, Uri, UriOrigin};
+use crate::inventory::Known;
 use crate::libvirt::{self, Connection};
 
 /// No reply of the tests' takes longer.
@@ -47,6 +49,16 @@ pub(crate) fn inbox() -> (Sink, Receiver<Reply>) {
     // A worker that was set aside may answer after the test's end.
     let sink = move |reply| drop(sender.lock().unwrap().send(reply));
     (Arc::new(sink), receiver)
+}
+
+/// Everything of it is to be asked of libvirt.
+pub(crate) fn target(found: &Found, known: Known) -> Target {
+    Target {
+        found: found.clone(),
+        known,
+        nics: None,
+        processor: None,
+    }
 }
 
 /// A node file for `test:///FILE`.

@@ -1,6 +1,7 @@
 //! What came of a gather: the figures, and what went wrong.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use crate::maps::{HashMap, HashSet};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 
 use uuid::Uuid;

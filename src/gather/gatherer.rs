@@ -1,6 +1,6 @@
 //! One gather at a time: the engine decides, the crew asks, and what came in time is put together.
 
-use std::collections::HashSet;
+use crate::maps::HashSet;
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
@@ -131,7 +131,13 @@ impl Gatherer {
         if reply.opened && matches!(reply.result, Ok(Answer::Domains(_))) {
             self.engine.reconnected();
         }
+        let mut measured = Vec::new();
         let event = match reply.result {
+            Ok(Answer::Samples(some, troubles)) if wanted => {
+                self.gathered.reached = true;
+                measured = some;
+                self.on_samples(&mut measured, troubles)
+            }
             Ok(answer) => self.take(answer, wanted),
             Err(Failure::Unreachable(error)) => {
                 self.trouble(wanted, Trouble::Unreachable(error));
@@ -151,6 +157,10 @@ impl Gatherer {
         log::trace!("call {ticket}: {event:?}");
         self.engine.on(ticket, event, now);
         self.carry_out();
+        // Once the worker has its next job.
+        for one in measured {
+            self.keep(one);
+        }
     }
 
     fn trouble(&mut self, wanted: bool, trouble: Trouble) {
@@ -164,7 +174,7 @@ impl Gatherer {
         self.gathered.reached |= wanted;
         match answer {
             Answer::Domains(found) if wanted => self.on_list(found),
-            Answer::Domains(_) | Answer::Done => Event::Done,
+            Answer::Domains(_) | Answer::Samples(..) | Answer::Done => Event::Done,
             Answer::Described(read, troubles) => {
                 for (run, described) in read {
                     self.inventory.learn(run, described);
@@ -174,8 +184,6 @@ impl Gatherer {
                 self.gathered.troubles.extend(troubles);
                 Event::Done
             }
-            Answer::Samples(measured, troubles) if wanted => self.on_samples(measured, troubles),
-            Answer::Samples(..) => Event::Done,
             Answer::Disks(run, disks) => {
                 if wanted {
                     self.samples.add_disks(run, disks);
@@ -214,34 +222,38 @@ impl Gatherer {
         self.roster.all().map(listed).collect()
     }
 
-    fn on_samples(&mut self, measured: Vec<Measured>, troubles: Vec<(Found, String)>) -> Event {
+    /// What the engine and the cache have to know of samples before [`Gatherer::keep`] takes them.
+    fn on_samples(&mut self, measured: &mut [Measured], troubles: Vec<(Found, String)>) -> Event {
         let mut came = Vec::with_capacity(measured.len());
         for one in measured {
             let run = one.sample.run;
-            if let Some(described) = one.described {
+            if let Some(described) = one.described.take() {
                 self.inventory.learn(run, described);
                 self.nics.forget(run);
                 self.cpus.forget(run);
             }
-            if let (Some(trouble), Some(found)) = (one.trouble, self.roster.get(run.uuid)) {
+            if let (Some(trouble), Some(found)) = (one.trouble.take(), self.roster.get(run.uuid)) {
                 let trouble = Trouble::Description(found.clone(), trouble);
                 self.gathered.troubles.push(trouble);
             }
             came.push((run.uuid, one.came));
-            if let Some(nics) = &one.sample.nics {
-                self.nics.said(run, nics);
-            }
-            self.cpus.said(&one.sample);
-            let worth = match one.came {
-                Came::Whole => Worth::Whole,
-                Came::Part => Worth::Part,
-            };
-            self.samples.keep(worth, one.sample);
         }
         let troubles = troubles.into_iter();
         let troubles = troubles.map(|(found, text)| Trouble::Domain(found, text));
         self.gathered.troubles.extend(troubles);
         Event::Samples(came)
+    }
+
+    fn keep(&mut self, one: Measured) {
+        if let Some(nics) = &one.sample.nics {
+            self.nics.said(one.sample.run, nics);
+        }
+        self.cpus.said(&one.sample);
+        let worth = match one.came {
+            Came::Whole => Worth::Whole,
+            Came::Part => Worth::Part,
+        };
+        self.samples.keep(worth, one.sample);
     }
 
     /// Carries out what the engine orders.
@@ -404,6 +416,7 @@ impl Gatherer {
             Notice::Event(Occurrence::Started(uuid, id, name), at) => {
                 if self.domains.matches(&name) {
                     let run = Run { uuid, id };
+                    let name = name.into();
                     self.roster.started(Found { run, name }, at);
                 }
             }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use smol_str::SmolStr;
 use uuid::Uuid;
 
 use super::cpus::Processor;
@@ -55,7 +56,7 @@ pub struct Found {
     /// Which run of which domain.
     pub run: Run,
     /// Its name.
-    pub name: String,
+    pub name: SmolStr,
 }
 
 /// A domain to ask.

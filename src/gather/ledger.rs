@@ -3,7 +3,8 @@
 //! A call that hangs in libvirtd is a resource of the host: its 20 workers serve everybody. So
 //! calls are counted until they return, over any number of gathers, and there is a cap.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use crate::maps::HashSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;

@@ -1,7 +1,8 @@
 //! The lookout: what the host says of the VMs before libvirt is asked, in a thread of its own, for
 //! reading a process's command line can hang.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use crate::maps::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
@@ -154,7 +155,7 @@ fn see(processes: &mut Processes, mounts: &mut Mounts, question: &Question) -> S
     let paths: HashSet<&PathBuf> = question.vms.iter().flat_map(|(_, paths)| paths).collect();
     let paths: Vec<PathBuf> = paths.into_iter().cloned().collect();
     let storage: HashMap<PathBuf, Storage> = mounts.look(&paths);
-    let mut no_block = HashSet::new();
+    let mut no_block = HashSet::default();
     let mut dead: BTreeMap<PathBuf, BTreeSet<Uuid>> = BTreeMap::new();
     for (uuid, paths) in &question.vms {
         // Where our /proc does not show a VM's QEMU, our mounts need not be its mounts either.
@@ -206,8 +207,8 @@ mod tests {
         let seen = Seen {
             number: first.number,
             look: Look {
-                stuck: [A].into(),
-                no_block: HashSet::new(),
+                stuck: [A].into_iter().collect(),
+                no_block: HashSet::default(),
             },
             ..Seen::default()
         };
@@ -232,20 +233,20 @@ mod tests {
     #[test]
     fn the_configuration_forces_how_disks_are_read_but_not_who_is_stuck() {
         for (setting, no_block) in [
-            (BlockStatistics::Auto, HashSet::from([A])),
-            (BlockStatistics::Bulk, HashSet::new()),
-            (BlockStatistics::PerDisk, HashSet::from([A, B])),
+            (BlockStatistics::Auto, HashSet::from_iter([A])),
+            (BlockStatistics::Bulk, HashSet::default()),
+            (BlockStatistics::PerDisk, HashSet::from_iter([A, B])),
         ] {
             let mut lookout = Lookout::new(None, setting, Groups::NONE);
             lookout.take(Seen {
                 look: Look {
-                    stuck: [B].into(),
-                    no_block: [A].into(),
+                    stuck: [B].into_iter().collect(),
+                    no_block: [A].into_iter().collect(),
                 },
                 ..Seen::default()
             });
             let expected = Look {
-                stuck: [B].into(),
+                stuck: [B].into_iter().collect(),
                 no_block,
             };
             assert_eq!(lookout.verdict(&[A, B]), expected, "{setting:?}");
@@ -284,8 +285,8 @@ mod tests {
         };
         let seen = see(&mut processes, &mut mounts, &question);
         assert_eq!(seen.number, 5);
-        assert_eq!(seen.look.stuck, HashSet::new());
-        assert_eq!(seen.look.no_block, HashSet::from([B]));
+        assert_eq!(seen.look.stuck, HashSet::default());
+        assert_eq!(seen.look.no_block, HashSet::from_iter([B]));
         assert_eq!(seen.dead, BTreeMap::new());
     }
 }

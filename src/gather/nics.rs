@@ -3,7 +3,9 @@
 //! libvirt is asked until what it says has been seen to be what `/proc/net/dev` says here: its
 //! figures lie between those of this gather's reading and the next one's.
 
-use std::collections::{HashMap, HashSet};
+use smol_str::SmolStr;
+
+use crate::maps::{HashMap, HashSet};
 
 use uuid::Uuid;
 
@@ -20,9 +22,9 @@ pub struct Nics {
     /// The last gather's, as long as there is something to compare with it,
     before: Option<Taps>,
     /// and what libvirt said after it.
-    said: HashMap<Run, Vec<(String, Counters)>>,
+    said: HashMap<Run, Vec<(SmolStr, Counters)>>,
     /// The interfaces that are the same here and there.
-    ours: HashMap<Run, HashMap<String, View>>,
+    ours: HashMap<Run, HashMap<SmolStr, View>>,
 }
 
 impl Nics {
@@ -36,7 +38,7 @@ impl Nics {
         let said = std::mem::take(&mut self.said);
         if let Some(before) = self.before.take() {
             for (run, nics) in said {
-                let view = |(name, said): (String, Counters)| {
+                let view = |(name, said): (SmolStr, Counters)| {
                     let view = before.view(&taps, &name, &said)?;
                     Some((name, view))
                 };
@@ -76,7 +78,7 @@ impl Nics {
     pub fn of(
         &self,
         run: Run,
-        names: &[Option<String>],
+        names: &[Option<SmolStr>],
         wanted: impl Fn(&str) -> bool,
     ) -> Option<Devices<8>> {
         let taps = self.taps.as_ref()?;
@@ -93,7 +95,7 @@ impl Nics {
             };
             list.push(Device {
                 name: name.clone(),
-                kind: String::new(),
+                kind: SmolStr::default(),
                 counters,
             });
         }
@@ -140,12 +142,12 @@ mod tests {
         devices(Instant::now(), rows.iter().map(nic).collect())
     }
 
-    fn names(names: &[&str]) -> Vec<Option<String>> {
-        names.iter().map(|name| Some((*name).to_owned())).collect()
+    fn names(names: &[&str]) -> Vec<Option<SmolStr>> {
+        names.iter().map(|name| Some((*name).into())).collect()
     }
 
     fn near() -> HashSet<Uuid> {
-        HashSet::from([run(1).uuid])
+        HashSet::from_iter([run(1).uuid])
     }
 
     /// A gather in which libvirt said this between that reading and the one that follows.
@@ -217,14 +219,14 @@ mod tests {
         let any = |_: &str| true;
         for _ in 0..3 {
             nics.begin();
-            nics.read(taps(&here), HashSet::new());
+            nics.read(taps(&here), HashSet::default());
             assert_eq!(nics.of(run(1), &names(&["v"]), any), None);
             nics.said(run(1), &said(&[("v", 3, 7)]));
         }
         let mut nics = shown(&here, &[("v", 3, 7)]);
         assert!(nics.of(run(1), &names(&["v"]), any).is_some());
         nics.begin();
-        nics.read(taps(&here), HashSet::new());
+        nics.read(taps(&here), HashSet::default());
         assert_eq!(nics.of(run(1), &names(&["v"]), any), None, "no more");
         assert!(nics.of(run(1), &[None], any).is_some(), "needs nobody");
     }
@@ -262,9 +264,9 @@ mod tests {
         nics.begin();
         nics.read(taps(&[("v", 9, 9)]), near());
         assert!(ask(&nics).is_some(), "and what was shown stays shown");
-        nics.keep(&HashSet::from([run(1)]));
+        nics.keep(&HashSet::from_iter([run(1)]));
         assert!(ask(&nics).is_some());
-        nics.keep(&HashSet::new());
+        nics.keep(&HashSet::default());
         assert_eq!(ask(&nics), None);
     }
 }

@@ -1,6 +1,6 @@
 //! The domains that are wanted: those of the last list, and what became of them since.
 
-use std::collections::HashMap;
+use crate::maps::HashMap;
 use std::time::Instant;
 
 use uuid::Uuid;
@@ -90,7 +90,7 @@ mod tests {
                 uuid: Uuid::from_u128(number),
                 id,
             },
-            name: format!("vm{number}"),
+            name: format!("vm{number}").into(),
         }
     }
 

@@ -3,8 +3,8 @@
 mod bulk;
 mod descriptions;
 
+use crate::maps::{HashMap, HashSet};
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,6 +23,11 @@ use descriptions::{describe, freshen};
 /// One open connection with the handles that belong to it.
 pub(super) struct Session {
     handles: HashMap<Uuid, Domain>,
+    /// The last list, by id,
+    listed: HashMap<u32, Found>,
+    /// and whether an id means the same run for as long as the connection stands: QEMU's driver and
+    /// the test driver count them up, others take a process's number or the hypervisor's.
+    lasting_ids: bool,
     bulk: Bulk,
     /// The driver is QEMU's: a reply without the resident size was given without the monitor.
     qemu: bool,
@@ -32,10 +37,14 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(connection: Connection) -> Self {
+        let driver = connection.driver();
+        let driver = driver.as_deref();
         Self {
-            handles: HashMap::new(),
+            handles: HashMap::default(),
+            listed: HashMap::default(),
+            lasting_ids: matches!(driver, Some("QEMU" | "TEST")),
             bulk: Bulk::default(),
-            qemu: connection.driver().as_deref() == Some("QEMU"),
+            qemu: driver == Some("QEMU"),
             cpu: per_call::CpuSource::default(),
             connection,
         }
@@ -69,20 +78,30 @@ impl Session {
     }
 
     fn list(&mut self) -> Result<Answer, Error> {
-        let mut handles = HashMap::new();
-        let mut found = Vec::new();
-        for domain in self.connection.active_domains()? {
+        let domains = self.connection.active_domains()?;
+        let room = HashMap::with_capacity_and_hasher(domains.len(), Default::default());
+        let mut before = std::mem::replace(&mut self.listed, room);
+        if !self.lasting_ids {
+            before.clear();
+            self.handles.clear();
+        }
+        let mut new = Vec::new();
+        for domain in domains {
             // Between the list and its export a domain may have stopped: no id, not active.
             let Some(id) = domain.id() else { continue };
-            let uuid = domain.uuid();
-            found.push(Found {
-                run: Run { uuid, id },
-                name: domain.name(),
+            let found = before.remove(&id).unwrap_or_else(|| {
+                let uuid = domain.uuid();
+                let (run, name) = (Run { uuid, id }, domain.name().into());
+                new.push((uuid, domain));
+                Found { run, name }
             });
-            handles.insert(uuid, domain);
+            self.listed.insert(id, found);
         }
-        self.handles = handles;
-        Ok(Answer::Domains(found))
+        for gone in before.values() {
+            self.handles.remove(&gone.run.uuid);
+        }
+        self.handles.extend(new);
+        Ok(Answer::Domains(self.listed.values().cloned().collect()))
     }
 
     /// The domain's handle on this connection; `None` when it is gone.

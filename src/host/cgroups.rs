@@ -5,7 +5,7 @@
 //! What is read need not be what libvirt reads (another hierarchy, another namespace): whoever uses
 //! it compares the two first.
 
-use std::collections::HashMap;
+use crate::maps::HashMap;
 use std::fs::{self, File};
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
@@ -66,7 +66,7 @@ impl Cgroups {
         Self {
             proc: proc.into(),
             root: root.into(),
-            known: HashMap::new(),
+            known: HashMap::default(),
         }
     }
 
@@ -74,7 +74,7 @@ impl Cgroups {
     /// sight is missing from the answer.
     pub fn read(&mut self, qemus: &[(Uuid, u32)]) -> HashMap<Uuid, Usage> {
         let mut before = std::mem::take(&mut self.known);
-        let mut usages = HashMap::with_capacity(qemus.len());
+        let mut usages = HashMap::with_capacity_and_hasher(qemus.len(), Default::default());
         for &(uuid, pid) in qemus {
             let known = before.remove(&uuid).filter(|(of, _)| *of == pid);
             // A QEMU that has just started is not in its place yet.
@@ -223,7 +223,7 @@ mod tests {
             ("machine/qemu-1-a.libvirt-qemu", "unified/"),
         ] {
             let (folder, mut cgroups) = host(&format!("1:cpu:/\n0::/{path}/emulator\n"));
-            assert_eq!(cgroups.read(&[(A, 7)]), HashMap::new());
+            assert_eq!(cgroups.read(&[(A, 7)]), HashMap::default());
             let place = format!("{mounted}{path}");
             group(folder.path(), &place, &[("cpu.stat", STAT)]);
             let usage = cgroups.read(&[(A, 7)])[&A];
@@ -266,7 +266,7 @@ mod tests {
         group(folder.path(), &format!("cpuacct/{path}"), &split);
         assert_eq!(
             cgroups.read(&[(A, 7)]),
-            HashMap::new(),
+            HashMap::default(),
             "v2 is out of sight"
         );
         group(
@@ -320,7 +320,10 @@ mod tests {
         ] {
             let (folder, mut cgroups) = host(lines);
             group(folder.path(), "g", &[(file, text)]);
-            assert_eq!(cgroups.read(&[(A, 7), (Uuid::nil(), 8)]), HashMap::new());
+            assert_eq!(
+                cgroups.read(&[(A, 7), (Uuid::nil(), 8)]),
+                HashMap::default()
+            );
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What is mounted where, as proc_pid_mountinfo(5) has it.
 
-use std::collections::{HashMap, HashSet};
+use crate::maps::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
@@ -67,7 +67,7 @@ impl Table {
         let lines = text.split(|byte| *byte == b'\n');
         let mut mounts: Vec<Mount> = lines.filter_map(mount).collect();
         let ids: HashSet<u64> = mounts.iter().map(|mount| mount.id).collect();
-        let mut at: HashMap<PathBuf, Vec<usize>> = HashMap::new();
+        let mut at: HashMap<PathBuf, Vec<usize>> = HashMap::default();
         for (index, mount) in mounts.iter_mut().enumerate() {
             // The first of all is its own parent, or has one outside our root.
             if mount.parent == mount.id || !ids.contains(&mount.parent) {

@@ -1,6 +1,6 @@
 //! The storage of disk images: where each lies, and whether that answers.
 
-use std::collections::{HashMap, HashSet};
+use crate::maps::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -76,9 +76,9 @@ impl Mounts {
             text: Vec::new(),
             table: Table::default(),
             launch: Launch::Program(program.into()),
-            posts: HashMap::new(),
+            posts: HashMap::default(),
             dismissed: Vec::new(),
-            ways: HashMap::new(),
+            ways: HashMap::default(),
         }
     }
 
@@ -93,7 +93,7 @@ impl Mounts {
         let asked: HashSet<&PathBuf> = paths.iter().collect();
         self.ways.retain(|path, _| asked.contains(path));
 
-        let mut fates = HashMap::new();
+        let mut fates = HashMap::default();
         for path in asked.iter().filter(|path| path.is_absolute()) {
             let fresh = |(_, followed): &&(_, Instant)| start - *followed < REMEMBERED;
             if let Some((trail, _)) = self.ways.get(*path).filter(fresh) {

@@ -1,6 +1,6 @@
 //! One remote mount in the course of the looks: what its prober is at, and what that tells.
 
-use std::collections::HashMap;
+use crate::maps::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 

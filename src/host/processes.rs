@@ -1,6 +1,6 @@
 //! The QEMU processes: which of them would not answer their monitor.
 
-use std::collections::{HashMap, HashSet};
+use crate::maps::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -154,12 +154,12 @@ impl Processes {
     pub fn at(root: &Path) -> Self {
         Self {
             root: root.into(),
-            known: HashMap::new(),
+            known: HashMap::default(),
             scans: Vec::new(),
-            missed: HashSet::new(),
+            missed: HashSet::default(),
             retry: FIRST_RETRY,
             retry_at: None,
-            stuck: HashSet::new(),
+            stuck: HashSet::default(),
         }
     }
 
@@ -208,7 +208,7 @@ impl Processes {
     /// The VMs of which every QEMU process known is in our own network namespace.
     pub fn near(&self) -> HashSet<Uuid> {
         let Some(here) = network(&self.root.join("self")) else {
-            return HashSet::new();
+            return HashSet::default();
         };
         let near = |them: &[Process]| them.iter().all(|process| process.network == Some(here));
         let known = self.known.iter().filter(|(_, them)| near(them));

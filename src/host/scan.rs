@@ -3,7 +3,7 @@
 //! Reading a command line takes the other process's memory lock, and may hang as long as that
 //! process does. So a scan is a thread, and one that hangs is left behind.
 
-use std::collections::HashSet;
+use crate::maps::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};

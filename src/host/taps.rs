@@ -5,7 +5,9 @@
 //! with the square of the number of taps. Here is the same reading, once for all. It shows our own
 //! network namespace, which need not be libvirtd's: [`Taps::view`] tells.
 
-use std::collections::HashMap;
+use smol_str::SmolStr;
+
+use crate::maps::HashMap;
 use std::path::Path;
 use std::time::Instant;
 use std::{fs, io};
@@ -19,7 +21,7 @@ pub type Counters = [u64; 8];
 pub struct Taps {
     /// Midpoint of the read.
     pub at: Instant,
-    by_name: HashMap<String, Counters>,
+    by_name: HashMap<SmolStr, Counters>,
 }
 
 /// From which side libvirt counts an interface's traffic.
@@ -84,7 +86,7 @@ impl Taps {
 
 /// `  vnet0:  rx of bytes packets errs drop fifo frame compressed multicast, tx of the same`.
 /// The kernel allows no colon and no space in a name (dev_valid_name).
-fn interface(line: &str) -> Option<(String, Counters)> {
+fn interface(line: &str) -> Option<(SmolStr, Counters)> {
     let (name, figures) = line.split_once(':')?;
     let mut all = [0; 16];
     let mut figures = figures.split_ascii_whitespace();

@@ -123,7 +123,7 @@ fn names_of_nics_are_given_only_while_libvirt_tells_of_changes() {
     sample.nics = Some(devices(at, vec![device("vnet0", "", [None; 8])]));
     let with = |read_at, targets: &[Option<&str>]| {
         let nic = |target: &Option<&str>| Nic {
-            target: target.map(str::to_owned),
+            target: target.map(Into::into),
             kind: "bridge".into(),
         };
         let mut described = Described::clone(&described(read_at));
@@ -138,7 +138,7 @@ fn names_of_nics_are_given_only_while_libvirt_tells_of_changes() {
     inventory.watch(Watch::Since(after(at, 2)));
     assert_eq!(inventory.nic_names(run(1)), None, "read before events came");
     inventory.learn(run(1), with_names(after(at, 3)));
-    let names = [Some("vnet0".to_owned())];
+    let names = [Some("vnet0".into())];
     assert_eq!(inventory.nic_names(run(1)), Some(&names[..]));
     assert_eq!(inventory.nic_names(run(2)), None, "another run");
     inventory.device_changed(run(1).uuid, after(at, 4));
@@ -177,7 +177,7 @@ fn when_the_watch_is_back_each_vm_is_read_once_more_spread_over_gathers() {
     }
     inventory.watch(Watch::Blind);
     inventory.watch(Watch::Since(after(at, 10)));
-    let mut reads = HashMap::new();
+    let mut reads = HashMap::default();
     let mut gathers = 0;
     loop {
         inventory.begin();
@@ -224,10 +224,10 @@ fn who_is_gone_is_forgotten() {
     let at = Instant::now();
     let mut inventory = watched(at);
     inventory.learn(run(1), described(at));
-    inventory.keep(&HashSet::from([run(1)]));
+    inventory.keep(&HashSet::from_iter([run(1)]));
     assert_eq!(look(&mut inventory, run(1), at), "fresh");
     // The VM lives, but in another run.
-    inventory.keep(&HashSet::from([run(2)]));
+    inventory.keep(&HashSet::from_iter([run(2)]));
     assert_eq!(look(&mut inventory, run(1), at), "new");
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use smol_str::SmolStr;
 use virt::sys;
 
 use super::Value;
@@ -181,7 +182,7 @@ fn disk_counter(key: &str) -> Option<usize> {
 #[derive(Default)]
 struct Indexed<const N: usize> {
     counted: Option<usize>,
-    slots: Vec<(usize, Option<String>, [Option<u64>; N])>,
+    slots: Vec<(usize, Option<SmolStr>, [Option<u64>; N])>,
 }
 
 impl<const N: usize> Indexed<N> {
@@ -207,7 +208,7 @@ impl<const N: usize> Indexed<N> {
         let (_, name, counters) = &mut self.slots[position];
         if key == "name" {
             if let Value::Text(text) = value {
-                *name = Some(text.to_owned());
+                *name = Some(text.into());
             }
         } else if let Some(at) = counter(key) {
             counters[at] = count(value);
@@ -226,7 +227,7 @@ impl<const N: usize> Indexed<N> {
             .filter(|(_, name, _)| name.is_some())
             .map(|(_, name, counters)| Device {
                 name,
-                kind: String::new(),
+                kind: SmolStr::default(),
                 counters,
             })
             .collect();
@@ -234,7 +235,7 @@ impl<const N: usize> Indexed<N> {
         while list.len() < counted {
             list.push(Device {
                 name: None,
-                kind: String::new(),
+                kind: SmolStr::default(),
                 counters: [None; N],
             });
         }

@@ -4,6 +4,7 @@
 
 use std::time::Instant;
 
+use smol_str::SmolStr;
 use virt::sys;
 
 use super::bulk::Groups;
@@ -231,7 +232,7 @@ pub fn disks(
         });
         list.push(Device {
             name: Some(disk.target.clone()),
-            kind: disk.kind.word().to_owned(),
+            kind: SmolStr::new_static(disk.kind.word()),
             counters,
         });
     }

@@ -1,7 +1,7 @@
 //! The same trouble is said once and then counted.
 
+use crate::maps::HashMap;
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use log::Level;
 

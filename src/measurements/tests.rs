@@ -200,7 +200,7 @@ fn a_renamed_vm_has_its_new_name_and_goes_on() {
     let mut runs = Runs::default();
     written(&ALL, &mut runs, &full(at), 17);
     let mut renamed = full(at + std::time::Duration::from_secs(1));
-    renamed.name = "new name".to_owned();
+    renamed.name = "new name".into();
     let lines = written(&ALL, &mut runs, &renamed, 27);
     assert_eq!(lines.lines().count(), 5, "rates too: {lines}");
     for line in lines.lines() {
@@ -211,7 +211,7 @@ fn a_renamed_vm_has_its_new_name_and_goes_on() {
 #[test]
 fn a_vm_of_whose_name_nothing_can_be_written_is_called_by_its_uuid() {
     let mut sample = full(Instant::now());
-    sample.name = r"\\".to_owned();
+    sample.name = r"\\".into();
     for line in first(&sample).lines() {
         assert!(
             line.contains(",name=6695eb01-f6a4-8304-79aa-97f2502e193f,uuid=6695eb01"),

@@ -1,7 +1,8 @@
 //! VMs whose figures keep coming in part: said once when it begins, and once when it is over.
 
-use std::collections::{HashMap, HashSet};
+use crate::maps::{HashMap, HashSet};
 
+use smol_str::SmolStr;
 use uuid::Uuid;
 
 use super::names;
@@ -13,7 +14,7 @@ pub(super) struct Partial {
     /// In part at the last gather: a monitor that is busy for a moment is not worth a line.
     last: HashSet<Uuid>,
     /// Said, by which name, and not over yet.
-    said: HashMap<Uuid, String>,
+    said: HashMap<Uuid, SmolStr>,
 }
 
 impl Partial {

@@ -21,7 +21,7 @@ fn unreachable() -> Trouble {
 fn reached(troubles: Vec<Trouble>) -> Gathered {
     Gathered {
         reached: true,
-        active: Some([run(1)].into()),
+        active: Some([run(1)].into_iter().collect()),
         troubles,
         ..Gathered::default()
     }
@@ -30,7 +30,7 @@ fn reached(troubles: Vec<Trouble>) -> Gathered {
 fn found(name: &str) -> Found {
     Found {
         run: run(1),
-        name: name.to_owned(),
+        name: name.into(),
     }
 }
 
@@ -164,7 +164,7 @@ fn of_many_vms_the_first_ten_are_named() {
     let founds = |n: u32| {
         let named = |id: u32| Found {
             run: Run { id, ..run(1) },
-            name: format!("vm{id:02}"),
+            name: format!("vm{id:02}").into(),
         };
         (0..n).rev().map(named).collect::<Vec<Found>>()
     };

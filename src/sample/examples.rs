@@ -17,7 +17,7 @@ pub(crate) fn run(id: u32) -> Run {
 
 /// Nothing reported.
 pub(crate) fn empty(at: Instant) -> Sample {
-    Sample::new(run(1), "test".to_owned(), at)
+    Sample::new(run(1), "test".into(), at)
 }
 
 /// Everything reported, each figure another.
@@ -55,8 +55,8 @@ pub(crate) fn device<const N: usize>(
     counters: [Option<u64>; N],
 ) -> Device<N> {
     Device {
-        name: (!name.is_empty()).then(|| name.to_owned()),
-        kind: kind.to_owned(),
+        name: (!name.is_empty()).then(|| name.into()),
+        kind: kind.into(),
         counters,
     }
 }

@@ -6,7 +6,7 @@ use crate::description::{Disk, Nic};
 
 fn description() -> Description {
     let disk = |target: &str, kind| Disk {
-        target: target.to_owned(),
+        target: target.into(),
         kind,
         sources: Vec::new(),
     };
@@ -14,11 +14,11 @@ fn description() -> Description {
         nics: vec![
             Nic {
                 target: None,
-                kind: "user".to_owned(),
+                kind: "user".into(),
             },
             Nic {
-                target: Some("vnet0".to_owned()),
-                kind: "bridge".to_owned(),
+                target: Some("vnet0".into()),
+                kind: "bridge".into(),
             },
         ],
         disks: vec![

@@ -73,6 +73,6 @@ fn a_process_stuck_in_the_kernel_is_told_from_one_that_waits() {
     }
     // The busy one may leave a child that has not become another program yet.
     wait_for("all are gone", SLOW, || {
-        (look().unseen == vms.into()).then_some(())
+        (look().unseen == vms.into_iter().collect()).then_some(())
     });
 }

@@ -3,7 +3,7 @@
 
 use super::fleet::at_most;
 use super::lab::Lab;
-use super::{run, succeed, wait_for};
+use super::{succeed, wait_for};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -135,9 +135,4 @@ pub fn expect_quick(lab: &Lab, healthy_vm: &str, when: &str) {
     ] {
         assert!(took.is_some_and(|t| t < quick), "{when}: {what}: {took:?}");
     }
-}
-
-/// Runs `virsh` in the lab and lets it fail.
-pub fn try_virsh(lab: &Lab, args: &[&str]) -> bool {
-    run(lab.virsh_command().args(args)).status.success()
 }

@@ -1,6 +1,6 @@
 //! What calls bring, and what follows from it.
 
-use std::collections::{HashMap, HashSet};
+use crate::maps::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;

@@ -1,6 +1,6 @@
 //! Calls that bring nothing: who holds them, who is locked, whether the daemon is spent or frozen.
 
-use std::collections::HashSet;
+use crate::maps::HashSet;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -117,7 +117,7 @@ impl Engine {
         {
             whom.extend(self.listed.iter().map(|listed| listed.uuid));
         }
-        let mut seen = HashSet::new();
+        let mut seen = HashSet::default();
         whom.retain(|uuid| !self.is_locked(*uuid) && seen.insert(*uuid));
         self.course.examined = due.into_iter().map(|(ticket, _)| ticket).collect();
         self.probe(whom, now);

@@ -13,7 +13,7 @@ mod locks;
 mod order;
 mod plan;
 
-use std::collections::HashMap;
+use crate::maps::HashMap;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -58,7 +58,7 @@ impl Engine {
         Self {
             limits,
             ledger: Ledger::new(limits.cap),
-            standings: HashMap::new(),
+            standings: HashMap::default(),
             listed: Vec::new(),
             course: Course::default(),
             last_look: Look::default(),

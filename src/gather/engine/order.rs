@@ -1,6 +1,6 @@
 //! What goes into the engine and what comes out of it.
 
-use std::collections::HashSet;
+use crate::maps::HashSet;
 use std::time::Duration;
 
 use uuid::Uuid;

@@ -1,6 +1,6 @@
 //! Who is asked what, and when.
 
-use std::collections::HashSet;
+use crate::maps::HashSet;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use smol_str::SmolStr;
+
 use super::Session;
 use crate::gather::engine::Came;
 use crate::gather::job::{Found, Target};
@@ -147,7 +149,7 @@ pub(super) fn find<'t>(
 }
 
 /// The run that a record is of, and its name; `None` for a domain that is not active any more.
-fn whose(record: &Record, targets: &[&Target], place: usize) -> Option<(Run, String)> {
+fn whose(record: &Record, targets: &[&Target], place: usize) -> Option<(Run, SmolStr)> {
     let id = record.id()?;
     match find(targets, place, |target| target.found.run.id == id) {
         Some(target) => Some((target.found.run, target.found.name.clone())),
@@ -155,7 +157,7 @@ fn whose(record: &Record, targets: &[&Target], place: usize) -> Option<(Run, Str
         None => {
             let domain = record.domain()?;
             let uuid = domain.uuid();
-            Some((Run { uuid, id }, domain.name()))
+            Some((Run { uuid, id }, domain.name().into()))
         }
     }
 }

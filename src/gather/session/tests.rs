@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use super::*;
 use crate::config::Measurements;
-use crate::gather::examples::{Node, connect, settings};
+use crate::gather::examples::{Node, connect, settings, target};
 use crate::sample::Wanted;
 use crate::sample::examples::{device, devices, full};
 
@@ -62,12 +62,7 @@ fn performed(session: &mut Session, job: &Job) -> (Vec<Answer>, Answer) {
 }
 
 fn new(found: &Found) -> Target {
-    Target {
-        found: found.clone(),
-        known: Known::New,
-        nics: None,
-        processor: None,
-    }
+    target(found, Known::New)
 }
 
 /// No domain that runs.
@@ -77,7 +72,7 @@ fn ghost(name: &str) -> Found {
             uuid: Node::uuid(name),
             id: 9,
         },
-        name: name.to_owned(),
+        name: name.into(),
     }
 }
 
@@ -125,17 +120,11 @@ fn the_description_is_read_once() {
     let Known::Fresh(described) = known(&mut session, &found[0]) else {
         panic!("it was not read");
     };
-    let target = |known| Target {
-        found: found[0].clone(),
-        known,
-        nics: None,
-        processor: None,
-    };
-    let fresh = target(Known::Fresh(Arc::clone(&described)));
+    let fresh = target(&found[0], Known::Fresh(Arc::clone(&described)));
     let (measured, _) = asked(&mut session, &brief(ALL), &[fresh]);
     assert!(measured[0].described.is_none());
     assert_eq!(measured[0].sample.disks.as_ref().unwrap().list.len(), 1);
-    let stale = target(Known::Stale(described));
+    let stale = target(&found[0], Known::Stale(described));
     let (measured, _) = asked(&mut session, &brief(ALL), &[stale]);
     assert!(measured[0].described.is_some());
 }
@@ -155,12 +144,7 @@ fn a_description_from_before_the_statistics_takes_their_names_and_is_not_read_ag
     };
     assert_eq!(*run, found[0].run);
     assert_eq!(before.names, None);
-    let target = Target {
-        found: found[0].clone(),
-        known: Known::Fresh(Arc::clone(before)),
-        nics: None,
-        processor: None,
-    };
+    let target = target(&found[0], Known::Fresh(Arc::clone(before)));
     let (measured, _) = asked(&mut session, &brief(ALL), &[target]);
     let after = measured[0].described.as_ref().unwrap();
     assert!(after.names.is_some());
@@ -174,12 +158,7 @@ fn a_vm_started_anew_between_list_and_statistics_is_described_anew() {
     let known = known(&mut session, &found[0]);
     let mut before = found[0].clone();
     before.run.id += 1;
-    let target = Target {
-        found: before,
-        known,
-        nics: None,
-        processor: None,
-    };
+    let target = target(&before, known);
     let (measured, _) = asked(&mut session, &brief(ALL), &[target]);
     assert_eq!(measured[0].sample.run, found[0].run, "the run that is");
     assert!(measured[0].described.is_some(), "its XML was read");
@@ -195,12 +174,7 @@ fn nics_that_were_read_already_are_not_asked_for() {
         let (measured, _) = asked(session, &brief(ALL), &[target]);
         measured[0].sample.nics.clone().unwrap()
     };
-    let unread = Target {
-        found: found[0].clone(),
-        known: known.clone(),
-        nics: None,
-        processor: None,
-    };
+    let unread = target(&found[0], known);
     let libvirts = theirs(&mut session, unread.clone());
     let mut read = libvirts.clone();
     read.list[0].counters = [7; 8].map(Some);

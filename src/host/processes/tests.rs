@@ -231,7 +231,7 @@ fn a_command_line_that_hangs_costs_its_own_vm_only() {
     fake.start(5, vm(5), 'S', 1);
     let vms = [vm(1), vm(2), vm(3), vm(4), vm(5)];
     // No need to wait for the time that all may take.
-    let scan = Scan::start(fake.0.path(), set(&vms), HashSet::new()).unwrap();
+    let scan = Scan::start(fake.0.path(), set(&vms), HashSet::default()).unwrap();
     let progress = scan.wait(Instant::now() + Duration::from_secs(20), drop);
     assert_eq!(progress, Progress::Hangs);
 
@@ -332,12 +332,16 @@ fn near_is_who_is_in_our_network_with_every_process() {
         }
     }
     let mut processes = fake.processes();
-    assert_eq!(processes.near(), HashSet::new());
+    assert_eq!(processes.near(), HashSet::default());
     processes.look(&[vm(1), vm(2), vm(3), vm(5)]);
     assert_eq!(processes.near(), set(&[vm(1)]));
     fake.end(4);
     processes.look(&[vm(1), vm(2), vm(3), vm(5)]);
     assert_eq!(processes.near(), set(&[vm(1), vm(3)]));
     fs::remove_file(here.join("dev")).unwrap();
-    assert_eq!(processes.near(), HashSet::new(), "our own is out of sight");
+    assert_eq!(
+        processes.near(),
+        HashSet::default(),
+        "our own is out of sight"
+    );
 }

@@ -90,7 +90,7 @@ fn found(name: &str) -> Found {
             uuid: Node::uuid(name),
             id: u32::from(name.as_bytes()[0]),
         },
-        name: name.to_owned(),
+        name: name.into(),
     }
 }
 
@@ -101,7 +101,7 @@ fn domains(names: &[&str]) -> Answer {
 fn sample(name: &str) -> Sample {
     Sample {
         run: found(name).run,
-        name: name.to_owned(),
+        name: name.into(),
         ..full(Instant::now())
     }
 }
@@ -226,8 +226,8 @@ fn what_the_host_says_decides_who_is_asked_for_what() {
     driven.gatherer.on_seen(Seen {
         number: question.number,
         look: Look {
-            stuck: [a].into(),
-            no_block: [b].into(),
+            stuck: [a].into_iter().collect(),
+            no_block: [b].into_iter().collect(),
         },
         dead: [(mount.clone(), [b].into())].into(),
         ..Seen::default()

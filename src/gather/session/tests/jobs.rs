@@ -6,12 +6,7 @@ use super::*;
 fn without_the_block_group_the_disks_come_by_a_job_of_their_own() {
     let mut session = Session::new(connect("test:///default"));
     let found = listed(&mut session);
-    let target = Target {
-        found: found[0].clone(),
-        known: known(&mut session, &found[0]),
-        nics: None,
-        processor: None,
-    };
+    let target = target(&found[0], known(&mut session, &found[0]));
     let (measured, _) = asked_for(
         Scope::NoBlock,
         &mut session,
@@ -52,12 +47,7 @@ fn urgent_figures_come_one_vm_at_a_time() {
     let found = listed(&mut session);
     let mut targets = Vec::new();
     for one in &found {
-        targets.push(Target {
-            found: one.clone(),
-            known: known(&mut session, one),
-            nics: None,
-            processor: None,
-        });
+        targets.push(target(one, known(&mut session, one)));
     }
     let (told, last) = performed(&mut session, &Job::Urgent(targets));
     assert!(matches!(last, Answer::Done), "{last:?}");

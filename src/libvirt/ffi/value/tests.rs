@@ -1,3 +1,5 @@
+use std::ffi::c_char;
+
 use super::*;
 
 /// A parameter of that type; `set` fills the union's member.

@@ -1,0 +1,138 @@
+//! Connections.
+
+use std::cell::RefCell;
+use std::ffi::{c_int, c_uint};
+use std::ptr::{self, NonNull};
+
+use uuid::Uuid;
+use virt::sys;
+
+use super::{Domain, c_string, check, last_error, text};
+use crate::libvirt::Error;
+use crate::libvirt::calls::{Call, count};
+
+/// Keepalive: seconds between probes and how many may be missed. A shorter one declared healthy
+/// but busy daemons dead.
+const KEEPALIVE: (c_int, c_uint) = (5, 5);
+
+/// A read-only connection, owned by the thread that opened it.
+#[derive(Debug)]
+pub struct Connection {
+    pub(super) raw: NonNull<sys::virConnect>,
+    /// What was registered for events: each keeps the connection in memory until it is taken back.
+    pub(super) registered: RefCell<Vec<c_int>>,
+}
+
+/// libxml2 writes to stderr by itself about a node file of the test driver that is not there.
+fn check_node_file(uri: &str) -> Result<(), Error> {
+    let path = uri
+        .strip_prefix("test://")
+        .and_then(|rest| rest.split('?').next());
+    match path.filter(|path| *path != "/default") {
+        Some(path) => std::fs::metadata(path)
+            .map(|_| ())
+            .map_err(|error| Error::invalid(format!("{path}: {error}"))),
+        None => Ok(()),
+    }
+}
+
+impl Connection {
+    /// Opens `uri` read-only (`virConnectOpenReadOnly`) with keepalive on where the transport has
+    /// one. May block for as long as a frozen daemon stays frozen.
+    ///
+    /// # Errors
+    /// Whatever libvirt says; [`Error::remedy`] knows what to do about the common ones.
+    pub fn open(uri: &str) -> Result<Self, Error> {
+        check_node_file(uri)?;
+        count(Call::Open);
+        let uri = c_string(uri)?;
+        // SAFETY: `uri` is NUL-terminated and lives through the call.
+        let raw = unsafe { sys::virConnectOpenReadOnly(uri.as_ptr()) };
+        let connection = NonNull::new(raw)
+            .map(|raw| Self {
+                raw,
+                registered: RefCell::default(),
+            })
+            .ok_or_else(last_error)?;
+        // SAFETY: the connection is open. Drivers in our own process have no keepalive and say so;
+        // nothing is lost then.
+        unsafe { sys::virConnectSetKeepAlive(raw, KEEPALIVE.0, KEEPALIVE.1) };
+        Ok(connection)
+    }
+
+    /// Whether the transport still stands, as far as this end knows (no call to the daemon).
+    pub fn is_alive(&self) -> bool {
+        // SAFETY: the connection is open for as long as `self` is.
+        unsafe { sys::virConnectIsAlive(self.raw.as_ptr()) == 1 }
+    }
+
+    /// The driver's name (`virConnectGetType`): QEMU, TEST, LXC, ...
+    pub fn driver(&self) -> Option<String> {
+        // SAFETY: the name belongs to the connection and is copied; NULL says that it failed.
+        unsafe {
+            let raw = sys::virConnectGetType(self.raw.as_ptr());
+            (!raw.is_null()).then(|| text(raw))
+        }
+    }
+
+    /// A round trip to the daemon that concerns no domain (`virConnectGetLibVersion`).
+    ///
+    /// # Errors
+    /// Whatever libvirt says.
+    pub fn ping(&self) -> Result<(), Error> {
+        let mut version = 0;
+        // SAFETY: the number lives through the call.
+        check(unsafe { sys::virConnectGetLibVersion(self.raw.as_ptr(), &mut version) })?;
+        Ok(())
+    }
+
+    /// Handles of all active domains (`virConnectListAllDomains`), names, UUIDs and ids in them.
+    ///
+    /// # Errors
+    /// Whatever libvirt says.
+    pub fn active_domains(&self) -> Result<Vec<Domain>, Error> {
+        count(Call::List);
+        let mut list: *mut sys::virDomainPtr = ptr::null_mut();
+        // SAFETY: libvirt allocates the array, whose handles become ours one by one; only the
+        // array itself is left to free.
+        unsafe {
+            let count = check(sys::virConnectListAllDomains(
+                self.raw.as_ptr(),
+                &mut list,
+                sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE,
+            ))?;
+            let domains = (0..count as usize)
+                .filter_map(|i| NonNull::new(*list.add(i)))
+                .map(|raw| Domain { raw })
+                .collect();
+            libc::free(list.cast());
+            Ok(domains)
+        }
+    }
+
+    /// A handle by UUID (`virDomainLookupByUUID`): answers even while another domain is locked.
+    ///
+    /// # Errors
+    /// `VIR_ERR_NO_DOMAIN` where there is none; else whatever libvirt says.
+    pub fn lookup(&self, uuid: Uuid) -> Result<Domain, Error> {
+        count(Call::Lookup);
+        // SAFETY: the UUID's 16 bytes live through the call.
+        let raw =
+            unsafe { sys::virDomainLookupByUUID(self.raw.as_ptr(), uuid.as_bytes().as_ptr()) };
+        NonNull::new(raw)
+            .map(|raw| Domain { raw })
+            .ok_or_else(last_error)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        for id in self.registered.take() {
+            // SAFETY: the connection is open, if only at this end: the registration goes there
+            // first, and with it its reference of the connection.
+            unsafe { sys::virConnectDomainEventDeregisterAny(self.raw.as_ptr(), id) };
+        }
+        // SAFETY: our one reference goes; handles still alive keep the connection themselves.
+        unsafe { sys::virConnectClose(self.raw.as_ptr()) };
+    }
+}

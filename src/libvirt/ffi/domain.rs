@@ -1,0 +1,221 @@
+//! Handles of domains, and what is asked of one by a call of its own.
+
+use std::ffi::{c_int, c_uint};
+use std::ptr::{self, NonNull};
+use std::time::Duration;
+
+use uuid::Uuid;
+use virt::sys;
+
+use super::value::typed;
+use super::{Value, c_string, check, last_error, text};
+use crate::libvirt::Error;
+use crate::libvirt::calls::{Call, count};
+
+/// A handle of one domain. It names the domain (by UUID) and keeps its connection open.
+#[derive(Debug)]
+pub struct Domain {
+    pub(super) raw: NonNull<sys::virDomain>,
+}
+
+impl Domain {
+    /// The domain's UUID; no call to the daemon.
+    pub fn uuid(&self) -> Uuid {
+        // SAFETY: the handle is valid for as long as `self` is.
+        unsafe { uuid_of(self.raw.as_ptr()) }
+    }
+
+    /// The id of the run that the handle was made of; `None` for an inactive domain.
+    pub fn id(&self) -> Option<u32> {
+        // SAFETY: as above; libvirt's "no id" is (unsigned) -1.
+        let id = unsafe { sys::virDomainGetID(self.raw.as_ptr()) };
+        (id != c_uint::MAX).then_some(id)
+    }
+
+    /// The domain's name when the handle was made.
+    pub fn name(&self) -> String {
+        // SAFETY: the name belongs to the handle and is copied.
+        unsafe { text(sys::virDomainGetName(self.raw.as_ptr())) }
+    }
+
+    /// `virDomainGetInfo`: needs no QEMU monitor.
+    ///
+    /// # Errors
+    /// Whatever libvirt says.
+    pub fn info(&self) -> Result<sys::virDomainInfo, Error> {
+        count(Call::Info);
+        let mut info = sys::virDomainInfo {
+            state: 0,
+            maxMem: 0,
+            memory: 0,
+            nrVirtCpu: 0,
+            cpuTime: 0,
+        };
+        // SAFETY: `info` is a struct of libvirt's own layout that lives through the call.
+        check(unsafe { sys::virDomainGetInfo(self.raw.as_ptr(), &mut info) })?;
+        Ok(info)
+    }
+
+    /// `virDomainGetState`: state and reason, libvirt's numbers.
+    ///
+    /// # Errors
+    /// Whatever libvirt says.
+    pub fn state(&self) -> Result<(i32, i32), Error> {
+        count(Call::State);
+        let (mut state, mut reason) = (0, 0);
+        // SAFETY: both numbers live through the call.
+        check(unsafe { sys::virDomainGetState(self.raw.as_ptr(), &mut state, &mut reason, 0) })?;
+        Ok((state, reason))
+    }
+
+    /// How long a command has been in the domain's monitor (`virDomainGetControlInfo`: takes no job
+    /// and is served by libvirtd's priority workers); `None`: the monitor is free.
+    ///
+    /// # Errors
+    /// Whatever libvirt says; other drivers than QEMU's do not have it.
+    pub fn occupied(&self) -> Result<Option<Duration>, Error> {
+        count(Call::Control);
+        let mut info = sys::virDomainControlInfo {
+            state: 0,
+            details: 0,
+            stateTime: 0,
+        };
+        // SAFETY: `info` is a struct of libvirt's own layout that lives through the call.
+        check(unsafe { sys::virDomainGetControlInfo(self.raw.as_ptr(), &mut info, 0) })?;
+        let occupied = info.state == sys::VIR_DOMAIN_CONTROL_OCCUPIED;
+        Ok(occupied.then(|| Duration::from_millis(info.stateTime)))
+    }
+
+    /// `virDomainGetCPUStats`, the total over all CPUs: calls `each` with key and value. `known` is
+    /// how many parameters the driver has, asked for where it is 0.
+    ///
+    /// # Errors
+    /// Whatever libvirt says.
+    pub fn cpu_totals(
+        &self,
+        known: &mut u32,
+        mut each: impl FnMut(&str, Value<'_>),
+    ) -> Result<(), Error> {
+        const ROOM: usize = 16;
+        // SAFETY: an all-zero parameter is a valid one (an empty name, no type).
+        let mut params: [sys::virTypedParameter; ROOM] = unsafe { std::mem::zeroed() };
+        // SAFETY: start_cpu -1 with one CPU is libvirt's form for the total; at most `ROOM`
+        // parameters are written, and what strings they own is freed by `virTypedParamsClear`.
+        unsafe {
+            let domain = self.raw.as_ptr();
+            if *known == 0 {
+                count(Call::Cpu);
+                let nothing = ptr::null_mut();
+                *known = check(sys::virDomainGetCPUStats(domain, nothing, 0, -1, 1, 0))? as u32;
+            }
+            count(Call::Cpu);
+            let room = (*known as usize).min(ROOM) as c_uint;
+            let buffer = params.as_mut_ptr();
+            let count = check(sys::virDomainGetCPUStats(domain, buffer, room, -1, 1, 0))?;
+            let count = (count as usize).min(ROOM);
+            for param in &params[..count] {
+                if let Some((key, value)) = typed(param) {
+                    each(key, value);
+                }
+            }
+            sys::virTypedParamsClear(params.as_mut_ptr(), count as c_int);
+        }
+        Ok(())
+    }
+
+    /// `virDomainMemoryStats`: calls `each` with tag (`VIR_DOMAIN_MEMORY_STAT_*`) and value.
+    ///
+    /// # Errors
+    /// Whatever libvirt says.
+    pub fn memory_stats(&self, mut each: impl FnMut(u32, u64)) -> Result<(), Error> {
+        count(Call::Memory);
+        const ROOM: usize = 32;
+        let mut stats = [sys::virDomainMemoryStatStruct { tag: 0, val: 0 }; ROOM];
+        // SAFETY: at most `ROOM` entries are written.
+        let count = check(unsafe {
+            sys::virDomainMemoryStats(self.raw.as_ptr(), stats.as_mut_ptr(), ROOM as c_uint, 0)
+        })?;
+        for stat in stats.iter().take(count as usize) {
+            each(stat.tag as u32, stat.val);
+        }
+        Ok(())
+    }
+
+    /// `virDomainInterfaceStats` of the NIC with this name on the host; -1 = not counted.
+    ///
+    /// # Errors
+    /// Whatever libvirt says.
+    pub fn interface_stats(
+        &self,
+        target: &str,
+    ) -> Result<sys::virDomainInterfaceStatsStruct, Error> {
+        count(Call::Interface);
+        let target = c_string(target)?;
+        // SAFETY: all-zero is a valid value of this struct of integers; libvirt is told its size
+        // and writes no more; the name lives through the call.
+        unsafe {
+            let mut stats: sys::virDomainInterfaceStatsStruct = std::mem::zeroed();
+            check(sys::virDomainInterfaceStats(
+                self.raw.as_ptr(),
+                target.as_ptr(),
+                &mut stats,
+                size_of_val(&stats),
+            ))?;
+            Ok(stats)
+        }
+    }
+
+    /// `virDomainBlockStats` of the disk with this target; -1 = not counted.
+    ///
+    /// # Errors
+    /// Whatever libvirt says.
+    pub fn block_stats(&self, target: &str) -> Result<sys::virDomainBlockStatsStruct, Error> {
+        count(Call::Block);
+        let target = c_string(target)?;
+        // SAFETY: as for `interface_stats`.
+        unsafe {
+            let mut stats: sys::virDomainBlockStatsStruct = std::mem::zeroed();
+            check(sys::virDomainBlockStats(
+                self.raw.as_ptr(),
+                target.as_ptr(),
+                &mut stats,
+                size_of_val(&stats),
+            ))?;
+            Ok(stats)
+        }
+    }
+
+    /// The live XML (`virDomainGetXMLDesc`).
+    ///
+    /// # Errors
+    /// Whatever libvirt says.
+    pub fn xml(&self) -> Result<String, Error> {
+        count(Call::Xml);
+        // SAFETY: the text is ours to free once it is copied.
+        unsafe {
+            let raw = sys::virDomainGetXMLDesc(self.raw.as_ptr(), 0);
+            if raw.is_null() {
+                return Err(last_error());
+            }
+            let xml = text(raw);
+            libc::free(raw.cast());
+            Ok(xml)
+        }
+    }
+}
+
+impl Drop for Domain {
+    fn drop(&mut self) {
+        // SAFETY: our one reference goes.
+        unsafe { sys::virDomainFree(self.raw.as_ptr()) };
+    }
+}
+
+/// # Safety
+/// `domain` is a valid handle.
+pub(super) unsafe fn uuid_of(domain: sys::virDomainPtr) -> Uuid {
+    let mut bytes = [0_u8; 16];
+    // SAFETY: libvirt writes VIR_UUID_BUFLEN (16) bytes, or none.
+    unsafe { sys::virDomainGetUUID(domain, bytes.as_mut_ptr()) };
+    Uuid::from_bytes(bytes)
+}

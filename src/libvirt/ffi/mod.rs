@@ -1,0 +1,66 @@
+//! All `unsafe` of this program: libvirt's C API behind types that free what they own.
+//!
+//! The `virt` crate's own wrappers leak statistics records, have no `virDomainListGetStats` and no
+//! domain events, and panic where an operator's typing reaches them, hence `virt::sys` directly.
+
+mod connection;
+mod domain;
+mod occurrence;
+mod process;
+mod records;
+mod value;
+
+use std::ffi::{CStr, CString, c_char, c_int};
+
+use virt::sys;
+
+use super::Error;
+
+pub use connection::Connection;
+pub use domain::Domain;
+pub use occurrence::Occurrence;
+pub use process::{close_inherited, initialize, share_memory, start_event_loop};
+pub use records::{Record, Records};
+pub use value::Value;
+
+fn last_error() -> Error {
+    // SAFETY: the error is this thread's own and stays valid until the next libvirt call; the
+    // message is copied before that.
+    unsafe {
+        let error = sys::virGetLastError();
+        if error.is_null() {
+            return Error::invalid("libvirt gave no reason");
+        }
+        Error {
+            code: (*error).code as u32,
+            domain: (*error).domain as u32,
+            message: text((*error).message),
+        }
+    }
+}
+
+fn check(returned: c_int) -> Result<c_int, Error> {
+    if returned < 0 {
+        Err(last_error())
+    } else {
+        Ok(returned)
+    }
+}
+
+/// Copies a C string; what is no UTF-8 is replaced.
+///
+/// # Safety
+/// `raw` is null or a NUL-terminated string that lives through the call.
+unsafe fn text(raw: *const c_char) -> String {
+    if raw.is_null() {
+        return String::new();
+    }
+    // SAFETY: the caller's promise.
+    unsafe { CStr::from_ptr(raw) }
+        .to_string_lossy()
+        .into_owned()
+}
+
+fn c_string(value: &str) -> Result<CString, Error> {
+    CString::new(value).map_err(|_| Error::invalid(format!("{value:?} holds a NUL byte")))
+}

@@ -1,0 +1,102 @@
+//! Bulk statistics.
+
+use std::ffi::c_uint;
+use std::marker::PhantomData;
+use std::ptr::{self, NonNull};
+
+use virt::sys;
+
+use super::value::typed;
+use super::{Domain, Value, check};
+use crate::libvirt::Error;
+use crate::libvirt::calls::{Call, count};
+
+/// The records of one bulk call, freed together.
+#[derive(Debug)]
+pub struct Records {
+    raw: *mut sys::virDomainStatsRecordPtr,
+    count: usize,
+}
+
+impl Records {
+    /// `virDomainListGetStats`: the groups asked for, of the domains asked for. Domains that are
+    /// gone are left out by libvirt.
+    ///
+    /// # Errors
+    /// Whatever libvirt says. All handles must be of one connection, or libvirt refuses them.
+    pub fn get(domains: &[&Domain], groups: u32, flags: u32) -> Result<Self, Error> {
+        count(Call::Bulk);
+        let mut handles: Vec<sys::virDomainPtr> = domains
+            .iter()
+            .map(|domain| domain.raw.as_ptr())
+            .chain([ptr::null_mut()])
+            .collect();
+        let mut raw: *mut sys::virDomainStatsRecordPtr = ptr::null_mut();
+        // SAFETY: the list of handles ends in NULL as the API asks; the records become ours.
+        let count = check(unsafe {
+            sys::virDomainListGetStats(handles.as_mut_ptr(), groups, &mut raw, flags)
+        })?;
+        Ok(Self {
+            raw,
+            count: count as usize,
+        })
+    }
+
+    /// The records, in libvirt's order.
+    pub fn iter(&self) -> impl Iterator<Item = Record<'_>> {
+        // SAFETY: `raw` holds `count` records until `self` is dropped.
+        (0..self.count).map(|i| Record {
+            raw: unsafe { *self.raw.add(i) },
+            owner: PhantomData,
+        })
+    }
+}
+
+impl Drop for Records {
+    fn drop(&mut self) {
+        // SAFETY: ours, freed once; NULL is allowed.
+        unsafe { sys::virDomainStatsRecordListFree(self.raw) };
+    }
+}
+
+/// One domain's record.
+#[derive(Debug)]
+pub struct Record<'a> {
+    raw: sys::virDomainStatsRecordPtr,
+    owner: PhantomData<&'a Records>,
+}
+
+impl<'a> Record<'a> {
+    /// The domain's id as of this very call; `None`: not active any more.
+    pub fn id(&self) -> Option<u32> {
+        // SAFETY: the record's handle is valid as long as the record.
+        let id = unsafe { sys::virDomainGetID((*self.raw).dom) };
+        (id != c_uint::MAX).then_some(id)
+    }
+
+    /// The domain, as of this very call.
+    pub fn domain(&self) -> Option<Domain> {
+        // SAFETY: the record's handle is valid as long as the record; virDomainRef makes the
+        // borrowed handle a reference of its own for `Domain` to drop.
+        unsafe {
+            let raw = NonNull::new((*self.raw).dom)?;
+            sys::virDomainRef(raw.as_ptr());
+            Some(Domain { raw })
+        }
+    }
+
+    /// Key and value of each parameter; keys or strings that are no UTF-8 are passed over.
+    pub fn params(&self) -> impl Iterator<Item = (&'a str, Value<'a>)> {
+        // SAFETY: the record holds `nparams` parameters and lives as long as its list.
+        let params = unsafe {
+            let record = &*self.raw;
+            if record.params.is_null() {
+                &[][..]
+            } else {
+                std::slice::from_raw_parts(record.params, record.nparams.max(0) as usize)
+            }
+        };
+        // SAFETY: libvirt filled these in: a NUL-terminated key and the union's member of `type_`.
+        params.iter().filter_map(|param| unsafe { typed(param) })
+    }
+}
