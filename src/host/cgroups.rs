@@ -82,9 +82,10 @@ impl Cgroups {
                 Some(group) => Some(group),
                 None => Group::of(&self.proc, &self.root, pid),
             };
-            if let Some(usage) = group.as_ref().and_then(Group::read) {
-                usages.insert(uuid, usage);
-            }
+            let usage = group.as_ref().and_then(Group::read);
+            usages.extend(usage.map(|usage| (uuid, usage)));
+            // One that cannot be read any more, for it was removed, is looked up anew.
+            let group = group.filter(|_| usage.is_some());
             self.known.insert(uuid, (pid, group));
         }
         usages
