@@ -399,3 +399,22 @@ fn a_nic_of_another_kind_in_the_place_and_with_the_name_of_one_is_not_taken_for_
         send_into_still(&lab);
     }
 }
+
+#[test]
+fn a_libvirtd_that_was_started_anew_is_asked_anew() {
+    let lab = Lab::start();
+    let vm = talker(&lab);
+    let mut here = Logged::start(&lab, lab.plugin(&[]), "here.log");
+    for _ in 0..2 {
+        without(CPU | NET, &mut here, &lab, &vm);
+        lab.stop_libvirtd();
+        lab.start_libvirtd();
+        let asked = wait_for("a gather", Duration::from_secs(20), || {
+            let (lines, asked) = here.gather();
+            let is_there = !lines::of(&lines, "vm_totals", vm.name()).is_empty();
+            is_there.then_some(asked)
+        });
+        let both = |groups: &u32| groups & (CPU | NET) == CPU | NET;
+        assert!(!asked.is_empty() && asked.iter().all(both), "{asked:x?}");
+    }
+}

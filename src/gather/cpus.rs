@@ -88,6 +88,12 @@ impl Cpus {
         self.ours.remove(&run);
     }
 
+    /// Everybody has to show anew whose figures they are.
+    pub fn clear(&mut self) {
+        self.ours.clear();
+        self.said.clear();
+    }
+
     /// Forgets the VMs that are gone.
     pub fn keep(&mut self, active: &HashSet<Run>) {
         self.ours.retain(|run, _| active.contains(run));

@@ -130,6 +130,11 @@ impl Gatherer {
         }
         if reply.opened && matches!(reply.result, Ok(Answer::Domains(_))) {
             self.engine.reconnected();
+            // A libvirtd that was started anew may see its VMs otherwise than the last one did (a
+            // vCPU that went while there was none is no more online, and keeps its control group),
+            // and of what changed meanwhile no event tells.
+            self.nics.clear();
+            self.cpus.clear();
         }
         let mut measured = Vec::new();
         let event = match reply.result {
