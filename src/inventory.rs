@@ -4,7 +4,6 @@
 //! libvirt reported a change. The time to live applies only where events cannot be had. So a
 //! hot-plugged device shows at the next gather, and a steady host makes no XML call at all.
 
-use crate::maps::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +12,7 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::description::Description;
+use crate::maps::{HashMap, HashSet};
 use crate::sample::{Run, Sample};
 
 /// A description, and what the statistics called the VM's devices when it was read.
@@ -155,7 +155,12 @@ impl Inventory {
         let holds = described.read_at >= since
             && changed.is_none_or(|&changed| changed < described.read_at);
         let names = described.names.as_ref().filter(|_| holds)?;
-        names.nics.as_deref()
+        let nics = names.nics.as_deref()?;
+        // The statistics are older than the XML, and a NIC may have come or gone in between.
+        let known = &described.description.as_ref()?.nics;
+        let targets = known.iter().filter_map(|nic| nic.target.as_ref());
+        let alike = known.len() == nics.len() && targets.eq(nics.iter().flatten());
+        alike.then_some(nics)
     }
 
     /// The local paths that this VM's disks lie at.

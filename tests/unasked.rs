@@ -243,3 +243,159 @@ fn libvirt_is_asked_for_network_counters_until_they_are_seen_to_be_ours() {
     let silent = lines::device(&lines, still.name(), "nic", "down0");
     assert!(silent.int("rxbytes").is_some());
 }
+
+#[test]
+fn a_vcpu_for_an_io_thread_is_seen() {
+    let lab = Lab::start();
+    let vm = lab.create(&VmSpec {
+        name: "swaps".into(),
+        max_vcpus: 2,
+        extra: "<iothreads>1</iothreads>".into(),
+        ..VmSpec::default()
+    });
+    let mut here = Logged::start(&lab, lab.plugin(&[]), "here.log");
+    without(CPU, &mut here, &lab, &vm);
+    // As many control groups as before.
+    lab.virsh(&["setvcpus", vm.name(), "2", "--live"]);
+    lab.virsh(&["iothreaddel", vm.name(), "1", "--live"]);
+    for _ in 0..2 {
+        let (lines, _) = here.gather();
+        let totals = lines::one(&lines, "vm_totals", vm.name());
+        assert_eq!(totals.int("cpus"), Some(2));
+        without(CPU, &mut here, &lab, &vm);
+    }
+}
+
+/// Eight datagrams into a tap whose VM takes none, and which holds two.
+fn send_into_still(lab: &Lab) {
+    for _ in 0..8 {
+        datagram(lab, "192.168.66.2");
+    }
+}
+
+fn datagram(lab: &Lab, to: &str) {
+    let send = format!("echo x >/dev/udp/{to}/9");
+    succeed(lab.command("bash").args(["-c", &send]));
+}
+
+/// A paused VM, and packets for it in its tap.
+fn still(lab: &Lab) -> Vm<'_> {
+    let vm = lab.create(&VmSpec {
+        name: "still".into(),
+        devices:
+            "<interface type='ethernet'><target dev='same0'/><model type='virtio'/></interface>"
+                .into(),
+        paused: true,
+        ..VmSpec::default()
+    });
+    ip(lab, "link set same0 txqueuelen 2 up");
+    ip(lab, "address add 192.168.66.1/24 dev same0");
+    let neighbour = "neigh add 192.168.66.2 lladdr 52:54:00:00:00:02 dev same0";
+    ip(lab, neighbour);
+    send_into_still(lab);
+    vm
+}
+
+#[test]
+fn a_tap_of_that_name_and_those_figures_in_another_network_is_not_libvirts() {
+    let (lab, other) = (Lab::start(), Lab::start());
+    let (vm, its_like) = (still(&lab), still(&other));
+    let name = vm.name();
+    let figures = |lab: &Lab, vm: &Vm| counters(&lab.domstats(vm.name()), 0);
+    wait_for("the same figures", Duration::from_secs(20), || {
+        let (here, there) = (figures(&lab, &vm), figures(&other, &its_like));
+        let behind = if here < there { &lab } else { &other };
+        if here != there {
+            datagram(behind, "192.168.66.2");
+        }
+        (here == there && here != [0; 8]).then_some(())
+    });
+
+    // The lab's libvirtd, processes and files, and the other lab's network.
+    let mut astray = Command::new("nsenter");
+    astray
+        .arg(format!("--target={}", lab.init()))
+        .args(["--mount", "--pid", "--uts"])
+        .arg(format!("--net=/proc/{}/ns/net", other.init()))
+        .args(["setpriv", "--pdeathsig", "KILL"])
+        .arg(env!("CARGO_BIN_EXE_telegraf-kvm"))
+        .env_remove("LIBVIRT_DEFAULT_URI")
+        .env_remove("RUST_LOG");
+    let mut astray = Logged::start(&lab, astray, "astray.log");
+    let mut at_home = Logged::start(&lab, lab.plugin(&[]), "home.log");
+    let mut unasked = 0;
+    for _ in 0..6 {
+        let (lines, asked) = astray.gather();
+        assert!(asked.iter().all(|groups| groups & NET != 0), "{asked:x?}");
+        let line = lines::device(&lines, name, "nic", "same0");
+        let libvirts = figures(&lab, &vm);
+        for (field, libvirts) in NIC_FIELDS.iter().zip(libvirts) {
+            assert_eq!(
+                line.int(field),
+                Some(libvirts.try_into().unwrap()),
+                "{field}"
+            );
+        }
+        let (_, asked) = at_home.gather();
+        unasked += usize::from(asked.iter().all(|groups| groups & NET == 0));
+        send_into_still(&lab);
+    }
+    assert!(unasked > 0, "not even at home");
+}
+
+#[test]
+fn a_nic_of_another_kind_in_the_place_and_with_the_name_of_one_is_not_taken_for_it() {
+    let lab = Lab::start();
+    let mac = "52:54:00:66:00:02";
+    let vm = lab.create(&VmSpec {
+        name: "changes".into(),
+        memory_mib: 96,
+        devices: format!("<interface type='bridge'><source bridge='br0'/><mac address='{mac}'/><target dev='same0'/><model type='virtio'/></interface>"),
+        guest: true,
+        ..VmSpec::default()
+    });
+    vm.guest("ip address add 192.168.77.10/24 dev eth0; ip link set eth0 up; ping -c 3 -i 0.2 192.168.77.1");
+    // Pings alone look alike from both sides.
+    datagram(&lab, "192.168.77.10");
+    let mut here = Logged::start(&lab, lab.plugin(&[]), "here.log");
+    without(NET, &mut here, &lab, &vm);
+
+    lab.virsh(&[
+        "detach-interface",
+        vm.name(),
+        "bridge",
+        "--mac",
+        mac,
+        "--live",
+    ]);
+    wait_for("the tap to go", Duration::from_secs(30), || {
+        let list = lab.virsh(&["domiflist", vm.name()]);
+        (!list.contains("same0")).then_some(())
+    });
+    // libvirt counts a macvtap's traffic from the host's side.
+    ip(&lab, "link add beside type veth peer name below");
+    ip(&lab, "link set below up");
+    ip(&lab, "link set beside up");
+    ip(&lab, "address add 192.168.66.1/24 dev beside");
+    ip(
+        &lab,
+        &format!("neigh add 192.168.66.2 lladdr {mac} dev beside"),
+    );
+    let xml = lab.dir().join("direct.xml");
+    let direct = format!(
+        "<interface type='direct'><source dev='below' mode='bridge'/><mac address='{mac}'/><target dev='same0'/><model type='virtio'/></interface>"
+    );
+    std::fs::write(&xml, direct).unwrap();
+    lab.virsh(&["attach-device", vm.name(), xml.to_str().unwrap(), "--live"]);
+    send_into_still(&lab);
+
+    for _ in 0..3 {
+        let (before, lines, after) = without(NET, &mut here, &lab, &vm);
+        let (from, to) = (counters(&before, 0), counters(&after, 0));
+        let found = wire(&lines, &vm, "same0");
+        let between = |at: usize| from[at] <= found[at] && found[at] <= to[at];
+        assert!((0..8).all(between), "{from:?}\n{found:?}\n{to:?}");
+        assert!(from[0] != from[4], "no telling the sides apart: {from:?}");
+        send_into_still(&lab);
+    }
+}

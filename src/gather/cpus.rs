@@ -3,11 +3,10 @@
 //! As with [`Nics`](super::nics::Nics), libvirt is asked until what it says has been seen to lie
 //! between two of our readings.
 
-use crate::maps::{HashMap, HashSet};
-
 use uuid::Uuid;
 
 use crate::host::cgroups::Usage;
+use crate::maps::{HashMap, HashSet};
 use crate::sample::{Cpu, Run, Sample};
 
 /// CPU time and vCPUs of a VM, read on this host.
@@ -28,8 +27,8 @@ pub struct Cpus {
     before: HashMap<Uuid, Usage>,
     /// and what libvirt said in between: user, system and all, and the vCPUs.
     said: HashMap<Run, ([u64; 3], u64)>,
-    /// The runs whose control group is libvirt's: its parts, and the vCPUs that are among them.
-    ours: HashMap<Run, (u64, u64)>,
+    /// The runs whose control group is libvirt's, and the vCPUs that both counted.
+    ours: HashMap<Run, u64>,
 }
 
 impl Cpus {
@@ -42,12 +41,11 @@ impl Cpus {
     pub fn read(&mut self, usages: HashMap<Uuid, Usage>) {
         for (run, (said, vcpus)) in std::mem::take(&mut self.said) {
             let readings = self.before.get(&run.uuid).zip(usages.get(&run.uuid));
-            if let Some((from, to)) = readings.filter(|(from, to)| from.parts == to.parts) {
-                let (low, high) = (figures(from), figures(to));
-                let within = |at: usize| low[at] <= said[at] && said[at] <= high[at];
-                if (0..3).all(within) {
-                    self.ours.insert(run, (to.parts, vcpus));
-                }
+            let Some((from, to)) = readings else { continue };
+            let (low, high) = (figures(from), figures(to));
+            let within = |at: usize| low[at] <= said[at] && said[at] <= high[at];
+            if from.vcpus == vcpus && to.vcpus == vcpus && (0..3).all(within) {
+                self.ours.insert(run, vcpus);
             }
         }
         self.usages = usages;
@@ -59,7 +57,9 @@ impl Cpus {
         if let (Some(time), Some(user), Some(system), Some(vcpus)) =
             (cpu.time, cpu.user, cpu.system, sample.vcpus)
             && self.of(sample.run).is_none()
-            && self.usages.contains_key(&sample.run.uuid)
+            && let Some(usage) = self.usages.get(&sample.run.uuid)
+            // Our own figures prove nothing.
+            && usage.at != cpu.at
         {
             self.said.insert(sample.run, ([time, user, system], vcpus));
         }
@@ -68,11 +68,8 @@ impl Cpus {
     /// A VM's CPU time and vCPUs; `None` where libvirt has to be asked.
     pub fn of(&self, run: Run) -> Option<Processor> {
         let usage = self.usages.get(&run.uuid)?;
-        // With other parts a vCPU may have come or gone.
-        let (_, vcpus) = self
-            .ours
-            .get(&run)
-            .filter(|(parts, _)| *parts == usage.parts)?;
+        // Where a vCPU has come or gone libvirt says whether it counts the same.
+        let vcpus = self.ours.get(&run).filter(|vcpus| **vcpus == usage.vcpus)?;
         Some(Processor {
             cpu: Cpu {
                 at: usage.at,
@@ -82,6 +79,12 @@ impl Cpus {
             },
             vcpus: *vcpus,
         })
+    }
+
+    /// A run was described anew (a device changed, or libvirt was out of sight for a while): what it
+    /// has shown is shown again.
+    pub fn forget(&mut self, run: Run) {
+        self.ours.remove(&run);
     }
 
     /// Forgets the VMs that are gone.
@@ -102,13 +105,13 @@ mod tests {
     use super::*;
     use crate::sample::examples::{empty, run};
 
-    fn usage(time: u64, parts: u64) -> HashMap<Uuid, Usage> {
+    fn usage(time: u64, vcpus: u64) -> HashMap<Uuid, Usage> {
         let usage = Usage {
             at: Instant::now(),
             time,
             user: time / 2,
             system: time / 4,
-            parts,
+            vcpus,
         };
         [(run(1).uuid, usage)].into_iter().collect()
     }
@@ -132,10 +135,10 @@ mod tests {
     #[test]
     fn from_the_gather_after_the_proof_on_libvirt_is_not_asked() {
         let mut cpus = Cpus::default();
-        assert_eq!(gather(&mut cpus, usage(100, 5)), None);
+        assert_eq!(gather(&mut cpus, usage(100, 2)), None);
         cpus.said(&said(120, 2));
-        assert_eq!(gather(&mut cpus, usage(140, 5)), Some((Some(140), 2)));
-        assert_eq!(gather(&mut cpus, usage(180, 5)), Some((Some(180), 2)));
+        assert_eq!(gather(&mut cpus, usage(140, 2)), Some((Some(140), 2)));
+        assert_eq!(gather(&mut cpus, usage(180, 2)), Some((Some(180), 2)));
         assert_eq!(cpus.of(run(2)), None, "another run");
     }
 
@@ -143,37 +146,62 @@ mod tests {
     fn other_figures_are_another_groups() {
         for libvirt in [90, 150] {
             let mut cpus = Cpus::default();
-            gather(&mut cpus, usage(100, 5));
+            gather(&mut cpus, usage(100, 2));
             cpus.said(&said(libvirt, 2));
-            assert_eq!(gather(&mut cpus, usage(140, 5)), None, "{libvirt}");
+            assert_eq!(gather(&mut cpus, usage(140, 2)), None, "{libvirt}");
         }
     }
 
     #[test]
     fn a_vcpu_more_has_libvirt_asked_again() {
         let mut cpus = Cpus::default();
-        gather(&mut cpus, usage(100, 5));
+        gather(&mut cpus, usage(100, 2));
         cpus.said(&said(120, 2));
-        gather(&mut cpus, usage(140, 5));
-        assert_eq!(gather(&mut cpus, usage(150, 6)), None);
+        gather(&mut cpus, usage(140, 2));
+        assert_eq!(gather(&mut cpus, usage(150, 3)), None);
         cpus.said(&said(160, 3));
-        // It came while libvirt was asked: which of the two it saw is not known.
-        assert_eq!(gather(&mut cpus, usage(170, 7)), None);
+        // Another came while libvirt was asked.
+        assert_eq!(gather(&mut cpus, usage(170, 4)), None);
         cpus.said(&said(180, 4));
-        assert_eq!(gather(&mut cpus, usage(190, 7)), Some((Some(190), 4)));
+        assert_eq!(gather(&mut cpus, usage(190, 4)), Some((Some(190), 4)));
+    }
+
+    #[test]
+    fn vcpus_without_groups_of_their_own_are_libvirts_to_count() {
+        for (groups, libvirt) in [(0, 2), (2, 3), (3, 2)] {
+            let mut cpus = Cpus::default();
+            gather(&mut cpus, usage(100, groups));
+            cpus.said(&said(120, libvirt));
+            assert_eq!(gather(&mut cpus, usage(140, groups)), None, "{groups}");
+        }
+    }
+
+    #[test]
+    fn what_is_described_anew_shows_itself_anew() {
+        let mut cpus = Cpus::default();
+        gather(&mut cpus, usage(100, 2));
+        cpus.said(&said(120, 2));
+        gather(&mut cpus, usage(140, 2));
+        cpus.forget(run(1));
+        let mut own = said(140, 2);
+        own.cpu.at = cpus.usages[&run(1).uuid].at;
+        cpus.said(&own);
+        assert_eq!(gather(&mut cpus, usage(150, 2)), None);
+        cpus.said(&said(160, 2));
+        assert!(gather(&mut cpus, usage(170, 2)).is_some());
     }
 
     #[test]
     fn without_a_reading_libvirt_is_asked() {
         let mut cpus = Cpus::default();
-        gather(&mut cpus, usage(100, 5));
+        gather(&mut cpus, usage(100, 2));
         cpus.said(&said(120, 2));
-        gather(&mut cpus, usage(140, 5));
+        gather(&mut cpus, usage(140, 2));
         assert_eq!(gather(&mut cpus, HashMap::default()), None);
-        assert!(gather(&mut cpus, usage(150, 5)).is_some());
+        assert!(gather(&mut cpus, usage(150, 2)).is_some());
         cpus.keep(&HashSet::from_iter([run(1)]));
-        assert!(gather(&mut cpus, usage(160, 5)).is_some());
+        assert!(gather(&mut cpus, usage(160, 2)).is_some());
         cpus.keep(&HashSet::default());
-        assert_eq!(gather(&mut cpus, usage(170, 5)), None);
+        assert_eq!(gather(&mut cpus, usage(170, 2)), None);
     }
 }

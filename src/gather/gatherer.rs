@@ -229,6 +229,8 @@ impl Gatherer {
             let run = one.sample.run;
             if let Some(described) = one.described.take() {
                 self.inventory.learn(run, described);
+                self.nics.forget(run);
+                self.cpus.forget(run);
             }
             if let (Some(trouble), Some(found)) = (one.trouble.take(), self.roster.get(run.uuid)) {
                 let trouble = Trouble::Description(found.clone(), trouble);

@@ -1,7 +1,6 @@
 //! The lookout: what the host says of the VMs before libvirt is asked, in a thread of its own, for
 //! reading a process's command line can hang.
 
-use crate::maps::{HashMap, HashSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +14,7 @@ use crate::config::BlockStatistics;
 use crate::host::cgroups::{Cgroups, Usage};
 use crate::host::{Mounts, Processes, Storage, Taps};
 use crate::libvirt::bulk::Groups;
+use crate::maps::{HashMap, HashSet};
 
 /// Whom to look at.
 #[derive(Debug, Default)]
@@ -40,6 +40,8 @@ pub struct Seen {
     pub dead: BTreeMap<PathBuf, BTreeSet<Uuid>>,
     /// What the network interfaces have counted.
     pub taps: Option<Taps>,
+    /// The VMs whose QEMU is in that network.
+    pub near: HashSet<Uuid>,
     /// What the VMs' control groups say.
     pub cpus: HashMap<Uuid, Usage>,
 }
@@ -134,6 +136,7 @@ pub fn start(tell: impl Fn(Seen) + Send + 'static) -> io::Result<Sender<Question
             // Last, so that what libvirt says is the younger.
             if question.taps {
                 seen.taps = Taps::read(Path::new("/proc")).ok();
+                seen.near = processes.near();
             }
             if question.cpus {
                 seen.cpus = cgroups.read(&processes.only());

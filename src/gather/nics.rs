@@ -4,17 +4,19 @@
 //! figures lie between those of this gather's reading and the next one's.
 
 use smol_str::SmolStr;
-
-use crate::maps::{HashMap, HashSet};
+use uuid::Uuid;
 
 use crate::host::taps::{Counters, Taps, View};
+use crate::maps::{HashMap, HashSet};
 use crate::sample::{Device, Devices, Run};
 
 /// The readings, and what they have shown.
 #[derive(Debug, Default)]
 pub struct Nics {
-    /// This gather's reading.
+    /// This gather's reading,
     taps: Option<Taps>,
+    /// and the VMs whose QEMU, so libvirtd too, was seen to stand in the network that it is of.
+    near: HashSet<Uuid>,
     /// The last gather's, as long as there is something to compare with it,
     before: Option<Taps>,
     /// and what libvirt said after it.
@@ -29,8 +31,8 @@ impl Nics {
         self.before = self.taps.take();
     }
 
-    /// What `/proc/net/dev` says in this gather.
-    pub fn read(&mut self, taps: Taps) {
+    /// What `/proc/net/dev` says in this gather, and whose QEMU is in that network.
+    pub fn read(&mut self, taps: Taps, near: HashSet<Uuid>) {
         let said = std::mem::take(&mut self.said);
         if let Some(before) = self.before.take() {
             for (run, nics) in said {
@@ -43,11 +45,14 @@ impl Nics {
             }
         }
         self.taps = Some(taps);
+        self.near = near;
     }
 
     /// What libvirt said of a VM's NICs in this gather.
     pub fn said(&mut self, run: Run, nics: &Devices<8>) {
-        if self.taps.is_none() {
+        let Some(taps) = &self.taps else { return };
+        // Our own figures prove nothing.
+        if nics.at == taps.at || !self.near.contains(&run.uuid) {
             return;
         }
         let ours = self.ours.get(&run);
@@ -76,11 +81,12 @@ impl Nics {
     ) -> Option<Devices<8>> {
         let taps = self.taps.as_ref()?;
         let ours = self.ours.get(&run);
+        let near = self.near.contains(&run.uuid);
         let mut list = Vec::with_capacity(names.len());
         for name in names {
             let counters = match name {
                 Some(name) if wanted(name) => {
-                    let view = ours?.get(name)?;
+                    let view = ours.filter(|_| near)?.get(name)?;
                     taps.counters(name, *view)?.map(Some)
                 }
                 _ => [None; 8],
@@ -96,6 +102,13 @@ impl Nics {
             list,
             complete: true,
         })
+    }
+
+    /// A run was described anew: one of its NICs may be another of the same name, and what they have
+    /// shown is shown again.
+    pub fn forget(&mut self, run: Run) {
+        self.ours.remove(&run);
+        self.said.remove(&run);
     }
 
     /// Forgets the VMs that are gone.
@@ -131,14 +144,18 @@ mod tests {
         names.iter().map(|name| Some((*name).into())).collect()
     }
 
+    fn near() -> HashSet<Uuid> {
+        HashSet::from_iter([run(1).uuid])
+    }
+
     /// A gather in which libvirt said this between that reading and the one that follows.
     fn shown(before: &[(&str, u64, u64)], libvirt: &[(&str, u64, u64)]) -> Nics {
         let mut nics = Nics::default();
         nics.begin();
-        nics.read(taps(before));
+        nics.read(taps(before), near());
         nics.said(run(1), &said(libvirt));
         nics.begin();
-        nics.read(taps(before));
+        nics.read(taps(before), near());
         nics
     }
 
@@ -149,7 +166,7 @@ mod tests {
         for gather in 1..=4 {
             nics.begin();
             assert_eq!(nics.of(run(1), &all, any), None, "{gather}: not read yet");
-            nics.read(taps(&[("v", 10 * gather, gather)]));
+            nics.read(taps(&[("v", 10 * gather, gather)]), near());
             let found = nics.of(run(1), &all, any);
             if gather == 1 {
                 assert_eq!(found, None);
@@ -194,6 +211,47 @@ mod tests {
     }
 
     #[test]
+    fn a_vm_of_another_network_has_libvirt_asked_whatever_the_figures() {
+        let here = [("v", 7, 3)];
+        let mut nics = Nics::default();
+        let any = |_: &str| true;
+        for _ in 0..3 {
+            nics.begin();
+            nics.read(taps(&here), HashSet::default());
+            assert_eq!(nics.of(run(1), &names(&["v"]), any), None);
+            nics.said(run(1), &said(&[("v", 3, 7)]));
+        }
+        let mut nics = shown(&here, &[("v", 3, 7)]);
+        assert!(nics.of(run(1), &names(&["v"]), any).is_some());
+        nics.begin();
+        nics.read(taps(&here), HashSet::default());
+        assert_eq!(nics.of(run(1), &names(&["v"]), any), None, "no more");
+        assert!(nics.of(run(1), &[None], any).is_some(), "needs nobody");
+    }
+
+    #[test]
+    fn a_nic_of_a_vm_described_anew_may_be_another_of_the_same_name() {
+        let mut nics = shown(&[("v", 7, 3)], &[("v", 3, 7)]);
+        let ask = |nics: &Nics| nics.of(run(1), &names(&["v"]), |_| true);
+        assert!(ask(&nics).is_some());
+        nics.forget(run(1));
+        assert_eq!(ask(&nics), None);
+        // Of this very gather: our own words.
+        let mut own = said(&[("v", 3, 7)]);
+        own.at = nics.taps.as_ref().unwrap().at;
+        nics.said(run(1), &own);
+        nics.begin();
+        nics.read(taps(&[("v", 7, 3)]), near());
+        assert_eq!(ask(&nics), None);
+        // Counted from the host's side now.
+        nics.said(run(1), &said(&[("v", 7, 3)]));
+        nics.begin();
+        nics.read(taps(&[("v", 8, 3)]), near());
+        let found = ask(&nics).unwrap();
+        assert_eq!(found.list, said(&[("v", 8, 3)]).list);
+    }
+
+    #[test]
     fn without_a_reading_nothing_is_ours() {
         let mut nics = shown(&[("v", 7, 3)], &[("v", 3, 7)]);
         let ask = |nics: &Nics| nics.of(run(1), &names(&["v"]), |_| true);
@@ -202,7 +260,7 @@ mod tests {
         assert_eq!(ask(&nics), None, "the look was late");
         nics.said(run(1), &said(&[("v", 3, 7)]));
         nics.begin();
-        nics.read(taps(&[("v", 9, 9)]));
+        nics.read(taps(&[("v", 9, 9)]), near());
         assert!(ask(&nics).is_some(), "and what was shown stays shown");
         nics.keep(&HashSet::from_iter([run(1)]));
         assert!(ask(&nics).is_some());

@@ -3,7 +3,6 @@
 mod bulk;
 mod descriptions;
 
-use crate::maps::{HashMap, HashSet};
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,6 +14,7 @@ use super::job::{Answer, Brief, Found, Job, Measured, Target};
 use crate::inventory::Known;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::{Connection, Domain, Error, per_call};
+use crate::maps::{HashMap, HashSet};
 use crate::sample::{Run, Sample};
 use bulk::{Bulk, find};
 use descriptions::{describe, freshen};

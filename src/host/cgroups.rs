@@ -5,14 +5,16 @@
 //! What is read need not be what libvirt reads (another hierarchy, another namespace): whoever uses
 //! it compares the two first.
 
-use crate::maps::HashMap;
 use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
+use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use rustix::fs::{RawDir, SeekFrom, seek};
 use rustix::io::pread;
 use uuid::Uuid;
+
+use crate::maps::HashMap;
 
 /// What a VM's control group says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,9 +27,9 @@ pub struct Usage {
     pub user: u64,
     /// and in the kernel.
     pub system: u64,
-    /// How many groups are below it: one for the emulator, one for each vCPU and I/O thread. As long
-    /// as it stays the same, so does the number of vCPUs.
-    pub parts: u64,
+    /// How many groups of a vCPU are below it: libvirt makes one for each that is online (if QEMU
+    /// gives it a thread of its own), beside the emulator's and those of I/O threads.
+    pub vcpus: u64,
 }
 
 /// The control groups of the VMs asked for last. One or two descriptors a VM stay open.
@@ -93,28 +95,33 @@ impl Cgroups {
 impl Group {
     /// libvirt puts QEMU's main thread in a group `emulator` of the VM's own.
     fn of(proc: &Path, root: &Path, pid: u32) -> Option<Self> {
-        let lines = fs::read_to_string(proc.join(format!("{pid}/cgroup"))).ok()?;
-        lines.lines().find_map(|line| {
+        let text = fs::read_to_string(proc.join(format!("{pid}/cgroup"))).ok()?;
+        let lines = text.lines().filter_map(|line| {
             let mut parts = line.splitn(3, ':').skip(1);
             let (controllers, path) = (parts.next()?, parts.next()?);
             let path = path.strip_suffix("/emulator")?.trim_start_matches('/');
-            if controllers.is_empty() {
-                // Beside v1's hierarchies v2's is mounted in a folder of its own.
-                let mut roots = [root.to_path_buf(), root.join("unified")].into_iter();
-                roots.find_map(|root| {
-                    let folder = root.join(path);
-                    let counters = Counters::Unified(File::open(folder.join("cpu.stat")).ok()?);
-                    Self::with(&folder, counters)
-                })
-            } else if controllers.split(',').any(|name| name == "cpuacct") {
-                let folder = root.join("cpuacct").join(path);
-                let open = |name| File::open(folder.join(name)).ok();
-                let counters = Counters::Split(open("cpuacct.usage")?, open("cpuacct.stat")?);
+            Some((controllers, path))
+        });
+        let find = |wanted: &str| {
+            let mut lines = lines.clone();
+            lines.find(|(controllers, _)| controllers.split(',').any(|name| name == wanted))
+        };
+        // Where libvirt uses v2 it has CPU time from there, whatever v1 has beside it
+        // (VIR_CGROUP_BACKEND_TYPE_V2 is asked first).
+        if let Some((_, path)) = find("") {
+            // Beside v1's hierarchies v2's is mounted in a folder of its own.
+            let mut roots = [root.to_path_buf(), root.join("unified")].into_iter();
+            roots.find_map(|root| {
+                let folder = root.join(path);
+                let counters = Counters::Unified(File::open(folder.join("cpu.stat")).ok()?);
                 Self::with(&folder, counters)
-            } else {
-                None
-            }
-        })
+            })
+        } else {
+            let folder = root.join("cpuacct").join(find("cpuacct")?.1);
+            let open = |name| File::open(folder.join(name)).ok();
+            let counters = Counters::Split(open("cpuacct.usage")?, open("cpuacct.stat")?);
+            Self::with(&folder, counters)
+        }
     }
 
     fn with(folder: &Path, counters: Counters) -> Option<Self> {
@@ -137,15 +144,29 @@ impl Group {
                 [time, user, system]
             }
         };
-        // The kernel counts a folder's subfolders in its links, after "." and its name.
-        let parts = self.folder.metadata().ok()?.nlink();
+        let vcpus = self.vcpus()?;
         Some(Usage {
             at,
             time,
             user,
             system,
-            parts,
+            vcpus,
         })
+    }
+
+    fn vcpus(&self) -> Option<u64> {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        seek(&self.folder, SeekFrom::Start(0)).ok()?;
+        let mut entries = RawDir::new(&self.folder, &mut buffer);
+        let mut vcpus = 0;
+        while let Some(entry) = entries.next() {
+            let entry = entry.ok()?;
+            let number = entry.file_name().to_bytes().strip_prefix(b"vcpu");
+            if number.is_some_and(|n| !n.is_empty() && n.iter().all(u8::is_ascii_digit)) {
+                vcpus += 1;
+            }
+        }
+        Some(vcpus)
     }
 }
 
@@ -232,6 +253,52 @@ mod tests {
             (usage.time, usage.user, usage.system),
             (123_456_789, 7 * tick, 5 * tick)
         );
+    }
+
+    #[test]
+    fn where_libvirt_uses_both_versions_it_has_cpu_time_from_v2() {
+        let path = "machine/qemu-1-a.libvirt-qemu";
+        let lines = format!("4:cpu,cpuacct:/{path}/emulator\n0::/{path}/emulator\n");
+        let (folder, mut cgroups) = host(&lines);
+        let split = [
+            ("cpuacct.usage", "30001\n"),
+            ("cpuacct.stat", "user 0\nsystem 0\n"),
+        ];
+        group(folder.path(), &format!("cpuacct/{path}"), &split);
+        assert_eq!(
+            cgroups.read(&[(A, 7)]),
+            HashMap::default(),
+            "v2 is out of sight"
+        );
+        group(
+            folder.path(),
+            &format!("unified/{path}"),
+            &[("cpu.stat", STAT)],
+        );
+        assert_eq!(cgroups.read(&[(A, 7)])[&A].time, 30_000);
+    }
+
+    #[test]
+    fn groups_of_vcpus_are_counted_anew_each_time() {
+        let (folder, mut cgroups) = host("0::/g/emulator\n");
+        group(folder.path(), "g", &[("cpu.stat", STAT)]);
+        let mut vcpus = |remove: &[&str], make: &[&str]| {
+            let place = folder.path().join("cg/g");
+            for name in remove {
+                fs::remove_dir(place.join(name)).unwrap();
+            }
+            for name in make {
+                fs::create_dir(place.join(name)).unwrap();
+            }
+            cgroups.read(&[(A, 7)])[&A].vcpus
+        };
+        assert_eq!(vcpus(&[], &["emulator", "iothread1", "vcpu", "vcpux"]), 0);
+        assert_eq!(vcpus(&[], &["vcpu0"]), 1);
+        // As many groups as before.
+        assert_eq!(vcpus(&["iothread1"], &["vcpu17"]), 2);
+        let many: Vec<String> = (100..400).map(|n| format!("vcpu{n}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(vcpus(&["vcpu0"], &many), 301);
     }
 
     #[test]

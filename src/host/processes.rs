@@ -1,7 +1,7 @@
 //! The QEMU processes: which of them would not answer their monitor.
 
-use crate::maps::{HashMap, HashSet};
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use rustix::io::pread;
 use uuid::Uuid;
 
 use super::scan::{Found, Progress, Scan};
+use crate::maps::{HashMap, HashSet};
 
 #[cfg(test)]
 mod tests;
@@ -55,6 +56,8 @@ struct Process {
     /// Kept open: it answers for this process, or fails with ESRCH, never for a later one of the
     /// same number.
     stat: File,
+    /// The network namespace that it is in.
+    network: Option<Network>,
     state: State,
     /// How often it had run when it was last seen asleep, and since when that holds.
     asleep: Option<(u64, Instant)>,
@@ -73,16 +76,27 @@ enum State {
     Gone,
 }
 
+/// Which `net/dev` it is, by device and inode: each network namespace has one of its own, and a
+/// process shows that of its own (get_proc_task_net), to every user.
+type Network = (u64, u64);
+
+fn network(process: &Path) -> Option<Network> {
+    let dev = fs::metadata(process.join("net/dev")).ok()?;
+    Some((dev.dev(), dev.ino()))
+}
+
 impl Process {
-    fn new(found: Found) -> (Uuid, Self) {
+    fn new(root: &Path, found: Found) -> (Uuid, Self) {
         let Found { uuid, pid, stat } = found;
         let mut process = Self {
             pid,
             parent: 0,
             stat,
+            network: network(&root.join(pid.to_string())),
             state: State::Gone,
             asleep: None,
         };
+        // Now, for its `net/dev` was found by its number.
         process.look();
         (uuid, process)
     }
@@ -191,6 +205,16 @@ impl Processes {
         self.known.iter().filter_map(only).collect()
     }
 
+    /// The VMs of which every QEMU process known is in our own network namespace.
+    pub fn near(&self) -> HashSet<Uuid> {
+        let Some(here) = network(&self.root.join("self")) else {
+            return HashSet::default();
+        };
+        let near = |them: &[Process]| them.iter().all(|process| process.network == Some(here));
+        let known = self.known.iter().filter(|(_, them)| near(them));
+        known.map(|(uuid, _)| *uuid).collect()
+    }
+
     fn bury(&mut self) {
         self.known.retain(|_, processes| {
             processes.retain(|process| process.state != State::Gone);
@@ -230,7 +254,7 @@ impl Processes {
             let Ok(scan) = Scan::start(&self.root, vms.clone(), skip) else {
                 return;
             };
-            let progress = scan.wait(until, |found| remember(&mut self.known, found));
+            let progress = scan.wait(until, |found| remember(&self.root, &mut self.known, found));
             if progress == Progress::Done {
                 break;
             }
@@ -244,9 +268,9 @@ impl Processes {
 
     /// What scans found that an earlier look did not wait for.
     fn take_late(&mut self) {
-        let known = &mut self.known;
+        let (root, known) = (&self.root, &mut self.known);
         self.scans
-            .retain(|scan| scan.take(|found| remember(known, found)));
+            .retain(|scan| scan.take(|found| remember(root, known, found)));
     }
 
     /// Looks twice, once for all, at those asleep, so that an ordinary wait for a disk is told from
@@ -296,8 +320,8 @@ fn all_stuck(processes: &[Process]) -> bool {
     !own.any(|process| process.state == State::Well)
 }
 
-fn remember(known: &mut HashMap<Uuid, Vec<Process>>, found: Found) {
-    let (uuid, process) = Process::new(found);
+fn remember(root: &Path, known: &mut HashMap<Uuid, Vec<Process>>, found: Found) {
+    let (uuid, process) = Process::new(root, found);
     let there = known.entry(uuid).or_default();
     // Two scans may overlap.
     if there.iter().all(|other| other.pid != process.pid) {

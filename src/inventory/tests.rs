@@ -1,4 +1,5 @@
 use super::*;
+use crate::description::Nic;
 use crate::sample::examples::{device, devices, empty, run};
 
 const TTL: Duration = Duration::from_secs(300);
@@ -120,11 +121,17 @@ fn names_of_nics_are_given_only_while_libvirt_tells_of_changes() {
     let at = Instant::now();
     let mut sample = empty(at);
     sample.nics = Some(devices(at, vec![device("vnet0", "", [None; 8])]));
-    let with_names = |read_at| {
+    let with = |read_at, targets: &[Option<&str>]| {
+        let nic = |target: &Option<&str>| Nic {
+            target: target.map(Into::into),
+            kind: "bridge".into(),
+        };
         let mut described = Described::clone(&described(read_at));
+        described.description.as_mut().unwrap().nics = targets.iter().map(nic).collect();
         described.names = Some(DeviceNames::of(&sample));
         Arc::new(described)
     };
+    let with_names = |read_at| with(read_at, &[Some("vnet0")]);
     let mut inventory = Inventory::new(TTL);
     inventory.learn(run(1), with_names(after(at, 1)));
     assert_eq!(inventory.nic_names(run(1)), None, "no events");
@@ -140,6 +147,18 @@ fn names_of_nics_are_given_only_while_libvirt_tells_of_changes() {
     assert_eq!(inventory.nic_names(run(1)), Some(&names[..]));
     inventory.learn(run(1), described(after(at, 6)));
     assert_eq!(inventory.nic_names(run(1)), None, "no statistics yet");
+    // Changed between the statistics and the XML.
+    for targets in [
+        &[][..],
+        &[Some("vnet1")],
+        &[Some("vnet0"), Some("vnet1")],
+        &[Some("vnet0"), None],
+    ] {
+        inventory.learn(run(1), with(after(at, 6), targets));
+        assert_eq!(inventory.nic_names(run(1)), None, "{targets:?}");
+    }
+    inventory.learn(run(1), with_names(after(at, 6)));
+    assert_eq!(inventory.nic_names(run(1)), Some(&names[..]));
     inventory.watch(Watch::Blind);
     assert_eq!(inventory.nic_names(run(1)), None);
 }

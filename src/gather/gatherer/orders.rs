@@ -64,9 +64,10 @@ impl Gatherer {
     /// What the lookout has seen.
     pub fn on_seen(&mut self, mut seen: Seen) {
         let (taps, cpus) = (seen.taps.take(), std::mem::take(&mut seen.cpus));
+        let near = std::mem::take(&mut seen.near);
         if self.lookout.take(seen) {
             if let Some(taps) = taps {
-                self.nics.read(taps);
+                self.nics.read(taps, near);
             }
             self.cpus.read(cpus);
             let domains: Vec<Uuid> = self.roster.all().map(|f| f.run.uuid).collect();

@@ -310,3 +310,38 @@ fn a_real_process_is_seen_stopped_continued_and_ended() {
     drop(child);
     assert_eq!(processes.look(&[vm]), look(&[], &[vm]));
 }
+
+#[test]
+fn near_is_who_is_in_our_network_with_every_process() {
+    let fake = Fake::new();
+    let root = fake.0.path();
+    for pid in [1, 2, 3, 4] {
+        fake.start(pid, vm(if pid == 4 { 3 } else { pid.into() }), 'S', 1);
+    }
+    let here = root.join("self/net");
+    fs::create_dir_all(&here).unwrap();
+    fs::write(here.join("dev"), "").unwrap();
+    for (pid, same) in [(1, true), (2, false), (3, true), (4, false)] {
+        let net = root.join(format!("{pid}/net"));
+        fs::create_dir(&net).unwrap();
+        if same {
+            // The same inode, as /proc has it.
+            fs::hard_link(here.join("dev"), net.join("dev")).unwrap();
+        } else {
+            fs::write(net.join("dev"), "").unwrap();
+        }
+    }
+    let mut processes = fake.processes();
+    assert_eq!(processes.near(), HashSet::default());
+    processes.look(&[vm(1), vm(2), vm(3), vm(5)]);
+    assert_eq!(processes.near(), set(&[vm(1)]));
+    fake.end(4);
+    processes.look(&[vm(1), vm(2), vm(3), vm(5)]);
+    assert_eq!(processes.near(), set(&[vm(1), vm(3)]));
+    fs::remove_file(here.join("dev")).unwrap();
+    assert_eq!(
+        processes.near(),
+        HashSet::default(),
+        "our own is out of sight"
+    );
+}
