@@ -4,7 +4,6 @@
 //! libvirt reported a change. The time to live applies only where events cannot be had. So a
 //! hot-plugged device shows at the next gather, and a steady host makes no XML call at all.
 
-use crate::maps::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +12,7 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::description::Description;
+use crate::maps::{HashMap, HashSet};
 use crate::sample::{Run, Sample};
 
 /// A description, and what the statistics called the VM's devices when it was read.

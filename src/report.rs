@@ -2,8 +2,6 @@
 
 mod partial;
 
-use crate::maps::HashSet;
-
 use log::Level;
 use uuid::Uuid;
 
@@ -11,6 +9,7 @@ use crate::config::Uri;
 use crate::gather::job::Found;
 use crate::gather::{Gathered, Trouble};
 use crate::logging::Troubles;
+use crate::maps::HashSet;
 use partial::Partial;
 
 /// How many VMs a message names.

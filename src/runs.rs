@@ -1,13 +1,12 @@
 //! What is remembered of each run of each VM between gathers: tags escaped once, which counters its
 //! devices can report, and the last values that rates are made of.
 
-use crate::maps::{HashMap, HashSet};
-
 use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::features::{Features, Past};
 use crate::line_protocol::Tags;
+use crate::maps::{HashMap, HashSet};
 use crate::sample::{Devices, Run, Sample};
 use crate::totals::{self, Reported};
 

@@ -48,6 +48,10 @@ fn a_spent_daemon() {
             for field in then.fields.keys().filter(|key| key.starts_with("net_")) {
                 assert!(now.int(field) >= then.int(field), "{field}: {now:?}");
             }
+            // By the control groups.
+            for field in ["cputime", "cpus"] {
+                assert!(now.int(field) >= then.int(field), "{field}: {now:?}");
+            }
         }
         let calls = lab.hanging_calls();
         assert!(calls <= WORKERS + 1, "{} calls of ours", calls - WORKERS);

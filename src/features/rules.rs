@@ -88,8 +88,7 @@ fn rule<P>(history: &[(Instant, Option<u64>, P)], grew: impl Fn(&P, &P) -> bool)
 
 /// Same devices, none of whose counters went backwards.
 fn same_and_grown(old: &[Part], new: &[Part]) -> bool {
-    let names =
-        |parts: &[Part]| -> Vec<_> { parts.iter().map(|(name, _)| name.clone()).collect() };
+    let names = |parts: &[Part]| -> Vec<_> { parts.iter().map(|(name, _)| name.clone()).collect() };
     let fell =
         |((_, old), (_, new)): (&Part, &Part)| old.zip(*new).is_some_and(|(old, new)| new < old);
     names(old) == names(new) && !old.iter().zip(new).any(fell)

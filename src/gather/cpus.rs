@@ -3,11 +3,10 @@
 //! As with [`Nics`](super::nics::Nics), libvirt is asked until what it says has been seen to lie
 //! between two of our readings.
 
-use crate::maps::{HashMap, HashSet};
-
 use uuid::Uuid;
 
 use crate::host::cgroups::Usage;
+use crate::maps::{HashMap, HashSet};
 use crate::sample::{Cpu, Run, Sample};
 
 /// CPU time and vCPUs of a VM, read on this host.

@@ -1,6 +1,5 @@
 //! The crew: the workers' threads, each with a connection of its own.
 
-use crate::maps::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
@@ -8,6 +7,7 @@ use std::thread;
 use super::job::{Brief, Job};
 use super::ledger::Ticket;
 use super::worker::{self, Reply};
+use crate::maps::HashMap;
 
 /// Where workers put their replies.
 pub type Sink = Arc<dyn Fn(Reply) + Send + Sync>;

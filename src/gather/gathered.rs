@@ -1,6 +1,5 @@
 //! What came of a gather: the figures, and what went wrong.
 
-use crate::maps::{HashMap, HashSet};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 
@@ -8,6 +7,7 @@ use uuid::Uuid;
 
 use super::job::Found;
 use crate::libvirt::Error;
+use crate::maps::{HashMap, HashSet};
 use crate::sample::{Devices, Run, Sample};
 
 /// Something to tell the operator about, once.

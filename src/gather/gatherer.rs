@@ -1,7 +1,7 @@
 //! One gather at a time: the engine decides, the crew asks, and what came in time is put together.
 
-use crate::maps::HashSet;
-use std::path::PathBuf;
+mod orders;
+
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,10 @@ use uuid::Uuid;
 
 use super::cpus::Cpus;
 use super::crew::{Crew, Sink};
-use super::engine::{Came, Engine, Event, Limits, Listed, Order};
+use super::engine::{Came, Engine, Event, Limits, Listed};
 use super::gathered::{Gathered, Samples, Trouble, Worth};
-use super::job::{Answer, Brief, Found, Job, Measured, Target};
-use super::ledger::Ticket;
-use super::lookout::{Lookout, Question, Seen};
+use super::job::{Answer, Brief, Found, Measured};
+use super::lookout::{Lookout, Question};
 use super::nics::Nics;
 use super::roster::Roster;
 use super::worker::{Failure, Reply};
@@ -22,6 +21,7 @@ use crate::inventory::{Inventory, Watch};
 use crate::libvirt::Occurrence;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::events::Notice;
+use crate::maps::HashSet;
 use crate::sample::{Run, Sample, Wanted};
 
 /// A call that has brought nothing for so long is looked into.
@@ -259,97 +259,6 @@ impl Gatherer {
             Came::Part => Worth::Part,
         };
         self.samples.keep(worth, one.sample);
-    }
-
-    /// Carries out what the engine orders.
-    fn carry_out(&mut self) {
-        for (ticket, order) in self.engine.orders() {
-            log::trace!("call {ticket}: {order:?}");
-            let job = match order {
-                Order::Look(domains) => {
-                    self.look(&domains);
-                    continue;
-                }
-                Order::List => {
-                    self.roster.ask(Instant::now());
-                    Job::List
-                }
-                Order::Describe(domains) => Job::Describe(self.founds(&domains)),
-                Order::Canary(domain) => match self.roster.get(domain) {
-                    Some(found) => Job::Canary(found.clone()),
-                    None => Job::Probe(Vec::new()),
-                },
-                Order::Ask(domains, scope) => Job::Ask {
-                    targets: self.targets(&domains),
-                    scope,
-                    active: self.roster.len(),
-                },
-                Order::Disks(domain) => match self.targets(&[domain]).pop() {
-                    Some(target) => Job::Disks(target),
-                    None => Job::Probe(Vec::new()),
-                },
-                Order::Probe(domains) => Job::Probe(self.founds(&domains)),
-                Order::Urgent(domains) => Job::Urgent(self.targets(&domains)),
-            };
-            self.assign(ticket, job);
-        }
-    }
-
-    fn look(&mut self, domains: &[Uuid]) {
-        let paths = |uuid: &Uuid| (*uuid, self.inventory.paths(*uuid));
-        let vms: Vec<(Uuid, Vec<PathBuf>)> = domains.iter().map(paths).collect();
-        if !self.lookout.ask(vms) {
-            // Nobody to ask, or still at the last question: what was seen last must do.
-            self.on_look(domains);
-        }
-    }
-
-    fn assign(&mut self, ticket: Ticket, job: Job) {
-        if !self.crew.assign(ticket, job) {
-            self.engine.on(ticket, Event::Unreachable, Instant::now());
-        }
-    }
-
-    /// What the lookout has seen.
-    pub fn on_seen(&mut self, mut seen: Seen) {
-        let (taps, cpus) = (seen.taps.take(), std::mem::take(&mut seen.cpus));
-        let near = std::mem::take(&mut seen.near);
-        if self.lookout.take(seen) {
-            if let Some(taps) = taps {
-                self.nics.read(taps, near);
-            }
-            self.cpus.read(cpus);
-            let domains: Vec<Uuid> = self.roster.all().map(|f| f.run.uuid).collect();
-            self.on_look(&domains);
-        }
-    }
-
-    fn on_look(&mut self, domains: &[Uuid]) {
-        let look = self.lookout.verdict(domains);
-        self.engine.looked(look, Instant::now());
-        self.carry_out();
-    }
-
-    fn founds(&self, domains: &[Uuid]) -> Vec<Found> {
-        let found = domains.iter().filter_map(|uuid| self.roster.get(*uuid));
-        found.cloned().collect()
-    }
-
-    fn targets(&mut self, domains: &[Uuid]) -> Vec<Target> {
-        let now = Instant::now();
-        let found = self.founds(domains).into_iter();
-        let target = |found: Found| {
-            let run = found.run;
-            let names = self.inventory.nic_names(run);
-            let wanted = |name: &str| self.devices.matches(name);
-            Target {
-                nics: names.and_then(|names| self.nics.of(run, names, wanted)),
-                processor: self.cpus.of(run),
-                known: self.inventory.look_up(run, now),
-                found,
-            }
-        };
-        found.map(target).collect()
     }
 
     /// A sample of this gather to which nothing can be added any more, so that it can be written

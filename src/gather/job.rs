@@ -84,6 +84,17 @@ impl Target {
         }
         unread
     }
+
+    /// Puts what was read on this host into a sample of the same run.
+    pub fn lend(&self, sample: &mut Sample) {
+        if let Some(nics) = &self.nics {
+            sample.nics = Some(nics.clone());
+        }
+        if let Some(Processor { cpu, vcpus }) = self.processor {
+            sample.cpu = cpu;
+            sample.vcpus = Some(vcpus);
+        }
+    }
 }
 
 /// What came back for one domain.

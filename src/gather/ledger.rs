@@ -3,11 +3,12 @@
 //! A call that hangs in libvirtd is a resource of the host: its 20 workers serve everybody. So
 //! calls are counted until they return, over any number of gathers, and there is a cap.
 
-use crate::maps::HashSet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
+
+use crate::maps::HashSet;
 
 /// By how many calls those that were lost with their connection may pass the cap.
 const GHOSTS: usize = 4;

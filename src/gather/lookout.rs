@@ -1,7 +1,6 @@
 //! The lookout: what the host says of the VMs before libvirt is asked, in a thread of its own, for
 //! reading a process's command line can hang.
 
-use crate::maps::{HashMap, HashSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +14,7 @@ use crate::config::BlockStatistics;
 use crate::host::cgroups::{Cgroups, Usage};
 use crate::host::{Mounts, Processes, Storage, Taps};
 use crate::libvirt::bulk::Groups;
+use crate::maps::{HashMap, HashSet};
 
 /// Whom to look at.
 #[derive(Debug, Default)]

@@ -4,12 +4,10 @@
 //! figures lie between those of this gather's reading and the next one's.
 
 use smol_str::SmolStr;
-
-use crate::maps::{HashMap, HashSet};
-
 use uuid::Uuid;
 
 use crate::host::taps::{Counters, Taps, View};
+use crate::maps::{HashMap, HashSet};
 use crate::sample::{Device, Devices, Run};
 
 /// The readings, and what they have shown.

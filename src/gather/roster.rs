@@ -1,11 +1,11 @@
 //! The domains that are wanted: those of the last list, and what became of them since.
 
-use crate::maps::HashMap;
 use std::time::Instant;
 
 use uuid::Uuid;
 
 use super::job::Found;
+use crate::maps::HashMap;
 
 /// What an event told of a domain, and when it came. Both are absolute, so the last one holds.
 #[derive(Debug)]

@@ -3,19 +3,18 @@
 mod bulk;
 mod descriptions;
 
-use crate::maps::{HashMap, HashSet};
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::cpus::Processor;
 use super::engine::{Came, Control, Scope};
 use super::job::{Answer, Brief, Found, Job, Measured, Target};
 use crate::inventory::Known;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::{Connection, Domain, Error, per_call};
+use crate::maps::{HashMap, HashSet};
 use crate::sample::{Run, Sample};
 use bulk::{Bulk, find};
 use descriptions::{describe, freshen};
@@ -180,8 +179,9 @@ impl Session {
                 continue;
             };
             let mut sample = Sample::new(found.run, found.name.clone(), Instant::now());
+            target.lend(&mut sample);
             let description = target.known.description();
-            let groups = Groups::STATE | Groups::NET;
+            let groups = target.unread(Groups::STATE | Groups::NET);
             let mut cpu = per_call::CpuSource::default();
             let filled = per_call::fill(
                 &mut sample,
@@ -270,13 +270,7 @@ impl Session {
         let mut unasked = Groups::NONE;
         let mut known = &target.known;
         if sample.run == target.found.run {
-            if let Some(nics) = &target.nics {
-                sample.nics = Some(nics.clone());
-            }
-            if let Some(Processor { cpu, vcpus }) = target.processor {
-                sample.cpu = cpu;
-                sample.vcpus = Some(vcpus);
-            }
+            target.lend(&mut sample);
         } else {
             // Started anew since the list: what is known is of another run.
             known = &Known::New;

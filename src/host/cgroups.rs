@@ -5,7 +5,6 @@
 //! What is read need not be what libvirt reads (another hierarchy, another namespace): whoever uses
 //! it compares the two first.
 
-use crate::maps::HashMap;
 use std::fs::{self, File};
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
@@ -14,6 +13,8 @@ use std::time::Instant;
 use rustix::fs::{RawDir, SeekFrom, seek};
 use rustix::io::pread;
 use uuid::Uuid;
+
+use crate::maps::HashMap;
 
 /// What a VM's control group says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,9 +1,10 @@
 //! What is mounted where, as proc_pid_mountinfo(5) has it.
 
-use crate::maps::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
+
+use crate::maps::{HashMap, HashSet};
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]

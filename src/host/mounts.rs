@@ -1,6 +1,5 @@
 //! The storage of disk images: where each lies, and whether that answers.
 
-use crate::maps::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -12,6 +11,7 @@ use super::mount_table::Table;
 use super::post::{Post, Standing, ready};
 use super::prober::{Launch, Prober};
 use super::walk::{Stop, Walk};
+use crate::maps::{HashMap, HashSet};
 
 #[cfg(test)]
 mod tests;

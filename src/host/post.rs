@@ -1,6 +1,5 @@
 //! One remote mount in the course of the looks: what its prober is at, and what that tells.
 
-use crate::maps::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use rustix::io::Errno;
 use super::probe::Answer;
 use super::prober::Prober;
 use super::walk::Walk;
+use crate::maps::HashMap;
 
 /// A remote mount, as far as a look knows it.
 #[derive(Debug)]

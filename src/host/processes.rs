@@ -1,6 +1,5 @@
 //! The QEMU processes: which of them would not answer their monitor.
 
-use crate::maps::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +10,7 @@ use rustix::io::pread;
 use uuid::Uuid;
 
 use super::scan::{Found, Progress, Scan};
+use crate::maps::{HashMap, HashSet};
 
 #[cfg(test)]
 mod tests;

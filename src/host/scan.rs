@@ -3,7 +3,6 @@
 //! Reading a command line takes the other process's memory lock, and may hang as long as that
 //! process does. So a scan is a thread, and one that hangs is left behind.
 
-use crate::maps::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -15,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, open, openat};
 use uuid::Uuid;
+
+use crate::maps::HashSet;
 
 /// A scan that reads one command line for so long hangs.
 const HANGS_AFTER: Duration = Duration::from_millis(100);

@@ -5,12 +5,13 @@
 //! with the square of the number of taps. Here is the same reading, once for all. It shows our own
 //! network namespace, which need not be libvirtd's: [`Taps::view`] tells.
 
-use smol_str::SmolStr;
-
-use crate::maps::HashMap;
 use std::path::Path;
 use std::time::Instant;
 use std::{fs, io};
+
+use smol_str::SmolStr;
+
+use crate::maps::HashMap;
 
 /// Received bytes, packets, errors, drops, then the same sent: the order of
 /// [`NIC_FIELDS`](crate::sample::NIC_FIELDS).

@@ -1,9 +1,10 @@
 //! The same trouble is said once and then counted.
 
-use crate::maps::HashMap;
 use std::borrow::Cow;
 
 use log::Level;
+
+use crate::maps::HashMap;
 
 /// How many troubles are told apart. A host has a few kinds and a few hundred VMs.
 const MOST: usize = 1024;

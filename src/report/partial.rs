@@ -1,12 +1,11 @@
 //! VMs whose figures keep coming in part: said once when it begins, and once when it is over.
 
-use crate::maps::{HashMap, HashSet};
-
 use smol_str::SmolStr;
 use uuid::Uuid;
 
 use super::names;
 use crate::gather::Gathered;
+use crate::maps::{HashMap, HashSet};
 
 /// What has been said of whom.
 #[derive(Debug, Default)]

@@ -1,6 +1,5 @@
 //! What calls bring, and what follows from it.
 
-use crate::maps::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -9,6 +8,7 @@ use super::Engine;
 use super::course::Phase;
 use super::order::{Came, Event, Listed, Order, Scope};
 use crate::gather::ledger::{Call, Kind, Ticket};
+use crate::maps::{HashMap, HashSet};
 
 /// How often a domain that came in part is asked again, and how often one that keeps doing so is.
 const TRIES: (u32, u32) = (7, 2);

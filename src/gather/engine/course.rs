@@ -1,6 +1,5 @@
 //! One gather under way.
 
-use crate::maps::{HashMap, HashSet};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -8,6 +7,7 @@ use uuid::Uuid;
 
 use super::order::{Came, Look, Scope};
 use crate::gather::ledger::Ticket;
+use crate::maps::{HashMap, HashSet};
 
 /// How far it has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

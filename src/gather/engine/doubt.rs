@@ -1,6 +1,5 @@
 //! Calls that bring nothing: who holds them, who is locked, whether the daemon is spent or frozen.
 
-use crate::maps::HashSet;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -9,6 +8,7 @@ use super::Engine;
 use super::course::Phase;
 use super::order::{Control, Order};
 use crate::gather::ledger::{Call, Kind, Ticket};
+use crate::maps::HashSet;
 
 /// What clocks and scheduling may make of a time that libvirt measured itself.
 const SLACK: Duration = Duration::from_millis(100);

@@ -13,12 +13,12 @@ mod locks;
 mod order;
 mod plan;
 
-use crate::maps::HashMap;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
 use super::ledger::{Kind, Ledger, Ticket};
+use crate::maps::HashMap;
 use course::{Course, Phase};
 pub use order::{Came, Control, Event, Limits, Listed, Look, Order, Scope};
 

@@ -1,9 +1,10 @@
 //! What goes into the engine and what comes out of it.
 
-use crate::maps::HashSet;
 use std::time::Duration;
 
 use uuid::Uuid;
+
+use crate::maps::HashSet;
 
 /// What bounds a gather.
 #[derive(Debug, Clone, Copy)]

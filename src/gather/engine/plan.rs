@@ -1,6 +1,5 @@
 //! Who is asked what, and when.
 
-use crate::maps::HashSet;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -9,6 +8,7 @@ use super::course::{Phase, Vm};
 use super::order::{Look, Order, Scope};
 use super::{Engine, Ticket};
 use crate::gather::ledger::{Call, Kind};
+use crate::maps::HashSet;
 
 /// How long the host's look may take before the gather goes on without it.
 const LOOK: Duration = Duration::from_millis(400);

@@ -4,6 +4,7 @@ use std::sync::mpsc::Receiver;
 
 use super::*;
 use crate::gather::examples::{LIMIT, Node, inbox, settings};
+use crate::gather::ledger::Ticket;
 use crate::inventory::Known;
 use crate::libvirt::Error;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::gather::engine::{Control, Look};
 use crate::gather::examples::Frozen;
+use crate::gather::lookout::Seen;
 use crate::sample::Sample;
 use crate::sample::examples::{device, devices, full};
 

@@ -1,6 +1,8 @@
 //! The jobs beside the whole statistics.
 
 use super::*;
+use crate::gather::cpus::Processor;
+use crate::sample::Devices;
 
 #[test]
 fn without_the_block_group_the_disks_come_by_a_job_of_their_own() {
@@ -61,6 +63,28 @@ fn urgent_figures_come_one_vm_at_a_time() {
         assert!(sample.cpu.time.is_none() && sample.disks.is_none());
     }
     assert_eq!(told.len(), 2);
+}
+
+#[test]
+fn urgent_figures_have_what_was_read_on_this_host() {
+    let node = Node::of(&["a"], &[]);
+    let mut session = Session::new(connect(&node.uri()));
+    let found = listed(&mut session).remove(0);
+    let read = full(Instant::now());
+    let mut target = target(&found, known(&mut session, &found));
+    target.nics = read.nics.clone();
+    target.processor = Some(Processor {
+        cpu: read.cpu,
+        vcpus: 3,
+    });
+    let (told, _) = performed(&mut session, &Job::Urgent(vec![target]));
+    let [Answer::Urgent(sample)] = &told[..] else {
+        panic!("{told:?}");
+    };
+    assert_eq!(sample.state, Some(1));
+    assert_eq!((sample.cpu, sample.vcpus), (read.cpu, Some(3)));
+    let counters = |nics: &Option<Devices<8>>| nics.as_ref().unwrap().list[0].counters;
+    assert_eq!(counters(&sample.nics), counters(&read.nics));
 }
 
 #[test]

@@ -1,0 +1,105 @@
+//! What the engine orders, carried out: who is asked, by which job, and who looks at the host.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use uuid::Uuid;
+
+use super::Gatherer;
+use crate::gather::engine::{Event, Order};
+use crate::gather::job::{Found, Job, Target};
+use crate::gather::ledger::Ticket;
+use crate::gather::lookout::Seen;
+
+impl Gatherer {
+    /// Carries out what the engine orders.
+    pub(super) fn carry_out(&mut self) {
+        for (ticket, order) in self.engine.orders() {
+            log::trace!("call {ticket}: {order:?}");
+            let job = match order {
+                Order::Look(domains) => {
+                    self.look(&domains);
+                    continue;
+                }
+                Order::List => {
+                    self.roster.ask(Instant::now());
+                    Job::List
+                }
+                Order::Describe(domains) => Job::Describe(self.founds(&domains)),
+                Order::Canary(domain) => match self.roster.get(domain) {
+                    Some(found) => Job::Canary(found.clone()),
+                    None => Job::Probe(Vec::new()),
+                },
+                Order::Ask(domains, scope) => Job::Ask {
+                    targets: self.targets(&domains),
+                    scope,
+                    active: self.roster.len(),
+                },
+                Order::Disks(domain) => match self.targets(&[domain]).pop() {
+                    Some(target) => Job::Disks(target),
+                    None => Job::Probe(Vec::new()),
+                },
+                Order::Probe(domains) => Job::Probe(self.founds(&domains)),
+                Order::Urgent(domains) => Job::Urgent(self.targets(&domains)),
+            };
+            self.assign(ticket, job);
+        }
+    }
+
+    fn look(&mut self, domains: &[Uuid]) {
+        let paths = |uuid: &Uuid| (*uuid, self.inventory.paths(*uuid));
+        let vms: Vec<(Uuid, Vec<PathBuf>)> = domains.iter().map(paths).collect();
+        if !self.lookout.ask(vms) {
+            // Nobody to ask, or still at the last question: what was seen last must do.
+            self.on_look(domains);
+        }
+    }
+
+    fn assign(&mut self, ticket: Ticket, job: Job) {
+        if !self.crew.assign(ticket, job) {
+            self.engine.on(ticket, Event::Unreachable, Instant::now());
+        }
+    }
+
+    /// What the lookout has seen.
+    pub fn on_seen(&mut self, mut seen: Seen) {
+        let (taps, cpus) = (seen.taps.take(), std::mem::take(&mut seen.cpus));
+        let near = std::mem::take(&mut seen.near);
+        if self.lookout.take(seen) {
+            if let Some(taps) = taps {
+                self.nics.read(taps, near);
+            }
+            self.cpus.read(cpus);
+            let domains: Vec<Uuid> = self.roster.all().map(|f| f.run.uuid).collect();
+            self.on_look(&domains);
+        }
+    }
+
+    fn on_look(&mut self, domains: &[Uuid]) {
+        let look = self.lookout.verdict(domains);
+        self.engine.looked(look, Instant::now());
+        self.carry_out();
+    }
+
+    fn founds(&self, domains: &[Uuid]) -> Vec<Found> {
+        let found = domains.iter().filter_map(|uuid| self.roster.get(*uuid));
+        found.cloned().collect()
+    }
+
+    fn targets(&mut self, domains: &[Uuid]) -> Vec<Target> {
+        let now = Instant::now();
+        let found = self.founds(domains).into_iter();
+        let target = |found: Found| {
+            let run = found.run;
+            let names = self.inventory.nic_names(run);
+            let wanted = |name: &str| self.devices.matches(name);
+            Target {
+                nics: names.and_then(|names| self.nics.of(run, names, wanted)),
+                processor: self.cpus.of(run),
+                known: self.inventory.look_up(run, now),
+                found,
+            }
+        };
+        found.map(target).collect()
+    }
+}
