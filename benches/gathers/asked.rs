@@ -16,7 +16,7 @@ pub struct Asked {
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
     last_line: &'static str,
-    line: String,
+    line: Vec<u8>,
     /// Bytes of the last answer.
     pub bytes: usize,
     /// Lines of the last answer.
@@ -37,7 +37,7 @@ impl Asked {
             child,
             inside,
             last_line,
-            line: String::new(),
+            line: Vec::new(),
             bytes: 0,
             lines: 0,
             last: String::new(),
@@ -72,13 +72,13 @@ impl Asked {
         (self.bytes, self.lines) = (0, 0);
         loop {
             self.line.clear();
-            let read = self.stdout.read_line(&mut self.line).unwrap();
+            let read = self.stdout.read_until(b'\n', &mut self.line).unwrap();
             assert_ne!(read, 0, "it ended: {:?}", self.child.try_wait());
             self.bytes += read;
             self.lines += 1;
-            if self.line.starts_with(self.last_line) {
+            if self.line.starts_with(self.last_line.as_bytes()) {
                 let took = start.elapsed();
-                self.last.clone_from(&self.line);
+                self.last = String::from_utf8_lossy(&self.line).into_owned();
                 return took;
             }
         }
