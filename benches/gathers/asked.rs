@@ -44,7 +44,8 @@ impl Asked {
         }
     }
 
-    /// telegraf-kvm on a lab's VMs, as the service user is; `settings` beside [`WITH_COLLECTOR`], whose line ends a gather and counts the calls.
+    /// telegraf-kvm on a lab's VMs, as the service user is; `settings` beside [`WITH_COLLECTOR`],
+    /// whose line ends a gather and counts the calls.
     pub fn plugin(lab: &Lab, settings: &str) -> Self {
         let config = lab.config(&format!("{WITH_COLLECTOR}{settings}"));
         let command = lab.plugin_unprivileged(&["--config", &config]);

@@ -2,6 +2,7 @@
 
 mod orders;
 
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use super::nics::Nics;
 use super::roster::Roster;
 use super::worker::{Failure, Reply};
 use crate::config::{NameFilter, Settings};
-use crate::inventory::{Inventory, Watch};
+use crate::inventory::{Described, Inventory, Watch};
 use crate::libvirt::Occurrence;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::events::Notice;
@@ -182,7 +183,7 @@ impl Gatherer {
             Answer::Domains(_) | Answer::Samples(..) | Answer::Done => Event::Done,
             Answer::Described(read, troubles) => {
                 for (run, described) in read {
-                    self.inventory.learn(run, described);
+                    self.learn(run, described);
                 }
                 let troubles = troubles.into_iter();
                 let troubles = troubles.map(|(found, text)| Trouble::Description(found, text));
@@ -233,9 +234,7 @@ impl Gatherer {
         for one in measured {
             let run = one.sample.run;
             if let Some(described) = one.described.take() {
-                self.inventory.learn(run, described);
-                self.nics.forget(run);
-                self.cpus.forget(run);
+                self.learn(run, described);
             }
             if let (Some(trouble), Some(found)) = (one.trouble.take(), self.roster.get(run.uuid)) {
                 let trouble = Trouble::Description(found.clone(), trouble);
@@ -247,6 +246,13 @@ impl Gatherer {
         let troubles = troubles.map(|(found, text)| Trouble::Domain(found, text));
         self.gathered.troubles.extend(troubles);
         Event::Samples(came)
+    }
+
+    /// A description was read: what the run has shown before is shown again.
+    fn learn(&mut self, run: Run, described: Arc<Described>) {
+        self.inventory.learn(run, described);
+        self.nics.forget(run);
+        self.cpus.forget(run);
     }
 
     fn keep(&mut self, one: Measured) {
