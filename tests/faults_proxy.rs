@@ -89,23 +89,24 @@ fn a_slow_daemon() {
         fleet.expect_complete_but(&plugin.gather(), &[], "30 ms a reply");
     }
     // Slower than the deadline allows.
-    let rounds = if long() { 100 } else { 12 };
+    let rounds = if long() { 200 } else { 20 };
     let slow = Mischief {
         delay: Duration::from_millis(900),
         ..Mischief::default()
     };
     let cut = Mischief {
-        cut: 10,
+        one_in: 20,
+        cut: true,
         delay: Duration::from_millis(5),
         ..Mischief::default()
     };
     let close = Mischief {
-        close: 5,
+        one_in: 20,
         ..Mischief::default()
     };
     for (what, mischief, rounds) in [
         ("900 ms a reply", slow, 3),
-        ("one of 10 replies cut", cut, rounds),
+        ("one of 20 replies cut", cut, rounds),
         ("a close instead of one of 20 replies", close, rounds),
     ] {
         proxy.set(mischief);

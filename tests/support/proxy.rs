@@ -17,10 +17,10 @@ use std::time::Duration;
 pub struct Mischief {
     /// Every reply waits so long.
     pub delay: Duration,
-    /// Of a hundred replies, so many are cut in the middle, and the connection is closed.
-    pub cut: u64,
-    /// Of a hundred replies, so many are lost with their connection.
-    pub close: u64,
+    /// One in so many replies, it is left to chance which, is broken; 0: none.
+    pub one_in: u64,
+    /// How: cut in the middle, or lost whole; the connection is closed with it.
+    pub cut: bool,
 }
 
 /// A listening proxy. It ends with its process; its socket lies in the lab's folder.
@@ -33,6 +33,9 @@ struct Shared {
     mischief: Mischief,
     /// xorshift, so that a run can be had again.
     random: u64,
+    /// How many replies this mischief has seen, and at which of the next `one_in` it strikes.
+    place: u64,
+    victim: u64,
     replies: u64,
     broken: u64,
 }
@@ -47,6 +50,8 @@ impl Proxy {
         let shared = Arc::new(Mutex::new(Shared {
             mischief: Mischief::default(),
             random: seed | 1,
+            place: 0,
+            victim: 0,
             replies: 0,
             broken: 0,
         }));
@@ -69,7 +74,8 @@ impl Proxy {
 
     /// Changes what it does.
     pub fn set(&self, mischief: Mischief) {
-        self.shared.lock().unwrap().mischief = mischief;
+        let mut shared = self.shared.lock().unwrap();
+        (shared.mischief, shared.place) = (mischief, 0);
     }
 
     /// Replies that it passed on whole, and those that it cut or lost.
@@ -88,18 +94,19 @@ enum Fate {
 
 impl Shared {
     fn fate(&mut self) -> (Fate, Duration) {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        let dice = self.random % 100;
-        let Mischief { delay, cut, close } = self.mischief;
-        let fate = if dice < cut {
-            Fate::Cut
-        } else if dice < cut + close {
-            Fate::Lost
-        } else {
-            Fate::Whole
+        let Mischief { delay, one_in, cut } = self.mischief;
+        if self.place == 0 && one_in > 0 {
+            self.random ^= self.random << 13;
+            self.random ^= self.random >> 7;
+            self.random ^= self.random << 17;
+            self.victim = self.random % one_in;
+        }
+        let fate = match (one_in > 0 && self.place == self.victim, cut) {
+            (false, _) => Fate::Whole,
+            (true, true) => Fate::Cut,
+            (true, false) => Fate::Lost,
         };
+        self.place = (self.place + 1) % one_in.max(1);
         match fate {
             Fate::Whole => self.replies += 1,
             Fate::Cut | Fate::Lost => self.broken += 1,
