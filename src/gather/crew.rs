@@ -16,19 +16,24 @@ pub type Sink = Arc<dyn Fn(Reply) + Send + Sync>;
 pub struct Crew {
     brief: Arc<Brief>,
     sink: Sink,
-    /// How many stay when there is nothing to do.
+    /// How many stay when there is nothing to do,
     size: usize,
+    /// and how many jobs each is given at a time.
+    jobs: usize,
+    /// A place for each job that could be given.
     idle: Vec<Sender<(Ticket, Job)>>,
     busy: HashMap<Ticket, Sender<(Ticket, Job)>>,
 }
 
 impl Crew {
-    /// A crew of which `size` stay; their threads and connections come when they are needed.
-    pub fn new(brief: Brief, size: usize, sink: Sink) -> Self {
+    /// A crew of which `size` stay; their threads and connections come when they are needed. Each is
+    /// given so many `jobs` at a time: the second is at hand when the first is done.
+    pub fn new(brief: Brief, size: usize, jobs: usize, sink: Sink) -> Self {
         Self {
             brief: Arc::new(brief),
             sink,
             size,
+            jobs,
             idle: Vec::new(),
             busy: HashMap::default(),
         }
@@ -58,6 +63,7 @@ impl Crew {
             return false;
         }
         let sent = worker.send((ticket, job)).is_ok();
+        self.idle.extend((1..self.jobs).map(|_| worker.clone()));
         self.busy.insert(ticket, worker);
         sent
     }
@@ -65,7 +71,7 @@ impl Crew {
     /// The last reply to a job came: its worker is free again, or ends where enough are.
     pub fn returned(&mut self, ticket: Ticket) {
         if let Some(worker) = self.busy.remove(&ticket)
-            && self.idle.len() < self.size
+            && self.idle.len() < self.size * self.jobs
         {
             self.idle.push(worker);
         }
@@ -75,6 +81,7 @@ impl Crew {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::Receiver;
+    use std::thread::sleep;
     use std::time::{Duration, Instant};
 
     use super::*;
@@ -85,6 +92,10 @@ mod tests {
     use crate::sample::Wanted;
 
     fn crew(uri: &str, size: usize) -> (Crew, Receiver<Reply>) {
+        crew_with(uri, size, 1)
+    }
+
+    fn crew_with(uri: &str, size: usize, jobs: usize) -> (Crew, Receiver<Reply>) {
         let settings = settings(uri);
         let brief = Brief {
             uri: uri.to_owned(),
@@ -98,7 +109,7 @@ mod tests {
             wanted: Wanted::new(&settings),
         };
         let (sink, replies) = inbox();
-        (Crew::new(brief, size, sink), replies)
+        (Crew::new(brief, size, jobs, sink), replies)
     }
 
     fn nobody() -> Job {
@@ -148,6 +159,31 @@ mod tests {
             standing += frozen.waiting();
         }
         assert_eq!(standing, 2, "each on a connection of its own");
+    }
+
+    #[test]
+    fn one_worker_has_the_second_job_at_hand() {
+        let frozen = Frozen::start();
+        let (mut crew, _replies) = crew_with(&frozen.uri(), 1, 2);
+        assert!(crew.assign(1, nobody()));
+        assert_eq!(counts(&crew), (1, 1));
+        assert!(crew.assign(2, nobody()));
+        assert_eq!(counts(&crew), (2, 0));
+        sleep(Duration::from_millis(300));
+        assert_eq!(frozen.waiting(), 1, "one connection");
+        crew.returned(1);
+        crew.returned(2);
+        assert_eq!(counts(&crew), (0, 2));
+    }
+
+    #[test]
+    fn jobs_come_back_in_their_order() {
+        let (mut crew, replies) = crew_with("test:///default", 1, 2);
+        for ticket in [1, 2] {
+            assert!(crew.assign(ticket, Job::List));
+        }
+        let tickets = [1, 2].map(|_| replies.recv_timeout(LIMIT).unwrap().ticket);
+        assert_eq!(tickets, [1, 2]);
     }
 
     #[test]

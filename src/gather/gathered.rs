@@ -70,16 +70,16 @@ pub(super) enum Worth {
 #[derive(Debug, Default)]
 pub(super) struct Samples {
     kept: HashMap<Uuid, Kept>,
-    /// Whose sample nothing can be added to any more.
-    ready: VecDeque<Uuid>,
+    /// To which nothing can be added any more.
+    ready: VecDeque<Sample>,
 }
 
 #[derive(Debug)]
 struct Kept {
     worth: Worth,
     has_disks: bool,
-    /// `None`: taken.
-    sample: Option<Sample>,
+    /// `None`: it is ready, or taken.
+    sample: Option<Box<Sample>>,
 }
 
 impl Samples {
@@ -96,10 +96,12 @@ impl Samples {
             }
         }
         let has_disks = sample.disks.is_some();
-        if worth == Worth::Whole && has_disks {
-            self.ready.push_back(uuid);
-        }
-        let sample = Some(sample);
+        let sample = if worth == Worth::Whole && has_disks {
+            self.ready.push_back(sample);
+            None
+        } else {
+            Some(Box::new(sample))
+        };
         self.kept.insert(
             uuid,
             Kept {
@@ -112,13 +114,7 @@ impl Samples {
 
     /// Takes a sample to which nothing can be added any more.
     pub(super) fn take_ready(&mut self) -> Option<Sample> {
-        while let Some(uuid) = self.ready.pop_front() {
-            let kept = self.kept.get_mut(&uuid);
-            if let Some(sample) = kept.and_then(|kept| kept.sample.take()) {
-                return Some(sample);
-            }
-        }
-        None
+        self.ready.pop_front()
     }
 
     /// Adds the disks, which came by calls of their own, to the sample of the same run.
@@ -156,8 +152,9 @@ impl Samples {
 
     /// Those that were not taken, by id: the order in which they were started.
     pub(super) fn in_order(self) -> Vec<Sample> {
-        let samples = self.kept.into_values().filter_map(|kept| kept.sample);
-        let mut samples: Vec<Sample> = samples.collect();
+        let kept = self.kept.into_values().filter_map(|kept| kept.sample);
+        let mut samples: Vec<Sample> = self.ready.into();
+        samples.extend(kept.map(|sample| *sample));
         samples.sort_unstable_by_key(|sample| sample.run.id);
         samples
     }
