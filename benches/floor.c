@@ -203,10 +203,7 @@ int main(int argc, char **argv)
         if (n < 0)
             die("virConnectListAllDomains");
         for (int i = 0; i < n; i++) {
-            uuid uuid;
-            virDomainGetUUID(active[i], uuid);
             virDomainGetID(active[i]);
-            virDomainGetName(active[i]);
             virDomainFree(active[i]);
         }
         free(active);

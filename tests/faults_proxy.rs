@@ -98,7 +98,6 @@ fn a_slow_daemon() {
         one_in: 20,
         cut: true,
         delay: Duration::from_millis(5),
-        ..Mischief::default()
     };
     let close = Mischief {
         one_in: 20,

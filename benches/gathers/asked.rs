@@ -1,7 +1,7 @@
 //! Processes that are asked by a newline and answer on stdout: telegraf-kvm, and the floor.
 
 use std::cell::RefCell;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,9 +14,9 @@ pub struct Asked {
     child: Child,
     inside: bool,
     stdin: Option<ChildStdin>,
-    stdout: BufReader<ChildStdout>,
+    stdout: ChildStdout,
     last_line: &'static str,
-    line: Vec<u8>,
+    buffer: Vec<u8>,
     /// Bytes of the last answer.
     pub bytes: usize,
     /// Lines of the last answer.
@@ -33,11 +33,11 @@ impl Asked {
         let mut child = command.spawn().unwrap();
         Self {
             stdin: child.stdin.take(),
-            stdout: BufReader::with_capacity(1 << 20, child.stdout.take().unwrap()),
+            stdout: child.stdout.take().unwrap(),
             child,
             inside,
             last_line,
-            line: Vec::new(),
+            buffer: vec![0; 1 << 20],
             bytes: 0,
             lines: 0,
             last: String::new(),
@@ -71,17 +71,28 @@ impl Asked {
         let start = Instant::now();
         self.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
         (self.bytes, self.lines) = (0, 0);
+        // What has come of a line that is not at its end, at the buffer's begin.
+        let mut begun = 0;
         loop {
-            self.line.clear();
-            let read = self.stdout.read_until(b'\n', &mut self.line).unwrap();
+            let read = self.stdout.read(&mut self.buffer[begun..]).unwrap();
             assert_ne!(read, 0, "it ended: {:?}", self.child.try_wait());
             self.bytes += read;
-            self.lines += 1;
-            if self.line.starts_with(self.last_line.as_bytes()) {
+            let come = &self.buffer[..begun + read];
+            let ends = memchr::memchr_iter(b'\n', come);
+            self.lines += ends.count();
+            let Some(end) = memchr::memrchr(b'\n', come) else {
+                begun += read;
+                continue;
+            };
+            let last = memchr::memrchr(b'\n', &come[..end]).map_or(0, |at| at + 1);
+            if come[last..].starts_with(self.last_line.as_bytes()) {
                 let took = start.elapsed();
-                self.last = String::from_utf8_lossy(&self.line).into_owned();
+                self.last = String::from_utf8_lossy(&come[last..=end]).into_owned();
                 return took;
             }
+            let rest = end + 1..begun + read;
+            begun = rest.len();
+            self.buffer.copy_within(rest, 0);
         }
     }
 

@@ -29,10 +29,6 @@ pub fn run(options: &Options) {
     let lab = Lab::start();
     let daemon = process::libvirtd(&lab);
     for size in SIZES {
-        let rounds = match size {
-            10_000 => options.rounds.min(7),
-            _ => options.rounds,
-        };
         let node = write(&domains(size));
         let file = lab.dir().join(format!("node{size}.xml"));
         std::fs::copy(node.path(), &file).unwrap();
@@ -41,6 +37,12 @@ pub fn run(options: &Options) {
                 format!("test+unix://{}", file.display())
             } else {
                 format!("test://{}", file.display())
+            };
+            // Seconds each, where they are many behind a libvirtd.
+            let rounds = match (size, remote) {
+                (10_000, true) => options.rounds.min(7),
+                (_, false) => options.rounds * 3,
+                _ => options.rounds,
             };
             part(&lab, size, &uri, remote.then_some(daemon), rounds);
         }
