@@ -125,6 +125,8 @@ fn rates<const N: usize>(
     let mut parts: Parts<N> = named.collect();
     parts.sort_unstable();
     let parts = Rc::new(parts);
+    // The four have nearly always the same past, whose names need comparing once.
+    let mut compared: Option<(Rc<Parts<N>>, bool)> = None;
     std::array::from_fn(|i| {
         let counter = fields[i].0;
         let now = PastSum {
@@ -134,7 +136,15 @@ fn rates<const N: usize>(
         };
         let (at, value) = (now.at, now.value);
         let before = past[i].replace(now)?;
-        if !went_on(&before.parts, &parts, counter) {
+        let alike = match &compared {
+            Some((past, alike)) if Rc::ptr_eq(past, &before.parts) => *alike,
+            _ => {
+                let alike = are_alike(&before.parts, &parts);
+                compared = Some((Rc::clone(&before.parts), alike));
+                alike
+            }
+        };
+        if !alike || fell(&before.parts, &parts, counter) {
             return None;
         }
         let moved = value.checked_sub(before.value)? as f64;
@@ -142,16 +152,20 @@ fn rates<const N: usize>(
     })
 }
 
-/// Whether these are the same devices, none of whose counters fell: a device that was replaced under
-/// its name counts from 0 again, which a sum hides where another device moved more.
-fn went_on<const N: usize>(before: &Parts<N>, now: &Parts<N>, counter: usize) -> bool {
-    before.len() == now.len()
-        && before.iter().zip(now).all(|((old, before), (new, now))| {
-            let fell = before[counter]
-                .zip(now[counter])
-                .is_some_and(|(b, n)| n < b);
-            old == new && !fell
-        })
+/// Whether these are the same devices.
+fn are_alike<const N: usize>(before: &Parts<N>, now: &Parts<N>) -> bool {
+    let names = before.iter().map(|(name, _)| name);
+    names.eq(now.iter().map(|(name, _)| name))
+}
+
+/// Whether a counter fell of any of the same devices: one that was replaced under its name counts
+/// from 0 again, which a sum hides where another device moved more.
+fn fell<const N: usize>(before: &Parts<N>, now: &Parts<N>, counter: usize) -> bool {
+    let mut pairs = before.iter().zip(now);
+    pairs.any(|((_, before), (_, now))| {
+        let both = before[counter].zip(now[counter]);
+        both.is_some_and(|(before, now)| now < before)
+    })
 }
 
 #[cfg(test)]

@@ -44,11 +44,21 @@ impl DeviceNames {
         }
     }
 
-    /// Whether `now` names other devices than these.
-    pub fn differ(&self, now: &Self) -> bool {
-        (now.nics.is_some() && self.nics != now.nics)
-            || (now.disks.is_some() && self.disks != now.disks)
+    /// Whether the sample names other devices than these.
+    pub fn differ(&self, now: &Sample) -> bool {
+        let nics = now.nics.as_ref().map(|nics| same(&self.nics, &nics.list));
+        let disks = now.disks.as_ref();
+        let disks = disks.map(|disks| same(&self.disks, &disks.list));
+        nics == Some(false) || disks == Some(false)
     }
+}
+
+fn same<const N: usize>(
+    names: &Option<Vec<Option<SmolStr>>>,
+    list: &[crate::sample::Device<N>],
+) -> bool {
+    let now = list.iter().map(|device| &device.name);
+    names.as_ref().is_some_and(|names| names.iter().eq(now))
 }
 
 fn names<const N: usize>(list: &[crate::sample::Device<N>]) -> Vec<Option<SmolStr>> {

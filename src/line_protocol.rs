@@ -58,7 +58,8 @@ pub struct Line<'b> {
     buffer: &'b mut String,
     /// What the buffer is cut back to when this line is dropped.
     start: usize,
-    has_field: bool,
+    /// Where its fields begin.
+    fields: usize,
 }
 
 impl Line<'_> {
@@ -71,10 +72,12 @@ impl Line<'_> {
         let start = buffer.len();
         buffer.push_str(measurement);
         buffer.push_str(tags.as_str());
+        buffer.push(' ');
+        let fields = buffer.len();
         Line {
             buffer,
             start,
-            has_field: false,
+            fields,
         }
     }
 
@@ -85,8 +88,11 @@ impl Line<'_> {
         tags: &Tags,
         extra: &Tags,
     ) -> Line<'b> {
-        let line = Line::begin(buffer, measurement, tags);
+        let mut line = Line::begin(buffer, measurement, tags);
+        line.buffer.truncate(line.fields - 1);
         line.buffer.push_str(extra.as_str());
+        line.buffer.push(' ');
+        line.fields = line.buffer.len();
         line
     }
 
@@ -100,7 +106,7 @@ impl Line<'_> {
         if let Some(n) = value {
             self.key(key);
             self.buffer.push_str(itoa::Buffer::new().format(n));
-            self.buffer.push('i');
+            self.buffer.push_str("i,");
         }
     }
 
@@ -111,13 +117,14 @@ impl Line<'_> {
             self.key(key);
             let mut digits = zmij::Buffer::new();
             let digits = digits.format_finite(x);
-            if digits.contains('e') {
+            if digits.as_bytes().contains(&b'e') {
                 // Writing to a String cannot fail.
                 let _ = write!(self.buffer, "{x}");
             } else {
                 let whole = digits.strip_suffix(".0");
                 self.buffer.push_str(whole.unwrap_or(digits));
             }
+            self.buffer.push(',');
         }
     }
 
@@ -135,12 +142,14 @@ impl Line<'_> {
                 _ => self.buffer.push(without_control(c)),
             }
         }
-        self.buffer.push('"');
+        self.buffer.push_str("\",");
     }
 
     /// Closes the line with its time, in nanoseconds since 1970. A line left with no field is taken back.
     pub fn end(mut self, timestamp_ns: i64) {
-        if self.has_field {
+        // Each field ends in a comma, the last one's in a space.
+        if self.buffer.len() > self.fields {
+            self.buffer.pop();
             self.buffer.push(' ');
             self.buffer
                 .push_str(itoa::Buffer::new().format(timestamp_ns));
@@ -151,10 +160,8 @@ impl Line<'_> {
 
     fn key(&mut self, key: &'static str) {
         debug_assert!(is_plain(key), "the key {key:?} needs an escape");
-        self.buffer.push(if self.has_field { ',' } else { ' ' });
         self.buffer.push_str(key);
         self.buffer.push('=');
-        self.has_field = true;
     }
 }
 

@@ -12,51 +12,71 @@ use crate::sample::{Device, Devices};
 #[derive(Debug, Clone, Default)]
 pub struct Reported(Vec<(SmolStr, u16)>);
 
+impl Reported {
+    /// Takes the devices' names over, and notes what they report.
+    fn follow<const N: usize>(&mut self, devices: &Devices<N>) {
+        let named = devices.list.iter();
+        let named = named.filter_map(|device| Some((device.name.as_ref()?, device)));
+        if !self
+            .0
+            .iter()
+            .map(|(name, _)| name)
+            .eq(named.clone().map(|(name, _)| name))
+        {
+            let before = std::mem::take(&mut self.0);
+            let has = |name: &SmolStr| before.iter().find(|(known, _)| known == name);
+            let kept = named
+                .clone()
+                .map(|(name, _)| (name.clone(), has(name).map_or(0, |(_, mask)| *mask)));
+            self.0 = kept.collect();
+        }
+        for ((_, has), (_, device)) in self.0.iter_mut().zip(named) {
+            *has |= mask(device);
+        }
+    }
+}
+
 /// Sums `devices` counter by counter. `reported` is brought up to date.
 ///
 /// A sum over no devices is 0: the VM really moved nothing. Where no device can report a counter,
 /// or one that can did not, there is no sum.
 pub fn sum<const N: usize>(devices: &Devices<N>, reported: &mut Reported) -> [Option<u64>; N] {
-    let mut before = std::mem::take(&mut reported.0);
+    reported.follow(devices);
+    let named = devices.list.iter().filter(|device| device.name.is_some());
     let mut by_kind: Vec<(&str, u16)> = Vec::new();
-    for (place, device) in devices.list.iter().enumerate() {
-        let Some(name) = &device.name else { continue };
-        let is_it = |known: &(SmolStr, u16)| known.0 == *name;
-        let place = match before.get(place) {
-            Some(known) if is_it(known) => Some(place),
-            _ => before.iter().position(is_it),
-        };
-        let known = place.and_then(|place| before.get_mut(place));
-        let mut known = known.map_or_else(|| (name.clone(), 0), std::mem::take);
-        known.1 |= mask(device);
+    for (device, (_, has)) in named.clone().zip(&reported.0) {
         match by_kind.iter_mut().find(|(kind, _)| *kind == device.kind) {
-            Some((_, mask)) => *mask |= known.1,
-            None => by_kind.push((&device.kind, known.1)),
+            Some((_, mask)) => *mask |= has,
+            None => by_kind.push((&device.kind, *has)),
         }
-        reported.0.push(known);
     }
-    let can_report = |device: &Device<N>, counter: usize| {
+    if !devices.complete {
+        return [None; N];
+    }
+    if devices.list.is_empty() {
+        return [Some(0); N];
+    }
+    // What each can report is what any of its kind has reported.
+    let able = named.map(|device| {
         let mut kinds = by_kind.iter();
         let kind = kinds.find(|(kind, _)| *kind == device.kind);
-        let kind = kind.map(|(_, mask)| *mask);
-        device.name.is_some() && kind.unwrap_or_default() & (1 << counter) != 0
-    };
-    std::array::from_fn(|counter| {
-        if !devices.complete {
-            return None;
+        (kind.map_or(0, |(_, mask)| *mask), &device.counters)
+    });
+    let mut sums = [None; N];
+    let mut vetoed = 0;
+    for (mask, counters) in able {
+        for (counter, (sum, value)) in sums.iter_mut().zip(counters).enumerate() {
+            let bit = 1 << counter;
+            match value {
+                _ if mask & bit == 0 => {}
+                Some(value) => {
+                    *sum = Some(sum.map_or(*value, |sum: u64| sum.saturating_add(*value)))
+                }
+                None => vetoed |= bit,
+            }
         }
-        if devices.list.is_empty() {
-            return Some(0);
-        }
-        let mut able = devices
-            .list
-            .iter()
-            .filter(|d| can_report(d, counter))
-            .peekable();
-        able.peek()?;
-        able.map(|device| device.counters.get(counter).copied().flatten())
-            .try_fold(0_u64, |sum, value| Some(sum.saturating_add(value?)))
-    })
+    }
+    std::array::from_fn(|counter| sums[counter].filter(|_| vetoed & (1 << counter) == 0))
 }
 
 fn mask<const N: usize>(device: &Device<N>) -> u16 {

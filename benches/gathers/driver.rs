@@ -63,10 +63,16 @@ fn part(lab: &Lab, size: usize, uri: &str, daemon: Option<u32>, rounds: usize) {
     let mut plugin = Asked::plugin_of(lab, uri, "deadline = \"120s\"\n");
     let first = plugin.gather();
     let first_lines = plugin.lines - 1;
-    plugin.gather();
-    let before = plugin.last.clone();
-    plugin.gather();
-    let calls = calls(&before, &plugin.last);
+    // Until all are described, and those that were before libvirt's events came are so again.
+    let mut made = String::new();
+    for _ in 0..12 {
+        let before = plugin.last.clone();
+        plugin.gather();
+        made = calls(&before, &plugin.last);
+        if !made.contains("xml") {
+            break;
+        }
+    }
     let mut floor = Asked::floor(lab, &[uri, workers, chunk, STATE, "calls", "events"]);
     floor.gather();
     let (ours, bare) = (plugin.share(), floor.share());
@@ -80,7 +86,7 @@ fn part(lab: &Lab, size: usize, uri: &str, daemon: Option<u32>, rounds: usize) {
     let peaks = [&ours, &bare].map(|one| process::peak(one.borrow().pid()));
     let rows = [
         format!(
-            "peak {} KiB; {calls}; {lines} lines, {bytes} bytes",
+            "peak {} KiB; {made}; {lines} lines, {bytes} bytes",
             peaks[0]
         ),
         format!("peak {} KiB", peaks[1]),

@@ -20,22 +20,21 @@ pub(super) fn freshen(
     if !brief.groups.has(Groups::NET) {
         return Ok((None, None));
     }
-    let names = DeviceNames::of(sample);
     if let Known::Fresh(known) = known {
         match &known.names {
-            Some(before) if !before.differ(&names) => return Ok((None, None)),
+            Some(before) if !before.differ(sample) => return Ok((None, None)),
             Some(_) => {}
             None => {
                 // Described a moment ago, before any statistics: these are the names.
                 let described = Described {
-                    names: Some(names),
+                    names: Some(DeviceNames::of(sample)),
                     ..Described::clone(known)
                 };
                 return Ok((Some(Arc::new(described)), None));
             }
         }
     }
-    match describe(domain, Some(names)) {
+    match describe(domain, Some(DeviceNames::of(sample))) {
         Ok((described, trouble)) => Ok((Some(Arc::new(described)), trouble)),
         Err(error) if error.is_transport() || error.is_vanished() => Err(error),
         Err(error) => Ok((
