@@ -4,7 +4,7 @@
 //! libvirt reported a change. The time to live applies only where events cannot be had. So a
 //! hot-plugged device shows at the next gather, and a steady host makes no XML call at all.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,14 @@ pub struct Described {
     pub names: Option<DeviceNames>,
     /// When the XML was asked for.
     pub read_at: Instant,
+}
+
+impl Described {
+    /// The local paths that the disks lie at.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        let disks = self.description.iter().flat_map(|known| &known.disks);
+        disks.flat_map(|disk| &disk.sources).map(Path::new)
+    }
 }
 
 /// Device names as a statistics record has them; `None`: not reported (a VM that does not answer,
@@ -173,17 +181,10 @@ impl Inventory {
         alike.then_some(nics)
     }
 
-    /// The local paths that this VM's disks lie at.
-    pub fn paths(&self, uuid: Uuid) -> Vec<PathBuf> {
-        let entry = self.entries.get(&uuid);
-        let description = entry.and_then(|entry| entry.described.description.as_ref());
-        let disks = description
-            .iter()
-            .flat_map(|description| &description.disks);
-        disks
-            .flat_map(|disk| &disk.sources)
-            .map(PathBuf::from)
-            .collect()
+    /// What is known of this VM's last described run.
+    pub fn described(&self, uuid: Uuid) -> Option<Arc<Described>> {
+        let entry = self.entries.get(&uuid)?;
+        Some(Arc::clone(&entry.described))
     }
 
     /// Whether this run has been described.

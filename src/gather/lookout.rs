@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
@@ -13,6 +14,7 @@ use super::engine::Look;
 use crate::config::BlockStatistics;
 use crate::host::cgroups::{Cgroups, Usage};
 use crate::host::{Mounts, Processes, Storage, Taps};
+use crate::inventory::Described;
 use crate::libvirt::bulk::Groups;
 use crate::maps::{HashMap, HashSet};
 
@@ -21,8 +23,8 @@ use crate::maps::{HashMap, HashSet};
 pub struct Question {
     /// Comes back with the answer.
     pub number: u64,
-    /// Each VM, and the local paths that its disks lie at.
-    pub vms: Vec<(Uuid, Vec<PathBuf>)>,
+    /// Each VM, and what is known of where its disks lie.
+    pub vms: Vec<(Uuid, Option<Arc<Described>>)>,
     /// Whether the network interfaces' counters are wanted,
     pub taps: bool,
     /// and the VMs' CPU time.
@@ -79,7 +81,7 @@ impl Lookout {
     }
 
     /// Puts the question; `false` when nobody is there to answer it now.
-    pub fn ask(&mut self, vms: Vec<(Uuid, Vec<PathBuf>)>) -> bool {
+    pub fn ask(&mut self, vms: Vec<(Uuid, Option<Arc<Described>>)>) -> bool {
         let Some(ask) = self.ask.as_ref().filter(|_| !self.waiting) else {
             return false;
         };
@@ -152,17 +154,21 @@ pub fn start(tell: impl Fn(Seen) + Send + 'static) -> io::Result<Sender<Question
 fn see(processes: &mut Processes, mounts: &mut Mounts, question: &Question) -> Seen {
     let uuids: Vec<Uuid> = question.vms.iter().map(|(uuid, _)| *uuid).collect();
     let seen = processes.look(&uuids);
-    let paths: HashSet<&PathBuf> = question.vms.iter().flat_map(|(_, paths)| paths).collect();
-    let paths: Vec<PathBuf> = paths.into_iter().cloned().collect();
+    let described = question.vms.iter().filter_map(|(_, known)| known.as_ref());
+    let paths: Vec<&Path> = described.flat_map(|known| known.paths()).collect();
     let storage: HashMap<PathBuf, Storage> = mounts.look(&paths);
     let mut no_block = HashSet::default();
     let mut dead: BTreeMap<PathBuf, BTreeSet<Uuid>> = BTreeMap::new();
-    for (uuid, paths) in &question.vms {
+    for (uuid, described) in &question.vms {
+        let paths = || described.iter().flat_map(|described| described.paths());
         // Where our /proc does not show a VM's QEMU, our mounts need not be its mounts either.
-        if seen.unseen.contains(uuid) && paths.iter().any(|path| path.is_absolute()) {
+        if seen.unseen.contains(uuid) && paths().any(Path::is_absolute) {
             no_block.insert(*uuid);
         }
-        for path in paths {
+        if storage.is_empty() {
+            continue;
+        }
+        for path in paths() {
             match storage.get(path) {
                 Some(Storage::Dead(mount)) => {
                     no_block.insert(*uuid);
@@ -189,8 +195,10 @@ fn see(processes: &mut Processes, mounts: &mut Mounts, question: &Question) -> S
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::time::Instant;
 
     use super::*;
+    use crate::description::{Description, Disk, DiskKind};
 
     const A: Uuid = Uuid::from_u128(1);
     const B: Uuid = Uuid::from_u128(2);
@@ -199,10 +207,10 @@ mod tests {
     fn one_question_at_a_time() {
         let (ask, questions) = channel();
         let mut lookout = Lookout::new(Some(ask), BlockStatistics::Auto, Groups::NONE);
-        assert!(lookout.ask(vec![(A, vec![])]));
-        assert!(!lookout.ask(vec![(B, vec![])]), "it is still at the first");
+        assert!(lookout.ask(vec![(A, None)]));
+        assert!(!lookout.ask(vec![(B, None)]), "it is still at the first");
         let first = questions.try_recv().unwrap();
-        assert_eq!(first.vms, [(A, vec![])]);
+        assert_eq!(first.vms, [(A, None)]);
         assert!(questions.try_recv().is_err());
         let seen = Seen {
             number: first.number,
@@ -221,11 +229,11 @@ mod tests {
     #[test]
     fn where_nobody_looks_nothing_is_waited_for() {
         let mut lookout = Lookout::new(None, BlockStatistics::Auto, Groups::NONE);
-        assert!(!lookout.ask(vec![(A, vec![])]));
+        assert!(!lookout.ask(vec![(A, None)]));
         let (ask, _) = channel();
         let mut lookout = Lookout::new(Some(ask), BlockStatistics::Auto, Groups::NONE);
         for _ in 0..2 {
-            assert!(!lookout.ask(vec![(A, vec![])]), "its thread is gone");
+            assert!(!lookout.ask(vec![(A, None)]), "its thread is gone");
         }
         assert_eq!(lookout.verdict(&[A]), Look::default());
     }
@@ -274,12 +282,24 @@ mod tests {
         fs::write(&image, "").unwrap();
         let mut processes = Processes::at(&root);
         let mut mounts = Mounts::at(&table, Path::new("/nonexistent"));
+        let described = Arc::new(Described {
+            description: Some(Description {
+                disks: vec![Disk {
+                    target: "vda".into(),
+                    kind: DiskKind::Disk,
+                    sources: vec![image.to_str().unwrap().to_owned()],
+                }],
+                ..Description::default()
+            }),
+            names: None,
+            read_at: Instant::now(),
+        });
         let question = Question {
             number: 5,
             vms: vec![
-                (A, vec![image.clone()]),
-                (B, vec![image]),
-                (Uuid::from_u128(3), vec![]),
+                (A, Some(Arc::clone(&described))),
+                (B, Some(described)),
+                (Uuid::from_u128(3), None),
             ],
             ..Question::default()
         };

@@ -1,5 +1,6 @@
 //! The storage of disk images: where each lies, and whether that answers.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -49,7 +50,7 @@ pub struct Mounts {
     /// Probers that were dismissed and have not ended yet.
     dismissed: Vec<Child>,
     /// The remote mounts on a path's way, and when it was followed.
-    ways: HashMap<PathBuf, (Vec<u64>, Instant)>,
+    ways: HashMap<OsString, (Vec<u64>, Instant)>,
 }
 
 /// How one path fared in one look.
@@ -82,27 +83,37 @@ impl Mounts {
         }
     }
 
-    /// Where these disk images lie, and whether their mounts answer. Takes 50 ms at most, whatever
-    /// hangs. Paths not asked for, and mounts without any, are forgotten.
-    pub fn look(&mut self, paths: &[PathBuf]) -> HashMap<PathBuf, Storage> {
+    /// Where those of these disk images lie that are not [`Storage::Local`], and whether their mounts
+    /// answer. Takes 50 ms at most, whatever hangs. Paths not asked for, and mounts without any, are
+    /// forgotten.
+    pub fn look<P: AsRef<Path>>(&mut self, paths: &[P]) -> HashMap<PathBuf, Storage> {
         let start = Instant::now();
         let until = start + PATIENCE;
         self.read_table();
         self.posts.values_mut().for_each(Post::begin);
         self.keep_probers();
-        let asked: HashSet<&PathBuf> = paths.iter().collect();
-        self.ways.retain(|path, _| asked.contains(path));
+        // As text: to compare paths part by part took more time than all the rest.
+        let asked = paths.iter().map(|path| path.as_ref().as_os_str());
+        let asked: HashSet<&OsStr> = asked.collect();
+        self.ways.retain(|path, _| asked.contains(&**path));
 
         let mut fates = HashMap::default();
-        for path in asked.iter().filter(|path| path.is_absolute()) {
+        for path in asked
+            .into_iter()
+            .filter(|path| Path::new(path).is_absolute())
+        {
             let fresh = |(_, followed): &&(_, Instant)| start - *followed < REMEMBERED;
-            if let Some((trail, _)) = self.ways.get(*path).filter(fresh) {
-                let trail = trail.clone();
-                fates.insert((*path).clone(), Fate { trail, lost: None });
-            } else {
-                let mut walk = Walk::new(path);
-                let stop = walk.advance(&self.table, None);
-                self.stopped(walk, stop, &mut fates);
+            match self.ways.get(path).filter(fresh) {
+                Some((trail, _)) if trail.is_empty() => {}
+                Some((trail, _)) => {
+                    let trail = trail.clone();
+                    fates.insert(path.into(), Fate { trail, lost: None });
+                }
+                None => {
+                    let mut walk = Walk::new(Path::new(path));
+                    let stop = walk.advance(&self.table, None);
+                    self.stopped(walk, stop, &mut fates);
+                }
             }
         }
         self.wait(until, &mut fates);
@@ -111,12 +122,10 @@ impl Mounts {
         // mount carry disks again, a second one would hang beside it.
         let carrying = carrying(&fates);
         self.dismiss(|id, post| !carrying.contains(&id) && !post.is_busy());
-        let storage = |path: &PathBuf| {
-            let fate = fates.get(path);
-            fate.map_or(Storage::Local, |fate| self.judge(fate))
-        };
-        let seen = asked.into_iter().map(|path| (path.clone(), storage(path)));
-        seen.collect()
+        let seen = fates.into_iter();
+        let seen = seen.map(|(path, fate)| (path, self.judge(&fate)));
+        seen.filter(|(_, storage)| *storage != Storage::Local)
+            .collect()
     }
 
     /// It is read at each look and compared: whatever changed, no way is known any more.
@@ -158,15 +167,15 @@ impl Mounts {
         let lost = match stop {
             Stop::End => {
                 let way = (trail.clone(), Instant::now());
-                self.ways.insert(path.clone(), way);
+                self.ways.insert(path.clone().into(), way);
                 None
             }
             Stop::Lost(point) => {
-                self.ways.remove(&path);
+                self.ways.remove(path.as_os_str());
                 Some(Storage::Unknown(point))
             }
             Stop::Dead(point) => {
-                self.ways.remove(&path);
+                self.ways.remove(path.as_os_str());
                 Some(Storage::Dead(point))
             }
             Stop::Before(id) => {
@@ -174,7 +183,7 @@ impl Mounts {
                     post.queue.push(walk);
                 }
                 // Should time run out, the way of a minute ago is the best that is known.
-                match self.ways.get(&path) {
+                match self.ways.get(path.as_os_str()) {
                     Some((old, _)) => {
                         trail.extend(old);
                         None

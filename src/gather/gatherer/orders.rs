@@ -1,6 +1,5 @@
 //! What the engine orders, carried out: who is asked, by which job, and who looks at the host.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use uuid::Uuid;
@@ -47,9 +46,9 @@ impl Gatherer {
     }
 
     fn look(&mut self, domains: &[Uuid]) {
-        let paths = |uuid: &Uuid| (*uuid, self.inventory.paths(*uuid));
-        let vms: Vec<(Uuid, Vec<PathBuf>)> = domains.iter().map(paths).collect();
-        if !self.lookout.ask(vms) {
+        let vms = domains.iter();
+        let vms = vms.map(|uuid| (*uuid, self.inventory.described(*uuid)));
+        if !self.lookout.ask(vms.collect()) {
             // Nobody to ask, or still at the last question: what was seen last must do.
             self.on_look(domains);
         }

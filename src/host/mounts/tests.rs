@@ -64,7 +64,8 @@ fn at(mountinfo: &Path) -> Mounts {
 fn storage(mounts: &mut Mounts, path: &Path) -> Storage {
     let start = Instant::now();
     loop {
-        let seen = mounts.look(&[path.into()]).remove(path).unwrap();
+        let seen = mounts.look(&[path]).remove(path);
+        let seen = seen.unwrap_or(Storage::Local);
         let enough = match seen {
             Storage::Local | Storage::Alive => 0,
             Storage::Unknown(_) => 200,
@@ -84,9 +85,7 @@ fn local_files_and_network_disks_need_no_probe() {
     let paths = ["", "pool/image", "nbd://host/x"].map(PathBuf::from);
     let link = fake.link("link", "file");
     let paths = [&paths[..], &[fake.file("file"), link]].concat();
-    let seen = mounts.look(&paths);
-    let local = paths.into_iter().map(|path| (path, Storage::Local));
-    assert_eq!(seen, local.collect());
+    assert!(mounts.look(&paths).is_empty());
     assert!(mounts.posts.is_empty());
 }
 
@@ -159,7 +158,7 @@ fn the_way_is_remembered_until_the_mounts_change_or_it_is_not_asked_for() {
     fs::remove_file(&link).unwrap();
     fake.link("link", "nfs/file");
     assert_eq!(storage(&mut mounts, &link), Storage::Local);
-    assert!(mounts.look(&[]).is_empty());
+    assert!(mounts.look::<&Path>(&[]).is_empty());
     assert_eq!(storage(&mut mounts, &link), Storage::Alive);
 }
 
@@ -172,12 +171,12 @@ fn a_remembered_way_is_followed_anew_after_a_minute() {
     assert_eq!(storage(&mut mounts, &link), Storage::Alive);
     fs::remove_file(&link).unwrap();
     assert_eq!(storage(&mut mounts, &link), Storage::Alive);
-    let (_, followed) = mounts.ways.get_mut(&link).unwrap();
+    let (_, followed) = mounts.ways.get_mut(link.as_os_str()).unwrap();
     *followed -= REMEMBERED;
     let unknown = Storage::Unknown(fake.path("nfs"));
     let start = Instant::now();
     // Until the walk came back the old way holds.
-    while mounts.look(std::slice::from_ref(&link))[&link] != unknown {
+    while mounts.look(&[&link]).get(&link) != Some(&unknown) {
         assert!(start.elapsed() < Duration::from_secs(20));
     }
 }
