@@ -127,9 +127,9 @@ fn cpu(sample: &mut Sample, domain: &Domain, source: &mut CpuSource) -> Result<(
         let Value::Integer(value) = value else { return };
         let value = u64::try_from(value).ok();
         match key {
-            "cpu_time" => cpu.time = value,
-            "user_time" => cpu.user = value,
-            "system_time" => cpu.system = value,
+            b"cpu_time" => cpu.time = value,
+            b"user_time" => cpu.user = value,
+            b"system_time" => cpu.system = value,
             _ => {}
         }
     });

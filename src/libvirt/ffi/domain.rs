@@ -94,7 +94,7 @@ impl Domain {
     pub fn cpu_totals(
         &self,
         known: &mut u32,
-        mut each: impl FnMut(&str, Value<'_>),
+        mut each: impl FnMut(&[u8], Value<'_>),
     ) -> Result<(), Error> {
         const ROOM: usize = 16;
         // SAFETY: an all-zero parameter is a valid one (an empty name, no type).

@@ -85,8 +85,8 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// Key and value of each parameter; keys or strings that are no UTF-8 are passed over.
-    pub fn params(&self) -> impl Iterator<Item = (&'a str, Value<'a>)> {
+    /// Key and value of each parameter; strings that are no UTF-8 are passed over.
+    pub fn params(&self) -> impl Iterator<Item = (&'a [u8], Value<'a>)> {
         // SAFETY: the record holds `nparams` parameters and lives as long as its list.
         let params = unsafe {
             let record = &*self.raw;

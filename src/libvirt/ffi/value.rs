@@ -17,10 +17,10 @@ pub enum Value<'a> {
 
 /// # Safety
 /// `param` was filled in by libvirt.
-pub(super) unsafe fn typed(param: &sys::virTypedParameter) -> Option<(&str, Value<'_>)> {
+pub(super) unsafe fn typed(param: &sys::virTypedParameter) -> Option<(&[u8], Value<'_>)> {
     // SAFETY: the caller's promise: `type_` names the union's member, `field` ends in NUL.
     unsafe {
-        let key = CStr::from_ptr(param.field.as_ptr()).to_str().ok()?;
+        let key = CStr::from_ptr(param.field.as_ptr()).to_bytes();
         let value = &param.value;
         let value = match param.type_ as c_uint {
             sys::VIR_TYPED_PARAM_INT => Value::Integer(value.i.into()),

@@ -38,7 +38,7 @@ fn a_number_is_the_same_in_every_type_that_libvirt_has() {
     ] {
         // SAFETY: filled in above, by its type.
         let found = unsafe { typed(&param) };
-        assert_eq!(found, Some(("cpu.time", Value::Integer(value))));
+        assert_eq!(found, Some((&b"cpu.time"[..], Value::Integer(value))));
     }
 }
 
@@ -57,8 +57,11 @@ fn doubles_and_strings_are_told_apart_and_the_unreadable_is_passed_over() {
     let unknown = param(99, |p| p.value.i = 1);
     // SAFETY: filled in above, by their types; the strings live on.
     unsafe {
-        assert_eq!(typed(&double), Some(("cpu.time", Value::Float(1.5))));
-        assert_eq!(typed(&string), Some(("cpu.time", Value::Text("vnét"))));
+        assert_eq!(typed(&double), Some((&b"cpu.time"[..], Value::Float(1.5))));
+        assert_eq!(
+            typed(&string),
+            Some((&b"cpu.time"[..], Value::Text("vnét")))
+        );
         assert_eq!(typed(&null), None);
         assert_eq!(typed(&no_utf8), None);
         assert_eq!(typed(&unknown), None);
