@@ -98,10 +98,7 @@ impl Mounts {
         self.ways.retain(|path, _| asked.contains(&**path));
 
         let mut fates = HashMap::default();
-        for path in asked
-            .into_iter()
-            .filter(|path| Path::new(path).is_absolute())
-        {
+        for &path in asked.iter().filter(|path| Path::new(path).is_absolute()) {
             let fresh = |(_, followed): &&(_, Instant)| start - *followed < REMEMBERED;
             match self.ways.get(path).filter(fresh) {
                 Some((trail, _)) if trail.is_empty() => {}
@@ -122,7 +119,9 @@ impl Mounts {
         // mount carry disks again, a second one would hang beside it.
         let carrying = carrying(&fates);
         self.dismiss(|id, post| !carrying.contains(&id) && !post.is_busy());
+        // A walk that was begun for an earlier look may have come to its end in this one.
         let seen = fates.into_iter();
+        let seen = seen.filter(|(path, _)| asked.contains(path.as_os_str()));
         let seen = seen.map(|(path, fate)| (path, self.judge(&fate)));
         seen.filter(|(_, storage)| *storage != Storage::Local)
             .collect()
