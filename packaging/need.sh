@@ -50,7 +50,8 @@ install_missing() {
         refresh_lists
         # shellcheck disable=SC2086
         without_services $sudo env DEBIAN_FRONTEND=noninteractive \
-            apt-get -q -y install --no-install-recommends "${missing[@]}" >/dev/null ||
+            apt-get -q -y -o DPkg::Lock::Timeout=$lock_timeout \
+            install --no-install-recommends "${missing[@]}" >/dev/null ||
             die "apt-get could not install these; its words are above: $names"
     else
         # shellcheck disable=SC2086
@@ -60,13 +61,23 @@ install_missing() {
     missing=()
 }
 
+# How long, in seconds, to wait for another apt that holds a lock: a new machine updates itself first.
+lock_timeout=600
+
 # Debian's lists of packages, once a run: a new machine has none, and an old one names files that are gone.
 refresh_lists() {
-    if [[ $(package_manager) == apt-get && -z ${refreshed-} ]]; then
-        refreshed=1
-        # Fails when one of many sources is away; the installation will tell.
-        $(privilege) apt-get -q update >/dev/null || true
-    fi
+    if [[ $(package_manager) != apt-get || -n ${refreshed-} ]]; then return; fi
+    refreshed=1
+    local said until=$((SECONDS + lock_timeout))
+    # DPkg::Lock::Timeout is for dpkg's lock; for that of the lists apt-get does not wait.
+    while ! said=$($(privilege) apt-get -q update 2>&1 >/dev/null); do
+        if [[ $said != *"Could not get lock"* ]] || ((SECONDS >= until)); then
+            # One of many sources may be away; the installation will tell.
+            echo "$said" >&2
+            return
+        fi
+        sleep 2
+    done
 }
 
 # Runs an installation during which no package starts its service (Debian's policy-rc.d): a daemon

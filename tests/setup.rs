@@ -195,13 +195,47 @@ fn quickstart_installs_only_what_is_missing() {
     assert!(output.status.success(), "{output:?}");
     assert_eq!(
         machine.log("asked.log"),
-        "apt-get -q update\napt-get -q -y install --no-install-recommends libvirt-dev\n"
+        "apt-get -q update\napt-get -q -y -o DPkg::Lock::Timeout=600 install \
+         --no-install-recommends libvirt-dev\n"
     );
 
     let machine = machine.with("cc", "");
     std::fs::remove_file(machine.dir.path().join("asked.log")).unwrap();
     assert!(machine.run("packaging/quickstart").status.success());
     assert_eq!(machine.log("asked.log"), "", "the second run asks nobody");
+}
+
+/// A new machine's own first update holds the lock for a while. Any other failure is not retried.
+#[test]
+fn the_lists_are_waited_for_while_another_apt_has_their_lock() {
+    for (error, updates) in [
+        ("E: Could not get lock /var/lib/apt/lists/lock.", 3),
+        ("E: Failed to fetch", 1),
+    ] {
+        let apt = format!(
+            "{RECORD}\n[[ $* == *update ]] || exit 0\n\
+             [[ $(grep -c update \"$HOME/asked.log\") -lt 3 ]] || exit 0\n\
+             echo '{error}' >&2\nexit 100"
+        );
+        let machine = Machine::new()
+            .with("apt-get", &apt)
+            .with("env", r#"shift; exec "$@""#)
+            .with("tee", "cat >/dev/null")
+            .with(
+                "chmod",
+                r#"[[ $2 == /usr/sbin/* ]] || PATH=/usr/bin:/bin exec chmod "$@""#,
+            )
+            .with("rm", "")
+            .with("sleep", "")
+            .with("pkg-config", "")
+            .with("cc", "! grep -q libvirt")
+            .with_cargo("1.95.0");
+        let output = machine.run("packaging/quickstart");
+        assert!(output.status.success(), "{output:?}");
+        let asked = machine.log("asked.log");
+        assert_eq!(asked.matches("update").count(), updates, "{error}: {asked}");
+        assert_eq!(asked.matches(" install ").count(), 1, "{asked}");
+    }
 }
 
 #[test]
