@@ -76,7 +76,8 @@ impl std::ops::BitOr for Groups {
 }
 
 /// Fills `sample` from a record's parameters (or `virsh domstats` output, for that matter) and
-/// says which groups had any key at all: a driver that lacks a group gives none of its keys.
+/// says which groups came. A group came when a figure that is wanted of it did: a driver that lacks
+/// one gives none of its keys, and the cpu group of a host without cpuacct has `cpu.haltpoll.*` alone.
 ///
 /// Devices are bound by their index in the key and named by its `name` key: indexes have gaps (a
 /// user-mode NIC is counted, yet has no key), and neither order nor count can be relied on.
@@ -85,7 +86,6 @@ pub fn fill<'a, K: AsRef<[u8]>>(
     params: impl Iterator<Item = (K, Value<'a>)>,
     at: Instant,
 ) -> Groups {
-    let mut groups = Groups::NONE;
     let mut nics = Indexed::<8>::default();
     let mut disks = Indexed::<5>::default();
     for (key, value) in params {
@@ -93,35 +93,20 @@ pub fn fill<'a, K: AsRef<[u8]>>(
             continue;
         };
         match group {
-            b"state" => {
-                groups = groups | Groups::STATE;
-                match key {
-                    b"state" => sample.state = choice(value),
-                    b"reason" => sample.reason = choice(value),
-                    _ => {}
-                }
-            }
-            b"cpu" => {
-                groups = groups | Groups::CPU;
-                match key {
-                    b"time" => sample.cpu.time = count(value),
-                    b"user" => sample.cpu.user = count(value),
-                    b"system" => sample.cpu.system = count(value),
-                    _ => {}
-                }
-            }
-            b"balloon" => {
-                groups = groups | Groups::BALLOON;
-                balloon(sample, key, value);
-            }
-            b"net" => {
-                groups = groups | Groups::NET;
-                nics.set(key, value, nic_counter);
-            }
-            b"block" => {
-                groups = groups | Groups::BLOCK;
-                disks.set(key, value, disk_counter);
-            }
+            b"state" => match key {
+                b"state" => sample.state = choice(value),
+                b"reason" => sample.reason = choice(value),
+                _ => {}
+            },
+            b"cpu" => match key {
+                b"time" => sample.cpu.time = count(value),
+                b"user" => sample.cpu.user = count(value),
+                b"system" => sample.cpu.system = count(value),
+                _ => {}
+            },
+            b"balloon" => balloon(sample, key, value),
+            b"net" => nics.set(key, value, nic_counter),
+            b"block" => disks.set(key, value, disk_counter),
             _ => {}
         }
     }
@@ -129,7 +114,20 @@ pub fn fill<'a, K: AsRef<[u8]>>(
     sample.memory.at = at;
     sample.nics = nics.into_devices(at);
     sample.disks = disks.into_devices(at);
-    groups
+    came(sample)
+}
+
+fn came(sample: &Sample) -> Groups {
+    let memory = &sample.memory;
+    let groups = [
+        (Groups::STATE, sample.state.is_some()),
+        (Groups::CPU, sample.cpu.time.is_some()),
+        (Groups::BALLOON, memory.current.or(memory.maximum).is_some()),
+        (Groups::NET, sample.nics.is_some()),
+        (Groups::BLOCK, sample.disks.is_some()),
+    ];
+    let came = groups.into_iter().filter(|(_, came)| *came);
+    came.fold(Groups::NONE, |all, (group, _)| all | group)
 }
 
 fn balloon(sample: &mut Sample, key: &[u8], value: Value<'_>) {

@@ -22,8 +22,15 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long it waits before it opens a lost connection anew.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// Whether this driver reports devices that come and go. QEMU's does, and the test driver where it
+/// can plug devices at all (libvirt 10.0); lxc's and libxl's accept the registration and never send
+/// one, as no other is known to do (`virDomainEventDeviceAddedNew` in libvirt's src).
+fn reports_devices(driver: Option<&str>) -> bool {
+    matches!(driver, Some("QEMU" | "TEST"))
+}
+
 /// Starts the watch's thread. It ends by itself where the driver has no events: the cache's time
-/// to live applies then.
+/// to live applies then, and where the driver reports no devices.
 ///
 /// # Errors
 /// The system's, when no thread can be started.
@@ -42,7 +49,9 @@ pub fn start(
                 connection.on_event(move |event| sink(Notice::Event(event, Instant::now())));
             match registered {
                 Ok(()) => {
-                    tell(Notice::Watching(Instant::now()));
+                    if reports_devices(connection.driver().as_deref()) {
+                        tell(Notice::Watching(Instant::now()));
+                    }
                     while connection.is_alive() {
                         thread::sleep(LOOK);
                     }
@@ -64,4 +73,19 @@ pub fn start(
         .name("watch".into())
         .spawn(watch)
         .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_drivers_that_send_device_events_are_relied_on() {
+        let relied_on = |driver| reports_devices(Some(driver));
+        assert!(relied_on("QEMU") && relied_on("TEST"));
+        for driver in ["LXC", "Xen", "CH", "VZ", "BHYVE", ""] {
+            assert!(!relied_on(driver), "{driver}");
+        }
+        assert!(!reports_devices(None));
+    }
 }

@@ -13,8 +13,9 @@ use crate::sample::{Run, Sample};
 
 /// virDomainState: running. Only such a domain shows what the driver's bulk reply can hold.
 const RUNNING: i32 = 1;
-/// Paused, by an incoming migration or by the start that precedes it: in part is all there is.
-const INCOMING: [(i32, i32); 2] = [(3, 2), (3, 11)];
+/// Paused, by an incoming migration or by the start that precedes it, and running or paused in a
+/// post-copy migration, under way or failed: in part is all there is.
+const INCOMING: [(i32, i32); 6] = [(3, 2), (3, 11), (1, 10), (1, 11), (3, 12), (3, 13)];
 
 /// What the driver's bulk call can do; learnt by asking, once per connection.
 #[derive(Debug, Clone, Copy)]

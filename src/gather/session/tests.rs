@@ -258,6 +258,12 @@ fn what_came_without_the_monitor_came_in_part() {
     (incoming.state, incoming.reason) = (Some(3), Some(11));
     let mut paused = without_memory.clone();
     (paused.state, paused.reason) = (Some(3), Some(1));
+    // Running and paused, of a post-copy migration, and the same after it failed.
+    let postcopy = [(1, 10), (1, 11), (3, 12), (3, 13)].map(|(state, reason)| {
+        let mut sample = without_memory.clone();
+        (sample.state, sample.reason) = (Some(state), Some(reason));
+        sample
+    });
     for (sample, groups, came) in [
         (&full(now), all, Came::Whole),
         (&diskless, all, Came::Whole),
@@ -267,6 +273,10 @@ fn what_came_without_the_monitor_came_in_part() {
         (&without_disks, all.without(Groups::BLOCK), Came::Whole),
         (&incoming, all, Came::Whole),
         (&paused, all, Came::Part),
+        (&postcopy[0], all, Came::Whole),
+        (&postcopy[1], all, Came::Whole),
+        (&postcopy[2], all, Came::Whole),
+        (&postcopy[3], all, Came::Whole),
     ] {
         session.qemu = true;
         assert_eq!(session.came(sample, groups), came, "{sample:?} {groups:?}");

@@ -82,8 +82,17 @@ fn groups_are_sets() {
 }
 
 #[test]
-fn the_groups_seen_are_those_with_any_key() {
+fn the_groups_seen_are_those_with_a_figure_that_is_wanted() {
     assert_eq!(filled(&[]).1, Groups::NONE);
+    // A host without cpuacct still has these in the cpu group.
+    let (sample, seen) = filled(&[
+        ("cpu.haltpoll.success.time", number(5)),
+        ("cpu.haltpoll.fail.time", number(6)),
+        ("balloon.last-update", number(7)),
+    ]);
+    assert_eq!((seen, sample.cpu.time), (Groups::NONE, None));
+    let (_, seen) = filled(&[("cpu.time", number(5)), ("balloon.maximum", number(6))]);
+    assert_eq!(seen, Groups::CPU | Groups::BALLOON);
     // The test driver's reply.
     let (sample, seen) = filled(&[("state.state", number(1)), ("state.reason", number(1))]);
     assert_eq!(seen, Groups::STATE);
