@@ -87,10 +87,10 @@ impl Cpus {
         self.ours.remove(&run);
     }
 
-    /// Everybody has to show anew whose figures they are.
+    /// libvirtd may be another process: every VM has to show anew whose figures they are. Replies of
+    /// the last process may still be on their way, so this gather's reading proves nothing either.
     pub fn clear(&mut self) {
-        self.ours.clear();
-        self.said.clear();
+        *self = Self::default();
     }
 
     /// Forgets the VMs that are gone.
@@ -195,6 +195,19 @@ mod tests {
         assert_eq!(gather(&mut cpus, usage(150, 2)), None);
         cpus.said(&said(160, 2));
         assert!(gather(&mut cpus, usage(170, 2)).is_some());
+    }
+
+    #[test]
+    fn what_was_said_around_a_restart_proves_nothing() {
+        let mut cpus = Cpus::default();
+        gather(&mut cpus, usage(100, 2));
+        cpus.said(&said(120, 2));
+        cpus.clear();
+        // On its way when the daemon went.
+        cpus.said(&said(130, 2));
+        assert_eq!(gather(&mut cpus, usage(140, 2)), None);
+        cpus.said(&said(150, 2));
+        assert!(gather(&mut cpus, usage(160, 2)).is_some());
     }
 
     #[test]

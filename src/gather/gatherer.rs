@@ -130,8 +130,11 @@ impl Gatherer {
             self.late += 1;
             log::debug!("a late answer was dropped");
         }
-        if reply.opened && matches!(reply.result, Ok(Answer::Domains(_))) {
+        let relisted = reply.opened && matches!(reply.result, Ok(Answer::Domains(_)));
+        if relisted {
             self.engine.reconnected();
+        }
+        if relisted || reply.reopened || matches!(reply.result, Err(Failure::Lost(_))) {
             // A libvirtd that was started anew may see its VMs otherwise than the last one did (a
             // vCPU that went while there was none is no more online, and keeps its control group),
             // and of what changed meanwhile no event tells.
@@ -257,6 +260,13 @@ impl Gatherer {
     }
 
     fn keep(&mut self, one: Measured) {
+        let run = one.sample.run;
+        if let Some(active) = &mut self.gathered.active
+            && active.insert(run)
+        {
+            // It was restarted since the list: its last run is over.
+            active.retain(|other| other.uuid != run.uuid || *other == run);
+        }
         if let Some(nics) = &one.sample.nics {
             self.nics.said(one.sample.run, nics);
         }

@@ -111,10 +111,10 @@ impl Nics {
         self.said.remove(&run);
     }
 
-    /// Everybody has to show anew whose figures they are.
+    /// libvirtd may be another process: every NIC has to show anew whose figures they are. Replies of
+    /// the last process may still be on their way, so this gather's reading proves nothing either.
     pub fn clear(&mut self) {
-        self.ours.clear();
-        self.said.clear();
+        *self = Self::default();
     }
 
     /// Forgets the VMs that are gone.

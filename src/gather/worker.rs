@@ -26,8 +26,10 @@ pub struct Reply {
     pub ticket: Ticket,
     /// What came of it.
     pub result: Result<Answer, Failure>,
-    /// Whether a connection was opened for it.
+    /// Whether a connection was opened for it,
     pub opened: bool,
+    /// in place of one that had been lost.
+    pub reopened: bool,
 }
 
 impl Reply {
@@ -62,13 +64,14 @@ fn open(uri: &str) -> Result<Connection, Error> {
 pub fn run(brief: &Brief, jobs: &Receiver<(Ticket, Job)>, reply: &dyn Fn(Reply)) {
     let mut session: Option<Session> = None;
     while let Ok((ticket, job)) = jobs.recv() {
-        session.take_if(|s| !s.connection.is_alive());
-        let opened = session.is_none();
+        let lost = session.take_if(|s| !s.connection.is_alive());
+        let (opened, reopened) = (session.is_none(), lost.is_some());
         let tell = |result| {
             reply(Reply {
                 ticket,
                 result,
                 opened,
+                reopened,
             });
         };
         let open = match &mut session {

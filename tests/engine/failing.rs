@@ -35,6 +35,30 @@ fn a_spent_daemon_names_whose_monitor_is_occupied() {
     assert!(sim.gather().spent.is_some());
 }
 
+/// That its connection died tells nothing of libvirtd's workers.
+#[test]
+fn a_canary_that_is_cut_tells_of_no_worker() {
+    for after in [2, 5, 8, 11] {
+        let mut sim = Sim::warm(50);
+        sim.daemon.others = 20;
+        gathers(&mut sim, 2, |_, _, _| {});
+        sim.at(after, |sim| {
+            let calls = sim.daemon.calls.iter();
+            let mut canaries = calls.filter(|(_, call)| matches!(call.order, Order::Canary(_)));
+            let canary = *canaries.next().unwrap().0;
+            sim.daemon.cut(|ticket| ticket == canary);
+        });
+        let gather = sim.gather();
+        assert_eq!(gather.came.len(), 50, "cut after {after}");
+        assert_eq!(gather.part() + gather.whole(), 0, "cut after {after}");
+        assert!(
+            gather.orders < 10,
+            "cut after {after}: {} orders",
+            gather.orders
+        );
+    }
+}
+
 #[test]
 fn a_daemon_that_is_spent_in_the_middle_of_a_gather() {
     for after in (5..120).step_by(10) {

@@ -55,7 +55,7 @@ impl Engine {
             self.on_probed(now);
         }
         if call.aside {
-            self.on_late(ticket, call, now);
+            self.on_late(ticket, call, lost, now);
             return;
         }
         match (call.kind, event) {
@@ -101,12 +101,13 @@ impl Engine {
         }
     }
 
-    /// What comes too late is dropped, but tells that its call hangs no more.
-    fn on_late(&mut self, ticket: Ticket, call: &Call, now: Instant) {
+    /// What comes too late is dropped, but tells that its call hangs no more. One that was `lost`
+    /// with its connection tells nothing of libvirtd's workers.
+    fn on_late(&mut self, ticket: Ticket, call: &Call, lost: bool, now: Instant) {
         self.course.slow.remove(&ticket);
         self.let_go();
         match (self.course.phase, call.kind) {
-            (Phase::Spent, Kind::Canary) => {
+            (Phase::Spent, Kind::Canary) if !lost => {
                 // libvirtd has workers again.
                 self.course.was_spent = true;
                 self.start();

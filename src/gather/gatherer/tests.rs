@@ -151,6 +151,7 @@ fn failed(ticket: Ticket, failure: Failure) -> Reply {
         ticket,
         result: Err(failure),
         opened: false,
+        reopened: false,
     }
 }
 

@@ -8,6 +8,7 @@ use super::*;
 use crate::gather::engine::{Control, Look};
 use crate::gather::examples::Frozen;
 use crate::gather::lookout::Seen;
+use crate::host::cgroups::Usage;
 use crate::sample::Sample;
 use crate::sample::examples::{device, devices, full};
 
@@ -47,6 +48,7 @@ impl Driven {
             ticket,
             result: Ok(answer),
             opened: false,
+            reopened: false,
         });
     }
 
@@ -257,6 +259,70 @@ fn what_the_host_says_decides_who_is_asked_for_what() {
     // The next ends before anybody has looked: it knows nothing better.
     driven.gatherer.begin();
     assert_eq!(driven.gatherer.finish().dead, dead);
+}
+
+/// A gather in which the host's view of this VM is `time` ns of CPU time and one vCPU.
+fn looked(driven: &mut Driven, questions: &Receiver<Question>, time: u64) {
+    driven.gatherer.begin();
+    driven.next(domains(&["a"]));
+    if driven.gatherer.inventory.has(found("a").run) {
+        assert!(driven.out().is_empty());
+    } else {
+        driven.next(Answer::Described(vec![], vec![]));
+    }
+    let number = questions.try_recv().unwrap().number;
+    let usage = Usage {
+        at: Instant::now(),
+        time,
+        user: time,
+        system: time,
+        vcpus: 1,
+    };
+    driven.gatherer.on_seen(Seen {
+        number,
+        cpus: [(Node::uuid("a"), usage)].into_iter().collect(),
+        ..Seen::default()
+    });
+    driven.next(Answer::Done);
+}
+
+/// Whichever connection it is that a restarted libvirtd cut.
+#[test]
+fn what_the_host_has_proven_is_forgotten_when_any_connection_is_lost() {
+    let (ask, questions) = channel();
+    let mut driven = Driven::new(|_| {}, Some(ask));
+    let said = |time| {
+        let mut one = measured("a", Came::Whole);
+        one.sample.vcpus = Some(1);
+        let cpu = &mut one.sample.cpu;
+        (cpu.time, cpu.user, cpu.system) = (Some(time), Some(time), Some(time));
+        Answer::Samples(vec![one], vec![])
+    };
+    let proven = |driven: &Driven| driven.gatherer.cpus.of(found("a").run).is_some();
+    looked(&mut driven, &questions, 10);
+    driven.next(said(15));
+    driven.gatherer.finish();
+    looked(&mut driven, &questions, 20);
+    assert!(proven(&driven));
+    driven.lose(driven.newest());
+    assert!(!proven(&driven));
+    driven.next(said(25));
+    driven.gatherer.finish();
+    looked(&mut driven, &questions, 30);
+    assert!(!proven(&driven), "it may be of before the restart");
+}
+
+#[test]
+fn a_vm_that_was_restarted_since_the_list_is_active() {
+    let mut driven = Driven::new(|_| {}, None);
+    driven.listed_and_described(&["a", "b"]);
+    let mut restarted = measured("a", Came::Whole);
+    restarted.sample.run.id += 100;
+    let run = restarted.sample.run;
+    let answer = Answer::Samples(vec![restarted, measured("b", Came::Whole)], vec![]);
+    driven.next(answer);
+    let active = driven.gatherer.finish().active.unwrap();
+    assert_eq!(active, HashSet::from_iter([run, found("b").run]));
 }
 
 #[test]
