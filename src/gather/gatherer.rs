@@ -185,15 +185,19 @@ impl Gatherer {
         match answer {
             Answer::Domains(found) if wanted => self.on_list(found),
             Answer::Domains(_) | Answer::Samples(..) | Answer::Done => Event::Done,
-            Answer::Described(read, troubles) => {
-                for (run, described) in read {
-                    self.learn(run, described);
+            Answer::Described(run, described, trouble) => {
+                self.learn(run, described);
+                if let Some((found, text)) = self.roster.get(run.uuid).cloned().zip(trouble) {
+                    self.trouble(wanted, Trouble::Description(found, text));
                 }
-                let troubles = troubles.into_iter();
-                let troubles = troubles.map(|(found, text)| Trouble::Description(found, text));
-                self.gathered.troubles.extend(troubles);
-                Event::Done
+                Event::Described(run.uuid)
             }
+            Answer::Undescribed(found, text) => {
+                let uuid = found.run.uuid;
+                self.trouble(wanted, Trouble::Description(found, text));
+                Event::Served(uuid)
+            }
+            Answer::Withheld(uuid) => Event::Withheld(uuid),
             Answer::Disks(run, disks) => {
                 if wanted {
                     self.samples.add_disks(run, disks);

@@ -38,6 +38,8 @@ pub struct Seen {
     pub number: u64,
     /// What it means for the gather.
     pub look: Look,
+    /// VMs whose disks all lie on file systems of this kernel's own.
+    pub local: HashSet<Uuid>,
     /// Mounts that have not answered since an earlier look, and the VMs with a disk there.
     pub dead: BTreeMap<PathBuf, BTreeSet<Uuid>>,
     /// What the network interfaces have counted.
@@ -116,6 +118,22 @@ impl Lookout {
         look
     }
 
+    /// What to take for granted as long as an answer is out: a look is late when things hang, so
+    /// only disks that lay on this host's own file systems are asked for in bulk. Where no answer
+    /// will ever come, for the hypervisor is another host, there is nothing to wait for either.
+    pub fn presumed(&self, domains: &[Uuid]) -> Look {
+        let remote = self.ask.is_none();
+        let doubtful = |uuid: &&Uuid| match self.block_statistics {
+            BlockStatistics::Auto => !remote && !self.last.local.contains(*uuid),
+            BlockStatistics::Bulk => false,
+            BlockStatistics::PerDisk => true,
+        };
+        Look {
+            stuck: self.last.look.stuck.clone(),
+            no_block: domains.iter().filter(doubtful).copied().collect(),
+        }
+    }
+
     /// Mounts that do not answer, and the VMs with a disk there.
     pub fn dead(&self) -> &BTreeMap<PathBuf, BTreeSet<Uuid>> {
         &self.last.dead
@@ -158,12 +176,16 @@ fn see(processes: &mut Processes, mounts: &mut Mounts, question: &Question) -> S
     let paths: Vec<&Path> = described.flat_map(|known| known.paths()).collect();
     let storage: HashMap<PathBuf, Storage> = mounts.look(&paths);
     let mut no_block = HashSet::default();
+    let mut local = HashSet::default();
     let mut dead: BTreeMap<PathBuf, BTreeSet<Uuid>> = BTreeMap::new();
     for (uuid, described) in &question.vms {
         let paths = || described.iter().flat_map(|described| described.paths());
         // Where our /proc does not show a VM's QEMU, our mounts need not be its mounts either.
         if seen.unseen.contains(uuid) && paths().any(Path::is_absolute) {
             no_block.insert(*uuid);
+        }
+        if described.is_some() && !paths().any(|path| storage.contains_key(path)) {
+            local.insert(*uuid);
         }
         if storage.is_empty() {
             continue;
@@ -183,6 +205,7 @@ fn see(processes: &mut Processes, mounts: &mut Mounts, question: &Question) -> S
     }
     Seen {
         number: question.number,
+        local: &local - &no_block,
         look: Look {
             stuck: seen.stuck,
             no_block,
