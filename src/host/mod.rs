@@ -3,6 +3,7 @@
 //! counted. No libvirt in here.
 
 pub mod cgroups;
+mod freezer;
 mod mount_table;
 pub mod mounts;
 mod post;
