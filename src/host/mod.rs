@@ -10,6 +10,7 @@ mod post;
 pub mod probe;
 mod prober;
 pub mod processes;
+mod resolver;
 mod scan;
 pub mod taps;
 mod walk;
