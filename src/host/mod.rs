@@ -3,12 +3,14 @@
 //! counted. No libvirt in here.
 
 pub mod cgroups;
+mod freezer;
 mod mount_table;
 pub mod mounts;
 mod post;
 pub mod probe;
 mod prober;
 pub mod processes;
+mod resolver;
 mod scan;
 pub mod taps;
 mod walk;
