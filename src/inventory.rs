@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::description::Description;
 use crate::maps::{HashMap, HashSet};
-use crate::sample::{Run, Sample};
+use crate::sample::{Removed, Run, Sample};
 
 /// A description, and what the statistics called the VM's devices when it was read.
 #[derive(Debug, Clone, PartialEq)]
@@ -110,6 +110,8 @@ pub struct Inventory {
     /// When libvirt last reported a change. Beside the entries: an event may come while a VM that
     /// has none yet is being read.
     changed: HashMap<Uuid, Instant>,
+    /// When it last reported that a device was removed.
+    removed: HashMap<Uuid, Removed>,
     ttl: Duration,
     watch: Watch,
     /// How many descriptions may yet be read again in this gather for age alone.
@@ -128,6 +130,7 @@ impl Inventory {
         Self {
             entries: HashMap::default(),
             changed: HashMap::default(),
+            removed: HashMap::default(),
             ttl,
             watch: Watch::Blind,
             budget: 0,
@@ -198,9 +201,35 @@ impl Inventory {
         self.entries.insert(run.uuid, Entry { id, described });
     }
 
-    /// libvirt says that a device came or went.
+    /// libvirt says that a device was added or removed.
     pub fn device_changed(&mut self, uuid: Uuid, now: Instant) {
         self.changed.insert(uuid, now);
+    }
+
+    /// libvirt says that the device of this alias was removed.
+    pub fn device_removed(&mut self, uuid: Uuid, alias: &str, now: Instant) {
+        if let Some(Entry { described, .. }) = self.entries.get(&uuid) {
+            let has = |aliases: &[SmolStr]| aliases.iter().any(|known| known == alias);
+            let known = described.description.as_ref();
+            let mut nic = known.is_some_and(|known| has(&known.nic_aliases));
+            let mut disk = known.is_some_and(|known| has(&known.disk_aliases));
+            // A description that lacks a device may be older than it.
+            let changed = self.changed.get(&uuid);
+            let holds =
+                known.is_some() && changed.is_none_or(|&changed| changed < described.read_at);
+            if !nic && !disk && !holds {
+                (nic, disk) = (true, true);
+            }
+            let removed = self.removed.entry(uuid).or_default();
+            removed.nic = nic.then_some(now).or(removed.nic);
+            removed.disk = disk.then_some(now).or(removed.disk);
+        }
+        self.device_changed(uuid, now);
+    }
+
+    /// When devices of a VM were last removed, as far as libvirt told.
+    pub fn removed(&self, uuid: Uuid) -> Removed {
+        self.removed.get(&uuid).copied().unwrap_or_default()
     }
 
     /// Events come from now on, or no more.
@@ -212,9 +241,10 @@ impl Inventory {
     pub fn keep(&mut self, active: &HashSet<Run>) {
         self.entries
             .retain(|&uuid, entry| active.contains(&Run { uuid, id: entry.id }));
-        if !self.changed.is_empty() {
+        if !self.changed.is_empty() || !self.removed.is_empty() {
             let active: HashSet<Uuid> = active.iter().map(|run| run.uuid).collect();
             self.changed.retain(|uuid, _| active.contains(uuid));
+            self.removed.retain(|uuid, _| active.contains(uuid));
         }
     }
 }
