@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use smol_str::SmolStr;
 use uuid::Uuid;
 
-use crate::description::Description;
+use crate::description::{Description, Nic};
 use crate::maps::{HashMap, HashSet};
 use crate::sample::{Removed, Run, Sample};
 
@@ -164,9 +164,9 @@ impl Inventory {
         Known::Fresh(described)
     }
 
-    /// The names of this run's NICs, as its statistics have them, where they are surely all: libvirt
+    /// This run's NICs, as its statistics and its XML have them, where they are surely all: libvirt
     /// would have told of a change.
-    pub fn nic_names(&self, run: Run) -> Option<&[Option<SmolStr>]> {
+    pub fn nics(&self, run: Run) -> Option<&[Nic]> {
         let entry = self.entries.get(&run.uuid).filter(|e| e.id == run.id)?;
         let described = &entry.described;
         let Watch::Since(since) = self.watch else {
@@ -179,9 +179,8 @@ impl Inventory {
         let nics = names.nics.as_deref()?;
         // The statistics are older than the XML, and a NIC may have come or gone in between.
         let known = &described.description.as_ref()?.nics;
-        let targets = known.iter().filter_map(|nic| nic.target.as_ref());
-        let alike = known.len() == nics.len() && targets.eq(nics.iter().flatten());
-        alike.then_some(nics)
+        let alike = known.iter().map(|nic| &nic.target).eq(nics);
+        alike.then_some(known)
     }
 
     /// What is known of this VM's last described run.

@@ -254,8 +254,8 @@ impl Gatherer {
 
     /// A description was read: what the run has shown before is shown again.
     fn learn(&mut self, run: Run, described: Arc<Described>) {
+        self.nics.learn(run, described.description.as_ref());
         self.inventory.learn(run, described);
-        self.nics.forget(run);
         self.cpus.forget(run);
     }
 
@@ -277,8 +277,9 @@ impl Gatherer {
 
     /// Keeps a sample, with what the host and libvirt's events say of its devices.
     fn keep_sample(&mut self, worth: Worth, mut sample: Sample) {
-        if let Some(nics) = &sample.nics {
+        if let Some(nics) = &mut sample.nics {
             self.nics.said(sample.run, nics);
+            self.nics.correct(sample.run, nics);
         }
         sample.removed = self.inventory.removed(sample.run.uuid);
         self.samples.keep(worth, sample);

@@ -134,19 +134,22 @@ fn names_of_nics_are_given_only_while_libvirt_tells_of_changes() {
     let with_names = |read_at| with(read_at, &[Some("vnet0")]);
     let mut inventory = Inventory::new(TTL);
     inventory.learn(run(1), with_names(after(at, 1)));
-    assert_eq!(inventory.nic_names(run(1)), None, "no events");
+    assert_eq!(inventory.nics(run(1)), None, "no events");
     inventory.watch(Watch::Since(after(at, 2)));
-    assert_eq!(inventory.nic_names(run(1)), None, "read before events came");
+    assert_eq!(inventory.nics(run(1)), None, "read before events came");
     inventory.learn(run(1), with_names(after(at, 3)));
-    let names = [Some("vnet0".into())];
-    assert_eq!(inventory.nic_names(run(1)), Some(&names[..]));
-    assert_eq!(inventory.nic_names(run(2)), None, "another run");
+    let names = [Nic {
+        target: Some("vnet0".into()),
+        kind: "bridge".into(),
+    }];
+    assert_eq!(inventory.nics(run(1)), Some(&names[..]));
+    assert_eq!(inventory.nics(run(2)), None, "another run");
     inventory.device_changed(run(1).uuid, after(at, 4));
-    assert_eq!(inventory.nic_names(run(1)), None, "a device came or went");
+    assert_eq!(inventory.nics(run(1)), None, "a device came or went");
     inventory.learn(run(1), with_names(after(at, 5)));
-    assert_eq!(inventory.nic_names(run(1)), Some(&names[..]));
+    assert_eq!(inventory.nics(run(1)), Some(&names[..]));
     inventory.learn(run(1), described(after(at, 6)));
-    assert_eq!(inventory.nic_names(run(1)), None, "no statistics yet");
+    assert_eq!(inventory.nics(run(1)), None, "no statistics yet");
     // Changed between the statistics and the XML.
     for targets in [
         &[][..],
@@ -155,12 +158,12 @@ fn names_of_nics_are_given_only_while_libvirt_tells_of_changes() {
         &[Some("vnet0"), None],
     ] {
         inventory.learn(run(1), with(after(at, 6), targets));
-        assert_eq!(inventory.nic_names(run(1)), None, "{targets:?}");
+        assert_eq!(inventory.nics(run(1)), None, "{targets:?}");
     }
     inventory.learn(run(1), with_names(after(at, 6)));
-    assert_eq!(inventory.nic_names(run(1)), Some(&names[..]));
+    assert_eq!(inventory.nics(run(1)), Some(&names[..]));
     inventory.watch(Watch::Blind);
-    assert_eq!(inventory.nic_names(run(1)), None);
+    assert_eq!(inventory.nics(run(1)), None);
 }
 
 #[test]
