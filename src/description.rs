@@ -16,6 +16,10 @@ pub struct Description {
     pub nics: Vec<Nic>,
     /// Disks of every kind, in the order of the XML. One without a target is skipped: libvirt gives each a target.
     pub disks: Vec<Disk>,
+    /// `<alias name='net0'/>` of the network interfaces that have one: libvirt's events name devices by it.
+    pub nic_aliases: Vec<SmolStr>,
+    /// The same of the disks.
+    pub disk_aliases: Vec<SmolStr>,
 }
 
 /// One `<interface>`.
@@ -150,7 +154,7 @@ struct Walk {
     description: Description,
     /// How many elements are open.
     depth: usize,
-    /// How many of them, from the root, lie on `/domain/devices/(interface|disk)/target`.
+    /// How many of them, from the root, lie on `/domain/devices/(interface|disk)/(target|alias)`.
     matched: usize,
     root_seen: bool,
     finished: bool,
@@ -178,7 +182,7 @@ impl Walk {
                 0 => name == "domain",
                 1 => name == "devices",
                 2 => name == "interface" || name == "disk",
-                3 => name == "target",
+                3 => name == "target" || name == "alias",
                 _ => false,
             };
         // Resolving costs a look at each namespace in scope: only where the name already fits.
@@ -208,6 +212,7 @@ impl Walk {
             self.matched = self.depth;
             match self.depth {
                 3 => self.device = Some(Device::open(element)?),
+                4 if name == "alias" => self.alias(attribute(element, "name")?),
                 4 => self.target(attribute(element, "dev")?),
                 _ => {}
             }
@@ -221,6 +226,15 @@ impl Walk {
         {
             *target = dev.filter(|name| !name.is_empty()).map(SmolStr::from);
         }
+    }
+
+    fn alias(&mut self, name: Option<String>) {
+        let aliases = match &self.device {
+            Some(Device::Nic { .. }) => &mut self.description.nic_aliases,
+            Some(Device::Disk { .. }) => &mut self.description.disk_aliases,
+            None => return,
+        };
+        aliases.extend(name.map(SmolStr::from));
     }
 
     /// The library has seen to it that each end has its start.

@@ -56,6 +56,18 @@ pub struct Sample {
     pub nics: Option<Devices<8>>,
     /// Disks; `None`: not reported in this gather.
     pub disks: Option<Devices<5>>,
+    /// When devices were last removed.
+    pub removed: Removed,
+}
+
+/// When libvirt last reported that a device of each sort was removed from a VM: another one may have
+/// taken its name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// A network interface; `None`: never, as far as it told.
+    pub nic: Option<Instant>,
+    /// A disk, likewise.
+    pub disk: Option<Instant>,
 }
 
 /// CPU time of a VM in ns since it started.
@@ -135,6 +147,7 @@ impl Sample {
             memory: Memory::new(at),
             nics: None,
             disks: None,
+            removed: Removed::default(),
         }
     }
 

@@ -209,7 +209,7 @@ impl Gatherer {
             Answer::Urgent(sample) => {
                 let uuid = sample.run.uuid;
                 if wanted {
-                    self.samples.keep(Worth::Urgent, *sample);
+                    self.keep_sample(Worth::Urgent, *sample);
                 }
                 Event::Served(uuid)
             }
@@ -258,8 +258,8 @@ impl Gatherer {
 
     /// A description was read: what the run has shown before is shown again.
     fn learn(&mut self, run: Run, described: Arc<Described>) {
+        self.nics.learn(run, described.description.as_ref());
         self.inventory.learn(run, described);
-        self.nics.forget(run);
         self.cpus.forget(run);
     }
 
@@ -271,15 +271,22 @@ impl Gatherer {
             // It was restarted since the list: its last run is over.
             active.retain(|other| other.uuid != run.uuid || *other == run);
         }
-        if let Some(nics) = &one.sample.nics {
-            self.nics.said(one.sample.run, nics);
-        }
         self.cpus.said(&one.sample);
         let worth = match one.came {
             Came::Whole => Worth::Whole,
             Came::Part => Worth::Part,
         };
-        self.samples.keep(worth, one.sample);
+        self.keep_sample(worth, one.sample);
+    }
+
+    /// Keeps a sample, with what the host and libvirt's events say of its devices.
+    fn keep_sample(&mut self, worth: Worth, mut sample: Sample) {
+        if let Some(nics) = &mut sample.nics {
+            self.nics.said(sample.run, nics);
+            self.nics.correct(sample.run, nics);
+        }
+        sample.removed = self.inventory.removed(sample.run.uuid);
+        self.samples.keep(worth, sample);
     }
 
     /// A sample of this gather to which nothing can be added any more, so that it can be written
@@ -344,8 +351,11 @@ impl Gatherer {
         match notice {
             Notice::Watching(since) => self.inventory.watch(Watch::Since(since)),
             Notice::Blind => self.inventory.watch(Watch::Blind),
-            Notice::Event(Occurrence::DeviceChanged(uuid), at) => {
+            Notice::Event(Occurrence::DeviceAdded(uuid), at) => {
                 self.inventory.device_changed(uuid, at);
+            }
+            Notice::Event(Occurrence::DeviceRemoved(uuid, alias), at) => {
+                self.inventory.device_removed(uuid, &alias, at);
             }
             Notice::Event(Occurrence::Stopped(uuid), at) => self.roster.stopped(uuid, at),
             Notice::Event(Occurrence::Started(uuid, id, name), at) => {

@@ -27,6 +27,7 @@ fn description() -> Description {
             disk("hdc", DiskKind::Cdrom),
             disk("fda", DiskKind::Floppy),
         ],
+        ..Description::default()
     }
 }
 

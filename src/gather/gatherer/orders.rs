@@ -91,10 +91,10 @@ impl Gatherer {
         let found = self.founds(domains).into_iter();
         let target = |found: Found| {
             let run = found.run;
-            let names = self.inventory.nic_names(run);
+            let nics = self.inventory.nics(run);
             let wanted = |name: &str| self.devices.matches(name);
             Target {
-                nics: names.and_then(|names| self.nics.of(run, names, wanted)),
+                nics: nics.and_then(|nics| self.nics.of(run, nics, wanted)),
                 processor: self.cpus.of(run),
                 known: self.inventory.look_up(run, now),
                 found,

@@ -17,8 +17,10 @@ pub enum Occurrence {
     Started(Uuid, u32, String),
     /// It runs no more: shut down, destroyed, saved, crashed or migrated away.
     Stopped(Uuid),
-    /// A device of it came or went.
-    DeviceChanged(Uuid),
+    /// A device was added to it.
+    DeviceAdded(Uuid),
+    /// The device of this alias (`<alias name='net0'/>`) was removed from it.
+    DeviceRemoved(Uuid, String),
 }
 
 type EventSink = Box<dyn Fn(Occurrence) + Send + Sync>;
@@ -41,16 +43,17 @@ impl Connection {
             unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *const c_char, *mut c_void);
         // SAFETY: libvirt keeps each callback under the generic type by design, and calls it with
         // the arguments that its event has: these.
-        let (lifecycle, device) = unsafe {
+        let (lifecycle, added, removed) = unsafe {
             (
                 std::mem::transmute::<Lifecycle, Generic>(started_or_stopped),
-                std::mem::transmute::<Device, Generic>(device_changed),
+                std::mem::transmute::<Device, Generic>(device_added),
+                std::mem::transmute::<Device, Generic>(device_removed),
             )
         };
         for (id, callback) in [
             (sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle),
-            (sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, device),
-            (sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, device),
+            (sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, added),
+            (sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, removed),
         ] {
             let sink: Box<EventSink> = Box::new(Box::new(on_event.clone()));
             let opaque = Box::into_raw(sink).cast::<c_void>();
@@ -84,7 +87,7 @@ unsafe extern "C" fn started_or_stopped(
     _: c_int,
     opaque: *mut c_void,
 ) {
-    // SAFETY: as in `device_changed`; the name is copied. None of the three calls the daemon.
+    // SAFETY: as in `device_added`; the name is copied. None of the three calls the daemon.
     unsafe {
         let sink = &*opaque.cast::<EventSink>();
         let uuid = uuid_of(domain);
@@ -101,7 +104,7 @@ unsafe extern "C" fn started_or_stopped(
     }
 }
 
-unsafe extern "C" fn device_changed(
+unsafe extern "C" fn device_added(
     _: sys::virConnectPtr,
     domain: sys::virDomainPtr,
     _: *const c_char,
@@ -111,7 +114,20 @@ unsafe extern "C" fn device_changed(
     // through the call.
     unsafe {
         let sink = &*opaque.cast::<EventSink>();
-        sink(Occurrence::DeviceChanged(uuid_of(domain)));
+        sink(Occurrence::DeviceAdded(uuid_of(domain)));
+    }
+}
+
+unsafe extern "C" fn device_removed(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    alias: *const c_char,
+    opaque: *mut c_void,
+) {
+    // SAFETY: as in `device_added`; the alias is copied.
+    unsafe {
+        let sink = &*opaque.cast::<EventSink>();
+        sink(Occurrence::DeviceRemoved(uuid_of(domain), text(alias)));
     }
 }
 
