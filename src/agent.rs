@@ -17,6 +17,7 @@ use crate::report::Reporter;
 use crate::runs::Runs;
 use crate::sample::Sample;
 use crate::stamp::Stamps;
+use crate::times::{END_DRAIN, END_GRACE, END_PATIENCE, STOP_DRAIN, STOP_GRACE};
 use crate::trigger::Trigger;
 
 /// Everything that reaches the loop.
@@ -56,13 +57,6 @@ pub enum End {
     /// No VM answered, or there is none.
     NothingGathered,
 }
-
-/// After SIGTERM the gather in hand goes on for so long.
-const STOP_GRACE: Duration = Duration::from_millis(1500);
-/// After the end of input a gather goes on while the last answer is younger than this,
-const END_PATIENCE: Duration = Duration::from_millis(1500);
-/// and for so long at the most; of the four seconds the rest is for the pipe to be read.
-const END_GRACE: Duration = Duration::from_millis(2700);
 
 /// Why the loop is about to end, and since when.
 #[derive(Debug, Clone, Copy)]
@@ -148,8 +142,8 @@ impl Agent {
         }
         if self.lines_written {
             let limit = match self.ending {
-                Some(Ending::Stop(at)) => at + STOP_GRACE + Duration::from_millis(200),
-                Some(Ending::EndOfInput(at)) => at + END_GRACE + Duration::from_millis(900),
+                Some(Ending::Stop(at)) => at + STOP_GRACE + STOP_DRAIN,
+                Some(Ending::EndOfInput(at)) => at + END_GRACE + END_DRAIN,
                 None => Instant::now() + Duration::from_secs(1),
             };
             output::drain(limit);

@@ -36,5 +36,6 @@ pub mod runs;
 pub mod sample;
 pub mod service;
 pub mod stamp;
+pub mod times;
 pub mod totals;
 pub mod trigger;

@@ -4,7 +4,7 @@ mod orders;
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use uuid::Uuid;
 
@@ -24,9 +24,7 @@ use crate::libvirt::bulk::Groups;
 use crate::libvirt::events::Notice;
 use crate::maps::HashSet;
 use crate::sample::{Run, Sample, Wanted};
-
-/// A call that has brought nothing for so long is looked into.
-const STALL: Duration = Duration::from_millis(250);
+use crate::times::STALL;
 
 /// How many domains make a chunk: from 4 to 32 took libvirtd the same time, and the fewer, the less
 /// one that hangs holds up. In our own process nothing hangs, and each chunk is an errand: the

@@ -284,6 +284,44 @@ mod tests {
         }
     }
 
+    #[test]
+    fn while_an_answer_is_out_only_local_disks_are_taken_for_granted() {
+        let (ask, _questions) = channel();
+        let look = |no_block: &[Uuid]| Look {
+            stuck: HashSet::default(),
+            no_block: no_block.iter().copied().collect(),
+        };
+        for (block_statistics, first, later) in [
+            (BlockStatistics::Auto, &[A, B][..], &[B][..]),
+            (BlockStatistics::Bulk, &[], &[]),
+            (BlockStatistics::PerDisk, &[A, B], &[A, B]),
+        ] {
+            let mut lookout = Lookout::new(Some(ask.clone()), block_statistics, Groups::NONE);
+            assert_eq!(
+                lookout.presumed(&[A, B]),
+                look(first),
+                "{block_statistics:?}"
+            );
+            lookout.take(Seen {
+                local: HashSet::from_iter([A]),
+                ..Seen::default()
+            });
+            assert_eq!(
+                lookout.presumed(&[A, B]),
+                look(later),
+                "{block_statistics:?}"
+            );
+        }
+        // Of another host nothing will ever be known.
+        for (block_statistics, no_block) in [
+            (BlockStatistics::Auto, &[][..]),
+            (BlockStatistics::PerDisk, &[A][..]),
+        ] {
+            let lookout = Lookout::new(None, block_statistics, Groups::NONE);
+            assert_eq!(lookout.presumed(&[A]), look(no_block));
+        }
+    }
+
     /// A folder as /proc, with the QEMU of `A` in it.
     fn proc_of_a(root: &Path) {
         let process = root.join("77");

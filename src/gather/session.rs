@@ -5,7 +5,7 @@ mod descriptions;
 
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use uuid::Uuid;
 
@@ -16,11 +16,9 @@ use crate::libvirt::bulk::Groups;
 use crate::libvirt::{Connection, Domain, Error, Monitor, per_call};
 use crate::maps::{HashMap, HashSet};
 use crate::sample::{Run, Sample};
+use crate::times::MONITOR_HELD;
 use bulk::{Bulk, find};
 use descriptions::{describe, freshen};
-
-/// Whoever has had a domain's monitor for so long may go on having it.
-const HELD: Duration = Duration::from_millis(100);
 
 /// One open connection with the handles that belong to it.
 pub(super) struct Session {
@@ -123,7 +121,7 @@ impl Session {
                 continue;
             };
             match domain.monitor() {
-                Ok(Monitor::Occupied(time)) if time >= HELD => {
+                Ok(Monitor::Occupied(time)) if time >= MONITOR_HELD => {
                     tell(Answer::Withheld(found.run.uuid));
                     continue;
                 }

@@ -14,12 +14,11 @@ use super::prober::{Launch, Prober};
 use super::resolver::Resolver;
 use super::walk::{Stop, Walk};
 use crate::maps::{HashMap, HashSet};
+use crate::times::MOUNT_ANSWERS;
 
 #[cfg(test)]
 mod tests;
 
-/// All that a look waits for mounts.
-const PATIENCE: Duration = Duration::from_millis(50);
 /// A link is followed anew after so long.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
@@ -100,7 +99,7 @@ impl Mounts {
     /// forgotten.
     pub fn look<P: AsRef<Path>>(&mut self, paths: &[P]) -> HashMap<PathBuf, Storage> {
         let start = Instant::now();
-        let until = start + PATIENCE;
+        let until = start + MOUNT_ANSWERS;
         self.begin();
         self.read_table();
         self.keep_probers();

@@ -285,6 +285,16 @@ mod tests {
     }
 
     #[test]
+    fn nonsense_without_an_end_is_not_read_for_ever() {
+        let (prober, _asked, mut told) = Prober::by_hand();
+        let mut post = Post::new(prober);
+        look(&mut post, None);
+        told.write_all(&[b'y'; 20_000]).unwrap();
+        post.begin();
+        assert!(post.is_gone() && !post.is_busy());
+    }
+
+    #[test]
     fn a_prober_that_ends_leaves_the_mount_unknown() {
         let (prober, asked, told) = Prober::by_hand();
         let mut post = Post::new(prober);

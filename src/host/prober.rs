@@ -22,6 +22,9 @@ pub(super) enum Launch {
     Thread,
 }
 
+/// No answer is longer: a letter and a link's target, which is at most PATH_MAX (4096) bytes long.
+const LONGEST: usize = 8192;
+
 /// The near end. Dropped, the far one ends, as soon as the kernel lets it.
 #[derive(Debug)]
 pub(super) struct Prober {
@@ -103,6 +106,10 @@ impl Prober {
         };
         self.heard.extend_from_slice(&bytes[..count]);
         let Some(end) = self.heard.iter().rposition(|byte| *byte == END) else {
+            // It would be read for ever.
+            if self.heard.len() > LONGEST {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
             return Ok(Vec::new());
         };
         let rest = self.heard.split_off(end + 1);

@@ -12,14 +12,11 @@ use uuid::Uuid;
 use super::freezer::Freezer;
 use super::scan::{Found, Progress, Scan};
 use crate::maps::{HashMap, HashSet};
+use crate::times::{PROCESS_RECHECK, PROCESS_SCAN};
 
 #[cfg(test)]
 mod tests;
 
-/// Between the two looks at a process that sleeps uninterruptibly.
-const NAP: Duration = Duration::from_millis(50);
-/// All that a look spends on finding processes; a slower scan goes on by itself.
-const SCAN_TIME: Duration = Duration::from_millis(300);
 /// VMs that a scan did not find are searched for again after so long,
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// twice as long each time, up to this.
@@ -192,7 +189,7 @@ impl Processes {
     /// Usually two preads a VM. 50 ms more where one is newly found in uninterruptible sleep; a scan
     /// of all command lines (300 ms at most) where one is new, has restarted, or is newly stuck.
     pub fn look(&mut self, vms: &[Uuid]) -> Look {
-        self.look_at(vms, Instant::now(), || thread::sleep(NAP))
+        self.look_at(vms, Instant::now(), || thread::sleep(PROCESS_RECHECK))
     }
 
     fn look_at(&mut self, vms: &[Uuid], now: Instant, nap: impl FnOnce()) -> Look {
@@ -272,7 +269,7 @@ impl Processes {
     }
 
     fn scan(&mut self, vms: &HashSet<Uuid>) {
-        let until = Instant::now() + SCAN_TIME;
+        let until = Instant::now() + PROCESS_SCAN;
         while self.scans.len() < MOST_SCANS {
             let hanging = self.scans.iter().map(Scan::in_hand);
             let known = self.known.values().flatten();
@@ -311,7 +308,8 @@ impl Processes {
             }
             let runs = process.runs(root);
             match (process.asleep, runs) {
-                (Some((then, since)), Some(runs)) if then == runs && now >= since + NAP => {}
+                (Some((then, since)), Some(runs))
+                    if then == runs && now >= since + PROCESS_RECHECK => {}
                 _ => {
                     process.asleep = runs.map(|runs| (runs, now));
                     doubtful.push((process, runs));

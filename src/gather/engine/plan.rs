@@ -1,6 +1,6 @@
 //! Who is asked what, and when.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use uuid::Uuid;
 
@@ -9,9 +9,8 @@ use super::order::{Order, Scope};
 use super::{Engine, Ticket};
 use crate::gather::ledger::{Call, Kind, Risk};
 use crate::maps::HashSet;
+use crate::times::HOST_LOOK;
 
-/// How long the host's look may take before the gather goes on without it.
-const LOOK: Duration = Duration::from_millis(400);
 /// How many new domains are described in one gather; the others' disks wait for the next one.
 const DESCRIBED: usize = 1000;
 
@@ -63,7 +62,7 @@ impl Engine {
             let listed = self.listed.iter().map(|listed| listed.uuid).collect();
             self.orders.push((Ticket::MAX, Order::Look(listed)));
             self.course.phase = Phase::Looking;
-            self.course.look_by = Some(now + LOOK);
+            self.course.look_by = Some(now + HOST_LOOK);
         }
     }
 

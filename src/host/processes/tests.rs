@@ -147,7 +147,7 @@ fn a_long_sleep_is_stuck_and_a_wait_for_a_disk_is_not() {
     assert_eq!(at_once(&mut processes, vms, now), look(&[vm(1)], &[]));
     fake.set(1, 'D', 12);
     let mut waited = false;
-    let seen = processes.look_at(vms, now + NAP * 2, || {
+    let seen = processes.look_at(vms, now + PROCESS_RECHECK * 2, || {
         waited = true;
         fake.set(1, 'D', 13);
     });

@@ -1,0 +1,61 @@
+//! Times that depend on each other, with a test of how.
+
+use std::time::Duration;
+
+/// All that a look at the host spends on finding QEMU processes. A slower scan goes on by itself.
+pub const PROCESS_SCAN: Duration = Duration::from_millis(300);
+/// Between the two looks at a process in uninterruptible sleep.
+pub const PROCESS_RECHECK: Duration = Duration::from_millis(50);
+/// All that a look at the host waits for mounts.
+pub const MOUNT_ANSWERS: Duration = Duration::from_millis(50);
+/// How long a gather waits for the look at the host before it goes on without: longer than all
+/// that the look waits for, so that it is there just when things hang.
+pub const HOST_LOOK: Duration = Duration::from_millis(600);
+
+/// A call that has brought nothing for so long is looked into.
+pub const STALL: Duration = Duration::from_millis(250);
+/// Whoever has had a domain's monitor for so long may go on having it: its XML is not asked for,
+/// for that would wait. A call of ours that does so all the same is found out after [`STALL`].
+pub const MONITOR_HELD: Duration = Duration::from_millis(100);
+
+/// After SIGTERM the gather in hand goes on for so long,
+pub const STOP_GRACE: Duration = Duration::from_millis(1500);
+/// and what was written may be read for so long.
+pub const STOP_DRAIN: Duration = Duration::from_millis(200);
+/// What is promised of a stop.
+pub const STOP: Duration = Duration::from_secs(2);
+
+/// After the end of input a gather goes on while the last answer is younger than this,
+pub const END_PATIENCE: Duration = Duration::from_millis(1500);
+/// and for so long at the most,
+pub const END_GRACE: Duration = Duration::from_millis(2700);
+/// and what was written may be read for so long.
+pub const END_DRAIN: Duration = Duration::from_millis(900);
+/// What is promised of the end of input: Telegraf sends SIGTERM after 5 s.
+pub const END: Duration = Duration::from_secs(4);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a busy machine may add to a time.
+    const ROOM: Duration = Duration::from_millis(200);
+
+    #[test]
+    fn the_host_is_waited_for_longer_than_its_parts_may_take() {
+        let parts = PROCESS_SCAN + PROCESS_RECHECK + MOUNT_ANSWERS;
+        assert!(parts + ROOM <= HOST_LOOK);
+    }
+
+    #[test]
+    fn what_is_left_to_others_is_known_before_a_call_of_ours_stalls() {
+        assert!(MONITOR_HELD < STALL);
+    }
+
+    #[test]
+    fn a_stop_and_the_end_of_input_keep_their_time() {
+        assert!(STOP_GRACE + STOP_DRAIN + ROOM <= STOP);
+        assert!(END_GRACE + END_DRAIN + ROOM <= END);
+        assert!(END_PATIENCE <= END_GRACE);
+    }
+}
