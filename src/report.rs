@@ -55,6 +55,18 @@ impl Reporter {
             return;
         }
         self.refusals(gathered);
+        let (connected, waiting) = gathered.connections;
+        self.while_it_lasts(
+            "clients",
+            (waiting > 0).then(|| {
+                format!(
+                    "libvirtd has let in {connected} connections of this program and keeps {waiting} \
+                     waiting, so gathers take longer: raise max_clients and max_anonymous_clients in \
+                     its configuration, or lower workers in this program's"
+                )
+            }),
+            "libvirtd lets all connections in",
+        );
         self.single_domains(gathered);
         self.partial.report(gathered);
         self.while_it_lasts(

@@ -51,6 +51,8 @@ pub struct Gatherer {
     nics: Nics,
     /// and whose CPU time.
     cpus: Cpus,
+    /// Whether a worker may have to wait for its connection while others have one.
+    recalls: bool,
     /// Answers that came too late, since the start.
     late: u64,
     /// Connections that were lost, since the start.
@@ -96,6 +98,7 @@ impl Gatherer {
             lookout: Lookout::new(lookout, settings.block_statistics, groups),
             nics: Nics::default(),
             cpus: Cpus::default(),
+            recalls: !in_process,
             late: 0,
             lost: 0,
         }
@@ -120,8 +123,15 @@ impl Gatherer {
     pub fn on_reply(&mut self, reply: Reply) {
         let now = Instant::now();
         let ticket = reply.ticket;
+        if let Ok(answer @ (Answer::LetIn | Answer::Outside)) = &reply.result {
+            let connected = matches!(answer, Answer::LetIn);
+            let begun = self.crew.let_in(ticket, connected);
+            self.begun(begun);
+            return;
+        }
         if reply.is_last() {
-            self.crew.returned(ticket);
+            let begun = self.crew.returned(ticket);
+            self.begun(begun);
         }
         let wanted = self.engine.is_wanted(ticket);
         if !wanted && reply.is_last() {
@@ -202,6 +212,7 @@ impl Gatherer {
                 }
                 Event::Done
             }
+            Answer::LetIn | Answer::Outside => Event::Done,
             Answer::Alive => Event::Alive,
             Answer::Control(uuid, control) => Event::Control(uuid, control),
             Answer::Urgent(sample) => {
@@ -300,18 +311,25 @@ impl Gatherer {
 
     /// When [`Gatherer::tick`] wants to be called.
     pub fn wake(&self) -> Option<Instant> {
-        self.engine.wake()
+        let recall = self.recalls.then(|| self.crew.recall_at(STALL)).flatten();
+        self.engine.wake().into_iter().chain(recall).min()
     }
 
     /// Time has passed.
     pub fn tick(&mut self) {
-        self.engine.tick(Instant::now());
+        let now = Instant::now();
+        self.recall(now);
+        self.engine.tick(now);
         self.carry_out();
     }
 
     /// Ends the gather with what there is; answers that come later are dropped.
     pub fn finish(&mut self) -> Gathered {
+        for ticket in self.crew.forget_waiting() {
+            self.engine.dropped(ticket);
+        }
         let mut gathered = std::mem::take(&mut self.gathered);
+        gathered.connections = self.crew.connections();
         let find = |uuid: Uuid| self.roster.get(uuid).cloned();
         gathered.locked = self.engine.locked().filter_map(&find).collect();
         // By the last look: in a gather that ends without one no mount has come back.

@@ -12,7 +12,7 @@ use crate::libvirt::bulk::Groups;
 use crate::sample::{Devices, Run, Sample, Wanted};
 
 /// What every worker has to know.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Brief {
     /// Where to connect.
     pub uri: String,
@@ -133,6 +133,10 @@ pub enum Answer {
     Control(Uuid, Control),
     /// Of [`Job::Urgent`], one domain; more follows.
     Urgent(Box<Sample>),
+    /// The connection stands that took so long to open that the job was given to another worker,
+    LetIn,
+    /// or it cannot be opened.
+    Outside,
     /// For the jobs whose answers came one by one, and for the canary.
     Done,
 }

@@ -66,6 +66,8 @@ pub struct Call {
     pub since: Instant,
     /// When it last brought something.
     pub heard: Instant,
+    /// It waits for a worker, and so in nobody's hands.
+    pub queued: bool,
     /// Not waited for any more; what it brings is dropped.
     pub aside: bool,
     /// The domain it hangs on, where that is known.
@@ -118,6 +120,7 @@ impl Ledger {
                 asked,
                 since: now,
                 heard: now,
+                queued: false,
                 aside: false,
                 blames: None,
                 excused: false,

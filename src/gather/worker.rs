@@ -3,7 +3,8 @@
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use super::job::{Answer, Brief, Job};
+use super::crew::Slot;
+use super::job::{Answer, Brief};
 use super::ledger::Ticket;
 use super::session::Session;
 use crate::libvirt::{Connection, Error};
@@ -42,6 +43,8 @@ impl Reply {
                 | Answer::Described(..)
                 | Answer::Undescribed(..)
                 | Answer::Withheld(_)
+                | Answer::LetIn
+                | Answer::Outside
                 | Answer::Urgent(_))
         )
     }
@@ -66,9 +69,9 @@ fn open(uri: &str) -> Result<Connection, Error> {
 }
 
 /// The worker's thread: ends when nobody can send it jobs any more.
-pub fn run(brief: &Brief, jobs: &Receiver<(Ticket, Job)>, reply: &dyn Fn(Reply)) {
+pub fn run(brief: &Brief, jobs: &Receiver<(Ticket, Slot)>, reply: &dyn Fn(Reply)) {
     let mut session: Option<Session> = None;
-    while let Ok((ticket, job)) = jobs.recv() {
+    while let Ok((ticket, slot)) = jobs.recv() {
         let lost = session.take_if(|s| !s.connection.is_alive());
         let (opened, reopened) = (session.is_none(), lost.is_some());
         let tell = |result| {
@@ -84,10 +87,18 @@ pub fn run(brief: &Brief, jobs: &Receiver<(Ticket, Job)>, reply: &dyn Fn(Reply))
             None => match open(&brief.uri) {
                 Ok(connection) => session.insert(Session::new(connection)),
                 Err(error) => {
-                    tell(Err(Failure::Unreachable(error)));
+                    tell(match slot.take() {
+                        Some(_) => Err(Failure::Unreachable(error)),
+                        None => Ok(Answer::Outside),
+                    });
                     continue;
                 }
             },
+        };
+        // Another worker has it, if opening took too long.
+        let Some(job) = slot.take() else {
+            tell(Ok(Answer::LetIn));
+            continue;
         };
         match open.perform(brief, &job, &|answer| tell(Ok(answer))) {
             Ok(answer) => tell(Ok(answer)),

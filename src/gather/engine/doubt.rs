@@ -35,7 +35,7 @@ impl Engine {
         if !self.limits.hedge {
             return Vec::new();
         }
-        let stalled = |call: &Call| now >= call.heard + self.patience(call.kind);
+        let stalled = |call: &Call| !call.queued && now >= call.heard + self.patience(call.kind);
         self.ledger
             .in_hand()
             .filter(|(_, call)| stalled(call))
@@ -67,8 +67,8 @@ impl Engine {
             Some(_) if !course.alive => {}
             Some(probe) => times.push(probe.heard + self.patience(Kind::Probe)),
             None if self.limits.hedge => {
-                let in_hand = self.ledger.in_hand();
-                times.extend(in_hand.map(|(ticket, call)| self.due_at(ticket, call)));
+                let begun = self.ledger.in_hand().filter(|(_, call)| !call.queued);
+                times.extend(begun.map(|(ticket, call)| self.due_at(ticket, call)));
             }
             None => {}
         }

@@ -157,10 +157,15 @@ impl Engine {
         locked.map(|(uuid, _)| *uuid)
     }
 
-    /// Domains of this gather that have not answered yet.
+    /// Domains of this gather that have not answered yet: all that are listed, where it did not come
+    /// to asking them.
     pub fn unanswered(&self) -> impl Iterator<Item = Uuid> {
         let silent = self.course.vms.iter().filter(|(_, vm)| vm.came.is_none());
-        silent.map(|(uuid, _)| *uuid)
+        let unasked = matches!(self.course.phase, Phase::Describing | Phase::Looking);
+        let unasked = self.listed.iter().filter(move |_| unasked);
+        let unasked = unasked.map(|listed| listed.uuid);
+        let unasked = unasked.filter(|uuid| !self.is_locked(*uuid));
+        silent.map(|(uuid, _)| *uuid).chain(unasked)
     }
 
     /// Domains of this gather whose statistics were refused.
@@ -188,6 +193,25 @@ impl Engine {
     /// The calls to make now.
     pub fn orders(&mut self) -> Vec<(Ticket, Order)> {
         std::mem::take(&mut self.orders)
+    }
+
+    /// The call waits for a worker that has a connection.
+    pub fn queued(&mut self, ticket: Ticket) {
+        if let Some(call) = self.ledger.get_mut(ticket) {
+            call.queued = true;
+        }
+    }
+
+    /// A call that waited for a worker is begun.
+    pub fn begun(&mut self, ticket: Ticket, now: Instant) {
+        if let Some(call) = self.ledger.get_mut(ticket) {
+            (call.queued, call.since, call.heard) = (false, now, now);
+        }
+    }
+
+    /// The call was never begun.
+    pub fn dropped(&mut self, ticket: Ticket) {
+        self.ledger.returned(ticket, false);
     }
 
     /// What to take for granted, should the host's look that was ordered be late.

@@ -5,10 +5,12 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::Gatherer;
+use crate::gather::crew::Assigned;
 use crate::gather::engine::{Event, Order};
 use crate::gather::job::{Found, Job, Target};
 use crate::gather::ledger::Ticket;
 use crate::gather::lookout::Seen;
+use crate::times::STALL;
 
 impl Gatherer {
     /// Carries out what the engine orders.
@@ -60,8 +62,26 @@ impl Gatherer {
     }
 
     fn assign(&mut self, ticket: Ticket, job: Job) {
-        if !self.crew.assign(ticket, job) {
-            self.engine.on(ticket, Event::Unreachable, Instant::now());
+        match self.crew.assign(ticket, job) {
+            Assigned::Begun => {}
+            Assigned::Waits => self.engine.queued(ticket),
+            Assigned::NoThread => self.engine.on(ticket, Event::Unreachable, Instant::now()),
+        }
+    }
+
+    /// Takes back the jobs of workers that libvirtd does not let in, for those that have a connection.
+    pub(super) fn recall(&mut self, now: Instant) {
+        if self.recalls {
+            for ticket in self.crew.recall(now, STALL) {
+                self.engine.queued(ticket);
+            }
+        }
+    }
+
+    /// A worker is free, and this job of those that waited is begun by it.
+    pub(super) fn begun(&mut self, ticket: Option<Ticket>) {
+        if let Some(ticket) = ticket {
+            self.engine.begun(ticket, Instant::now());
         }
     }
 
