@@ -1,7 +1,9 @@
-//! What a VM's XML says of its devices.
+//! What a VM's XML says of its devices, and of the files that QEMU has open for them.
 //!
 //! Only `/domain/devices/interface` and `/domain/devices/disk` in no namespace are devices: a backing chain, a mirror,
 //! metadata and `<qemu:commandline>` may hold elements of the same names.
+
+mod source;
 
 use quick_xml::XmlVersion;
 use quick_xml::events::{BytesStart, Event};
@@ -16,6 +18,20 @@ pub struct Description {
     pub nics: Vec<Nic>,
     /// Disks of every kind, in the order of the XML. One without a target is skipped: libvirt gives each a target.
     pub disks: Vec<Disk>,
+    /// Local paths of block nodes that are no disk's: the firmware (`<os><loader type='pflash'>`) and its variables
+    /// (`<os><nvram>`).
+    pub firmware: Vec<String>,
+    /// QEMU may have a block node open of which the XML gives no local path, and that may wait for a server when QEMU is
+    /// asked for its size (see [`Description::parse`]).
+    pub unresolved: bool,
+}
+
+impl Description {
+    /// The local path of every file that QEMU looks at when it is asked for block statistics.
+    pub fn sources(&self) -> impl Iterator<Item = &str> {
+        let disks = self.disks.iter().flat_map(|disk| &disk.sources);
+        disks.chain(&self.firmware).map(String::as_str)
+    }
 }
 
 /// One `<interface>`.
@@ -37,6 +53,9 @@ pub struct Disk {
     /// Every local path that its image lies at: `<source file='...'>`, `dev` and `dir`, those of its backing chain
     /// and of a mirror among them, for QEMU stats each of them when it is asked for block statistics.
     pub sources: Vec<String>,
+    /// Whether libvirt can have counters of it. Of a vhost-user disk (`<disk type='vhostuser'>`) it has none: QEMU only
+    /// connects the guest with another process, and has no block node for it (qemuBuildVhostUserChardevStr).
+    pub counted: bool,
 }
 
 /// `<disk device='...'>`; libvirt's default is `disk`. Its schema (domaincommon.rng) has these four words; a word that
@@ -105,6 +124,10 @@ impl DescriptionError {
 impl Description {
     /// Reads the devices from a domain's XML, as `virDomainGetXMLDesc` gives it.
     ///
+    /// It is [`unresolved`](Self::unresolved) where the XML has a volume of a pool (whose path it does not have), a file
+    /// that was passed in open, a network disk that may wait for its server, a type of source that is not known here, or
+    /// a block device on QEMU's own command line.
+    ///
     /// Time and memory grow linearly with the XML; nothing recurses.
     ///
     /// # Errors
@@ -128,7 +151,12 @@ impl Description {
                     Ok(())
                 }
                 Event::Text(text) if text.trim().is_empty() => Ok(()),
-                Event::Text(_) | Event::CData(_) | Event::GeneralRef(_) => walk.text(),
+                Event::Text(text) => walk.text(&text),
+                Event::CData(text) => walk.text(&text),
+                Event::GeneralRef(entity) => match source::resolved(&entity) {
+                    Some(text) => walk.text(&text),
+                    None => walk.unreadable_text(),
+                },
                 Event::Eof => walk.finish(),
                 Event::Empty(_)
                 | Event::Comment(_)
@@ -150,8 +178,11 @@ struct Walk {
     description: Description,
     /// How many elements are open.
     depth: usize,
-    /// How many of them, from the root, lie on `/domain/devices/(interface|disk)/target`.
+    /// How many of them, from the root, lie on `/domain/devices/(interface|disk)/target` or
+    /// `/domain/os/(loader|nvram)`.
     matched: usize,
+    /// The second of them is `<os>`.
+    in_os: bool,
     root_seen: bool,
     finished: bool,
     device: Option<Device>,
@@ -167,7 +198,10 @@ enum Device {
         target: Option<SmolStr>,
         kind: DiskKind,
         sources: Vec<String>,
+        counted: bool,
     },
+    /// `<loader>` or `<nvram>`, and the text in it.
+    Firmware(String),
 }
 
 impl Walk {
@@ -176,9 +210,10 @@ impl Walk {
         let may_match = self.matched == self.depth
             && match self.depth {
                 0 => name == "domain",
-                1 => name == "devices",
+                1 => name == "devices" || name == "os",
+                2 if self.in_os => name == "nvram" || name == "loader",
                 2 => name == "interface" || name == "disk",
-                3 => name == "target",
+                3 => name == "target" && !self.in_os,
                 _ => false,
             };
         // Resolving costs a look at each namespace in scope: only where the name already fits.
@@ -195,23 +230,44 @@ impl Walk {
             }
             self.root_seen = true;
         }
-        if name == "source"
-            && let Some(Device::Disk { sources, .. }) = &mut self.device
+        if self.depth == 2 {
+            self.description.unresolved |= source::is_block_argument(element)?;
+        }
+        if matches!(self.device, Some(Device::Disk { .. } | Device::Firmware(_)))
+            && source::NAMES.contains(&name)
             && resolver.resolve_element(element.name()).0 == ResolveResult::Unbound
         {
-            for key in ["file", "dev", "dir"] {
-                sources.extend(attribute(element, key)?);
-            }
+            self.source(element)?;
         }
         self.depth += 1;
         if on_path {
             self.matched = self.depth;
             match self.depth {
-                3 => self.device = Some(Device::open(element)?),
+                2 => self.in_os = name == "os",
+                3 => {
+                    self.device = Device::open(element)?;
+                    if matches!(self.device, Some(Device::Disk { .. } | Device::Firmware(_))) {
+                        self.description.unresolved |= !source::type_is_known(element)?;
+                    }
+                }
                 4 => self.target(attribute(element, "dev")?),
                 _ => {}
             }
         }
+        Ok(())
+    }
+
+    /// A `<source>` at any depth of a disk or of the firmware, or what it stands in.
+    fn source(&mut self, element: &BytesStart) -> Result<(), String> {
+        if element.name().into_inner() != "source" {
+            self.description.unresolved |= !source::type_is_known(element)?;
+            return Ok(());
+        }
+        let files = match &mut self.device {
+            Some(Device::Disk { sources, .. }) => sources,
+            _ => &mut self.description.firmware,
+        };
+        self.description.unresolved |= !source::read(element, files)?;
         Ok(())
     }
 
@@ -240,22 +296,40 @@ impl Walk {
                     target: Some(target),
                     kind,
                     sources,
+                    counted,
                 }) => self.description.disks.push(Disk {
                     target,
                     kind,
                     sources,
+                    counted,
                 }),
-                Some(Device::Disk { target: None, .. }) | None => {}
+                Some(Device::Firmware(path)) if !path.is_empty() => {
+                    self.description.firmware.push(path);
+                }
+                // QEMU has its files open all the same.
+                Some(Device::Disk { sources, .. }) => self.description.firmware.extend(sources),
+                Some(Device::Firmware(_)) | None => {}
             }
         }
     }
 
-    fn text(&self) -> Result<(), String> {
+    fn text(&mut self, text: &str) -> Result<(), String> {
         if self.depth == 0 {
-            Err("text outside the root element".to_owned())
-        } else {
-            Ok(())
+            return Err("text outside the root element".to_owned());
         }
+        // Not the text of an element inside it.
+        if self.depth == 3
+            && let Some(Device::Firmware(path)) = &mut self.device
+        {
+            path.push_str(text);
+        }
+        Ok(())
+    }
+
+    /// Text with an entity that libvirt's XML does not have.
+    fn unreadable_text(&mut self) -> Result<(), String> {
+        self.description.unresolved |= matches!(self.device, Some(Device::Firmware(_)));
+        self.text("")
     }
 
     fn finish(&mut self) -> Result<(), String> {
@@ -271,10 +345,18 @@ impl Walk {
 }
 
 impl Device {
-    fn open(element: &BytesStart) -> Result<Self, String> {
-        if element.name().into_inner() == "interface" {
-            let kind = attribute(element, "type")?.unwrap_or_default().into();
-            return Ok(Self::Nic { target: None, kind });
+    /// `None` for the loader that is no block node: QEMU read it at its start (`-bios`).
+    fn open(element: &BytesStart) -> Result<Option<Self>, String> {
+        let of_type = attribute(element, "type")?;
+        let of_type = of_type.as_deref();
+        match element.name().into_inner() {
+            "interface" => {
+                let kind = of_type.unwrap_or_default().into();
+                return Ok(Some(Self::Nic { target: None, kind }));
+            }
+            "loader" if of_type != Some("pflash") => return Ok(None),
+            "loader" | "nvram" => return Ok(Some(Self::Firmware(String::new()))),
+            _ => {}
         }
         let kind = match attribute(element, "device")?.as_deref() {
             Some("lun") => DiskKind::Lun,
@@ -282,11 +364,12 @@ impl Device {
             Some("floppy") => DiskKind::Floppy,
             _ => DiskKind::Disk,
         };
-        Ok(Self::Disk {
+        Ok(Some(Self::Disk {
             target: None,
             kind,
             sources: Vec::new(),
-        })
+            counted: of_type != Some("vhostuser"),
+        }))
     }
 }
 

@@ -162,7 +162,10 @@ fn see(processes: &mut Processes, mounts: &mut Mounts, question: &Question) -> S
     for (uuid, described) in &question.vms {
         let paths = || described.iter().flat_map(|described| described.paths());
         // Where our /proc does not show a VM's QEMU, our mounts need not be its mounts either.
-        if seen.unseen.contains(uuid) && paths().any(Path::is_absolute) {
+        let out_of_sight = seen.unseen.contains(uuid) && paths().any(Path::is_absolute);
+        // QEMU may look at files of which nothing is known.
+        let unresolved = described.as_ref().is_none_or(|known| known.unresolved);
+        if out_of_sight || unresolved {
             no_block.insert(*uuid);
         }
         if storage.is_empty() {
@@ -282,18 +285,19 @@ mod tests {
         fs::write(&image, "").unwrap();
         let mut processes = Processes::at(&root);
         let mut mounts = Mounts::at(&table, Path::new("/nonexistent"));
-        let described = Arc::new(Described {
-            description: Some(Description {
+        let described = Arc::new(Described::new(
+            Some(Description {
                 disks: vec![Disk {
                     target: "vda".into(),
                     kind: DiskKind::Disk,
                     sources: vec![image.to_str().unwrap().to_owned()],
+                    counted: true,
                 }],
                 ..Description::default()
             }),
-            names: None,
-            read_at: Instant::now(),
-        });
+            None,
+            Instant::now(),
+        ));
         let question = Question {
             number: 5,
             vms: vec![
@@ -306,7 +310,10 @@ mod tests {
         let seen = see(&mut processes, &mut mounts, &question);
         assert_eq!(seen.number, 5);
         assert_eq!(seen.look.stuck, HashSet::default());
-        assert_eq!(seen.look.no_block, HashSet::from_iter([B]));
+        assert_eq!(
+            seen.look.no_block,
+            HashSet::from_iter([B, Uuid::from_u128(3)])
+        );
         assert_eq!(seen.dead, BTreeMap::new());
     }
 }

@@ -283,7 +283,7 @@ impl Session {
         };
         let came = match scope {
             Scope::Quiet => Came::Part,
-            Scope::Full | Scope::NoBlock => self.came(&sample, groups),
+            Scope::Full | Scope::NoBlock => self.came(&sample, groups, description),
         };
         let lacking = if self.bulk.works {
             asked.and(self.bulk.lacking)

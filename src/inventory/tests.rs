@@ -5,11 +5,11 @@ use crate::sample::examples::{device, devices, empty, run};
 const TTL: Duration = Duration::from_secs(300);
 
 fn described(read_at: Instant) -> Arc<Described> {
-    Arc::new(Described {
-        description: Some(Description::default()),
-        names: Some(DeviceNames::default()),
+    Arc::new(Described::new(
+        Some(Description::default()),
+        Some(DeviceNames::default()),
         read_at,
-    })
+    ))
 }
 
 fn after(at: Instant, seconds: u64) -> Instant {

@@ -9,6 +9,7 @@ fn description() -> Description {
         target: target.into(),
         kind,
         sources: Vec::new(),
+        counted: true,
     };
     Description {
         nics: vec![
@@ -27,6 +28,7 @@ fn description() -> Description {
             disk("hdc", DiskKind::Cdrom),
             disk("fda", DiskKind::Floppy),
         ],
+        ..Description::default()
     }
 }
 

@@ -279,9 +279,13 @@ fn what_came_without_the_monitor_came_in_part() {
         (&postcopy[3], all, Came::Whole),
     ] {
         session.qemu = true;
-        assert_eq!(session.came(sample, groups), came, "{sample:?} {groups:?}");
+        assert_eq!(
+            session.came(sample, groups, None),
+            came,
+            "{sample:?} {groups:?}"
+        );
         session.qemu = false;
-        assert_eq!(session.came(sample, groups), Came::Whole);
+        assert_eq!(session.came(sample, groups, None), Came::Whole);
     }
 }
 
