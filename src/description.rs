@@ -11,6 +11,8 @@ use quick_xml::name::{NamespaceResolver, ResolveResult};
 use quick_xml::reader::NsReader;
 use smol_str::SmolStr;
 
+use source::Source;
+
 /// The devices of one VM, as its live XML names them: those with a name, and interfaces without one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Description {
@@ -21,6 +23,9 @@ pub struct Description {
     /// Local paths of block nodes that are no disk's: the firmware (`<os><loader type='pflash'>`) and its variables
     /// (`<os><nvram>`).
     pub firmware: Vec<String>,
+    /// The numbers of the block nodes that are volumes of a pool (`<source pool='...' volume='...' index='N'/>`): the XML
+    /// does not have their paths, QEMU's command line does.
+    pub volumes: Vec<u32>,
     /// QEMU may have a block node open of which the XML gives no local path, and that may wait for a server when QEMU is
     /// asked for its size (see [`Description::parse`]).
     pub unresolved: bool,
@@ -124,8 +129,8 @@ impl DescriptionError {
 impl Description {
     /// Reads the devices from a domain's XML, as `virDomainGetXMLDesc` gives it.
     ///
-    /// It is [`unresolved`](Self::unresolved) where the XML has a volume of a pool (whose path it does not have), a file
-    /// that was passed in open, a network disk that may wait for its server, a type of source that is not known here, or
+    /// It is [`unresolved`](Self::unresolved) where the XML has a volume of a pool without a number, a file that was
+    /// passed in open, a network disk that may wait for its server, a type of source that is not known here, or
     /// a block device on QEMU's own command line.
     ///
     /// Time and memory grow linearly with the XML; nothing recurses.
@@ -267,7 +272,11 @@ impl Walk {
             Some(Device::Disk { sources, .. }) => sources,
             _ => &mut self.description.firmware,
         };
-        self.description.unresolved |= !source::read(element, files)?;
+        match source::read(element, files)? {
+            Source::Known => {}
+            Source::Volume(number) => self.description.volumes.push(number),
+            Source::Unknown => self.description.unresolved = true,
+        }
         Ok(())
     }
 

@@ -40,8 +40,10 @@ impl Described {
         let unresolved = description.as_ref().is_none_or(|known| {
             let paths = names.as_ref().map_or("", |names| &names.paths);
             // A name without a root is no local file.
-            let mut paths = paths.split('\0').filter(|path| path.starts_with('/'));
-            known.unresolved || paths.any(|path| !known.sources().any(|source| source == path))
+            let paths = paths.split('\0').filter(|path| path.starts_with('/'));
+            let others = paths.filter(|path| !known.sources().any(|source| source == *path));
+            // The paths of volumes are in the statistics, and not in the XML.
+            known.unresolved || others.count() > known.volumes.len()
         });
         Self {
             description,
@@ -51,7 +53,13 @@ impl Described {
         }
     }
 
-    /// The local paths of the files that QEMU looks at for block statistics, as far as they are known.
+    /// The numbers of the block nodes whose path QEMU's command line has.
+    pub fn volumes(&self) -> &[u32] {
+        let known = self.description.as_ref();
+        known.map_or(&[], |known| &known.volumes)
+    }
+
+    /// The local paths of the files that QEMU looks at for block statistics, but for volumes.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         let known = self.description.iter();
         known.flat_map(Description::sources).map(Path::new)

@@ -51,13 +51,24 @@ const BLOCK_OPTIONS: [&str; 14] = [
     "snapshot",
 ];
 
-/// Adds the local paths in a `<source>`; false: QEMU may look at something else than these.
-pub(super) fn read(element: &BytesStart, paths: &mut Vec<String>) -> Result<bool, String> {
+/// What a `<source>` is.
+pub(super) enum Source {
+    /// QEMU looks at the paths in it, and waits for nothing else.
+    Known,
+    /// A volume of a pool, with the number of its block node. Its path is in its pool's XML.
+    Volume(u32),
+    /// QEMU may look at something else.
+    Unknown,
+}
+
+/// Adds the local paths in a `<source>`, and says whether these are all.
+pub(super) fn read(element: &BytesStart, paths: &mut Vec<String>) -> Result<Source, String> {
     let mut resolved = true;
+    let (mut is_volume, mut number) = (false, None);
     for attribute in element.attributes() {
         let attribute = attribute.map_err(|error| error.to_string())?;
         let key = attribute.key.into_inner();
-        if !["file", "dev", "dir", "protocol", "pool", "fdgroup"].contains(&key) {
+        if !["file", "dev", "dir", "protocol", "pool", "index", "fdgroup"].contains(&key) {
             continue;
         }
         let value = attribute.normalized_value(XmlVersion::Implicit1_0);
@@ -65,12 +76,18 @@ pub(super) fn read(element: &BytesStart, paths: &mut Vec<String>) -> Result<bool
         match key {
             "file" | "dev" | "dir" => paths.push(value.into_owned()),
             "protocol" => resolved &= ANSWERED_FROM_MEMORY.contains(&&*value),
-            // A volume, whose path is in its pool's XML alone; or a file that a client of libvirt opened and passed,
-            // for which the path is only a name.
+            "pool" => is_volume = true,
+            "index" => number = value.parse().ok(),
+            // A file that a client of libvirt opened and passed, for which the path is only a name.
             _ => resolved = false,
         }
     }
-    Ok(resolved)
+    Ok(match number {
+        _ if !resolved => Source::Unknown,
+        Some(number) if is_volume => Source::Volume(number),
+        None if is_volume => Source::Unknown,
+        _ => Source::Known,
+    })
 }
 
 /// Whether an element's type of source, if it has one, is one of those whose sources can be read.

@@ -151,34 +151,68 @@ pub fn start(tell: impl Fn(Seen) + Send + 'static) -> io::Result<Sender<Question
     Ok(ask)
 }
 
+/// The files that a VM's QEMU looks at when it is asked for block statistics.
+struct Files<'t> {
+    vm: Uuid,
+    paths: Vec<&'t Path>,
+    /// Whether the paths are surely all.
+    complete: bool,
+}
+
+fn files<'t>(
+    processes: &'t Processes,
+    (vm, known): &'t (Uuid, Option<Arc<Described>>),
+) -> Files<'t> {
+    let mut files = Files {
+        vm: *vm,
+        paths: Vec::new(),
+        complete: false,
+    };
+    if let Some(known) = known {
+        files.complete = !known.unresolved;
+        files.paths.extend(known.paths());
+        for number in known.volumes() {
+            match processes.node(*vm, *number) {
+                Some(path) => files.paths.push(path),
+                // Plugged in later, or a driver of QEMU's own.
+                None => files.complete = false,
+            }
+        }
+    }
+    files
+}
+
 fn see(processes: &mut Processes, mounts: &mut Mounts, question: &Question) -> Seen {
     let uuids: Vec<Uuid> = question.vms.iter().map(|(uuid, _)| *uuid).collect();
     let seen = processes.look(&uuids);
-    let described = question.vms.iter().filter_map(|(_, known)| known.as_ref());
-    let paths: Vec<&Path> = described.flat_map(|known| known.paths()).collect();
+    let files: Vec<Files> = question.vms.iter().map(|vm| files(processes, vm)).collect();
+    let paths: Vec<&Path> = files
+        .iter()
+        .flat_map(|files| &files.paths)
+        .copied()
+        .collect();
     let storage: HashMap<PathBuf, Storage> = mounts.look(&paths);
     let mut no_block = HashSet::default();
     let mut dead: BTreeMap<PathBuf, BTreeSet<Uuid>> = BTreeMap::new();
-    for (uuid, described) in &question.vms {
-        let paths = || described.iter().flat_map(|described| described.paths());
+    for files in &files {
+        let uuid = files.vm;
         // Where our /proc does not show a VM's QEMU, our mounts need not be its mounts either.
-        let out_of_sight = seen.unseen.contains(uuid) && paths().any(Path::is_absolute);
-        // QEMU may look at files of which nothing is known.
-        let unresolved = described.as_ref().is_none_or(|known| known.unresolved);
-        if out_of_sight || unresolved {
-            no_block.insert(*uuid);
+        let out_of_sight =
+            seen.unseen.contains(&uuid) && files.paths.iter().any(|path| path.is_absolute());
+        if out_of_sight || !files.complete {
+            no_block.insert(uuid);
         }
         if storage.is_empty() {
             continue;
         }
-        for path in paths() {
-            match storage.get(path) {
+        for path in &files.paths {
+            match storage.get(*path) {
                 Some(Storage::Dead(mount)) => {
-                    no_block.insert(*uuid);
-                    dead.entry(mount.clone()).or_default().insert(*uuid);
+                    no_block.insert(uuid);
+                    dead.entry(mount.clone()).or_default().insert(uuid);
                 }
                 Some(Storage::Late(_) | Storage::Unknown(_)) => {
-                    no_block.insert(*uuid);
+                    no_block.insert(uuid);
                 }
                 Some(Storage::Local | Storage::Alive) | None => {}
             }

@@ -5,6 +5,7 @@
 pub mod cgroups;
 mod mount_table;
 pub mod mounts;
+mod nodes;
 mod post;
 pub mod probe;
 mod prober;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::io::pread;
 use uuid::Uuid;
 
+use super::nodes::Node;
 use super::scan::{Found, Progress, Scan};
 use crate::maps::{HashMap, HashSet};
 
@@ -56,6 +57,7 @@ struct Process {
     /// Kept open: it answers for this process, or fails with ESRCH, never for a later one of the
     /// same number.
     stat: File,
+    nodes: Vec<Node>,
     /// The network namespace that it is in.
     network: Option<Network>,
     state: State,
@@ -87,11 +89,17 @@ fn network(process: &Path) -> Option<Network> {
 
 impl Process {
     fn new(root: &Path, found: Found) -> (Uuid, Self) {
-        let Found { uuid, pid, stat } = found;
+        let Found {
+            uuid,
+            pid,
+            stat,
+            nodes,
+        } = found;
         let mut process = Self {
             pid,
             parent: 0,
             stat,
+            nodes,
             network: network(&root.join(pid.to_string())),
             state: State::Gone,
             asleep: None,
@@ -194,6 +202,16 @@ impl Processes {
         let known = |uuid: &&Uuid| self.known.contains_key(uuid);
         let unseen = vms.iter().filter(|uuid| !known(uuid)).copied().collect();
         Look { stuck, unseen }
+    }
+
+    /// The file that the VM's QEMU was started with as the block node of this number; `None` also
+    /// where more than one process says that it is this VM's.
+    pub fn node(&self, vm: Uuid, number: u32) -> Option<&Path> {
+        let [one] = self.known.get(&vm)?.as_slice() else {
+            return None;
+        };
+        let node = one.nodes.iter().find(|node| node.number == number)?;
+        Some(&node.path)
     }
 
     /// The VMs of which exactly one QEMU process is known, and its number.

@@ -145,3 +145,13 @@ fn the_filter_of_device_names_holds_for_nics_and_disks() {
     );
     assert_eq!(disks(&one), [("vda", "disk")]);
 }
+
+#[test]
+fn a_disk_that_cannot_have_counters_is_left_out_and_spoils_no_sum() {
+    let mut one = sample();
+    let mut description = description();
+    description.disks[1].counted = false;
+    one.describe(Some(&description), &wanted(|_| {}));
+    assert_eq!(disks(&one), [("vda", "disk")]);
+    assert!(one.disks.unwrap().complete);
+}
