@@ -32,7 +32,14 @@ pub struct Description {
 }
 
 impl Description {
-    /// The local path of every file that QEMU looks at when it is asked for block statistics.
+    /// The local path of every file that QEMU looks at when it is asked for block statistics, but for volumes.
+    ///
+    /// Two sorts of files cannot be known. The scratch files of a running backup, or its targets, are neither in the XML
+    /// nor in the statistics, and libvirt sends no event when it begins: only `virDomainBackupGetXMLDesc` has them, a
+    /// call for each VM and gather. libvirt puts them beside the disk's image unless it is told another place
+    /// (virDomainBackupDefAssignStore), so the image's mount stands for them. The target of a block copy is in the XML,
+    /// but the first event of the copy tells that it is in step with its source: what was begun after the XML was read
+    /// is not known before.
     pub fn sources(&self) -> impl Iterator<Item = &str> {
         let disks = self.disks.iter().flat_map(|disk| &disk.sources);
         disks.chain(&self.firmware).map(String::as_str)

@@ -350,4 +350,49 @@ mod tests {
         );
         assert_eq!(seen.dead, BTreeMap::new());
     }
+
+    #[test]
+    fn a_volume_is_known_by_its_qemus_command_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("proc");
+        proc_of_a(&root);
+        let table = folder.path().join("mountinfo");
+        fs::write(&table, "1 0 8:1 / / rw - ext4 /dev/sda rw\n").unwrap();
+        let image = folder.path().canonicalize().unwrap().join("image");
+        let image = image.to_str().unwrap();
+        fs::write(image, "").unwrap();
+        let node = format!(r#"{{"filename":"{image}","node-name":"libvirt-7-storage"}}"#);
+        let line = format!("qemu\0-uuid\0{A}\0-blockdev\0{node}\0");
+        fs::write(root.join("77/cmdline"), line).unwrap();
+        let mut processes = Processes::at(&root);
+        let mut mounts = Mounts::at(&table, Path::new("/nonexistent"));
+        let described = |volumes: &[u32], unresolved| {
+            let description = Description {
+                volumes: volumes.to_vec(),
+                unresolved,
+                ..Description::default()
+            };
+            Some(Arc::new(Described::new(
+                Some(description),
+                None,
+                Instant::now(),
+            )))
+        };
+        let unreadable = Some(Arc::new(Described::new(None, None, Instant::now())));
+        for (known, asked) in [
+            (described(&[], false), true),
+            (described(&[7], false), true),
+            (described(&[7], true), false),
+            (described(&[7, 8], false), false),
+            (unreadable, false),
+            (None, false),
+        ] {
+            let question = Question {
+                vms: vec![(A, known)],
+                ..Question::default()
+            };
+            let seen = see(&mut processes, &mut mounts, &question);
+            assert_eq!(seen.look.no_block.is_empty(), asked, "{question:?}");
+        }
+    }
 }
