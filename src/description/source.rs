@@ -92,7 +92,7 @@ pub(super) fn read(element: &BytesStart, paths: &mut Vec<String>) -> Result<Sour
 
 /// Whether an element's type of source, if it has one, is one of those whose sources can be read.
 pub(super) fn type_is_known(element: &BytesStart) -> Result<bool, String> {
-    let of_type = super::attribute(element, "type")?;
+    let of_type = super::walk::attribute(element, "type")?;
     // `<loader type='pflash'>` is another kind of type.
     let is_known = |word: &str| TYPES.contains(&word) || word == "pflash";
     Ok(of_type.is_none_or(|word| is_known(&word)))
@@ -103,7 +103,7 @@ pub(super) fn is_block_argument(element: &BytesStart) -> Result<bool, String> {
     if element.local_name().into_inner() != "arg" {
         return Ok(false);
     }
-    let value = super::attribute(element, "value")?.unwrap_or_default();
+    let value = super::walk::attribute(element, "value")?.unwrap_or_default();
     // `-drive` or `--drive`.
     let option = value.strip_prefix('-').unwrap_or_default();
     let option = option.strip_prefix('-').unwrap_or(option);
