@@ -19,6 +19,10 @@ pub struct Description {
     pub nics: Vec<Nic>,
     /// Disks of every kind, in the order of the XML. One without a target is skipped: libvirt gives each a target.
     pub disks: Vec<Disk>,
+    /// `<alias name='net0'/>` of the network interfaces that have one: libvirt's events name devices by it.
+    pub nic_aliases: Vec<SmolStr>,
+    /// The same of the disks.
+    pub disk_aliases: Vec<SmolStr>,
     /// Local paths of block nodes that are no disk's: the firmware (`<os><loader type='pflash'>`) and its variables
     /// (`<os><nvram>`).
     pub firmware: Vec<String>,

@@ -78,8 +78,20 @@ impl Past {
             memory_rate,
             memory_angle: memory_rate.map(|rate| rate.atan().to_degrees()),
             cpu_usage: self.cpu_usage(sample),
-            net: rates(&mut self.net, sample.nics.as_ref(), net, NET_RATES),
-            disk: rates(&mut self.disk, sample.disks.as_ref(), disk, DISK_RATES),
+            net: rates(
+                &mut self.net,
+                sample.nics.as_ref(),
+                sample.removed.nic,
+                net,
+                NET_RATES,
+            ),
+            disk: rates(
+                &mut self.disk,
+                sample.disks.as_ref(),
+                sample.removed.disk,
+                disk,
+                DISK_RATES,
+            ),
         }
     }
 
@@ -114,6 +126,7 @@ fn seconds(from: Instant, to: Instant) -> Option<f64> {
 fn rates<const N: usize>(
     past: &mut [Option<PastSum<N>>; 4],
     devices: Option<&Devices<N>>,
+    removed: Option<Instant>,
     sums: &[Option<u64>; N],
     fields: [(usize, &str); 4],
 ) -> [Option<f64>; 4] {
@@ -136,6 +149,10 @@ fn rates<const N: usize>(
         };
         let (at, value) = (now.at, now.value);
         let before = past[i].replace(now)?;
+        // Another device may have the name of the one that was removed since.
+        if removed.is_some_and(|removed| removed >= before.at) {
+            return None;
+        }
         let alike = match &compared {
             Some((past, alike)) if Rc::ptr_eq(past, &before.parts) => *alike,
             _ => {

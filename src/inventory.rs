@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use smol_str::SmolStr;
 use uuid::Uuid;
 
-use crate::description::Description;
+use crate::description::{Description, Nic};
 use crate::maps::{HashMap, HashSet};
-use crate::sample::{Run, Sample};
+use crate::sample::{Removed, Run, Sample};
 
 /// A description, and what the statistics called the VM's devices when it was read.
 #[derive(Debug, Clone, PartialEq)]
@@ -145,6 +145,8 @@ pub struct Inventory {
     /// When libvirt last reported a change. Beside the entries: an event may come while a VM that
     /// has none yet is being read.
     changed: HashMap<Uuid, Instant>,
+    /// When it last reported that a device was removed.
+    removed: HashMap<Uuid, Removed>,
     ttl: Duration,
     watch: Watch,
     /// How many descriptions may yet be read again in this gather for age alone.
@@ -163,6 +165,7 @@ impl Inventory {
         Self {
             entries: HashMap::default(),
             changed: HashMap::default(),
+            removed: HashMap::default(),
             ttl,
             watch: Watch::Blind,
             budget: 0,
@@ -196,9 +199,9 @@ impl Inventory {
         Known::Fresh(described)
     }
 
-    /// The names of this run's NICs, as its statistics have them, where they are surely all: libvirt
+    /// This run's NICs, as its statistics and its XML have them, where they are surely all: libvirt
     /// would have told of a change.
-    pub fn nic_names(&self, run: Run) -> Option<&[Option<SmolStr>]> {
+    pub fn nics(&self, run: Run) -> Option<&[Nic]> {
         let entry = self.entries.get(&run.uuid).filter(|e| e.id == run.id)?;
         let described = &entry.described;
         let Watch::Since(since) = self.watch else {
@@ -211,9 +214,8 @@ impl Inventory {
         let nics = names.nics.as_deref()?;
         // The statistics are older than the XML, and a NIC may have come or gone in between.
         let known = &described.description.as_ref()?.nics;
-        let targets = known.iter().filter_map(|nic| nic.target.as_ref());
-        let alike = known.len() == nics.len() && targets.eq(nics.iter().flatten());
-        alike.then_some(nics)
+        let alike = known.iter().map(|nic| &nic.target).eq(nics);
+        alike.then_some(known)
     }
 
     /// What is known of this VM's last described run; `None` also where libvirt has told of a change
@@ -236,9 +238,35 @@ impl Inventory {
         self.entries.insert(run.uuid, Entry { id, described });
     }
 
-    /// libvirt says that a device came or went, or that a disk's image may be another one.
+    /// libvirt says that a device was added or removed, or that a disk's image may be another one.
     pub fn device_changed(&mut self, uuid: Uuid, now: Instant) {
         self.changed.insert(uuid, now);
+    }
+
+    /// libvirt says that the device of this alias was removed.
+    pub fn device_removed(&mut self, uuid: Uuid, alias: &str, now: Instant) {
+        if let Some(Entry { described, .. }) = self.entries.get(&uuid) {
+            let has = |aliases: &[SmolStr]| aliases.iter().any(|known| known == alias);
+            let known = described.description.as_ref();
+            let mut nic = known.is_some_and(|known| has(&known.nic_aliases));
+            let mut disk = known.is_some_and(|known| has(&known.disk_aliases));
+            // A description that lacks a device may be older than it.
+            let changed = self.changed.get(&uuid);
+            let holds =
+                known.is_some() && changed.is_none_or(|&changed| changed < described.read_at);
+            if !nic && !disk && !holds {
+                (nic, disk) = (true, true);
+            }
+            let removed = self.removed.entry(uuid).or_default();
+            removed.nic = nic.then_some(now).or(removed.nic);
+            removed.disk = disk.then_some(now).or(removed.disk);
+        }
+        self.device_changed(uuid, now);
+    }
+
+    /// When devices of a VM were last removed, as far as libvirt told.
+    pub fn removed(&self, uuid: Uuid) -> Removed {
+        self.removed.get(&uuid).copied().unwrap_or_default()
     }
 
     /// Events come from now on, or no more.
@@ -250,9 +278,10 @@ impl Inventory {
     pub fn keep(&mut self, active: &HashSet<Run>) {
         self.entries
             .retain(|&uuid, entry| active.contains(&Run { uuid, id: entry.id }));
-        if !self.changed.is_empty() {
+        if !self.changed.is_empty() || !self.removed.is_empty() {
             let active: HashSet<Uuid> = active.iter().map(|run| run.uuid).collect();
             self.changed.retain(|uuid, _| active.contains(uuid));
+            self.removed.retain(|uuid, _| active.contains(uuid));
         }
     }
 }

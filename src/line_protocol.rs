@@ -46,6 +46,11 @@ impl Tags {
         self
     }
 
+    /// The same with a number after the last tag's value, to tell two apart whose values became the same.
+    pub fn numbered(&self, number: usize) -> Self {
+        Self(format!("{}-{number}", self.0))
+    }
+
     /// The tags as they stand in a line, each with its comma in front.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -183,6 +188,19 @@ fn without_control(c: char) -> char {
     if c.is_control() { ' ' } else { c }
 }
 
+/// Whether a tag carries the value as it is, with escapes alone.
+pub fn is_carried(value: &str) -> bool {
+    if is_plain(value) {
+        return true;
+    }
+    let mut written = String::new();
+    push_tag_value(&mut written, value);
+    for escape in [",", "=", " "] {
+        written = written.replace(&format!("\\{escape}"), escape);
+    }
+    !value.is_empty() && written == value
+}
+
 fn is_escaped(c: char) -> bool {
     matches!(without_control(c), ',' | '=' | ' ')
 }
@@ -257,6 +275,16 @@ mod tests {
             (r#"odd, name=x "q" \b é\"#, r#"odd\,\ name\=x\ "q"\ \b\ é"#),
         ] {
             assert_eq!(tag(name), written, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_carried_as_it_is_is_told_from_one_that_is_not() {
+        for name in ["a", "a b", "a,b=c", r"in\side", r#""q""#, "é"] {
+            assert!(is_carried(name), "{name:?}");
+        }
+        for name in ["", r"a\", r"a\,b", "a\tb", r#"b \"q"#, r"a\ b"] {
+            assert!(!is_carried(name), "{name:?}");
         }
     }
 

@@ -5,7 +5,7 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::features::{Features, Past};
-use crate::line_protocol::Tags;
+use crate::line_protocol::{self, Tags};
 use crate::maps::{HashMap, HashSet};
 use crate::sample::{Devices, Run, Sample};
 use crate::totals::{self, Reported};
@@ -116,14 +116,14 @@ impl Memory {
         }
     }
 
-    /// `,devtype=nic,device=..` of this NIC.
-    pub fn nic_tags(&self, device: &str) -> Option<&Tags> {
-        self.nic_tags.get(device)
+    /// `,devtype=nic,device=..` of each NIC with a name, in the order of the sample derived last.
+    pub fn nic_tags(&self) -> impl Iterator<Item = &Tags> {
+        self.nic_tags.0.iter().map(|(_, tags)| tags)
     }
 
-    /// `,devtype=disk,device=..` of this disk.
-    pub fn disk_tags(&self, device: &str) -> Option<&Tags> {
-        self.disk_tags.get(device)
+    /// `,devtype=disk,device=..` of each disk, in the order of the sample derived last.
+    pub fn disk_tags(&self) -> impl Iterator<Item = &Tags> {
+        self.disk_tags.0.iter().map(|(_, tags)| tags)
     }
 }
 
@@ -135,17 +135,11 @@ fn tags(sample: &Sample) -> Tags {
         .with("uuid", &uuid)
 }
 
-/// The tags of one sort of devices by their names, in the order in which the devices come: they are
-/// few, and nearly always found at once.
+/// The tags of one sort of devices, beside their names, in the order in which the devices come.
 #[derive(Debug, Default)]
 struct DeviceTags(Vec<(SmolStr, Tags)>);
 
 impl DeviceTags {
-    fn get(&self, device: &str) -> Option<&Tags> {
-        let mut all = self.0.iter();
-        all.find(|(name, _)| name == device).map(|(_, tags)| tags)
-    }
-
     /// Makes tags for devices that are new, and drops those of devices that are gone.
     fn follow<const N: usize>(&mut self, devtype: &'static str, devices: &Devices<N>) {
         let names = || devices.list.iter().filter_map(|d| d.name.as_ref());
@@ -155,6 +149,24 @@ impl DeviceTags {
                 (name.clone(), tags)
             };
             self.0 = names().map(new).collect();
+            self.tell_apart();
+        }
+    }
+
+    /// Names may differ only in what line protocol cannot carry. A name that it carries as it is
+    /// keeps its tag; of the others, each whose tag is taken gets `-2`, `-3` and so on after it, the
+    /// first that is free.
+    fn tell_apart(&mut self) {
+        let mut taken = HashSet::default();
+        let (exact, changed): (Vec<usize>, Vec<usize>) =
+            (0..self.0.len()).partition(|&i| line_protocol::is_carried(&self.0[i].0));
+        for i in exact.into_iter().chain(changed) {
+            let own = self.0[i].1.clone();
+            let mut number = 1;
+            while !taken.insert(self.0[i].1.as_str().to_owned()) {
+                number += 1;
+                self.0[i].1 = own.numbered(number);
+            }
         }
     }
 }
@@ -189,19 +201,44 @@ mod tests {
         let mut runs = Runs::default();
         let mut sample = full(at);
         runs.of(&sample).derive(&sample);
+        let nics = |memory: &Memory| -> Vec<String> {
+            memory
+                .nic_tags()
+                .map(|tags| tags.as_str().to_owned())
+                .collect()
+        };
         let memory = runs.of(&sample);
-        let nic = memory.nic_tags("vnet0").unwrap();
-        assert_eq!(nic.as_str(), ",devtype=nic,device=vnet0");
-        let disk = memory.disk_tags("vda").unwrap();
-        assert_eq!(disk.as_str(), ",devtype=disk,device=vda");
-        assert_eq!(memory.nic_tags("vda"), None);
+        assert_eq!(nics(memory), [",devtype=nic,device=vnet0"]);
+        let disks: Vec<&str> = memory.disk_tags().map(Tags::as_str).collect();
+        assert_eq!(disks, [",devtype=disk,device=vda"]);
         let other = device("tap,1", "bridge", [Some(1); 8]);
         sample.nics = Some(devices(at, vec![other]));
         runs.of(&sample).derive(&sample);
-        let memory = runs.of(&sample);
-        let nic = memory.nic_tags("tap,1").unwrap();
-        assert_eq!(nic.as_str(), ",devtype=nic,device=tap\\,1");
-        assert_eq!(runs.of(&sample).nic_tags("vnet0"), None);
+        assert_eq!(nics(runs.of(&sample)), [",devtype=nic,device=tap\\,1"]);
+    }
+
+    #[test]
+    fn devices_whose_names_become_the_same_are_told_apart() {
+        for (names, expected) in [
+            (&["a", "b"][..], &["a", "b"][..]),
+            (&["a", r"a\"], &["a", "a-2"]),
+            (&[r"a\", "a"], &["a-2", "a"]),
+            (&[r"a\", r"a\\"], &["a", "a-2"]),
+            (&[r"a\", r"a\\", "a-2", "a"], &["a-3", "a-4", "a-2", "a"]),
+            (&[r"\", "\\\\"], &["-", "--2"]),
+            (&["a b", "a\tb"], &[r"a\ b", r"a\ b-2"]),
+            (&["a", "a"], &["a", "a-2"]),
+        ] {
+            let at = Instant::now();
+            let named = |name: &&str| device(name, "disk", [Some(1); 5]);
+            let mut tags = DeviceTags::default();
+            tags.follow("disk", &devices(at, names.iter().map(named).collect()));
+            let found = tags.0.iter().map(|(_, tags)| tags.as_str());
+            let found: Vec<&str> = found
+                .map(|tags| tags.strip_prefix(",devtype=disk,device=").unwrap())
+                .collect();
+            assert_eq!(found, expected, "{names:?}");
+        }
     }
 
     #[test]

@@ -59,6 +59,18 @@ pub struct Sample {
     /// The paths of the disks' images (`block.N.path`), where the bulk statistics brought the disks: each path and a NUL
     /// after it, in the order of the statistics. One text: it is compared with the last one in each gather.
     pub paths: String,
+    /// When devices were last removed.
+    pub removed: Removed,
+}
+
+/// When libvirt last reported that a device of each sort was removed from a VM: another one may have
+/// taken its name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// A network interface; `None`: never, as far as it told.
+    pub nic: Option<Instant>,
+    /// A disk, likewise.
+    pub disk: Option<Instant>,
 }
 
 /// CPU time of a VM in ns since it started.
@@ -139,6 +151,7 @@ impl Sample {
             nics: None,
             disks: None,
             paths: String::new(),
+            removed: Removed::default(),
         }
     }
 

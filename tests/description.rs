@@ -94,6 +94,22 @@ fn the_corpus_reads_as_expected() {
 }
 
 #[test]
+fn aliases_are_those_of_the_devices_themselves() {
+    let xml = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/xml/qemu.xml"));
+    let description = Description::parse(&xml.unwrap()).unwrap();
+    assert_eq!(description.nic_aliases, ["net0", "net1", "net2"]);
+    let disks = ["virtio-disk0", "scsi0-0-0-0", "sata0-0-1"];
+    assert_eq!(description.disk_aliases, disks);
+    let nested = "<domain><devices>\
+        <disk><mirror><alias name='a'/></mirror><x:alias xmlns:x='x' name='b'/><target dev='vda'/>\
+        <alias name='c'/></disk><console><alias name='d'/></console>\
+        <interface><alias/></interface></devices></domain>";
+    let description = Description::parse(nested).unwrap();
+    assert_eq!(description.disk_aliases, ["c"]);
+    assert!(description.nic_aliases.is_empty());
+}
+
+#[test]
 fn broken_xml_says_what_and_where() {
     let corpus = corpus("broken");
     assert!(corpus.len() >= 20, "only {} documents found", corpus.len());

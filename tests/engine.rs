@@ -9,6 +9,8 @@ mod any_schedule;
 mod brought;
 #[path = "engine/daemon.rs"]
 mod daemon;
+#[path = "engine/describing.rs"]
+mod describing;
 #[path = "engine/drive.rs"]
 mod drive;
 #[path = "engine/failing.rs"]

@@ -6,13 +6,16 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 use support::daemon::expect_quick;
-use support::fleet::{Fleet, WITH_COLLECTOR, at_most, big, collected, long};
+use support::fleet::{Fleet, WITH_COLLECTOR, at_most, big, collected, long, shapes};
 use support::lab::Lab;
 use support::lines::{Line, one};
 use support::plugin::Plugin;
-use support::{alone, wait_for};
+use support::{alone, succeed, wait_for};
 
 /// libvirtd's workers that calls of ours may occupy.
 const CAP: usize = 8;
@@ -206,4 +209,109 @@ fn the_kernel_out_of_sight() {
         assert!(list.is_some_and(|took| took < quick), "{when}: {list:?}");
     }
     expect_thawed(&lab, &fleet, &mut plugin, &all);
+}
+
+/// A control group of cgroup v2 that freezes one QEMU. Dropped, it thaws it and gives it back.
+struct FrozenGroup<'lab> {
+    lab: &'lab Lab,
+    folder: PathBuf,
+    /// The group that the process is to be in again.
+    back: Option<PathBuf>,
+    pid: u32,
+}
+
+impl<'lab> FrozenGroup<'lab> {
+    /// Freezes the group that libvirt put the process in, or where it uses no group of v2, one made
+    /// here. `None`: this machine has no cgroup v2 with a freezer.
+    fn freeze(lab: &'lab Lab, pid: u32) -> Option<Self> {
+        let roots = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(PathBuf::from);
+        let is_v2 = |root: &&PathBuf| root.join("cgroup.controllers").exists();
+        let root = roots.iter().find(is_v2)?;
+        let text = fs::read_to_string(lab.inside(&format!("/proc/{pid}/cgroup"))).unwrap();
+        let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+        let (folder, back) = match path.strip_suffix("/emulator") {
+            Some(vm) => (root.join(vm), None),
+            None => {
+                let folder = root.join(format!("{}-frozen", lab.prefix()));
+                fs::create_dir(&folder).unwrap();
+                (folder, Some(root.join(path)))
+            }
+        };
+        println!("a process of {path:?} is frozen by {}", folder.display());
+        let freeze = folder.join("cgroup.freeze");
+        let group = Self {
+            lab,
+            folder,
+            back,
+            pid,
+        };
+        if group.back.is_some() {
+            succeed(&mut group.moves_to(&group.folder));
+        }
+        fs::write(freeze, "1").ok()?;
+        wait_for("the group to be frozen", Duration::from_secs(5), || {
+            let events = fs::read_to_string(group.folder.join("cgroup.events")).unwrap();
+            events.contains("frozen 1").then_some(())
+        });
+        Some(group)
+    }
+
+    /// Inside the lab, where the process has this number.
+    fn moves_to(&self, group: &Path) -> Command {
+        let mut command = self.lab.command("sh");
+        command.args(["-c", "echo $0 >$1", &self.pid.to_string()]);
+        command.arg(group.join("cgroup.procs"));
+        command
+    }
+}
+
+impl Drop for FrozenGroup<'_> {
+    fn drop(&mut self) {
+        let _ = fs::write(self.folder.join("cgroup.freeze"), "0");
+        if let Some(back) = &self.back {
+            let _ = self.moves_to(back).status();
+            let _ = fs::remove_dir(&self.folder);
+        }
+    }
+}
+
+/// `systemctl freeze`: QEMU's threads show S, and none of them runs.
+#[test]
+fn frozen_by_its_control_group() {
+    let _alone = alone();
+    let lab = Lab::start();
+    let mut fleet = Fleet::start(&lab, 6, |n| big(format!("vm{n}")));
+    let config = lab.config(WITH_COLLECTOR);
+    let start = || Plugin::spawn(lab.plugin_unprivileged(&["--config", &config]));
+    let mut plugin = start();
+    let healthy = fleet.learn(&mut plugin);
+    let before = plugin.gather();
+    let pid = fleet.vms[0].qemu_pid();
+    let Some(group) = FrozenGroup::freeze(&lab, pid) else {
+        println!("not run: this machine has no cgroup v2 with a freezer");
+        return;
+    };
+    assert_eq!(fleet.qemu_state(0), 'S', "its state does not show it");
+    // Where the test moved it, a program that runs on knows that after a minute only.
+    if group.back.is_some() {
+        plugin = start();
+        let first = shapes(&plugin.gather());
+        for vm in &fleet.vms[1..] {
+            let mut whole = fleet.healthy_of(vm.name()).unwrap().clone();
+            whole.retain(|(measurement, _), _| measurement != "vm_features");
+            assert_eq!(first.get(vm.name()), Some(&whole), "first gather");
+        }
+        assert_eq!(lab.hanging_calls(), 0, "no call of ours hangs");
+    }
+    for round in 1..=3 {
+        let when = format!("frozen by its group, gather {round}");
+        let limit = healthy + at_most(Duration::from_millis(100));
+        let gather = gather(&mut plugin, limit, &when);
+        fleet.expect_complete_but(&gather, &[0], &when);
+        fleet.expect_monitor_free(&gather, 0, &before);
+        assert_eq!(lab.hanging_calls(), 0, "{when}: no call of ours hangs");
+        assert_eq!(collected(&gather, "calls_hanging"), 0, "{when}");
+    }
+    drop(group);
+    fleet.expect_recovery(&mut plugin, 2, "thawed");
 }

@@ -54,14 +54,14 @@ fn mounts_of(folder: &Path) -> Mounts {
     Mounts::new(&folder.join("telegraf-kvm"))
 }
 
-/// This process's probers that have not ended.
-fn probers() -> usize {
+/// This process's probers of mounts that have not ended; the one for local paths is not counted.
+fn probers() -> Vec<u32> {
     let running = |pid: &u32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         stat.contains("(mount prober)") && !stat.contains(") Z ")
     };
     let children = children_of(std::process::id()).into_iter();
-    children.filter(running).count()
+    children.filter(running).collect()
 }
 
 /// Watches the calling thread, and fails at the end if it slept uninterruptibly for 20 glances (0.1 s)
@@ -142,7 +142,7 @@ fn a_mount_whose_server_stops_is_dead_and_alive_again_once_it_goes_on() {
         assert_eq!(storage(&mut mounts, &mount.image()), dead(&mount));
         // A fresh start.
         let mut fresh = mounts_of(&folder);
-        assert_eq!(storage(&mut fresh, &link), late(&mount));
+        becomes(&mut fresh, &link, &late(&mount));
         assert_eq!(
             storage(&mut fresh, &mount.point().join("never/seen")),
             dead(&mount)
@@ -152,7 +152,7 @@ fn a_mount_whose_server_stops_is_dead_and_alive_again_once_it_goes_on() {
         thread::sleep(Duration::from_millis(300));
         mount.stop(Duration::from_millis(200));
         assert_eq!(storage(&mut mounts, &mount.image()), dead(&mount));
-        assert_eq!(probers(), 2, "one for each Mounts");
+        assert_eq!(probers().len(), 2, "one for each Mounts");
         mount.go_on();
         for mounts in [&mut mounts, &mut fresh] {
             becomes(mounts, &mount.image(), &Storage::Alive);
@@ -173,7 +173,7 @@ fn a_mount_whose_server_is_killed_is_dead_until_it_is_unmounted_and_no_prober_st
     let mut mount = Mount::new(&folder, "mount", &[]);
     let (image, late, dead) = (mount.image(), late(&mount), dead(&mount));
     becomes(&mut mounts, &image, &Storage::Alive);
-    assert_eq!(probers(), 1);
+    assert_eq!(probers().len(), 1);
     // Once while a prober hangs, once while none does.
     for hanging in [true, false] {
         if hanging {
@@ -193,14 +193,119 @@ fn a_mount_whose_server_is_killed_is_dead_until_it_is_unmounted_and_no_prober_st
     assert_eq!(storage(&mut mounts, &image), late);
     for _ in 0..3 {
         assert!(mounts.look::<&Path>(&[]).is_empty());
-        assert_eq!(storage(&mut mounts, &image), dead);
+        becomes(&mut mounts, &image, &dead);
     }
-    assert_eq!(probers(), 1);
+    assert_eq!(probers().len(), 1);
     drop(mount);
     wait_for("no prober is left", SLOW, || {
         assert!(mounts.look::<&Path>(&[]).is_empty());
-        children_of(std::process::id()).is_empty().then_some(())
+        probers().is_empty().then_some(())
     });
+}
+
+/// Waits until what was asked of the only prober is answered, by the bytes in its pipe.
+fn answered() {
+    let prober = wait_for("the prober", SLOW, || probers().pop());
+    let pipe = fs::File::open(format!("/proc/{prober}/fd/1")).unwrap();
+    wait_for("the prober's answer", SLOW, || {
+        let waiting = rustix::io::ioctl_fionread(&pipe).unwrap();
+        (waiting > 0).then_some(())
+    });
+}
+
+/// Its answer comes when the look is over, but before the next one: it is asked per disk then, and
+/// there is nothing to warn of.
+#[test]
+fn a_mount_that_answers_between_two_looks_is_late_and_never_dead() {
+    let Some(folder) = inside("a_mount_that_answers_between_two_looks_is_late_and_never_dead")
+    else {
+        return;
+    };
+    let mount = Mount::new(&folder, "mount", &[]);
+    let mut mounts = mounts_of(&folder);
+    // At the first look nothing is known of it, not even the way.
+    for known in [false, true] {
+        if known {
+            becomes(&mut mounts, &mount.image(), &Storage::Alive);
+        }
+        for _ in 0..5 {
+            mount.stop(Duration::from_millis(200));
+            // On a busy machine the first walk may not have come to the mount yet.
+            becomes(&mut mounts, &mount.image(), &late(&mount));
+            mount.go_on();
+            answered();
+        }
+    }
+    mount.stop(Duration::from_millis(200));
+    assert_eq!(storage(&mut mounts, &mount.image()), late(&mount));
+    assert_eq!(storage(&mut mounts, &mount.image()), dead(&mount));
+    mount.go_on();
+}
+
+/// What the table calls a local file system is one whose disk may be dead: no thread of ours touches
+/// it, also not to follow a path, and a remembered way costs nothing.
+#[test]
+fn a_local_file_system_that_hangs_holds_no_thread_of_ours() {
+    let Some(folder) = inside("a_local_file_system_that_hangs_holds_no_thread_of_ours") else {
+        return;
+    };
+    let (disk, other) = (
+        Mount::new(&folder, "disk", &[]),
+        Mount::new(&folder, "other", &[]),
+    );
+    let table = folder.join("mountinfo");
+    let mut text = "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n".to_owned();
+    for (number, mount) in [(2, &disk), (3, &other)] {
+        let point = mount.point().display();
+        text += &format!("{number} 1 8:{number} / {point} rw - xfs /dev/sdb{number} rw\n");
+    }
+    fs::write(&table, text).unwrap();
+    // In a thread: on failure it hangs.
+    let (tell, told) = std::sync::mpsc::channel();
+    let program = folder.join("telegraf-kvm");
+    let paths = [disk.image(), other.image()];
+    let (dead_one, well_one) = (disk.image(), other.image());
+    disk.stop(Duration::from_millis(200));
+    thread::spawn(move || {
+        let mut mounts = Mounts::at(&table, &program);
+        loop {
+            let start = Instant::now();
+            let seen = mounts.look(&paths);
+            if tell.send((seen, start.elapsed())).is_err() {
+                return;
+            }
+        }
+    });
+    let dead = Storage::Dead(disk.point().into());
+    // At first the busy machine may not have brought the walk so far.
+    let mut last = None;
+    wait_for("the dead disk alone is dead", SLOW, || {
+        let (mut seen, took) = told.recv_timeout(SLOW).expect("a look");
+        assert!(took < AT_MOST, "{took:?}");
+        let state = seen.remove(&dead_one).expect("not local");
+        assert!(
+            matches!(state, Storage::Unknown(_)) || state == dead,
+            "{state:?}"
+        );
+        if state == dead {
+            assert_ne!(last, None, "dead at the first look");
+        }
+        last = Some(state.clone());
+        (state == dead && !seen.contains_key(&well_one)).then_some(())
+    });
+    disk.go_on();
+    wait_for("both are well", SLOW, || {
+        let (seen, _) = told.recv_timeout(SLOW).expect("a look");
+        seen.is_empty().then_some(())
+    });
+    // The ways are known: nothing is asked any more.
+    disk.stop(Duration::from_millis(1500));
+    while told.try_recv().is_ok() {}
+    for _ in 0..20 {
+        let (seen, _) = told.recv_timeout(SLOW).expect("a look");
+        assert!(seen.is_empty(), "{seen:?}");
+    }
+    disk.go_on();
 }
 
 #[test]
@@ -226,7 +331,7 @@ fn links_inside_a_mount_lead_to_another_that_counts_as_well() {
     becomes(&mut mounts, &link, &Storage::Alive);
     near.stop(Duration::from_millis(200));
     assert_eq!(storage(&mut mounts, &link), late(&near));
-    assert_eq!(storage(&mut mounts_of(&folder), &link), late(&near));
+    becomes(&mut mounts_of(&folder), &link, &late(&near));
     becomes(&mut mounts, &link, &dead(&near));
 }
 

@@ -6,6 +6,7 @@ mod support;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -13,7 +14,7 @@ use support::lab::Lab;
 use support::outage::Mount;
 use support::plugin::Plugin;
 use support::vm::{Vm, VmSpec, disk_xml, disks};
-use support::{alone, children_of, wait_for};
+use support::{alone, children_of, program, succeed, wait_for};
 
 /// What SIGTERM promises, with room for a busy machine.
 const STOP: Duration = Duration::from_millis(2300);
@@ -37,14 +38,35 @@ fn process(pid: u32) -> Option<(char, String)> {
     Some((tail.chars().next()?, name.to_owned()))
 }
 
-/// The plugin's probers, once they are as many.
+/// The plugin's probers of mounts, once they are as many; beside them there may be one for paths on
+/// local file systems.
 fn probers(plugin: &Plugin, count: usize) -> Vec<u32> {
     let parent = plugin.pid();
     wait_for(&format!("{count} probers"), SLOW, || {
         let children = children_of(parent);
-        let prober = |pid: &u32| process(*pid).is_some_and(|(_, name)| name == "mount prober");
-        (children.len() == count && children.iter().all(prober)).then_some(children)
+        let called = |name: &'static str| {
+            move |pid: &&u32| process(**pid).is_some_and(|(_, found)| found == name)
+        };
+        let probers: Vec<u32> = children
+            .iter()
+            .filter(called("mount prober"))
+            .copied()
+            .collect();
+        let local = children.iter().filter(called("path prober")).count();
+        let all = probers.len() + local == children.len() && local <= 1;
+        (probers.len() == count && all).then_some(probers)
     })
+}
+
+/// Gathers until the mount has its prober: on a busy machine the first walk may not come that far.
+fn first_prober(plugin: &mut Plugin) -> Vec<u32> {
+    wait_for("the mount's prober", SLOW, || {
+        plugin.gather();
+        let children = children_of(plugin.pid()).into_iter();
+        // The other one is for paths.
+        (children.count() == 2).then_some(())
+    });
+    probers(plugin, 1)
 }
 
 fn expect_gone(probers: &[u32], when: &str) {
@@ -152,6 +174,82 @@ fn one_look_in_vain_is_not_worth_a_line() {
     assert_eq!(look(false), said);
 }
 
+/// A mount that takes longer than a look waits, but answers before the next one, costs no figure and
+/// no warning.
+#[test]
+fn a_slow_mount_costs_nothing() {
+    let _alone = alone();
+    let lab = Lab::start();
+    let mount = Mount::start(&lab, &lab.dir().join("nfs"));
+    vm_on(&lab, &mount.new_image("image", 64, true));
+    let mut plugin = Plugin::spawn(lab.plugin(&[]));
+    plugin.gather();
+    let whole = plugin.gather().len();
+    let prober = probers(&plugin, 1)[0];
+    let pipe = fs::File::open(format!("/proc/{prober}/fd/1")).unwrap();
+    for _ in 0..4 {
+        mount.stop(Duration::from_millis(200));
+        assert_eq!(plugin.gather().len(), whole, "all lines");
+        mount.go_on();
+        wait_for("the prober's answer", SLOW, || {
+            (rustix::io::ioctl_fionread(&pipe).unwrap() > 0).then_some(())
+        });
+        assert_eq!(plugin.stderr(), "");
+    }
+}
+
+/// An ext4 on a loop device whose file lies on storage that died: no step onto it has been made yet.
+#[test]
+fn a_local_file_system_on_a_dead_disk() {
+    if !Path::new("/dev/loop-control").exists() {
+        println!("not run: this kernel has no loop devices");
+        return;
+    }
+    let _alone = alone();
+    let lab = Lab::start();
+    let content = lab.dir().join("content");
+    fs::create_dir(&content).unwrap();
+    fs::write(content.join("image"), [0xa5; 4096]).unwrap();
+    let san = Mount::start(&lab, &lab.dir().join("san"));
+    let disk = san.new_image("disk", 16 << 10, false);
+    let mut mkfs = Command::new(program("mkfs.ext4"));
+    mkfs.arg("-q").arg("-d").arg(&content);
+    succeed(mkfs.arg(lab.dir().join("san.behind/disk")));
+    // QEMU holds a file of the folder that the file system then covers.
+    let local = lab.dir().join("local");
+    fs::create_dir(&local).unwrap();
+    fs::write(local.join("image"), [0xa5; 65536]).unwrap();
+    let vm = vm_on(&lab, &local.join("image"));
+    let mut healthy = Plugin::spawn(lab.plugin(&[]));
+    healthy.gather();
+    let whole = healthy.gather().len();
+    drop(healthy);
+    for how in [End::Signal(Signal::TERM), End::Input] {
+        let mut mount = lab.command("mount");
+        succeed(mount.args(["-o", "loop,ro"]).args([&disk, &local]));
+        san.stop(Duration::from_millis(1200));
+        let mut plugin = Plugin::spawn(lab.plugin(&[]));
+        plugin.gather();
+        for _ in 0..3 {
+            assert_eq!(plugin.gather().len(), whole, "all lines");
+        }
+        let warnings = plugin.warnings();
+        println!("{warnings:#?}");
+        let hanging: Vec<u32> = children_of(plugin.pid())
+            .into_iter()
+            .filter(|pid| process(*pid).is_some_and(|it| it.0 == 'D'))
+            .collect();
+        end(&mut plugin, how, STOP);
+        assert_eq!(hanging.len(), 1, "one process hangs, and stays alone");
+        assert_eq!(warnings.len(), 1, "{warnings:#?}");
+        let point = local.to_str().unwrap();
+        assert!(warnings[0].contains(point) && warnings[0].contains(vm.name()));
+        san.go_on();
+        expect_gone(&hanging, "the disk is back");
+        succeed(lab.command("umount").arg(&local));
+    }
+}
+
 /// However the program ends, and whether its mount answers or not.
 #[test]
 fn probers_end_with_the_program() {
@@ -166,8 +264,7 @@ fn probers_end_with_the_program() {
     ] {
         for stopped in [false, true] {
             let mut plugin = Plugin::spawn(lab.plugin(&[]));
-            plugin.gather();
-            let probers = probers(&plugin, 1);
+            let probers = first_prober(&mut plugin);
             if stopped {
                 mount.stop(Duration::from_millis(200));
                 plugin.gather();

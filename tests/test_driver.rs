@@ -78,6 +78,42 @@ fn every_line_has_the_tags_of_its_vm() {
 }
 
 #[test]
+fn devices_whose_names_become_the_same_are_two_all_the_same() {
+    let devices = [
+        nic(Some(r"tap\")),
+        nic(Some("tap")),
+        nic(Some("tap-2")),
+        nic(Some(r"tap\\")),
+        disk("disk", "vda"),
+        disk("disk", "vdb"),
+    ];
+    let domain = Domain {
+        devices: devices.concat(),
+        ..Domain::new(1, "alike")
+    };
+    let file = node::write(&[domain]);
+    let (mut plugin, _config) = Plugin::configured(&node::uri(&file), "");
+    for _ in 0..2 {
+        let lines = plugin.gather();
+        let of_it = of(&lines, "vm_devices", "alike").into_iter();
+        let found: Vec<(&str, &str)> = of_it
+            .map(|line| (line.tag("devtype"), line.tag("device")))
+            .collect();
+        let expected = [
+            ("nic", "tap-3"),
+            ("nic", "tap"),
+            ("nic", "tap-2"),
+            ("nic", "tap-4"),
+            ("disk", "vda"),
+            ("disk", "vdb"),
+        ];
+        assert_eq!(found, expected);
+        reading::totals_are_sums(&lines);
+    }
+    assert_eq!(plugin.stderr(), "");
+}
+
+#[test]
 fn two_thousand_domains_come_whole_and_in_time() {
     let name = |number: u32| format!("vm{number:04}");
     let domains: Vec<Domain> = (1..=2000)

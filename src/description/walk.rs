@@ -14,7 +14,7 @@ pub(super) struct Walk {
     pub(super) description: Description,
     /// How many elements are open.
     depth: usize,
-    /// How many of them, from the root, lie on `/domain/devices/(interface|disk)/target` or
+    /// How many of them, from the root, lie on `/domain/devices/(interface|disk)/(target|alias)` or
     /// `/domain/os/(loader|nvram)`.
     matched: usize,
     /// The second of them is `<os>`.
@@ -53,7 +53,7 @@ impl Walk {
                 1 => name == "devices" || name == "os",
                 2 if self.in_os => name == "nvram" || name == "loader",
                 2 => name == "interface" || name == "disk",
-                3 => name == "target" && !self.in_os,
+                3 => (name == "target" || name == "alias") && !self.in_os,
                 _ => false,
             };
         // Resolving costs a look at each namespace in scope: only where the name already fits.
@@ -90,11 +90,21 @@ impl Walk {
                         self.description.unresolved |= !source::type_is_known(element)?;
                     }
                 }
+                4 if name == "alias" => self.alias(attribute(element, "name")?),
                 4 => self.target(attribute(element, "dev")?),
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    fn alias(&mut self, name: Option<String>) {
+        let aliases = match &self.device {
+            Some(Device::Nic { .. }) => &mut self.description.nic_aliases,
+            Some(Device::Disk { .. }) => &mut self.description.disk_aliases,
+            Some(Device::Firmware(_)) | None => return,
+        };
+        aliases.extend(name.map(SmolStr::from));
     }
 
     /// A `<source>` at any depth of a disk or of the firmware, or what it stands in.

@@ -182,3 +182,27 @@ fn two_samples_of_one_instant_give_none() {
     derive(&mut runs, &sample(at, 1000));
     assert_eq!(derive(&mut runs, &sample(at, 2000)), Features::default());
 }
+
+#[test]
+fn a_device_that_was_removed_since_gives_no_rate_once() {
+    let at = Instant::now();
+    let mut runs = Runs::default();
+    let of = |seconds, nic: Option<f64>, disk: Option<f64>| {
+        let mut sample = sample(seconds_after(at, seconds), 1000 + seconds as u64);
+        sample.removed.nic = nic.map(|seconds| seconds_after(at, seconds));
+        sample.removed.disk = disk.map(|seconds| seconds_after(at, seconds));
+        sample
+    };
+    derive(&mut runs, &of(0.0, None, None));
+    // Another one has its name, and has counted more.
+    let found = derive(&mut runs, &of(10.0, Some(5.0), None));
+    assert_eq!((found.net, found.disk), ([None; 4], [Some(1.0); 4]));
+    let found = derive(&mut runs, &of(20.0, Some(5.0), Some(15.0)));
+    assert_eq!((found.net, found.disk), ([Some(1.0); 4], [None; 4]));
+    // Gathers that lacked the sums are bridged, and what went meanwhile counts.
+    let mut lacking = empty(seconds_after(at, 30.0));
+    lacking.removed.nic = Some(seconds_after(at, 25.0));
+    derive(&mut runs, &lacking);
+    let found = derive(&mut runs, &of(40.0, Some(25.0), Some(15.0)));
+    assert_eq!((found.net, found.disk), ([None; 4], [Some(1.0); 4]));
+}

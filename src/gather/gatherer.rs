@@ -185,15 +185,19 @@ impl Gatherer {
         match answer {
             Answer::Domains(found) if wanted => self.on_list(found),
             Answer::Domains(_) | Answer::Samples(..) | Answer::Done => Event::Done,
-            Answer::Described(read, troubles) => {
-                for (run, described) in read {
-                    self.learn(run, described);
+            Answer::Described(run, described, trouble) => {
+                self.learn(run, described);
+                if let Some((found, text)) = self.roster.get(run.uuid).cloned().zip(trouble) {
+                    self.trouble(wanted, Trouble::Description(found, text));
                 }
-                let troubles = troubles.into_iter();
-                let troubles = troubles.map(|(found, text)| Trouble::Description(found, text));
-                self.gathered.troubles.extend(troubles);
-                Event::Done
+                Event::Described(run.uuid)
             }
+            Answer::Undescribed(found, text) => {
+                let uuid = found.run.uuid;
+                self.trouble(wanted, Trouble::Description(found, text));
+                Event::Served(uuid)
+            }
+            Answer::Withheld(uuid) => Event::Withheld(uuid),
             Answer::Disks(run, disks) => {
                 if wanted {
                     self.samples.add_disks(run, disks);
@@ -205,7 +209,7 @@ impl Gatherer {
             Answer::Urgent(sample) => {
                 let uuid = sample.run.uuid;
                 if wanted {
-                    self.samples.keep(Worth::Urgent, *sample);
+                    self.keep_sample(Worth::Urgent, *sample);
                 }
                 Event::Served(uuid)
             }
@@ -254,8 +258,8 @@ impl Gatherer {
 
     /// A description was read: what the run has shown before is shown again.
     fn learn(&mut self, run: Run, described: Arc<Described>) {
+        self.nics.learn(run, described.description.as_ref());
         self.inventory.learn(run, described);
-        self.nics.forget(run);
         self.cpus.forget(run);
     }
 
@@ -267,15 +271,22 @@ impl Gatherer {
             // It was restarted since the list: its last run is over.
             active.retain(|other| other.uuid != run.uuid || *other == run);
         }
-        if let Some(nics) = &one.sample.nics {
-            self.nics.said(one.sample.run, nics);
-        }
         self.cpus.said(&one.sample);
         let worth = match one.came {
             Came::Whole => Worth::Whole,
             Came::Part => Worth::Part,
         };
-        self.samples.keep(worth, one.sample);
+        self.keep_sample(worth, one.sample);
+    }
+
+    /// Keeps a sample, with what the host and libvirt's events say of its devices.
+    fn keep_sample(&mut self, worth: Worth, mut sample: Sample) {
+        if let Some(nics) = &mut sample.nics {
+            self.nics.said(sample.run, nics);
+            self.nics.correct(sample.run, nics);
+        }
+        sample.removed = self.inventory.removed(sample.run.uuid);
+        self.samples.keep(worth, sample);
     }
 
     /// A sample of this gather to which nothing can be added any more, so that it can be written
@@ -340,7 +351,13 @@ impl Gatherer {
         match notice {
             Notice::Watching(since) => self.inventory.watch(Watch::Since(since)),
             Notice::Blind => self.inventory.watch(Watch::Blind),
-            Notice::Event(Occurrence::DeviceChanged(uuid), at) => {
+            Notice::Event(Occurrence::DeviceAdded(uuid), at) => {
+                self.inventory.device_changed(uuid, at);
+            }
+            Notice::Event(Occurrence::DeviceRemoved(uuid, alias), at) => {
+                self.inventory.device_removed(uuid, &alias, at);
+            }
+            Notice::Event(Occurrence::ImageChanged(uuid), at) => {
                 self.inventory.device_changed(uuid, at);
             }
             Notice::Event(Occurrence::Stopped(uuid), at) => self.roster.stopped(uuid, at),

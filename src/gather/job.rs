@@ -115,8 +115,13 @@ pub struct Measured {
 pub enum Answer {
     /// For [`Job::List`].
     Domains(Vec<Found>),
-    /// For [`Job::Describe`]; trouble with single domains is beside it.
-    Described(Vec<(Run, Arc<Described>)>, Vec<(Found, String)>),
+    /// Of [`Job::Describe`], one domain, and what is wrong with its XML; more follows.
+    Described(Run, Arc<Described>, Option<String>),
+    /// Of [`Job::Describe`]: this domain's XML cannot be had, for this reason; more follows.
+    Undescribed(Found, String),
+    /// Of [`Job::Describe`]: somebody has had this domain's monitor for long, and reading its XML
+    /// might wait for that; more follows.
+    Withheld(Uuid),
     /// For [`Job::Ask`]: domains that are gone are missing from it; trouble with single domains
     /// that brought no figures is beside it.
     Samples(Vec<Measured>, Vec<(Found, String)>),

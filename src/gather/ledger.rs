@@ -44,6 +44,17 @@ impl Kind {
     }
 }
 
+/// What a call that is to be sent may do to the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Risk {
+    /// libvirtd's priority workers serve it: it goes on when the ordinary ones are all taken.
+    Priority,
+    /// It hangs only if libvirtd has no ordinary worker to spare.
+    Ordinary,
+    /// It asks a domain that may make it hang.
+    Risky,
+}
+
 /// A call that has not returned.
 #[derive(Debug, Clone)]
 pub struct Call {
@@ -84,7 +95,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Empty; at most `cap` calls may be out at once.
+    /// Empty; at most `cap` calls may be out at once, and one more for the priority workers.
     pub fn new(cap: usize) -> Self {
         Self {
             calls: BTreeMap::new(),
@@ -274,19 +285,38 @@ impl Ledger {
         self.trouble
     }
 
-    /// How many more calls may be sent: of those that may well hang (`risky`) one fewer, so that
-    /// there is always room to ask those who answer. Lost calls do not take that last one.
-    pub fn room(&self, risky: bool) -> usize {
+    /// Whether a call that describes hangs on this domain.
+    pub fn describes(&self, uuid: Uuid) -> bool {
+        let hangs = |c: &Call| c.aside && c.kind == Kind::Describe && c.blames == Some(uuid);
+        self.calls.values().any(hangs)
+    }
+
+    /// How many calls may be out when one of this risk is sent. Of the risky ones one fewer than the
+    /// cap, so that there is always room to ask the domains that answer; and beyond the cap one that
+    /// libvirtd's priority workers serve, for that is the way to find out what hangs, and all that a
+    /// libvirtd without ordinary workers still answers.
+    fn limit(&self, risk: Risk) -> usize {
+        match risk {
+            Risk::Priority => self.cap + 1,
+            Risk::Ordinary => self.cap,
+            Risk::Risky => self.cap - 1,
+        }
+    }
+
+    /// How many more calls of this risk may be sent. Lost calls do not take the last ordinary one.
+    pub fn room(&self, risk: Risk) -> usize {
         let out = self.calls.len() + self.ghosts.len();
-        let cap = if risky { self.cap - 1 } else { self.cap };
-        let last = !risky && self.in_hand().next().is_none() && self.room_to_look();
-        cap.saturating_sub(out).max(usize::from(last))
+        let last = risk == Risk::Ordinary
+            && self.in_hand().next().is_none()
+            && self.room_to_look(Risk::Ordinary);
+        self.limit(risk).saturating_sub(out).max(usize::from(last))
     }
 
     /// Whether one more call may be sent to find out what became of the others, for nothing but an
-    /// answer shows that a lost one hangs no more: it may pass the cap by some, within reason.
-    pub fn room_to_look(&self) -> bool {
+    /// answer shows that a lost one hangs no more: it may pass the limit by some, within reason.
+    pub fn room_to_look(&self, risk: Risk) -> bool {
         let (calls, ghosts) = (self.calls.len(), self.ghosts.len());
-        calls < self.cap && calls + ghosts < self.cap + ghosts.min(GHOSTS)
+        let limit = self.limit(risk);
+        calls < limit && calls + ghosts < limit + ghosts.min(GHOSTS)
     }
 }

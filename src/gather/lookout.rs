@@ -38,6 +38,8 @@ pub struct Seen {
     pub number: u64,
     /// What it means for the gather.
     pub look: Look,
+    /// VMs whose disks all lie on file systems of this kernel's own.
+    pub local: HashSet<Uuid>,
     /// Mounts that have not answered since an earlier look, and the VMs with a disk there.
     pub dead: BTreeMap<PathBuf, BTreeSet<Uuid>>,
     /// What the network interfaces have counted.
@@ -82,6 +84,10 @@ impl Lookout {
 
     /// Puts the question; `false` when nobody is there to answer it now.
     pub fn ask(&mut self, vms: Vec<(Uuid, Option<Arc<Described>>)>) -> bool {
+        // Should this look be late, the last one does not hold for a VM of which an event told since.
+        for (uuid, _) in vms.iter().filter(|(_, known)| known.is_none()) {
+            self.last.local.remove(uuid);
+        }
         let Some(ask) = self.ask.as_ref().filter(|_| !self.waiting) else {
             return false;
         };
@@ -114,6 +120,22 @@ impl Lookout {
             BlockStatistics::PerDisk => look.no_block.extend(domains),
         }
         look
+    }
+
+    /// What to take for granted as long as an answer is out: a look is late when things hang, so
+    /// only disks that lay on this host's own file systems are asked for in bulk. Where no answer
+    /// will ever come, for the hypervisor is another host, there is nothing to wait for either.
+    pub fn presumed(&self, domains: &[Uuid]) -> Look {
+        let remote = self.ask.is_none();
+        let doubtful = |uuid: &&Uuid| match self.block_statistics {
+            BlockStatistics::Auto => !remote && !self.last.local.contains(*uuid),
+            BlockStatistics::Bulk => false,
+            BlockStatistics::PerDisk => true,
+        };
+        Look {
+            stuck: self.last.look.stuck.clone(),
+            no_block: domains.iter().filter(doubtful).copied().collect(),
+        }
     }
 
     /// Mounts that do not answer, and the VMs with a disk there.
@@ -193,6 +215,7 @@ fn see(processes: &mut Processes, mounts: &mut Mounts, question: &Question) -> S
         .collect();
     let storage: HashMap<PathBuf, Storage> = mounts.look(&paths);
     let mut no_block = HashSet::default();
+    let mut local = HashSet::default();
     let mut dead: BTreeMap<PathBuf, BTreeSet<Uuid>> = BTreeMap::new();
     for files in &files {
         let uuid = files.vm;
@@ -201,6 +224,9 @@ fn see(processes: &mut Processes, mounts: &mut Mounts, question: &Question) -> S
             seen.unseen.contains(&uuid) && files.paths.iter().any(|path| path.is_absolute());
         if out_of_sight || !files.complete {
             no_block.insert(uuid);
+        }
+        if files.complete && !files.paths.iter().any(|path| storage.contains_key(*path)) {
+            local.insert(uuid);
         }
         if storage.is_empty() {
             continue;
@@ -220,6 +246,7 @@ fn see(processes: &mut Processes, mounts: &mut Mounts, question: &Question) -> S
     }
     Seen {
         number: question.number,
+        local: &local - &no_block,
         look: Look {
             stuck: seen.stuck,
             no_block,
@@ -314,7 +341,7 @@ mod tests {
         let root = folder.path().join("proc");
         proc_of_a(&root);
         let table = folder.path().join("mountinfo");
-        fs::write(&table, "1 0 8:1 / / rw - ext4 /dev/sda rw\n").unwrap();
+        fs::write(&table, "1 0 0:1 / / rw - tmpfs x rw\n").unwrap();
         let image = folder.path().canonicalize().unwrap().join("image");
         fs::write(&image, "").unwrap();
         let mut processes = Processes::at(&root);

@@ -2,33 +2,63 @@
 //!
 //! libvirt is asked until what it says has been seen to be what `/proc/net/dev` says here: its
 //! figures lie between those of this gather's reading and the next one's.
+//!
+//! Two sorts of interfaces it may get wrong, so what it says of them proves nothing, and ours are
+//! the figures of those that stand in our network namespace:
+//! - one whose name is the end of another's: it may get the other's counters
+//!   (virNetDevTapInterfaceStats in libvirt's src/util/virnetdevtap.c);
+//! - a macvtap made by hand, given as `<interface type='ethernet'>`: 9.0 has received and sent
+//!   exchanged, 11.3 has not (virDomainNetTypeSharesHostView in its src/conf/domain_conf.c).
+
+use std::path::PathBuf;
 
 use smol_str::SmolStr;
 use uuid::Uuid;
 
-use crate::host::taps::{Counters, Taps, View};
+use crate::description::{Description, Nic};
+use crate::host::taps::{self, Counters, Taps, View};
 use crate::maps::{HashMap, HashSet};
 use crate::sample::{Device, Devices, Run};
 
 /// The readings, and what they have shown.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Nics {
+    /// Where sysfs is mounted.
+    sys: PathBuf,
     /// This gather's reading,
     taps: Option<Taps>,
     /// and the VMs whose QEMU, so libvirtd too, was seen to stand in the network that it is of.
     near: HashSet<Uuid>,
-    /// The last gather's, as long as there is something to compare with it,
+    /// The one before it, as long as there is something to compare with it,
     before: Option<Taps>,
     /// and what libvirt said after it.
     said: HashMap<Run, Vec<(SmolStr, Counters)>>,
     /// The interfaces that are the same here and there.
     ours: HashMap<Run, HashMap<SmolStr, View>>,
+    /// The macvtaps that were made by hand.
+    macvtaps: HashMap<Run, Vec<SmolStr>>,
+}
+
+impl Default for Nics {
+    fn default() -> Self {
+        Self {
+            sys: "/sys".into(),
+            taps: None,
+            near: HashSet::default(),
+            before: None,
+            said: HashMap::default(),
+            ours: HashMap::default(),
+            macvtaps: HashMap::default(),
+        }
+    }
 }
 
 impl Nics {
     /// A new gather begins.
     pub fn begin(&mut self) {
-        self.before = self.taps.take();
+        if let Some(taps) = self.taps.take() {
+            self.before = Some(taps);
+        }
     }
 
     /// What `/proc/net/dev` says in this gather, and whose QEMU is in that network.
@@ -62,7 +92,8 @@ impl Nics {
             for (place, counter) in said.iter_mut().zip(nic.counters) {
                 *place = counter?;
             }
-            let known = ours.is_some_and(|ours| ours.contains_key(name));
+            let known = ours.is_some_and(|ours| ours.contains_key(name))
+                || self.doubtful(taps, run, name, &nic.kind).is_some();
             (!known).then(|| (name.clone(), said))
         });
         let new: Vec<_> = new.collect();
@@ -71,28 +102,23 @@ impl Nics {
         }
     }
 
-    /// The counters of a VM's NICs, `names` being all that it has; `None` where libvirt has to be
+    /// The counters of a VM's NICs, `nics` being all that it has; `None` where libvirt has to be
     /// asked. Whose name is not `wanted` gets no counters.
-    pub fn of(
-        &self,
-        run: Run,
-        names: &[Option<SmolStr>],
-        wanted: impl Fn(&str) -> bool,
-    ) -> Option<Devices<8>> {
+    pub fn of(&self, run: Run, nics: &[Nic], wanted: impl Fn(&str) -> bool) -> Option<Devices<8>> {
         let taps = self.taps.as_ref()?;
-        let ours = self.ours.get(&run);
         let near = self.near.contains(&run.uuid);
-        let mut list = Vec::with_capacity(names.len());
-        for name in names {
-            let counters = match name {
+        let mut list = Vec::with_capacity(nics.len());
+        for Nic { target, kind } in nics {
+            let counters = match target {
                 Some(name) if wanted(name) => {
-                    let view = ours.filter(|_| near)?.get(name)?;
-                    taps.counters(name, *view)?.map(Some)
+                    let doubtful = self.doubtful(taps, run, name, kind);
+                    let view = doubtful.or_else(|| self.proven(run, name));
+                    taps.counters(name, view.filter(|_| near)?)?.map(Some)
                 }
                 _ => [None; 8],
             };
             list.push(Device {
-                name: name.clone(),
+                name: target.clone(),
                 kind: SmolStr::default(),
                 counters,
             });
@@ -104,11 +130,78 @@ impl Nics {
         })
     }
 
+    /// Puts our figures in the place of libvirt's for a VM with a NIC that it may get wrong; without
+    /// a reading of ours that NIC has none.
+    pub fn correct(&self, run: Run, nics: &mut Devices<8>) {
+        let Some(known) = self.taps.as_ref().or(self.before.as_ref()) else {
+            return;
+        };
+        if nics.at == known.at || !self.near.contains(&run.uuid) {
+            return;
+        }
+        let doubtful = |name: &SmolStr, kind: &str| self.doubtful(known, run, name, kind);
+        let mut named = nics
+            .list
+            .iter()
+            .filter_map(|nic| Some((nic.name.as_ref()?, &nic.kind)));
+        if !named.any(|(name, kind)| doubtful(name, kind).is_some()) {
+            return;
+        }
+        for nic in &mut nics.list {
+            let Some(name) = &nic.name else { continue };
+            let view = doubtful(name, &nic.kind);
+            match &self.taps {
+                None if view.is_some() => nic.counters = [None; 8],
+                None => {}
+                // Those that are proven, too: all of one moment.
+                Some(taps) => {
+                    let view = view.or_else(|| self.proven(run, name));
+                    if let Some(ours) = view.and_then(|view| taps.counters(name, view)) {
+                        nic.counters = ours.map(Some);
+                    }
+                }
+            }
+        }
+        nics.at = self.taps.as_ref().map_or(nics.at, |taps| taps.at);
+    }
+
+    /// In which view our counters of a NIC are libvirt's, as it has shown.
+    fn proven(&self, run: Run, name: &str) -> Option<View> {
+        self.ours.get(&run)?.get(name).copied()
+    }
+
+    /// In which view our counters are the guest's, where libvirt's may be wrong.
+    fn doubtful(&self, taps: &Taps, run: Run, name: &str, kind: &str) -> Option<View> {
+        let macvtaps = self.macvtaps.get(&run);
+        let by_hand = macvtaps.is_some_and(|all| all.iter().any(|known| known == name));
+        if !by_hand && !taps.is_end_of_another(name) {
+            return None;
+        }
+        let view = match kind {
+            "direct" => View::Host,
+            "ethernet" if by_hand => View::Host,
+            "bridge" | "network" | "ethernet" => View::Guest,
+            // vhost-user, say: not counted by the kernel.
+            _ => return None,
+        };
+        taps.counters(name, view).and(Some(view))
+    }
+
     /// A run was described anew: one of its NICs may be another of the same name, and what they have
     /// shown is shown again.
-    pub fn forget(&mut self, run: Run) {
+    pub fn learn(&mut self, run: Run, described: Option<&Description>) {
         self.ours.remove(&run);
         self.said.remove(&run);
+        let nics = described.iter().flat_map(|known| &known.nics);
+        let by_hand = nics.filter(|nic| nic.kind == "ethernet");
+        let names = by_hand.filter_map(|nic| nic.target.clone());
+        let is_macvtap = |name: &SmolStr| taps::is_macvtap(&self.sys, name) == Some(true);
+        let macvtaps: Vec<SmolStr> = names.filter(is_macvtap).collect();
+        if macvtaps.is_empty() {
+            self.macvtaps.remove(&run);
+        } else {
+            self.macvtaps.insert(run, macvtaps);
+        }
     }
 
     /// libvirtd may be another process: every NIC has to show anew whose figures they are. Replies of
@@ -121,156 +214,9 @@ impl Nics {
     pub fn keep(&mut self, active: &HashSet<Run>) {
         self.ours.retain(|run, _| active.contains(run));
         self.said.retain(|run, _| active.contains(run));
+        self.macvtaps.retain(|run, _| active.contains(run));
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Instant;
-
-    use super::*;
-    use crate::sample::examples::{device, devices, run};
-
-    fn taps(rows: &[(&str, u64, u64)]) -> Taps {
-        let row = |(name, received, sent): &(&str, u64, u64)| {
-            format!("{name}: {received} 0 0 0 0 0 0 0 {sent} 0 0 0 0 0 0 0\n")
-        };
-        let table: String = rows.iter().map(row).collect();
-        Taps::parse(table.as_bytes(), Instant::now())
-    }
-
-    fn said(rows: &[(&str, u64, u64)]) -> Devices<8> {
-        let nic = |(name, received, sent): &(&str, u64, u64)| {
-            device(name, "", [*received, 0, 0, 0, *sent, 0, 0, 0].map(Some))
-        };
-        devices(Instant::now(), rows.iter().map(nic).collect())
-    }
-
-    fn names(names: &[&str]) -> Vec<Option<SmolStr>> {
-        names.iter().map(|name| Some((*name).into())).collect()
-    }
-
-    fn near() -> HashSet<Uuid> {
-        HashSet::from_iter([run(1).uuid])
-    }
-
-    /// A gather in which libvirt said this between that reading and the one that follows.
-    fn shown(before: &[(&str, u64, u64)], libvirt: &[(&str, u64, u64)]) -> Nics {
-        let mut nics = Nics::default();
-        nics.begin();
-        nics.read(taps(before), near());
-        nics.said(run(1), &said(libvirt));
-        nics.begin();
-        nics.read(taps(before), near());
-        nics
-    }
-
-    #[test]
-    fn from_the_gather_after_the_proof_on_libvirt_is_not_asked() {
-        let mut nics = Nics::default();
-        let (all, any) = (names(&["v"]), |_: &str| true);
-        for gather in 1..=4 {
-            nics.begin();
-            assert_eq!(nics.of(run(1), &all, any), None, "{gather}: not read yet");
-            nics.read(taps(&[("v", 10 * gather, gather)]), near());
-            let found = nics.of(run(1), &all, any);
-            if gather == 1 {
-                assert_eq!(found, None);
-                nics.said(run(1), &said(&[("v", 1, 10)]));
-            } else {
-                let mut expected = said(&[("v", gather, 10 * gather)]);
-                let found = found.expect("proven");
-                expected.at = found.at;
-                assert_eq!(found, expected);
-            }
-        }
-        assert_eq!(nics.of(run(2), &all, any), None, "another run");
-    }
-
-    #[test]
-    fn one_that_does_not_agree_has_libvirt_asked_for_the_whole_vm() {
-        let here = [("v", 7, 3), ("w", 8, 4), ("z", 0, 0)];
-        let nics = shown(&here, &[("v", 3, 7), ("w", 5, 8), ("z", 0, 0)]);
-        let ask = |list: &[&str]| nics.of(run(1), &names(list), |_| true);
-        assert!(ask(&["v"]).is_some());
-        assert_eq!(ask(&["v", "w"]), None, "another namespace's");
-        assert_eq!(ask(&["v", "z"]), None, "standing still");
-        assert_eq!(ask(&["v", "new"]), None);
-        // Who is not wanted is not missed, and keeps its place.
-        let found = nics.of(run(1), &names(&["w", "v"]), |name| name == "v");
-        let found: Vec<_> = found
-            .unwrap()
-            .list
-            .into_iter()
-            .map(|nic| nic.name)
-            .collect();
-        assert_eq!(found, names(&["w", "v"]));
-    }
-
-    #[test]
-    fn a_vm_whose_nics_have_no_name_here_needs_nobody() {
-        let nics = shown(&[], &[]);
-        let any = |_: &str| true;
-        assert_eq!(nics.of(run(9), &[], any).unwrap().list, []);
-        let nameless = nics.of(run(9), &[None], any).unwrap().list;
-        assert_eq!((nameless.len(), nameless[0].counters), (1, [None; 8]));
-    }
-
-    #[test]
-    fn a_vm_of_another_network_has_libvirt_asked_whatever_the_figures() {
-        let here = [("v", 7, 3)];
-        let mut nics = Nics::default();
-        let any = |_: &str| true;
-        for _ in 0..3 {
-            nics.begin();
-            nics.read(taps(&here), HashSet::default());
-            assert_eq!(nics.of(run(1), &names(&["v"]), any), None);
-            nics.said(run(1), &said(&[("v", 3, 7)]));
-        }
-        let mut nics = shown(&here, &[("v", 3, 7)]);
-        assert!(nics.of(run(1), &names(&["v"]), any).is_some());
-        nics.begin();
-        nics.read(taps(&here), HashSet::default());
-        assert_eq!(nics.of(run(1), &names(&["v"]), any), None, "no more");
-        assert!(nics.of(run(1), &[None], any).is_some(), "needs nobody");
-    }
-
-    #[test]
-    fn a_nic_of_a_vm_described_anew_may_be_another_of_the_same_name() {
-        let mut nics = shown(&[("v", 7, 3)], &[("v", 3, 7)]);
-        let ask = |nics: &Nics| nics.of(run(1), &names(&["v"]), |_| true);
-        assert!(ask(&nics).is_some());
-        nics.forget(run(1));
-        assert_eq!(ask(&nics), None);
-        // Of this very gather: our own words.
-        let mut own = said(&[("v", 3, 7)]);
-        own.at = nics.taps.as_ref().unwrap().at;
-        nics.said(run(1), &own);
-        nics.begin();
-        nics.read(taps(&[("v", 7, 3)]), near());
-        assert_eq!(ask(&nics), None);
-        // Counted from the host's side now.
-        nics.said(run(1), &said(&[("v", 7, 3)]));
-        nics.begin();
-        nics.read(taps(&[("v", 8, 3)]), near());
-        let found = ask(&nics).unwrap();
-        assert_eq!(found.list, said(&[("v", 8, 3)]).list);
-    }
-
-    #[test]
-    fn without_a_reading_nothing_is_ours() {
-        let mut nics = shown(&[("v", 7, 3)], &[("v", 3, 7)]);
-        let ask = |nics: &Nics| nics.of(run(1), &names(&["v"]), |_| true);
-        assert!(ask(&nics).is_some());
-        nics.begin();
-        assert_eq!(ask(&nics), None, "the look was late");
-        nics.said(run(1), &said(&[("v", 3, 7)]));
-        nics.begin();
-        nics.read(taps(&[("v", 9, 9)]), near());
-        assert!(ask(&nics).is_some(), "and what was shown stays shown");
-        nics.keep(&HashSet::from_iter([run(1)]));
-        assert!(ask(&nics).is_some());
-        nics.keep(&HashSet::default());
-        assert_eq!(ask(&nics), None);
-    }
-}
+mod tests;

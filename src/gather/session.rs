@@ -5,7 +5,7 @@ mod descriptions;
 
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -13,11 +13,14 @@ use super::engine::{Came, Control, Scope};
 use super::job::{Answer, Brief, Found, Job, Measured, Target};
 use crate::inventory::Known;
 use crate::libvirt::bulk::Groups;
-use crate::libvirt::{Connection, Domain, Error, per_call};
+use crate::libvirt::{Connection, Domain, Error, Monitor, per_call};
 use crate::maps::{HashMap, HashSet};
 use crate::sample::{Run, Sample};
 use bulk::{Bulk, find};
 use descriptions::{describe, freshen};
+
+/// Whoever has had a domain's monitor for so long may go on having it.
+const HELD: Duration = Duration::from_millis(100);
 
 /// One open connection with the handles that belong to it.
 pub(super) struct Session {
@@ -58,7 +61,7 @@ impl Session {
     ) -> Result<Answer, Error> {
         match job {
             Job::List => self.list(),
-            Job::Describe(founds) => self.describe(founds),
+            Job::Describe(founds) => self.describe(founds, tell),
             Job::Canary(found) => {
                 if let Some(domain) = self.handle(found.run.uuid)? {
                     unless_gone(domain.info())?;
@@ -114,24 +117,30 @@ impl Session {
         }
     }
 
-    fn describe(&mut self, founds: &[Found]) -> Result<Answer, Error> {
-        let mut read = Vec::with_capacity(founds.len());
-        let mut troubles = Vec::new();
+    fn describe(&mut self, founds: &[Found], tell: &dyn Fn(Answer)) -> Result<Answer, Error> {
         for found in founds {
             let Some(domain) = self.handle(found.run.uuid)? else {
                 continue;
             };
+            match domain.monitor() {
+                Ok(Monitor::Occupied(time)) if time >= HELD => {
+                    tell(Answer::Withheld(found.run.uuid));
+                    continue;
+                }
+                Err(error) if error.is_transport() => return Err(error),
+                // Other drivers than QEMU's cannot tell.
+                Ok(_) | Err(_) => {}
+            }
             match describe(domain, None) {
                 Ok((described, trouble)) => {
-                    read.push((found.run, Arc::new(described)));
-                    troubles.extend(trouble.map(|trouble| (found.clone(), trouble)));
+                    tell(Answer::Described(found.run, Arc::new(described), trouble));
                 }
                 Err(error) if error.is_transport() => return Err(error),
                 Err(error) if error.is_vanished() => {}
-                Err(error) => troubles.push((found.clone(), error.to_string())),
+                Err(error) => tell(Answer::Undescribed(found.clone(), error.to_string())),
             }
         }
-        Ok(Answer::Described(read, troubles))
+        Ok(Answer::Done)
     }
 
     fn disks(&mut self, brief: &Brief, target: &Target) -> Result<Answer, Error> {
@@ -151,18 +160,20 @@ impl Session {
         tell(Answer::Alive);
         for found in founds {
             let uuid = found.run.uuid;
-            let occupied = match self.handle(uuid)? {
-                Some(domain) => match domain.occupied() {
+            let monitor = match self.handle(uuid)? {
+                Some(domain) => match domain.monitor() {
                     Err(error) if error.is_transport() => return Err(error),
                     // Gone, or a driver that cannot tell.
-                    other => other.ok().flatten(),
+                    other => other.unwrap_or(Monitor::Free),
                 },
-                None => None,
+                None => Monitor::Free,
             };
-            tell(Answer::Control(
-                uuid,
-                occupied.map_or(Control::Free, Control::Occupied),
-            ));
+            let control = match monitor {
+                Monitor::Free => Control::Free,
+                Monitor::Occupied(time) => Control::Occupied(time),
+                Monitor::Job => Control::Job,
+            };
+            tell(Answer::Control(uuid, control));
         }
         Ok(Answer::Done)
     }
@@ -276,14 +287,19 @@ impl Session {
             known = &Known::New;
             unasked = groups.without(asked);
         }
-        let (described, trouble) = freshen(domain, &sample, known, brief)?;
+        let came = match scope {
+            Scope::Quiet => Came::Part,
+            Scope::Full | Scope::NoBlock => self.came(&sample, groups, known.description()),
+        };
+        // Somebody has the job of a domain that came in part, and from libvirt 11.0 on reading its
+        // XML waits for that, up to 30 s: what is known of it must do.
+        let (described, trouble) = match came {
+            Came::Whole => freshen(domain, &sample, known, brief)?,
+            Came::Part => (None, None),
+        };
         let description = match &described {
             Some(read) => read.description.as_ref(),
             None => known.description(),
-        };
-        let came = match scope {
-            Scope::Quiet => Came::Part,
-            Scope::Full | Scope::NoBlock => self.came(&sample, groups, description),
         };
         let lacking = if self.bulk.works {
             asked.and(self.bulk.lacking)

@@ -37,7 +37,12 @@ impl Reply {
     pub fn is_last(&self) -> bool {
         !matches!(
             self.result,
-            Ok(Answer::Alive | Answer::Control(..) | Answer::Urgent(_))
+            Ok(Answer::Alive
+                | Answer::Control(..)
+                | Answer::Described(..)
+                | Answer::Undescribed(..)
+                | Answer::Withheld(_)
+                | Answer::Urgent(_))
         )
     }
 }

@@ -3,6 +3,7 @@
 //! counted. No libvirt in here.
 
 pub mod cgroups;
+mod freezer;
 mod mount_table;
 pub mod mounts;
 mod nodes;
@@ -10,6 +11,7 @@ mod post;
 pub mod probe;
 mod prober;
 pub mod processes;
+mod resolver;
 mod scan;
 pub mod taps;
 mod walk;

@@ -7,8 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use crate::maps::{HashMap, HashSet};
 
 /// One mount.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[cfg_attr(test, derive(Default))]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Mount {
     /// The kernel's number of it; reused some time after it was unmounted.
     pub id: u64,
@@ -23,31 +22,39 @@ pub(super) struct Mount {
 }
 
 /// What may be done with a file system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(test, derive(Default))]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Ground {
-    /// Answers from this kernel and its disks.
-    Local,
+    /// Answers from this kernel alone.
+    Kernel,
+    /// Answers from this kernel and its disks, which may be out of reach (iSCSI, Fibre Channel) or
+    /// suspended.
+    Disk,
     /// Somebody else has to answer, who may not: a server, or a process.
-    #[cfg_attr(test, default)]
+    #[default]
     Remote,
     /// Looking for a name in it makes the kernel mount something.
     Automount,
 }
 
-/// File systems that need nobody else. Whatever does not stand here is looked at with care: a
-/// local one too many costs a statvfs per gather, a remote one too few hangs the program.
-const LOCAL: &str = " bcachefs bpf btrfs cgroup cgroup2 configfs cramfs debugfs devpts devtmpfs \
-    efivarfs erofs exfat ext2 ext3 ext4 f2fs hfs hfsplus hugetlbfs iso9660 jffs2 jfs minix mqueue \
-    msdos nilfs2 ntfs ntfs3 overlay proc pstore ramfs reiserfs rootfs securityfs squashfs sysfs \
-    sysv tmpfs tracefs ubifs udf ufs vfat xfs zfs zonefs ";
+/// File systems without a disk or a server below them.
+const KERNEL: &str = " bpf cgroup cgroup2 configfs debugfs devpts devtmpfs efivarfs hugetlbfs mqueue \
+    proc pstore ramfs rootfs securityfs sysfs tmpfs tracefs ";
+
+/// File systems that need no server. Whatever stands in neither list is looked at with care: a
+/// remote one too many costs a statvfs per gather, a remote one too few hangs QEMU.
+const DISK: &str = " bcachefs btrfs cramfs erofs exfat ext2 ext3 ext4 f2fs hfs hfsplus iso9660 jffs2 \
+    jfs minix msdos nilfs2 ntfs ntfs3 overlay reiserfs squashfs sysv ubifs udf ufs vfat xfs zfs \
+    zonefs ";
 
 impl Ground {
     fn of(file_system: &str) -> Self {
+        let name = format!(" {file_system} ");
         if file_system == "autofs" {
             Self::Automount
-        } else if LOCAL.contains(&format!(" {file_system} ")) {
-            Self::Local
+        } else if KERNEL.contains(&name) {
+            Self::Kernel
+        } else if DISK.contains(&name) {
+            Self::Disk
         } else {
             Self::Remote
         }
@@ -184,8 +191,8 @@ not a line\n";
     #[test]
     fn the_longest_mount_point_by_components_counts() {
         let table = Table::parse(TABLE);
-        assert_eq!(at(&table, "/"), Some((22, Ground::Local, "/")));
-        assert_eq!(at(&table, "/mnt/nfsx/a"), Some((22, Ground::Local, "/")));
+        assert_eq!(at(&table, "/"), Some((22, Ground::Disk, "/")));
+        assert_eq!(at(&table, "/mnt/nfsx/a"), Some((22, Ground::Disk, "/")));
         let nfs = Some((30, Ground::Remote, "/mnt/nfs"));
         assert_eq!(at(&table, "/mnt/nfs"), nfs);
         assert_eq!(at(&table, "/mnt/nfs/a/b"), nfs);
@@ -210,7 +217,7 @@ not a line\n";
     #[test]
     fn what_is_mounted_last_hides_what_was_there() {
         let table = Table::parse(TABLE);
-        let cover = Some((37, Ground::Local, "/cover"));
+        let cover = Some((37, Ground::Disk, "/cover"));
         assert_eq!(at(&table, "/cover/hidden/x"), cover);
     }
 
@@ -218,7 +225,7 @@ not a line\n";
     fn a_root_that_is_no_mount_point_is_no_known_ground() {
         let table = Table::parse(b"40 39 0:5 / /proc rw - proc proc rw\n");
         assert_eq!(at(&table, "/images/x"), None);
-        assert_eq!(at(&table, "/proc/x"), Some((40, Ground::Local, "/proc")));
+        assert_eq!(at(&table, "/proc/x"), Some((40, Ground::Kernel, "/proc")));
     }
 
     #[test]
@@ -226,6 +233,6 @@ not a line\n";
         let table = Table::parse(&std::fs::read("/proc/self/mountinfo").unwrap());
         let proc = table.mount_of(Path::new("/proc/self")).unwrap();
         assert_eq!(proc.point, Path::new("/proc"));
-        assert_eq!(proc.ground, Ground::Local);
+        assert_eq!(proc.ground, Ground::Kernel);
     }
 }

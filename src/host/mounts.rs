@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::mount_table::Table;
 use super::post::{Post, Standing, ready};
 use super::prober::{Launch, Prober};
+use super::resolver::Resolver;
 use super::walk::{Stop, Walk};
 use crate::maps::{HashMap, HashSet};
 
@@ -25,13 +26,14 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 /// What the storage of one path is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Storage {
-    /// A file system of this kernel's own, or no file at all (a network disk): asking is safe.
+    /// A file system of this host's own, or no file at all (a network disk): asking is safe.
     Local,
     /// A mount that answered just now.
     Alive,
-    /// The mount at this point did not answer in time, for the first time: this host may be busy.
+    /// The mount at this point did not answer in this look, but answers from one look to the next:
+    /// this host is busy, the mount is slow, or it has just died.
     Late(PathBuf),
-    /// The mount at this point says that it is dead, or has not answered since an earlier look.
+    /// The mount at this point says that it is dead, or has not answered from one look to the next.
     Dead(PathBuf),
     /// Nothing is known: the path is not in our sight, or goes by this mount point, of which we
     /// may not ask.
@@ -45,12 +47,17 @@ pub struct Mounts {
     text: Vec<u8>,
     table: Table,
     launch: Launch,
-    /// By the mount's number.
+    /// The remote mounts, by number.
     posts: HashMap<u64, Post>,
+    /// Follows paths over local file systems.
+    resolver: Resolver,
     /// Probers that were dismissed and have not ended yet.
     dismissed: Vec<Child>,
     /// The remote mounts on a path's way, and when it was followed.
     ways: HashMap<OsString, (Vec<u64>, Instant)>,
+    /// How far paths were followed whose next component lies on a remote mount, and when: what was
+    /// looked up on the way there is not looked up again at each look while that mount is silent.
+    begun: HashMap<OsString, (Walk, Instant)>,
 }
 
 /// How one path fared in one look.
@@ -66,7 +73,10 @@ impl Mounts {
     /// process of it, started with [`super::probe::FLAG`].
     #[must_use]
     pub fn new(program: &Path) -> Self {
-        Self::at(Path::new("/proc/self/mountinfo"), program)
+        let mut mounts = Self::at(Path::new("/proc/self/mountinfo"), program);
+        // Should that fail, the first look tries again.
+        let _ = mounts.resolver.start(&mounts.launch);
+        mounts
     }
 
     /// Those of another table.
@@ -78,8 +88,10 @@ impl Mounts {
             table: Table::default(),
             launch: Launch::Program(program.into()),
             posts: HashMap::default(),
+            resolver: Resolver::default(),
             dismissed: Vec::new(),
             ways: HashMap::default(),
+            begun: HashMap::default(),
         }
     }
 
@@ -89,25 +101,28 @@ impl Mounts {
     pub fn look<P: AsRef<Path>>(&mut self, paths: &[P]) -> HashMap<PathBuf, Storage> {
         let start = Instant::now();
         let until = start + PATIENCE;
+        self.begin();
         self.read_table();
-        self.posts.values_mut().for_each(Post::begin);
         self.keep_probers();
         // As text: to compare paths part by part took more time than all the rest.
         let asked = paths.iter().map(|path| path.as_ref().as_os_str());
         let asked: HashSet<&OsStr> = asked.collect();
         self.ways.retain(|path, _| asked.contains(&**path));
+        self.begun.retain(|path, _| asked.contains(&**path));
 
         let mut fates = HashMap::default();
         for &path in asked.iter().filter(|path| Path::new(path).is_absolute()) {
-            let fresh = |(_, followed): &&(_, Instant)| start - *followed < REMEMBERED;
-            match self.ways.get(path).filter(fresh) {
+            let fresh = |followed: Instant| start.saturating_duration_since(followed) < REMEMBERED;
+            match self.ways.get(path).filter(|(_, at)| fresh(*at)) {
                 Some((trail, _)) if trail.is_empty() => {}
                 Some((trail, _)) => {
                     let trail = trail.clone();
                     fates.insert(path.into(), Fate { trail, lost: None });
                 }
                 None => {
-                    let mut walk = Walk::new(Path::new(path));
+                    let begun = self.begun.remove(path).filter(|(_, at)| fresh(*at));
+                    let new = || Walk::new(Path::new(path));
+                    let mut walk = begun.map_or_else(new, |(walk, _)| walk);
                     let stop = walk.advance(&self.table, None);
                     self.stopped(walk, stop, &mut fates);
                 }
@@ -127,6 +142,19 @@ impl Mounts {
             .collect()
     }
 
+    /// Hears what was answered since the last look, before that counts as no answer.
+    fn begin(&mut self) {
+        self.resolver.begin(&self.table);
+        let told = self.posts.values_mut().filter_map(Post::begin);
+        for (mut walk, answer) in told.collect::<Vec<_>>() {
+            // A slow mount is followed by a component a look.
+            if let Stop::Before(_) = walk.advance(&self.table, Some(answer)) {
+                let asked = walk.asked.clone();
+                self.begun.insert(asked.into(), (walk, Instant::now()));
+            }
+        }
+    }
+
     /// It is read at each look and compared: whatever changed, no way is known any more.
     fn read_table(&mut self) {
         let text = fs::read(&self.source).unwrap_or_default();
@@ -136,6 +164,8 @@ impl Mounts {
         let table = Table::parse(&text);
         self.text = text;
         self.ways.clear();
+        self.begun.clear();
+        self.resolver.forget(&table);
         self.dismiss(|id, post| table.get(id) != Some(&post.prober.mount));
         self.table = table;
     }
@@ -147,6 +177,8 @@ impl Mounts {
                 self.dismissed.extend(post.replace(prober).dismiss());
             }
         }
+        let dismissed = self.resolver.dismissed().filter_map(Prober::dismiss);
+        self.dismissed.extend(dismissed);
         // Never waited for: one that hangs in the kernel ends when its mount lets it.
         self.dismissed
             .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
@@ -163,6 +195,7 @@ impl Mounts {
     fn stopped(&mut self, walk: Walk, stop: Stop, fates: &mut HashMap<PathBuf, Fate>) {
         let mut trail = walk.trail.clone();
         let path = walk.asked.clone();
+        self.begun.remove(path.as_os_str());
         let lost = match stop {
             Stop::End => {
                 let way = (trail.clone(), Instant::now());
@@ -178,20 +211,32 @@ impl Mounts {
                 Some(Storage::Dead(point))
             }
             Stop::Before(id) => {
+                let begun = (walk.clone(), Instant::now());
+                self.begun.insert(path.clone().into(), begun);
                 if let Some(post) = self.post(id) {
                     post.queue.push(walk);
                 }
-                // Should time run out, the way of a minute ago is the best that is known.
-                match self.ways.get(path.as_os_str()) {
-                    Some((old, _)) => {
-                        trail.extend(old);
-                        None
-                    }
-                    None => Some(Storage::Unknown(self.point(id))),
-                }
+                self.unfinished(&path, &mut trail, id)
+            }
+            Stop::OnDisk(id) if self.resolver.hangs(id) => Some(Storage::Dead(self.point(id))),
+            Stop::OnDisk(id) => {
+                self.resolver.push(walk, id);
+                self.unfinished(&path, &mut trail, id)
             }
         };
         fates.insert(path, Fate { trail, lost });
+    }
+
+    /// What holds of a path should time run out before the mount of this number says more: the way of
+    /// a minute ago is the best that is known.
+    fn unfinished(&self, path: &Path, trail: &mut Vec<u64>, id: u64) -> Option<Storage> {
+        match self.ways.get(path.as_os_str()) {
+            Some((old, _)) => {
+                trail.extend(old);
+                None
+            }
+            None => Some(Storage::Unknown(self.point(id))),
+        }
     }
 
     fn point(&self, id: u64) -> PathBuf {
@@ -221,19 +266,31 @@ impl Mounts {
             let now = Instant::now();
             if now < until {
                 self.posts.values_mut().for_each(Post::feed);
+                if let Err(error) = self.resolver.feed(&self.launch) {
+                    log::debug!("no prober for local paths: {error}");
+                }
             }
+            let local = self.resolver.ear().map(|ear| (None, ear));
             // What came back from an old hang is taken even if nobody is waited for.
-            let waiting = self.posts.values().any(Post::is_waited_for);
+            let waiting = local.is_some() || self.posts.values().any(Post::is_waited_for);
             let patience = until.saturating_duration_since(now);
             let patience = if waiting { patience } else { Duration::ZERO };
-            let ready = match ready(&self.posts, patience) {
+            let busy = self.posts.iter().filter(|(_, post)| post.is_busy());
+            let remote = busy.map(|(id, post)| (Some(*id), post.prober.ear()));
+            let ready = match ready(remote.chain(local), patience) {
                 Ok(ready) if !ready.is_empty() => ready,
                 Err(Errno::INTR) => continue,
                 Ok(_) | Err(_) => return,
             };
             for id in ready {
-                let told = self.posts.get_mut(&id).and_then(Post::hear);
-                if let Some((mut walk, answer)) = told {
+                let told = match id {
+                    Some(id) => {
+                        let told = self.posts.get_mut(&id).and_then(Post::hear);
+                        told.into_iter().collect()
+                    }
+                    None => self.resolver.hear(),
+                };
+                for (mut walk, answer) in told {
                     let stop = walk.advance(&self.table, Some(answer));
                     self.stopped(walk, stop, fates);
                 }

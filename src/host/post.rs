@@ -1,5 +1,6 @@
 //! One remote mount in the course of the looks: what its prober is at, and what that tells.
 
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +10,6 @@ use rustix::io::Errno;
 use super::probe::Answer;
 use super::prober::Prober;
 use super::walk::Walk;
-use crate::maps::HashMap;
 
 /// A remote mount, as far as a look knows it.
 #[derive(Debug)]
@@ -21,7 +21,8 @@ pub(super) struct Post {
     task: Option<Task>,
     /// What the mount said in this look.
     verdict: Option<Answer>,
-    /// It said so, or had not answered when the next look began; and has not answered since.
+    /// It said so, or had not answered when the next look began; and has not since answered a
+    /// question before the look after it.
     dead: bool,
     /// The prober ended, though nobody told it to.
     gone: bool,
@@ -45,9 +46,10 @@ pub(super) enum Standing {
     Alive,
     /// We may not know.
     Unknown,
-    /// No answer in time, for the first time.
+    /// No answer in this look, but every earlier question was answered before the next one: a busy
+    /// host, slow storage, or storage that has just died. It may be so for any number of looks.
     Late,
-    /// It says so itself, or has not answered since an earlier look.
+    /// It says so itself, or has not answered from one look to the next.
     Dead,
 }
 
@@ -64,14 +66,25 @@ impl Post {
         }
     }
 
-    /// A look begins.
-    pub fn begin(&mut self) {
+    /// A look begins. What was answered since the last one is read first: the mount answers, if
+    /// slowly, and a walk that asked it comes back. What was said between two looks is no verdict
+    /// of this one: the mount may have died since.
+    pub fn begin(&mut self) -> Option<(Walk, Answer)> {
+        let mut told = None;
+        while self.is_busy() && is_readable(self.prober.ear()) {
+            let asked_at_the_last_look = self.is_waited_for();
+            told = self.hear();
+            if asked_at_the_last_look && !self.is_busy() && !self.gone {
+                self.dead = self.verdict == Some(Answer::Dead);
+            }
+        }
         if self.task.is_some() {
             self.task = Some(Task::Old);
             self.dead = true;
         }
         self.verdict = None;
         self.queue.clear();
+        told
     }
 
     /// Whether a new prober is needed, for [`Post::replace`].
@@ -124,7 +137,7 @@ impl Post {
             },
             Some(_) => return,
         };
-        match self.prober.ask(&place) {
+        match self.prober.ask(&[&place]) {
             Ok(()) => self.task = Some(task),
             Err(_) => self.gone = true,
         }
@@ -133,7 +146,8 @@ impl Post {
     /// Hears what the prober has to say; what a walk asked for comes back with it.
     pub fn hear(&mut self) -> Option<(Walk, Answer)> {
         let answer = match self.prober.hear() {
-            Ok(answer) => answer?,
+            // One question, one answer.
+            Ok(answers) => answers.into_iter().next()?,
             Err(_) => {
                 self.task = None;
                 self.gone = true;
@@ -152,25 +166,27 @@ impl Post {
     }
 }
 
-/// The mounts whose probers have something to say, waited for as long as `patience`.
+/// Which of these have something to say, waited for as long as `patience`.
 ///
 /// # Errors
 /// The system's, a signal included.
-pub(super) fn ready(posts: &HashMap<u64, Post>, patience: Duration) -> Result<Vec<u64>, Errno> {
-    let busy = posts.iter().filter(|(_, post)| post.is_busy());
-    let (ids, mut ears): (Vec<u64>, Vec<PollFd<'_>>) = busy
-        .map(|(id, post)| {
-            (
-                *id,
-                PollFd::from_borrowed_fd(post.prober.ear(), PollFlags::IN),
-            )
-        })
-        .unzip();
+pub(super) fn ready<'e, K>(
+    ears: impl Iterator<Item = (K, BorrowedFd<'e>)>,
+    patience: Duration,
+) -> Result<Vec<K>, Errno> {
+    let ear = |(key, ear)| (key, PollFd::from_borrowed_fd(ear, PollFlags::IN));
+    let (keys, mut ears): (Vec<K>, Vec<PollFd<'_>>) = ears.map(ear).unzip();
     let patience = Timespec::try_from(patience).map_err(|_| Errno::INVAL)?;
     poll(&mut ears, Some(&patience))?;
-    let heard = ids.into_iter().zip(&ears);
+    let heard = keys.into_iter().zip(&ears);
     let heard = heard.filter(|(_, ear)| !ear.revents().is_empty());
-    Ok(heard.map(|(id, _)| id).collect())
+    Ok(heard.map(|(key, _)| key).collect())
+}
+
+/// Whether there is something to hear now.
+pub(super) fn is_readable(ear: BorrowedFd<'_>) -> bool {
+    let ears = std::iter::once(((), ear));
+    ready(ears, Duration::ZERO).is_ok_and(|ready| !ready.is_empty())
 }
 
 #[cfg(test)]
@@ -209,6 +225,26 @@ mod tests {
         post.hear();
         assert_eq!(post.standing(), Standing::Alive);
         assert_eq!(look(&mut post, None), Standing::Late, "a new trouble");
+    }
+
+    /// Loaded storage may take 60 ms each time: asked per disk each time, and never warned of.
+    #[test]
+    fn an_answer_between_two_looks_is_an_answer() {
+        let (prober, _asked, mut told) = Prober::by_hand();
+        let mut post = Post::new(prober);
+        for _ in 0..4 {
+            assert_eq!(look(&mut post, None), Standing::Late);
+            told.write_all(b"A\0").unwrap();
+        }
+        assert_eq!(look(&mut post, None), Standing::Late);
+        assert_eq!(look(&mut post, None), Standing::Dead);
+        // It answers what was asked two looks ago, then what was asked at the last one.
+        told.write_all(b"A\0").unwrap();
+        assert_eq!(look(&mut post, None), Standing::Dead);
+        told.write_all(b"A\0").unwrap();
+        assert_eq!(look(&mut post, None), Standing::Late);
+        told.write_all(b"D\0").unwrap();
+        assert_eq!(look(&mut post, None), Standing::Dead, "it said so");
     }
 
     #[test]

@@ -12,7 +12,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::statvfs;
 use rustix::io::Errno;
 
-/// The program's first argument in a prober; the second is the mount point.
+/// The program's first argument in a prober; the second is the mount point, or nothing in the one
+/// that only follows paths on local file systems.
 pub const FLAG: &str = "--probe";
 
 /// Ends a question, and an answer. No path holds it.
@@ -59,7 +60,13 @@ impl Answer {
 /// A prober's whole life: answers what stdin asks until that is closed, hanging or not.
 pub fn run(point: &Path) -> ! {
     // Else ps and top call it "exe".
-    let _ = fs::write("/proc/self/comm", "mount prober");
+    let paths_only = point.as_os_str().is_empty();
+    let name = if paths_only {
+        "path prober"
+    } else {
+        "mount prober"
+    };
+    let _ = fs::write("/proc/self/comm", name);
     // A hanging look must not keep it here once nobody waits for the answer. The kernel does not
     // let go of a thread in uninterruptible sleep, but of everything else.
     let watch = || {

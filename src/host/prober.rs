@@ -29,7 +29,7 @@ pub(super) struct Prober {
     pub mount: Mount,
     questions: File,
     answers: File,
-    /// Of the answer that is on its way.
+    /// Of the answers that are on their way.
     heard: Vec<u8>,
     child: Option<Child>,
 }
@@ -54,14 +54,33 @@ impl Prober {
         })
     }
 
-    /// Asks for one path on the mount, or with the empty path for the mount itself. Only when the
-    /// answer to the last question was heard: thus the pipe has room, and this does not block.
+    /// Asks for paths, one after the other; the empty path is the mount itself. Only when the
+    /// answers to all earlier questions were heard, and for no more than [`Prober::fits`]: thus the
+    /// pipes have room, and this does not block.
     ///
     /// # Errors
     /// The prober is gone.
-    pub fn ask(&mut self, path: &Path) -> io::Result<()> {
-        let question = [path.as_os_str().as_bytes(), &[END]].concat();
-        self.questions.write_all(&question)
+    pub fn ask(&mut self, places: &[&Path]) -> io::Result<()> {
+        let mut questions = Vec::new();
+        for place in places {
+            questions.extend_from_slice(place.as_os_str().as_bytes());
+            questions.push(END);
+        }
+        self.questions.write_all(&questions)
+    }
+
+    /// How many of these paths may be asked for at once, at least one: the questions fit into the
+    /// smallest pipe (one page, pipe(7)), and the answers, of PATH_MAX bytes each, into an ordinary
+    /// one (64 KiB).
+    pub fn fits<'p>(places: impl Iterator<Item = &'p Path>) -> usize {
+        let mut room = 4096_usize;
+        let fits = places.take(15).take_while(|place| {
+            let needed = place.as_os_str().len() + 1;
+            let fits = needed <= room;
+            room = room.saturating_sub(needed);
+            fits
+        });
+        fits.count().max(1)
     }
 
     /// Readable when there is something to hear.
@@ -69,26 +88,28 @@ impl Prober {
         self.answers.as_fd()
     }
 
-    /// What it says; `None`: that was not all yet. Blocks unless [`Prober::ear`] is readable.
+    /// The answers that are whole by now, in the order of the questions. Blocks unless
+    /// [`Prober::ear`] is readable.
     ///
     /// # Errors
     /// The prober is gone, or talks nonsense.
-    pub fn hear(&mut self) -> io::Result<Option<Answer>> {
+    pub fn hear(&mut self) -> io::Result<Vec<Answer>> {
         let mut bytes = [0; 8192];
         let count = match self.answers.read(&mut bytes) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Vec::new()),
             Err(error) => return Err(error),
         };
         self.heard.extend_from_slice(&bytes[..count]);
-        if self.heard.last() != Some(&END) {
-            return Ok(None);
-        }
-        self.heard.pop();
-        let answer = Answer::decode(&self.heard);
-        self.heard.clear();
-        answer.map(Some).ok_or(io::ErrorKind::InvalidData.into())
+        let Some(end) = self.heard.iter().rposition(|byte| *byte == END) else {
+            return Ok(Vec::new());
+        };
+        let rest = self.heard.split_off(end + 1);
+        let whole = std::mem::replace(&mut self.heard, rest);
+        let answers = whole[..end].split(|byte| *byte == END);
+        let answers: Option<Vec<Answer>> = answers.map(Answer::decode).collect();
+        answers.ok_or(io::ErrorKind::InvalidData.into())
     }
 
     /// Lets it end. The process, if it is one, must be reaped some time after.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::io::pread;
 use uuid::Uuid;
 
+use super::freezer::Freezer;
 use super::nodes::Node;
 use super::scan::{Found, Progress, Scan};
 use crate::maps::{HashMap, HashSet};
@@ -30,16 +31,19 @@ const MOST_SCANS: usize = 4;
 /// What the process table says of some VMs.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Look {
-    /// QEMU's main thread is stopped, or stuck in the kernel: its monitor would not answer.
+    /// QEMU's main thread is stopped, frozen by its control group, or stuck in the kernel: its
+    /// monitor would not answer.
     pub stuck: HashSet<Uuid>,
     /// No QEMU process of it can be seen.
     pub unseen: HashSet<Uuid>,
 }
 
-/// The QEMU processes of the VMs asked for last. One descriptor a VM stays open.
+/// The QEMU processes of the VMs asked for last. Two descriptors a VM stay open.
 #[derive(Debug)]
 pub struct Processes {
     root: PathBuf,
+    /// Where control groups are mounted.
+    cgroups: PathBuf,
     known: HashMap<Uuid, Vec<Process>>,
     scans: Vec<Scan>,
     /// What the last scan did not find, and when to search again.
@@ -60,6 +64,7 @@ struct Process {
     nodes: Vec<Node>,
     /// The network namespace that it is in.
     network: Option<Network>,
+    freezer: Freezer,
     state: State,
     /// How often it had run when it was last seen asleep, and since when that holds.
     asleep: Option<(u64, Instant)>,
@@ -70,7 +75,7 @@ struct Process {
 enum State {
     /// It runs, or waits for something to do.
     Well,
-    /// T, t: by a signal, or a debugger.
+    /// T, t: by a signal, or a debugger; or by the freezer of cgroup v2, which shows S.
     Stopped,
     /// D; and Z: a main thread that ended while others of its process cannot.
     Asleep,
@@ -88,23 +93,25 @@ fn network(process: &Path) -> Option<Network> {
 }
 
 impl Process {
-    fn new(root: &Path, found: Found) -> (Uuid, Self) {
+    fn new(root: &Path, cgroups: &Path, found: Found) -> (Uuid, Self) {
         let Found {
             uuid,
             pid,
             stat,
             nodes,
         } = found;
+        let (folder, now) = (root.join(pid.to_string()), Instant::now());
         let mut process = Self {
             pid,
             parent: 0,
             stat,
             nodes,
-            network: network(&root.join(pid.to_string())),
+            network: network(&folder),
+            freezer: Freezer::of(&folder, cgroups, now),
             state: State::Gone,
             asleep: None,
         };
-        // Now, for its `net/dev` was found by its number.
+        // Now, for its `net/dev` and its control group were found by its number.
         process.look();
         (uuid, process)
     }
@@ -113,8 +120,19 @@ impl Process {
         let mut buffer = [0; 1024];
         let length = pread(&self.stat, &mut buffer, 0).unwrap_or(0);
         (self.state, self.parent) = state_of(&buffer[..length]);
+        if self.state == State::Well && self.freezer.is_frozen() {
+            self.state = State::Stopped;
+        }
         if self.state != State::Asleep {
             self.asleep = None;
+        }
+    }
+
+    /// Looks its control group up again when it is time.
+    fn find_group(&mut self, root: &Path, cgroups: &Path, now: Instant) {
+        if self.freezer.is_old(now) {
+            let folder = root.join(self.pid.to_string());
+            self.freezer = Freezer::of(&folder, cgroups, now);
         }
     }
 
@@ -160,8 +178,14 @@ impl Processes {
     /// Those of another proc file system.
     #[must_use]
     pub fn at(root: &Path) -> Self {
+        Self::below(root, Path::new("/sys/fs/cgroup"))
+    }
+
+    /// Those of another proc file system, with control groups mounted elsewhere.
+    fn below(root: &Path, cgroups: &Path) -> Self {
         Self {
             root: root.into(),
+            cgroups: cgroups.into(),
             known: HashMap::default(),
             scans: Vec::new(),
             missed: HashSet::default(),
@@ -173,7 +197,7 @@ impl Processes {
 
     /// Looks at the QEMU processes of `vms`; the others are forgotten.
     ///
-    /// Usually one pread a VM. 50 ms more where one is newly found in uninterruptible sleep; a scan
+    /// Usually two preads a VM. 50 ms more where one is newly found in uninterruptible sleep; a scan
     /// of all command lines (300 ms at most) where one is new, has restarted, or is newly stuck.
     pub fn look(&mut self, vms: &[Uuid]) -> Look {
         self.look_at(vms, Instant::now(), || thread::sleep(NAP))
@@ -184,6 +208,8 @@ impl Processes {
         self.take_late();
         self.known.retain(|uuid, _| vms.contains(uuid));
         for process in self.known.values_mut().flatten() {
+            // Before `stat` is read, which tells whether the number is still this process's.
+            process.find_group(&self.root, &self.cgroups, now);
             process.look();
         }
         self.bury();
@@ -272,7 +298,8 @@ impl Processes {
             let Ok(scan) = Scan::start(&self.root, vms.clone(), skip) else {
                 return;
             };
-            let progress = scan.wait(until, |found| remember(&self.root, &mut self.known, found));
+            let (root, cgroups, known) = (&self.root, &self.cgroups, &mut self.known);
+            let progress = scan.wait(until, |found| remember(root, cgroups, known, found));
             if progress == Progress::Done {
                 break;
             }
@@ -286,9 +313,9 @@ impl Processes {
 
     /// What scans found that an earlier look did not wait for.
     fn take_late(&mut self) {
-        let (root, known) = (&self.root, &mut self.known);
+        let (root, cgroups, known) = (&self.root, &self.cgroups, &mut self.known);
         self.scans
-            .retain(|scan| scan.take(|found| remember(root, known, found)));
+            .retain(|scan| scan.take(|found| remember(root, cgroups, known, found)));
     }
 
     /// Looks twice, once for all, at those asleep, so that an ordinary wait for a disk is told from
@@ -338,8 +365,8 @@ fn all_stuck(processes: &[Process]) -> bool {
     !own.any(|process| process.state == State::Well)
 }
 
-fn remember(root: &Path, known: &mut HashMap<Uuid, Vec<Process>>, found: Found) {
-    let (uuid, process) = Process::new(root, found);
+fn remember(root: &Path, cgroups: &Path, known: &mut HashMap<Uuid, Vec<Process>>, found: Found) {
+    let (uuid, process) = Process::new(root, cgroups, found);
     let there = known.entry(uuid).or_default();
     // Two scans may overlap.
     if there.iter().all(|other| other.pid != process.pid) {

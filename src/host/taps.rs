@@ -11,7 +11,7 @@ use std::{fs, io};
 
 use smol_str::SmolStr;
 
-use crate::maps::HashMap;
+use crate::maps::{HashMap, HashSet};
 
 /// Received bytes, packets, errors, drops, then the same sent: the order of
 /// [`NIC_FIELDS`](crate::sample::NIC_FIELDS).
@@ -23,6 +23,8 @@ pub struct Taps {
     /// Midpoint of the read.
     pub at: Instant,
     by_name: HashMap<SmolStr, Counters>,
+    /// Names that another interface's name ends with.
+    ends: HashSet<SmolStr>,
 }
 
 /// From which side libvirt counts an interface's traffic.
@@ -49,11 +51,17 @@ impl Taps {
     /// not have it in its XML), is passed over.
     pub fn parse(table: &[u8], at: Instant) -> Self {
         let lines = table.split(|byte| *byte == b'\n');
-        let by_name = lines.filter_map(|line| interface(std::str::from_utf8(line).ok()?));
-        Self {
-            at,
-            by_name: by_name.collect(),
-        }
+        let by_name = lines.clone();
+        let by_name = by_name.filter_map(|line| interface(std::str::from_utf8(line).ok()?));
+        let by_name = by_name.collect();
+        let ends = ends(&by_name, lines);
+        Self { at, by_name, ends }
+    }
+
+    /// Whether libvirt may give this interface another one's counters: it takes the first line of the
+    /// table whose name ends with the name (virNetDevTapInterfaceStats, 7.0 to 11.3 at least).
+    pub fn is_end_of_another(&self, name: &str) -> bool {
+        self.ends.contains(name)
     }
 
     /// An interface's counters; `None`: there is none of this name.
@@ -98,6 +106,47 @@ fn interface(line: &str) -> Option<(SmolStr, Counters)> {
     Some((name.trim_start().into(), [rb, rp, re, rd, tb, tp, te, td]))
 }
 
+/// Of the names in the table, those that another one ends with.
+fn ends<'t>(
+    by_name: &HashMap<SmolStr, Counters>,
+    lines: impl Iterator<Item = &'t [u8]>,
+) -> HashSet<SmolStr> {
+    // How long the names are that begin with this byte, a bit for each length (a name has at most 15
+    // bytes): it spares nearly every end of a name the search.
+    let mut lengths = [0_u16; 256];
+    for name in by_name.keys() {
+        if let (Some(first), 1..16) = (name.bytes().next(), name.len()) {
+            lengths[usize::from(first)] |= 1 << name.len();
+        }
+    }
+    let mut ends = HashSet::default();
+    for line in lines {
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else {
+            continue;
+        };
+        let name = line[..colon].trim_ascii_start();
+        for start in 1..name.len() {
+            let end = &name[start..];
+            if end.len() < 16
+                && lengths[usize::from(end[0])] & 1 << end.len() != 0
+                && let Ok(end) = std::str::from_utf8(end)
+                && let Some((end, _)) = by_name.get_key_value(end)
+            {
+                ends.insert(end.clone());
+            }
+        }
+    }
+    ends
+}
+
+/// Whether the interface of this name is a macvtap; `None`: `sys` does not show it. A macvtap has a
+/// folder with its character device (the kernel's drivers/net/macvtap.c), no other interface has.
+pub fn is_macvtap(sys: &Path, name: &str) -> Option<bool> {
+    let interface = sys.join("class/net").join(name);
+    fs::metadata(&interface).ok()?;
+    Some(interface.join("macvtap").is_dir())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +172,45 @@ short: 1 2 3
         for none in ["net1", "short", "", "face |bytes    packets errs drop"] {
             assert_eq!(taps.counters(none, View::Host), None, "{none:?}");
         }
+    }
+
+    #[test]
+    fn a_name_that_is_the_end_of_anothers_is_known() {
+        let row =
+            |name: &[u8]| [b"  ", name, b": 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n"].concat();
+        let names: [&[u8]; 9] = [
+            b"dmz-web-0",
+            b"web-0",
+            b"0",
+            b"vnet1",
+            b"vnet11",
+            b"\xffxtap",
+            b"xtap",
+            b"\xc3\xa9t",
+            b"t",
+        ];
+        let table = names.map(row).concat();
+        let taps = Taps::parse(&table, Instant::now());
+        let ends: Vec<&[u8]> = names
+            .into_iter()
+            .filter(|name| std::str::from_utf8(name).is_ok_and(|name| taps.is_end_of_another(name)))
+            .collect();
+        assert_eq!(ends, [&b"web-0"[..], b"0", b"xtap", b"t"]);
+        assert!(
+            !taps.is_end_of_another("net1"),
+            "there is none of this name"
+        );
+    }
+
+    #[test]
+    fn a_macvtap_is_told_by_its_folder() {
+        let sys = tempfile::tempdir().unwrap();
+        let net = sys.path().join("class/net");
+        fs::create_dir_all(net.join("mv0/macvtap/tap7")).unwrap();
+        fs::create_dir_all(net.join("tap0")).unwrap();
+        assert_eq!(is_macvtap(sys.path(), "mv0"), Some(true));
+        assert_eq!(is_macvtap(sys.path(), "tap0"), Some(false));
+        assert_eq!(is_macvtap(sys.path(), "tap1"), None);
     }
 
     fn one(received: u64, sent: u64) -> Taps {

@@ -11,7 +11,7 @@ use super::probe::{Answer, link};
 const MOST_LINKS: u32 = 40;
 
 /// A path on its way.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Walk {
     /// The path that was asked for.
     pub asked: PathBuf,
@@ -30,6 +30,9 @@ pub(super) enum Stop {
     End,
     /// On the remote mount of this number, where only its prober may look at [`Walk::place`].
     Before(u64),
+    /// On the local file system with this number, where only a process of its own may look at
+    /// [`Walk::place`].
+    OnDisk(u64),
     /// Nowhere: at this mount point the way is not known.
     Lost(PathBuf),
     /// The storage says that it is dead.
@@ -66,8 +69,8 @@ impl Walk {
         name.map_or_else(|| self.done.clone(), |name| self.done.join(name))
     }
 
-    /// Goes on over local file systems, as far as it can; `answer` is what [`Walk::place`] is, where
-    /// a prober had to be asked for it.
+    /// Goes on over file systems of the kernel alone, as far as it can; `answer` is what
+    /// [`Walk::place`] is, where a prober had to be asked for it.
     ///
     /// Only what stands on such ground is touched: each component's mount is known by its name
     /// before the component is looked at.
@@ -99,12 +102,13 @@ impl Walk {
                 return Ok(());
             }
             Ground::Remote if !self.trail.contains(&mount.id) => self.trail.push(mount.id),
-            Ground::Remote | Ground::Local => {}
+            Ground::Remote | Ground::Disk | Ground::Kernel => {}
         }
-        let answer = match answer {
-            Some(answer) => answer,
-            None if mount.ground == Ground::Remote => return Err(Stop::Before(mount.id)),
-            None => link(&next),
+        let answer = match (answer, mount.ground) {
+            (Some(answer), _) => answer,
+            (None, Ground::Remote) => return Err(Stop::Before(mount.id)),
+            (None, Ground::Disk) => return Err(Stop::OnDisk(mount.id)),
+            (None, Ground::Kernel | Ground::Automount) => link(&next),
         };
         match answer {
             Answer::Link(target) => {

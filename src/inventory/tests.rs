@@ -134,19 +134,22 @@ fn names_of_nics_are_given_only_while_libvirt_tells_of_changes() {
     let with_names = |read_at| with(read_at, &[Some("vnet0")]);
     let mut inventory = Inventory::new(TTL);
     inventory.learn(run(1), with_names(after(at, 1)));
-    assert_eq!(inventory.nic_names(run(1)), None, "no events");
+    assert_eq!(inventory.nics(run(1)), None, "no events");
     inventory.watch(Watch::Since(after(at, 2)));
-    assert_eq!(inventory.nic_names(run(1)), None, "read before events came");
+    assert_eq!(inventory.nics(run(1)), None, "read before events came");
     inventory.learn(run(1), with_names(after(at, 3)));
-    let names = [Some("vnet0".into())];
-    assert_eq!(inventory.nic_names(run(1)), Some(&names[..]));
-    assert_eq!(inventory.nic_names(run(2)), None, "another run");
+    let names = [Nic {
+        target: Some("vnet0".into()),
+        kind: "bridge".into(),
+    }];
+    assert_eq!(inventory.nics(run(1)), Some(&names[..]));
+    assert_eq!(inventory.nics(run(2)), None, "another run");
     inventory.device_changed(run(1).uuid, after(at, 4));
-    assert_eq!(inventory.nic_names(run(1)), None, "a device came or went");
+    assert_eq!(inventory.nics(run(1)), None, "a device came or went");
     inventory.learn(run(1), with_names(after(at, 5)));
-    assert_eq!(inventory.nic_names(run(1)), Some(&names[..]));
+    assert_eq!(inventory.nics(run(1)), Some(&names[..]));
     inventory.learn(run(1), described(after(at, 6)));
-    assert_eq!(inventory.nic_names(run(1)), None, "no statistics yet");
+    assert_eq!(inventory.nics(run(1)), None, "no statistics yet");
     // Changed between the statistics and the XML.
     for targets in [
         &[][..],
@@ -155,12 +158,12 @@ fn names_of_nics_are_given_only_while_libvirt_tells_of_changes() {
         &[Some("vnet0"), None],
     ] {
         inventory.learn(run(1), with(after(at, 6), targets));
-        assert_eq!(inventory.nic_names(run(1)), None, "{targets:?}");
+        assert_eq!(inventory.nics(run(1)), None, "{targets:?}");
     }
     inventory.learn(run(1), with_names(after(at, 6)));
-    assert_eq!(inventory.nic_names(run(1)), Some(&names[..]));
+    assert_eq!(inventory.nics(run(1)), Some(&names[..]));
     inventory.watch(Watch::Blind);
-    assert_eq!(inventory.nic_names(run(1)), None);
+    assert_eq!(inventory.nics(run(1)), None);
 }
 
 #[test]
@@ -314,4 +317,44 @@ fn where_images_lie_is_not_known_after_an_event_until_the_xml_is_read() {
     assert!(inventory.described(uuid).is_none());
     inventory.learn(run(1), described(after(at, 3)));
     assert!(inventory.described(uuid).is_some());
+}
+
+#[test]
+fn an_event_tells_by_its_alias_what_was_removed() {
+    let at = Instant::now();
+    let mut inventory = watched(at);
+    let mut known = Described::clone(&described(after(at, 1)));
+    let description = known.description.as_mut().unwrap();
+    description.nic_aliases = vec!["net0".into(), "ua-mine".into()];
+    description.disk_aliases = vec!["virtio-disk0".into()];
+    inventory.learn(run(1), Arc::new(known.clone()));
+    let uuid = run(1).uuid;
+    let removed = |inventory: &mut Inventory, alias: &str, seconds| {
+        inventory.device_removed(uuid, alias, after(at, seconds));
+        let removed = inventory.removed(uuid);
+        let since = |at: Instant, then: Instant| then.duration_since(at).as_secs();
+        [removed.nic, removed.disk].map(|then| then.map(|then| since(at, then)))
+    };
+    assert_eq!(removed(&mut inventory, "serial0", 2), [None, None]);
+    assert_eq!(look(&mut inventory, run(1), after(at, 2)), "stale");
+    known.read_at = after(at, 3);
+    inventory.learn(run(1), Arc::new(known.clone()));
+    assert_eq!(removed(&mut inventory, "ua-mine", 4), [Some(4), None]);
+    assert_eq!(
+        removed(&mut inventory, "virtio-disk0", 5),
+        [Some(4), Some(5)]
+    );
+    // The description may be older than this device.
+    assert_eq!(removed(&mut inventory, "net1", 6), [Some(6), Some(6)]);
+    // Nobody understands it.
+    known.description = None;
+    known.read_at = after(at, 7);
+    inventory.learn(run(1), Arc::new(known));
+    assert_eq!(removed(&mut inventory, "serial0", 8), [Some(8), Some(8)]);
+    inventory.keep(&HashSet::from_iter([run(1)]));
+    assert_ne!(inventory.removed(uuid), Removed::default());
+    inventory.keep(&HashSet::default());
+    assert_eq!(inventory.removed(uuid), Removed::default());
+    // Of one that was never described no rate is made yet.
+    assert_eq!(removed(&mut inventory, "net0", 9), [None, None]);
 }

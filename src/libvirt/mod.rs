@@ -13,5 +13,5 @@ mod ffi;
 pub mod per_call;
 
 pub use error::Error;
-pub use ffi::{Connection, Domain, Occurrence, Record, Records, Value};
+pub use ffi::{Connection, Domain, Monitor, Occurrence, Record, Records, Value};
 pub use ffi::{close_inherited, initialize, share_memory, start_event_loop};

@@ -36,6 +36,8 @@ pub struct Vm {
     pub here: bool,
     /// Its QEMU is stopped.
     pub frozen: bool,
+    /// It has an async job (a backup): of its monitor libvirtd says "job", and not since when.
+    pub async_job: bool,
     /// Another client's call hangs with its lock held.
     pub locked: bool,
     pub dead: Option<Dead>,
@@ -70,6 +72,8 @@ pub struct Daemon {
     /// Ordinary workers taken by other clients' hanging calls.
     pub others: usize,
     pub described: HashSet<Uuid>,
+    /// libvirt 11.0 and newer: reading XML waits for a VM's job.
+    pub xml_takes_job: bool,
     /// How many times slower than measured.
     pub slowness: u64,
     /// How many times it was killed.

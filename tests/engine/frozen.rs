@@ -1,8 +1,9 @@
 //! QEMUs that do not run, seen by the host's look or not.
 
 use super::daemon::{Ms, uuid};
-use super::drive::{Sight, Sim};
+use super::drive::{LIMITS, Sight, Sim};
 use super::{freeze, gathers, healthy};
+use telegraf_kvm::gather::engine::Limits;
 
 #[test]
 fn who_is_seen_to_be_frozen_makes_nothing_hang() {
@@ -83,6 +84,54 @@ fn six_frozen_out_of_sight_cost_six_calls() {
         freeze(&mut sim, frozen.into_iter(), false);
         sim.gather();
         assert_eq!(sim.gather().whole(), 50);
+    }
+}
+
+/// While it lasts libvirtd says "job" of the VM's monitor, and not since when.
+#[test]
+fn vms_with_a_backup_are_found_like_any_other() {
+    let healthy = healthy(50);
+    for (frozen, first) in [(1, healthy + 500), (6, 2000)] {
+        let mut sim = Sim::warm(50);
+        sim.sight = Sight::Hidden;
+        for n in 0..50 {
+            sim.daemon.vm(n).async_job = n % 2 == 0;
+        }
+        let which = |n: usize| n % 8 == 4 && n < frozen * 8;
+        freeze(&mut sim, (0..50).filter(|n| which(*n)), true);
+        gathers(&mut sim, 4, |n, sim, gather| {
+            sim.assert_whole_but(gather, which);
+            let limit = if n == 0 { first } else { healthy * 2 };
+            let took = gather.took;
+            assert!(took <= limit, "{frozen}, gather {n}: {took} ms of {limit}");
+        });
+        assert!(sim.most_hanging <= frozen, "{} hang", sim.most_hanging);
+        freeze(&mut sim, 0..50, false);
+        sim.gather();
+        assert_eq!(sim.gather().whole(), 50);
+    }
+}
+
+/// As many hang as may, and then libvirtd has no worker to spare: what its priority workers serve
+/// still comes.
+#[test]
+fn calls_that_hang_leave_room_for_the_priority_workers() {
+    for (cap, frozen) in [(8, 10), (4, 10), (3, 2), (2, 1)] {
+        let mut sim = Sim::with(50, Limits { cap, ..LIMITS }).warmed();
+        sim.sight = Sight::Hidden;
+        freeze(&mut sim, 0..frozen, true);
+        gathers(&mut sim, 3, |_, _, _| {});
+        sim.daemon.others = 20;
+        gathers(&mut sim, 4, |n, _, gather| {
+            assert_eq!(gather.came.len(), 50, "cap {cap}, gather {n}");
+            let took = gather.took;
+            assert!(took <= 2500, "cap {cap}, gather {n}: {took} ms");
+        });
+        sim.daemon.others = 0;
+        freeze(&mut sim, 0..frozen, false);
+        sim.pause(1000);
+        sim.gather();
+        assert_eq!(sim.gather().whole(), 50, "cap {cap}");
     }
 }
 

@@ -123,6 +123,13 @@ impl Daemon {
         if vm.locked || vm.locked_by.is_some() {
             return true;
         }
+        if matches!(call.order, Order::Describe(_)) {
+            let held = vm.job.is_some() || held_by_others;
+            // That is looked at once, before the call: one that waits goes on waiting.
+            let withheld = call.blocked.is_none() && self.is_withheld(uuid);
+            return self.xml_takes_job && held && !withheld;
+        }
+        let vm = self.vms.get_mut(&uuid).unwrap();
         let (monitor, waits) = match &call.order {
             Order::Ask(_, scope) => (*scope != Scope::Quiet, false),
             Order::Disks(_) => (true, true),
@@ -151,6 +158,17 @@ impl Daemon {
             _ => {}
         }
         vm.frozen
+    }
+
+    /// Before it reads XML, a worker asks who has the VM's monitor: whoever has had it for long is not
+    /// waited for.
+    fn is_withheld(&self, uuid: Uuid) -> bool {
+        let vm = &self.vms[&uuid];
+        let since = match vm.job {
+            Some(Job::Ours(_, since) | Job::Others(since)) => since,
+            None => return false,
+        };
+        vm.here && !vm.async_job && self.now >= since + 100
     }
 
     fn holds_job(&self, ticket: Ticket, call: &Call, uuid: Uuid) -> bool {
@@ -184,7 +202,7 @@ impl Daemon {
             Order::Ask(_, Scope::NoBlock) if !passed_by => 4400,
             Order::Ask(..) => 1000,
             Order::Disks(_) => 3000,
-            Order::Describe(_) => 300,
+            Order::Describe(_) => 400,
             Order::Urgent(_) => 500,
             Order::Canary(_) | Order::Probe(_) | Order::List | Order::Look(_) => 110,
         }
@@ -192,6 +210,7 @@ impl Daemon {
 
     fn served(&mut self, ticket: Ticket, call: &mut Call, uuid: Uuid, passed_by: bool) {
         let now = self.now;
+        let withheld = self.is_withheld(uuid);
         let vm = self.vms.get_mut(&uuid).unwrap();
         let event = match &call.order {
             Order::Probe(_) => {
@@ -199,10 +218,19 @@ impl Daemon {
                     Some(Job::Ours(_, since) | Job::Others(since)) => Some(since),
                     None => None,
                 };
-                let told = since.map_or(Control::Free, |since| {
-                    Control::Occupied(std::time::Duration::from_millis(now - since))
-                });
+                let told = match since {
+                    Some(_) if vm.async_job => Control::Job,
+                    Some(since) => Control::Occupied(std::time::Duration::from_millis(now - since)),
+                    None => Control::Free,
+                };
                 Some(Event::Control(uuid, told))
+            }
+            Order::Describe(_) if vm.here && withheld => Some(Event::Withheld(uuid)),
+            Order::Describe(_) if vm.here => {
+                if call.connected {
+                    self.described.insert(uuid);
+                }
+                Some(Event::Described(uuid))
             }
             Order::Urgent(_) if vm.here => Some(Event::Served(uuid)),
             _ => None,
@@ -233,15 +261,12 @@ impl Daemon {
             _ => Event::Done,
         };
         if call.connected {
-            if let Order::Describe(whom) = &call.order {
-                self.described.extend(whom);
-            }
             self.told.push((ticket, event));
         }
     }
 }
 
 /// Calls that the priority workers serve.
-fn is_urgent(order: &Order) -> bool {
+pub fn is_urgent(order: &Order) -> bool {
     matches!(order, Order::List | Order::Probe(_) | Order::Urgent(_))
 }

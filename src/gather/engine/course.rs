@@ -40,11 +40,15 @@ pub(super) struct Vm {
 #[derive(Debug, Default)]
 pub(super) struct Course {
     pub(super) phase: Phase,
-    /// New domains that are still to be described.
+    /// New domains that are still to be described in this gather.
     pub(super) undescribed: Option<Vec<Uuid>>,
+    /// Domains of which no description is known: where their disks lie is not either.
+    pub(super) unknown: HashSet<Uuid>,
+    /// Those of them whose job somebody holds, so that reading the XML would wait for it.
+    pub(super) held: HashSet<Uuid>,
     /// Until when the host's look is waited for.
     pub(super) look_by: Option<Instant>,
-    /// What it showed.
+    /// What it showed; until it comes, what is to be taken for granted.
     pub(super) look: Look,
     pub(super) vms: BTreeMap<Uuid, Vm>,
     /// Whose statistics were refused.
@@ -65,6 +69,8 @@ pub(super) struct Course {
     pub(super) examined: Vec<Ticket>,
     /// Which stalled calls have been looked into, and when.
     pub(super) probed: HashMap<Ticket, Instant>,
+    /// Domains that the probe which is out found in the hands of somebody within an async job.
+    pub(super) jobs: Vec<Uuid>,
     /// The domain whose monitor has been occupied the longest, by the probes of this gather.
     pub(super) occupied: Option<(Uuid, Duration)>,
     /// Locked domains for which a call that tells of their unlocking was sent in this gather.

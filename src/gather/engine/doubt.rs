@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::Engine;
 use super::course::Phase;
 use super::order::{Control, Order};
-use crate::gather::ledger::{Call, Kind, Ticket};
+use crate::gather::ledger::{Call, Kind, Risk, Ticket};
 use crate::maps::HashSet;
 
 /// What clocks and scheduling may make of a time that libvirt measured itself.
@@ -124,8 +124,9 @@ impl Engine {
     }
 
     pub(super) fn probe(&mut self, whom: Vec<Uuid>, now: Instant) {
-        if !whom.is_empty() && self.ledger.room_to_look() {
+        if !whom.is_empty() && self.ledger.room_to_look(Risk::Priority) {
             let order = Order::Probe(whom.clone());
+            self.course.jobs.clear();
             self.course.alive = false;
             self.course.probe = Some(self.send(Kind::Probe, whom, order, now));
         } else {
@@ -166,7 +167,21 @@ impl Engine {
         if self.course.probe != Some(ticket) {
             return;
         }
+        if control == Control::Free {
+            return;
+        }
+        // One that reads XML asks one by one, and waits for whoever has the domain's job.
+        let stands_at = |(_, call): &(Ticket, &Call)| {
+            call.kind == Kind::Describe && call.asked.first() == Some(&uuid)
+        };
+        let describes = self.ledger.in_hand().find(stands_at);
+        if let Some((ticket, _)) = describes.filter(|(_, c)| now >= c.heard + self.limits.stall / 2)
+        {
+            self.give_up(ticket, uuid);
+        }
         let Control::Occupied(time) = control else {
+            self.course.jobs.push(uuid);
+            self.ledger.confirm(uuid);
             return;
         };
         if self
@@ -197,6 +212,7 @@ impl Engine {
     /// The probe has been round.
     pub(super) fn on_probed(&mut self, now: Instant) {
         let examined = std::mem::take(&mut self.course.examined);
+        self.blame_jobs(&examined, now);
         let mut stalled = self.stalled(now);
         stalled.retain(|(ticket, _)| examined.contains(ticket));
         let of = |wanted: Kind| stalled.iter().find(|s| s.1 == wanted).map(|s| s.0);
@@ -217,6 +233,22 @@ impl Engine {
         }
         for (ticket, _) in stalled {
             self.course.probed.insert(ticket, now);
+        }
+    }
+
+    /// Of a domain with an async job (backup, migration, dump, save) libvirt does not say since when
+    /// somebody is at its monitor. It may be our call, which would have passed by anybody else: so
+    /// it is, where that stalls and no domain was found whose time fits.
+    fn blame_jobs(&mut self, examined: &[Ticket], now: Instant) {
+        let jobs = std::mem::take(&mut self.course.jobs);
+        for (ticket, kind) in self.stalled(now) {
+            let Some(call) = self.ledger.get(ticket).filter(|_| kind.needs_monitor()) else {
+                continue;
+            };
+            let blamed = call.asked.iter().copied().find(|uuid| jobs.contains(uuid));
+            if let Some(blamed) = blamed.filter(|_| examined.contains(&ticket)) {
+                self.give_up(ticket, blamed);
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::course::Phase;
 use super::order::Order;
 use super::{Engine, Scope};
-use crate::gather::ledger::{Call, Kind, Ticket};
+use crate::gather::ledger::{Call, Kind, Risk, Ticket};
 
 /// How long after its beginning a gather waits for whom it found locked or slow, and how long
 /// where the daemon may just have been started.
@@ -101,8 +101,10 @@ impl Engine {
             Kind::Quiet => self.requeue(&others.collect::<Vec<_>>()),
             Kind::Urgent => self.course.urgent.extend(others),
             Kind::Describe => {
+                // It stands at this one, which is left to whoever has its job.
+                self.course.held.insert(blames);
                 let undescribed = self.course.undescribed.get_or_insert_default();
-                undescribed.extend(others);
+                undescribed.extend(call.asked.iter().filter(|uuid| **uuid != blames));
             }
             Kind::Canary if self.course.phase == Phase::Canary => self.start(),
             Kind::List | Kind::Canary | Kind::Disks | Kind::Probe => {}
@@ -129,7 +131,7 @@ impl Engine {
         let locked = self.standings.iter();
         let locked = locked.filter(|(_, s)| s.locked.as_ref().is_some_and(unwatched));
         for uuid in locked.map(|(uuid, _)| *uuid).collect::<Vec<_>>() {
-            if self.ledger.room(true) > 0 && self.course.watched.insert(uuid) {
+            if self.ledger.room(Risk::Risky) > 0 && self.course.watched.insert(uuid) {
                 let order = Order::Probe(vec![uuid]);
                 let ticket = self.send(Kind::Probe, vec![uuid], order, now);
                 self.ledger.set_aside(ticket, Some(uuid));

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::ledger::{Kind, Ledger, Ticket};
+use super::ledger::{Kind, Ledger, Risk, Ticket};
 use crate::maps::HashMap;
 use course::{Course, Phase};
 pub use order::{Came, Control, Event, Limits, Listed, Look, Order, Scope};
@@ -42,8 +42,6 @@ pub struct Engine {
     /// The domains of the list, or those last known, and whether each is described.
     listed: Vec<Listed>,
     course: Course,
-    /// What the host's last look showed.
-    last_look: Look,
     orders: Vec<(Ticket, Order)>,
     /// Nothing came back from anybody: nothing is sent until something does.
     frozen: bool,
@@ -61,7 +59,6 @@ impl Engine {
             standings: HashMap::default(),
             listed: Vec::new(),
             course: Course::default(),
-            last_look: Look::default(),
             orders: Vec::new(),
             frozen: false,
             list_pace: Duration::ZERO,
@@ -92,8 +89,12 @@ impl Engine {
 
     fn ask_for_list(&mut self, now: Instant) {
         // While a list hangs none is sent again: the domains last known serve.
-        let risky = self.ledger.haunts(Kind::List);
-        if !self.ledger.hangs(Kind::List) && self.ledger.room(risky) > 0 {
+        let risk = if self.ledger.haunts(Kind::List) {
+            Risk::Risky
+        } else {
+            Risk::Priority
+        };
+        if !self.ledger.hangs(Kind::List) && self.ledger.room(risk) > 0 {
             self.send(Kind::List, Vec::new(), Order::List, now);
         } else {
             self.course.phase = Phase::Describing;
@@ -189,11 +190,16 @@ impl Engine {
         std::mem::take(&mut self.orders)
     }
 
+    /// What to take for granted, should the host's look that was ordered be late.
+    pub fn presume(&mut self, look: Look) {
+        self.course.look = look;
+    }
+
     /// What the host says.
     pub fn looked(&mut self, look: Look, now: Instant) {
-        self.last_look = look;
         if self.course.phase == Phase::Looking {
-            self.after_look(self.last_look.clone(), now);
+            self.course.look = look;
+            self.after_look(now);
         }
         self.advance(now);
     }
@@ -209,6 +215,14 @@ impl Engine {
             Event::Alive => self.on_alive(ticket, now),
             Event::Control(uuid, control) => self.on_control(ticket, uuid, control, now),
             Event::Served(uuid) => self.on_served(ticket, uuid, now),
+            Event::Described(uuid) => {
+                self.course.unknown.remove(&uuid);
+                self.on_served(ticket, uuid, now);
+            }
+            Event::Withheld(uuid) => {
+                self.course.held.insert(uuid);
+                self.on_served(ticket, uuid, now);
+            }
             event => {
                 let lost = event == Event::Lost;
                 if let Some(call) = self.ledger.returned(ticket, lost) {

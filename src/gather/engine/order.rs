@@ -37,7 +37,9 @@ pub enum Scope {
 pub enum Order {
     /// List the active domains.
     List,
-    /// Read the XML of these.
+    /// Read the XML of these, one by one, each reported at once ([`Event::Described`],
+    /// [`Event::Withheld`], or [`Event::Served`] where it failed): from libvirt 11.0 on that waits for
+    /// whoever has the domain's job.
     Describe(Vec<Uuid>),
     /// Look at the host for these; answered by [`super::Engine::looked`], not under a ticket.
     Look(Vec<Uuid>),
@@ -88,9 +90,12 @@ pub enum Control {
     Free,
     /// A command has been in its monitor for so long.
     Occupied(Duration),
+    /// Somebody is at it within a backup, a migration, a dump or a save; since when, libvirt does not
+    /// say.
+    Job,
 }
 
-/// What a call brought. All but the first three end it.
+/// What a call brought. All but the first five end it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// Of a probe, before it asks the first domain: the daemon answered a call that concerns none.
@@ -99,6 +104,11 @@ pub enum Event {
     Control(Uuid, Control),
     /// Of a call that asks one by one: this domain was served.
     Served(Uuid),
+    /// Of one that describes: it is known now where this domain's disks lie.
+    Described(Uuid),
+    /// Of one that describes: somebody has had this domain's monitor for long, so its XML was not
+    /// asked for.
+    Withheld(Uuid),
     /// The active domains that are wanted.
     Listed(Vec<Listed>),
     /// These came; who was asked and is not among them is gone.

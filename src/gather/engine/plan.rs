@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::course::{Phase, Vm};
-use super::order::{Look, Order, Scope};
+use super::order::{Order, Scope};
 use super::{Engine, Ticket};
-use crate::gather::ledger::{Call, Kind};
+use crate::gather::ledger::{Call, Kind, Risk};
 use crate::maps::HashSet;
 
 /// How long the host's look may take before the gather goes on without it.
@@ -22,8 +22,8 @@ impl Engine {
             self.describe(now);
         }
         if self.course.phase == Phase::Looking && self.course.look_by.is_some_and(|by| now >= by) {
-            // The host does not say: what it said last must do, and calls are hedged.
-            self.after_look(self.last_look.clone(), now);
+            // The host does not say: what was taken for granted must do, and calls are hedged.
+            self.after_look(now);
         }
         self.course.hope.take_if(|until| now >= *until);
         self.hold_on(now);
@@ -39,28 +39,23 @@ impl Engine {
     /// touches them. Without hedging a call describes as it goes.
     fn describe(&mut self, now: Instant) {
         if !self.limits.hedge {
-            self.after_look(Look::default(), now);
+            self.after_look(now);
             return;
         }
         let mut undescribed = match self.course.undescribed.take() {
             Some(undescribed) => undescribed,
-            None => {
-                let new = self.listed.iter().filter(|listed| !listed.described);
-                let new = new.map(|listed| listed.uuid);
-                new.filter(|u| !self.is_locked(*u))
-                    .take(DESCRIBED)
-                    .collect()
-            }
+            None => self.new_domains(),
         };
         while !undescribed.is_empty()
             && self.at_work() < self.limits.workers
-            && self.ledger.room(false) > 0
+            && self.ledger.room(Risk::Ordinary) > 0
         {
             let rest = undescribed.split_off(undescribed.len().min(self.limits.chunk));
             let chunk = std::mem::replace(&mut undescribed, rest);
             self.send(Kind::Describe, chunk.clone(), Order::Describe(chunk), now);
         }
-        let hopeless = self.ledger.room(false) == 0 && self.ledger.in_hand().next().is_none();
+        let hopeless =
+            self.ledger.room(Risk::Ordinary) == 0 && self.ledger.in_hand().next().is_none();
         let left = !undescribed.is_empty() || self.ledger.count(Kind::Describe) > 0;
         let waiting = left && !hopeless;
         self.course.undescribed = Some(undescribed);
@@ -72,9 +67,22 @@ impl Engine {
         }
     }
 
+    /// Whom to describe. Of all that are new it is noted that nothing is known of them yet.
+    fn new_domains(&mut self) -> Vec<Uuid> {
+        let new = self.listed.iter().filter(|listed| !listed.described);
+        let new: Vec<Uuid> = new.map(|listed| listed.uuid).collect();
+        self.course.unknown = new.iter().copied().collect();
+        // While a call of ours hangs on one, another would wait behind it.
+        let is_held = |uuid: &Uuid| self.ledger.describes(*uuid) || self.ledger.holds(*uuid);
+        let held = new.iter().copied().filter(is_held).collect();
+        let free = |uuid: &Uuid| !self.is_locked(*uuid) && !is_held(uuid);
+        let free = new.into_iter().filter(free).take(DESCRIBED).collect();
+        self.course.held = held;
+        free
+    }
+
     /// The host has been looked at; a canary goes first.
-    pub(super) fn after_look(&mut self, look: Look, now: Instant) {
-        self.course.look = look;
+    pub(super) fn after_look(&mut self, now: Instant) {
         for uuid in self
             .listed
             .iter()
@@ -102,10 +110,10 @@ impl Engine {
 
     /// Takes the domain up into this gather; returns how much is to be asked of it.
     pub(super) fn enter(&mut self, uuid: Uuid) -> Scope {
-        let look = &self.course.look;
-        let scope = if look.stuck.contains(&uuid) {
+        let course = &self.course;
+        let scope = if course.look.stuck.contains(&uuid) || course.held.contains(&uuid) {
             Scope::Quiet
-        } else if look.no_block.contains(&uuid) {
+        } else if course.look.no_block.contains(&uuid) || course.unknown.contains(&uuid) {
             Scope::NoBlock
         } else {
             Scope::Full
@@ -122,7 +130,7 @@ impl Engine {
     /// One cheap ordinary call, to a domain that is likely to answer; `false` if there is none.
     pub(super) fn send_canary(&mut self, now: Instant) -> bool {
         let out = self.ledger.count(Kind::Canary) > 0 || self.ledger.hangs(Kind::Canary);
-        if out || self.ledger.room(false) == 0 {
+        if out || self.ledger.room(Risk::Ordinary) == 0 {
             return false;
         }
         let fit = |uuid: &&Uuid| !self.ledger.holds(**uuid) && !self.is_locked(**uuid);
@@ -170,7 +178,7 @@ impl Engine {
     }
 
     fn hand_out_urgent(&mut self, now: Instant) {
-        let idle = self.ledger.count(Kind::Urgent) == 0 && self.ledger.room(false) > 0;
+        let idle = self.ledger.count(Kind::Urgent) == 0 && self.ledger.room(Risk::Priority) > 0;
         if idle && !self.course.urgent.is_empty() {
             let whom = std::mem::take(&mut self.course.urgent);
             self.send(Kind::Urgent, whom.clone(), Order::Urgent(whom), now);
@@ -197,7 +205,7 @@ impl Engine {
                 break;
             }
         }
-        let stuck = self.ledger.room(false) == 0 && self.ledger.in_hand().next().is_none();
+        let stuck = self.ledger.room(Risk::Ordinary) == 0 && self.ledger.in_hand().next().is_none();
         if stuck && self.course.hold.is_none() {
             // As many hang as may: nobody can be asked, and nothing is there to wait for.
             self.course.stop();
@@ -223,8 +231,12 @@ impl Engine {
         let quiet = scope == Scope::Quiet;
         let risky = |uuid: &Uuid| !quiet && !self.is_trusted(*uuid);
         let (risky, safe): (Vec<Uuid>, Vec<Uuid>) = domains.into_iter().partition(risky);
-        let room = self.ledger.room(!risky.is_empty());
-        if room > 0 {
+        let risk = if risky.is_empty() {
+            Risk::Ordinary
+        } else {
+            Risk::Risky
+        };
+        if self.ledger.room(risk) > 0 {
             let kind = if quiet { Kind::Quiet } else { Kind::Ask };
             let domains: Vec<Uuid> = safe.into_iter().chain(risky).collect();
             self.send(kind, domains.clone(), Order::Ask(domains, scope), now);
@@ -251,7 +263,12 @@ impl Engine {
     }
 
     fn ask_disks(&mut self, uuid: Uuid, now: Instant) -> bool {
-        if self.ledger.room(!self.is_trusted(uuid)) == 0 {
+        let risk = if self.is_trusted(uuid) {
+            Risk::Ordinary
+        } else {
+            Risk::Risky
+        };
+        if self.ledger.room(risk) == 0 {
             let waiting = self.ledger.in_hand().next().is_some();
             if waiting {
                 self.course.disks.push_front(uuid);

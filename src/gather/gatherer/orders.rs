@@ -48,9 +48,14 @@ impl Gatherer {
     fn look(&mut self, domains: &[Uuid]) {
         let vms = domains.iter();
         let vms = vms.map(|uuid| (*uuid, self.inventory.described(*uuid)));
-        if !self.lookout.ask(vms.collect()) {
-            // Nobody to ask, or still at the last question: what was seen last must do.
-            self.on_look(domains);
+        let asked = self.lookout.ask(vms.collect());
+        let presumed = self.lookout.presumed(domains);
+        if asked {
+            self.engine.presume(presumed);
+        } else {
+            // Nobody to ask, or still at the last question.
+            self.engine.looked(presumed, Instant::now());
+            self.carry_out();
         }
     }
 
@@ -70,14 +75,10 @@ impl Gatherer {
             }
             self.cpus.read(cpus);
             let domains: Vec<Uuid> = self.roster.all().map(|f| f.run.uuid).collect();
-            self.on_look(&domains);
+            let look = self.lookout.verdict(&domains);
+            self.engine.looked(look, Instant::now());
+            self.carry_out();
         }
-    }
-
-    fn on_look(&mut self, domains: &[Uuid]) {
-        let look = self.lookout.verdict(domains);
-        self.engine.looked(look, Instant::now());
-        self.carry_out();
     }
 
     fn founds(&self, domains: &[Uuid]) -> Vec<Found> {
@@ -90,10 +91,10 @@ impl Gatherer {
         let found = self.founds(domains).into_iter();
         let target = |found: Found| {
             let run = found.run;
-            let names = self.inventory.nic_names(run);
+            let nics = self.inventory.nics(run);
             let wanted = |name: &str| self.devices.matches(name);
             Target {
-                nics: names.and_then(|names| self.nics.of(run, names, wanted)),
+                nics: nics.and_then(|nics| self.nics.of(run, nics, wanted)),
                 processor: self.cpus.of(run),
                 known: self.inventory.look_up(run, now),
                 found,

@@ -130,18 +130,34 @@ fn the_description_is_read_once() {
     assert!(measured[0].described.is_some());
 }
 
+/// Somebody has its job, and from libvirt 11.0 on reading XML waits for that.
+#[test]
+fn of_a_vm_that_came_in_part_no_xml_is_read() {
+    let mut session = Session::new(connect("test:///default"));
+    let found = listed(&mut session);
+    let Known::Fresh(described) = known(&mut session, &found[0]) else {
+        panic!("it was not read");
+    };
+    // A bulk reply of QEMU's driver without the resident size, as the test driver's is.
+    session.qemu = true;
+    for known in [Known::New, Known::Stale(described)] {
+        let had = known.description().is_some();
+        let (measured, _) = asked(&mut session, &brief(ALL), &[target(&found[0], known)]);
+        assert_eq!(measured[0].came, Came::Part);
+        assert!(measured[0].described.is_none());
+        // What was known of its disks still serves.
+        assert_eq!(measured[0].sample.disks.is_some(), had);
+    }
+}
+
 #[test]
 fn a_description_from_before_the_statistics_takes_their_names_and_is_not_read_again() {
     let mut session = Session::new(connect("test:///default"));
     let found = listed(&mut session);
     let (told, last) = performed(&mut session, &Job::Describe(found.clone()));
-    assert!(told.is_empty(), "{told:?}");
-    let Answer::Described(read, troubles) = last else {
-        panic!("{last:?}");
-    };
-    assert!(troubles.is_empty(), "{troubles:?}");
-    let [(run, before)] = &read[..] else {
-        panic!("{read:?}");
+    assert!(matches!(last, Answer::Done), "{last:?}");
+    let [Answer::Described(run, before, None)] = &told[..] else {
+        panic!("{told:?}");
     };
     assert_eq!(*run, found[0].run);
     assert_eq!(before.names, None);
@@ -235,11 +251,11 @@ fn a_domain_that_is_gone_or_off_is_no_trouble_and_costs_nobody_else() {
     let gone = ghost("gone");
     let (_, last) = performed(&mut session, &Job::Canary(gone.clone()));
     assert!(matches!(last, Answer::Done), "{last:?}");
-    let (_, last) = performed(&mut session, &Job::Describe(vec![gone, found[0].clone()]));
-    let Answer::Described(read, troubles) = last else {
-        panic!("{last:?}");
+    let (told, _) = performed(&mut session, &Job::Describe(vec![gone, found[0].clone()]));
+    let [Answer::Described(run, _, None)] = &told[..] else {
+        panic!("{told:?}");
     };
-    assert_eq!((read.len(), troubles.len()), (1, 0));
+    assert_eq!(*run, found[0].run);
     let (told, _) = performed(&mut session, &Job::Urgent(targets.to_vec()));
     assert_eq!(told.len(), 2);
 }

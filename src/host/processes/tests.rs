@@ -79,6 +79,47 @@ fn stopped_and_traced_are_stuck_whatever_the_process_is_called() {
     assert_eq!(seen, look(&[vm(2), vm(4)], &[vm(6)]));
 }
 
+/// The freezer of cgroup v2 leaves the state S.
+#[test]
+fn frozen_by_the_control_group_is_stuck() {
+    for mounted in ["", "unified"] {
+        let fake = Fake::new();
+        let cgroups = TempDir::new().unwrap();
+        let group = |name: &str| cgroups.path().join(mounted).join(name);
+        let events = |name: &str, text: &str| {
+            fs::create_dir_all(group(name)).unwrap();
+            fs::write(group(name).join("cgroup.events"), text).unwrap();
+        };
+        let (well, frozen) = ("populated 1\nfrozen 0\n", "populated 1\nfrozen 1\n");
+        events("machine/a b/emulator", well);
+        events("machine/b", well);
+        for (pid, text) in [
+            (1, "4:cpu:/\n0::/machine/a b/emulator\n"),
+            (2, "0::/machine/b\n"),
+            // In no group of v2, in its root, and in one that is out of sight.
+            (3, "4:cpu:/machine/b\n"),
+            (4, "0::/\n"),
+            (5, "0::/../machine/c\n"),
+        ] {
+            fake.start(pid, vm(pid.into()), 'S', 1);
+            fake.write(pid, "cgroup", text);
+        }
+        let vms = [vm(1), vm(2), vm(3), vm(4), vm(5)];
+        let mut processes = Processes::below(fake.0.path(), cgroups.path());
+        let now = Instant::now();
+        assert_eq!(at_once(&mut processes, &vms, now), look(&[], &[]));
+        events("machine/a b/emulator", frozen);
+        assert_eq!(at_once(&mut processes, &vms, now), look(&[vm(1)], &[]));
+        events("machine/a b/emulator", well);
+        assert_eq!(at_once(&mut processes, &vms, now), look(&[], &[]));
+        // It was moved: known after a minute.
+        events("machine/d", frozen);
+        fake.write(2, "cgroup", "0::/machine/d\n");
+        let later = now + Duration::from_secs(61);
+        assert_eq!(at_once(&mut processes, &vms, later), look(&[vm(2)], &[]));
+    }
+}
+
 #[test]
 fn a_long_sleep_is_stuck_and_a_wait_for_a_disk_is_not() {
     let fake = Fake::new();

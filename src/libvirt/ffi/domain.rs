@@ -18,6 +18,18 @@ pub struct Domain {
     pub(super) raw: NonNull<sys::virDomain>,
 }
 
+/// Who has a domain's monitor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Monitor {
+    /// Nobody.
+    Free,
+    /// A command has been in it for so long.
+    Occupied(Duration),
+    /// Somebody, within a job that libvirt tells the progress of (backup, migration, dump, save): the
+    /// time that it gives is the job's own (qemuDomainGetControlInfo in its src/qemu/qemu_driver.c).
+    Job,
+}
+
 impl Domain {
     /// The domain's UUID; no call to the daemon.
     pub fn uuid(&self) -> Uuid {
@@ -68,12 +80,12 @@ impl Domain {
         Ok((state, reason))
     }
 
-    /// How long a command has been in the domain's monitor (`virDomainGetControlInfo`: takes no job
-    /// and is served by libvirtd's priority workers); `None`: the monitor is free.
+    /// Who has the domain's monitor (`virDomainGetControlInfo`: takes no job and is served by
+    /// libvirtd's priority workers).
     ///
     /// # Errors
     /// Whatever libvirt says; other drivers than QEMU's do not have it.
-    pub fn occupied(&self) -> Result<Option<Duration>, Error> {
+    pub fn monitor(&self) -> Result<Monitor, Error> {
         count(Call::Control);
         let mut info = sys::virDomainControlInfo {
             state: 0,
@@ -82,8 +94,13 @@ impl Domain {
         };
         // SAFETY: `info` is a struct of libvirt's own layout that lives through the call.
         check(unsafe { sys::virDomainGetControlInfo(self.raw.as_ptr(), &mut info, 0) })?;
-        let occupied = info.state == sys::VIR_DOMAIN_CONTROL_OCCUPIED;
-        Ok(occupied.then(|| Duration::from_millis(info.stateTime)))
+        Ok(match info.state {
+            sys::VIR_DOMAIN_CONTROL_OCCUPIED => {
+                Monitor::Occupied(Duration::from_millis(info.stateTime))
+            }
+            sys::VIR_DOMAIN_CONTROL_JOB => Monitor::Job,
+            _ => Monitor::Free,
+        })
     }
 
     /// `virDomainGetCPUStats`, the total over all CPUs: calls `each` with key and value. `known` is

@@ -17,7 +17,7 @@ use virt::sys;
 use super::Error;
 
 pub use connection::Connection;
-pub use domain::Domain;
+pub use domain::{Domain, Monitor};
 pub use occurrence::Occurrence;
 pub use process::{close_inherited, initialize, share_memory, start_event_loop};
 pub use records::{Record, Records};

@@ -17,9 +17,13 @@ pub enum Occurrence {
     Started(Uuid, u32, String),
     /// It runs no more: shut down, destroyed, saved, crashed or migrated away.
     Stopped(Uuid),
-    /// A device of it came or went, a medium may have been changed (a tray moved), or a block job
-    /// that copies to another image is ready for it or has ended.
-    DeviceChanged(Uuid),
+    /// A device was added to it.
+    DeviceAdded(Uuid),
+    /// The device of this alias (`<alias name='net0'/>`) was removed from it.
+    DeviceRemoved(Uuid, String),
+    /// A medium may have been changed (a tray moved), or a block job that copies to another image is
+    /// ready for it or has ended.
+    ImageChanged(Uuid),
 }
 
 type EventSink = Box<dyn Fn(Occurrence) + Send + Sync>;
@@ -57,18 +61,19 @@ impl Connection {
         );
         // SAFETY: libvirt keeps each callback under the generic type by design, and calls it with
         // the arguments that its event has: these.
-        let (lifecycle, device, tray, job) = unsafe {
+        let (lifecycle, added, removed, tray, job) = unsafe {
             (
                 std::mem::transmute::<Lifecycle, Generic>(started_or_stopped),
-                std::mem::transmute::<Device, Generic>(device_changed),
+                std::mem::transmute::<Device, Generic>(device_added),
+                std::mem::transmute::<Device, Generic>(device_removed),
                 std::mem::transmute::<Tray, Generic>(tray_moved),
                 std::mem::transmute::<Job, Generic>(block_job_changed),
             )
         };
         for (id, callback, needed) in [
             (sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle, true),
-            (sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, device, true),
-            (sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, device, true),
+            (sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, added, true),
+            (sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, removed, true),
             (sys::VIR_DOMAIN_EVENT_ID_TRAY_CHANGE, tray, false),
             (sys::VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, job, false),
         ] {
@@ -108,7 +113,7 @@ unsafe extern "C" fn started_or_stopped(
     _: c_int,
     opaque: *mut c_void,
 ) {
-    // SAFETY: as in `device_changed`; the name is copied. None of the three calls the daemon.
+    // SAFETY: as in `device_added`; the name is copied. None of the three calls the daemon.
     unsafe {
         let sink = &*opaque.cast::<EventSink>();
         let uuid = uuid_of(domain);
@@ -125,7 +130,7 @@ unsafe extern "C" fn started_or_stopped(
     }
 }
 
-unsafe extern "C" fn device_changed(
+unsafe extern "C" fn device_added(
     _: sys::virConnectPtr,
     domain: sys::virDomainPtr,
     _: *const c_char,
@@ -135,33 +140,52 @@ unsafe extern "C" fn device_changed(
     // through the call.
     unsafe {
         let sink = &*opaque.cast::<EventSink>();
-        sink(Occurrence::DeviceChanged(uuid_of(domain)));
+        sink(Occurrence::DeviceAdded(uuid_of(domain)));
+    }
+}
+
+unsafe extern "C" fn device_removed(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    alias: *const c_char,
+    opaque: *mut c_void,
+) {
+    // SAFETY: as in `device_added`; the alias is copied.
+    unsafe {
+        let sink = &*opaque.cast::<EventSink>();
+        sink(Occurrence::DeviceRemoved(uuid_of(domain), text(alias)));
     }
 }
 
 unsafe extern "C" fn tray_moved(
-    connection: sys::virConnectPtr,
+    _: sys::virConnectPtr,
     domain: sys::virDomainPtr,
-    alias: *const c_char,
+    _: *const c_char,
     _: c_int,
     opaque: *mut c_void,
 ) {
-    // SAFETY: as for `device_changed`, which is given what libvirt gave.
-    unsafe { device_changed(connection, domain, alias, opaque) }
+    // SAFETY: as in `device_added`.
+    unsafe {
+        let sink = &*opaque.cast::<EventSink>();
+        sink(Occurrence::ImageChanged(uuid_of(domain)));
+    }
 }
 
 /// Whatever the job's new state: ready, completed, failed or cancelled, its target is a file that
 /// QEMU has open now, or has no more.
 unsafe extern "C" fn block_job_changed(
-    connection: sys::virConnectPtr,
+    _: sys::virConnectPtr,
     domain: sys::virDomainPtr,
-    disk: *const c_char,
+    _: *const c_char,
     _: c_int,
     _: c_int,
     opaque: *mut c_void,
 ) {
-    // SAFETY: as for `device_changed`, which is given what libvirt gave.
-    unsafe { device_changed(connection, domain, disk, opaque) }
+    // SAFETY: as in `device_added`.
+    unsafe {
+        let sink = &*opaque.cast::<EventSink>();
+        sink(Occurrence::ImageChanged(uuid_of(domain)));
+    }
 }
 
 unsafe extern "C" fn free_sink(opaque: *mut c_void) {

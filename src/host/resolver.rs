@@ -1,0 +1,158 @@
+//! Path components on local file systems, looked up by a process of its own: the disk below such a
+//! file system may not answer, and then whatever looks for a name on it hangs.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+
+use super::mount_table::{Mount, Table};
+use super::post::is_readable;
+use super::probe::Answer;
+use super::prober::{Launch, Prober};
+use super::walk::Walk;
+use crate::maps::HashMap;
+
+/// The walks that need the same component next.
+#[derive(Debug)]
+struct Step {
+    mount: u64,
+    walks: Vec<Walk>,
+}
+
+/// Asks for components, each once for all walks that need it, some at a time. One process does it
+/// for all local file systems; one that hangs is left with the mount that it hangs on, and another
+/// takes its place.
+#[derive(Debug, Default)]
+pub(super) struct Resolver {
+    prober: Option<Prober>,
+    waiting: HashMap<PathBuf, Step>,
+    /// In the order in which they are answered.
+    asked: VecDeque<Step>,
+    /// By the number of the mount that does not answer.
+    hanging: HashMap<u64, Prober>,
+    /// Needed no more, to be taken by [`Resolver::dismissed`].
+    dismissed: Vec<Prober>,
+}
+
+impl Resolver {
+    /// A look begins; `table` is that of the last one. A component which was asked for then and is
+    /// not answered by now makes its mount one that does not answer, until its prober says
+    /// something.
+    pub fn begin(&mut self, table: &Table) {
+        self.waiting.clear();
+        while self.ear().is_some_and(is_readable) {
+            self.hear();
+        }
+        if let Some(step) = self.asked.pop_front()
+            && let Some(mut prober) = self.prober.take()
+        {
+            // Where the table is another by now, `forget` lets it end.
+            prober.mount = table.get(step.mount).cloned().unwrap_or_default();
+            self.dismissed
+                .extend(self.hanging.insert(step.mount, prober));
+        }
+        self.asked.clear();
+        let back = |_: &u64, prober: &mut Prober| is_readable(prober.ear());
+        let back = self.hanging.extract_if(back).map(|(_, prober)| prober);
+        self.dismissed.extend(back);
+    }
+
+    /// The table is another now: mounts that are no more are forgotten.
+    pub fn forget(&mut self, table: &Table) {
+        let gone = |id: &u64, prober: &mut Prober| table.get(*id) != Some(&prober.mount);
+        let gone = self.hanging.extract_if(gone).map(|(_, prober)| prober);
+        self.dismissed.extend(gone);
+    }
+
+    /// Probers that are to end.
+    pub fn dismissed(&mut self) -> impl Iterator<Item = Prober> {
+        self.dismissed.drain(..)
+    }
+
+    /// Whether the mount of this number has not answered since the last look or longer.
+    pub fn hangs(&self, mount: u64) -> bool {
+        self.hanging.contains_key(&mount)
+    }
+
+    /// A walk needs its next component, on the mount of this number.
+    pub fn push(&mut self, walk: Walk, mount: u64) {
+        let walks = Vec::new();
+        let step = self.waiting.entry(walk.place());
+        let step = step.or_insert(Step { mount, walks });
+        step.walks.push(walk);
+    }
+
+    /// Starts the prober, if there is none: ahead of the first look, for that takes some 10 ms.
+    ///
+    /// # Errors
+    /// The system's, when no process can be started.
+    pub fn start(&mut self, launch: &Launch) -> io::Result<()> {
+        if self.prober.is_none() {
+            self.prober = Some(Prober::start(launch, &Mount::default())?);
+        }
+        Ok(())
+    }
+
+    /// Asks for the next components, if all asked for are answered.
+    ///
+    /// # Errors
+    /// The system's, when no process can be started.
+    pub fn feed(&mut self, launch: &Launch) -> io::Result<()> {
+        if !self.asked.is_empty() || self.waiting.is_empty() {
+            return Ok(());
+        }
+        let prober = match &mut self.prober {
+            Some(prober) => prober,
+            None => self
+                .prober
+                .insert(Prober::start(launch, &Mount::default())?),
+        };
+        let count = Prober::fits(self.waiting.keys().map(PathBuf::as_path));
+        let places: Vec<PathBuf> = self.waiting.keys().take(count).cloned().collect();
+        let steps = places.iter().filter_map(|place| self.waiting.remove(place));
+        self.asked.extend(steps);
+        let places: Vec<&Path> = places.iter().map(PathBuf::as_path).collect();
+        let asked = prober.ask(&places);
+        if asked.is_err() {
+            self.lose();
+        }
+        asked
+    }
+
+    /// What to wait for, if something was asked.
+    pub fn ear(&self) -> Option<BorrowedFd<'_>> {
+        let prober = self.prober.as_ref().filter(|_| !self.asked.is_empty());
+        prober.map(Prober::ear)
+    }
+
+    /// The walks that go on, and what each asked for.
+    pub fn hear(&mut self) -> Vec<(Walk, Answer)> {
+        let Some(Ok(answers)) = self.prober.as_mut().map(Prober::hear) else {
+            self.lose();
+            return Vec::new();
+        };
+        let mut told = Vec::new();
+        for answer in answers {
+            let walks = self.asked.pop_front().map(|step| step.walks);
+            let walks = walks.unwrap_or_default().into_iter();
+            told.extend(walks.map(|walk| (walk, answer.clone())));
+        }
+        told
+    }
+
+    /// The prober is gone: what it was asked stays unknown in this look.
+    fn lose(&mut self) {
+        self.dismissed.extend(self.prober.take());
+        self.asked.clear();
+    }
+}
+
+#[cfg(test)]
+impl Resolver {
+    /// From now on this one is asked.
+    pub fn use_prober(&mut self, prober: Prober) {
+        self.prober = Some(prober);
+        self.asked.clear();
+    }
+}

@@ -1,0 +1,96 @@
+//! Descriptions that cannot be had: from libvirt 11.0 on, reading XML waits for whoever has the VM's
+//! job.
+
+use super::daemon::{Job, uuid};
+use super::drive::{LIMITS, Sight, Sim};
+use super::{freeze, gathers};
+use telegraf_kvm::gather::engine::Limits;
+
+/// A libvirt of today, whose VMs are new to us.
+fn newer(vms: usize, sight: Sight) -> Sim {
+    let mut sim = Sim::new(vms);
+    sim.daemon.xml_takes_job = true;
+    sim.sight = sight;
+    sim
+}
+
+/// Their QEMU does not run, and another client's call hangs on each, since so long.
+fn hold(sim: &mut Sim, vms: usize, since: u64) {
+    freeze(sim, 0..vms, true);
+    sim.pause(since + 1);
+    let began = sim.daemon.now - since;
+    for n in 0..vms {
+        sim.daemon.others_hold(n, true);
+        sim.daemon.vm(n).job = Some(Job::Others(began));
+    }
+}
+
+#[test]
+fn a_vm_whose_job_is_held_costs_the_others_no_first_figure() {
+    for sight in [Sight::Honest(2), Sight::Hidden] {
+        let healthy = newer(50, sight).gather().took;
+        // Held for long, or only just, so that our call is already waiting when it shows.
+        for (held, since) in [(1, 5000), (6, 5000), (15, 5000), (1, 0), (3, 0)] {
+            let mut sim = newer(50, sight);
+            hold(&mut sim, held, since);
+            let first = sim.gather();
+            sim.assert_whole_but(&first, |n| n < held);
+            for n in 0..held {
+                assert!(first.came.contains_key(&uuid(n)), "{held} {since}: VM {n}");
+            }
+            let took = first.took;
+            assert!(took <= healthy + 1000, "{held} held for {since}: {took} ms");
+            sim.pause(5000);
+            gathers(&mut sim, 3, |_, sim, gather| {
+                sim.assert_whole_but(gather, |n| n < held);
+                assert!(gather.took <= healthy + 200, "{} ms", gather.took);
+            });
+            assert!(sim.most_hanging <= 3, "{} hang", sim.most_hanging);
+            // All is well again.
+            for n in 0..held {
+                sim.daemon.others_hold(n, false);
+            }
+            freeze(&mut sim, 0..held, false);
+            sim.pause(1000);
+            sim.gather();
+            assert_eq!(sim.gather().whole(), 50);
+            assert_eq!(sim.engine.hanging(), 0);
+        }
+    }
+}
+
+/// Reading the XML of a new VM must not wait behind our own call that hangs on it.
+#[test]
+fn vms_that_are_new_and_frozen_out_of_sight() {
+    let mut sim = newer(50, Sight::Hidden);
+    freeze(&mut sim, 0..1, true);
+    let first = sim.gather();
+    sim.assert_whole_but(&first, |n| n == 0);
+    assert!(first.took <= 1500, "{} ms", first.took);
+    // Restarted libvirtd, so that nothing is known of any: our call hangs on anew.
+    sim.daemon.described.clear();
+    gathers(&mut sim, 3, |_, sim, gather| {
+        sim.assert_whole_but(gather, |n| n == 0);
+        assert!(gather.took <= 1500, "{} ms", gather.took);
+    });
+    assert!(sim.most_hanging <= 2, "{} hang", sim.most_hanging);
+}
+
+#[test]
+fn what_lies_nobody_knows_where_is_not_asked_for_in_bulk() {
+    let mut sim = Sim::with(
+        1200,
+        Limits {
+            chunk: 32,
+            ..LIMITS
+        },
+    );
+    gathers(&mut sim, 1, |_, sim, gather| {
+        assert_eq!(gather.whole(), 1200);
+        let described = sim.daemon.described.len();
+        assert_eq!((described, gather.disks.len()), (1000, 200));
+    });
+    gathers(&mut sim, 1, |_, _, gather| {
+        assert_eq!(gather.disks.len(), 0)
+    });
+}
