@@ -384,7 +384,7 @@ mod tests {
         let root = folder.path().join("proc");
         proc_of_a(&root);
         let table = folder.path().join("mountinfo");
-        fs::write(&table, "1 0 8:1 / / rw - ext4 /dev/sda rw\n").unwrap();
+        fs::write(&table, "1 0 0:1 / / rw - tmpfs x rw\n").unwrap();
         let image = folder.path().canonicalize().unwrap().join("image");
         let image = image.to_str().unwrap();
         fs::write(image, "").unwrap();
