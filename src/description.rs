@@ -1,13 +1,16 @@
-//! What a VM's XML says of its devices.
+//! What a VM's XML says of its devices, and of the files that QEMU has open for them.
 //!
 //! Only `/domain/devices/interface` and `/domain/devices/disk` in no namespace are devices: a backing chain, a mirror,
 //! metadata and `<qemu:commandline>` may hold elements of the same names.
 
-use quick_xml::XmlVersion;
-use quick_xml::events::{BytesStart, Event};
-use quick_xml::name::{NamespaceResolver, ResolveResult};
+mod source;
+mod walk;
+
+use quick_xml::events::Event;
 use quick_xml::reader::NsReader;
 use smol_str::SmolStr;
+
+use walk::Walk;
 
 /// The devices of one VM, as its live XML names them: those with a name, and interfaces without one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,6 +23,30 @@ pub struct Description {
     pub nic_aliases: Vec<SmolStr>,
     /// The same of the disks.
     pub disk_aliases: Vec<SmolStr>,
+    /// Local paths of block nodes that are no disk's: the firmware (`<os><loader type='pflash'>`) and its variables
+    /// (`<os><nvram>`).
+    pub firmware: Vec<String>,
+    /// The numbers of the block nodes that are volumes of a pool (`<source pool='...' volume='...' index='N'/>`): the XML
+    /// does not have their paths, QEMU's command line does.
+    pub volumes: Vec<u32>,
+    /// QEMU may have a block node open of which the XML gives no local path, and that may wait for a server when QEMU is
+    /// asked for its size (see [`Description::parse`]).
+    pub unresolved: bool,
+}
+
+impl Description {
+    /// The local path of every file that QEMU looks at when it is asked for block statistics, but for volumes.
+    ///
+    /// Two sorts of files cannot be known. The scratch files of a running backup, or its targets, are neither in the XML
+    /// nor in the statistics, and libvirt sends no event when it begins: only `virDomainBackupGetXMLDesc` has them, a
+    /// call for each VM and gather. libvirt puts them beside the disk's image unless it is told another place
+    /// (virDomainBackupDefAssignStore), so the image's mount stands for them. The target of a block copy is in the XML,
+    /// but the first event of the copy tells that it is in step with its source: what was begun after the XML was read
+    /// is not known before.
+    pub fn sources(&self) -> impl Iterator<Item = &str> {
+        let disks = self.disks.iter().flat_map(|disk| &disk.sources);
+        disks.chain(&self.firmware).map(String::as_str)
+    }
 }
 
 /// One `<interface>`.
@@ -41,6 +68,9 @@ pub struct Disk {
     /// Every local path that its image lies at: `<source file='...'>`, `dev` and `dir`, those of its backing chain
     /// and of a mirror among them, for QEMU stats each of them when it is asked for block statistics.
     pub sources: Vec<String>,
+    /// Whether libvirt can have counters of it. Of a vhost-user disk (`<disk type='vhostuser'>`) it has none: QEMU only
+    /// connects the guest with another process, and has no block node for it (qemuBuildVhostUserChardevStr).
+    pub counted: bool,
 }
 
 /// `<disk device='...'>`; libvirt's default is `disk`. Its schema (domaincommon.rng) has these four words; a word that
@@ -109,6 +139,10 @@ impl DescriptionError {
 impl Description {
     /// Reads the devices from a domain's XML, as `virDomainGetXMLDesc` gives it.
     ///
+    /// It is [`unresolved`](Self::unresolved) where the XML has a volume of a pool without a number, a file that was
+    /// passed in open, a network disk that may wait for its server, a type of source that is not known here, or
+    /// a block device on QEMU's own command line.
+    ///
     /// Time and memory grow linearly with the XML; nothing recurses.
     ///
     /// # Errors
@@ -132,7 +166,12 @@ impl Description {
                     Ok(())
                 }
                 Event::Text(text) if text.trim().is_empty() => Ok(()),
-                Event::Text(_) | Event::CData(_) | Event::GeneralRef(_) => walk.text(),
+                Event::Text(text) => walk.text(&text),
+                Event::CData(text) => walk.text(&text),
+                Event::GeneralRef(entity) => match source::resolved(&entity) {
+                    Some(text) => walk.text(&text),
+                    None => walk.unreadable_text(),
+                },
                 Event::Eof => walk.finish(),
                 Event::Empty(_)
                 | Event::Comment(_)
@@ -146,174 +185,4 @@ impl Description {
             }
         }
     }
-}
-
-/// The walk through the elements. Of where it stands it keeps two numbers, not the path itself.
-#[derive(Default)]
-struct Walk {
-    description: Description,
-    /// How many elements are open.
-    depth: usize,
-    /// How many of them, from the root, lie on `/domain/devices/(interface|disk)/(target|alias)`.
-    matched: usize,
-    root_seen: bool,
-    finished: bool,
-    device: Option<Device>,
-}
-
-/// The device whose element is open.
-enum Device {
-    Nic {
-        target: Option<SmolStr>,
-        kind: SmolStr,
-    },
-    Disk {
-        target: Option<SmolStr>,
-        kind: DiskKind,
-        sources: Vec<String>,
-    },
-}
-
-impl Walk {
-    fn enter(&mut self, element: &BytesStart, resolver: &NamespaceResolver) -> Result<(), String> {
-        let name = element.name().into_inner();
-        let may_match = self.matched == self.depth
-            && match self.depth {
-                0 => name == "domain",
-                1 => name == "devices",
-                2 => name == "interface" || name == "disk",
-                3 => name == "target" || name == "alias",
-                _ => false,
-            };
-        // Resolving costs a look at each namespace in scope: only where the name already fits.
-        let on_path =
-            may_match && resolver.resolve_element(element.name()).0 == ResolveResult::Unbound;
-        if self.depth == 0 {
-            if self.root_seen {
-                return Err(format!("a second root element, <{name}>"));
-            }
-            if !on_path {
-                return Err(format!(
-                    "the root element <{name}> is no <domain> without a namespace"
-                ));
-            }
-            self.root_seen = true;
-        }
-        if name == "source"
-            && let Some(Device::Disk { sources, .. }) = &mut self.device
-            && resolver.resolve_element(element.name()).0 == ResolveResult::Unbound
-        {
-            for key in ["file", "dev", "dir"] {
-                sources.extend(attribute(element, key)?);
-            }
-        }
-        self.depth += 1;
-        if on_path {
-            self.matched = self.depth;
-            match self.depth {
-                3 => self.device = Some(Device::open(element)?),
-                4 if name == "alias" => self.alias(attribute(element, "name")?),
-                4 => self.target(attribute(element, "dev")?),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn target(&mut self, dev: Option<String>) {
-        if let Some(Device::Nic { target, .. } | Device::Disk { target, .. }) = &mut self.device
-            && target.is_none()
-        {
-            *target = dev.filter(|name| !name.is_empty()).map(SmolStr::from);
-        }
-    }
-
-    fn alias(&mut self, name: Option<String>) {
-        let aliases = match &self.device {
-            Some(Device::Nic { .. }) => &mut self.description.nic_aliases,
-            Some(Device::Disk { .. }) => &mut self.description.disk_aliases,
-            None => return,
-        };
-        aliases.extend(name.map(SmolStr::from));
-    }
-
-    /// The library has seen to it that each end has its start.
-    fn leave(&mut self) {
-        self.depth = self.depth.saturating_sub(1);
-        if self.matched <= self.depth {
-            return;
-        }
-        self.matched = self.depth;
-        // Only the device's own end finds the walk this far up with a device open.
-        if self.depth == 2 {
-            match self.device.take() {
-                Some(Device::Nic { target, kind }) => {
-                    self.description.nics.push(Nic { target, kind });
-                }
-                Some(Device::Disk {
-                    target: Some(target),
-                    kind,
-                    sources,
-                }) => self.description.disks.push(Disk {
-                    target,
-                    kind,
-                    sources,
-                }),
-                Some(Device::Disk { target: None, .. }) | None => {}
-            }
-        }
-    }
-
-    fn text(&self) -> Result<(), String> {
-        if self.depth == 0 {
-            Err("text outside the root element".to_owned())
-        } else {
-            Ok(())
-        }
-    }
-
-    fn finish(&mut self) -> Result<(), String> {
-        if !self.root_seen {
-            return Err("no element at all".to_owned());
-        }
-        if self.depth > 0 {
-            return Err(format!("ends with {} elements still open", self.depth));
-        }
-        self.finished = true;
-        Ok(())
-    }
-}
-
-impl Device {
-    fn open(element: &BytesStart) -> Result<Self, String> {
-        if element.name().into_inner() == "interface" {
-            let kind = attribute(element, "type")?.unwrap_or_default().into();
-            return Ok(Self::Nic { target: None, kind });
-        }
-        let kind = match attribute(element, "device")?.as_deref() {
-            Some("lun") => DiskKind::Lun,
-            Some("cdrom") => DiskKind::Cdrom,
-            Some("floppy") => DiskKind::Floppy,
-            _ => DiskKind::Disk,
-        };
-        Ok(Self::Disk {
-            target: None,
-            kind,
-            sources: Vec::new(),
-        })
-    }
-}
-
-/// The value of an attribute in no namespace, entities resolved.
-fn attribute(element: &BytesStart, name: &str) -> Result<Option<String>, String> {
-    for attribute in element.attributes() {
-        let attribute = attribute.map_err(|error| error.to_string())?;
-        if attribute.key.into_inner() == name {
-            return match attribute.normalized_value(XmlVersion::Implicit1_0) {
-                Ok(value) => Ok(Some(value.into_owned())),
-                Err(error) => Err(format!("attribute {name}: {error}")),
-            };
-        }
-    }
-    Ok(None)
 }

@@ -25,13 +25,44 @@ pub struct Described {
     pub names: Option<DeviceNames>,
     /// When the XML was asked for.
     pub read_at: Instant,
+    /// Of some file that QEMU looks at for block statistics the path is not known: the XML does not
+    /// give it, or could not be understood, or the statistics name a path that the XML does not have.
+    pub unresolved: bool,
 }
 
 impl Described {
-    /// The local paths that the disks lie at.
+    /// What was read at `read_at`, and what the statistics said beside it.
+    pub fn new(
+        description: Option<Description>,
+        names: Option<DeviceNames>,
+        read_at: Instant,
+    ) -> Self {
+        let unresolved = description.as_ref().is_none_or(|known| {
+            let paths = names.as_ref().map_or("", |names| &names.paths);
+            // A name without a root is no local file.
+            let paths = paths.split('\0').filter(|path| path.starts_with('/'));
+            let others = paths.filter(|path| !known.sources().any(|source| source == *path));
+            // The paths of volumes are in the statistics, and not in the XML.
+            known.unresolved || others.count() > known.volumes.len()
+        });
+        Self {
+            description,
+            names,
+            read_at,
+            unresolved,
+        }
+    }
+
+    /// The numbers of the block nodes whose path QEMU's command line has.
+    pub fn volumes(&self) -> &[u32] {
+        let known = self.description.as_ref();
+        known.map_or(&[], |known| &known.volumes)
+    }
+
+    /// The local paths of the files that QEMU looks at for block statistics, but for volumes.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
-        let disks = self.description.iter().flat_map(|known| &known.disks);
-        disks.flat_map(|disk| &disk.sources).map(Path::new)
+        let known = self.description.iter();
+        known.flat_map(Description::sources).map(Path::new)
     }
 }
 
@@ -41,6 +72,8 @@ impl Described {
 pub struct DeviceNames {
     nics: Option<Vec<Option<SmolStr>>>,
     disks: Option<Vec<Option<SmolStr>>>,
+    /// The paths of the disks' images, as [`Sample::paths`] has them.
+    paths: String,
 }
 
 impl DeviceNames {
@@ -49,14 +82,16 @@ impl DeviceNames {
         Self {
             nics: sample.nics.as_ref().map(|nics| names(&nics.list)),
             disks: sample.disks.as_ref().map(|disks| names(&disks.list)),
+            paths: sample.paths.clone(),
         }
     }
 
-    /// Whether the sample names other devices than these.
+    /// Whether the sample names other devices than these, or other images: the medium of a drive was
+    /// changed, a snapshot or a finished block job put another file in its place.
     pub fn differ(&self, now: &Sample) -> bool {
         let nics = now.nics.as_ref().map(|nics| same(&self.nics, &nics.list));
         let disks = now.disks.as_ref();
-        let disks = disks.map(|disks| same(&self.disks, &disks.list));
+        let disks = disks.map(|disks| same(&self.disks, &disks.list) && self.paths == now.paths);
         nics == Some(false) || disks == Some(false)
     }
 }
@@ -183,10 +218,13 @@ impl Inventory {
         alike.then_some(known)
     }
 
-    /// What is known of this VM's last described run.
+    /// What is known of this VM's last described run; `None` also where libvirt has told of a change
+    /// since: where its images lie now is not known.
     pub fn described(&self, uuid: Uuid) -> Option<Arc<Described>> {
         let entry = self.entries.get(&uuid)?;
-        Some(Arc::clone(&entry.described))
+        let changed = self.changed.get(&uuid);
+        let holds = changed.is_none_or(|&changed| changed < entry.described.read_at);
+        holds.then(|| Arc::clone(&entry.described))
     }
 
     /// Whether this run has been described.
@@ -200,7 +238,7 @@ impl Inventory {
         self.entries.insert(run.uuid, Entry { id, described });
     }
 
-    /// libvirt says that a device was added or removed.
+    /// libvirt says that a device was added or removed, or that a disk's image may be another one.
     pub fn device_changed(&mut self, uuid: Uuid, now: Instant) {
         self.changed.insert(uuid, now);
     }

@@ -56,6 +56,9 @@ pub struct Sample {
     pub nics: Option<Devices<8>>,
     /// Disks; `None`: not reported in this gather.
     pub disks: Option<Devices<5>>,
+    /// The paths of the disks' images (`block.N.path`), where the bulk statistics brought the disks: each path and a NUL
+    /// after it, in the order of the statistics. One text: it is compared with the last one in each gather.
+    pub paths: String,
     /// When devices were last removed.
     pub removed: Removed,
 }
@@ -147,11 +150,13 @@ impl Sample {
             memory: Memory::new(at),
             nics: None,
             disks: None,
+            paths: String::new(),
             removed: Removed::default(),
         }
     }
 
-    /// Names the devices' kinds, and leaves out those that the configuration does not want.
+    /// Names the devices' kinds, and leaves out those that the configuration does not want, and
+    /// disks that cannot have counters.
     /// Without a description the disks are left out altogether: which of them are CD-ROM drives is
     /// known from the XML alone.
     pub fn describe(&mut self, description: Option<&Description>, wanted: &Wanted) {
@@ -188,7 +193,7 @@ impl Sample {
                 return false;
             };
             disk.kind = SmolStr::new_static(known.kind.word());
-            wanted.disk(&known.target, known.kind)
+            known.counted && wanted.disk(&known.target, known.kind)
         });
         disks.complete = complete;
     }

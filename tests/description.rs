@@ -29,7 +29,8 @@ fn corpus(folder: &str) -> Vec<(PathBuf, String, String)> {
     all
 }
 
-/// `nic KIND TARGET` (`-` without one), then `disk TARGET KIND SOURCE...`, a line each.
+/// `nic KIND TARGET` (`-` without one), `disk TARGET KIND SOURCE...` (`uncounted` before the sources), `firmware PATH`,
+/// `volume NUMBER`, a line each, then `unresolved` where that holds.
 fn text(description: &Description) -> String {
     let mut text = String::new();
     for nic in &description.nics {
@@ -47,10 +48,22 @@ fn text(description: &Description) -> String {
             DiskKind::Floppy => "floppy",
         };
         text += &format!("disk {} {kind}", disk.target);
+        if !disk.counted {
+            text += " uncounted";
+        }
         for source in &disk.sources {
             text += &format!(" {source}");
         }
         text += "\n";
+    }
+    for path in &description.firmware {
+        text += &format!("firmware {path}\n");
+    }
+    for number in &description.volumes {
+        text += &format!("volume {number}\n");
+    }
+    if description.unresolved {
+        text += "unresolved\n";
     }
     text
 }
@@ -285,4 +298,100 @@ proptest! {
     fn devices_are_found_among_anything_else((xml, expected) in generated()) {
         prop_assert_eq!(text(&Description::parse(&xml).unwrap()), expected);
     }
+}
+
+/// A running VM with this in its `<devices>`, and this before them.
+fn with(devices: &str, before: &str) -> Description {
+    let xml = format!("<domain type='kvm' id='1'>{before}<devices>{devices}</devices></domain>");
+    Description::parse(&xml).unwrap()
+}
+
+#[test]
+fn only_drivers_that_answer_from_memory_are_trusted() {
+    let network = |protocol: &str| {
+        let source = format!("<source protocol='{protocol}' name='a/b'/>");
+        let disk = "<target dev='vda'/></disk>";
+        let itself = with(&format!("<disk type='network'>{source}{disk}"), "");
+        let backing = format!("<backingStore type='network'>{source}</backingStore>");
+        let backing = with(&format!("<disk type='file'>{backing}{disk}"), "");
+        assert_eq!(itself.unresolved, backing.unresolved, "{protocol}");
+        itself.unresolved
+    };
+    for protocol in ["nbd", "iscsi", "http", "https", "ftp", "ftps", "ssh"] {
+        assert!(!network(protocol), "{protocol}");
+    }
+    for protocol in ["rbd", "nfs", "gluster", "sheepdog", "vxhs", "newer"] {
+        assert!(network(protocol), "{protocol}");
+    }
+}
+
+#[test]
+fn what_may_be_another_file_is_unresolved() {
+    let disk = |of_type: &str, inside: &str| {
+        let disk = format!("<disk type='{of_type}'>{inside}<target dev='vda'/></disk>");
+        with(&disk, "").unresolved
+    };
+    assert!(!disk("file", "<source file='/a' index='1'/>"));
+    assert!(!disk("volume", "<source pool='p' volume='v' index='1'/>"));
+    assert!(
+        disk("volume", "<source pool='p' volume='v'/>"),
+        "without a number"
+    );
+    assert!(
+        disk("file", "<source file='/a' fdgroup='g'/>"),
+        "passed in open"
+    );
+    assert!(disk("newer", "<source/>"));
+    for element in ["backingStore", "mirror", "dataStore"] {
+        assert!(
+            disk("file", &format!("<{element} type='newer'/>")),
+            "{element}"
+        );
+        assert!(
+            !disk("file", &format!("<{element} type='file'/>")),
+            "{element}"
+        );
+    }
+    for (argument, unresolved) in [
+        ("-drive", true),
+        ("--blockdev", true),
+        ("-cdrom", true),
+        ("-device", false),
+        ("file=/a,id=drive", false),
+    ] {
+        let q = "xmlns:q='http://libvirt.org/schemas/domain/qemu/1.0'";
+        let argument = format!("<q:commandline {q}><q:arg value='{argument}'/></q:commandline>");
+        assert_eq!(with("", &argument).unresolved, unresolved, "{argument}");
+    }
+}
+
+#[test]
+fn firmware_lies_in_files_too() {
+    let firmware = |os: &str| {
+        let found = with("", &format!("<os>{os}</os>"));
+        assert!(!found.unresolved, "{os}");
+        found.firmware
+    };
+    let loader = "<loader readonly='yes' type='pflash'>/code.fd</loader>";
+    let old = "<nvram template='/t.fd'>/a&amp;b &#x41;<!-- no -->.fd</nvram>";
+    assert_eq!(
+        firmware(&format!("{loader}{old}")),
+        ["/code.fd", "/a&b A.fd"]
+    );
+    let new = "<nvram type='file' template='/t.fd'>\n <source file='/v.fd'>\n</source>\n</nvram>";
+    assert_eq!(firmware(new), ["/v.fd"]);
+    assert_eq!(
+        firmware("<nvram type='block'><source dev='/dev/v'/></nvram>"),
+        ["/dev/v"]
+    );
+    assert_eq!(
+        firmware("<loader type='rom'>/bios.bin</loader>"),
+        [""; 0],
+        "no block node"
+    );
+    assert_eq!(firmware("<loader>/bios.bin</loader><nvram/>"), [""; 0]);
+    assert_eq!(firmware("<disk><source file='/no'/></disk>"), [""; 0]);
+    let nfs = "<os><nvram type='network'><source protocol='nfs' name='a'/></nvram></os>";
+    assert!(with("", nfs).unresolved);
+    assert!(with("", "<os><nvram>&other;</nvram></os>").unresolved);
 }

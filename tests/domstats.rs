@@ -189,6 +189,11 @@ fn a_newer_libvirt_is_read_by_key_not_by_place_or_type() {
 }
 
 #[test]
+fn a_vhost_user_disk_is_no_part_of_the_sums() {
+    assert_expected("vhost-user");
+}
+
+#[test]
 fn every_fixture_has_its_test() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/domstats");
     let mut fixtures: Vec<String> = std::fs::read_dir(folder)

@@ -8,13 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
-use support::daemon::expect_quick;
 use support::fleet::{Fleet, WITH_COLLECTOR, at_most, collected, long, shapes, small};
 use support::lab::Lab;
-use support::outage::Mount;
+use support::outage::{Mount, Outage};
 use support::plugin::Plugin;
 use support::vm::{VmSpec, disk_xml};
 use support::{alone, wait_for};
@@ -42,76 +40,6 @@ fn fleet_on<'lab>(lab: &'lab Lab, images: &[PathBuf], size: usize) -> Fleet<'lab
 fn images(mount: &Mount, count: usize) -> Vec<PathBuf> {
     let image = |n| mount.new_image(&format!("disk{n}.img"), 1024, n < count / 2);
     (0..count).map(image).collect()
-}
-
-/// How the promises for one plugin and one dead mount are kept, through `gathers` gathers.
-struct Outage<'t> {
-    lab: &'t Lab,
-    fleet: &'t Fleet<'t>,
-    mount: &'t Mount<'t>,
-    healthy: Duration,
-}
-
-impl Outage<'_> {
-    fn expect_all(&self, plugin: &mut Plugin, when: &str) {
-        let mut following = Vec::new();
-        for round in 1..=4 {
-            let when = format!("{when}, gather {round}");
-            let (gather, took) = plugin.timed_gather();
-            println!("{when}: {took:?}, healthy {:?}", self.healthy);
-            self.fleet.expect_complete_but(&gather, &[], &when);
-            if round == 1 {
-                let limit = self.healthy.mul_f64(1.5) + at_most(Duration::from_millis(100));
-                assert!(took <= limit, "{when}: {took:?} > {limit:?}");
-            } else {
-                following.push(took);
-            }
-            for number in 0..self.fleet.vms.len() {
-                let state = self.fleet.qemu_state(number);
-                assert_eq!(state, 'S', "{when}: QEMU {number} hangs in the kernel");
-            }
-            assert_eq!(self.lab.hanging_calls(), 0, "{when}: no call of ours hangs");
-            let list = self.lab.list_takes();
-            let quick = at_most(Duration::from_millis(500));
-            assert!(list.is_some_and(|took| took < quick), "{when}: {list:?}");
-        }
-        // The middle one of three: a machine has moments of its own.
-        following.sort_unstable();
-        let limit = self.healthy.mul_f64(1.5) + at_most(Duration::ZERO);
-        assert!(following[1] <= limit, "{when}: {following:?} > {limit:?}");
-        // A QEMU whose main thread waits for its own threads shows S: its monitor tells.
-        let last = self.fleet.vms.len() - 1;
-        expect_quick(self.lab, self.fleet.vms[last].name(), when);
-        for vm in &self.fleet.vms {
-            let mut asked = self.lab.virsh_command();
-            asked.args(["qemu-monitor-command", vm.name(), "--hmp", "info name"]);
-            assert!(ends(asked), "{when}: the QEMU of {} hangs", vm.name());
-        }
-    }
-
-    fn expect_one_warning(&self, plugin: &Plugin, carried: usize) {
-        let point = self.mount.point().to_str().unwrap();
-        let warnings = plugin.warnings();
-        assert_eq!(warnings.len(), 1, "{warnings:#?}");
-        assert!(warnings[0].contains(point), "{warnings:#?}");
-        for vm in &self.fleet.vms[..carried] {
-            assert!(warnings[0].contains(vm.name()), "{warnings:#?}");
-        }
-    }
-}
-
-/// Whether the command ends within 5 s.
-fn ends(mut command: Command) -> bool {
-    let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
-    for _ in 0..250 {
-        if child.try_wait().unwrap().is_some() {
-            return true;
-        }
-        sleep(Duration::from_millis(20));
-    }
-    let _ = child.kill();
-    let _ = child.wait();
-    false
 }
 
 #[test]

@@ -373,6 +373,9 @@ impl Gatherer {
             Notice::Event(Occurrence::DeviceRemoved(uuid, alias), at) => {
                 self.inventory.device_removed(uuid, &alias, at);
             }
+            Notice::Event(Occurrence::ImageChanged(uuid), at) => {
+                self.inventory.device_changed(uuid, at);
+            }
             Notice::Event(Occurrence::Stopped(uuid), at) => self.roster.stopped(uuid, at),
             Notice::Event(Occurrence::Started(uuid, id, name), at) => {
                 if self.domains.matches(&name) {

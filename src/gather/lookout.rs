@@ -84,6 +84,10 @@ impl Lookout {
 
     /// Puts the question; `false` when nobody is there to answer it now.
     pub fn ask(&mut self, vms: Vec<(Uuid, Option<Arc<Described>>)>) -> bool {
+        // Should this look be late, the last one does not hold for a VM of which an event told since.
+        for (uuid, _) in vms.iter().filter(|(_, known)| known.is_none()) {
+            self.last.local.remove(uuid);
+        }
         let Some(ask) = self.ask.as_ref().filter(|_| !self.waiting) else {
             return false;
         };
@@ -169,35 +173,72 @@ pub fn start(tell: impl Fn(Seen) + Send + 'static) -> io::Result<Sender<Question
     Ok(ask)
 }
 
+/// The files that a VM's QEMU looks at when it is asked for block statistics.
+struct Files<'t> {
+    vm: Uuid,
+    paths: Vec<&'t Path>,
+    /// Whether the paths are surely all.
+    complete: bool,
+}
+
+fn files<'t>(
+    processes: &'t Processes,
+    (vm, known): &'t (Uuid, Option<Arc<Described>>),
+) -> Files<'t> {
+    let mut files = Files {
+        vm: *vm,
+        paths: Vec::new(),
+        complete: false,
+    };
+    if let Some(known) = known {
+        files.complete = !known.unresolved;
+        files.paths.extend(known.paths());
+        for number in known.volumes() {
+            match processes.node(*vm, *number) {
+                Some(path) => files.paths.push(path),
+                // Plugged in later, or a driver of QEMU's own.
+                None => files.complete = false,
+            }
+        }
+    }
+    files
+}
+
 fn see(processes: &mut Processes, mounts: &mut Mounts, question: &Question) -> Seen {
     let uuids: Vec<Uuid> = question.vms.iter().map(|(uuid, _)| *uuid).collect();
     let seen = processes.look(&uuids);
-    let described = question.vms.iter().filter_map(|(_, known)| known.as_ref());
-    let paths: Vec<&Path> = described.flat_map(|known| known.paths()).collect();
+    let files: Vec<Files> = question.vms.iter().map(|vm| files(processes, vm)).collect();
+    let paths: Vec<&Path> = files
+        .iter()
+        .flat_map(|files| &files.paths)
+        .copied()
+        .collect();
     let storage: HashMap<PathBuf, Storage> = mounts.look(&paths);
     let mut no_block = HashSet::default();
     let mut local = HashSet::default();
     let mut dead: BTreeMap<PathBuf, BTreeSet<Uuid>> = BTreeMap::new();
-    for (uuid, described) in &question.vms {
-        let paths = || described.iter().flat_map(|described| described.paths());
+    for files in &files {
+        let uuid = files.vm;
         // Where our /proc does not show a VM's QEMU, our mounts need not be its mounts either.
-        if seen.unseen.contains(uuid) && paths().any(Path::is_absolute) {
-            no_block.insert(*uuid);
+        let out_of_sight =
+            seen.unseen.contains(&uuid) && files.paths.iter().any(|path| path.is_absolute());
+        if out_of_sight || !files.complete {
+            no_block.insert(uuid);
         }
-        if described.is_some() && !paths().any(|path| storage.contains_key(path)) {
-            local.insert(*uuid);
+        if files.complete && !files.paths.iter().any(|path| storage.contains_key(*path)) {
+            local.insert(uuid);
         }
         if storage.is_empty() {
             continue;
         }
-        for path in paths() {
-            match storage.get(path) {
+        for path in &files.paths {
+            match storage.get(*path) {
                 Some(Storage::Dead(mount)) => {
-                    no_block.insert(*uuid);
-                    dead.entry(mount.clone()).or_default().insert(*uuid);
+                    no_block.insert(uuid);
+                    dead.entry(mount.clone()).or_default().insert(uuid);
                 }
                 Some(Storage::Late(_) | Storage::Unknown(_)) => {
-                    no_block.insert(*uuid);
+                    no_block.insert(uuid);
                 }
                 Some(Storage::Local | Storage::Alive) | None => {}
             }
@@ -343,18 +384,19 @@ mod tests {
         fs::write(&image, "").unwrap();
         let mut processes = Processes::at(&root);
         let mut mounts = Mounts::at(&table, Path::new("/nonexistent"));
-        let described = Arc::new(Described {
-            description: Some(Description {
+        let described = Arc::new(Described::new(
+            Some(Description {
                 disks: vec![Disk {
                     target: "vda".into(),
                     kind: DiskKind::Disk,
                     sources: vec![image.to_str().unwrap().to_owned()],
+                    counted: true,
                 }],
                 ..Description::default()
             }),
-            names: None,
-            read_at: Instant::now(),
-        });
+            None,
+            Instant::now(),
+        ));
         let question = Question {
             number: 5,
             vms: vec![
@@ -367,7 +409,55 @@ mod tests {
         let seen = see(&mut processes, &mut mounts, &question);
         assert_eq!(seen.number, 5);
         assert_eq!(seen.look.stuck, HashSet::default());
-        assert_eq!(seen.look.no_block, HashSet::from_iter([B]));
+        assert_eq!(
+            seen.look.no_block,
+            HashSet::from_iter([B, Uuid::from_u128(3)])
+        );
         assert_eq!(seen.dead, BTreeMap::new());
+    }
+
+    #[test]
+    fn a_volume_is_known_by_its_qemus_command_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("proc");
+        proc_of_a(&root);
+        let table = folder.path().join("mountinfo");
+        fs::write(&table, "1 0 0:1 / / rw - tmpfs x rw\n").unwrap();
+        let image = folder.path().canonicalize().unwrap().join("image");
+        let image = image.to_str().unwrap();
+        fs::write(image, "").unwrap();
+        let node = format!(r#"{{"filename":"{image}","node-name":"libvirt-7-storage"}}"#);
+        let line = format!("qemu\0-uuid\0{A}\0-blockdev\0{node}\0");
+        fs::write(root.join("77/cmdline"), line).unwrap();
+        let mut processes = Processes::at(&root);
+        let mut mounts = Mounts::at(&table, Path::new("/nonexistent"));
+        let described = |volumes: &[u32], unresolved| {
+            let description = Description {
+                volumes: volumes.to_vec(),
+                unresolved,
+                ..Description::default()
+            };
+            Some(Arc::new(Described::new(
+                Some(description),
+                None,
+                Instant::now(),
+            )))
+        };
+        let unreadable = Some(Arc::new(Described::new(None, None, Instant::now())));
+        for (known, asked) in [
+            (described(&[], false), true),
+            (described(&[7], false), true),
+            (described(&[7], true), false),
+            (described(&[7, 8], false), false),
+            (unreadable, false),
+            (None, false),
+        ] {
+            let question = Question {
+                vms: vec![(A, known)],
+                ..Question::default()
+            };
+            let seen = see(&mut processes, &mut mounts, &question);
+            assert_eq!(seen.look.no_block.is_empty(), asked, "{question:?}");
+        }
     }
 }

@@ -287,7 +287,7 @@ impl Session {
         }
         let came = match scope {
             Scope::Quiet => Came::Part,
-            Scope::Full | Scope::NoBlock => self.came(&sample, groups),
+            Scope::Full | Scope::NoBlock => self.came(&sample, groups, known.description()),
         };
         // Somebody has the job of a domain that came in part, and from libvirt 11.0 on reading its
         // XML waits for that, up to 30 s: what is known of it must do.

@@ -6,6 +6,7 @@ pub mod cgroups;
 mod freezer;
 mod mount_table;
 pub mod mounts;
+mod nodes;
 mod post;
 pub mod probe;
 mod prober;

@@ -10,6 +10,7 @@ use rustix::io::pread;
 use uuid::Uuid;
 
 use super::freezer::Freezer;
+use super::nodes::Node;
 use super::scan::{Found, Progress, Scan};
 use crate::maps::{HashMap, HashSet};
 use crate::times::{PROCESS_RECHECK, PROCESS_SCAN};
@@ -57,6 +58,7 @@ struct Process {
     /// Kept open: it answers for this process, or fails with ESRCH, never for a later one of the
     /// same number.
     stat: File,
+    nodes: Vec<Node>,
     /// The network namespace that it is in.
     network: Option<Network>,
     freezer: Freezer,
@@ -89,12 +91,18 @@ fn network(process: &Path) -> Option<Network> {
 
 impl Process {
     fn new(root: &Path, cgroups: &Path, found: Found) -> (Uuid, Self) {
-        let Found { uuid, pid, stat } = found;
+        let Found {
+            uuid,
+            pid,
+            stat,
+            nodes,
+        } = found;
         let (folder, now) = (root.join(pid.to_string()), Instant::now());
         let mut process = Self {
             pid,
             parent: 0,
             stat,
+            nodes,
             network: network(&folder),
             freezer: Freezer::of(&folder, cgroups, now),
             state: State::Gone,
@@ -217,6 +225,16 @@ impl Processes {
         let known = |uuid: &&Uuid| self.known.contains_key(uuid);
         let unseen = vms.iter().filter(|uuid| !known(uuid)).copied().collect();
         Look { stuck, unseen }
+    }
+
+    /// The file that the VM's QEMU was started with as the block node of this number; `None` also
+    /// where more than one process says that it is this VM's.
+    pub fn node(&self, vm: Uuid, number: u32) -> Option<&Path> {
+        let [one] = self.known.get(&vm)?.as_slice() else {
+            return None;
+        };
+        let node = one.nodes.iter().find(|node| node.number == number)?;
+        Some(&node.path)
     }
 
     /// The VMs of which exactly one QEMU process is known, and its number.

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags, open, openat};
 use uuid::Uuid;
 
+use super::nodes::{self, Node};
 use crate::maps::HashSet;
 
 /// A scan that reads one command line for so long hangs.
@@ -32,6 +33,8 @@ pub(super) struct Found {
     /// Its `stat`, opened through the folder whose command line was read: the same process,
     /// whatever became of its number since.
     pub stat: File,
+    /// The files that its command line has.
+    pub nodes: Vec<Node>,
 }
 
 /// A scan under way.
@@ -146,7 +149,13 @@ fn examine(
         return Ok(None);
     };
     let stat = open_in("stat")?;
-    Ok(Some(Found { uuid, pid, stat }))
+    let nodes = nodes::of(line);
+    Ok(Some(Found {
+        uuid,
+        pid,
+        stat,
+        nodes,
+    }))
 }
 
 /// The argument after `-uuid`, as libvirt has always given it to QEMU. Arguments end with NUL.

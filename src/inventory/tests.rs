@@ -5,11 +5,11 @@ use crate::sample::examples::{device, devices, empty, run};
 const TTL: Duration = Duration::from_secs(300);
 
 fn described(read_at: Instant) -> Arc<Described> {
-    Arc::new(Described {
-        description: Some(Description::default()),
-        names: Some(DeviceNames::default()),
+    Arc::new(Described::new(
+        Some(Description::default()),
+        Some(DeviceNames::default()),
         read_at,
-    })
+    ))
 }
 
 fn after(at: Instant, seconds: u64) -> Instant {
@@ -256,6 +256,67 @@ fn other_names_differ_and_unreported_ones_do_not() {
     assert!(known.differ(&sample(None, Some(&[]))));
     // Read while the VM did not report them: read again when it does.
     assert!(DeviceNames::of(&sample(None, None)).differ(&all));
+}
+
+/// Statistics with one disk, whose image is this.
+fn with_image(at: Instant, path: &str) -> Sample {
+    let mut sample = empty(at);
+    sample.disks = Some(devices(at, vec![device("vda", "", [Some(1); 5])]));
+    sample.paths = format!("{path}\0");
+    sample
+}
+
+#[test]
+fn another_image_differs() {
+    let at = Instant::now();
+    let known = DeviceNames::of(&with_image(at, "/a"));
+    assert!(!known.differ(&with_image(at, "/a")));
+    assert!(known.differ(&with_image(at, "/b")));
+    let mut ejected = with_image(at, "/a");
+    ejected.paths.clear();
+    assert!(known.differ(&ejected));
+    ejected.disks = None;
+    assert!(!known.differ(&ejected), "not reported");
+}
+
+#[test]
+fn an_image_that_the_xml_does_not_have_leaves_it_unresolved() {
+    let at = Instant::now();
+    let xml = |source: &str| {
+        let disk = format!("<disk><source {source}/><target dev='vda'/></disk>");
+        let xml = format!("<domain><devices>{disk}</devices></domain>");
+        Some(Description::parse(&xml).unwrap())
+    };
+    let unresolved = |description, path: &str| {
+        let names = DeviceNames::of(&with_image(at, path));
+        Described::new(description, Some(names), at).unresolved
+    };
+    assert!(!unresolved(xml("file='/a'"), "/a"));
+    assert!(unresolved(xml("file='/a'"), "/b"));
+    assert!(
+        !unresolved(xml("protocol='nbd' name='b'"), "b"),
+        "no local file"
+    );
+    assert!(!unresolved(xml("pool='p' volume='v' index='1'"), "/pool/v"));
+    assert!(
+        unresolved(None, "/a"),
+        "an XML that could not be understood"
+    );
+    assert!(!Described::new(xml("file='/a'"), None, at).unresolved);
+}
+
+#[test]
+fn where_images_lie_is_not_known_after_an_event_until_the_xml_is_read() {
+    let at = Instant::now();
+    let mut inventory = watched(at);
+    let uuid = run(1).uuid;
+    assert!(inventory.described(uuid).is_none());
+    inventory.learn(run(1), described(after(at, 1)));
+    assert!(inventory.described(uuid).is_some());
+    inventory.device_changed(uuid, after(at, 2));
+    assert!(inventory.described(uuid).is_none());
+    inventory.learn(run(1), described(after(at, 3)));
+    assert!(inventory.described(uuid).is_some());
 }
 
 #[test]

@@ -106,7 +106,15 @@ pub fn fill<'a, K: AsRef<[u8]>>(
             },
             b"balloon" => balloon(sample, key, value),
             b"net" => nics.set(key, value, nic_counter),
-            b"block" => disks.set(key, value, disk_counter),
+            b"block" => {
+                if let Value::Text(path) = value
+                    && key.ends_with(b".path")
+                {
+                    sample.paths.push_str(path);
+                    sample.paths.push('\0');
+                }
+                disks.set(key, value, disk_counter);
+            }
             _ => {}
         }
     }

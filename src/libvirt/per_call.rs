@@ -224,7 +224,7 @@ pub fn disks(
     let start = Instant::now();
     let mut list = Vec::with_capacity(description.disks.len());
     for disk in &description.disks {
-        if !wanted.disk(&disk.target, disk.kind) {
+        if !disk.counted || !wanted.disk(&disk.target, disk.kind) {
             continue;
         }
         let counters = tolerate(domain, domain.block_stats(&disk.target))?.map_or([None; 5], |s| {

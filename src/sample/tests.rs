@@ -9,6 +9,7 @@ fn description() -> Description {
         target: target.into(),
         kind,
         sources: Vec::new(),
+        counted: true,
     };
     Description {
         nics: vec![
@@ -143,4 +144,14 @@ fn the_filter_of_device_names_holds_for_nics_and_disks() {
         &configured("device_include = [\"vd?\"]\n"),
     );
     assert_eq!(disks(&one), [("vda", "disk")]);
+}
+
+#[test]
+fn a_disk_that_cannot_have_counters_is_left_out_and_spoils_no_sum() {
+    let mut one = sample();
+    let mut description = description();
+    description.disks[1].counted = false;
+    one.describe(Some(&description), &wanted(|_| {}));
+    assert_eq!(disks(&one), [("vda", "disk")]);
+    assert!(one.disks.unwrap().complete);
 }

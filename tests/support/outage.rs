@@ -3,13 +3,16 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::daemon::expect_quick;
+use super::fleet::{Fleet, at_most};
 use super::lab::Lab;
+use super::plugin::Plugin;
 use super::{child_of, program, run, wait_for};
 
 const SLOW: Duration = Duration::from_secs(20);
@@ -133,4 +136,80 @@ impl Drop for Mount<'_> {
 /// In the lab, or as the caller has it.
 fn command(lab: Option<&Lab>, name: &str) -> Command {
     lab.map_or_else(|| Command::new(program(name)), |lab| lab.command(name))
+}
+
+/// How the promises for one plugin and one dead mount are kept, through `gathers` gathers.
+pub struct Outage<'t> {
+    /// Where.
+    pub lab: &'t Lab,
+    /// Its VMs.
+    pub fleet: &'t Fleet<'t>,
+    /// What is dead.
+    pub mount: &'t Mount<'t>,
+    /// How long a gather takes when all is well.
+    pub healthy: Duration,
+}
+
+impl Outage<'_> {
+    /// Panics unless all VMs are complete in each of four gathers, all is quick, and no QEMU hangs.
+    pub fn expect_all(&self, plugin: &mut Plugin, when: &str) {
+        let mut following = Vec::new();
+        for round in 1..=4 {
+            let when = format!("{when}, gather {round}");
+            let (gather, took) = plugin.timed_gather();
+            println!("{when}: {took:?}, healthy {:?}", self.healthy);
+            self.fleet.expect_complete_but(&gather, &[], &when);
+            if round == 1 {
+                let limit = self.healthy.mul_f64(1.5) + at_most(Duration::from_millis(100));
+                assert!(took <= limit, "{when}: {took:?} > {limit:?}");
+            } else {
+                following.push(took);
+            }
+            for number in 0..self.fleet.vms.len() {
+                let state = self.fleet.qemu_state(number);
+                assert_eq!(state, 'S', "{when}: QEMU {number} hangs in the kernel");
+            }
+            assert_eq!(self.lab.hanging_calls(), 0, "{when}: no call of ours hangs");
+            let list = self.lab.list_takes();
+            let quick = at_most(Duration::from_millis(500));
+            assert!(list.is_some_and(|took| took < quick), "{when}: {list:?}");
+        }
+        // The middle one of three: a machine has moments of its own.
+        following.sort_unstable();
+        let limit = self.healthy.mul_f64(1.5) + at_most(Duration::ZERO);
+        assert!(following[1] <= limit, "{when}: {following:?} > {limit:?}");
+        // A QEMU whose main thread waits for its own threads shows S: its monitor tells.
+        let last = self.fleet.vms.len() - 1;
+        expect_quick(self.lab, self.fleet.vms[last].name(), when);
+        for vm in &self.fleet.vms {
+            let mut asked = self.lab.virsh_command();
+            asked.args(["qemu-monitor-command", vm.name(), "--hmp", "info name"]);
+            assert!(ends(asked), "{when}: the QEMU of {} hangs", vm.name());
+        }
+    }
+
+    /// Panics unless there is one warning, with the mount and the first `carried` VMs in it.
+    pub fn expect_one_warning(&self, plugin: &Plugin, carried: usize) {
+        let point = self.mount.point().to_str().unwrap();
+        let warnings = plugin.warnings();
+        assert_eq!(warnings.len(), 1, "{warnings:#?}");
+        assert!(warnings[0].contains(point), "{warnings:#?}");
+        for vm in &self.fleet.vms[..carried] {
+            assert!(warnings[0].contains(vm.name()), "{warnings:#?}");
+        }
+    }
+}
+
+/// Whether the command ends within 5 s.
+fn ends(mut command: Command) -> bool {
+    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+    for _ in 0..250 {
+        if child.try_wait().unwrap().is_some() {
+            return true;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    false
 }

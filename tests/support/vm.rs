@@ -42,6 +42,8 @@ pub struct VmSpec {
     pub persistent: bool,
     /// Further XML, straight below `<domain>`: `<title>`, `<metadata>`.
     pub extra: String,
+    /// Further XML, inside `<os>`: the firmware.
+    pub os: String,
     /// Further XML, inside `<devices>`.
     pub devices: String,
 }
@@ -83,6 +85,7 @@ impl Default for VmSpec {
             paused: false,
             persistent: false,
             extra: String::new(),
+            os: String::new(),
             devices: String::new(),
         }
     }
@@ -291,7 +294,7 @@ fn xml(name: &str, spec: &VmSpec, files: &Path) -> String {
         }
     }
     .as_str();
-    let mut boot = String::new();
+    let mut boot = spec.os.clone();
     if spec.guest {
         let (kernel, initrd) = (cached("guest/vmlinuz"), cached("guest/initrd"));
         // The journal on the console, and no IPv6, whose packets nobody asked for.

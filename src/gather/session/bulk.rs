@@ -5,11 +5,12 @@ use std::time::Instant;
 use smol_str::SmolStr;
 
 use super::Session;
+use crate::description::Description;
 use crate::gather::engine::Came;
 use crate::gather::job::{Found, Target};
 use crate::libvirt::bulk::{self, Groups};
 use crate::libvirt::{Domain, Error, Record, Records};
-use crate::sample::{Run, Sample};
+use crate::sample::{Device, Run, Sample};
 
 /// virDomainState: running. Only such a domain shows what the driver's bulk reply can hold.
 const RUNNING: i32 = 1;
@@ -119,15 +120,25 @@ impl Session {
         Ok(())
     }
 
-    /// Whether libvirt passed the domain's monitor by.
-    pub(super) fn came(&self, sample: &Sample, groups: Groups) -> Came {
+    /// Whether libvirt passed the domain's monitor by. A disk that cannot have counters tells nothing.
+    pub(super) fn came(
+        &self,
+        sample: &Sample,
+        groups: Groups,
+        description: Option<&Description>,
+    ) -> Came {
         let incoming = sample.state.zip(sample.reason);
         let incoming = incoming.is_some_and(|state| INCOMING.contains(&state));
         let without_memory = groups.has(Groups::BALLOON) && sample.memory.rss.is_none();
         let without_disks = groups.has(Groups::BLOCK)
             && sample.disks.as_ref().is_some_and(|disks| {
-                let silent = |c: &[Option<u64>; 5]| c.iter().all(Option::is_none);
-                !disks.list.is_empty() && disks.list.iter().all(|d| silent(&d.counters))
+                let uncounted = |disk: &&Device<5>| {
+                    let mut known = description.iter().flat_map(|known| &known.disks);
+                    known.any(|known| !known.counted && disk.name.as_ref() == Some(&known.target))
+                };
+                let silent = |disk: &Device<5>| disk.counters.iter().all(Option::is_none);
+                // Usually the first one has counters, and that is all there is to look at.
+                disks.list.iter().all(silent) && !disks.list.iter().all(|disk| uncounted(&disk))
             });
         if self.qemu && !incoming && (without_memory || without_disks) {
             Came::Part

@@ -26,11 +26,12 @@ pub(super) fn freshen(
             Some(_) => {}
             None => {
                 // Described a moment ago, before any statistics: these are the names.
-                let described = Described {
-                    names: Some(DeviceNames::of(sample)),
-                    ..Described::clone(known)
-                };
-                return Ok((Some(Arc::new(described)), None));
+                let names = Some(DeviceNames::of(sample));
+                let described = Described::new(known.description.clone(), names, known.read_at);
+                // Unless an image has changed in between.
+                if described.unresolved == known.unresolved {
+                    return Ok((Some(Arc::new(described)), None));
+                }
             }
         }
     }
@@ -58,10 +59,5 @@ pub(super) fn describe(
             Some(format!("its description is unreadable: {error}")),
         ),
     };
-    let described = Described {
-        description,
-        names,
-        read_at,
-    };
-    Ok((described, trouble))
+    Ok((Described::new(description, names, read_at), trouble))
 }

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use super::*;
 use crate::config::Measurements;
+use crate::description::Description;
 use crate::gather::examples::{Node, connect, settings, target};
 use crate::sample::Wanted;
 use crate::sample::examples::{device, devices, full};
@@ -295,9 +296,13 @@ fn what_came_without_the_monitor_came_in_part() {
         (&postcopy[3], all, Came::Whole),
     ] {
         session.qemu = true;
-        assert_eq!(session.came(sample, groups), came, "{sample:?} {groups:?}");
+        assert_eq!(
+            session.came(sample, groups, None),
+            came,
+            "{sample:?} {groups:?}"
+        );
         session.qemu = false;
-        assert_eq!(session.came(sample, groups), Came::Whole);
+        assert_eq!(session.came(sample, groups, None), Came::Whole);
     }
 }
 
@@ -312,4 +317,31 @@ fn handles_of_domains_that_are_gone_do_not_pile_up() {
     // As if but two of them were still active.
     asked(&mut session, &brief(ALL), &[new(&found[0]), new(&found[1])]);
     assert_eq!(session.handles.len(), 2);
+}
+
+#[test]
+fn a_disk_that_cannot_have_counters_does_not_make_a_reply_one_in_part() {
+    let now = Instant::now();
+    let mut session = Session::new(connect("test:///default"));
+    session.qemu = true;
+    let disk =
+        |of_type: &str, target| format!("<disk type='{of_type}'><target dev='{target}'/></disk>");
+    let xml = [disk("vhostuser", "vda"), disk("file", "vdb")].concat();
+    let xml = format!("<domain><devices>{xml}</devices></domain>");
+    let description = Description::parse(&xml).unwrap();
+    let all = Groups::needed(&ALL);
+    for (disks, came) in [
+        (&["vda"][..], Came::Whole),
+        (&["vda", "vdb"], Came::Part),
+        (&["vdb"], Came::Part),
+    ] {
+        let mut sample = full(now);
+        let silent = disks.iter().map(|name| device(name, "", [None; 5]));
+        sample.disks = Some(devices(now, silent.collect()));
+        assert_eq!(
+            session.came(&sample, all, Some(&description)),
+            came,
+            "{disks:?}"
+        );
+    }
 }

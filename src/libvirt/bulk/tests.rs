@@ -201,3 +201,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_paths_of_images_are_one_text() {
+    let text = Value::Text;
+    let (sample, _) = filled(&[
+        ("block.count", number(3)),
+        ("block.0.name", text("vda")),
+        ("block.0.path", text("/a b.img")),
+        ("block.1.name", text("hdc")),
+        ("block.2.name", text("vdb")),
+        ("block.2.path", text("/dev/vg0/lv1")),
+        ("net.0.path", text("/no")),
+    ]);
+    assert_eq!(sample.paths, "/a b.img\0/dev/vg0/lv1\0");
+}

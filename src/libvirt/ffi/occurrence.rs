@@ -21,14 +21,17 @@ pub enum Occurrence {
     DeviceAdded(Uuid),
     /// The device of this alias (`<alias name='net0'/>`) was removed from it.
     DeviceRemoved(Uuid, String),
+    /// A medium may have been changed (a tray moved), or a block job that copies to another image is
+    /// ready for it or has ended.
+    ImageChanged(Uuid),
 }
 
 type EventSink = Box<dyn Fn(Occurrence) + Send + Sync>;
 
 impl Connection {
-    /// Calls `on_event` whenever a domain starts or stops, or a device is added to one or removed
-    /// (`virConnectDomainEventRegisterAny`), from the event loop's thread, for as long as the
-    /// connection stands.
+    /// Calls `on_event` whenever a domain starts or stops, or a device or the image behind one
+    /// changes (`virConnectDomainEventRegisterAny`), from the event loop's thread, for as long as
+    /// the connection stands. A driver may have no events of trays and block jobs.
     ///
     /// # Errors
     /// Drivers without events say `VIR_ERR_NO_SUPPORT`.
@@ -41,19 +44,38 @@ impl Connection {
             unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void);
         type Device =
             unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *const c_char, *mut c_void);
+        type Tray = unsafe extern "C" fn(
+            sys::virConnectPtr,
+            sys::virDomainPtr,
+            *const c_char,
+            c_int,
+            *mut c_void,
+        );
+        type Job = unsafe extern "C" fn(
+            sys::virConnectPtr,
+            sys::virDomainPtr,
+            *const c_char,
+            c_int,
+            c_int,
+            *mut c_void,
+        );
         // SAFETY: libvirt keeps each callback under the generic type by design, and calls it with
         // the arguments that its event has: these.
-        let (lifecycle, added, removed) = unsafe {
+        let (lifecycle, added, removed, tray, job) = unsafe {
             (
                 std::mem::transmute::<Lifecycle, Generic>(started_or_stopped),
                 std::mem::transmute::<Device, Generic>(device_added),
                 std::mem::transmute::<Device, Generic>(device_removed),
+                std::mem::transmute::<Tray, Generic>(tray_moved),
+                std::mem::transmute::<Job, Generic>(block_job_changed),
             )
         };
-        for (id, callback) in [
-            (sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle),
-            (sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, added),
-            (sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, removed),
+        for (id, callback, needed) in [
+            (sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle, true),
+            (sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, added, true),
+            (sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, removed, true),
+            (sys::VIR_DOMAIN_EVENT_ID_TRAY_CHANGE, tray, false),
+            (sys::VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, job, false),
         ] {
             let sink: Box<EventSink> = Box::new(Box::new(on_event.clone()));
             let opaque = Box::into_raw(sink).cast::<c_void>();
@@ -71,7 +93,11 @@ impl Connection {
                 if registered < 0 {
                     let error = last_error();
                     free_sink(opaque);
-                    return Err(error);
+                    if needed || error.is_transport() {
+                        return Err(error);
+                    }
+                    log::debug!("no events of kind {id} from this driver: {error}");
+                    continue;
                 }
                 self.registered.borrow_mut().push(registered);
             }
@@ -128,6 +154,37 @@ unsafe extern "C" fn device_removed(
     unsafe {
         let sink = &*opaque.cast::<EventSink>();
         sink(Occurrence::DeviceRemoved(uuid_of(domain), text(alias)));
+    }
+}
+
+unsafe extern "C" fn tray_moved(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    _: *const c_char,
+    _: c_int,
+    opaque: *mut c_void,
+) {
+    // SAFETY: as in `device_added`.
+    unsafe {
+        let sink = &*opaque.cast::<EventSink>();
+        sink(Occurrence::ImageChanged(uuid_of(domain)));
+    }
+}
+
+/// Whatever the job's new state: ready, completed, failed or cancelled, its target is a file that
+/// QEMU has open now, or has no more.
+unsafe extern "C" fn block_job_changed(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    _: *const c_char,
+    _: c_int,
+    _: c_int,
+    opaque: *mut c_void,
+) {
+    // SAFETY: as in `device_added`.
+    unsafe {
+        let sink = &*opaque.cast::<EventSink>();
+        sink(Occurrence::ImageChanged(uuid_of(domain)));
     }
 }
 

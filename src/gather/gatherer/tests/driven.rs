@@ -74,11 +74,7 @@ impl Driven {
     fn described(&mut self, names: &[&str]) {
         let describe = self.newest();
         for name in names {
-            let described = Described {
-                description: None,
-                names: None,
-                read_at: Instant::now(),
-            };
+            let described = Described::new(None, None, Instant::now());
             let answer = Answer::Described(found(name).run, Arc::new(described), None);
             self.answer(describe, answer);
         }

@@ -1,0 +1,242 @@
+//! The walk through a domain's XML, element by element.
+
+use quick_xml::XmlVersion;
+use quick_xml::events::BytesStart;
+use quick_xml::name::{NamespaceResolver, ResolveResult};
+use smol_str::SmolStr;
+
+use super::source::{self, Source};
+use super::{Description, Disk, DiskKind, Nic};
+
+/// The walk through the elements. Of where it stands it keeps two numbers, not the path itself.
+#[derive(Default)]
+pub(super) struct Walk {
+    pub(super) description: Description,
+    /// How many elements are open.
+    depth: usize,
+    /// How many of them, from the root, lie on `/domain/devices/(interface|disk)/(target|alias)` or
+    /// `/domain/os/(loader|nvram)`.
+    matched: usize,
+    /// The second of them is `<os>`.
+    in_os: bool,
+    root_seen: bool,
+    pub(super) finished: bool,
+    device: Option<Device>,
+}
+
+/// The device whose element is open.
+enum Device {
+    Nic {
+        target: Option<SmolStr>,
+        kind: SmolStr,
+    },
+    Disk {
+        target: Option<SmolStr>,
+        kind: DiskKind,
+        sources: Vec<String>,
+        counted: bool,
+    },
+    /// `<loader>` or `<nvram>`, and the text in it.
+    Firmware(String),
+}
+
+impl Walk {
+    pub(super) fn enter(
+        &mut self,
+        element: &BytesStart,
+        resolver: &NamespaceResolver,
+    ) -> Result<(), String> {
+        let name = element.name().into_inner();
+        let may_match = self.matched == self.depth
+            && match self.depth {
+                0 => name == "domain",
+                1 => name == "devices" || name == "os",
+                2 if self.in_os => name == "nvram" || name == "loader",
+                2 => name == "interface" || name == "disk",
+                3 => (name == "target" || name == "alias") && !self.in_os,
+                _ => false,
+            };
+        // Resolving costs a look at each namespace in scope: only where the name already fits.
+        let on_path =
+            may_match && resolver.resolve_element(element.name()).0 == ResolveResult::Unbound;
+        if self.depth == 0 {
+            if self.root_seen {
+                return Err(format!("a second root element, <{name}>"));
+            }
+            if !on_path {
+                return Err(format!(
+                    "the root element <{name}> is no <domain> without a namespace"
+                ));
+            }
+            self.root_seen = true;
+        }
+        if self.depth == 2 {
+            self.description.unresolved |= source::is_block_argument(element)?;
+        }
+        if matches!(self.device, Some(Device::Disk { .. } | Device::Firmware(_)))
+            && source::NAMES.contains(&name)
+            && resolver.resolve_element(element.name()).0 == ResolveResult::Unbound
+        {
+            self.source(element)?;
+        }
+        self.depth += 1;
+        if on_path {
+            self.matched = self.depth;
+            match self.depth {
+                2 => self.in_os = name == "os",
+                3 => {
+                    self.device = Device::open(element)?;
+                    if matches!(self.device, Some(Device::Disk { .. } | Device::Firmware(_))) {
+                        self.description.unresolved |= !source::type_is_known(element)?;
+                    }
+                }
+                4 if name == "alias" => self.alias(attribute(element, "name")?),
+                4 => self.target(attribute(element, "dev")?),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn alias(&mut self, name: Option<String>) {
+        let aliases = match &self.device {
+            Some(Device::Nic { .. }) => &mut self.description.nic_aliases,
+            Some(Device::Disk { .. }) => &mut self.description.disk_aliases,
+            Some(Device::Firmware(_)) | None => return,
+        };
+        aliases.extend(name.map(SmolStr::from));
+    }
+
+    /// A `<source>` at any depth of a disk or of the firmware, or what it stands in.
+    fn source(&mut self, element: &BytesStart) -> Result<(), String> {
+        if element.name().into_inner() != "source" {
+            self.description.unresolved |= !source::type_is_known(element)?;
+            return Ok(());
+        }
+        let files = match &mut self.device {
+            Some(Device::Disk { sources, .. }) => sources,
+            _ => &mut self.description.firmware,
+        };
+        match source::read(element, files)? {
+            Source::Known => {}
+            Source::Volume(number) => self.description.volumes.push(number),
+            Source::Unknown => self.description.unresolved = true,
+        }
+        Ok(())
+    }
+
+    fn target(&mut self, dev: Option<String>) {
+        if let Some(Device::Nic { target, .. } | Device::Disk { target, .. }) = &mut self.device
+            && target.is_none()
+        {
+            *target = dev.filter(|name| !name.is_empty()).map(SmolStr::from);
+        }
+    }
+
+    /// The library has seen to it that each end has its start.
+    pub(super) fn leave(&mut self) {
+        self.depth = self.depth.saturating_sub(1);
+        if self.matched <= self.depth {
+            return;
+        }
+        self.matched = self.depth;
+        // Only the device's own end finds the walk this far up with a device open.
+        if self.depth == 2 {
+            match self.device.take() {
+                Some(Device::Nic { target, kind }) => {
+                    self.description.nics.push(Nic { target, kind });
+                }
+                Some(Device::Disk {
+                    target: Some(target),
+                    kind,
+                    sources,
+                    counted,
+                }) => self.description.disks.push(Disk {
+                    target,
+                    kind,
+                    sources,
+                    counted,
+                }),
+                Some(Device::Firmware(path)) if !path.is_empty() => {
+                    self.description.firmware.push(path);
+                }
+                // QEMU has its files open all the same.
+                Some(Device::Disk { sources, .. }) => self.description.firmware.extend(sources),
+                Some(Device::Firmware(_)) | None => {}
+            }
+        }
+    }
+
+    pub(super) fn text(&mut self, text: &str) -> Result<(), String> {
+        if self.depth == 0 {
+            return Err("text outside the root element".to_owned());
+        }
+        // Not the text of an element inside it.
+        if self.depth == 3
+            && let Some(Device::Firmware(path)) = &mut self.device
+        {
+            path.push_str(text);
+        }
+        Ok(())
+    }
+
+    /// Text with an entity that libvirt's XML does not have.
+    pub(super) fn unreadable_text(&mut self) -> Result<(), String> {
+        self.description.unresolved |= matches!(self.device, Some(Device::Firmware(_)));
+        self.text("")
+    }
+
+    pub(super) fn finish(&mut self) -> Result<(), String> {
+        if !self.root_seen {
+            return Err("no element at all".to_owned());
+        }
+        if self.depth > 0 {
+            return Err(format!("ends with {} elements still open", self.depth));
+        }
+        self.finished = true;
+        Ok(())
+    }
+}
+
+impl Device {
+    /// `None` for the loader that is no block node: QEMU read it at its start (`-bios`).
+    fn open(element: &BytesStart) -> Result<Option<Self>, String> {
+        let of_type = attribute(element, "type")?;
+        let of_type = of_type.as_deref();
+        match element.name().into_inner() {
+            "interface" => {
+                let kind = of_type.unwrap_or_default().into();
+                return Ok(Some(Self::Nic { target: None, kind }));
+            }
+            "loader" if of_type != Some("pflash") => return Ok(None),
+            "loader" | "nvram" => return Ok(Some(Self::Firmware(String::new()))),
+            _ => {}
+        }
+        let kind = match attribute(element, "device")?.as_deref() {
+            Some("lun") => DiskKind::Lun,
+            Some("cdrom") => DiskKind::Cdrom,
+            Some("floppy") => DiskKind::Floppy,
+            _ => DiskKind::Disk,
+        };
+        Ok(Some(Self::Disk {
+            target: None,
+            kind,
+            sources: Vec::new(),
+            counted: of_type != Some("vhostuser"),
+        }))
+    }
+}
+
+/// The value of an attribute in no namespace, entities resolved.
+pub(super) fn attribute(element: &BytesStart, name: &str) -> Result<Option<String>, String> {
+    for attribute in element.attributes() {
+        let attribute = attribute.map_err(|error| error.to_string())?;
+        if attribute.key.into_inner() == name {
+            return match attribute.normalized_value(XmlVersion::Implicit1_0) {
+                Ok(value) => Ok(Some(value.into_owned())),
+                Err(error) => Err(format!("attribute {name}: {error}")),
+            };
+        }
+    }
+    Ok(None)
+}
