@@ -96,9 +96,8 @@ impl Crew {
 
     /// Gives the job to an idle worker, or to a new one.
     pub fn assign(&mut self, ticket: Ticket, job: Job) -> Assigned {
-        let job = match self.give(ticket, job) {
-            Ok(()) => return Assigned::Begun,
-            Err(job) => job,
+        let Some(job) = self.give(ticket, job) else {
+            return Assigned::Begun;
         };
         // Another would wait outside, too.
         if !self.outside.is_empty() && !self.busy.is_empty() {
@@ -122,13 +121,13 @@ impl Crew {
         }
         self.idle.extend((0..self.jobs).map(|_| worker.clone()));
         match self.give(ticket, job) {
-            Ok(()) => Assigned::Begun,
-            Err(_) => Assigned::NoThread,
+            None => Assigned::Begun,
+            Some(_) => Assigned::NoThread,
         }
     }
 
     /// Gives the job to an idle worker; gives it back where there is none.
-    fn give(&mut self, ticket: Ticket, mut job: Job) -> Result<(), Job> {
+    fn give(&mut self, ticket: Ticket, mut job: Job) -> Option<Job> {
         // A worker whose thread is gone, which only a defect of ours brings about, is passed by.
         while let Some(worker) = self.idle.pop() {
             let slot = Slot::new(job);
@@ -140,14 +139,11 @@ impl Crew {
                     since,
                 };
                 self.busy.insert(ticket, busy);
-                return Ok(());
+                return None;
             }
-            match slot.take() {
-                Some(returned) => job = returned,
-                None => return Ok(()),
-            }
+            job = slot.take()?;
         }
-        Err(job)
+        Some(job)
     }
 
     /// The last reply to a job came: its worker is free again, or ends where enough are. Returns the
@@ -169,8 +165,8 @@ impl Crew {
         }
         let (ticket, job) = self.waiting.pop_front()?;
         match self.give(ticket, job) {
-            Ok(()) => Some(ticket),
-            Err(job) => {
+            None => Some(ticket),
+            Some(job) => {
                 self.waiting.push_front((ticket, job));
                 None
             }
@@ -208,13 +204,10 @@ impl Crew {
             if let Some(busy) = self.busy.remove(ticket) {
                 self.outside.insert(*ticket, busy.worker);
             }
-            match self.give(*ticket, job) {
-                Ok(()) => false,
-                Err(job) => {
-                    self.waiting.push_back((*ticket, job));
-                    true
-                }
-            }
+            let left = self.give(*ticket, job);
+            let waits = left.is_some();
+            self.waiting.extend(left.map(|job| (*ticket, job)));
+            waits
         });
         late
     }
