@@ -24,6 +24,12 @@ const NOBODY: u32 = 65534;
 /// its libvirtd, QEMU and tools, and telegraf-kvm as it was built there (`tests/run --matrix`).
 const ROOT: &str = "LAB_ROOT";
 
+/// The variable that names the lab's daemon where it is not libvirtd: `virtqemud`, the modular one.
+const DAEMON: &str = "LAB_DAEMON";
+
+/// The daemon's configuration, whichever it is.
+const CONFIGURATION: &str = "/etc/libvirt/libvirtd.conf";
+
 /// Where a root's programs lie.
 const ROOT_FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
@@ -41,6 +47,7 @@ pub struct Lab {
     dir: TempDir,
     /// As [`ROOT`] says.
     root: Option<PathBuf>,
+    daemon: String,
     vms: AtomicU32,
 }
 
@@ -63,9 +70,10 @@ impl Lab {
             "a hypervisor needs root: run tests/run, which asks for it by sudo"
         );
         let root = std::env::var_os(ROOT).map(PathBuf::from);
-        for needed in ["libvirtd", "virsh", "qemu-system-x86_64", "ip"] {
-            // A root has what tests/matrix/root put there.
-            if root.is_none() {
+        let daemon = std::env::var(DAEMON).unwrap_or_else(|_| "libvirtd".to_owned());
+        // A root has what tests/matrix/root put there.
+        if root.is_none() {
+            for needed in [&*daemon, "virsh", "qemu-system-x86_64", "ip", "unshare"] {
                 program(needed);
             }
         }
@@ -111,6 +119,7 @@ impl Lab {
             prefix,
             dir,
             root,
+            daemon,
             vms: AtomicU32::new(0),
         }
     }
@@ -229,9 +238,22 @@ impl Lab {
 
     /// By this URI a libvirtd of another lab reaches this one's, to migrate a VM to it.
     pub fn uri_for_others(&self) -> String {
-        let socket = self.dir().join("sockets/libvirt-sock");
+        let socket = self.dir().join("sockets").join(self.socket_name());
         assert!(socket.exists(), "the lab was not started as reachable");
         format!("qemu+unix:///system?socket={}", socket.display())
+    }
+
+    /// The path inside of the socket for who only reads.
+    pub fn read_only_socket(&self) -> String {
+        format!("/run/libvirt/{}-ro", self.socket_name())
+    }
+
+    fn socket_name(&self) -> &'static str {
+        match &*self.daemon {
+            "libvirtd" => "libvirt-sock",
+            "virtqemud" => "virtqemud-sock",
+            other => panic!("no lab knows the sockets of {other}"),
+        }
     }
 
     /// A configuration file of this text, in the lab's folder; returns its path.
@@ -292,22 +314,42 @@ impl Lab {
 
     /// Starts libvirtd again; returns when its sockets are there.
     pub fn start_libvirtd(&self) {
-        succeed(
-            self.command("libvirtd")
-                .args(["-d", "-f", "/etc/libvirt/libvirtd.conf"]),
-        );
+        succeed(self.command(&self.daemon).args(["-d", "-f", CONFIGURATION]));
+    }
+
+    /// Serves other hosts as well, with these further settings: libvirtd started anew, or virtproxyd,
+    /// which does that for virtqemud.
+    pub fn serve_hosts(&self, settings: &str) {
+        let conf = self.inside(CONFIGURATION);
+        let text = std::fs::read_to_string(&conf).unwrap();
+        std::fs::write(&conf, text + settings).unwrap();
+        let mut name = "virtproxyd";
+        if self.daemon == "libvirtd" {
+            self.stop_libvirtd();
+            name = &self.daemon;
+        }
+        succeed(self.command(name).args(["-d", "-l", "-f", CONFIGURATION]));
+    }
+
+    /// The daemon's name: `libvirtd`, or another in its place.
+    pub fn daemon(&self) -> &str {
+        &self.daemon
     }
 
     /// Sends libvirtd a signal by name: STOP freezes it, CONT thaws it, KILL is a crash.
     pub fn signal_libvirtd(&self, signal: &str) {
-        let pid = std::fs::read_to_string(self.inside("/run/libvirtd.pid")).unwrap();
+        let pid = std::fs::read_to_string(self.pid_file()).unwrap();
         succeed(self.command("kill").args(["-s", signal, pid.trim()]));
     }
 
     /// Whether the process that libvirtd said it is still exists.
     pub fn libvirtd_runs(&self) -> bool {
-        std::fs::read_to_string(self.inside("/run/libvirtd.pid"))
+        std::fs::read_to_string(self.pid_file())
             .is_ok_and(|pid| self.inside(&format!("/proc/{}", pid.trim())).exists())
+    }
+
+    fn pid_file(&self) -> PathBuf {
+        self.inside(&format!("/run/{}.pid", self.daemon))
     }
 
     /// Where a file of the lab's (its /run, say) can be read from outside.
@@ -337,9 +379,8 @@ fn seen_in_root() -> [(&'static str, std::ffi::OsString); 2] {
     let program = Path::new(env!("CARGO_BIN_EXE_telegraf-kvm"));
     let paths = [
         PathBuf::from(env!("CARGO_MANIFEST_DIR")),
-        program.parent().unwrap().to_owned(),
-        cache(),
-        // The cache may be a link.
+        program.ancestors().nth(2).unwrap().to_owned(),
+        // It may be a link out of the build's folder.
         cache().canonicalize().unwrap(),
         std::env::temp_dir(),
     ];
