@@ -191,7 +191,9 @@ impl Lab {
         let libraries = [libraries.as_slice(), &["/mnt/lib64", "/mnt/usr/lib64"]].concat();
         let words = ["--library-path".to_owned(), libraries.join(":")];
         let words = words.map(PathBuf::from);
-        [&[at(Path::new(LOADER))], words.as_slice(), &[ours]].concat()
+        // Resolved here: in there an absolute link leads to the root's loader, of another libc.
+        let loader = at(&Path::new(LOADER).canonicalize().unwrap());
+        [&[loader], words.as_slice(), &[ours]].concat()
     }
 
     /// telegraf-kvm inside the lab, where qemu:///system is the lab's.
