@@ -134,8 +134,7 @@ fn every_query_gives_rows_that_are_true() {
         stats.contains_key("balloon.usable").then_some(())
     });
 
-    let socket = other.dir().join("sockets/libvirt-sock");
-    let uri = format!("qemu+unix:///system?socket={}", socket.display());
+    let uri = other.uri_for_others();
     let first = telegraf(&lab, "kvm01", &config(&lab, "kvm01", &[]));
     let mut second = config(&lab, "kvm02", &["--uri", &uri]);
     second.extra = second.extra[second.extra.find("[[outputs").unwrap()..].to_owned();

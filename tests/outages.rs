@@ -155,8 +155,8 @@ fn an_ordinary_user_needs_nothing_and_is_told_what_locks_it_out() {
     );
 
     let socket = |mode: &str| {
-        let path = "/run/libvirt/libvirt-sock-ro";
-        succeed(lab.command("chmod").args([mode, path]));
+        let path = lab.read_only_socket();
+        succeed(lab.command("chmod").args([mode, &path]));
     };
     socket("0700");
     // Who is connected stays so; who comes is not let in.

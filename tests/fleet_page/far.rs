@@ -31,19 +31,11 @@ fn a_collector_elsewhere_gets_the_same_by_tls() {
     let pki = lab.dir().join("pki");
     std::fs::create_dir(&pki).unwrap();
     succeed(lab.command("bash").args(["-ec", CERTIFICATES]).arg(&pki));
-    lab.stop_libvirtd();
-    let conf = lab.inside("/etc/libvirt/libvirtd.conf");
-    let text = std::fs::read_to_string(&conf).unwrap();
     let pki = pki.display();
-    let tls = format!(
+    lab.serve_hosts(&format!(
         "listen_tls = 1\nlisten_addr = \"127.0.0.1\"\nkey_file = \"{pki}/serverkey.pem\"\n\
          cert_file = \"{pki}/servercert.pem\"\nca_file = \"{pki}/cacert.pem\"\ncrl_file = \"\"\n"
-    );
-    std::fs::write(&conf, text + &tls).unwrap();
-    succeed(
-        lab.command("libvirtd")
-            .args(["-d", "-l", "-f", "/etc/libvirt/libvirtd.conf"]),
-    );
+    ));
 
     let uri = format!("qemu+tls://127.0.0.1/system?pkipath={pki}");
     let far = Plugin::spawn(lab.plugin(&["--uri", &uri]));

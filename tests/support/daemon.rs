@@ -16,9 +16,9 @@ impl Lab {
     pub fn calls_in_daemon(&self) -> usize {
         let info = succeed(self.command("virt-admin").args([
             "-c",
-            "libvirtd:///system",
+            &format!("{}:///system", self.daemon()),
             "server-threadpool-info",
-            "libvirtd",
+            self.daemon(),
         ]));
         let number = |wanted: &str| -> usize {
             let mut pairs = info.lines().filter_map(|line| line.split_once(':'));

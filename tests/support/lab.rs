@@ -1,7 +1,7 @@
 //! A throw-away hypervisor (`tests/lab/hypervisor`): its own libvirtd, QEMUs, bridge and taps.
 
 use super::vm::{Vm, VmSpec};
-use super::{child_of, program, succeed, wait_for};
+use super::{cache, child_of, program, run, succeed, wait_for};
 use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
@@ -20,6 +20,22 @@ pub const BRIDGE: &str = "192.168.77.1";
 /// the user database.
 const NOBODY: u32 = 65534;
 
+/// The variable that names a folder of `tests/matrix/root`'s: then every lab runs on that Debian, with
+/// its libvirtd, QEMU and tools, and telegraf-kvm as it was built there (`tests/run --matrix`).
+const ROOT: &str = "LAB_ROOT";
+
+/// The variable that names the lab's daemon where it is not libvirtd: `virtqemud`, the modular one.
+const DAEMON: &str = "LAB_DAEMON";
+
+/// The daemon's configuration, whichever it is.
+const CONFIGURATION: &str = "/etc/libvirt/libvirtd.conf";
+
+/// Where a root's programs lie.
+const ROOT_FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+/// What starts a program with other libraries than its system's.
+const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
+
 /// The first of setpriv's arguments.
 const PRIVILEGES: &str = "--clear-groups";
 
@@ -29,6 +45,9 @@ pub struct Lab {
     init: u32,
     prefix: String,
     dir: TempDir,
+    /// As [`ROOT`] says.
+    root: Option<PathBuf>,
+    daemon: String,
     vms: AtomicU32,
 }
 
@@ -50,8 +69,13 @@ impl Lab {
             rustix::process::geteuid().is_root(),
             "a hypervisor needs root: run tests/run, which asks for it by sudo"
         );
-        for needed in ["libvirtd", "virsh", "qemu-system-x86_64", "ip", "unshare"] {
-            program(needed);
+        let root = std::env::var_os(ROOT).map(PathBuf::from);
+        let daemon = std::env::var(DAEMON).unwrap_or_else(|_| "libvirtd".to_owned());
+        // A root has what tests/matrix/root put there.
+        if root.is_none() {
+            for needed in [&*daemon, "virsh", "qemu-system-x86_64", "ip", "unshare"] {
+                program(needed);
+            }
         }
         let prefix = format!(
             "tk{}x{}",
@@ -73,6 +97,7 @@ impl Lab {
             .arg(&prefix)
             .args(reachable.then(|| dir.path().join("sockets")))
             .env_remove("LIBVIRT_DEFAULT_URI")
+            .envs(root.iter().flat_map(|_| seen_in_root()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(errors)
@@ -93,6 +118,8 @@ impl Lab {
             init,
             prefix,
             dir,
+            root,
+            daemon,
             vms: AtomicU32::new(0),
         }
     }
@@ -120,15 +147,53 @@ impl Lab {
         command
             .arg(format!("--target={}", self.init))
             .args(["--mount", "--net", "--pid", "--uts"])
-            .arg(program("setpriv"))
+            .args(self.program("setpriv"))
             .args(["--pdeathsig", "KILL"])
-            .arg(if name.contains('/') {
-                PathBuf::from(name)
-            } else {
-                program(name)
-            })
+            .args(self.program(name))
             .env_remove("LIBVIRT_DEFAULT_URI");
+        if self.root.is_some() {
+            command.env("PATH", ROOT_FOLDERS.join(":"));
+        }
         command
+    }
+
+    /// The words that run the program `name` inside: the root's own, else this machine's, by this
+    /// machine's libraries.
+    fn program(&self, name: &str) -> Vec<PathBuf> {
+        let Some(root) = self.root.as_ref().filter(|_| !name.contains('/')) else {
+            let path = name.contains('/').then(|| PathBuf::from(name));
+            return vec![path.unwrap_or_else(|| program(name))];
+        };
+        let own = ROOT_FOLDERS.map(|folder| Path::new(folder).join(name));
+        // A link in there may point to what only is there.
+        let there = |path: &&PathBuf| {
+            let path = root.join("root").join(path.strip_prefix("/").unwrap());
+            path.symlink_metadata().is_ok()
+        };
+        if let Some(own) = own.iter().find(there) {
+            return vec![own.clone()];
+        }
+        let ours = program(name).canonicalize().unwrap();
+        let is_dynamic = run(Command::new(LOADER).arg("--verify").arg(&ours))
+            .status
+            .success();
+        let at = |path: &Path| Path::new("/mnt").join(path.strip_prefix("/").unwrap());
+        // What lies on a file system of its own is not below /mnt, but all that LAB_PATHS names is.
+        let ours = if ours.starts_with(cache().canonicalize().unwrap()) {
+            ours
+        } else {
+            at(&ours)
+        };
+        if !is_dynamic {
+            return vec![ours];
+        }
+        let libraries = ["/mnt/lib/x86_64-linux-gnu", "/mnt/usr/lib/x86_64-linux-gnu"];
+        let libraries = [libraries.as_slice(), &["/mnt/lib64", "/mnt/usr/lib64"]].concat();
+        let words = ["--library-path".to_owned(), libraries.join(":")];
+        let words = words.map(PathBuf::from);
+        // Resolved here: in there an absolute link leads to the root's loader, of another libc.
+        let loader = at(&Path::new(LOADER).canonicalize().unwrap());
+        [&[loader], words.as_slice(), &[ours]].concat()
     }
 
     /// telegraf-kvm inside the lab, where qemu:///system is the lab's.
@@ -148,7 +213,7 @@ impl Lab {
         // The build's folder may lie in a home that only its owner enters.
         let binary = self.dir().join("telegraf-kvm");
         if !binary.exists() {
-            std::fs::copy(env!("CARGO_BIN_EXE_telegraf-kvm"), &binary).unwrap();
+            std::fs::copy(self.inside(env!("CARGO_BIN_EXE_telegraf-kvm")), &binary).unwrap();
         }
         let mut command = self.command("setpriv");
         command
@@ -175,9 +240,22 @@ impl Lab {
 
     /// By this URI a libvirtd of another lab reaches this one's, to migrate a VM to it.
     pub fn uri_for_others(&self) -> String {
-        let socket = self.dir().join("sockets/libvirt-sock");
+        let socket = self.dir().join("sockets").join(self.socket_name());
         assert!(socket.exists(), "the lab was not started as reachable");
         format!("qemu+unix:///system?socket={}", socket.display())
+    }
+
+    /// The path inside of the socket for who only reads.
+    pub fn read_only_socket(&self) -> String {
+        format!("/run/libvirt/{}-ro", self.socket_name())
+    }
+
+    fn socket_name(&self) -> &'static str {
+        match &*self.daemon {
+            "libvirtd" => "libvirt-sock",
+            "virtqemud" => "virtqemud-sock",
+            other => panic!("no lab knows the sockets of {other}"),
+        }
     }
 
     /// A configuration file of this text, in the lab's folder; returns its path.
@@ -238,22 +316,42 @@ impl Lab {
 
     /// Starts libvirtd again; returns when its sockets are there.
     pub fn start_libvirtd(&self) {
-        succeed(
-            self.command("libvirtd")
-                .args(["-d", "-f", "/etc/libvirt/libvirtd.conf"]),
-        );
+        succeed(self.command(&self.daemon).args(["-d", "-f", CONFIGURATION]));
+    }
+
+    /// Serves other hosts as well, with these further settings: libvirtd started anew, or virtproxyd,
+    /// which does that for virtqemud.
+    pub fn serve_hosts(&self, settings: &str) {
+        let conf = self.inside(CONFIGURATION);
+        let text = std::fs::read_to_string(&conf).unwrap();
+        std::fs::write(&conf, text + settings).unwrap();
+        let mut name = "virtproxyd";
+        if self.daemon == "libvirtd" {
+            self.stop_libvirtd();
+            name = &self.daemon;
+        }
+        succeed(self.command(name).args(["-d", "-l", "-f", CONFIGURATION]));
+    }
+
+    /// The daemon's name: `libvirtd`, or another in its place.
+    pub fn daemon(&self) -> &str {
+        &self.daemon
     }
 
     /// Sends libvirtd a signal by name: STOP freezes it, CONT thaws it, KILL is a crash.
     pub fn signal_libvirtd(&self, signal: &str) {
-        let pid = std::fs::read_to_string(self.inside("/run/libvirtd.pid")).unwrap();
+        let pid = std::fs::read_to_string(self.pid_file()).unwrap();
         succeed(self.command("kill").args(["-s", signal, pid.trim()]));
     }
 
     /// Whether the process that libvirtd said it is still exists.
     pub fn libvirtd_runs(&self) -> bool {
-        std::fs::read_to_string(self.inside("/run/libvirtd.pid"))
+        std::fs::read_to_string(self.pid_file())
             .is_ok_and(|pid| self.inside(&format!("/proc/{}", pid.trim())).exists())
+    }
+
+    fn pid_file(&self) -> PathBuf {
+        self.inside(&format!("/run/{}.pid", self.daemon))
     }
 
     /// Where a file of the lab's (its /run, say) can be read from outside.
@@ -275,6 +373,21 @@ impl Drop for Lab {
         let _ = self.unshare.kill();
         let _ = self.unshare.wait();
     }
+}
+
+/// What of this machine is seen in a root at the same path: the checkout, the build, what `tests/run`
+/// made, and the labs' folders.
+fn seen_in_root() -> [(&'static str, std::ffi::OsString); 2] {
+    let program = Path::new(env!("CARGO_BIN_EXE_telegraf-kvm"));
+    let paths = [
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")),
+        program.ancestors().nth(2).unwrap().to_owned(),
+        // It may be a link out of the build's folder.
+        cache().canonicalize().unwrap(),
+        std::env::temp_dir(),
+    ];
+    let paths = std::env::join_paths(paths).unwrap();
+    [("LAB_PATHS", paths), ("LAB_PROGRAM", program.into())]
 }
 
 /// `virsh domstats --raw` text of one VM, by key; the `Domain:` line is left out.

@@ -46,7 +46,7 @@ impl Proxy {
         let socket = lab.dir().join("proxy.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         std::fs::set_permissions(&socket, Permissions::from_mode(0o777)).unwrap();
-        let behind = lab.inside("/run/libvirt/libvirt-sock-ro");
+        let behind = lab.inside(&lab.read_only_socket());
         let shared = Arc::new(Mutex::new(Shared {
             mischief: Mischief::default(),
             random: seed | 1,

@@ -68,8 +68,13 @@ pub fn read(virsh: &dyn Fn(&[&str]) -> String, uuid: &str, drives: bool) -> Fiel
     put("vm_metrics state", Value::Text(our_word(state).to_owned()));
     put("vm_metrics state_reason", Value::Text(reason.to_owned()));
     let numbers = super::lab::virsh_domstats(stats);
-    for (theirs, ours) in [("state.state", "state"), ("state.reason", "state_reason")] {
-        put(&format!("vm_totals {ours}"), int(&numbers[theirs]));
+    for (theirs, ours, known) in [
+        ("state.state", "state", number_in(&STATES, state)),
+        ("state.reason", "state_reason", reason_number(state, reason)),
+    ] {
+        // The test driver has no bulk statistics in libvirt 7.0.
+        let number = numbers.get(theirs).map_or(known, |number| int(number));
+        put(&format!("vm_totals {ours}"), number);
     }
     let info = |key: &str| {
         let line = info.lines().find_map(|line| line.strip_prefix(key));
@@ -182,6 +187,43 @@ fn disk_names(said: &str, drives: bool) -> Vec<String> {
 }
 
 /// virsh's word for a state -> the contract's.
+/// virsh's words for virDomainState, in the order of its numbers.
+const STATES: [&str; 8] = [
+    "no state",
+    "running",
+    "idle",
+    "paused",
+    "in shutdown",
+    "shut off",
+    "crashed",
+    "pmsuspended",
+];
+
+/// The number of a reason, of those that a domain of the test driver can have.
+fn reason_number(state: &str, reason: &str) -> Value {
+    match state {
+        "running" => number_in(
+            &[
+                "unknown",
+                "booted",
+                "migrated",
+                "restored",
+                "from snapshot",
+                "unpaused",
+            ],
+            reason,
+        ),
+        "paused" => number_in(&["unknown", "user"], reason),
+        _ => Value::Int(0),
+    }
+}
+
+/// The place of `word`; -1, which equals nothing that is written, if it has none.
+fn number_in(words: &[&str], word: &str) -> Value {
+    let place = words.iter().position(|known| *known == word);
+    Value::Int(place.map_or(-1, |place| i64::try_from(place).unwrap()))
+}
+
 fn our_word(state: &str) -> &str {
     match state {
         "idle" => "blocked",
