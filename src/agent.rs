@@ -30,7 +30,7 @@ pub enum Message {
     /// From the watch.
     Notice(Notice),
     /// From the lookout.
-    Seen(Seen),
+    Seen(Box<Seen>),
 }
 
 /// When the loop gathers.
@@ -200,7 +200,7 @@ impl Agent {
             }
             Message::Reply(reply) => self.gatherer.on_reply(reply),
             Message::Notice(notice) => self.gatherer.on_notice(notice),
-            Message::Seen(seen) => self.gatherer.on_seen(seen),
+            Message::Seen(seen) => self.gatherer.on_seen(*seen),
         }
     }
 

@@ -99,7 +99,14 @@ impl Reporter {
             let mount = mount.display().to_string();
             self.troubles.report(mount.clone(), Level::Warn, || {
                 let names = names_of(founds);
-                format!("{mount} does not answer, so the disks of these VMs are read one by one: {names}")
+                if gathered.disks_left_out {
+                    format!(
+                        "{mount} does not answer, and asking this version of libvirt for disks would \
+                         stop the guests, so those of these VMs are left out: {names}"
+                    )
+                } else {
+                    format!("{mount} does not answer, so the disks of these VMs are read one by one: {names}")
+                }
             });
         }
         self.dead = dead;

@@ -77,7 +77,7 @@ pub fn run(settings: Settings, mode: Mode, signals: Signals) -> Result<End, Fata
     let lookout = if settings.uri.is_this_host() {
         let tell = sender.clone();
         Some(lookout::start(move |seen| {
-            let _ = tell.send(Message::Seen(seen));
+            let _ = tell.send(Message::Seen(Box::new(seen)));
         })?)
     } else {
         None

@@ -6,11 +6,11 @@ use std::time::Duration;
 pub const PROCESS_SCAN: Duration = Duration::from_millis(300);
 /// Between the two looks at a process in uninterruptible sleep.
 pub const PROCESS_RECHECK: Duration = Duration::from_millis(50);
-/// All that a look at the host waits for mounts.
-pub const MOUNT_ANSWERS: Duration = Duration::from_millis(50);
+/// All that a look at the host waits for mounts: a loaded NFS, sshfs or Ceph may take 60 ms.
+pub const MOUNT_ANSWERS: Duration = Duration::from_millis(150);
 /// How long a gather waits for the look at the host before it goes on without: longer than all
 /// that the look waits for, so that it is there just when things hang.
-pub const HOST_LOOK: Duration = Duration::from_millis(600);
+pub const HOST_LOOK: Duration = Duration::from_millis(700);
 
 /// A call that has brought nothing for so long is looked into.
 pub const STALL: Duration = Duration::from_millis(250);

@@ -48,6 +48,8 @@ pub struct Gathered {
     pub spent: Option<Option<Found>>,
     /// Mounts that do not answer, and the VMs with a disk there.
     pub dead: BTreeMap<PathBuf, Vec<Found>>,
+    /// The disks there are not read one by one either: this libvirt's calls for one disk would hang.
+    pub disks_left_out: bool,
     /// Domains that are wanted, by the last list.
     pub seen: usize,
     /// Domains whose figures came in full.

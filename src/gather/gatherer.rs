@@ -138,6 +138,9 @@ impl Gatherer {
             self.late += 1;
             log::debug!("a late answer was dropped");
         }
+        if let Some(version) = reply.version {
+            self.lookout.talks_to(version);
+        }
         let relisted = reply.opened && matches!(reply.result, Ok(Answer::Domains(_)));
         if relisted {
             self.engine.reconnected();
@@ -339,6 +342,7 @@ impl Gatherer {
             (mount.clone(), founds.collect())
         });
         gathered.dead = named.collect();
+        gathered.disks_left_out = self.lookout.leaves_out_disks();
         gathered.spent = self.engine.spent().map(|by| by.and_then(&find));
         // Whom a daemon without workers served by priority calls has answered, too.
         let silent = |uuid: &Uuid| !self.samples.has(*uuid);

@@ -38,6 +38,8 @@ pub struct Seen {
     pub number: u64,
     /// What it means for the gather.
     pub look: Look,
+    /// VMs with a disk on a mount that does not answer, or has not in time.
+    pub silent: HashSet<Uuid>,
     /// VMs whose disks all lie on file systems of this kernel's own.
     pub local: HashSet<Uuid>,
     /// Mounts that have not answered since an earlier look, and the VMs with a disk there.
@@ -50,6 +52,11 @@ pub struct Seen {
     pub cpus: HashMap<Uuid, Usage>,
 }
 
+/// From this version of libvirt on, virDomainBlockStats makes QEMU look at every file of the VM, as the
+/// block group always did: query-named-block-nodes after query-blockstats (12.8 was seen to, 11.3 not
+/// to; what lies between was not tried).
+const TOUCHES: u64 = 11_004_000;
+
 /// The way to the lookout's thread, and what it saw last.
 #[derive(Debug)]
 pub struct Lookout {
@@ -58,6 +65,8 @@ pub struct Lookout {
     waiting: bool,
     last: Seen,
     block_statistics: BlockStatistics,
+    /// libvirt makes QEMU look at a VM's files also when it is asked for one disk.
+    touches: bool,
     /// What is read each time.
     taps: bool,
     cpus: bool,
@@ -78,6 +87,7 @@ impl Lookout {
             number: 0,
             waiting: false,
             last: Seen::default(),
+            touches: false,
             block_statistics,
         }
     }
@@ -111,6 +121,11 @@ impl Lookout {
         current
     }
 
+    /// The daemon's version of libvirt.
+    pub fn talks_to(&mut self, version: u64) {
+        self.touches = version >= TOUCHES;
+    }
+
     /// What was seen, and what the configuration makes of it.
     pub fn verdict(&self, domains: &[Uuid]) -> Look {
         let mut look = self.last.look.clone();
@@ -119,7 +134,15 @@ impl Lookout {
             BlockStatistics::Bulk => look.no_block.clear(),
             BlockStatistics::PerDisk => look.no_block.extend(domains),
         }
+        if self.leaves_out_disks() {
+            look.no_disks.clone_from(&self.last.silent);
+        }
         look
+    }
+
+    /// Whether disks on a mount that does not answer are not even read one by one.
+    pub fn leaves_out_disks(&self) -> bool {
+        self.touches && self.block_statistics != BlockStatistics::Bulk
     }
 
     /// What to take for granted as long as an answer is out: a look is late when things hang, so
@@ -135,6 +158,11 @@ impl Lookout {
         Look {
             stuck: self.last.look.stuck.clone(),
             no_block: domains.iter().filter(doubtful).copied().collect(),
+            no_disks: if self.leaves_out_disks() {
+                self.last.silent.clone()
+            } else {
+                HashSet::default()
+            },
         }
     }
 
@@ -216,6 +244,7 @@ fn see(processes: &mut Processes, mounts: &mut Mounts, question: &Question) -> S
     let storage: HashMap<PathBuf, Storage> = mounts.look(&paths);
     let mut no_block = HashSet::default();
     let mut local = HashSet::default();
+    let mut silent = HashSet::default();
     let mut dead: BTreeMap<PathBuf, BTreeSet<Uuid>> = BTreeMap::new();
     for files in &files {
         let uuid = files.vm;
@@ -235,9 +264,14 @@ fn see(processes: &mut Processes, mounts: &mut Mounts, question: &Question) -> S
             match storage.get(*path) {
                 Some(Storage::Dead(mount)) => {
                     no_block.insert(uuid);
+                    silent.insert(uuid);
                     dead.entry(mount.clone()).or_default().insert(uuid);
                 }
-                Some(Storage::Late(_) | Storage::Unknown(_)) => {
+                Some(Storage::Late(_)) => {
+                    no_block.insert(uuid);
+                    silent.insert(uuid);
+                }
+                Some(Storage::Unknown(_)) => {
                     no_block.insert(uuid);
                 }
                 Some(Storage::Local | Storage::Alive) | None => {}
@@ -250,7 +284,9 @@ fn see(processes: &mut Processes, mounts: &mut Mounts, question: &Question) -> S
         look: Look {
             stuck: seen.stuck,
             no_block,
+            ..Look::default()
         },
+        silent,
         dead,
         ..Seen::default()
     }
@@ -281,6 +317,7 @@ mod tests {
             look: Look {
                 stuck: [A].into_iter().collect(),
                 no_block: HashSet::default(),
+                ..Look::default()
             },
             ..Seen::default()
         };
@@ -314,14 +351,38 @@ mod tests {
                 look: Look {
                     stuck: [B].into_iter().collect(),
                     no_block: [A].into_iter().collect(),
+                    ..Look::default()
                 },
                 ..Seen::default()
             });
             let expected = Look {
                 stuck: [B].into_iter().collect(),
                 no_block,
+                ..Look::default()
             };
             assert_eq!(lookout.verdict(&[A, B]), expected, "{setting:?}");
+        }
+    }
+
+    /// From 11.4 on asking for one disk makes QEMU look at all files.
+    #[test]
+    fn where_asking_for_a_disk_touches_it_those_on_silent_mounts_are_left_out() {
+        let (ask, _questions) = channel();
+        for (block_statistics, version, left_out) in [
+            (BlockStatistics::Auto, 11_003_000, false),
+            (BlockStatistics::Auto, 12_008_000, true),
+            (BlockStatistics::PerDisk, 12_008_000, true),
+            (BlockStatistics::Bulk, 12_008_000, false),
+        ] {
+            let mut lookout = Lookout::new(Some(ask.clone()), block_statistics, Groups::NONE);
+            lookout.talks_to(version);
+            lookout.take(Seen {
+                silent: HashSet::from_iter([A]),
+                ..Seen::default()
+            });
+            let expected = HashSet::from_iter(left_out.then_some(A));
+            assert_eq!(lookout.verdict(&[A, B]).no_disks, expected);
+            assert_eq!(lookout.presumed(&[A, B]).no_disks, expected);
         }
     }
 
@@ -331,6 +392,7 @@ mod tests {
         let look = |no_block: &[Uuid]| Look {
             stuck: HashSet::default(),
             no_block: no_block.iter().copied().collect(),
+            no_disks: HashSet::default(),
         };
         for (block_statistics, first, later) in [
             (BlockStatistics::Auto, &[A, B][..], &[B][..]),

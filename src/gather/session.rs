@@ -154,7 +154,7 @@ impl Session {
     }
 
     fn probe(&mut self, founds: &[Found], tell: &dyn Fn(Answer)) -> Result<Answer, Error> {
-        self.connection.ping()?;
+        self.connection.lib_version()?;
         tell(Answer::Alive);
         for found in founds {
             let uuid = found.run.uuid;

@@ -1,5 +1,6 @@
 //! A worker: one thread, one connection, one job at a time.
 
+use std::cell::Cell;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,8 @@ pub struct Reply {
     pub opened: bool,
     /// in place of one that had been lost.
     pub reopened: bool,
+    /// The daemon's version of libvirt, where a connection was opened.
+    pub version: Option<u64>,
 }
 
 impl Reply {
@@ -74,18 +77,23 @@ pub fn run(brief: &Brief, jobs: &Receiver<(Ticket, Slot)>, reply: &dyn Fn(Reply)
     while let Ok((ticket, slot)) = jobs.recv() {
         let lost = session.take_if(|s| !s.connection.is_alive());
         let (opened, reopened) = (session.is_none(), lost.is_some());
+        let version = Cell::new(None);
         let tell = |result| {
             reply(Reply {
                 ticket,
                 result,
                 opened,
                 reopened,
+                version: version.get(),
             });
         };
         let open = match &mut session {
             Some(open) => open,
             None => match open(&brief.uri) {
-                Ok(connection) => session.insert(Session::new(connection)),
+                Ok(connection) => {
+                    version.set(connection.lib_version().ok());
+                    session.insert(Session::new(connection))
+                }
                 Err(error) => {
                     tell(match slot.take() {
                         Some(_) => Err(Failure::Unreachable(error)),

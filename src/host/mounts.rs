@@ -95,7 +95,7 @@ impl Mounts {
     }
 
     /// Where those of these disk images lie that are not [`Storage::Local`], and whether their mounts
-    /// answer. Takes 50 ms at most, whatever hangs. Paths not asked for, and mounts without any, are
+    /// answer. Takes [`MOUNT_ANSWERS`] at most, whatever hangs. Paths not asked for, and mounts without any, are
     /// forgotten.
     pub fn look<P: AsRef<Path>>(&mut self, paths: &[P]) -> HashMap<PathBuf, Storage> {
         let start = Instant::now();

@@ -40,6 +40,8 @@ pub struct Sim {
     pub daemon: Daemon,
     pub engine: Engine,
     pub sight: Sight,
+    /// This libvirt cannot be asked for a single disk either.
+    pub disks_left_out: bool,
     start: Instant,
     orders: HashMap<Ticket, Order>,
     happenings: BTreeMap<(Ms, usize), Happening>,
@@ -68,6 +70,7 @@ impl Sim {
             daemon: Daemon::new(vms),
             engine: Engine::new(limits),
             sight: Sight::Honest(2),
+            disks_left_out: false,
             start: Instant::now(),
             orders: HashMap::new(),
             happenings: BTreeMap::new(),
@@ -214,6 +217,9 @@ impl Sim {
                 }
                 if vm.dead.is_some() {
                     look.no_block.insert(*uuid);
+                    if self.disks_left_out {
+                        look.no_disks.insert(*uuid);
+                    }
                 }
             }
         }
@@ -286,6 +292,7 @@ impl Sim {
                     self.seen = Look {
                         stuck: Default::default(),
                         no_block: vms.filter(|u| !self.local.contains(u)).copied().collect(),
+                        ..Look::default()
                     };
                     self.engine.presume(self.seen.clone());
                 }

@@ -156,3 +156,14 @@ fn while_the_host_says_nothing_only_disks_known_to_be_local_are_asked_in_bulk() 
     });
     assert_eq!(sim.most_hanging, 0);
 }
+
+#[test]
+fn disks_that_are_to_be_left_out_are_not_asked_for_one_by_one() {
+    let mut sim = Sim::warm(30);
+    sim.disks_left_out = true;
+    mount(&mut sim, true);
+    gathers(&mut sim, 3, |_, _, gather| {
+        assert_eq!((gather.whole(), gather.disks.len()), (30, 0));
+    });
+    assert_eq!(sim.most_hanging, 0);
+}

@@ -162,7 +162,7 @@ impl Engine {
                 (Scope::Quiet, _) => {}
                 (scope, Came::Whole) => {
                     standing.whole_at = Some(now);
-                    if scope == Scope::NoBlock {
+                    if scope == Scope::NoBlock && !self.course.look.no_disks.contains(uuid) {
                         self.course.disks.push_back(*uuid);
                     }
                 }

@@ -70,8 +70,10 @@ pub struct Listed {
 pub struct Look {
     /// Their QEMU does not run: it would not answer.
     pub stuck: HashSet<Uuid>,
-    /// A disk of theirs lies on a mount that is dead or unknown.
+    /// A disk of theirs lies on a mount that is dead or unknown: the block group is not asked for.
     pub no_block: HashSet<Uuid>,
+    /// Nor are their disks one by one.
+    pub no_disks: HashSet<Uuid>,
 }
 
 /// How much of a domain's figures a call brought.

@@ -152,6 +152,7 @@ fn failed(ticket: Ticket, failure: Failure) -> Reply {
         result: Err(failure),
         opened: false,
         reopened: false,
+        version: None,
     }
 }
 

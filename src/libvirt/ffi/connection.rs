@@ -75,15 +75,16 @@ impl Connection {
         }
     }
 
-    /// A round trip to the daemon that concerns no domain (`virConnectGetLibVersion`).
+    /// The daemon's version of libvirt, 11_003_000 for 11.3.0 (`virConnectGetLibVersion`): a round trip
+    /// that concerns no domain.
     ///
     /// # Errors
     /// Whatever libvirt says.
-    pub fn ping(&self) -> Result<(), Error> {
+    pub fn lib_version(&self) -> Result<u64, Error> {
         let mut version = 0;
         // SAFETY: the number lives through the call.
         check(unsafe { sys::virConnectGetLibVersion(self.raw.as_ptr(), &mut version) })?;
-        Ok(())
+        Ok(version)
     }
 
     /// Handles of all active domains (`virConnectListAllDomains`), names, UUIDs and ids in them.

@@ -49,6 +49,7 @@ impl Driven {
             result: Ok(answer),
             opened: false,
             reopened: false,
+            version: None,
         });
     }
 
@@ -241,6 +242,7 @@ fn what_the_host_says_decides_who_is_asked_for_what() {
         look: Look {
             stuck: [a].into_iter().collect(),
             no_block: [b].into_iter().collect(),
+            ..Look::default()
         },
         dead: [(mount.clone(), [b].into())].into(),
         ..Seen::default()
