@@ -24,6 +24,8 @@ pub struct Reporter {
     domains: HashSet<Uuid>,
     /// VMs whose figures come in part.
     partial: Partial,
+    /// At the last gather libvirtd kept connections waiting.
+    kept_outside: bool,
     /// Mounts that do not answer.
     dead: HashSet<String>,
 }
@@ -36,6 +38,7 @@ impl Reporter {
             troubles: Troubles::default(),
             domains: HashSet::default(),
             partial: Partial::default(),
+            kept_outside: false,
             dead: HashSet::default(),
         }
     }
@@ -56,9 +59,11 @@ impl Reporter {
         }
         self.refusals(gathered);
         let (connected, waiting) = gathered.connections;
+        // A daemon that was just started lets the first ones wait for a moment.
+        let lasts = std::mem::replace(&mut self.kept_outside, waiting > 0);
         self.while_it_lasts(
             "clients",
-            (waiting > 0).then(|| {
+            (waiting > 0 && lasts).then(|| {
                 format!(
                     "libvirtd has let in {connected} connections of this program and keeps {waiting} \
                      waiting, so gathers take longer: raise max_clients and max_anonymous_clients in \

@@ -319,6 +319,20 @@ impl Lab {
         succeed(self.command(&self.daemon).args(["-d", "-f", CONFIGURATION]));
     }
 
+    /// Starts libvirtd anew, with these settings in the place of those of the same names.
+    pub fn reconfigure_libvirtd(&self, settings: &str) {
+        let conf = self.inside(CONFIGURATION);
+        let text = std::fs::read_to_string(&conf).unwrap();
+        let key = |line: &str| line.split(' ').next().map(str::to_owned);
+        let new: Vec<_> = settings.lines().map(key).collect();
+        // Of two of the same name the first one counts.
+        let old = text.lines().filter(|line| !new.contains(&key(line)));
+        let old: Vec<&str> = old.collect();
+        std::fs::write(&conf, old.join("\n") + "\n" + settings).unwrap();
+        self.stop_libvirtd();
+        self.start_libvirtd();
+    }
+
     /// Serves other hosts as well, with these further settings: libvirtd started anew, or virtproxyd,
     /// which does that for virtqemud.
     pub fn serve_hosts(&self, settings: &str) {
