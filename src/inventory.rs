@@ -87,21 +87,38 @@ impl DeviceNames {
     }
 
     /// Whether the sample names other devices than these, or other images: the medium of a drive was
-    /// changed, a snapshot or a finished block job put another file in its place.
+    /// changed, a snapshot or a finished block job put another file in its place. What one of the two
+    /// does not report is no difference.
     pub fn differ(&self, now: &Sample) -> bool {
-        let nics = now.nics.as_ref().map(|nics| same(&self.nics, &nics.list));
-        let disks = now.disks.as_ref();
-        let disks = disks.map(|disks| same(&self.disks, &disks.list) && self.paths == now.paths);
-        nics == Some(false) || disks == Some(false)
+        let nics = self.nics.as_ref().zip(now.nics.as_ref());
+        let nics = nics.is_none_or(|(names, nics)| same(names, &nics.list));
+        let disks = self.disks.as_ref().zip(now.disks.as_ref());
+        let disks =
+            disks.is_none_or(|(names, disks)| same(names, &disks.list) && self.paths == now.paths);
+        !nics || !disks
+    }
+
+    /// These, and what the sample reports beyond them (a VM's disks, once they are asked for in
+    /// bulk); `None`: nothing.
+    pub fn and(&self, now: &Sample) -> Option<Self> {
+        let nics = self.nics.is_none() && now.nics.is_some();
+        let disks = self.disks.is_none() && now.disks.is_some();
+        (nics || disks).then(|| {
+            let mut all = Self::of(now);
+            if self.nics.is_some() {
+                all.nics.clone_from(&self.nics);
+            }
+            if self.disks.is_some() {
+                all.disks.clone_from(&self.disks);
+                all.paths.clone_from(&self.paths);
+            }
+            all
+        })
     }
 }
 
-fn same<const N: usize>(
-    names: &Option<Vec<Option<SmolStr>>>,
-    list: &[crate::sample::Device<N>],
-) -> bool {
-    let now = list.iter().map(|device| &device.name);
-    names.as_ref().is_some_and(|names| names.iter().eq(now))
+fn same<const N: usize>(names: &[Option<SmolStr>], list: &[crate::sample::Device<N>]) -> bool {
+    names.iter().eq(list.iter().map(|device| &device.name))
 }
 
 fn names<const N: usize>(list: &[crate::sample::Device<N>]) -> Vec<Option<SmolStr>> {

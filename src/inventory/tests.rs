@@ -255,7 +255,14 @@ fn other_names_differ_and_unreported_ones_do_not() {
     assert!(known.differ(&sample(None, Some(&["vda", "vdb"]))));
     assert!(known.differ(&sample(None, Some(&[]))));
     // Read while the VM did not report them: read again when it does.
-    assert!(DeviceNames::of(&sample(None, None)).differ(&all));
+    // What was not reported is learnt once it is.
+    let unreported = DeviceNames::of(&sample(None, None));
+    assert!(!unreported.differ(&all));
+    assert_eq!(unreported.and(&all), Some(DeviceNames::of(&all)));
+    let nics_alone = DeviceNames::of(&sample(Some(&["vnet0", ""]), None));
+    assert_eq!(nics_alone.and(&all), Some(DeviceNames::of(&all)));
+    assert_eq!(known.and(&all), None);
+    assert_eq!(known.and(&sample(None, None)), None);
 }
 
 /// Statistics with one disk, whose image is this.

@@ -20,19 +20,24 @@ pub(super) fn freshen(
     if !brief.groups.has(Groups::NET) {
         return Ok((None, None));
     }
-    if let Known::Fresh(known) = known {
-        match &known.names {
-            Some(before) if !before.differ(sample) => return Ok((None, None)),
-            Some(_) => {}
-            None => {
-                // Described a moment ago, before any statistics: these are the names.
-                let names = Some(DeviceNames::of(sample));
-                let described = Described::new(known.description.clone(), names, known.read_at);
-                // Unless an image has changed in between.
-                if described.unresolved == known.unresolved {
-                    return Ok((Some(Arc::new(described)), None));
-                }
-            }
+    if let Known::Fresh(known) = known
+        && known
+            .names
+            .as_ref()
+            .is_none_or(|names| !names.differ(sample))
+    {
+        let names = match &known.names {
+            Some(before) => before.and(sample),
+            // Described a moment ago, before any statistics: these are the names.
+            None => Some(DeviceNames::of(sample)),
+        };
+        if names.is_none() {
+            return Ok((None, None));
+        }
+        let described = Described::new(known.description.clone(), names, known.read_at);
+        // Unless an image has changed in between.
+        if described.unresolved == known.unresolved {
+            return Ok((Some(Arc::new(described)), None));
         }
     }
     match describe(domain, Some(DeviceNames::of(sample))) {
