@@ -254,7 +254,6 @@ fn other_names_differ_and_unreported_ones_do_not() {
     assert!(known.differ(&sample(Some(&["vnet1", ""]), Some(&["vda"]))));
     assert!(known.differ(&sample(None, Some(&["vda", "vdb"]))));
     assert!(known.differ(&sample(None, Some(&[]))));
-    // Read while the VM did not report them: read again when it does.
     // What was not reported is learnt once it is.
     let unreported = DeviceNames::of(&sample(None, None));
     assert!(!unreported.differ(&all));
