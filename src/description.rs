@@ -29,9 +29,10 @@ pub struct Description {
     /// The numbers of the block nodes that are volumes of a pool (`<source pool='...' volume='...' index='N'/>`): the XML
     /// does not have their paths, QEMU's command line does.
     pub volumes: Vec<u32>,
-    /// QEMU may have a block node open of which the XML gives no local path, and that may wait for a server when QEMU is
-    /// asked for its size (see [`Description::parse`]).
+    /// QEMU may have a file open of which the XML gives no local path (see [`Description::parse`]).
     pub unresolved: bool,
+    /// For a network disk QEMU may wait for its server when it is asked for the image's size.
+    pub waits_for_server: bool,
 }
 
 impl Description {
@@ -140,8 +141,7 @@ impl Description {
     /// Reads the devices from a domain's XML, as `virDomainGetXMLDesc` gives it.
     ///
     /// It is [`unresolved`](Self::unresolved) where the XML has a volume of a pool without a number, a file that was
-    /// passed in open, a network disk that may wait for its server, a type of source that is not known here, or
-    /// a block device on QEMU's own command line.
+    /// passed in open, a type of source that is not known here, or a block device on QEMU's own command line.
     ///
     /// Time and memory grow linearly with the XML; nothing recurses.
     ///

@@ -24,6 +24,8 @@ pub struct Reporter {
     domains: HashSet<Uuid>,
     /// VMs whose figures come in part.
     partial: Partial,
+    /// At the last gather disks were left out, for it was not known where all files lay.
+    unknown_storage: bool,
     /// At the last gather libvirtd kept connections waiting.
     kept_outside: bool,
     /// Mounts that do not answer.
@@ -38,6 +40,7 @@ impl Reporter {
             troubles: Troubles::default(),
             domains: HashSet::default(),
             partial: Partial::default(),
+            unknown_storage: false,
             kept_outside: false,
             dead: HashSet::default(),
         }
@@ -115,6 +118,21 @@ impl Reporter {
             });
         }
         self.dead = dead;
+        let unknown = &gathered.unknown_storage;
+        // The first look may take longer on a busy machine.
+        let lasts = std::mem::replace(&mut self.unknown_storage, !unknown.is_empty());
+        self.while_it_lasts(
+            "unknown storage",
+            (!unknown.is_empty() && lasts).then(|| {
+                format!(
+                    "it is not known where all files of these VMs lie, and asking this version of \
+                     libvirt for disks would stop the guests if that does not answer, so their disks \
+                     are left out; block_statistics = \"bulk\" asks all the same: {}",
+                    names_of(unknown)
+                )
+            }),
+            "it is known where all files of all VMs lie",
+        );
         self.while_it_lasts(
             "spent",
             gathered.spent.as_ref().map(|occupied| {

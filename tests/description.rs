@@ -62,7 +62,7 @@ fn text(description: &Description) -> String {
     for number in &description.volumes {
         text += &format!("volume {number}\n");
     }
-    if description.unresolved {
+    if description.unresolved || description.waits_for_server {
         text += "unresolved\n";
     }
     text
@@ -314,8 +314,10 @@ fn only_drivers_that_answer_from_memory_are_trusted() {
         let itself = with(&format!("<disk type='network'>{source}{disk}"), "");
         let backing = format!("<backingStore type='network'>{source}</backingStore>");
         let backing = with(&format!("<disk type='file'>{backing}{disk}"), "");
-        assert_eq!(itself.unresolved, backing.unresolved, "{protocol}");
-        itself.unresolved
+        let waits = [&itself, &backing].map(|found| found.waits_for_server);
+        assert_eq!(waits[0], waits[1], "{protocol}");
+        assert!(!itself.unresolved && !backing.unresolved, "{protocol}");
+        waits[0]
     };
     for protocol in ["nbd", "iscsi", "http", "https", "ftp", "ftps", "ssh"] {
         assert!(!network(protocol), "{protocol}");
@@ -392,6 +394,6 @@ fn firmware_lies_in_files_too() {
     assert_eq!(firmware("<loader>/bios.bin</loader><nvram/>"), [""; 0]);
     assert_eq!(firmware("<disk><source file='/no'/></disk>"), [""; 0]);
     let nfs = "<os><nvram type='network'><source protocol='nfs' name='a'/></nvram></os>";
-    assert!(with("", nfs).unresolved);
+    assert!(with("", nfs).waits_for_server);
     assert!(with("", "<os><nvram>&other;</nvram></os>").unresolved);
 }

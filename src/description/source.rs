@@ -57,13 +57,15 @@ pub(super) enum Source {
     Known,
     /// A volume of a pool, with the number of its block node. Its path is in its pool's XML.
     Volume(u32),
+    /// A network disk for which QEMU may wait for its server.
+    Server,
     /// QEMU may look at something else.
     Unknown,
 }
 
 /// Adds the local paths in a `<source>`, and says whether these are all.
 pub(super) fn read(element: &BytesStart, paths: &mut Vec<String>) -> Result<Source, String> {
-    let mut resolved = true;
+    let (mut resolved, mut server) = (true, false);
     let (mut is_volume, mut number) = (false, None);
     for attribute in element.attributes() {
         let attribute = attribute.map_err(|error| error.to_string())?;
@@ -75,7 +77,7 @@ pub(super) fn read(element: &BytesStart, paths: &mut Vec<String>) -> Result<Sour
         let value = value.map_err(|error| format!("attribute {key}: {error}"))?;
         match key {
             "file" | "dev" | "dir" => paths.push(value.into_owned()),
-            "protocol" => resolved &= ANSWERED_FROM_MEMORY.contains(&&*value),
+            "protocol" => server = !ANSWERED_FROM_MEMORY.contains(&&*value),
             "pool" => is_volume = true,
             "index" => number = value.parse().ok(),
             // A file that a client of libvirt opened and passed, for which the path is only a name.
@@ -86,6 +88,7 @@ pub(super) fn read(element: &BytesStart, paths: &mut Vec<String>) -> Result<Sour
         _ if !resolved => Source::Unknown,
         Some(number) if is_volume => Source::Volume(number),
         None if is_volume => Source::Unknown,
+        _ if server => Source::Server,
         _ => Source::Known,
     })
 }

@@ -120,6 +120,7 @@ impl Walk {
         match source::read(element, files)? {
             Source::Known => {}
             Source::Volume(number) => self.description.volumes.push(number),
+            Source::Server => self.description.waits_for_server = true,
             Source::Unknown => self.description.unresolved = true,
         }
         Ok(())

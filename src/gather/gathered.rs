@@ -50,6 +50,8 @@ pub struct Gathered {
     pub dead: BTreeMap<PathBuf, Vec<Found>>,
     /// The disks there are not read one by one either: this libvirt's calls for one disk would hang.
     pub disks_left_out: bool,
+    /// VMs whose disks are left out for the same reason: it is not known where all their files lie.
+    pub unknown_storage: Vec<Found>,
     /// Domains that are wanted, by the last list.
     pub seen: usize,
     /// Domains whose figures came in full.

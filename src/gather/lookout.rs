@@ -40,6 +40,8 @@ pub struct Seen {
     pub look: Look,
     /// VMs with a disk on a mount that does not answer, or has not in time.
     pub silent: HashSet<Uuid>,
+    /// VMs of which it is not known where all their files lie, or whether that answers.
+    pub unknown: HashSet<Uuid>,
     /// VMs whose disks all lie on file systems of this kernel's own.
     pub local: HashSet<Uuid>,
     /// Mounts that have not answered since an earlier look, and the VMs with a disk there.
@@ -135,9 +137,15 @@ impl Lookout {
             BlockStatistics::PerDisk => look.no_block.extend(domains),
         }
         if self.leaves_out_disks() {
-            look.no_disks.clone_from(&self.last.silent);
+            look.no_disks = &self.last.silent | &self.last.unknown;
         }
         look
+    }
+
+    /// VMs whose disks are left out, for it is not known where all their files lie.
+    pub fn left_out(&self) -> impl Iterator<Item = Uuid> {
+        let unknown = self.last.unknown.iter().copied();
+        unknown.filter(|_| self.leaves_out_disks())
     }
 
     /// Whether disks on a mount that does not answer are not even read one by one.
@@ -159,7 +167,7 @@ impl Lookout {
             stuck: self.last.look.stuck.clone(),
             no_block: domains.iter().filter(doubtful).copied().collect(),
             no_disks: if self.leaves_out_disks() {
-                self.last.silent.clone()
+                &self.last.silent | &self.last.unknown
             } else {
                 HashSet::default()
             },
@@ -205,8 +213,10 @@ pub fn start(tell: impl Fn(Seen) + Send + 'static) -> io::Result<Sender<Question
 struct Files<'t> {
     vm: Uuid,
     paths: Vec<&'t Path>,
-    /// Whether the paths are surely all.
+    /// Whether the paths are surely all, and QEMU waits for nothing else.
     complete: bool,
+    /// There may be other files.
+    unresolved: bool,
 }
 
 fn files<'t>(
@@ -217,17 +227,21 @@ fn files<'t>(
         vm: *vm,
         paths: Vec::new(),
         complete: false,
+        unresolved: false,
     };
     if let Some(known) = known {
-        files.complete = !known.unresolved;
+        files.unresolved = known.unresolved;
         files.paths.extend(known.paths());
         for number in known.volumes() {
             match processes.node(*vm, *number) {
                 Some(path) => files.paths.push(path),
                 // Plugged in later, or a driver of QEMU's own.
-                None => files.complete = false,
+                None => files.unresolved = true,
             }
         }
+        let description = known.description.as_ref();
+        let waits = description.is_some_and(|known| known.waits_for_server);
+        files.complete = !files.unresolved && !waits;
     }
     files
 }
@@ -245,6 +259,7 @@ fn see(processes: &mut Processes, mounts: &mut Mounts, question: &Question) -> S
     let mut no_block = HashSet::default();
     let mut local = HashSet::default();
     let mut silent = HashSet::default();
+    let mut unknown = HashSet::default();
     let mut dead: BTreeMap<PathBuf, BTreeSet<Uuid>> = BTreeMap::new();
     for files in &files {
         let uuid = files.vm;
@@ -253,6 +268,9 @@ fn see(processes: &mut Processes, mounts: &mut Mounts, question: &Question) -> S
             seen.unseen.contains(&uuid) && files.paths.iter().any(|path| path.is_absolute());
         if out_of_sight || !files.complete {
             no_block.insert(uuid);
+        }
+        if out_of_sight || files.unresolved {
+            unknown.insert(uuid);
         }
         if files.complete && !files.paths.iter().any(|path| storage.contains_key(*path)) {
             local.insert(uuid);
@@ -273,6 +291,7 @@ fn see(processes: &mut Processes, mounts: &mut Mounts, question: &Question) -> S
                 }
                 Some(Storage::Unknown(_)) => {
                     no_block.insert(uuid);
+                    unknown.insert(uuid);
                 }
                 Some(Storage::Local | Storage::Alive) | None => {}
             }
@@ -287,6 +306,7 @@ fn see(processes: &mut Processes, mounts: &mut Mounts, question: &Question) -> S
             ..Look::default()
         },
         silent,
+        unknown,
         dead,
         ..Seen::default()
     }

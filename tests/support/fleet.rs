@@ -211,6 +211,27 @@ impl<'lab> Fleet<'lab> {
         self.expect_complete_first_but(gather, &[], when);
     }
 
+    /// Panics unless these VMs have all but their disks.
+    pub fn expect_without_disks(&self, gather: &[Line], numbers: &[usize], when: &str) {
+        let found = shapes(gather);
+        for number in numbers {
+            let name = self.vms[*number].name();
+            let mut healthy = self.healthy[name].clone();
+            let is_disk = |tags: &BTreeMap<String, String>| {
+                tags.get("devtype").is_some_and(|of| of == "disk")
+            };
+            healthy.retain(|(_, tags), _| !is_disk(tags));
+            for fields in healthy.values_mut() {
+                fields.retain(|field| !field.starts_with("disk_"));
+            }
+            // Of a first gather.
+            let found = found.get(name).cloned().unwrap_or_default();
+            let has_features = found.keys().any(|(of, _)| of == "vm_features");
+            healthy.retain(|(of, _), _| has_features || of != "vm_features");
+            assert_eq!(found, healthy, "{when}: {name}");
+        }
+    }
+
     /// The same of all VMs but `excepted`.
     pub fn expect_complete_first_but(&self, gather: &[Line], excepted: &[usize], when: &str) {
         let found = shapes(gather);

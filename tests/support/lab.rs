@@ -306,6 +306,18 @@ impl Lab {
         self.virsh(&["create", file.path().to_str().unwrap()]);
     }
 
+    /// Whether this libvirt makes QEMU look at a VM's files also when it is asked for one disk: from
+    /// 11.4 on, as the program takes it. 12.8 does, 11.3 does not.
+    pub fn asking_touches_disks(&self) -> bool {
+        let version = self.virsh(&["version", "--daemon"]);
+        let running = version
+            .lines()
+            .find_map(|line| line.strip_prefix("Running against daemon: "));
+        let mut numbers = running.unwrap().trim().split('.');
+        let mut number = || numbers.next().unwrap().parse::<u32>().unwrap();
+        (number(), number()) >= (11, 4)
+    }
+
     /// Ends libvirtd; the VMs run on.
     pub fn stop_libvirtd(&self) {
         self.signal_libvirtd("TERM");
