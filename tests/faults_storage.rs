@@ -80,7 +80,9 @@ fn dead_storage() {
         fleet.expect_recovery(&mut plugin, 2, "the mount is back");
         let point = mount.point().to_str().unwrap().to_owned();
         let back = |line: &&str| line.starts_with("I! ") && line.contains(&point);
+        // The server has to serve first what waited meanwhile, so it may take a gather more.
         wait_for("the good news", Duration::from_secs(5), || {
+            plugin.gather();
             let log = plugin.stderr();
             let lines = log[said..].lines().filter(back).count();
             assert!(lines <= 1, "{log}");
