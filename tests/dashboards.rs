@@ -159,7 +159,7 @@ fn every_query_gives_rows_that_are_true() {
     if let Some(keep) = std::env::var_os("TELEGRAF_KVM_ROWS") {
         std::fs::copy(&rows, keep).unwrap();
     }
-    let mut check = lab.command(cached("python/bin/python").to_str().unwrap());
+    let mut check = lab.command_in_network(&cached("python/bin/python"));
     check.arg("-B").arg(here("tests/dashboards/run_queries.py"));
     check.args(["--server", SERVER, "--rows"]).arg(&rows);
     check.args([

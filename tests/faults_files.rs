@@ -71,6 +71,10 @@ fn text(path: &Path) -> &str {
 fn a_volume_of_a_pool() {
     let _alone = alone();
     let lab = Lab::start();
+    if lab.daemon() != "libvirtd" {
+        // Pools are a daemon of its own there (virtstoraged), which the lab does not have.
+        return;
+    }
     let mount = Mount::start(&lab, &lab.dir().join("nfs"));
     mount.new_image("volume.img", 1024, true);
     let target = text(mount.point());

@@ -291,16 +291,17 @@ fn the_tests_ask_dnf_for_fedoras_names() {
     assert_eq!(
         sentence(&machine.run("tests/run")),
         "tests/run: dnf could not install these; its words are above: libvirt-daemon \
-         libvirt-daemon-driver-qemu libvirt-client qemu-system-x86-core busybox iproute cpio xz \
+         libvirt-daemon-driver-qemu libvirt-daemon-driver-storage-core libvirt-client \
+         qemu-system-x86-core busybox iproute cpio xz \
          util-linux-core bindfs openssl python3 nats-server golang-github-prometheus influxdb \
          telegraf"
     );
     let asked = machine.log("asked.log");
     assert_eq!(
         asked.lines().last().unwrap(),
-        "dnf -q -y install libvirt-daemon libvirt-daemon-driver-qemu libvirt-client \
-         qemu-system-x86-core busybox iproute cpio xz util-linux-core bindfs openssl python3 \
-         nats-server golang-github-prometheus influxdb telegraf"
+        "dnf -q -y install libvirt-daemon libvirt-daemon-driver-qemu \
+         libvirt-daemon-driver-storage-core libvirt-client qemu-system-x86-core busybox iproute cpio \
+         xz util-linux-core bindfs openssl python3 nats-server golang-github-prometheus influxdb telegraf"
     );
 }
 

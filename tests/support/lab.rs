@@ -157,6 +157,17 @@ impl Lab {
         command
     }
 
+    /// A program of this machine's, with this machine's files, in the lab's network alone.
+    pub fn command_in_network(&self, path: &Path) -> Command {
+        let mut command = Command::new(program("nsenter"));
+        command
+            .args([format!("--target={}", self.init), "--net".into()])
+            .arg(program("setpriv"))
+            .args(["--pdeathsig", "KILL"])
+            .arg(path);
+        command
+    }
+
     /// The words that run the program `name` inside: the root's own, else this machine's, by this
     /// machine's libraries.
     fn program(&self, name: &str) -> Vec<PathBuf> {

@@ -165,7 +165,7 @@ fn answers(lab: &Lab, language: &str, options: &[&str]) {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sql");
     let rows = lab.dir().join("out");
     let python = |script: &str| {
-        let mut command = lab.command(sql_python().to_str().unwrap());
+        let mut command = lab.command_in_network(&sql_python());
         // No __pycache__ in the sources.
         command.arg("-B").arg(scripts.join(script)).arg(language);
         command
