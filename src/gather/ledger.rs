@@ -164,6 +164,12 @@ impl Ledger {
         }
     }
 
+    /// It was never sent.
+    pub fn forget(&mut self, ticket: Ticket) {
+        self.calls.remove(&ticket);
+        self.settle();
+    }
+
     /// It returned. With `lost` its connection died first: libvirtd may still be at it.
     pub fn returned(&mut self, ticket: Ticket, lost: bool) -> Option<Call> {
         let call = self.calls.remove(&ticket)?;

@@ -105,8 +105,7 @@ impl Engine {
     pub fn end(&mut self) {
         self.frozen |= self.is_frozen();
         for (ticket, _) in self.orders.drain(..) {
-            // It was never sent.
-            self.ledger.returned(ticket, false);
+            self.ledger.forget(ticket);
         }
         let left: Vec<Ticket> = self.ledger.in_hand().map(|(ticket, _)| ticket).collect();
         for ticket in left {
@@ -211,7 +210,7 @@ impl Engine {
 
     /// The call was never begun.
     pub fn dropped(&mut self, ticket: Ticket) {
-        self.ledger.returned(ticket, false);
+        self.ledger.forget(ticket);
     }
 
     /// What to take for granted, should the host's look that was ordered be late.
