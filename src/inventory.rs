@@ -244,9 +244,11 @@ impl Inventory {
         holds.then(|| Arc::clone(&entry.described))
     }
 
-    /// Whether this run has been described.
-    pub fn has(&self, run: Run) -> bool {
-        self.entries.get(&run.uuid).is_some_and(|e| e.id == run.id)
+    /// Whether this run has been described, and libvirt has told of no change since.
+    pub fn is_current(&self, run: Run) -> bool {
+        let entry = self.entries.get(&run.uuid).filter(|e| e.id == run.id);
+        let changed = self.changed.get(&run.uuid);
+        entry.is_some_and(|e| changed.is_none_or(|&changed| changed < e.described.read_at))
     }
 
     /// A description was read.

@@ -243,7 +243,7 @@ impl Gatherer {
     fn wanted(&self) -> Vec<Listed> {
         let listed = |found: &Found| Listed {
             uuid: found.run.uuid,
-            described: !self.describes || self.inventory.has(found.run),
+            described: !self.describes || self.inventory.is_current(found.run),
         };
         self.roster.all().map(listed).collect()
     }

@@ -40,7 +40,8 @@ pub struct Seen {
     pub look: Look,
     /// VMs with a disk on a mount that does not answer, or has not in time.
     pub silent: HashSet<Uuid>,
-    /// VMs of which it is not known where all their files lie, or whether that answers.
+    /// VMs whose QEMU is in sight, and of which it is not known where all their files lie, or whether
+    /// that answers.
     pub unknown: HashSet<Uuid>,
     /// VMs whose disks all lie on file systems of this kernel's own.
     pub local: HashSet<Uuid>,
@@ -227,7 +228,7 @@ fn files<'t>(
         vm: *vm,
         paths: Vec::new(),
         complete: false,
-        unresolved: false,
+        unresolved: known.is_none(),
     };
     if let Some(known) = known {
         files.unresolved = known.unresolved;
@@ -269,7 +270,9 @@ fn see(processes: &mut Processes, mounts: &mut Mounts, question: &Question) -> S
         if out_of_sight || !files.complete {
             no_block.insert(uuid);
         }
-        if out_of_sight || files.unresolved {
+        // Of a QEMU out of sight nothing can be known, so there it is no reason to do without disks.
+        let in_sight = !seen.unseen.contains(&uuid);
+        if in_sight && files.unresolved {
             unknown.insert(uuid);
         }
         if files.complete && !files.paths.iter().any(|path| storage.contains_key(*path)) {
@@ -291,7 +294,9 @@ fn see(processes: &mut Processes, mounts: &mut Mounts, question: &Question) -> S
                 }
                 Some(Storage::Unknown(_)) => {
                     no_block.insert(uuid);
-                    unknown.insert(uuid);
+                    if in_sight {
+                        unknown.insert(uuid);
+                    }
                 }
                 Some(Storage::Local | Storage::Alive) | None => {}
             }

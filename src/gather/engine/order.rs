@@ -61,7 +61,7 @@ pub enum Order {
 pub struct Listed {
     /// Which.
     pub uuid: Uuid,
-    /// Whether its description is in the cache.
+    /// Whether its description is in the cache, and holds.
     pub described: bool,
 }
 

@@ -277,7 +277,7 @@ fn what_the_host_says_decides_who_is_asked_for_what() {
 fn looked(driven: &mut Driven, questions: &Receiver<Question>, time: u64) {
     driven.gatherer.begin();
     driven.next(domains(&["a"]));
-    if !driven.gatherer.inventory.has(found("a").run) {
+    if !driven.gatherer.inventory.is_current(found("a").run) {
         driven.described(&["a"]);
     }
     assert!(driven.out().is_empty(), "the host is looked at first");
