@@ -1,0 +1,212 @@
+use std::sync::mpsc::Receiver;
+use std::thread::sleep;
+
+use super::*;
+use crate::config::Measurements;
+use crate::gather::engine::Scope;
+use crate::gather::examples::{Frozen, LIMIT, inbox, settings};
+use crate::gather::job::Answer;
+use crate::libvirt::bulk::Groups;
+use crate::sample::Wanted;
+
+fn crew(uri: &str, size: usize) -> (Crew, Receiver<Reply>) {
+    crew_with(uri, size, 1)
+}
+
+fn crew_with(uri: &str, size: usize, jobs: usize) -> (Crew, Receiver<Reply>) {
+    let settings = settings(uri);
+    let brief = Brief {
+        uri: uri.to_owned(),
+        groups: Groups::needed(&Measurements {
+            features: false,
+            devices: false,
+            totals: false,
+            ..settings.measurements
+        }),
+        info: true,
+        wanted: Wanted::new(&settings),
+    };
+    let (sink, replies) = inbox();
+    (Crew::new(brief, size, jobs, sink), replies)
+}
+
+fn nobody() -> Job {
+    Job::Ask {
+        targets: Vec::new(),
+        scope: Scope::Full,
+        active: 0,
+    }
+}
+
+impl Crew {
+    /// The jobs that have not come back, in no order.
+    pub(in crate::gather) fn busy(&self) -> Vec<Ticket> {
+        self.busy.keys().copied().collect()
+    }
+}
+
+fn counts(crew: &Crew) -> (usize, usize) {
+    (crew.busy.len(), crew.idle.len())
+}
+
+#[test]
+fn a_worker_is_taken_on_when_it_is_needed_and_kept() {
+    let (mut crew, replies) = crew("test:///default", 4);
+    assert_eq!(counts(&crew), (0, 0));
+    for ticket in 0..3 {
+        assert_eq!(crew.assign(ticket, Job::List), Assigned::Begun);
+        assert_eq!(counts(&crew), (1, 0));
+        let reply = replies.recv_timeout(LIMIT).unwrap();
+        assert_eq!(reply.ticket, ticket);
+        crew.returned(ticket);
+        assert_eq!(counts(&crew), (0, 1));
+    }
+}
+
+#[test]
+fn a_job_goes_to_nobody_whose_call_hangs() {
+    let frozen = Frozen::start();
+    let (mut crew, replies) = crew(&frozen.uri(), 1);
+    assert_eq!(crew.assign(1, nobody()), Assigned::Begun);
+    assert_eq!(crew.assign(2, nobody()), Assigned::Begun);
+    assert_eq!(counts(&crew), (2, 0), "a fresh worker for the second");
+    let until = Instant::now() + LIMIT;
+    let mut standing = 0;
+    while standing < 2 && Instant::now() < until {
+        assert!(replies.recv_timeout(Duration::from_millis(20)).is_err());
+        standing += frozen.waiting();
+    }
+    assert_eq!(standing, 2, "each on a connection of its own");
+}
+
+#[test]
+fn one_worker_has_the_second_job_at_hand() {
+    let frozen = Frozen::start();
+    let (mut crew, _replies) = crew_with(&frozen.uri(), 1, 2);
+    assert_eq!(crew.assign(1, nobody()), Assigned::Begun);
+    assert_eq!(counts(&crew), (1, 1));
+    assert_eq!(crew.assign(2, nobody()), Assigned::Begun);
+    assert_eq!(counts(&crew), (2, 0));
+    sleep(Duration::from_millis(300));
+    assert_eq!(frozen.waiting(), 1, "one connection");
+    crew.returned(1);
+    crew.returned(2);
+    assert_eq!(counts(&crew), (0, 2));
+}
+
+#[test]
+fn jobs_come_back_in_their_order() {
+    let (mut crew, replies) = crew_with("test:///default", 1, 2);
+    for ticket in [1, 2] {
+        assert_eq!(crew.assign(ticket, Job::List), Assigned::Begun);
+    }
+    let tickets = [1, 2].map(|_| replies.recv_timeout(LIMIT).unwrap().ticket);
+    assert_eq!(tickets, [1, 2]);
+}
+
+#[test]
+fn who_comes_back_where_enough_are_free_goes() {
+    let frozen = Frozen::start();
+    let (mut crew, _replies) = crew(&frozen.uri(), 2);
+    for ticket in 1..=4 {
+        assert_eq!(crew.assign(ticket, nobody()), Assigned::Begun);
+    }
+    let mut after = Vec::new();
+    for ticket in 1..=4 {
+        crew.returned(ticket);
+        after.push(counts(&crew));
+    }
+    assert_eq!(after, [(3, 1), (2, 2), (1, 2), (0, 2)]);
+}
+
+#[test]
+fn a_worker_whose_thread_is_gone_is_passed_by() {
+    let (mut crew, replies) = crew("test:///default", 2);
+    let (gone, _) = channel();
+    crew.idle.push(gone);
+    assert_eq!(crew.assign(7, Job::List), Assigned::Begun);
+    assert_eq!(counts(&crew), (1, 0));
+    assert_eq!(replies.recv_timeout(LIMIT).unwrap().ticket, 7);
+}
+
+#[test]
+fn a_ticket_of_nobody_changes_nothing() {
+    let frozen = Frozen::start();
+    let (mut crew, _replies) = crew(&frozen.uri(), 1);
+    assert_eq!(crew.assign(1, nobody()), Assigned::Begun);
+    crew.returned(99);
+    assert_eq!(counts(&crew), (1, 0));
+}
+
+/// A crew with one worker that is connected, and one that waits for a daemon.
+fn half_let_in(frozen: &Frozen) -> (Crew, Receiver<Reply>) {
+    let (mut crew, replies) = crew("test:///default", 4);
+    assert_eq!(crew.assign(1, Job::List), Assigned::Begun);
+    assert_eq!(replies.recv_timeout(LIMIT).unwrap().ticket, 1);
+    // The next worker is to open another connection.
+    let mut brief = Brief::clone(&crew.brief);
+    brief.uri = frozen.uri();
+    crew.brief = Arc::new(brief);
+    let connected = crew.busy.remove(&1).unwrap().worker;
+    assert_eq!(crew.assign(2, Job::List), Assigned::Begun);
+    let slot = Slot::new(Job::List);
+    slot.take();
+    crew.busy.insert(
+        1,
+        Busy {
+            worker: connected,
+            slot,
+            since: Instant::now(),
+        },
+    );
+    (crew, replies)
+}
+
+#[test]
+fn a_job_that_waits_for_a_connection_goes_to_a_worker_that_has_one() {
+    let frozen = Frozen::start();
+    let (mut crew, replies) = half_let_in(&frozen);
+    let now = Instant::now();
+    assert!(crew.recall_at(LIMIT).is_some_and(|at| at > now));
+    assert_eq!(crew.recall(now, LIMIT), [0; 0], "not yet");
+    assert_eq!(crew.recall(now + LIMIT, LIMIT), [2], "the other is busy");
+    assert_eq!(crew.connections(), (1, 1));
+    assert_eq!(crew.assign(3, Job::Describe(vec![])), Assigned::Waits);
+    assert_eq!(crew.assign(4, Job::Probe(vec![])), Assigned::Waits);
+    // What libvirtd's priority workers serve goes first.
+    let begun = [1, 4, 2].map(|ticket| crew.returned(ticket));
+    assert_eq!(begun, [Some(4), Some(2), Some(3)]);
+    let mut last = None;
+    while last != Some(3) {
+        let reply = replies.recv_timeout(LIMIT).unwrap();
+        assert!(reply.result.is_ok(), "{reply:?}");
+        last = Some(reply.ticket);
+    }
+    assert_eq!(crew.returned(3), None);
+    // The daemon goes: whoever waited learns so, and nothing is said of the job.
+    drop(frozen);
+    let reply = replies.recv_timeout(LIMIT).unwrap();
+    assert_eq!(reply.ticket, 2);
+    assert!(matches!(reply.result, Ok(Answer::Outside)), "{reply:?}");
+    assert_eq!(crew.let_in(2, false), None);
+    assert_eq!(crew.connections(), (1, 0));
+}
+
+#[test]
+fn a_worker_that_is_let_in_takes_what_waits() {
+    let frozen = Frozen::start();
+    let (mut crew, _replies) = half_let_in(&frozen);
+    assert_eq!(crew.recall(Instant::now() + LIMIT, LIMIT), [2]);
+    assert_eq!(crew.let_in(2, true), Some(2));
+    assert_eq!(crew.assign(5, Job::List), Assigned::Begun, "by a new one");
+}
+
+#[test]
+fn where_nobody_has_a_connection_nothing_is_taken_back() {
+    let frozen = Frozen::start();
+    let (mut crew, _replies) = crew(&frozen.uri(), 4);
+    assert_eq!(crew.assign(1, Job::List), Assigned::Begun);
+    assert_eq!(crew.recall_at(Duration::ZERO), None);
+    assert_eq!(crew.recall(Instant::now(), Duration::ZERO), [0; 0]);
+    assert_eq!(crew.connections(), (0, 0));
+}

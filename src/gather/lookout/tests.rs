@@ -1,0 +1,228 @@
+use std::fs;
+use std::time::Instant;
+
+use super::*;
+use crate::description::{Description, Disk, DiskKind};
+
+const A: Uuid = Uuid::from_u128(1);
+const B: Uuid = Uuid::from_u128(2);
+
+#[test]
+fn one_question_at_a_time() {
+    let (ask, questions) = channel();
+    let mut lookout = Lookout::new(Some(ask), BlockStatistics::Auto, Groups::NONE);
+    assert!(lookout.ask(vec![(A, None)]));
+    assert!(!lookout.ask(vec![(B, None)]), "it is still at the first");
+    let first = questions.try_recv().unwrap();
+    assert_eq!(first.vms, [(A, None)]);
+    assert!(questions.try_recv().is_err());
+    let seen = Seen {
+        number: first.number,
+        look: Look {
+            stuck: [A].into_iter().collect(),
+            no_block: HashSet::default(),
+            ..Look::default()
+        },
+        ..Seen::default()
+    };
+    assert!(lookout.take(seen.clone()));
+    assert_eq!(lookout.verdict(&[A, B]), seen.look);
+    assert!(lookout.ask(vec![]));
+    assert!(!lookout.take(seen), "an answer to the question before");
+}
+
+#[test]
+fn where_nobody_looks_nothing_is_waited_for() {
+    let mut lookout = Lookout::new(None, BlockStatistics::Auto, Groups::NONE);
+    assert!(!lookout.ask(vec![(A, None)]));
+    let (ask, _) = channel();
+    let mut lookout = Lookout::new(Some(ask), BlockStatistics::Auto, Groups::NONE);
+    for _ in 0..2 {
+        assert!(!lookout.ask(vec![(A, None)]), "its thread is gone");
+    }
+    assert_eq!(lookout.verdict(&[A]), Look::default());
+}
+
+#[test]
+fn the_configuration_forces_how_disks_are_read_but_not_who_is_stuck() {
+    for (setting, no_block) in [
+        (BlockStatistics::Auto, HashSet::from_iter([A])),
+        (BlockStatistics::Bulk, HashSet::default()),
+        (BlockStatistics::PerDisk, HashSet::from_iter([A, B])),
+    ] {
+        let mut lookout = Lookout::new(None, setting, Groups::NONE);
+        lookout.take(Seen {
+            look: Look {
+                stuck: [B].into_iter().collect(),
+                no_block: [A].into_iter().collect(),
+                ..Look::default()
+            },
+            ..Seen::default()
+        });
+        let expected = Look {
+            stuck: [B].into_iter().collect(),
+            no_block,
+            ..Look::default()
+        };
+        assert_eq!(lookout.verdict(&[A, B]), expected, "{setting:?}");
+    }
+}
+
+/// From 11.4 on asking for one disk makes QEMU look at all files.
+#[test]
+fn where_asking_for_a_disk_touches_it_those_on_silent_mounts_are_left_out() {
+    let (ask, _questions) = channel();
+    for (block_statistics, version, left_out) in [
+        (BlockStatistics::Auto, 11_003_000, false),
+        (BlockStatistics::Auto, 12_008_000, true),
+        (BlockStatistics::PerDisk, 12_008_000, true),
+        (BlockStatistics::Bulk, 12_008_000, false),
+    ] {
+        let mut lookout = Lookout::new(Some(ask.clone()), block_statistics, Groups::NONE);
+        lookout.talks_to(version);
+        lookout.take(Seen {
+            silent: HashSet::from_iter([A]),
+            ..Seen::default()
+        });
+        let expected = HashSet::from_iter(left_out.then_some(A));
+        assert_eq!(lookout.verdict(&[A, B]).no_disks, expected);
+        assert_eq!(lookout.presumed(&[A, B]).no_disks, expected);
+    }
+}
+
+#[test]
+fn while_an_answer_is_out_only_local_disks_are_taken_for_granted() {
+    let (ask, _questions) = channel();
+    let look = |no_block: &[Uuid]| Look {
+        stuck: HashSet::default(),
+        no_block: no_block.iter().copied().collect(),
+        no_disks: HashSet::default(),
+    };
+    for (block_statistics, first, later) in [
+        (BlockStatistics::Auto, &[A, B][..], &[B][..]),
+        (BlockStatistics::Bulk, &[], &[]),
+        (BlockStatistics::PerDisk, &[A, B], &[A, B]),
+    ] {
+        let mut lookout = Lookout::new(Some(ask.clone()), block_statistics, Groups::NONE);
+        assert_eq!(
+            lookout.presumed(&[A, B]),
+            look(first),
+            "{block_statistics:?}"
+        );
+        lookout.take(Seen {
+            local: HashSet::from_iter([A]),
+            ..Seen::default()
+        });
+        assert_eq!(
+            lookout.presumed(&[A, B]),
+            look(later),
+            "{block_statistics:?}"
+        );
+    }
+    // Of another host nothing will ever be known.
+    for (block_statistics, no_block) in [
+        (BlockStatistics::Auto, &[][..]),
+        (BlockStatistics::PerDisk, &[A][..]),
+    ] {
+        let lookout = Lookout::new(None, block_statistics, Groups::NONE);
+        assert_eq!(lookout.presumed(&[A]), look(no_block));
+    }
+}
+
+/// A folder as /proc, with the QEMU of `A` in it.
+fn proc_of_a(root: &Path) {
+    let process = root.join("77");
+    fs::create_dir_all(process.join("task/77")).unwrap();
+    fs::write(process.join("cmdline"), format!("qemu\0-uuid\0{A}\0")).unwrap();
+    let stat = format!("77 (qemu) S 1{}\n", " 0".repeat(48));
+    fs::write(process.join("stat"), &stat).unwrap();
+    fs::write(process.join("schedstat"), "1 1 1\n").unwrap();
+}
+
+#[test]
+fn a_vm_whose_process_is_out_of_sight_has_its_disks_out_of_sight_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("proc");
+    proc_of_a(&root);
+    let table = folder.path().join("mountinfo");
+    fs::write(&table, "1 0 0:1 / / rw - tmpfs x rw\n").unwrap();
+    let image = folder.path().canonicalize().unwrap().join("image");
+    fs::write(&image, "").unwrap();
+    let mut processes = Processes::at(&root);
+    let mut mounts = Mounts::at(&table, Path::new("/nonexistent"));
+    let described = Arc::new(Described::new(
+        Some(Description {
+            disks: vec![Disk {
+                target: "vda".into(),
+                kind: DiskKind::Disk,
+                sources: vec![image.to_str().unwrap().to_owned()],
+                counted: true,
+            }],
+            ..Description::default()
+        }),
+        None,
+        Instant::now(),
+    ));
+    let question = Question {
+        number: 5,
+        vms: vec![
+            (A, Some(Arc::clone(&described))),
+            (B, Some(described)),
+            (Uuid::from_u128(3), None),
+        ],
+        ..Question::default()
+    };
+    let seen = see(&mut processes, &mut mounts, &question);
+    assert_eq!(seen.number, 5);
+    assert_eq!(seen.look.stuck, HashSet::default());
+    assert_eq!(
+        seen.look.no_block,
+        HashSet::from_iter([B, Uuid::from_u128(3)])
+    );
+    assert_eq!(seen.dead, BTreeMap::new());
+}
+
+#[test]
+fn a_volume_is_known_by_its_qemus_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("proc");
+    proc_of_a(&root);
+    let table = folder.path().join("mountinfo");
+    fs::write(&table, "1 0 0:1 / / rw - tmpfs x rw\n").unwrap();
+    let image = folder.path().canonicalize().unwrap().join("image");
+    let image = image.to_str().unwrap();
+    fs::write(image, "").unwrap();
+    let node = format!(r#"{{"filename":"{image}","node-name":"libvirt-7-storage"}}"#);
+    let line = format!("qemu\0-uuid\0{A}\0-blockdev\0{node}\0");
+    fs::write(root.join("77/cmdline"), line).unwrap();
+    let mut processes = Processes::at(&root);
+    let mut mounts = Mounts::at(&table, Path::new("/nonexistent"));
+    let described = |volumes: &[u32], unresolved| {
+        let description = Description {
+            volumes: volumes.to_vec(),
+            unresolved,
+            ..Description::default()
+        };
+        Some(Arc::new(Described::new(
+            Some(description),
+            None,
+            Instant::now(),
+        )))
+    };
+    let unreadable = Some(Arc::new(Described::new(None, None, Instant::now())));
+    for (known, asked) in [
+        (described(&[], false), true),
+        (described(&[7], false), true),
+        (described(&[7], true), false),
+        (described(&[7, 8], false), false),
+        (unreadable, false),
+        (None, false),
+    ] {
+        let question = Question {
+            vms: vec![(A, known)],
+            ..Question::default()
+        };
+        let seen = see(&mut processes, &mut mounts, &question);
+        assert_eq!(seen.look.no_block.is_empty(), asked, "{question:?}");
+    }
+}
