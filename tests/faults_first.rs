@@ -10,7 +10,7 @@ use support::daemon::Client;
 use support::fleet::{Fleet, at_most, long, shapes, small};
 use support::lab::Lab;
 use support::plugin::Plugin;
-use support::{alone, wait_for};
+use support::{alone, run, wait_for};
 
 /// VMs whose healthy state is known, and how long a program's first gather takes.
 fn learnt(lab: &Lab, size: usize) -> (Fleet<'_>, Duration) {
@@ -141,7 +141,14 @@ fn a_backup_of_a_vm_that_froze_costs_the_others_nothing() {
         );
         let file = lab.dir().join(format!("backup-{number}.xml"));
         std::fs::write(&file, backup).unwrap();
-        lab.virsh(&["backup-begin", vm, file.to_str().unwrap()]);
+        let mut begin = lab.virsh_command();
+        let begun = run(begin.args(["backup-begin", vm, file.to_str().unwrap()]));
+        let said = String::from_utf8_lossy(&begun.stderr);
+        if said.contains("backup is not supported yet") {
+            // libvirt 7.0.
+            return;
+        }
+        assert!(begun.status.success(), "{said}");
     }
     fleet.expect_complete_but(&plugin.gather(), &[], "while backups run");
     fleet.freeze(&[0]);

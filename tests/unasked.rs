@@ -79,11 +79,10 @@ fn our_figures_of_a_tap_are_libvirts() {
         let libvirt = counters(&stats, number);
         println!("{name}: {libvirt:?}");
         let view = before.view(&after, name, &libvirt);
-        assert_eq!(
-            view,
-            Some(View::Guest),
-            "{before:?}\n{libvirt:?}\n{after:?}"
-        );
+        // 7.0 has received and sent exchanged for <interface type='ethernet'>.
+        let exchanged = name == "eth0x" && lab.libvirt_version() == (7, 0);
+        let expected = if exchanged { View::Host } else { View::Guest };
+        assert_eq!(view, Some(expected), "{before:?}\n{libvirt:?}\n{after:?}");
         let elsewhere = read(&other);
         assert_eq!(elsewhere.view(&elsewhere, name, &libvirt), None);
     }

@@ -29,12 +29,15 @@ pub struct Cpus {
     said: HashMap<Run, ([u64; 3], u64)>,
     /// The runs whose control group is libvirt's, and the vCPUs that both counted.
     ours: HashMap<Run, u64>,
+    /// libvirtd may have become another process in this gather: what is said in it proves nothing.
+    restarted: bool,
 }
 
 impl Cpus {
     /// A new gather begins.
     pub fn begin(&mut self) {
         self.before = std::mem::take(&mut self.usages);
+        self.restarted = false;
     }
 
     /// What the control groups say in this gather.
@@ -43,7 +46,11 @@ impl Cpus {
             let readings = self.before.get(&run.uuid).zip(usages.get(&run.uuid));
             let Some((from, to)) = readings else { continue };
             let (low, high) = (figures(from), figures(to));
-            let within = |at: usize| low[at] <= said[at] && said[at] <= high[at];
+            // A counter in other steps than ours is another one: it would go back where we take over.
+            let within = |at: usize| {
+                let in_steps = said[at].is_multiple_of(to.steps[at]);
+                in_steps && low[at] <= said[at] && said[at] <= high[at]
+            };
             if from.vcpus == vcpus && to.vcpus == vcpus && (0..3).all(within) {
                 self.ours.insert(run, vcpus);
             }
@@ -56,6 +63,7 @@ impl Cpus {
         let cpu = &sample.cpu;
         if let (Some(time), Some(user), Some(system), Some(vcpus)) =
             (cpu.time, cpu.user, cpu.system, sample.vcpus)
+            && !self.restarted
             && self.of(sample.run).is_none()
             && let Some(usage) = self.usages.get(&sample.run.uuid)
             // Our own figures prove nothing.
@@ -88,9 +96,11 @@ impl Cpus {
     }
 
     /// libvirtd may be another process: every VM has to show anew whose figures they are. Replies of
-    /// the last process may still be on their way, so this gather's reading proves nothing either.
+    /// the last process may still be on their way, so what is said in this gather proves nothing.
     pub fn clear(&mut self) {
-        *self = Self::default();
+        self.ours.clear();
+        self.said.clear();
+        self.restarted = true;
     }
 
     /// Forgets the VMs that are gone.
@@ -118,6 +128,7 @@ mod tests {
             user: time / 2,
             system: time / 4,
             vcpus,
+            steps: [1; 3],
         };
         [(run(1).uuid, usage)].into_iter().collect()
     }
@@ -155,6 +166,28 @@ mod tests {
             gather(&mut cpus, usage(100, 2));
             cpus.said(&said(libvirt, 2));
             assert_eq!(gather(&mut cpus, usage(140, 2)), None, "{libvirt}");
+        }
+    }
+
+    /// cgroup v1 counts in ns, v2 in us: the one may lie between two readings of the other.
+    #[test]
+    fn a_counter_in_other_steps_is_another() {
+        let in_steps = |time| {
+            let mut usage = usage(time, 2);
+            usage.values_mut().for_each(|usage| usage.steps = [100; 3]);
+            usage
+        };
+        for (libvirt, ours) in [(1201, false), (1200, true)] {
+            let mut cpus = Cpus::default();
+            gather(&mut cpus, in_steps(800));
+            let mut said = said(libvirt, 2);
+            (said.cpu.user, said.cpu.system) = (Some(600), Some(300));
+            cpus.said(&said);
+            assert_eq!(
+                gather(&mut cpus, in_steps(1600)).is_some(),
+                ours,
+                "{libvirt}"
+            );
         }
     }
 

@@ -7,8 +7,9 @@
 //! the figures of those that stand in our network namespace:
 //! - one whose name is the end of another's: it may get the other's counters
 //!   (virNetDevTapInterfaceStats in libvirt's src/util/virnetdevtap.c);
-//! - a macvtap made by hand, given as `<interface type='ethernet'>`: 9.0 has received and sent
-//!   exchanged, 11.3 has not (virDomainNetTypeSharesHostView in its src/conf/domain_conf.c).
+//! - `<interface type='ethernet'>`: received and sent are exchanged, by 7.0 for a tap, by 9.0 for a
+//!   macvtap that was made by hand; not by 11.3 (virDomainNetTypeSharesHostView in its
+//!   src/conf/domain_conf.c).
 
 use std::path::PathBuf;
 
@@ -37,6 +38,8 @@ pub struct Nics {
     ours: HashMap<Run, HashMap<SmolStr, View>>,
     /// The macvtaps that were made by hand.
     macvtaps: HashMap<Run, Vec<SmolStr>>,
+    /// libvirtd may have become another process in this gather: what is said in it proves nothing.
+    restarted: bool,
 }
 
 impl Default for Nics {
@@ -49,6 +52,7 @@ impl Default for Nics {
             said: HashMap::default(),
             ours: HashMap::default(),
             macvtaps: HashMap::default(),
+            restarted: false,
         }
     }
 }
@@ -59,6 +63,7 @@ impl Nics {
         if let Some(taps) = self.taps.take() {
             self.before = Some(taps);
         }
+        self.restarted = false;
     }
 
     /// What `/proc/net/dev` says in this gather, and whose QEMU is in that network.
@@ -82,7 +87,7 @@ impl Nics {
     pub fn said(&mut self, run: Run, nics: &Devices<8>) {
         let Some(taps) = &self.taps else { return };
         // Our own figures prove nothing.
-        if nics.at == taps.at || !self.near.contains(&run.uuid) {
+        if self.restarted || nics.at == taps.at || !self.near.contains(&run.uuid) {
             return;
         }
         let ours = self.ours.get(&run);
@@ -174,7 +179,7 @@ impl Nics {
     fn doubtful(&self, taps: &Taps, run: Run, name: &str, kind: &str) -> Option<View> {
         let macvtaps = self.macvtaps.get(&run);
         let by_hand = macvtaps.is_some_and(|all| all.iter().any(|known| known == name));
-        if !by_hand && !taps.is_end_of_another(name) {
+        if kind != "ethernet" && !taps.is_end_of_another(name) {
             return None;
         }
         let view = match kind {
@@ -205,9 +210,11 @@ impl Nics {
     }
 
     /// libvirtd may be another process: every NIC has to show anew whose figures they are. Replies of
-    /// the last process may still be on their way, so this gather's reading proves nothing either.
+    /// the last process may still be on their way, so what is said in this gather proves nothing.
     pub fn clear(&mut self) {
-        *self = Self::default();
+        self.ours.clear();
+        self.said.clear();
+        self.restarted = true;
     }
 
     /// Forgets the VMs that are gone.

@@ -30,6 +30,8 @@ pub struct Usage {
     /// How many groups of a vCPU are below it: libvirt makes one for each that is online (if QEMU
     /// gives it a thread of its own), beside the emulator's and those of I/O threads.
     pub vcpus: u64,
+    /// In which steps the three times are counted, ns.
+    pub steps: [u64; 3],
 }
 
 /// The control groups of the VMs asked for last. One or two descriptors a VM stay open.
@@ -133,16 +135,17 @@ impl Group {
     fn read(&self) -> Option<Usage> {
         let mut buffer = [0; 1024];
         let at = Instant::now();
-        let [time, user, system] = match &self.counters {
+        let ([time, user, system], steps) = match &self.counters {
             Counters::Unified(file) => {
                 let keys = ["usage_usec", "user_usec", "system_usec"];
-                figures(text(file, &mut buffer)?, keys, 1_000)?
+                let times = figures(text(file, &mut buffer)?, keys, 1_000)?;
+                (times, [1_000; 3])
             }
             Counters::Split(usage, stat) => {
                 let time = text(usage, &mut buffer)?.trim().parse().ok()?;
                 let tick = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
                 let [user, system] = figures(text(stat, &mut buffer)?, ["user", "system"], tick)?;
-                [time, user, system]
+                ([time, user, system], [1, tick, tick])
             }
         };
         let vcpus = self.vcpus()?;
@@ -152,6 +155,7 @@ impl Group {
             user,
             system,
             vcpus,
+            steps,
         })
     }
 

@@ -320,13 +320,17 @@ impl Lab {
     /// Whether this libvirt makes QEMU look at a VM's files also when it is asked for one disk: from
     /// 11.4 on, as the program takes it. 12.8 does, 11.3 does not.
     pub fn asking_touches_disks(&self) -> bool {
+        self.libvirt_version() >= (11, 4)
+    }
+
+    /// The first two numbers of the daemon's version.
+    pub fn libvirt_version(&self) -> (u32, u32) {
         let version = self.virsh(&["version", "--daemon"]);
-        let running = version
-            .lines()
-            .find_map(|line| line.strip_prefix("Running against daemon: "));
+        let mut lines = version.lines();
+        let running = lines.find_map(|line| line.strip_prefix("Running against daemon: "));
         let mut numbers = running.unwrap().trim().split('.');
-        let mut number = || numbers.next().unwrap().parse::<u32>().unwrap();
-        (number(), number()) >= (11, 4)
+        let mut number = || numbers.next().unwrap().parse().unwrap();
+        (number(), number())
     }
 
     /// Ends libvirtd; the VMs run on.

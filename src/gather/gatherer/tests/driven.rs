@@ -288,6 +288,7 @@ fn looked(driven: &mut Driven, questions: &Receiver<Question>, time: u64) {
         user: time,
         system: time,
         vcpus: 1,
+        steps: [1; 3],
     };
     driven.gatherer.on_seen(Seen {
         number,
