@@ -360,18 +360,17 @@ impl Lab {
         self.start_libvirtd();
     }
 
-    /// Serves other hosts as well, with these further settings: libvirtd started anew, or virtproxyd,
-    /// which does that for virtqemud.
+    /// Serves other hosts as well, with these further settings: libvirtd started anew. The modular
+    /// daemons listen by systemd's sockets alone.
     pub fn serve_hosts(&self, settings: &str) {
         let conf = self.inside(CONFIGURATION);
         let text = std::fs::read_to_string(&conf).unwrap();
         std::fs::write(&conf, text + settings).unwrap();
-        let mut name = "virtproxyd";
-        if self.daemon == "libvirtd" {
-            self.stop_libvirtd();
-            name = &self.daemon;
-        }
-        succeed(self.command(name).args(["-d", "-l", "-f", CONFIGURATION]));
+        self.stop_libvirtd();
+        succeed(
+            self.command("libvirtd")
+                .args(["-d", "-l", "-f", CONFIGURATION]),
+        );
     }
 
     /// The daemon's name: `libvirtd`, or another in its place.
