@@ -153,6 +153,9 @@ pub enum Watch {
     Since(Instant),
     /// Not now: the time to live applies.
     Blind,
+    /// Not any more, since then: what was read before this gather may not hold, until the time to
+    /// live is over.
+    Lost(Instant),
 }
 
 /// The descriptions of all VMs.
@@ -168,6 +171,10 @@ pub struct Inventory {
     watch: Watch,
     /// How many descriptions may yet be read again in this gather for age alone.
     budget: usize,
+    /// When this gather began.
+    began: Instant,
+    /// Events were lost at some time.
+    lost: bool,
 }
 
 #[derive(Debug)]
@@ -186,12 +193,29 @@ impl Inventory {
             ttl,
             watch: Watch::Blind,
             budget: 0,
+            began: Instant::now(),
+            lost: false,
         }
     }
 
     /// A new gather: what is re-read for age is spread over several of them.
     pub fn begin(&mut self) {
         self.budget = (self.entries.len() / 8).max(8);
+        self.began = Instant::now();
+    }
+
+    /// Whether a description of this VM still says where its images lie: libvirt would have told of a
+    /// change. While events are lost, for libvirtd is being restarted, it does so for one gather.
+    fn holds(&self, uuid: Uuid, described: &Described) -> bool {
+        let read_at = described.read_at;
+        let changed = self.changed.get(&uuid);
+        changed.is_none_or(|&changed| changed < read_at)
+            && match self.watch {
+                // What was read a moment before the first events is read again for age alone.
+                Watch::Since(since) => read_at >= since || !self.lost,
+                Watch::Blind => true,
+                Watch::Lost(at) => read_at >= self.began || self.began >= at + self.ttl,
+            }
     }
 
     /// What is known of this run of a VM.
@@ -207,7 +231,7 @@ impl Inventory {
         }
         let aged = match self.watch {
             Watch::Since(since) => read_at < since,
-            Watch::Blind => now.saturating_duration_since(read_at) >= self.ttl,
+            Watch::Blind | Watch::Lost(_) => now.saturating_duration_since(read_at) >= self.ttl,
         };
         if aged && self.budget > 0 {
             self.budget -= 1;
@@ -239,16 +263,14 @@ impl Inventory {
     /// since: where its images lie now is not known.
     pub fn described(&self, uuid: Uuid) -> Option<Arc<Described>> {
         let entry = self.entries.get(&uuid)?;
-        let changed = self.changed.get(&uuid);
-        let holds = changed.is_none_or(|&changed| changed < entry.described.read_at);
+        let holds = self.holds(uuid, &entry.described);
         holds.then(|| Arc::clone(&entry.described))
     }
 
     /// Whether this run has been described, and libvirt has told of no change since.
     pub fn is_current(&self, run: Run) -> bool {
         let entry = self.entries.get(&run.uuid).filter(|e| e.id == run.id);
-        let changed = self.changed.get(&run.uuid);
-        entry.is_some_and(|e| changed.is_none_or(|&changed| changed < e.described.read_at))
+        entry.is_some_and(|entry| self.holds(run.uuid, &entry.described))
     }
 
     /// A description was read.
@@ -290,7 +312,14 @@ impl Inventory {
 
     /// Events come from now on, or no more.
     pub fn watch(&mut self, watch: Watch) {
-        self.watch = watch;
+        self.watch = match (watch, self.watch) {
+            (Watch::Blind, Watch::Since(_)) => {
+                self.lost = true;
+                Watch::Lost(Instant::now())
+            }
+            (Watch::Blind, before) => before,
+            _ => watch,
+        };
     }
 
     /// Forgets the VMs that are gone.

@@ -8,12 +8,12 @@ mod support;
 use std::path::Path;
 use std::time::Duration;
 
-use support::alone;
 use support::fleet::{Fleet, small};
 use support::lab::Lab;
 use support::outage::{Mount, Outage};
 use support::plugin::Plugin;
 use support::vm::{VmSpec, disk_xml};
+use support::{alone, run, wait_for};
 
 /// The kernel does not trust the attributes any more that it has of the mount's files.
 const EXPIRED: Duration = Duration::from_secs(3);
@@ -198,4 +198,46 @@ fn variables_of_the_firmware() {
     });
     let mut case = Case::start(&lab, &mount, &mut fleet);
     case.outage("variables of the firmware");
+}
+
+/// No event tells of it: the connection for events is opened anew some seconds later.
+#[test]
+fn a_disk_that_is_attached_while_libvirtd_is_restarted() {
+    let _alone = alone();
+    let lab = Lab::start();
+    let mount = Mount::start(&lab, &lab.dir().join("nfs"));
+    let image = mount.new_image("late.img", 1024, true);
+    let mut fleet = fleet_with(&lab, |spec| spec);
+    let mut case = Case::start(&lab, &mount, &mut fleet);
+    lab.signal_libvirtd("KILL");
+    wait_for("libvirtd to end", Duration::from_secs(5), || {
+        (!lab.libvirtd_runs()).then_some(())
+    });
+    lab.start_libvirtd();
+    let name = case.outage.fleet.vms[0].name();
+    let disk = [
+        "attach-disk",
+        name,
+        text(&image),
+        "vdb",
+        "--targetbus",
+        "virtio",
+    ];
+    wait_for("the disk", Duration::from_secs(30), || {
+        let attached = run(lab.virsh_command().args(disk).arg("--live"));
+        attached.status.success().then_some(())
+    });
+    mount.stop(EXPIRED);
+    for round in 1..=4 {
+        let gather = case.plugin.gather();
+        let when = format!("attached unseen, gather {round}");
+        case.outage.fleet.expect_complete_but(&gather, &[0], &when);
+        assert_eq!(lab.hanging_calls(), 0, "{when}: no call of ours hangs");
+        let monitor = ["qemu-monitor-command", name, "--hmp", "info name"];
+        let mut monitor = lab.client(&monitor);
+        wait_for("the guest's monitor", Duration::from_secs(5), || {
+            (!monitor.runs()).then_some(())
+        });
+    }
+    mount.go_on();
 }

@@ -54,6 +54,9 @@ pub struct Mounts {
     dismissed: Vec<Child>,
     /// The remote mounts on a path's way, and when it was followed.
     ways: HashMap<OsString, (Vec<u64>, Instant)>,
+    /// Paths whose mount went away (`umount -l`) while they were asked for: a QEMU that has the file
+    /// open still has the one on that mount, whatever is mounted there now.
+    left: HashMap<OsString, Storage>,
     /// How far paths were followed whose next component lies on a remote mount, and when: what was
     /// looked up on the way there is not looked up again at each look while that mount is silent.
     begun: HashMap<OsString, (Walk, Instant)>,
@@ -90,6 +93,7 @@ impl Mounts {
             resolver: Resolver::default(),
             dismissed: Vec::new(),
             ways: HashMap::default(),
+            left: HashMap::default(),
             begun: HashMap::default(),
         }
     }
@@ -107,6 +111,7 @@ impl Mounts {
         let asked = paths.iter().map(|path| path.as_ref().as_os_str());
         let asked: HashSet<&OsStr> = asked.collect();
         self.ways.retain(|path, _| asked.contains(&**path));
+        self.left.retain(|path, _| asked.contains(&**path));
         self.begun.retain(|path, _| asked.contains(&**path));
 
         let mut fates = HashMap::default();
@@ -137,8 +142,10 @@ impl Mounts {
         let seen = fates.into_iter();
         let seen = seen.filter(|(path, _)| asked.contains(path.as_os_str()));
         let seen = seen.map(|(path, fate)| (path, self.judge(&fate)));
-        seen.filter(|(_, storage)| *storage != Storage::Local)
-            .collect()
+        let seen = seen.filter(|(_, storage)| *storage != Storage::Local);
+        let left = self.left.iter();
+        let left = left.map(|(path, storage)| (path.into(), storage.clone()));
+        seen.chain(left).collect()
     }
 
     /// Hears what was answered since the last look, before that counts as no answer.
@@ -162,7 +169,20 @@ impl Mounts {
         }
         let table = Table::parse(&text);
         self.text = text;
-        self.ways.clear();
+        for (path, (trail, _)) in self.ways.drain() {
+            let went = |id: &&u64| table.get(**id) != self.table.get(**id);
+            let Some(mount) = trail.iter().find(went) else {
+                continue;
+            };
+            let point = self.table.get(*mount).map(|mount| mount.point.clone());
+            let point = point.unwrap_or_default();
+            let dead = self.posts.get(mount).is_some_and(Post::is_dead);
+            let storage = match dead {
+                true => Storage::Dead(point),
+                false => Storage::Unknown(point),
+            };
+            self.left.entry(path).or_insert(storage);
+        }
         self.begun.clear();
         self.resolver.forget(&table);
         self.dismiss(|id, post| table.get(id) != Some(&post.prober.mount));

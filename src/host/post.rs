@@ -87,6 +87,11 @@ impl Post {
         told
     }
 
+    /// Whether the mount was dead at the last look.
+    pub fn is_dead(&self) -> bool {
+        self.dead
+    }
+
     /// Whether a new prober is needed, for [`Post::replace`].
     pub fn is_gone(&self) -> bool {
         self.gone

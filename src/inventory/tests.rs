@@ -325,6 +325,31 @@ fn where_images_lie_is_not_known_after_an_event_until_the_xml_is_read() {
     assert!(inventory.described(uuid).is_some());
 }
 
+/// What happens while libvirtd is being restarted no event tells.
+#[test]
+fn while_events_are_lost_a_description_holds_for_one_gather() {
+    let mut inventory = watched(Instant::now());
+    let uuid = run(1).uuid;
+    let read = |inventory: &mut Inventory| {
+        inventory.learn(run(1), described(Instant::now()));
+    };
+    read(&mut inventory);
+    assert!(inventory.is_current(run(1)));
+    inventory.watch(Watch::Blind);
+    for _ in 0..2 {
+        inventory.begin();
+        assert!(!inventory.is_current(run(1)) && inventory.described(uuid).is_none());
+        read(&mut inventory);
+        assert!(inventory.is_current(run(1)) && inventory.described(uuid).is_some());
+    }
+    // Something may have changed since the last gather.
+    inventory.watch(Watch::Since(Instant::now()));
+    assert!(!inventory.is_current(run(1)));
+    read(&mut inventory);
+    inventory.begin();
+    assert!(inventory.is_current(run(1)));
+}
+
 #[test]
 fn an_event_tells_by_its_alias_what_was_removed() {
     let at = Instant::now();

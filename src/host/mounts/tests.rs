@@ -241,11 +241,33 @@ fn a_mount_that_went_away_takes_its_prober_with_it() {
     fake.mount(&[("nfs", "nfs")]);
     let text = fs::read_to_string(&fake.table).unwrap();
     fs::write(&fake.table, text.replace("0:2", "0:9")).unwrap();
-    assert_eq!(storage(&mut mounts, &file), Storage::Alive);
+    let other = fake.file("nfs/other");
+    assert_eq!(storage(&mut mounts, &other), Storage::Alive);
     assert_ne!(mounts.posts[&2].prober.mount, before);
     fake.mount(&[]);
-    assert_eq!(storage(&mut mounts, &file), Storage::Local);
+    mounts.look(&[] as &[&Path]);
+    assert_eq!(storage(&mut mounts, &other), Storage::Local);
     assert!(mounts.posts.is_empty());
+}
+
+/// A QEMU that has a file open has the one of the mount that went, whatever stands there now.
+#[test]
+fn a_file_whose_mount_went_is_on_no_other_one() {
+    let fake = Fake::new(&[("nfs", "nfs4")]);
+    let mut mounts = at(&fake.table);
+    let file = fake.file("nfs/file");
+    assert_eq!(storage(&mut mounts, &file), Storage::Alive);
+    // Unmounted, and another one mounted in its place.
+    for there in [&[][..], &[("nfs", "cifs")]] {
+        fake.mount(there);
+        for _ in 0..2 {
+            let seen = mounts.look(&[&file]).remove(&file);
+            assert_eq!(seen, Some(Storage::Unknown(fake.path("nfs"))));
+        }
+    }
+    // No VM has it any more; one that is started now has the new one.
+    mounts.look(&[] as &[&Path]);
+    assert_eq!(storage(&mut mounts, &file), Storage::Alive);
 }
 
 #[test]
