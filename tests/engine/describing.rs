@@ -94,3 +94,26 @@ fn what_lies_nobody_knows_where_is_not_asked_for_in_bulk() {
         assert_eq!(gather.disks.len(), 0)
     });
 }
+
+/// Reading XML needs an ordinary worker, of which there is none: what libvirtd's priority workers
+/// serve still comes, and no more calls hang from gather to gather.
+#[test]
+fn a_spent_daemon_with_vms_to_describe() {
+    for all in [true, false] {
+        let mut sim = if all { Sim::new(50) } else { Sim::warm(50) };
+        sim.daemon.others = 20;
+        // A device was added, so its XML is to be read anew.
+        sim.daemon.described.remove(&uuid(3));
+        gathers(&mut sim, 5, |n, _, gather| {
+            assert_eq!(gather.came.len(), 50, "all new {all}, gather {n}");
+            let took = gather.took;
+            assert!(took <= 2500, "all new {all}, gather {n}: {took} ms");
+        });
+        assert!(sim.most_hanging <= 5, "{} hang", sim.most_hanging);
+        sim.daemon.others = 0;
+        sim.pause(1000);
+        sim.gather();
+        assert_eq!(sim.gather().whole(), 50, "all new {all}");
+        assert_eq!(sim.engine.hanging(), 0);
+    }
+}

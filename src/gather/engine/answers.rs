@@ -110,7 +110,12 @@ impl Engine {
             (Phase::Spent, Kind::Canary) if !lost => {
                 // libvirtd has workers again.
                 self.course.was_spent = true;
-                self.start();
+                if self.course.vms.is_empty() {
+                    // It was found out before any was taken up.
+                    self.course.phase = Phase::Describing;
+                } else {
+                    self.start();
+                }
             }
             (Phase::Asking, Kind::Ask | Kind::Disks) => {
                 let Some(blamed) = call.blames else { return };

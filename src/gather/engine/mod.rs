@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::ledger::{Kind, Ledger, Risk, Ticket};
+use super::ledger::{Call, Kind, Ledger, Risk, Ticket};
 use crate::maps::HashMap;
 use course::{Course, Phase};
 pub use order::{Came, Control, Event, Limits, Listed, Look, Order, Scope};
@@ -107,12 +107,20 @@ impl Engine {
         for (ticket, _) in self.orders.drain(..) {
             self.ledger.forget(ticket);
         }
-        let left: Vec<Ticket> = self.ledger.in_hand().map(|(ticket, _)| ticket).collect();
-        for ticket in left {
+        // One that describes stands at the first of those that it has not described.
+        let stands_at = |call: &Call| {
+            let describes = call.kind == Kind::Describe;
+            call.asked.first().copied().filter(|_| describes)
+        };
+        let left = self.ledger.in_hand();
+        let left: Vec<_> = left
+            .map(|(ticket, call)| (ticket, stands_at(call)))
+            .collect();
+        for (ticket, blames) in left {
             if self.frozen {
                 self.ledger.excuse(ticket);
             } else {
-                self.ledger.set_aside(ticket, None);
+                self.ledger.set_aside(ticket, blames);
             }
         }
         for (uuid, vm) in std::mem::take(&mut self.course).vms {

@@ -45,6 +45,10 @@ impl Engine {
             Some(undescribed) => undescribed,
             None => self.new_domains(),
         };
+        if self.ledger.hangs(Kind::Canary) {
+            // libvirtd has no worker that could read XML.
+            undescribed.clear();
+        }
         while !undescribed.is_empty()
             && self.at_work() < self.limits.workers
             && self.ledger.room(Risk::Ordinary) > 0
@@ -132,15 +136,15 @@ impl Engine {
         if out || self.ledger.room(Risk::Ordinary) == 0 {
             return false;
         }
-        let fit = |uuid: &&Uuid| !self.ledger.holds(**uuid) && !self.is_locked(**uuid);
-        let able = self
-            .course
-            .vms
-            .iter()
-            .filter(|(_, vm)| vm.scope != Scope::Quiet);
-        let able = able.map(|(uuid, _)| uuid).filter(fit);
-        let whole_at = |uuid: &&Uuid| self.standings.get(uuid).and_then(|s| s.whole_at);
-        let Some(canary) = able.max_by_key(whole_at).copied() else {
+        let fit = |uuid: &Uuid| !self.ledger.holds(*uuid) && !self.is_locked(*uuid);
+        let whole_at = |uuid: &Uuid| self.standings.get(uuid).and_then(|s| s.whole_at);
+        let vms = self.course.vms.iter();
+        let able = vms.filter(|(_, vm)| vm.scope != Scope::Quiet);
+        let able = able.map(|(uuid, _)| *uuid).filter(fit);
+        // While VMs are being described none has been taken up yet.
+        let listed = self.listed.iter().map(|listed| listed.uuid);
+        let listed = listed.filter(|_| self.course.vms.is_empty()).filter(fit);
+        let Some(canary) = able.chain(listed).max_by_key(whole_at) else {
             return false;
         };
         self.send(Kind::Canary, vec![canary], Order::Canary(canary), now);
