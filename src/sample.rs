@@ -186,6 +186,7 @@ impl Sample {
             return;
         };
         let mut complete = disks.complete;
+        let mut uncounted = false;
         disks.list.retain_mut(|disk| {
             let mut known = description.disks.iter();
             let Some(known) = known.find(|d| Some(&d.target) == disk.name.as_ref()) else {
@@ -193,9 +194,11 @@ impl Sample {
                 return false;
             };
             disk.kind = SmolStr::new_static(known.kind.word());
+            uncounted |= !known.counted;
             known.counted && wanted.disk(&known.target, known.kind)
         });
-        disks.complete = complete;
+        // Of disks that libvirt does not count there is no sum, and 0 would be false.
+        disks.complete = complete && !(uncounted && disks.list.is_empty());
     }
 }
 

@@ -123,12 +123,6 @@ impl Gatherer {
     pub fn on_reply(&mut self, reply: Reply) {
         let now = Instant::now();
         let ticket = reply.ticket;
-        if let Ok(answer @ (Answer::LetIn | Answer::Outside)) = &reply.result {
-            let connected = matches!(answer, Answer::LetIn);
-            let begun = self.crew.let_in(ticket, connected);
-            self.begun(begun);
-            return;
-        }
         if reply.is_last() {
             let begun = self.crew.returned(ticket);
             self.begun(begun);
@@ -151,6 +145,12 @@ impl Gatherer {
             // and of what changed meanwhile no event tells.
             self.nics.clear();
             self.cpus.clear();
+        }
+        if let Ok(answer @ (Answer::LetIn | Answer::Outside)) = &reply.result {
+            let connected = matches!(answer, Answer::LetIn);
+            let begun = self.crew.let_in(ticket, connected);
+            self.begun(begun);
+            return;
         }
         let mut measured = Vec::new();
         let event = match reply.result {

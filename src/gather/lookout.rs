@@ -164,14 +164,13 @@ impl Lookout {
             BlockStatistics::Bulk => false,
             BlockStatistics::PerDisk => true,
         };
+        // Nor one by one, where that touches them as well.
+        let left_out =
+            |uuid: &&Uuid| self.leaves_out_disks() && !remote && !self.last.local.contains(*uuid);
         Look {
             stuck: self.last.look.stuck.clone(),
             no_block: domains.iter().filter(doubtful).copied().collect(),
-            no_disks: if self.leaves_out_disks() {
-                &self.last.silent | &self.last.unknown
-            } else {
-                HashSet::default()
-            },
+            no_disks: domains.iter().filter(left_out).copied().collect(),
         }
     }
 
@@ -256,7 +255,19 @@ fn see(processes: &mut Processes, mounts: &mut Mounts, question: &Question) -> S
         .flat_map(|files| &files.paths)
         .copied()
         .collect();
-    let storage: HashMap<PathBuf, Storage> = mounts.look(&paths);
+    let mut storage: HashMap<PathBuf, Storage> = mounts.look(&paths);
+    // libvirt keeps the variables of the firmware in a folder that no ordinary user enters, and puts
+    // no link there.
+    let known = question.vms.iter().filter_map(|(_, known)| known.as_ref());
+    let descriptions = known.filter_map(|known| known.description.as_ref());
+    for path in descriptions
+        .flat_map(|known| &known.firmware)
+        .map(Path::new)
+    {
+        if matches!(storage.get(path), Some(Storage::Unknown(_))) && mounts.is_plainly_local(path) {
+            storage.remove(path);
+        }
+    }
     let mut no_block = HashSet::default();
     let mut local = HashSet::default();
     let mut silent = HashSet::default();

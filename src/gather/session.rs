@@ -17,7 +17,7 @@ use crate::libvirt::{Connection, Domain, Error, Monitor, per_call};
 use crate::maps::{HashMap, HashSet};
 use crate::sample::{Run, Sample};
 use crate::times::MONITOR_HELD;
-use bulk::{Bulk, find};
+use bulk::{Bulk, find, is_incoming};
 use descriptions::{describe, freshen};
 
 /// One open connection with the handles that belong to it.
@@ -286,14 +286,17 @@ impl Session {
             unasked = groups.without(asked);
         }
         let came = match scope {
+            Scope::Quiet if self.qemu && is_incoming(&sample) => Came::Whole,
             Scope::Quiet => Came::Part,
             Scope::Full | Scope::NoBlock => self.came(&sample, groups, known.description()),
         };
-        // Somebody has the job of a domain that came in part, and from libvirt 11.0 on reading its
-        // XML waits for that, up to 30 s: what is known of it must do.
-        let (described, trouble) = match came {
-            Came::Whole => freshen(domain, &sample, known, brief)?,
-            Came::Part => (None, None),
+        // Somebody has the job of a domain that came in part, or is migrated in, and from libvirt 11.0
+        // on reading its XML waits for that, up to 30 s: what is known of it must do.
+        let held = came == Came::Part || scope == Scope::Quiet || self.qemu && is_incoming(&sample);
+        let (described, trouble) = if held {
+            (None, None)
+        } else {
+            freshen(domain, &sample, known, brief)?
         };
         let description = match &described {
             Some(read) => read.description.as_ref(),

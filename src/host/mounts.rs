@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::mount_table::Table;
+use super::mount_table::{Ground, Table};
 use super::post::{Post, Standing, ready};
 use super::prober::{Launch, Prober};
 use super::resolver::Resolver;
@@ -148,6 +148,13 @@ impl Mounts {
         seen.chain(left).collect()
     }
 
+    /// Whether a path, taken as it is written, lies on a file system of this kernel's own.
+    #[must_use]
+    pub fn is_plainly_local(&self, path: &Path) -> bool {
+        let mount = self.table.mount_of(path);
+        mount.is_some_and(|mount| matches!(mount.ground, Ground::Kernel | Ground::Disk))
+    }
+
     /// Hears what was answered since the last look, before that counts as no answer.
     fn begin(&mut self) {
         self.resolver.begin(&self.table);
@@ -163,7 +170,10 @@ impl Mounts {
 
     /// It is read at each look and compared: whatever changed, no way is known any more.
     fn read_table(&mut self) {
-        let text = fs::read(&self.source).unwrap_or_default();
+        // If it cannot be read now (no descriptor left), what was read before must do.
+        let Ok(text) = fs::read(&self.source) else {
+            return;
+        };
         if text == self.text {
             return;
         }

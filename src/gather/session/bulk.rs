@@ -127,8 +127,6 @@ impl Session {
         groups: Groups,
         description: Option<&Description>,
     ) -> Came {
-        let incoming = sample.state.zip(sample.reason);
-        let incoming = incoming.is_some_and(|state| INCOMING.contains(&state));
         let without_memory = groups.has(Groups::BALLOON) && sample.memory.rss.is_none();
         let without_disks = groups.has(Groups::BLOCK)
             && sample.disks.as_ref().is_some_and(|disks| {
@@ -140,12 +138,18 @@ impl Session {
                 // Usually the first one has counters, and that is all there is to look at.
                 disks.list.iter().all(silent) && !disks.list.iter().all(|disk| uncounted(&disk))
             });
-        if self.qemu && !incoming && (without_memory || without_disks) {
+        if self.qemu && !is_incoming(sample) && (without_memory || without_disks) {
             Came::Part
         } else {
             Came::Whole
         }
     }
+}
+
+/// Whether the VM is being migrated in: in part is all there is.
+pub(super) fn is_incoming(sample: &Sample) -> bool {
+    let state = sample.state.zip(sample.reason);
+    state.is_some_and(|state| INCOMING.contains(&state))
 }
 
 /// The target that is meant, most likely the one at `place`: what comes back has the order of what
