@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use std::thread;
 use std::time::Duration;
 
+use crate::libvirt;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
@@ -26,12 +27,14 @@ const STOP_WITHIN: Duration = Duration::from_millis(1900);
 const END_WITHIN: Duration = Duration::from_millis(3950);
 
 /// Installs the handlers. First thing in `main`: in its signal modes Telegraf may signal right
-/// after exec, and a process without a handler dies of it.
+/// after exec, and a process without a handler dies of it. A signal that came between a handler and
+/// what it is to do would be lost (signal-hook-registry), so they wait until both are there.
 ///
 /// # Errors
 /// The system's.
 pub fn install_handlers() -> io::Result<Signals> {
-    Signals::new([SIGHUP, SIGUSR1, SIGUSR2, SIGTERM, SIGINT])
+    const OURS: [i32; 5] = [SIGHUP, SIGUSR1, SIGUSR2, SIGTERM, SIGINT];
+    libvirt::while_signals_wait(&OURS, || Signals::new(OURS))
 }
 
 /// Passes on what signals say. Signals that came since [`install_handlers`] are not lost.

@@ -14,4 +14,4 @@ pub mod per_call;
 
 pub use error::Error;
 pub use ffi::{Connection, Domain, Monitor, Occurrence, Record, Records, Value};
-pub use ffi::{close_inherited, initialize, share_memory, start_event_loop};
+pub use ffi::{close_inherited, initialize, share_memory, start_event_loop, while_signals_wait};

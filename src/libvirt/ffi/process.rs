@@ -1,6 +1,6 @@
 //! What concerns the whole process: libvirt's library and its event loop, descriptors, memory.
 
-use std::ffi::{c_uint, c_void};
+use std::ffi::{c_int, c_uint, c_void};
 use std::ptr;
 use std::time::Duration;
 
@@ -65,4 +65,25 @@ pub fn share_memory() {
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
     }
+}
+
+/// Does `work` while these signals wait, and lets them in afterwards, also those that whoever started
+/// the program had blocked (pthread_sigmask(3)). Only in a process of one thread.
+pub fn while_signals_wait<T>(signals: &[c_int], work: impl FnOnce() -> T) -> T {
+    let change = |how| {
+        // SAFETY: an all-zero set is valid memory for sigemptyset, which makes it an empty one; it
+        // lives through the calls, and the old mask is not asked for.
+        unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&mut set);
+            for signal in signals {
+                libc::sigaddset(&mut set, *signal);
+            }
+            libc::pthread_sigmask(how, &set, ptr::null_mut());
+        }
+    };
+    change(libc::SIG_BLOCK);
+    let done = work();
+    change(libc::SIG_UNBLOCK);
+    done
 }
