@@ -163,9 +163,9 @@ fn a_mount_whose_server_stops_is_dead_and_alive_again_once_it_goes_on() {
 }
 
 #[test]
-fn a_mount_whose_server_is_killed_is_dead_until_it_is_unmounted_and_no_prober_stays() {
+fn a_mount_whose_server_is_killed_is_dead_while_a_vm_has_it_and_no_prober_stays() {
     let Some(folder) =
-        inside("a_mount_whose_server_is_killed_is_dead_until_it_is_unmounted_and_no_prober_stays")
+        inside("a_mount_whose_server_is_killed_is_dead_while_a_vm_has_it_and_no_prober_stays")
     else {
         return;
     };
@@ -183,8 +183,15 @@ fn a_mount_whose_server_is_killed_is_dead_until_it_is_unmounted_and_no_prober_st
         mount.kill();
         assert_eq!(storage(&mut mounts, &image), dead);
         drop(mount);
+        // It was unmounted, and a QEMU that has the file open has it still.
+        assert_eq!(storage(&mut mounts, &image), dead);
+        assert!(
+            mounts.look::<&Path>(&[]).is_empty(),
+            "no VM has it any more"
+        );
         let root = Storage::Unknown("/".into());
         assert!([root, Storage::Local].contains(&storage(&mut mounts, &image)));
+        assert!(mounts.look::<&Path>(&[]).is_empty());
         mount = Mount::new(&folder, "mount", &[]);
         becomes(&mut mounts, &image, &Storage::Alive);
     }
