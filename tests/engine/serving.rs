@@ -160,8 +160,8 @@ impl Daemon {
         vm.frozen
     }
 
-    /// Before it reads XML, a worker asks who has the VM's monitor: whoever has had it for long is not
-    /// waited for.
+    /// Before it reads XML, a worker asks whether the VM's monitor is in use: a command that has been in
+    /// it for long is not waited for.
     fn is_withheld(&self, uuid: Uuid) -> bool {
         let vm = &self.vms[&uuid];
         let since = match vm.job {

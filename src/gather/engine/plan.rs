@@ -70,7 +70,7 @@ impl Engine {
         }
     }
 
-    /// Whom to describe. Of all that are new it is noted that nothing is known of them yet.
+    /// The domains to describe. Of all that are new it is noted that nothing is known of them yet.
     fn new_domains(&mut self) -> Vec<Uuid> {
         let new = self.listed.iter().filter(|listed| !listed.described);
         let new: Vec<Uuid> = new.map(|listed| listed.uuid).collect();

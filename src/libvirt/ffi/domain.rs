@@ -18,7 +18,7 @@ pub struct Domain {
     pub(super) raw: NonNull<sys::virDomain>,
 }
 
-/// Who has a domain's monitor.
+/// Whether a domain's monitor is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Monitor {
     /// Nobody.
@@ -80,7 +80,7 @@ impl Domain {
         Ok((state, reason))
     }
 
-    /// Who has the domain's monitor (`virDomainGetControlInfo`: takes no job and is served by
+    /// Whether the domain's monitor is in use (`virDomainGetControlInfo`: takes no job and is served by
     /// libvirtd's priority workers).
     ///
     /// # Errors
