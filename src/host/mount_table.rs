@@ -91,6 +91,13 @@ impl Table {
         self.mounts.iter().find(|mount| mount.id == id)
     }
 
+    /// Whether the file system of this mount, which was unmounted, is mounted in its place again. Its
+    /// device number is not reused as long as anything holds a file on it.
+    pub fn has_again(&self, gone: &Mount) -> bool {
+        let same = |mount: &Mount| mount.point == gone.point && mount.device == gone.device;
+        self.mounts.iter().any(same)
+    }
+
     /// The mount on which an absolute path without links, `.` and `..` lies, found as the kernel
     /// does it: from the root on, at each component climbing onto what is mounted there.
     pub fn mount_of(&self, path: &Path) -> Option<&Mount> {

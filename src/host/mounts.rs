@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::mount_table::{Ground, Table};
+use super::mount_table::{Ground, Mount, Table};
 use super::post::{Post, Standing, ready};
 use super::prober::{Launch, Prober};
 use super::resolver::Resolver;
@@ -56,10 +56,17 @@ pub struct Mounts {
     ways: HashMap<OsString, (Vec<u64>, Instant)>,
     /// Paths whose mount went away (`umount -l`) while they were asked for: a QEMU that has the file
     /// open still has the one on that mount, whatever is mounted there now.
-    left: HashMap<OsString, Storage>,
+    left: HashMap<OsString, Left>,
     /// How far paths were followed whose next component lies on a remote mount, and when: what was
     /// looked up on the way there is not looked up again at each look while that mount is silent.
     begun: HashMap<OsString, (Walk, Instant)>,
+}
+
+/// A mount that went away below a path.
+#[derive(Debug)]
+struct Left {
+    mount: Mount,
+    storage: Storage,
 }
 
 /// How one path fared in one look.
@@ -144,7 +151,7 @@ impl Mounts {
         let seen = seen.map(|(path, fate)| (path, self.judge(&fate)));
         let seen = seen.filter(|(_, storage)| *storage != Storage::Local);
         let left = self.left.iter();
-        let left = left.map(|(path, storage)| (path.into(), storage.clone()));
+        let left = left.map(|(path, left)| (path.into(), left.storage.clone()));
         seen.chain(left).collect()
     }
 
@@ -181,18 +188,19 @@ impl Mounts {
         self.text = text;
         for (path, (trail, _)) in self.ways.drain() {
             let went = |id: &&u64| table.get(**id) != self.table.get(**id);
-            let Some(mount) = trail.iter().find(went) else {
+            let Some(mount) = trail.iter().find(went).and_then(|id| self.table.get(*id)) else {
                 continue;
             };
-            let point = self.table.get(*mount).map(|mount| mount.point.clone());
-            let point = point.unwrap_or_default();
-            let dead = self.posts.get(mount).is_some_and(Post::is_dead);
+            let mount = mount.clone();
+            let dead = self.posts.get(&mount.id).is_some_and(Post::is_dead);
             let storage = match dead {
-                true => Storage::Dead(point),
-                false => Storage::Unknown(point),
+                true => Storage::Dead(mount.point.clone()),
+                false => Storage::Unknown(mount.point.clone()),
             };
-            self.left.entry(path).or_insert(storage);
+            let left = Left { mount, storage };
+            self.left.entry(path).or_insert(left);
         }
+        self.left.retain(|_, left| !table.has_again(&left.mount));
         self.begun.clear();
         self.resolver.forget(&table);
         self.dismiss(|id, post| table.get(id) != Some(&post.prober.mount));

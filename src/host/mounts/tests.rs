@@ -260,6 +260,8 @@ fn a_file_whose_mount_went_is_on_no_other_one() {
     // Unmounted, and another one mounted in its place.
     for there in [&[][..], &[("nfs", "cifs")]] {
         fake.mount(there);
+        let text = fs::read_to_string(&fake.table).unwrap();
+        fs::write(&fake.table, text.replace("0:2", "0:9")).unwrap();
         for _ in 0..2 {
             let seen = mounts.look(&[&file]).remove(&file);
             assert_eq!(seen, Some(Storage::Unknown(fake.path("nfs"))));
@@ -267,6 +269,19 @@ fn a_file_whose_mount_went_is_on_no_other_one() {
     }
     // No VM has it any more; one that is started now has the new one.
     mounts.look(&[] as &[&Path]);
+    assert_eq!(storage(&mut mounts, &file), Storage::Alive);
+    // The same file system comes back in its place, with the files that QEMUs hold.
+    fake.mount(&[]);
+    assert_eq!(
+        mounts.look(&[&file]).remove(&file),
+        Some(Storage::Unknown(fake.path("nfs")))
+    );
+    let text = "1 0 8:1 / / rw - ext4 /dev/sda rw\n";
+    let again = format!(
+        "{text}7 1 0:9 / {} rw - cifs x rw\n",
+        fake.path("nfs").display()
+    );
+    fs::write(&fake.table, again).unwrap();
     assert_eq!(storage(&mut mounts, &file), Storage::Alive);
 }
 
