@@ -159,6 +159,11 @@ impl Agent {
         )
     }
 
+    /// Closes the connections that are not in use, until `limit` at the longest.
+    pub fn close(&mut self, limit: Instant) {
+        self.gatherer.close(limit);
+    }
+
     fn is_stopped(&self) -> bool {
         matches!(self.ending, Some(Ending::Stop(_)))
     }

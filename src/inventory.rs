@@ -144,6 +144,15 @@ impl Known {
             Self::Fresh(known) | Self::Stale(known) => known.description.as_ref(),
         }
     }
+
+    /// Whether the sample names other devices or images than this, which was taken to hold.
+    pub fn is_outdated(&self, sample: &Sample) -> bool {
+        let Self::Fresh(known) = self else {
+            return false;
+        };
+        let names = known.names.as_ref();
+        names.is_some_and(|names| names.differ(sample))
+    }
 }
 
 /// How libvirt tells of changes.

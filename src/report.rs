@@ -26,8 +26,6 @@ pub struct Reporter {
     partial: Partial,
     /// At the last gather disks were left out, for it was not known where all files lay.
     unknown_storage: bool,
-    /// At the last gather libvirtd kept connections waiting.
-    kept_outside: bool,
     /// Mounts that do not answer.
     dead: HashSet<String>,
 }
@@ -41,7 +39,6 @@ impl Reporter {
             domains: HashSet::default(),
             partial: Partial::default(),
             unknown_storage: false,
-            kept_outside: false,
             dead: HashSet::default(),
         }
     }
@@ -61,19 +58,16 @@ impl Reporter {
             return;
         }
         self.refusals(gathered);
-        let (connected, waiting) = gathered.connections;
-        // A daemon that was just started lets the first ones wait for a moment.
-        let lasts = std::mem::replace(&mut self.kept_outside, waiting > 0);
         self.while_it_lasts(
             "clients",
-            (waiting > 0 && lasts).then(|| {
+            gathered.limited_to.map(|most| {
                 format!(
-                    "libvirtd has let in {connected} connections of this program and keeps {waiting} \
-                     waiting, so gathers take longer: raise max_clients and max_anonymous_clients in \
-                     its configuration, or lower workers in this program's"
+                    "libvirtd lets in fewer connections than this program wants; it asks by {most} now, \
+                     so that others get in, and tries again in an hour: raise max_clients and \
+                     max_anonymous_clients in libvirtd's configuration, or lower workers in this program's"
                 )
             }),
-            "libvirtd lets all connections in",
+            "libvirtd may let all connections in now",
         );
         self.single_domains(gathered);
         self.partial.report(gathered);
@@ -167,8 +161,9 @@ impl Reporter {
         if let Some(times) = self.troubles.clear("libvirt") {
             log::info!("libvirt answers again after {times} gathers without");
         }
-        let message = unreachable
-            .map(|error| format!("some connections to libvirt at {uri} cannot be opened: {error}"));
+        let message = unreachable.map(|error| {
+            format!("libvirt at {uri} opened no more connections in this gather: {error}")
+        });
         self.while_it_lasts(
             "connections",
             message,

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use signal_hook::iterator::Signals;
 
@@ -13,6 +13,7 @@ use crate::agent::{Agent, End, Message, Mode};
 use crate::config::Settings;
 use crate::gather::{Gatherer, lookout};
 use crate::libvirt::{self, Connection};
+use crate::times::CLOSE;
 use crate::trigger;
 
 /// Why the program cannot go on.
@@ -68,11 +69,14 @@ pub fn run(settings: Settings, mode: Mode, signals: Signals) -> Result<End, Fata
     raise_file_limit();
     libvirt::initialize()?;
     libvirt::start_event_loop()?;
-    if mode != Mode::Once && !settings.uri.in_process() {
+    let in_process = settings.uri.in_process();
+    let mut watcher = None;
+    if mode != Mode::Once && !in_process {
         let tell = sender.clone();
-        libvirt::events::start(settings.uri.value.clone(), move |notice| {
+        let uri = settings.uri.value.clone();
+        watcher = Some(libvirt::events::start(uri, move |notice| {
             let _ = tell.send(Message::Notice(notice));
-        })?;
+        })?);
     }
     let lookout = if settings.uri.is_this_host() {
         let tell = sender.clone();
@@ -90,7 +94,15 @@ pub fn run(settings: Settings, mode: Mode, signals: Signals) -> Result<End, Fata
         lookout,
     );
     let mut agent = Agent::new(settings, mode, gatherer, inbox);
-    agent.run().map_err(Fatal::Output)
+    let end = agent.run();
+    if !in_process {
+        let limit = Instant::now() + CLOSE;
+        agent.close(limit);
+        if let Some(watcher) = watcher {
+            watcher.close(limit);
+        }
+    }
+    end.map_err(Fatal::Output)
 }
 
 /// A descriptor per VM is kept open: the usual soft limit of 1024 is soon reached.

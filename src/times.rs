@@ -18,8 +18,11 @@ pub const STALL: Duration = Duration::from_millis(250);
 /// for that would wait. A call of ours that does so all the same is found out after [`STALL`].
 pub const MONITOR_HELD: Duration = Duration::from_millis(100);
 
+/// How long the closing of connections may take at the end.
+pub const CLOSE: Duration = Duration::from_millis(100);
+
 /// After SIGTERM the gather in hand goes on for so long,
-pub const STOP_GRACE: Duration = Duration::from_millis(1500);
+pub const STOP_GRACE: Duration = Duration::from_millis(1400);
 /// and what was written may be read for so long.
 pub const STOP_DRAIN: Duration = Duration::from_millis(200);
 /// What is promised of a stop.
@@ -54,8 +57,8 @@ mod tests {
 
     #[test]
     fn a_stop_and_the_end_of_input_keep_their_time() {
-        assert!(STOP_GRACE + STOP_DRAIN + ROOM <= STOP);
-        assert!(END_GRACE + END_DRAIN + ROOM <= END);
+        assert!(STOP_GRACE + STOP_DRAIN + CLOSE + ROOM <= STOP);
+        assert!(END_GRACE + END_DRAIN + CLOSE + ROOM <= END);
         assert!(END_PATIENCE <= END_GRACE);
     }
 }

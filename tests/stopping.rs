@@ -168,3 +168,28 @@ fn once_and_check_keep_the_deadline_too() {
     }
     lab.signal_libvirtd("CONT");
 }
+
+/// A connection that just breaks off leaves `End of file while reading data` in libvirtd's log.
+#[test]
+fn an_end_leaves_nothing_in_the_daemons_log() {
+    let (lab, _) = lab();
+    let log = lab.dir().join("libvirtd.log");
+    lab.reconfigure_libvirtd(&format!("log_outputs = \"3:file:{}\"\n", log.display()));
+    let log = || std::fs::read_to_string(&log).unwrap();
+    for end in ["SIGTERM", "end of input", "--once"] {
+        let once: &[&str] = if end == "--once" { &["--once"] } else { &[] };
+        let mut plugin = plugin(&lab, "", once);
+        if once.is_empty() {
+            plugin.gather();
+        }
+        match end {
+            "SIGTERM" => plugin.signal(Signal::TERM),
+            _ => plugin.close(),
+        }
+        assert!(plugin.wait(END).success(), "{end}");
+        // What the daemon writes of it is written before it answers the next client.
+        lab.virsh(&["list"]);
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!log().contains("End of file"), "{end}: {}", log());
+    }
+}

@@ -5,7 +5,7 @@
 //! a worker that has a connection.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::job::{Brief, Job};
 use super::ledger::Ticket;
 use super::worker::{self, Reply};
-use crate::maps::HashMap;
+use crate::maps::{HashMap, HashSet};
 
 /// Where workers put their replies.
 pub type Sink = Arc<dyn Fn(Reply) + Send + Sync>;
@@ -41,7 +41,27 @@ impl Slot {
     }
 }
 
-type Worker = Sender<(Ticket, Slot)>;
+/// A worker's number, and the way to it. The worker ends when no way is left.
+#[derive(Debug, Clone)]
+struct Worker {
+    number: u64,
+    jobs: Sender<(Ticket, Slot)>,
+}
+
+/// Fewer connections than were wanted are to be had.
+#[derive(Debug, Clone, Copy)]
+struct Scarce {
+    /// How many workers there are until then.
+    most: usize,
+    until: Instant,
+}
+
+/// A worker that libvirtd has not let in for so long waits because of `max_clients`.
+const OUTSIDE: Duration = Duration::from_secs(5);
+/// After so long more connections are tried again.
+const SCARCE: Duration = Duration::from_secs(3600);
+/// A worker that has been busy for so long with one job hangs.
+const HANGS: Duration = Duration::from_secs(1);
 
 /// A worker with a job.
 #[derive(Debug)]
@@ -73,10 +93,15 @@ pub struct Crew {
     /// A place for each job that could be given.
     idle: Vec<Worker>,
     busy: HashMap<Ticket, Busy>,
-    /// Workers that libvirtd has not let in yet, by the job that was taken back from each.
-    outside: HashMap<Ticket, Worker>,
-    /// Jobs for whoever is free next.
+    /// Workers that libvirtd has not let in yet, by number, and since when each waits.
+    outside: HashMap<u64, (Worker, Instant)>,
+    /// Jobs for the worker that is free next.
     waiting: VecDeque<(Ticket, Job)>,
+    scarce: Option<Scarce>,
+    /// The number of the next worker.
+    next: u64,
+    /// Where each worker reports its end, its connection closed.
+    ended: (Sender<()>, Receiver<()>),
 }
 
 impl Crew {
@@ -92,7 +117,43 @@ impl Crew {
             busy: HashMap::default(),
             outside: HashMap::default(),
             waiting: VecDeque::new(),
+            scarce: None,
+            next: 0,
+            ended: channel(),
         }
+    }
+
+    /// A gather begins. A daemon that has let in fewer workers than were wanted is left one of its
+    /// connections for others: `virsh` would wait for as long as we are there.
+    pub fn begin(&mut self, now: Instant) {
+        self.scarce.take_if(|scarce| now >= scarce.until);
+        let (connected, _) = self.connections();
+        let kept_out = |(_, since): &(Worker, Instant)| now >= *since + OUTSIDE;
+        if connected > 0 && self.outside.values().any(kept_out) {
+            // They end once they are let in.
+            self.outside.clear();
+            let most = connected.saturating_sub(1).max(1);
+            let until = now + SCARCE;
+            self.scarce = Some(Scarce { most, until });
+            self.idle.truncate(most.saturating_sub(self.busy.len()));
+        }
+    }
+
+    /// How many workers there may be, where libvirtd lets in fewer than were wanted.
+    pub fn limited_to(&self) -> Option<usize> {
+        self.scarce.map(|scarce| scarce.most)
+    }
+
+    /// Whether another worker would have to wait for its connection, or take the last one. One that
+    /// hangs does not count: the others must go on.
+    fn is_full(&self) -> bool {
+        if !self.outside.is_empty() {
+            return true;
+        }
+        let now = Instant::now();
+        let works = |busy: &&Busy| now < busy.since + HANGS;
+        let at_work = self.busy.values().filter(works).count();
+        self.scarce.is_some_and(|scarce| at_work >= scarce.most)
     }
 
     /// Gives the job to an idle worker, or to a new one.
@@ -100,8 +161,7 @@ impl Crew {
         let Some(job) = self.give(ticket, job) else {
             return Assigned::Begun;
         };
-        // Another would wait outside, too.
-        if !self.outside.is_empty() && !self.busy.is_empty() {
+        if self.is_full() && !self.busy.is_empty() {
             match job {
                 Job::List | Job::Probe(_) | Job::Urgent(_) => {
                     self.waiting.push_front((ticket, job));
@@ -110,16 +170,22 @@ impl Crew {
             }
             return Assigned::Waits;
         }
-        let (worker, inbox) = channel();
+        let (jobs, inbox) = channel();
+        let number = self.next;
+        self.next += 1;
         let brief = Arc::clone(&self.brief);
         let sink = Arc::clone(&self.sink);
-        let thread = thread::Builder::new()
-            .name("worker".into())
-            .spawn(move || worker::run(&brief, &inbox, &*sink));
+        let ended = self.ended.0.clone();
+        let work = move || {
+            worker::run(number, &brief, &inbox, &*sink);
+            let _ = ended.send(());
+        };
+        let thread = thread::Builder::new().name("worker".into()).spawn(work);
         if let Err(error) = thread {
             log::debug!("cannot start a thread: {error}");
             return Assigned::NoThread;
         }
+        let worker = Worker { number, jobs };
         self.idle.extend((0..self.jobs).map(|_| worker.clone()));
         match self.give(ticket, job) {
             None => Assigned::Begun,
@@ -132,7 +198,7 @@ impl Crew {
         // A worker whose thread is gone, which only a defect of ours brings about, is passed by.
         while let Some(worker) = self.idle.pop() {
             let slot = Slot::new(job);
-            if worker.send((ticket, slot.clone())).is_ok() {
+            if worker.jobs.send((ticket, slot.clone())).is_ok() {
                 let since = Instant::now();
                 let busy = Busy {
                     worker,
@@ -154,14 +220,19 @@ impl Crew {
         self.free(worker)
     }
 
-    /// A worker from which the job was taken back is connected at last, or cannot be: `connected`.
-    pub fn let_in(&mut self, ticket: Ticket, connected: bool) -> Option<Ticket> {
-        let worker = self.outside.remove(&ticket)?;
+    /// The worker of this number, from which the job was taken back, is connected at last, or cannot
+    /// be: `connected`.
+    pub fn let_in(&mut self, number: u64, connected: bool) -> Option<Ticket> {
+        let (worker, _) = self.outside.remove(&number)?;
         connected.then(|| self.free(worker))?
     }
 
     fn free(&mut self, worker: Worker) -> Option<Ticket> {
-        if self.idle.len() < self.size * self.jobs || !self.waiting.is_empty() {
+        let size = self.size * self.jobs;
+        let room = self.scarce.map_or(size, |scarce| {
+            size.min(scarce.most.saturating_sub(self.busy.len()))
+        });
+        if self.idle.len() < room || !self.waiting.is_empty() {
             self.idle.push(worker);
         }
         let (ticket, job) = self.waiting.pop_front()?;
@@ -190,8 +261,21 @@ impl Crew {
     }
 
     /// Takes the jobs back that have waited for so long for their worker's connection, and gives
-    /// them to others. Returns those of them that wait on.
-    pub fn recall(&mut self, now: Instant, patience: Duration) -> Vec<Ticket> {
+    /// them to others. Returns them, and whether each is begun now.
+    pub fn recall(&mut self, now: Instant, patience: Duration) -> Vec<(Ticket, bool)> {
+        let late = self.take_back(now, patience).into_iter();
+        let again = late.map(|(ticket, job)| match self.give(ticket, job) {
+            None => (ticket, true),
+            Some(job) => {
+                self.waiting.push_back((ticket, job));
+                (ticket, false)
+            }
+        });
+        again.collect()
+    }
+
+    /// The jobs that have waited for so long while another worker has a connection, oldest first.
+    fn take_back(&mut self, now: Instant, patience: Duration) -> Vec<(Ticket, Job)> {
         if self.recall_at(patience).is_none_or(|at| now < at) {
             return Vec::new();
         }
@@ -199,18 +283,13 @@ impl Crew {
         let late = self.busy.iter().filter(|(_, busy)| late(busy));
         let mut late: Vec<Ticket> = late.map(|(ticket, _)| *ticket).collect();
         late.sort_unstable();
-        late.retain(|ticket| {
-            let job = self.busy.get(ticket).and_then(|busy| busy.slot.take());
-            let Some(job) = job else { return false };
-            if let Some(busy) = self.busy.remove(ticket) {
-                self.outside.insert(*ticket, busy.worker);
-            }
-            let left = self.give(*ticket, job);
-            let waits = left.is_some();
-            self.waiting.extend(left.map(|job| (*ticket, job)));
-            waits
-        });
-        late
+        let take = |ticket: Ticket| {
+            let job = self.busy.get(&ticket)?.slot.take()?;
+            let Busy { worker, since, .. } = self.busy.remove(&ticket)?;
+            self.outside.insert(worker.number, (worker, since));
+            Some((ticket, job))
+        };
+        late.into_iter().filter_map(take).collect()
     }
 
     /// How many workers have a connection, and how many libvirtd has not let in.
@@ -219,9 +298,34 @@ impl Crew {
         (self.idle.len() + taken.count(), self.outside.len())
     }
 
+    /// A job that waits is not to be begun any more.
+    pub fn withdraw(&mut self, ticket: Ticket) {
+        self.waiting.retain(|(waiting, _)| *waiting != ticket);
+    }
+
     /// Nobody waits any more for the jobs that were not begun.
     pub fn forget_waiting(&mut self) -> Vec<Ticket> {
-        self.waiting.drain(..).map(|(ticket, _)| ticket).collect()
+        // A worker that is given two has the second at hand and is not outside.
+        let mut unbegun = match self.jobs {
+            1 => self.take_back(Instant::now(), Duration::ZERO),
+            _ => Vec::new(),
+        };
+        unbegun.extend(self.waiting.drain(..));
+        unbegun.into_iter().map(|(ticket, _)| ticket).collect()
+    }
+
+    /// Ends the workers that have nothing to do, and waits until their connections are closed, until
+    /// `limit` at the longest: libvirtd logs a connection that just breaks off.
+    pub fn close(&mut self, limit: Instant) {
+        let idle: HashSet<u64> = self.idle.iter().map(|worker| worker.number).collect();
+        while self.ended.1.try_recv().is_ok() {}
+        self.idle.clear();
+        for _ in idle {
+            let patience = limit.saturating_duration_since(Instant::now());
+            if self.ended.1.recv_timeout(patience).is_err() {
+                return;
+            }
+        }
     }
 }
 

@@ -60,8 +60,8 @@ pub struct Gathered {
     pub partial: Vec<Found>,
     /// Calls that have not returned.
     pub hanging: usize,
-    /// Workers that have a connection, and those that libvirtd keeps waiting for one.
-    pub connections: (usize, usize),
+    /// How many workers there may be, where libvirtd lets in fewer than were wanted.
+    pub limited_to: Option<usize>,
 }
 
 /// What a sample was made of, from little to all.

@@ -106,6 +106,7 @@ impl Gatherer {
 
     /// Begins a gather.
     pub fn begin(&mut self) {
+        self.crew.begin(Instant::now());
         self.inventory.begin();
         self.nics.begin();
         self.cpus.begin();
@@ -148,7 +149,7 @@ impl Gatherer {
         }
         if let Ok(answer @ (Answer::LetIn | Answer::Outside)) = &reply.result {
             let connected = matches!(answer, Answer::LetIn);
-            let begun = self.crew.let_in(ticket, connected);
+            let begun = self.crew.let_in(reply.worker, connected);
             self.begun(begun);
             return;
         }
@@ -256,6 +257,9 @@ impl Gatherer {
             if let Some(described) = one.described.take() {
                 self.learn(run, described);
             }
+            if one.outdated {
+                self.inventory.device_changed(run.uuid, Instant::now());
+            }
             if let (Some(trouble), Some(found)) = (one.trouble.take(), self.roster.get(run.uuid)) {
                 let trouble = Trouble::Description(found.clone(), trouble);
                 self.gathered.troubles.push(trouble);
@@ -332,7 +336,7 @@ impl Gatherer {
             self.engine.dropped(ticket);
         }
         let mut gathered = std::mem::take(&mut self.gathered);
-        gathered.connections = self.crew.connections();
+        gathered.limited_to = self.crew.limited_to();
         let find = |uuid: Uuid| self.roster.get(uuid).cloned();
         gathered.locked = self.engine.locked().filter_map(&find).collect();
         // By the last look: in a gather that ends without one no mount has come back.
@@ -360,6 +364,11 @@ impl Gatherer {
         gathered.answered = self.samples.len();
         gathered.samples = std::mem::take(&mut self.samples).in_order();
         gathered
+    }
+
+    /// Closes the connections that are not in use, until `limit` at the longest.
+    pub fn close(&mut self, limit: Instant) {
+        self.crew.close(limit);
     }
 
     /// Answers that came too late, and connections that were lost, since the start.

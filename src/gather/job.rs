@@ -106,6 +106,8 @@ pub struct Measured {
     pub came: Came,
     /// A description that was read for it just now.
     pub described: Option<Arc<Described>>,
+    /// It names other devices or images than the known description, and that could not be read anew.
+    pub outdated: bool,
     /// What went wrong with this domain alone.
     pub trouble: Option<String>,
 }

@@ -298,6 +298,7 @@ impl Session {
         } else {
             freshen(domain, &sample, known, brief)?
         };
+        let outdated = described.is_none() && known.is_outdated(&sample);
         let description = match &described {
             Some(read) => read.description.as_ref(),
             None => known.description(),
@@ -334,6 +335,7 @@ impl Session {
             sample,
             came,
             described,
+            outdated,
             trouble,
         }))
     }

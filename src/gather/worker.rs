@@ -26,6 +26,8 @@ pub enum Failure {
 pub struct Reply {
     /// Which job: numbers are never used twice.
     pub ticket: Ticket,
+    /// Which worker.
+    pub worker: u64,
     /// What came of it.
     pub result: Result<Answer, Failure>,
     /// Whether a connection was opened for it,
@@ -72,7 +74,7 @@ fn open(uri: &str) -> Result<Connection, Error> {
 }
 
 /// The worker's thread: ends when nobody can send it jobs any more.
-pub fn run(brief: &Brief, jobs: &Receiver<(Ticket, Slot)>, reply: &dyn Fn(Reply)) {
+pub fn run(number: u64, brief: &Brief, jobs: &Receiver<(Ticket, Slot)>, reply: &dyn Fn(Reply)) {
     let mut session: Option<Session> = None;
     while let Ok((ticket, slot)) = jobs.recv() {
         let lost = session.take_if(|s| !s.connection.is_alive());
@@ -81,6 +83,7 @@ pub fn run(brief: &Brief, jobs: &Receiver<(Ticket, Slot)>, reply: &dyn Fn(Reply)
         let tell = |result| {
             reply(Reply {
                 ticket,
+                worker: number,
                 result,
                 opened,
                 reopened,

@@ -1,6 +1,7 @@
 //! The watch: a connection of its own, on which libvirt reports domains and devices that come and
 //! go.
 
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,28 @@ fn reports_devices(driver: Option<&str>) -> bool {
     matches!(driver, Some("QEMU" | "TEST"))
 }
 
+/// The watch's thread. Dropped, it ends as well.
+#[derive(Debug)]
+pub struct Watcher {
+    stop: Sender<()>,
+    ended: Receiver<()>,
+}
+
+impl Watcher {
+    /// Ends the thread, and waits until its connection is closed, until `limit` at the longest.
+    pub fn close(self, limit: Instant) {
+        drop(self.stop);
+        let patience = limit.saturating_duration_since(Instant::now());
+        // An error either way: nothing is ever sent.
+        let _ = self.ended.recv_timeout(patience);
+    }
+}
+
+/// Waits for so long; `false` when the thread is to end.
+fn wait(stop: &Receiver<()>, patience: Duration) -> bool {
+    stop.recv_timeout(patience) == Err(RecvTimeoutError::Timeout)
+}
+
 /// Starts the watch's thread. It ends by itself where the driver has no events: the cache's time
 /// to live applies then, and where the driver reports no devices.
 ///
@@ -37,11 +60,17 @@ fn reports_devices(driver: Option<&str>) -> bool {
 pub fn start(
     uri: String,
     tell: impl Fn(Notice) + Clone + Send + Sync + 'static,
-) -> std::io::Result<()> {
+) -> std::io::Result<Watcher> {
+    let (stop, stopped) = channel::<()>();
+    let (ends, ended) = channel::<()>();
     let watch = move || {
+        // Dropped last, when the connection is closed.
+        let _ends = ends;
         loop {
             let Ok(connection) = Connection::open(&uri) else {
-                thread::sleep(RETRY);
+                if !wait(&stopped, RETRY) {
+                    return;
+                }
                 continue;
             };
             let sink = tell.clone();
@@ -53,7 +82,9 @@ pub fn start(
                         tell(Notice::Watching(Instant::now()));
                     }
                     while connection.is_alive() {
-                        thread::sleep(LOOK);
+                        if !wait(&stopped, LOOK) {
+                            return;
+                        }
                     }
                     tell(Notice::Blind);
                     log::debug!("the connection for events was lost");
@@ -64,15 +95,15 @@ pub fn start(
                 }
                 Err(error) => {
                     log::debug!("no events: {error}");
-                    thread::sleep(RETRY);
+                    if !wait(&stopped, RETRY) {
+                        return;
+                    }
                 }
             }
         }
     };
-    thread::Builder::new()
-        .name("watch".into())
-        .spawn(watch)
-        .map(drop)
+    thread::Builder::new().name("watch".into()).spawn(watch)?;
+    Ok(Watcher { stop, ended })
 }
 
 #[cfg(test)]

@@ -84,6 +84,13 @@ fn one_worker_without_a_connection_is_said_once_not_in_every_gather() {
 }
 
 #[test]
+fn a_daemon_that_lets_in_few_clients_is_said_once() {
+    let mut few = reached(vec![]);
+    few.limited_to = Some(2);
+    lasts_and_ends("clients", &few);
+}
+
+#[test]
 fn refused_calls_are_counted_by_gathers_until_none_is_refused() {
     let refused = || Trouble::Refused(Error::invalid("access denied"));
     lasts_and_ends("refused", &reached(vec![refused(), refused()]));

@@ -158,6 +158,7 @@ impl Daemon {
             Order::Canary(one) | Order::Disks(one) => vec![*one],
             Order::Describe(some) | Order::Ask(some, _) => some.clone(),
             Order::Probe(some) | Order::Urgent(some) => some.clone(),
+            Order::Withdraw => Vec::new(),
         };
         let call = Call {
             order,

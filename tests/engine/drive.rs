@@ -286,6 +286,8 @@ impl Sim {
         for (ticket, order) in self.engine.orders() {
             self.gather.orders += 1;
             self.check(&order);
+            // The simulation has a worker for each call.
+            assert_ne!(order, Order::Withdraw);
             if let Order::Look(_) = order {
                 if self.sight != Sight::Hidden {
                     let vms = self.daemon.vms.keys();
@@ -312,7 +314,7 @@ impl Sim {
     fn check(&self, order: &Order) {
         let locked: BTreeSet<Uuid> = self.engine.locked().collect();
         let whom: &[Uuid] = match order {
-            Order::List | Order::Look(_) => return,
+            Order::List | Order::Look(_) | Order::Withdraw => return,
             Order::Canary(one) | Order::Disks(one) => &[*one],
             Order::Describe(some) | Order::Ask(some, _) => some,
             Order::Probe(some) | Order::Urgent(some) => some,

@@ -1,9 +1,11 @@
 //! A libvirtd without workers, frozen, killed, or lost with the connection.
 
-use telegraf_kvm::gather::engine::Order;
+use std::time::{Duration, Instant};
+
+use telegraf_kvm::gather::engine::{Control, Engine, Event, Limits, Listed, Look, Order};
 
 use super::daemon::uuid;
-use super::drive::{DEADLINE, Sight, Sim};
+use super::drive::{DEADLINE, LIMITS, Sight, Sim};
 use super::{freeze, gathers};
 
 #[test]
@@ -211,4 +213,60 @@ fn a_locked_vm_whose_calls_are_cut_again_and_again() {
         sim.gather();
         assert_eq!(sim.gather().whole(), 30, "{cuts} cuts");
     }
+}
+
+/// Somebody else's call is at that monitor, and a call of ours that waits for a connection hangs on
+/// nothing.
+#[test]
+fn a_call_that_waits_for_a_connection_is_not_taken_to_hang() {
+    let limits = Limits { chunk: 1, ..LIMITS };
+    let mut engine = Engine::new(limits);
+    let start = Instant::now();
+    let at = |ms| start + Duration::from_millis(ms);
+    engine.begin(at(0));
+    let [(list, Order::List)] = engine.orders()[..] else {
+        panic!("no list");
+    };
+    let listed = [1, 2].map(|number| Listed {
+        uuid: uuid(number),
+        described: true,
+    });
+    engine.on(list, Event::Listed(listed.to_vec()), at(1));
+    engine.orders();
+    engine.looked(Look::default(), at(2));
+    let [(canary, Order::Canary(_))] = engine.orders()[..] else {
+        panic!("no canary");
+    };
+    engine.on(canary, Event::Done, at(3));
+    let asked = engine.orders();
+    let [(_, Order::Ask(one, _)), (second, Order::Ask(other, _))] = &asked[..] else {
+        panic!("{asked:?}");
+    };
+    engine.queued(*second);
+    engine.tick(at(300));
+    let [(probe, Order::Probe(_))] = engine.orders()[..] else {
+        panic!("no probe");
+    };
+    engine.on(probe, Event::Alive, at(301));
+    let occupied = Control::Occupied(Duration::from_millis(290));
+    engine.on(probe, Event::Control(other[0], occupied), at(302));
+    assert_eq!(engine.hanging(), 0, "nobody's call of ours");
+    assert_eq!(engine.orders(), []);
+    // It does not come back from that one, either: the call is not made at all.
+    engine.on(probe, Event::Control(one[0], Control::Free), at(303));
+    engine.on(probe, Event::Done, at(304));
+    let [(canary, Order::Canary(_))] = engine.orders()[..] else {
+        panic!("no canary");
+    };
+    engine.on(canary, Event::Done, at(305));
+    engine.tick(at(1000));
+    let [(probe, Order::Probe(_))] = engine.orders()[..] else {
+        panic!("no second probe");
+    };
+    engine.on(probe, Event::Alive, at(1001));
+    engine.on(probe, Event::Control(one[0], Control::Free), at(1002));
+    engine.tick(at(1400));
+    let orders = engine.orders();
+    assert!(orders.contains(&(*second, Order::Withdraw)), "{orders:?}");
+    assert_eq!(engine.hanging(), 1, "the probe");
 }

@@ -43,6 +43,13 @@ impl Crew {
     pub(in crate::gather) fn busy(&self) -> Vec<Ticket> {
         self.busy.keys().copied().collect()
     }
+
+    /// As if all workers had their connections, and had begun their jobs.
+    pub(in crate::gather) fn connect(&mut self) {
+        for busy in self.busy.values() {
+            busy.slot.take();
+        }
+    }
 }
 
 fn counts(crew: &Crew) -> (usize, usize) {
@@ -123,7 +130,10 @@ fn who_comes_back_where_enough_are_free_goes() {
 fn a_worker_whose_thread_is_gone_is_passed_by() {
     let (mut crew, replies) = crew("test:///default", 2);
     let (gone, _) = channel();
-    crew.idle.push(gone);
+    crew.idle.push(Worker {
+        number: 99,
+        jobs: gone,
+    });
     assert_eq!(crew.assign(7, Job::List), Assigned::Begun);
     assert_eq!(counts(&crew), (1, 0));
     assert_eq!(replies.recv_timeout(LIMIT).unwrap().ticket, 7);
@@ -168,8 +178,9 @@ fn a_job_that_waits_for_a_connection_goes_to_a_worker_that_has_one() {
     let (mut crew, replies) = half_let_in(&frozen);
     let now = Instant::now();
     assert!(crew.recall_at(LIMIT).is_some_and(|at| at > now));
-    assert_eq!(crew.recall(now, LIMIT), [0; 0], "not yet");
-    assert_eq!(crew.recall(now + LIMIT, LIMIT), [2], "the other is busy");
+    assert_eq!(crew.recall(now, LIMIT), [], "not yet");
+    let recalled = crew.recall(now + LIMIT, LIMIT);
+    assert_eq!(recalled, [(2, false)], "the other is busy");
     assert_eq!(crew.connections(), (1, 1));
     assert_eq!(crew.assign(3, Job::Describe(vec![])), Assigned::Waits);
     assert_eq!(crew.assign(4, Job::Probe(vec![])), Assigned::Waits);
@@ -186,9 +197,8 @@ fn a_job_that_waits_for_a_connection_goes_to_a_worker_that_has_one() {
     // The daemon goes: whoever waited learns so, and nothing is said of the job.
     drop(frozen);
     let reply = replies.recv_timeout(LIMIT).unwrap();
-    assert_eq!(reply.ticket, 2);
     assert!(matches!(reply.result, Ok(Answer::Outside)), "{reply:?}");
-    assert_eq!(crew.let_in(2, false), None);
+    assert_eq!(crew.let_in(reply.worker, false), None);
     assert_eq!(crew.connections(), (1, 0));
 }
 
@@ -196,8 +206,9 @@ fn a_job_that_waits_for_a_connection_goes_to_a_worker_that_has_one() {
 fn a_worker_that_is_let_in_takes_what_waits() {
     let frozen = Frozen::start();
     let (mut crew, _replies) = half_let_in(&frozen);
-    assert_eq!(crew.recall(Instant::now() + LIMIT, LIMIT), [2]);
-    assert_eq!(crew.let_in(2, true), Some(2));
+    let recalled = crew.recall(Instant::now() + LIMIT, LIMIT);
+    assert_eq!(recalled, [(2, false)]);
+    assert_eq!(crew.let_in(1, true), Some(2));
     assert_eq!(crew.assign(5, Job::List), Assigned::Begun, "by a new one");
 }
 
@@ -207,6 +218,118 @@ fn where_nobody_has_a_connection_nothing_is_taken_back() {
     let (mut crew, _replies) = crew(&frozen.uri(), 4);
     assert_eq!(crew.assign(1, Job::List), Assigned::Begun);
     assert_eq!(crew.recall_at(Duration::ZERO), None);
-    assert_eq!(crew.recall(Instant::now(), Duration::ZERO), [0; 0]);
+    assert_eq!(crew.recall(Instant::now(), Duration::ZERO), []);
+    assert_eq!(crew.forget_waiting(), [0; 0]);
     assert_eq!(crew.connections(), (0, 0));
+}
+
+#[test]
+fn a_job_that_is_taken_back_is_begun_by_a_worker_that_is_free() {
+    let frozen = Frozen::start();
+    let (mut crew, replies) = half_let_in(&frozen);
+    assert_eq!(crew.returned(1), None);
+    assert_eq!(
+        crew.recall(Instant::now() + LIMIT, LIMIT),
+        [(2, true)],
+        "so its time begins anew"
+    );
+    assert_eq!(replies.recv_timeout(LIMIT).unwrap().ticket, 2);
+    assert_eq!(crew.returned(2), None);
+    assert_eq!(crew.connections(), (1, 1));
+}
+
+#[test]
+fn each_worker_outside_is_kept_though_the_same_job_was_taken_from_both() {
+    let frozen = Frozen::start();
+    let (mut crew, _replies) = half_let_in(&frozen);
+    assert_eq!(crew.recall(Instant::now() + LIMIT, LIMIT), [(2, false)]);
+    // The one that is in goes, and its successor waits as well.
+    let jobs = channel().0;
+    let (second, inbox) = channel();
+    crew.busy.get_mut(&1).unwrap().worker = Worker { number: 0, jobs };
+    crew.idle.push(Worker {
+        number: 7,
+        jobs: second,
+    });
+    let (ticket, job) = crew.waiting.pop_front().unwrap();
+    assert_eq!(crew.assign(ticket, job), Assigned::Begun);
+    assert_eq!(crew.recall(Instant::now() + LIMIT, LIMIT), [(2, false)]);
+    assert_eq!(crew.connections(), (1, 2));
+    drop(inbox);
+}
+
+#[test]
+fn a_job_whose_worker_waits_outside_is_not_begun_after_its_gather() {
+    let frozen = Frozen::start();
+    let (mut crew, _replies) = half_let_in(&frozen);
+    assert_eq!(crew.forget_waiting(), [2]);
+    assert_eq!(crew.busy(), [1]);
+    assert_eq!(crew.connections(), (1, 1));
+}
+
+#[test]
+fn a_job_that_waits_can_be_withdrawn() {
+    let frozen = Frozen::start();
+    let (mut crew, _replies) = half_let_in(&frozen);
+    assert_eq!(crew.recall(Instant::now() + LIMIT, LIMIT), [(2, false)]);
+    crew.withdraw(2);
+    assert_eq!(crew.returned(1), None);
+}
+
+/// Otherwise `virsh` would wait for as long as this program runs.
+#[test]
+fn where_few_are_let_in_one_connection_is_left_to_others() {
+    let frozen = Frozen::start();
+    let (mut crew, replies) = half_let_in(&frozen);
+    let now = Instant::now();
+    assert_eq!(crew.recall(now + LIMIT, LIMIT), [(2, false)]);
+    crew.begin(now);
+    assert_eq!(crew.limited_to(), None, "it may be slow only");
+    for number in [11, 12] {
+        let jobs = channel().0;
+        crew.idle.push(Worker { number, jobs });
+    }
+    let later = now + OUTSIDE + LIMIT;
+    crew.begin(later);
+    assert_eq!(crew.limited_to(), Some(2), "three are in");
+    assert_eq!(counts(&crew), (1, 1));
+    assert_eq!(crew.connections(), (2, 0));
+    // The worker that waits ends as soon as it is let in, or cannot be.
+    drop(frozen);
+    assert_eq!(replies.recv_timeout(LIMIT).unwrap().worker, 1);
+    crew.ended.1.recv_timeout(LIMIT).unwrap();
+    crew.begin(later + SCARCE);
+    assert_eq!(crew.limited_to(), None, "more are tried again");
+}
+
+#[test]
+fn no_more_workers_than_are_let_in_but_one_that_hangs_does_not_count() {
+    let (mut crew, replies) = crew("test:///default", 4);
+    let until = Instant::now() + SCARCE;
+    crew.scarce = Some(Scarce { most: 1, until });
+    assert_eq!(crew.assign(1, Job::List), Assigned::Begun);
+    assert_eq!(crew.assign(2, Job::List), Assigned::Waits);
+    crew.busy.get_mut(&1).unwrap().since -= HANGS;
+    assert_eq!(crew.assign(3, Job::List), Assigned::Begun);
+    for _ in [1, 3] {
+        replies.recv_timeout(LIMIT).unwrap();
+    }
+    assert_eq!(crew.returned(3), Some(2));
+    assert_eq!(crew.returned(1), None);
+    assert_eq!(counts(&crew), (1, 0), "the second ends");
+}
+
+#[test]
+fn closed_connections_are_waited_for_and_those_that_hang_are_not() {
+    let (mut crew, replies) = crew("test:///default", 4);
+    assert_eq!(crew.assign(1, Job::List), Assigned::Begun);
+    replies.recv_timeout(LIMIT).unwrap();
+    crew.returned(1);
+    let begun = Instant::now();
+    crew.close(begun + LIMIT);
+    assert!(begun.elapsed() < LIMIT);
+    let frozen = Frozen::start();
+    let (mut crew, _replies) = half_let_in(&frozen);
+    crew.close(Instant::now() + LIMIT);
+    assert_eq!(crew.busy().len(), 2);
 }

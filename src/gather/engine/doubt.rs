@@ -172,7 +172,7 @@ impl Engine {
         }
         // One that reads XML asks one by one, and waits for whoever has the domain's job.
         let stands_at = |(_, call): &(Ticket, &Call)| {
-            call.kind == Kind::Describe && call.asked.first() == Some(&uuid)
+            call.kind == Kind::Describe && !call.queued && call.asked.first() == Some(&uuid)
         };
         let describes = self.ledger.in_hand().find(stands_at);
         if let Some((ticket, _)) = describes.filter(|(_, c)| now >= c.heard + self.limits.stall / 2)
@@ -196,6 +196,7 @@ impl Engine {
             let age = now - call.since;
             // Occupied by our call, not by somebody's before it: that one would have been passed by.
             call.kind.needs_monitor()
+                && !call.queued
                 && call.asked.contains(&uuid)
                 && time >= stall / 2
                 && time <= age + SLACK

@@ -79,11 +79,17 @@ impl Engine {
         let Some(call) = self.ledger.get(ticket).cloned() else {
             return;
         };
-        self.ledger.set_aside(ticket, Some(blames));
         let locked = self.is_locked(blames);
-        if call.kind.needs_monitor() {
-            self.course.slow.insert(ticket);
-            self.hold();
+        if call.queued {
+            // It hangs on nobody.
+            self.ledger.forget(ticket);
+            self.orders.push((ticket, Order::Withdraw));
+        } else {
+            self.ledger.set_aside(ticket, Some(blames));
+            if call.kind.needs_monitor() {
+                self.course.slow.insert(ticket);
+                self.hold();
+            }
         }
         let others = call
             .asked

@@ -54,6 +54,8 @@ pub enum Order {
     Probe(Vec<Uuid>),
     /// State and network of these by calls that libvirtd's priority workers serve.
     Urgent(Vec<Uuid>),
+    /// The call of this ticket, which waits for a worker, is not to be made any more.
+    Withdraw,
 }
 
 /// An active domain that is wanted.

@@ -18,6 +18,10 @@ impl Gatherer {
         for (ticket, order) in self.engine.orders() {
             log::trace!("call {ticket}: {order:?}");
             let job = match order {
+                Order::Withdraw => {
+                    self.crew.withdraw(ticket);
+                    continue;
+                }
                 Order::Look(domains) => {
                     self.look(&domains);
                     continue;
@@ -72,8 +76,11 @@ impl Gatherer {
     /// Takes back the jobs of workers that libvirtd does not let in, for those that have a connection.
     pub(super) fn recall(&mut self, now: Instant) {
         if self.recalls {
-            for ticket in self.crew.recall(now, STALL) {
-                self.engine.queued(ticket);
+            for (ticket, begun) in self.crew.recall(now, STALL) {
+                match begun {
+                    true => self.engine.begun(ticket, now),
+                    false => self.engine.queued(ticket),
+                }
             }
         }
     }

@@ -149,6 +149,7 @@ fn no_connection_is_one_trouble_and_no_vm_is_forgotten() {
 fn failed(ticket: Ticket, failure: Failure) -> Reply {
     Reply {
         ticket,
+        worker: 0,
         result: Err(failure),
         opened: false,
         reopened: false,

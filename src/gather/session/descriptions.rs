@@ -20,12 +20,10 @@ pub(super) fn freshen(
     if !brief.groups.has(Groups::NET) {
         return Ok((None, None));
     }
-    if let Known::Fresh(known) = known
-        && known
-            .names
-            .as_ref()
-            .is_none_or(|names| !names.differ(sample))
+    if let Known::Fresh(current) = known
+        && !known.is_outdated(sample)
     {
+        let known = current;
         let names = match &known.names {
             Some(before) => before.and(sample),
             // Described a moment ago, before any statistics: these are the names.

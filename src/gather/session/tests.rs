@@ -6,6 +6,7 @@ use super::*;
 use crate::config::Measurements;
 use crate::description::Description;
 use crate::gather::examples::{Node, connect, settings, target};
+use crate::inventory::{Described, DeviceNames};
 use crate::sample::Wanted;
 use crate::sample::examples::{device, devices, full};
 
@@ -303,6 +304,25 @@ fn what_came_without_the_monitor_came_in_part() {
         );
         session.qemu = false;
         assert_eq!(session.came(sample, groups, None), Came::Whole);
+    }
+}
+
+#[test]
+fn other_devices_than_known_are_told_where_the_xml_is_not_read() {
+    let mut session = Session::new(connect("test:///default"));
+    let found = listed(&mut session).remove(0);
+    let now = Instant::now();
+    let nics = |name| Some(devices(now, vec![device(name, "", [Some(1); 8])]));
+    let mut sample = Sample::new(found.run, found.name.clone(), now);
+    sample.nics = nics("testnet0");
+    let names = DeviceNames::of(&sample);
+    let known = Known::Fresh(Arc::new(Described::new(None, Some(names), now)));
+    for (name, outdated) in [("testnet0", false), ("vnet9", true)] {
+        let mut target = target(&found, known.clone());
+        target.nics = nics(name);
+        let (measured, _) = asked_for(Scope::Quiet, &mut session, &brief(ALL), &[target]);
+        assert!(measured[0].described.is_none());
+        assert_eq!(measured[0].outdated, outdated, "{name}");
     }
 }
 

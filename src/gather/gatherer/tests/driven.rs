@@ -46,6 +46,7 @@ impl Driven {
     fn answer(&mut self, ticket: Ticket, answer: Answer) {
         self.gatherer.on_reply(Reply {
             ticket,
+            worker: 0,
             result: Ok(answer),
             opened: false,
             reopened: false,
@@ -92,6 +93,12 @@ impl Driven {
         self.answer(probe, Answer::Done);
     }
 
+    /// Ends the gather; the workers had their connections.
+    fn finish(&mut self) -> Gathered {
+        self.gatherer.crew.connect();
+        self.gatherer.finish()
+    }
+
     /// Time passes until the calls in hand stall.
     fn stall(&mut self) {
         std::thread::sleep(STALL + Duration::from_millis(10));
@@ -126,6 +133,7 @@ fn measured(name: &str, came: Came) -> Measured {
         sample: sample(name),
         came,
         described: None,
+        outdated: false,
         trouble: None,
     }
 }
@@ -135,13 +143,29 @@ fn samples(names: &[&str]) -> Answer {
     Answer::Samples(measured.collect(), vec![])
 }
 
+/// Where its images lie now is not known until its XML has been read.
+#[test]
+fn a_vm_that_shows_other_devices_than_it_is_known_to_have_is_described_anew() {
+    let mut driven = Driven::new(|_| {}, None);
+    driven.listed_and_described(&["a", "b"]);
+    let mut other = measured("b", Came::Part);
+    other.outdated = true;
+    driven.next(Answer::Samples(
+        vec![measured("a", Came::Whole), other],
+        vec![],
+    ));
+    driven.finish();
+    let known = |driven: &Driven, name| driven.gatherer.inventory.is_current(found(name).run);
+    assert!(known(&driven, "a") && !known(&driven, "b"));
+}
+
 #[test]
 fn while_a_list_hangs_none_is_sent_again_and_the_domains_last_known_serve() {
     let mut driven = Driven::new(|_| {}, None);
     driven.listed_and_described(&["a", "b"]);
     driven.next(samples(&["a", "b"]));
     assert!(driven.gatherer.is_done());
-    assert_eq!(names(&driven.gatherer.finish()), ["a", "b"]);
+    assert_eq!(names(&driven.finish()), ["a", "b"]);
 
     driven.gatherer.begin();
     let list = driven.newest();
@@ -153,13 +177,13 @@ fn while_a_list_hangs_none_is_sent_again_and_the_domains_last_known_serve() {
         driven.next(Answer::Done);
         driven.next(samples(&["a", "b"]));
         assert!(driven.gatherer.is_done());
-        let gathered = driven.gatherer.finish();
+        let gathered = driven.finish();
         assert_eq!(names(&gathered), ["a", "b"]);
         assert_eq!((gathered.active, gathered.hanging), (None, 1));
         driven.gatherer.begin();
     }
     driven.next(Answer::Done);
-    let gathered = driven.gatherer.finish();
+    let gathered = driven.finish();
     assert_eq!(missing(&gathered), ["a", "b"], "they were asked");
     assert_eq!(gathered.hanging, 2);
 
@@ -168,7 +192,7 @@ fn while_a_list_hangs_none_is_sent_again_and_the_domains_last_known_serve() {
     assert_eq!(driven.gatherer.engine.hanging(), 1);
     driven.gatherer.begin();
     driven.next(domains(&["c"]));
-    let gathered = driven.gatherer.finish();
+    let gathered = driven.finish();
     let active: Vec<Run> = gathered.active.into_iter().flatten().collect();
     assert_eq!(active, [found("c").run]);
 }
@@ -178,7 +202,7 @@ fn a_daemon_that_answers_nobody_holds_one_call_however_many_gathers() {
     let mut driven = Driven::new(|_| {}, None);
     for _ in 0..4 {
         driven.gatherer.begin();
-        let gathered = driven.gatherer.finish();
+        let gathered = driven.finish();
         assert!(!gathered.reached && gathered.active.is_none());
         assert_eq!((gathered.hanging, driven.out().len()), (1, 1));
     }
@@ -187,7 +211,7 @@ fn a_daemon_that_answers_nobody_holds_one_call_however_many_gathers() {
     assert_eq!(driven.gatherer.engine.hanging(), 0);
     driven.gatherer.begin();
     driven.next(domains(&["a"]));
-    assert!(driven.gatherer.finish().reached);
+    assert!(driven.finish().reached);
 }
 
 #[test]
@@ -207,7 +231,7 @@ fn calls_are_capped_over_all_gathers_as_the_settings_say() {
             if driven.out().len() > before {
                 driven.next(domains(&names));
             }
-            driven.gatherer.finish().hanging
+            driven.finish().hanging
         });
         assert_eq!(hanging, expected);
         // And so many connections stand, and one for lists, no more.
@@ -262,7 +286,7 @@ fn what_the_host_says_decides_who_is_asked_for_what() {
     assert_eq!(driven.out().len(), 1);
     driven.next(Answer::Disks(found("b").run, disks.clone()));
     assert!(driven.gatherer.is_done());
-    let gathered = driven.gatherer.finish();
+    let gathered = driven.finish();
     assert_eq!(names(&gathered), ["a", "b"]);
     assert_eq!(gathered.samples[1].disks, Some(disks));
     assert_eq!((gathered.seen, gathered.complete), (2, 1));
@@ -270,7 +294,7 @@ fn what_the_host_says_decides_who_is_asked_for_what() {
     assert_eq!(gathered.dead, dead);
     // The next ends before anybody has looked: it knows nothing better.
     driven.gatherer.begin();
-    assert_eq!(driven.gatherer.finish().dead, dead);
+    assert_eq!(driven.finish().dead, dead);
 }
 
 /// A gather in which the host's view of this VM is `time` ns of CPU time and one vCPU.
@@ -313,13 +337,13 @@ fn what_the_host_has_proven_is_forgotten_when_any_connection_is_lost() {
     let proven = |driven: &Driven| driven.gatherer.cpus.of(found("a").run).is_some();
     looked(&mut driven, &questions, 10);
     driven.next(said(15));
-    driven.gatherer.finish();
+    driven.finish();
     looked(&mut driven, &questions, 20);
     assert!(proven(&driven));
     driven.lose(driven.newest());
     assert!(!proven(&driven));
     driven.next(said(25));
-    driven.gatherer.finish();
+    driven.finish();
     looked(&mut driven, &questions, 30);
     assert!(!proven(&driven), "it may be of before the restart");
 }
@@ -333,7 +357,7 @@ fn a_vm_that_was_restarted_since_the_list_is_active() {
     let run = restarted.sample.run;
     let answer = Answer::Samples(vec![restarted, measured("b", Came::Whole)], vec![]);
     driven.next(answer);
-    let active = driven.gatherer.finish().active.unwrap();
+    let active = driven.finish().active.unwrap();
     assert_eq!(active, HashSet::from_iter([run, found("b").run]));
 }
 
@@ -362,14 +386,14 @@ fn who_holds_a_call_is_not_waited_for_and_what_the_call_brings_later_is_dropped(
     std::thread::sleep(Duration::from_millis(700));
     driven.gatherer.tick();
     assert!(driven.gatherer.is_done());
-    let gathered = driven.gatherer.finish();
+    let gathered = driven.finish();
     assert_eq!(names(&gathered), ["a", "b"]);
     assert_eq!((gathered.complete, gathered.hanging), (1, 1));
     assert!(gathered.missing.is_empty() && gathered.locked.is_empty());
 
     driven.gatherer.begin();
     driven.answer(held, samples(&["a", "b"]));
-    let gathered = driven.gatherer.finish();
+    let gathered = driven.finish();
     assert!(gathered.samples.is_empty(), "{:?}", names(&gathered));
     assert_eq!(driven.gatherer.losses(), (1, 0));
 }
@@ -397,7 +421,7 @@ fn whom_a_daemon_without_workers_serves_by_priority_calls_is_not_missing() {
         driven.answer(urgent, Answer::Urgent(Box::new(sample(name))));
     }
     assert!(!driven.gatherer.is_done());
-    let gathered = driven.gatherer.finish();
+    let gathered = driven.finish();
     assert_eq!(gathered.spent, Some(Some(found("b"))));
     assert_eq!(names(&gathered), ["a", "b"]);
     assert_eq!(gathered.complete, 0);
