@@ -74,7 +74,7 @@ pub enum Precision {
     Millisecond,
     /// `"1us"`.
     Microsecond,
-    /// `"1ns"`: not truncated.
+    /// `"1ns"`: to an even number.
     Nanosecond,
 }
 
