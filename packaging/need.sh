@@ -122,6 +122,24 @@ check_rust() {
         die "the cargo on the PATH is $have: building needs Rust $needed or newer; $how"
 }
 
+# Makes Cargo build the checkout, the working folder, without a path of this machine in the program:
+# by flags for rustc, of which the last that fits a path holds. CARGO_TARGET_DIR must be absolute. Not
+# in RUSTFLAGS, where a space in a path would end it. (Cargo's trim-paths is refused by stable Cargo.)
+leave_paths_out() {
+    local home=${CARGO_HOME:-$HOME/.cargo} folder flags
+    [[ $home == /* ]] || home=$PWD/$home
+    read -ra flags <<<"${RUSTFLAGS-}"
+    flags+=("--remap-path-prefix=$(pwd -P)=telegraf-kvm" "--remap-path-prefix=$CARGO_TARGET_DIR=target"
+        "--remap-path-prefix=$home=cargo")
+    # The names of these folders tell where the crates came from; there are none before the first fetch.
+    cargo fetch --quiet --locked
+    for folder in "$home"/registry/src/*; do
+        flags+=("--remap-path-prefix=$folder=crates")
+    done
+    CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && printf %s "${flags[*]}")
+    export CARGO_ENCODED_RUSTFLAGS
+}
+
 # What building needs: a C compiler (the linker), pkg-config, libvirt's headers.
 want_build_tools() {
     want gcc gcc command -v cc

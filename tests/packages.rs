@@ -129,6 +129,62 @@ fn both_packages_hold_the_same_files() {
     }
 }
 
+/// A program with the paths of a crate from elsewhere and of what that crate's build script writes,
+/// in folders as of a machine that fetches crates from a mirror.
+#[test]
+fn a_packaged_program_holds_no_path_of_the_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    let manifest = |folder: &str, name: &str, further: &str| {
+        let package =
+            format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n");
+        write(&format!("{folder}/Cargo.toml"), &(package + further));
+    };
+    let part = "a home/registry/src/mirror/part-0.1.0";
+    manifest(part, "part", "");
+    let made = r#"std::fs::write(std::env::var("OUT_DIR").unwrap() + "/made.rs", "file!()")"#;
+    write(
+        &format!("{part}/build.rs"),
+        &format!("fn main() {{ {made}.unwrap() }}"),
+    );
+    write(
+        &format!("{part}/src/lib.rs"),
+        r#"pub const PATHS: [&str; 2] = [file!(), include!(concat!(env!("OUT_DIR"), "/made.rs"))];"#,
+    );
+    let further = format!(
+        "[dependencies]\npart = {{ path = \"../{part}\" }}\n[profile.release]\nstrip = true\n"
+    );
+    manifest("whole", "whole", &further);
+    write(
+        "whole/src/main.rs",
+        "fn main() { println!(\"{} {:?}\", file!(), part::PATHS) }",
+    );
+    let script = r#"cd whole; cargo generate-lockfile --offline; . "$1"; leave_paths_out; cargo build --release"#;
+    let build = Command::new("bash")
+        .args(["-euc", script, "-"])
+        .arg(checkout("packaging/need.sh"))
+        .current_dir(dir.path())
+        .env("CARGO_HOME", dir.path().join("a home"))
+        .env("CARGO_TARGET_DIR", dir.path().join("a target"))
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .output()
+        .unwrap();
+    assert!(build.status.success(), "{build:?}");
+    let program = dir.path().join("a target/release/whole");
+    let said = Command::new(&program).output().unwrap().stdout;
+    let said = String::from_utf8(said).unwrap();
+    let begin = "src/main.rs [\"crates/part-0.1.0/src/lib.rs\", \"target/release/build/part-";
+    assert!(said.starts_with(begin), "{said}");
+    let program = fs::read(program).unwrap();
+    let path = dir.path().as_os_str().as_encoded_bytes();
+    assert!(!program.windows(path.len()).any(|bytes| bytes == path));
+}
+
 /// The folder /usr/share/telegraf-kvm and a folder like /etc/telegraf, both empty of other things.
 struct Host {
     dir: TempDir,

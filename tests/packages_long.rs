@@ -463,6 +463,35 @@ fn the_program_is_small_and_quick_to_start() {
 
 #[test]
 #[ignore = "takes minutes: tests/run --long"]
+fn the_deb_holds_no_path_of_this_machine() {
+    let packages = packages();
+    let dir = tempfile::tempdir().unwrap();
+    let mut extract = Command::new("dpkg-deb");
+    succeed(extract.arg("-x").arg(&packages.deb).arg(dir.path()));
+    let program = fs::read(dir.path().join("usr/bin/telegraf-kvm")).unwrap();
+    let program = String::from_utf8_lossy(&program);
+    let sysroot = succeed(Command::new("rustc").args(["--print", "sysroot"]));
+    let home = std::env::var("HOME").unwrap();
+    let cargo = std::env::var("CARGO_HOME").unwrap_or(format!("{home}/.cargo"));
+    let target = target();
+    let [checkout, target] = [checkout(), &target].map(|path| path.to_str().unwrap());
+    let paths = [
+        checkout,
+        target,
+        &cargo,
+        &home,
+        sysroot.trim(),
+        "/registry/src/",
+    ];
+    for path in paths {
+        let found = program.find(path).map(|at| &program[at..]);
+        let shown: Option<String> = found.map(|text| text.chars().take(200).collect());
+        assert_eq!(shown, None, "{path}");
+    }
+}
+
+#[test]
+#[ignore = "takes minutes: tests/run --long"]
 fn two_builds_of_one_commit_are_the_same_bytes() {
     let mut built = Vec::new();
     // Paths of different length: they must not show.
