@@ -1,4 +1,4 @@
-//! The command line: arguments to a [`Command`], and how operators write durations and misspell words.
+//! The command line: arguments to a [`Command`], and how operators write durations.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lexopt::prelude::*;
+
+use crate::wording::{nearest, shortened};
 
 /// What the arguments ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,9 +81,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
     let mut check = false;
     while let Some(arg) = parser.next().map_err(usage)? {
         match arg {
-            Short('h') | Long("help") => return Ok(Command::Help),
-            Short('V') | Long("version") => return Ok(Command::Version),
-            Long("sample-config") => return Ok(Command::SampleConfig),
+            Short('h') | Long("help") => return answer(&mut parser, Command::Help),
+            Short('V') | Long("version") => return answer(&mut parser, Command::Version),
+            Long("sample-config") => return answer(&mut parser, Command::SampleConfig),
             Long("check") => check = true,
             Long("once") => flags.once = true,
             Long("config") => {
@@ -104,7 +106,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
                 return Err(unknown(&format!("-{letter}{}", rest.to_string_lossy())));
             }
             Long(name) => return Err(unknown(&format!("--{name}"))),
-            Value(word) => return Err(unknown(&word.to_string_lossy())),
+            Value(word) => return Err(unexpected(&word.to_string_lossy())),
         }
     }
     if flags.once && flags.interval.is_some() {
@@ -118,6 +120,12 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
     })
 }
 
+/// The command of the flag just met, whatever follows; but a value of its own (`--help=1`) is an error.
+fn answer(parser: &mut lexopt::Parser, command: Command) -> Result<Command, UsageError> {
+    parser.next().map_err(usage)?;
+    Ok(command)
+}
+
 /// The value of the flag just met; a flag in its place is a forgotten value, not the value.
 fn value(parser: &mut lexopt::Parser, flag: &str) -> Result<OsString, UsageError> {
     let first = parser.values().ok().and_then(|mut values| values.next());
@@ -126,50 +134,45 @@ fn value(parser: &mut lexopt::Parser, flag: &str) -> Result<OsString, UsageError
 
 /// As [`value`], for values that must be UTF-8.
 fn text(parser: &mut lexopt::Parser, flag: &str) -> Result<String, UsageError> {
-    value(parser, flag)?
-        .into_string()
-        .map_err(|raw| UsageError(format!("{flag}: {raw:?} is not valid UTF-8")))
+    value(parser, flag)?.into_string().map_err(|raw| {
+        let raw = format!("{raw:?}");
+        UsageError(format!("{flag}: {} is not valid UTF-8", shortened(&raw)))
+    })
 }
 
-fn unknown(arg: &str) -> UsageError {
-    let what = if arg.starts_with('-') {
-        "unknown flag"
-    } else {
-        "unexpected argument"
-    };
+fn unknown(flag: &str) -> UsageError {
+    no_such("unknown flag", flag)
+}
+
+/// What is no flag, or stands behind `--`.
+fn unexpected(word: &str) -> UsageError {
+    if word.starts_with('-') && word != "-" {
+        let shown = shortened(word);
+        let message = format!(
+            "unexpected argument {shown:?}: after \"--\" there are no flags; leave \"--\" out"
+        );
+        return UsageError(message);
+    }
+    no_such("unexpected argument", word)
+}
+
+fn no_such(what: &str, arg: &str) -> UsageError {
+    let shown = shortened(arg);
     UsageError(match nearest(arg, &FLAGS) {
-        Some(flag) => format!("{what} {arg:?}; did you mean \"{flag}\"?"),
-        None => format!("{what} {arg:?}; \"telegraf-kvm --help\" lists what there is"),
+        Some(flag) => format!("{what} {shown:?}; did you mean \"{flag}\"?"),
+        None => format!("{what} {shown:?}; \"telegraf-kvm --help\" lists what there is"),
     })
 }
 
 fn usage(error: lexopt::Error) -> UsageError {
     UsageError(match error {
         lexopt::Error::UnexpectedValue { option, value } => {
+            let (option, value) = (shortened(&option), value.to_string_lossy());
+            let value = shortened(&value);
             format!("{option} takes no value, but was given {value:?}")
         }
         other => other.to_string(),
     })
-}
-
-/// The one of `known` that `word` may be a misspelling of, or a part, or a longer name.
-///
-/// Case, dashes and underscores do not count. 0.7 is the similarity from which clap suggests.
-pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    let bare = |word: &str| word.to_lowercase().replace(['-', '_'], "");
-    let word = bare(word);
-    let rated = known
-        .iter()
-        .map(|&known| (strsim::jaro(&word, &bare(known)), known));
-    let best = rated.max_by(|a, b| a.0.total_cmp(&b.0))?;
-    if best.0 > 0.7 {
-        return Some(best.1);
-    }
-    let related = |known: &str| known.contains(&word) || word.contains(known);
-    known
-        .iter()
-        .copied()
-        .find(|known| word.len() > 2 && related(&bare(known)))
 }
 
 /// Reads a duration as operators write it ("300s", "1m30s", "500ms"), between two bounds, both allowed.
@@ -177,12 +180,13 @@ pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
 /// # Errors
 /// One sentence saying what is wrong with it and what would be right.
 pub(crate) fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
+    let shown = shortened(text);
     let value = humantime::parse_duration(text).map_err(|_| {
         let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         if digits {
-            format!("\"{text}\" has no unit; write \"{text}s\" for seconds")
+            format!("\"{shown}\" has no unit; write \"{shown}s\" for seconds")
         } else {
-            format!("{text:?} is not a duration; write for example \"8s\", \"500ms\" or \"1m30s\"")
+            format!("{shown:?} is not a duration; write for example \"8s\", \"500ms\" or \"1m30s\"")
         }
     })?;
     if value < least || value > most {
@@ -191,7 +195,7 @@ pub(crate) fn duration(text: &str, least: Duration, most: Duration) -> Result<Du
             humantime::format_duration(most),
         );
         return Err(format!(
-            "{text:?} is out of range; from {least} to {most} is allowed"
+            "{shown:?} is out of range; from {least} to {most} is allowed"
         ));
     }
     Ok(value)

@@ -39,3 +39,4 @@ pub mod stamp;
 pub mod times;
 pub mod totals;
 pub mod trigger;
+mod wording;

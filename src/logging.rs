@@ -9,13 +9,17 @@ use std::io::Write;
 
 use log::{Level, LevelFilter};
 
+use crate::wording::shortened;
 pub use troubles::Troubles;
 
 /// The longest line, in bytes, the newline included: far below the 64 KiB that Telegraf bears.
 const LONGEST: usize = 8 * 1024;
 
 /// What stands where a line was cut.
-const CUT: &str = " ...";
+const CUT: &str = " ... ";
+
+/// How much of the end of a line that is cut remains, in bytes: what is right stands there.
+const END: usize = 2 * 1024;
 
 /// Starts the log at `level`; `RUST_LOG`, where set and not empty, wins.
 ///
@@ -49,7 +53,10 @@ pub fn say(level: Level, message: &str) {
 }
 
 /// One message as one line, newline included: prefixed, without control characters, never over
-/// 8 KiB; ` ...` stands where it was cut.
+/// 8 KiB; ` ... ` stands where it was cut, which is 2 KiB before its end.
+///
+/// U+2028 and U+2029 end a line, and U+202A to U+202E and U+2066 to U+2069 change the order in which
+/// the rest of the line is shown (Unicode Standard Annex 9): the name of a VM may hold these.
 pub fn line(level: Level, message: &str) -> String {
     let prefix = match level {
         Level::Error => "E! ",
@@ -58,21 +65,24 @@ pub fn line(level: Level, message: &str) -> String {
         Level::Debug => "D! ",
         Level::Trace => "T! ",
     };
-    let mut line = String::with_capacity(LONGEST.min(prefix.len() + message.len() + 1));
+    let mut line = String::with_capacity(prefix.len() + message.len() + 1);
     line.push_str(prefix);
-    for c in message.chars() {
-        // One byte is left for the newline.
-        if line.len() + c.len_utf8() >= LONGEST {
-            let mut end = LONGEST - 1 - CUT.len();
-            while !line.is_char_boundary(end) {
-                end -= 1;
-            }
-            line.truncate(end);
-            line.push_str(CUT);
-            break;
+    line.extend(message.chars().map(|c| match c {
+        '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => ' ',
+        c if c.is_control() => ' ',
+        c => c,
+    }));
+    // One byte is left for the newline.
+    if line.len() >= LONGEST {
+        let mut begin = LONGEST - 1 - CUT.len() - END;
+        while !line.is_char_boundary(begin) {
+            begin -= 1;
         }
-        let breaks = c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
-        line.push(if breaks { ' ' } else { c });
+        let mut end = line.len() - END;
+        while !line.is_char_boundary(end) {
+            end += 1;
+        }
+        line.replace_range(begin..end, CUT);
     }
     line.push('\n');
     line
@@ -94,6 +104,7 @@ fn directives(spec: &str) -> Result<Vec<(Option<&str>, LevelFilter)>, String> {
             None => (None, part),
         };
         let level = level.parse().map_err(|_| {
+            let level = shortened(level);
             format!(
                 "RUST_LOG: {level:?} is no level, so RUST_LOG is ignored; write error, warn, info, \
                  debug, trace or off, or MODULE=LEVEL, with commas between several"
@@ -135,21 +146,44 @@ mod tests {
     }
 
     #[test]
+    fn nothing_turns_the_direction_of_a_line() {
+        for c in ('\u{202a}'..='\u{202e}').chain('\u{2066}'..='\u{2069}') {
+            let message = format!("VM a{c}b: c");
+            assert_eq!(line(Level::Warn, &message), "W! VM a b: c\n", "{c:?}");
+        }
+        // Words that are written from right to left remain.
+        assert_eq!(line(Level::Warn, "שלום عليكم"), "W! שלום عليكم\n");
+    }
+
+    #[test]
     fn no_line_is_over_8_kib() {
         for c in ["a", "ü", "€", "😀", "\n"] {
             for bytes in 8180..8200_usize {
-                let message = format!("{}{c}", c.repeat(bytes / c.len()));
+                let message = format!("{}{c}; do this", c.repeat(bytes / c.len()));
                 let line = line(Level::Warn, &message);
                 let whole = 3 + message.len() < LONGEST;
                 assert!(line.len() <= LONGEST, "{}", line.len());
-                assert!(line.ends_with('\n') && line.matches('\n').count() == 1);
-                assert_eq!(line.ends_with(" ...\n"), !whole, "{c:?} {bytes}");
-                // Cut no shorter than a character needs.
-                assert!(whole || line.len() > LONGEST - 4);
+                assert!(line.ends_with("; do this\n") && line.matches('\n').count() == 1);
+                assert_eq!(line.contains(" ... "), !whole, "{c:?} {bytes}");
+                // Cut no shorter than two characters need.
+                assert!(whole || line.len() > LONGEST - 2 * 4);
             }
         }
         let longest = "x".repeat(LONGEST - 4);
         assert_eq!(line(Level::Error, &longest), format!("E! {longest}\n"));
+    }
+
+    #[test]
+    fn a_cut_line_has_its_begin_and_its_end() {
+        let message = format!(
+            "{}{}{}",
+            "b".repeat(6135),
+            "x".repeat(1 << 20),
+            "e".repeat(END)
+        );
+        let expected = format!("E! {} ... {}\n", "b".repeat(6135), "e".repeat(END));
+        assert_eq!(expected.len(), LONGEST);
+        assert_eq!(line(Level::Error, &message), expected);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::gather::job::Found;
 use crate::gather::{Gathered, Trouble};
 use crate::logging::Troubles;
 use crate::maps::HashSet;
+use crate::wording::count;
 use partial::Partial;
 
 /// How many VMs a message names.
@@ -74,8 +75,8 @@ impl Reporter {
         self.while_it_lasts(
             "late",
             (!gathered.missing.is_empty()).then(|| {
-                let (names, hanging) = (names_of(&gathered.missing), gathered.hanging);
-                format!("no answer in time from {names}; {hanging} calls hang")
+                let (names, hanging) = (names_of(&gathered.missing), hanging(gathered.hanging));
+                format!("no answer in time from {names}; {hanging}")
             }),
             "all VMs answer in time again",
         );
@@ -94,7 +95,7 @@ impl Reporter {
             .collect();
         for mount in self.dead.difference(&dead) {
             if let Some(times) = self.troubles.clear(mount) {
-                log::info!("{mount} answers again, after {times} gathers");
+                log::info!("{mount} answers again, after {}", count(times, "gather"));
             }
         }
         for (mount, founds) in &gathered.dead {
@@ -159,7 +160,8 @@ impl Reporter {
             return;
         }
         if let Some(times) = self.troubles.clear("libvirt") {
-            log::info!("libvirt answers again after {times} gathers without");
+            let gathers = count(times, "gather");
+            log::info!("libvirt answers again after {gathers} without");
         }
         let message = unreachable.map(|error| {
             format!("libvirt at {uri} opened no more connections in this gather: {error}")
@@ -202,7 +204,8 @@ impl Reporter {
             if let Some(times) = self.troubles.clear(&uuid.to_string())
                 && !gone
             {
-                log::info!("VM {uuid}: its statistics come again, after {times} gathers without");
+                let gathers = count(times, "gather");
+                log::info!("VM {uuid}: its statistics come again, after {gathers} without");
             }
         }
     }
@@ -212,7 +215,7 @@ impl Reporter {
             Some(message) => self.troubles.report(key, Level::Warn, || message),
             None => {
                 if let Some(times) = self.troubles.clear(key) {
-                    log::info!("{end}, after {times} gathers");
+                    log::info!("{end}, after {}", count(times, "gather"));
                 }
             }
         }
@@ -221,6 +224,12 @@ impl Reporter {
 
 fn description_key(uuid: Uuid) -> String {
     format!("description of {uuid}")
+}
+
+/// `1 call hangs`, `2 calls hang`.
+fn hanging(calls: usize) -> String {
+    let verb = if calls == 1 { "hangs" } else { "hang" };
+    format!("{} {verb}", count(calls as u64, "call"))
 }
 
 fn names_of(founds: &[Found]) -> String {

@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use super::ConfigError;
 use super::error::Document;
-use crate::cli::nearest;
+use crate::wording::{nearest, shortened};
 
 /// The keys. What a key means and its default stand in [`Settings`](super::Settings).
 #[derive(Debug, Default, Deserialize)]
@@ -80,7 +80,7 @@ fn explain(document: &Document, mut error: toml::de::Error) -> ConfigError {
         return document.error(span.clone(), unknown_key(key_as_written(document, span)));
     }
     if told.starts_with("duplicate key") {
-        let key = key_as_written(document, span.clone());
+        let key = shortened(key_as_written(document, span.clone()));
         return document.error(
             span,
             format!("key \"{key}\" is given twice; leave one of them out"),
@@ -124,10 +124,7 @@ fn found(written: &str, serde: &str) -> String {
     if serde.starts_with("sequence") {
         return "a list".to_owned();
     }
-    match written.char_indices().nth(60) {
-        Some((end, _)) => format!("{} ...", &written[..end]),
-        None => written.to_owned(),
-    }
+    shortened(written).into_owned()
 }
 
 /// A key as the operator typed it, quotes taken away.
@@ -141,9 +138,10 @@ fn as_written(document: &Document, span: Range<usize>) -> &str {
 
 fn unknown_key(key: &str) -> String {
     let known = KEYS.map(|(key, _)| key);
+    let shown = shortened(key);
     match nearest(key, &known) {
-        Some(near) => format!("unknown key \"{key}\"; did you mean \"{near}\"?"),
-        None => format!("unknown key \"{key}\"; the keys are {}", known.join(", ")),
+        Some(near) => format!("unknown key \"{shown}\"; did you mean \"{near}\"?"),
+        None => format!("unknown key \"{shown}\"; the keys are {}", known.join(", ")),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Finds the configuration file, reads it, and says what to do where that fails.
 
 use std::fmt;
-use std::fs::{self, File as Handle};
+use std::fs::{self, File as Handle, Metadata};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
@@ -77,7 +77,20 @@ fn load_from(flags: &Flags, env_uri: Option<String>, system: &Path) -> Result<Lo
 /// Whether nothing at all stands there. A dangling link, or a folder that may not be looked into,
 /// is something: running on with the defaults would hide it.
 fn is_absent(path: &Path) -> bool {
-    matches!(fs::symlink_metadata(path), Err(error) if error.kind() == ErrorKind::NotFound)
+    does_not_exist(fs::symlink_metadata(path)) && dangling_link(path).is_none()
+}
+
+fn does_not_exist(found: io::Result<Metadata>) -> bool {
+    found.is_err_and(|error| error.kind() == ErrorKind::NotFound)
+}
+
+/// The symbolic link, the file's own or that of a folder on the way to it, that leads to nothing,
+/// and where it leads.
+fn dangling_link(path: &Path) -> Option<(&Path, PathBuf)> {
+    let mut dangling = path
+        .ancestors()
+        .filter(|link| does_not_exist(fs::metadata(link)));
+    dangling.find_map(|link| Some((link, fs::read_link(link).ok()?)))
 }
 
 fn read(path: &Path) -> Result<Document, ConfigError> {
@@ -110,9 +123,16 @@ fn read(path: &Path) -> Result<Document, ConfigError> {
 /// Why a file cannot be read, and the remedy.
 fn unreadable(path: &Path, error: &io::Error) -> String {
     match error.kind() {
-        ErrorKind::NotFound => "the configuration does not exist; \
-             \"telegraf-kvm --sample-config\" prints one to start from"
-            .to_owned(),
+        ErrorKind::NotFound => match dangling_link(path) {
+            Some((link, target)) => format!(
+                "{} is a symbolic link to {}, and nothing is there",
+                link.display(),
+                target.display()
+            ),
+            None => "the configuration does not exist; \
+                 \"telegraf-kvm --sample-config\" prints one to start from"
+                .to_owned(),
+        },
         ErrorKind::IsADirectory => "is a directory; name the file in it".to_owned(),
         ErrorKind::PermissionDenied => {
             let remedy = match closed_folder(path) {
@@ -226,10 +246,11 @@ mod tests {
         let dangling = folder.path().join("config.toml");
         symlink("nowhere", &dangling).unwrap();
         let error = shown(&Flags::default(), &dangling).unwrap_err();
-        assert!(
-            error.contains("the configuration does not exist"),
-            "{error}"
-        );
+        assert!(error.contains("is a symbolic link to nowhere"), "{error}");
+        let dangling = folder.path().join("folder");
+        symlink("nowhere", &dangling).unwrap();
+        let error = shown(&Flags::default(), &dangling.join("config.toml")).unwrap_err();
+        assert!(error.contains("folder is a symbolic link to "), "{error}");
 
         let error = shown(&Flags::default(), folder.path()).unwrap_err();
         assert_eq!(

@@ -12,6 +12,7 @@ use super::file::File;
 use super::uri::{self, Uri, UriOrigin};
 use super::{BlockStatistics, ConfigError, Measurements, NameFilter, Precision, Settings, filter};
 use crate::cli;
+use crate::wording::{nearest, shortened};
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// Without events, less than a second would read every XML in every gather.
@@ -173,8 +174,9 @@ fn precision(text: &str) -> Result<Precision, String> {
         "1us" => Precision::Microsecond,
         "1ns" => Precision::Nanosecond,
         _ => {
+            let shown = shortened(text);
             return Err(format!(
-                "{text:?} is not known; use \"1s\", \"1ms\", \"1us\" or \"1ns\""
+                "{shown:?} is not known; use \"1s\", \"1ms\", \"1us\" or \"1ns\""
             ));
         }
     })
@@ -223,9 +225,10 @@ fn measurements(
 
 /// For a value that must be one of a few words.
 fn unknown_word(word: &str, known: &[&str]) -> String {
-    match cli::nearest(word, known) {
-        Some(near) => format!("{word:?} is not known; did you mean \"{near}\"?"),
-        None => format!("{word:?} is not known; use one of {}", known.join(", ")),
+    let shown = shortened(word);
+    match nearest(word, known) {
+        Some(near) => format!("{shown:?} is not known; did you mean \"{near}\"?"),
+        None => format!("{shown:?} is not known; use one of {}", known.join(", ")),
     }
 }
 

@@ -3,7 +3,7 @@
 use smol_str::SmolStr;
 use uuid::Uuid;
 
-use super::names;
+use super::{hanging, names};
 use crate::gather::Gathered;
 use crate::maps::{HashMap, HashSet};
 
@@ -25,7 +25,7 @@ impl Partial {
         if !new.is_empty() {
             let hanging = match gathered.hanging {
                 0 => String::new(),
-                calls => format!("; {calls} calls hang"),
+                calls => format!("; {}", hanging(calls)),
             };
             log::warn!(
                 "QEMU does not answer, so only what libvirt knows without it is gathered: {}{hanging}",

@@ -1,0 +1,97 @@
+//! Parts of messages: values, counts, and the word that was meant.
+
+use std::borrow::Cow;
+
+/// How many characters of a value a message shows.
+const SHOWN: usize = 60;
+
+/// The value as a message shows it: at most 60 characters of it, then ` ...`, so that what is right
+/// can be read behind it.
+pub(crate) fn shortened(value: &str) -> Cow<'_, str> {
+    match value.char_indices().nth(SHOWN) {
+        Some((end, _)) => Cow::Owned(format!("{} ...", &value[..end])),
+        None => Cow::Borrowed(value),
+    }
+}
+
+/// `1 gather`, `2 gathers`: for nouns whose plural ends in `s`.
+pub(crate) fn count(number: u64, noun: &str) -> String {
+    let s = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{s}")
+}
+
+/// The one of `known` that `word` may be a misspelling of, or a part, or a longer name.
+///
+/// Case, dashes and underscores do not count. A misspelling differs in at most a third of its
+/// characters (as rustc counts it), and a part has at least three.
+pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    let bare = |word: &str| word.to_lowercase().replace(['-', '_'], "");
+    let word = bare(word);
+    let length = word.chars().count();
+    let most = length.max(3) / 3;
+    let distance = |known: &str| {
+        // Of a long word each distance would take long, and would be too large.
+        let close = known.len().abs_diff(length) <= most;
+        let distance = close.then(|| strsim::osa_distance(&word, known));
+        distance.filter(|&distance| distance <= most)
+    };
+    let misspelt = known
+        .iter()
+        .filter_map(|&known| Some((distance(&bare(known))?, known)))
+        .min_by_key(|(distance, _)| *distance);
+    if let Some((_, known)) = misspelt {
+        return Some(known);
+    }
+    let related = |known: &str| known.contains(&word) || word.contains(known);
+    known
+        .iter()
+        .copied()
+        .find(|known| length > 2 && related(&bare(known)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEYS: [&str; 6] = [
+        "uri",
+        "deadline",
+        "max_calls",
+        "log_level",
+        "domain_include",
+        "device_exclude",
+    ];
+
+    #[test]
+    fn long_values_are_cut() {
+        let text = "ä".repeat(60);
+        assert_eq!(shortened(&text), text);
+        assert_eq!(shortened(&format!("{text}b")), format!("{text} ..."));
+    }
+
+    #[test]
+    fn one_is_no_plural() {
+        let counts = [0, 1, 2].map(|number| count(number, "call"));
+        assert_eq!(counts, ["0 calls", "1 call", "2 calls"]);
+    }
+
+    #[test]
+    fn what_is_meant_is_near() {
+        for (word, expected) in [
+            ("url", "uri"),
+            ("URI", "uri"),
+            ("dead-line", "deadline"),
+            ("dedline", "deadline"),
+            ("maxcall", "max_calls"),
+            ("loglvl", "log_level"),
+            ("domains_included", "domain_include"),
+            ("include", "domain_include"),
+            ("LIBVIRT_URI", "uri"),
+        ] {
+            assert_eq!(nearest(word, &KEYS), Some(expected), "{word}");
+        }
+        for word in ["", "x", "u", "al", "-", "colour", "ö€", "call_me_max"] {
+            assert_eq!(nearest(word, &KEYS), None, "{word}");
+        }
+    }
+}
