@@ -1,6 +1,11 @@
 //! Which names to gather: shell-like patterns.
 
-use glob::Pattern;
+use std::str::Chars;
+
+use crate::wording::shortened;
+
+/// The longest pattern, in characters.
+const LONGEST: usize = 1024;
 
 /// Patterns of names to gather and names to leave out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,7 +24,71 @@ impl NameFilter {
     }
 }
 
-/// Reads one pattern: `*`, `?`, `[abc]`, `[!abc]`.
+/// A shell-like pattern of a whole name. Names have no folders: `/` and a leading dot are ordinary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Pattern(Vec<Part>);
+
+/// What one part of a pattern matches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    /// This character.
+    One(char),
+    /// `?`: any one character.
+    Any,
+    /// `*`: any text, an empty one too.
+    Text,
+    /// `[abc]`, `[a-z]`: a character from one of the ranges.
+    Within(Vec<(char, char)>),
+    /// `[!abc]`: a character from none of the ranges.
+    Without(Vec<(char, char)>),
+}
+
+impl Pattern {
+    /// Whether the whole name matches, in at most (length of the pattern) x (length of the name) steps.
+    fn matches(&self, name: &str) -> bool {
+        let mut rest = name.chars();
+        let mut at = 0;
+        // The part after the last `*`, and what of the name that `*` has not taken yet. Earlier ones
+        // need no other try: what the last one can take includes what they could leave to it.
+        let mut last_text: Option<(usize, Chars)> = None;
+        loop {
+            let before = rest.clone();
+            match (self.0.get(at), rest.next()) {
+                (Some(Part::Text), _) => {
+                    at += 1;
+                    rest = before;
+                    last_text = Some((at, rest.clone()));
+                }
+                (None, None) => return true,
+                (Some(part), Some(c)) if part.is(c) => at += 1,
+                // With the name at its end, a longer text of the `*` would leave even less.
+                (_, None) => return false,
+                _ => {
+                    let Some((after, untaken)) = &mut last_text else {
+                        return false;
+                    };
+                    untaken.next();
+                    at = *after;
+                    rest = untaken.clone();
+                }
+            }
+        }
+    }
+}
+
+impl Part {
+    fn is(&self, c: char) -> bool {
+        let among = |ranges: &[(char, char)]| ranges.iter().any(|r| (r.0..=r.1).contains(&c));
+        match self {
+            Self::One(one) => c == *one,
+            Self::Any | Self::Text => true,
+            Self::Within(ranges) => among(ranges),
+            Self::Without(ranges) => !among(ranges),
+        }
+    }
+}
+
+/// Reads one pattern: `*`, `?`, `[abc]`, `[a-z]`, `[!abc]`.
 ///
 /// # Errors
 /// One sentence saying what is wrong with it and what would be right.
@@ -27,26 +96,70 @@ pub(super) fn pattern(text: &str) -> Result<Pattern, String> {
     if text.is_empty() {
         return Err("an empty pattern matches nothing; write \"*\" for every name".to_owned());
     }
-    // `**` means folders to the glob crate, which rejects it beside other characters. Names have
-    // no folders, so any number of stars is one star.
-    let mut plain = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c != '*' || !plain.ends_with('*') {
-            plain.push(c);
-        }
+    let length = text.chars().count();
+    if length > LONGEST {
+        return Err(format!(
+            "pattern {:?} has {length} characters; at most {LONGEST} are allowed",
+            shortened(text)
+        ));
     }
-    Pattern::new(&plain).map_err(|error| {
-        let advice = match plain.contains('[') {
-            true => "close the bracket, or write \"[[]\" for a bracket that is part of the name",
-            false => "\"*\", \"?\" and \"[abc]\" are understood",
+    let bad = |why| format!("bad pattern {:?}: {why}", shortened(text));
+    let mut parts = Vec::new();
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        parts.push(match c {
+            '?' => Part::Any,
+            // Any number of stars is one star.
+            '*' if parts.last() == Some(&Part::Text) => continue,
+            '*' => Part::Text,
+            '[' => bracket(&mut rest).map_err(bad)?,
+            c => Part::One(c),
+        });
+    }
+    Ok(Pattern(parts))
+}
+
+/// Reads from behind `[` to behind its `]`. A `]` that comes first is one of the characters.
+fn bracket(rest: &mut Chars) -> Result<Part, String> {
+    let inside = rest.as_str();
+    let without = inside.starts_with('!');
+    let inside = &inside[usize::from(without)..];
+    let first = inside.chars().next().map_or(0, char::len_utf8);
+    let Some(end) = inside[first..].find(']') else {
+        let why =
+            "a bracket is open; close it, or write \"[[]\" for a bracket that is part of the name";
+        return Err(why.to_owned());
+    };
+    let (inside, behind) = inside.split_at(first + end);
+    *rest = behind[1..].chars();
+    let mut inside = inside.chars();
+    let mut ranges = Vec::new();
+    while let Some(from) = inside.next() {
+        let mut further = inside.clone();
+        let to = match (further.next(), further.next()) {
+            (Some('-'), Some(to)) => {
+                inside = further;
+                to
+            }
+            _ => from,
         };
-        format!("bad pattern {text:?}: {}; {advice}", error.msg)
+        if from > to {
+            return Err(format!(
+                "the range {from}-{to} holds no character; write {to}-{from}"
+            ));
+        }
+        ranges.push((from, to));
+    }
+    Ok(match without {
+        true => Part::Without(ranges),
+        false => Part::Within(ranges),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn filter(include: &[&str], exclude: &[&str]) -> NameFilter {
         let all = |texts: &[&str]| texts.iter().map(|text| pattern(text).unwrap()).collect();
@@ -84,11 +197,74 @@ mod tests {
     }
 
     #[test]
+    fn brackets_hold_characters_and_ranges() {
+        for (text, matched, unmatched) in [
+            ("[abc]", "abc", "d-[]!"),
+            ("[a-c]", "abc", "d-[]!"),
+            ("[!a-c]", "d-[]!/.", "abc"),
+            ("[]a]", "]a", "[b!"),
+            ("[!]a]", "[b!", "]a"),
+            ("[-a]", "-a", "b]"),
+            ("[a-]", "-a", "b]"),
+            ("[a!^]", "a!^", "b"),
+            ("[ä-üa-c0]", "äöüabc0", "ßd-"),
+            (r"[\{,}]", r"\{,}", "a"),
+            ("?", "aä/.", ""),
+        ] {
+            let filter = filter(&[text], &[]);
+            let matches = |c: char| filter.matches(&c.to_string());
+            assert!(matched.chars().all(matches), "{text}");
+            assert!(!unmatched.chars().any(matches), "{text}");
+            assert!(!filter.matches("") && !filter.matches("aa"), "{text}");
+        }
+        // Not of the documented syntax, so ordinary.
+        assert!(filter(&[r"{a,b}\*"], &[]).matches(r"{a,b}\c"));
+    }
+
+    #[test]
+    fn what_can_match_nothing_is_refused() {
+        for text in [
+            "[z-a]", "x[!b-a]", "*[ab-9]", "[]-A]", "[a", "[]", "[!]", "x[!",
+        ] {
+            assert!(pattern(text).is_err(), "{text}");
+        }
+        for length in [LONGEST, LONGEST + 1] {
+            assert_eq!(pattern(&"ä".repeat(length)).is_ok(), length == LONGEST);
+        }
+    }
+
+    #[test]
     fn many_stars_end_soon() {
         let name = "a".repeat(2000);
-        let hungry = format!("{}b", "a*".repeat(50));
-        let begun = std::time::Instant::now();
-        assert!(!filter(&[&hungry], &[]).matches(&name));
-        assert!(begun.elapsed() < std::time::Duration::from_secs(1));
+        for hungry in [
+            format!("*{}b", "a".repeat(LONGEST - 2)),
+            format!("{}b", "*a".repeat(511)),
+            format!("{}b", "*?".repeat(511)),
+        ] {
+            let begun = std::time::Instant::now();
+            assert!(!filter(&[&hungry], &[]).matches(&name));
+            assert!(begun.elapsed() < std::time::Duration::from_secs(1));
+        }
+    }
+
+    proptest! {
+        /// The crate glob is what matched names before.
+        #[test]
+        fn it_matches_as_the_crate_glob_does(
+            text in r"(\*|\?|[ab]|\[!?\]?[a-d!/.-]{0,4}\]|[\[\]!./ä-]){1,9}",
+            name in "[abcd./!ä\\[\\]-]{0,9}",
+        ) {
+            prop_assume!(!text.contains("**"));
+            let glob = glob::Pattern::new(&text);
+            match pattern(&text) {
+                Ok(pattern) => {
+                    let expected = glob.ok().map(|glob| glob.matches(&name));
+                    prop_assert_eq!(expected, Some(pattern.matches(&name)));
+                }
+                Err(message) => {
+                    prop_assert!(glob.is_err() || message.contains("holds no character"));
+                }
+            }
+        }
     }
 }

@@ -3,12 +3,12 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use glob::Pattern;
 use log::LevelFilter;
 use toml::Spanned;
 
 use super::error::Document;
 use super::file::File;
+use super::filter::Pattern;
 use super::uri::{self, Uri, UriOrigin};
 use super::{BlockStatistics, ConfigError, Measurements, NameFilter, Precision, Settings, filter};
 use crate::cli;
