@@ -6,6 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+// In a folder of the file's name, so that the one binary runs them side by side.
+#[path = "cli/messages.rs"]
+mod messages;
+
 /// The program, with nothing of the environment that it listens to, and nothing on stdin.
 fn program(path: impl AsRef<Path>) -> Command {
     let mut command = Command::new(path.as_ref());
@@ -120,6 +124,31 @@ fn wrong_arguments_are_one_line_and_exit_code_2() {
             &["--uri", "", "--check"],
             "E! --uri: the URI is empty; write for example \"qemu:///system\"\n",
         ),
+        (
+            &["-x"],
+            "E! unknown flag \"-x\"; \"telegraf-kvm --help\" lists what there is\n",
+        ),
+        (
+            &["-o"],
+            "E! unknown flag \"-o\"; \"telegraf-kvm --help\" lists what there is\n",
+        ),
+        (
+            &["--", "--check"],
+            "E! unexpected argument \"--check\": after \"--\" there are no flags; leave \"--\" out\n",
+        ),
+        (
+            &["--help=1"],
+            "E! --help takes no value, but was given \"1\"\n",
+        ),
+        (
+            &["--version=1"],
+            "E! --version takes no value, but was given \"1\"\n",
+        ),
+        (
+            &["--sample-config="],
+            "E! --sample-config takes no value, but was given \"\"\n",
+        ),
+        (&["-h=1"], "E! -h takes no value, but was given \"1\"\n"),
     ] {
         assert_eq!(
             told(&run(args)),
