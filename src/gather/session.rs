@@ -313,14 +313,16 @@ impl Session {
             // These need no monitor.
             lacking = lacking | brief.groups.and(Groups::CPU);
         }
+        let mut source = self.cpu;
         per_call::fill(
             &mut sample,
             domain,
             lacking,
             description,
             &brief.wanted,
-            &mut self.cpu,
+            &mut source,
         )?;
+        self.cpu = self.cpu.after(source, self.qemu && came == Came::Part);
         // Its sizes are in the balloon's group, too.
         let has_info = sample.vcpus.is_some() && sample.memory.current.is_some();
         if brief.info && !has_info {

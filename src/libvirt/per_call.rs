@@ -61,6 +61,21 @@ pub enum CpuSource {
     Info,
 }
 
+impl CpuSource {
+    /// The source to go on with, when the calls for one domain ended with `new`. A domain with a job
+    /// (`has_job`) does not show that a driver lacks control groups: a libvirtd that was started anew
+    /// knows no control group of a VM until its QEMU has answered, and holds the VM's job until then
+    /// (qemuProcessReconnect).
+    #[must_use]
+    pub fn after(self, new: Self, has_job: bool) -> Self {
+        if has_job && new == Self::Info {
+            self
+        } else {
+            new
+        }
+    }
+}
+
 impl Default for CpuSource {
     fn default() -> Self {
         Self::Totals(0)
@@ -85,7 +100,7 @@ pub fn info(sample: &mut Sample, domain: &Domain, source: CpuSource) -> Result<(
         sample.memory.maximum = size(info.maxMem);
         sample.memory.current = size(info.memory);
     }
-    if source == CpuSource::Info {
+    if source == CpuSource::Info && sample.cpu.time.is_none() {
         sample.cpu.at = at;
         sample.cpu.time = Some(info.cpuTime);
     }

@@ -36,3 +36,35 @@ fn minus_one_is_not_counted() {
     assert_eq!(counted(0), Some(0));
     assert_eq!(counted(i64::MAX), Some(i64::MAX as u64));
 }
+
+#[test]
+fn a_domain_with_a_job_does_not_show_that_control_groups_are_lacking() {
+    use CpuSource::{Info, Totals};
+    for (source, new, has_job, expected) in [
+        (Totals(0), Info, false, Info),
+        (Totals(0), Info, true, Totals(0)),
+        (Totals(3), Info, true, Totals(3)),
+        (Totals(0), Totals(3), true, Totals(3)),
+        (Info, Info, true, Info),
+    ] {
+        let after = source.after(new, has_job);
+        assert_eq!(after, expected, "{source:?}, {new:?}, {has_job}");
+    }
+}
+
+#[test]
+fn cpu_time_that_has_come_is_not_replaced_by_another_counter() {
+    let node = Node::of(&["running"], &[]);
+    let connection = connect(&node.uri());
+    let domain = connection.lookup(Node::uuid("running")).unwrap();
+    let mut sample = crate::sample::examples::empty(Instant::now());
+    info(&mut sample, &domain, CpuSource::Totals(3)).unwrap();
+    assert_eq!(sample.cpu.time, None);
+    sample.cpu.time = Some(7);
+    let at = sample.cpu.at;
+    info(&mut sample, &domain, CpuSource::Info).unwrap();
+    assert_eq!((sample.cpu.time, sample.cpu.at), (Some(7), at));
+    sample.cpu.time = None;
+    info(&mut sample, &domain, CpuSource::Info).unwrap();
+    assert!(sample.cpu.time.is_some());
+}
