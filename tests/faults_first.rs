@@ -5,10 +5,12 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use support::daemon::Client;
 use support::fleet::{Fleet, at_most, long, shapes, small};
 use support::lab::Lab;
+use support::lines::Line;
 use support::plugin::Plugin;
 use support::{alone, run, wait_for};
 
@@ -31,6 +33,14 @@ fn hold(lab: &Lab, fleet: &mut Fleet, numbers: &[usize]) -> Vec<Client> {
         (lab.calls_in_daemon() >= clients.len()).then_some(())
     });
     clients
+}
+
+fn kill_and_start_libvirtd(lab: &Lab) {
+    lab.signal_libvirtd("KILL");
+    wait_for("libvirtd to end", Duration::from_secs(5), || {
+        (!lab.libvirtd_runs()).then_some(())
+    });
+    lab.start_libvirtd();
 }
 
 /// From libvirt 11.0 on reading XML waits for whoever has a VM's job.
@@ -99,11 +109,7 @@ fn descriptions_that_are_out_of_date_cost_nothing_while_a_job_is_held() {
         );
     }
     // The VM that hangs comes back from a restart only when it has thawed.
-    lab.signal_libvirtd("KILL");
-    wait_for("libvirtd to end", Duration::from_secs(5), || {
-        (!lab.libvirtd_runs()).then_some(())
-    });
-    lab.start_libvirtd();
+    kill_and_start_libvirtd(&lab);
     let begun = Instant::now();
     wait_for("the others", at_most(Duration::from_secs(30)), || {
         plugin.newline();
@@ -122,6 +128,61 @@ fn descriptions_that_are_out_of_date_cost_nothing_while_a_job_is_held() {
         );
     }
     fleet.thaw(&[0]);
+}
+
+/// CPU time is the control group's, whichever VM the same connection was asked for before: a libvirtd
+/// that was started anew knows no control group of a VM until it has reached its QEMU.
+#[test]
+fn a_vm_that_a_new_libvirtd_has_not_reached_changes_no_cpu_time() {
+    let _alone = alone();
+    let lab = Lab::start();
+    let (mut fleet, _) = learnt(&lab, 3);
+    // One connection asks for all.
+    let one_worker = ["--config", &lab.config("workers = 1")];
+    let mut plugins = [
+        ("in sight", lab.plugin_unprivileged(&one_worker)),
+        ("out of sight", lab.plugin_blind(&one_worker)),
+    ]
+    .map(|(sight, command)| (sight, Plugin::spawn(command), BTreeMap::new()));
+    for (sight, plugin, times) in &mut plugins {
+        fleet.learn(plugin);
+        expect_growth(&plugin.gather(), times, sight);
+    }
+    fleet.freeze(&[0]);
+    kill_and_start_libvirtd(&lab);
+    let begun = Instant::now();
+    for (sight, plugin, times) in &mut plugins {
+        wait_for("the others", at_most(Duration::from_secs(30)), || {
+            plugin.newline();
+            let gather = plugin.lines_within(Duration::from_secs(9));
+            expect_growth(&gather, times, sight);
+            (fleet.complete(&gather).len() >= 2).then_some(())
+        });
+    }
+    println!("complete again {:?} after the restart", begun.elapsed());
+    for round in 1..=3 {
+        for (sight, plugin, times) in &mut plugins {
+            let when = format!("{sight}, gather {round}");
+            let gather = plugin.gather();
+            expect_growth(&gather, times, &when);
+            fleet.expect_complete_but(&gather, &[0], &when);
+        }
+    }
+    fleet.thaw(&[0]);
+    for (sight, plugin, times) in &mut plugins {
+        fleet.expect_recovery(plugin, 3, &format!("{sight}, thawed"));
+        expect_growth(&plugin.gather(), times, sight);
+    }
+}
+
+/// Panics where a VM's CPU time is less than it was; `times` are the last ones, by the VM's name.
+fn expect_growth(gather: &[Line], times: &mut BTreeMap<String, i64>, when: &str) {
+    for line in gather.iter().filter(|l| l.measurement == "vm_metrics") {
+        if let Some(now) = line.int("cputime_ns") {
+            let before = times.insert(line.tag("name").to_owned(), now);
+            assert!(before <= Some(now), "{when}: {before:?}, {line:?}");
+        }
+    }
 }
 
 /// Of a VM with a backup libvirt says only that it has a job, not since when its monitor is occupied.

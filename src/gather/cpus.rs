@@ -18,6 +18,10 @@ pub struct Processor {
     pub vcpus: u64,
 }
 
+/// In which steps the kernel counts a process's CPU time in /proc, ns: of 1/100 s (USER_HZ) wherever
+/// libvirt has QEMU. A control group counts all of its time in finer ones.
+const TICK: u64 = 10_000_000;
+
 /// The readings, and what they have shown.
 #[derive(Debug, Default)]
 pub struct Cpus {
@@ -29,6 +33,8 @@ pub struct Cpus {
     said: HashMap<Run, ([u64; 3], u64)>,
     /// The runs whose control group is libvirt's, and the vCPUs that both counted.
     ours: HashMap<Run, u64>,
+    /// The runs whose CPU time is a control group's: it came in finer steps than a process's.
+    grouped: HashSet<Run>,
     /// libvirtd may have become another process in this gather: what is said in it proves nothing.
     restarted: bool,
 }
@@ -73,6 +79,20 @@ impl Cpus {
         }
     }
 
+    /// Drops the CPU time of a VM that came in part if it is another counter than before: libvirt 9.0
+    /// gives the process's (7.0: none) where it does not know the control group, and one that was
+    /// started anew does not know it until the VM's QEMU has answered (qemuProcessReconnect). The two
+    /// counters differ by any amount: the process's has what QEMU used before it was put in its group.
+    pub fn correct(&mut self, whole: bool, sample: &mut Sample) {
+        let cpu = &mut sample.cpu;
+        let Some(time) = cpu.time else { return };
+        if !time.is_multiple_of(TICK) {
+            self.grouped.insert(sample.run);
+        } else if !whole && self.grouped.contains(&sample.run) {
+            (cpu.time, cpu.user, cpu.system) = (None, None, None);
+        }
+    }
+
     /// A VM's CPU time and vCPUs; `None` where libvirt has to be asked.
     pub fn of(&self, run: Run) -> Option<Processor> {
         let usage = self.usages.get(&run.uuid)?;
@@ -106,6 +126,7 @@ impl Cpus {
     /// Forgets the VMs that are gone.
     pub fn keep(&mut self, active: &HashSet<Run>) {
         self.ours.retain(|run, _| active.contains(run));
+        self.grouped.retain(|run| active.contains(run));
         self.said.retain(|run, _| active.contains(run));
     }
 }
@@ -241,6 +262,28 @@ mod tests {
         assert_eq!(gather(&mut cpus, usage(140, 2)), None);
         cpus.said(&said(150, 2));
         assert!(gather(&mut cpus, usage(160, 2)).is_some());
+    }
+
+    #[test]
+    fn a_processs_cpu_time_does_not_follow_its_control_groups() {
+        let mut cpus = Cpus::default();
+        let mut kept = |time: u64, whole: bool| {
+            let mut sample = said(time, 2);
+            cpus.correct(whole, &mut sample);
+            sample.cpu.time == Some(time) && sample.cpu.user.is_some()
+        };
+        // Where it never was a control group's, the process's is what there is.
+        assert!(kept(5 * TICK, true));
+        assert!(kept(6 * TICK, false));
+        assert!(kept(7 * TICK + 1, true));
+        assert!(!kept(8 * TICK, false));
+        assert!(kept(8 * TICK + 1, false));
+        // Once in a while a control group's time is a whole number of ticks.
+        assert!(kept(9 * TICK, true));
+        cpus.keep(&HashSet::default());
+        let mut next = said(10 * TICK, 2);
+        cpus.correct(false, &mut next);
+        assert_eq!(next.cpu.time, Some(10 * TICK), "another run");
     }
 
     #[test]

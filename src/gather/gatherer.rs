@@ -301,6 +301,7 @@ impl Gatherer {
             self.nics.said(sample.run, nics);
             self.nics.correct(sample.run, nics);
         }
+        self.cpus.correct(worth == Worth::Whole, &mut sample);
         sample.removed = self.inventory.removed(sample.run.uuid);
         self.samples.keep(worth, sample);
     }
