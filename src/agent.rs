@@ -18,7 +18,7 @@ use crate::runs::Runs;
 use crate::sample::Sample;
 use crate::stamp::Stamps;
 use crate::times::{END_DRAIN, END_GRACE, END_PATIENCE, STOP_DRAIN, STOP_GRACE};
-use crate::trigger::Trigger;
+use crate::trigger::{Requests, Trigger};
 
 /// Everything that reaches the loop.
 #[derive(Debug)]
@@ -71,6 +71,7 @@ pub struct Agent {
     mode: Mode,
     gatherer: Gatherer,
     inbox: Receiver<Message>,
+    requests: Requests,
     runs: Runs,
     stamps: Stamps,
     reporter: Reporter,
@@ -85,12 +86,14 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// `inbox` is where triggers, and the gatherer's workers, put what they have.
+    /// `inbox` is where triggers, and the gatherer's workers, put what they have; `requests` is told
+    /// when a request was taken out of it.
     pub fn new(
         settings: Settings,
         mode: Mode,
         gatherer: Gatherer,
         inbox: Receiver<Message>,
+        requests: Requests,
     ) -> Self {
         Self {
             uri: Tags::new().with("uri", &settings.uri.value),
@@ -100,6 +103,7 @@ impl Agent {
             mode,
             gatherer,
             inbox,
+            requests,
             runs: Runs::default(),
             buffer: String::new(),
             pending: mode != Mode::Triggered,
@@ -193,7 +197,10 @@ impl Agent {
 
     fn on_message(&mut self, message: Message) {
         match message {
-            Message::Trigger(Trigger::Gather) => self.pending = true,
+            Message::Trigger(Trigger::Gather) => {
+                self.requests.taken();
+                self.pending = true;
+            }
             Message::Trigger(Trigger::EndOfInput) => {
                 self.ending
                     .get_or_insert(Ending::EndOfInput(Instant::now()));

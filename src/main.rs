@@ -8,12 +8,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use log::Level;
-use signal_hook::iterator::Signals;
 use telegraf_kvm::agent::End;
 use telegraf_kvm::cli::{self, Command, Flags};
 use telegraf_kvm::config::{self, Loaded};
 use telegraf_kvm::host::probe;
 use telegraf_kvm::service::Seen;
+use telegraf_kvm::trigger::Handlers;
 use telegraf_kvm::{libvirt, logging, output, service, trigger};
 
 /// All is well.
@@ -34,7 +34,11 @@ fn main() {
     libvirt::share_memory();
     // Handlers before anything else: Telegraf may signal right after exec.
     let signals = trigger::install_handlers();
-    let code = match cli::parse(args) {
+    let command = cli::parse(args);
+    if let (Ok(signals), false) = (&signals, matches!(command, Ok(Command::Run(_)))) {
+        signals.stop_is_failure();
+    }
+    let code = match command {
         Err(error) => fail(&error, EXIT_USAGE),
         Ok(Command::Help) => print(cli::HELP),
         Ok(Command::Version) => print(concat!("telegraf-kvm ", env!("CARGO_PKG_VERSION"), "\n")),
@@ -87,14 +91,11 @@ fn check(loaded: &Loaded) -> i32 {
             };
             print(&format!("connected: {active} active VM{s}{filtered}\n"))
         }
-        Err(error) => fail(
-            &format_args!("cannot reach libvirt at {}: {error}", settings.uri),
-            EXIT_NOTHING,
-        ),
+        Err(error) => fail(&error, EXIT_NOTHING),
     }
 }
 
-fn run(loaded: Loaded, flags: &Flags, signals: Signals) -> i32 {
+fn run(loaded: Loaded, flags: &Flags, signals: Handlers) -> i32 {
     let mode = service::mode(flags.once, flags.interval);
     if !flags.once && flags.interval.is_none() && io::stdin().is_terminal() {
         logging::say(Level::Info, service::HINT);

@@ -4,23 +4,21 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::thread;
 use std::time::{Duration, Instant};
-
-use signal_hook::iterator::Signals;
 
 use crate::agent::{Agent, End, Message, Mode};
 use crate::config::Settings;
 use crate::gather::{Gatherer, lookout};
 use crate::libvirt::{self, Connection};
+use crate::threads::{self, NotStarted};
 use crate::times::CLOSE;
-use crate::trigger;
+use crate::trigger::{self, Handlers, Requests};
 
 /// Why the program cannot go on.
 #[derive(Debug)]
 pub enum Fatal {
     /// The system's: no thread.
-    System(io::Error),
+    Thread(NotStarted),
     /// stdout's: a full disk.
     Output(io::Error),
     /// libvirt's client library cannot be set up.
@@ -30,16 +28,16 @@ pub enum Fatal {
 impl std::fmt::Display for Fatal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::System(error) => write!(f, "{error}"),
+            Self::Thread(error) => write!(f, "{error}"),
             Self::Output(error) => write!(f, "standard output: {error}"),
             Self::Library(error) => write!(f, "libvirt's client library does not start: {error}"),
         }
     }
 }
 
-impl From<io::Error> for Fatal {
-    fn from(error: io::Error) -> Self {
-        Self::System(error)
+impl From<NotStarted> for Fatal {
+    fn from(error: NotStarted) -> Self {
+        Self::Thread(error)
     }
 }
 
@@ -53,16 +51,18 @@ impl From<libvirt::Error> for Fatal {
 ///
 /// # Errors
 /// [`Fatal`].
-pub fn run(settings: Settings, mode: Mode, signals: Signals) -> Result<End, Fatal> {
+pub fn run(settings: Settings, mode: Mode, signals: Handlers) -> Result<End, Fatal> {
     let (sender, inbox) = channel();
     // Who sends to an agent that has ended has nobody left to tell.
     let tell = sender.clone();
-    trigger::watch_signals(signals, move |trigger| {
+    let requests = Requests::default();
+    signals.watch(requests.clone(), move |trigger| {
         let _ = tell.send(Message::Trigger(trigger));
     })?;
     if mode != Mode::Once {
         let tell = sender.clone();
-        trigger::watch_stdin(matches!(mode, Mode::Every(_)), move |trigger| {
+        let self_timed = matches!(mode, Mode::Every(_));
+        trigger::watch_stdin(self_timed, requests.clone(), move |trigger| {
             let _ = tell.send(Message::Trigger(trigger));
         })?;
     }
@@ -93,7 +93,7 @@ pub fn run(settings: Settings, mode: Mode, signals: Signals) -> Result<End, Fata
         }),
         lookout,
     );
-    let mut agent = Agent::new(settings, mode, gatherer, inbox);
+    let mut agent = Agent::new(settings, mode, gatherer, inbox, requests);
     let end = agent.run();
     if !in_process {
         let limit = Instant::now() + CLOSE;
@@ -127,7 +127,8 @@ pub struct Seen {
 /// Opens the connection and counts the VMs.
 ///
 /// # Errors
-/// libvirt's words and the remedy, or that it does not answer within `settings.deadline`.
+/// What to say: libvirt's words and the remedy, that it does not answer within
+/// `settings.deadline`, or that no thread can be started to ask it.
 pub fn check(settings: &Settings) -> Result<Seen, String> {
     let (tell, answer) = channel();
     let uri = settings.uri.value.clone();
@@ -144,18 +145,18 @@ pub fn check(settings: &Settings) -> Result<Seen, String> {
         };
         let _ = tell.send(look());
     };
-    let thread = thread::Builder::new().name("check".into()).spawn(look);
-    thread.map_err(|error| format!("cannot start a thread: {error}"))?;
-    match answer.recv_timeout(settings.deadline) {
-        Ok(Ok(seen)) => Ok(seen),
+    threads::start("check", look).map_err(|error| error.to_string())?;
+    let why = match answer.recv_timeout(settings.deadline) {
+        Ok(Ok(seen)) => return Ok(seen),
         Ok(Err::<_, libvirt::Error>(error)) => {
-            Err(format!("{error}; {}", error.remedy(&settings.uri.value)))
+            format!("{error}; {}", error.remedy(&settings.uri.value))
         }
-        Err(_) => Err(format!(
+        Err(_) => format!(
             "no answer within {}; is the daemon hung?",
             humantime::format_duration(settings.deadline)
-        )),
-    }
+        ),
+    };
+    Err(format!("cannot reach libvirt at {}: {why}", settings.uri))
 }
 
 /// How a run by hand on a terminal begins.

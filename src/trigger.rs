@@ -1,12 +1,15 @@
 //! What starts a gather, and what ends the program: stdin, signals.
 
-use std::io::{self, Read};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::libvirt;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use crate::threads::{self, NotStarted};
+use crate::{input, libvirt};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::flag::register_conditional_shutdown;
 use signal_hook::iterator::Signals;
 
 /// What came in.
@@ -26,36 +29,103 @@ const STOP_WITHIN: Duration = Duration::from_millis(1900);
 /// Within this time after the end of input the process is gone.
 const END_WITHIN: Duration = Duration::from_millis(3950);
 
+/// Exit code of a program that was to run until somebody stops it.
+const STOPPED: i32 = 0;
+/// Exit code of a program that was stopped before its work was done.
+const UNDONE: i32 = 1;
+
+/// Requests to gather fold before they are sent: while the loop is blocked in a write, a flood of
+/// them would fill the memory.
+#[derive(Debug, Clone, Default)]
+pub struct Requests(Arc<AtomicBool>);
+
+impl Requests {
+    /// Whether this one is to be sent: `false` while another is on its way.
+    fn is_first(&self) -> bool {
+        !self.0.swap(true, Ordering::SeqCst)
+    }
+
+    /// The loop has taken the one that was on its way.
+    pub fn taken(&self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
+/// The installed handlers.
+#[derive(Debug)]
+pub struct Handlers {
+    signals: Signals,
+    /// SIGTERM and SIGINT end the process at once, with [`STOPPED`],
+    stops: Arc<AtomicBool>,
+    /// or with [`UNDONE`].
+    aborts: Arc<AtomicBool>,
+}
+
 /// Installs the handlers. First thing in `main`: in its signal modes Telegraf may signal right
 /// after exec, and a process without a handler dies of it. A signal that came between a handler and
 /// what it is to do would be lost (signal-hook-registry), so they wait until both are there.
 ///
-/// # Errors
-/// The system's.
-pub fn install_handlers() -> io::Result<Signals> {
-    const OURS: [i32; 5] = [SIGHUP, SIGUSR1, SIGUSR2, SIGTERM, SIGINT];
-    libvirt::while_signals_wait(&OURS, || Signals::new(OURS))
-}
-
-/// Passes on what signals say. Signals that came since [`install_handlers`] are not lost.
+/// Until [`Handlers::watch`], SIGTERM and SIGINT end the process in the handler itself, with exit
+/// code 0: whatever the main thread waits for (a write to a full pipe, say), and also where no
+/// thread can be started.
 ///
 /// # Errors
-/// The system's, when no thread can be started.
-pub fn watch_signals(
-    mut signals: Signals,
-    tell: impl Fn(Trigger) + Send + 'static,
-) -> io::Result<()> {
-    let watch = move || {
-        for signal in signals.forever() {
-            if signal == SIGTERM || signal == SIGINT {
-                tell(Trigger::Stop);
-                exit_after(STOP_WITHIN);
-            }
-            tell(Trigger::Gather);
+/// The system's.
+pub fn install_handlers() -> io::Result<Handlers> {
+    const OURS: [i32; 5] = [SIGHUP, SIGUSR1, SIGUSR2, SIGTERM, SIGINT];
+    libvirt::while_signals_wait(&OURS, || {
+        let stops = Arc::new(AtomicBool::new(true));
+        let aborts = Arc::new(AtomicBool::new(false));
+        for signal in [SIGTERM, SIGINT] {
+            register_conditional_shutdown(signal, STOPPED, Arc::clone(&stops))?;
+            register_conditional_shutdown(signal, UNDONE, Arc::clone(&aborts))?;
         }
-    };
-    let thread = thread::Builder::new().name("signals".into());
-    thread.spawn(watch).map(drop)
+        let signals = Signals::new(OURS)?;
+        Ok(Handlers {
+            signals,
+            stops,
+            aborts,
+        })
+    })
+}
+
+impl Handlers {
+    /// There is work to be done (`--check`, say): a stop before its end has exit code 1.
+    pub fn stop_is_failure(&self) {
+        self.aborts.store(true, Ordering::SeqCst);
+        self.stops.store(false, Ordering::SeqCst);
+    }
+
+    /// Passes on what signals say, from now on SIGTERM and SIGINT, too. Signals that came since
+    /// [`install_handlers`] are not lost.
+    ///
+    /// # Errors
+    /// The system's, when no thread can be started.
+    pub fn watch(
+        self,
+        requests: Requests,
+        tell: impl Fn(Trigger) + Send + 'static,
+    ) -> Result<(), NotStarted> {
+        let Self {
+            mut signals,
+            stops,
+            aborts,
+        } = self;
+        threads::start("signals", move || {
+            for signal in signals.forever() {
+                if signal == SIGTERM || signal == SIGINT {
+                    tell(Trigger::Stop);
+                    exit_after(STOP_WITHIN);
+                }
+                if requests.is_first() {
+                    tell(Trigger::Gather);
+                }
+            }
+        })?;
+        stops.store(false, Ordering::SeqCst);
+        aborts.store(false, Ordering::SeqCst);
+        Ok(())
+    }
 }
 
 /// Passes on what stdin says. With `self_timed` (`--interval`) a stdin that is at its end from the
@@ -63,22 +133,26 @@ pub fn watch_signals(
 ///
 /// # Errors
 /// The system's, when no thread can be started.
-pub fn watch_stdin(self_timed: bool, tell: impl Fn(Trigger) + Send + 'static) -> io::Result<()> {
-    let watch = move || {
-        let mut fresh = self_timed && readable();
+pub fn watch_stdin(
+    self_timed: bool,
+    requests: Requests,
+    tell: impl Fn(Trigger) + Send + 'static,
+) -> Result<(), NotStarted> {
+    threads::start("stdin", move || {
+        let mut fresh = self_timed && input::is_readable();
         let mut bytes = [0_u8; 4096];
         loop {
-            match io::stdin().lock().read(&mut bytes) {
+            match input::read(&mut bytes) {
                 Ok(0) if fresh => return,
                 Ok(0) => break,
                 Ok(count) => {
                     fresh = false;
                     // However many newlines lie there, they ask for one gather.
-                    if bytes.iter().take(count).any(|&byte| byte == b'\n') {
+                    let asks = bytes.iter().take(count).any(|&byte| byte == b'\n');
+                    if asks && requests.is_first() {
                         tell(Trigger::Gather);
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     log::debug!("stdin: {error}");
                     if fresh {
@@ -90,16 +164,7 @@ pub fn watch_stdin(self_timed: bool, tell: impl Fn(Trigger) + Send + 'static) ->
         }
         tell(Trigger::EndOfInput);
         exit_after(END_WITHIN);
-    };
-    let thread = thread::Builder::new().name("stdin".into());
-    thread.spawn(watch).map(drop)
-}
-
-/// Whether stdin has something to say this very moment, its end for instance.
-fn readable() -> bool {
-    let stdin = rustix::stdio::stdin();
-    let mut polled = [PollFd::new(&stdin, PollFlags::IN)];
-    poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    })
 }
 
 /// The main thread may hang in a write to a pipe that nobody reads; this one does not.

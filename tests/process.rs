@@ -222,28 +222,3 @@ fn a_signal_as_soon_as_it_has_handlers_is_a_gather() {
         assert_eq!(plugin.gathers(), 1);
     }
 }
-
-#[test]
-fn the_handlers_are_there_before_the_configuration_is_read() {
-    let folder = tempfile::tempdir().unwrap();
-    let fifo = folder.path().join("config.toml");
-    succeed(Command::new(program("mkfifo")).arg(&fifo));
-    let path = fifo.to_str().unwrap();
-    for signal in [Signal::HUP, Signal::USR1, Signal::USR2] {
-        let args = [&URI[..], &["--config", path]].concat();
-        let mut plugin = Plugin::spawn(Plugin::outside(&args));
-        // Nobody writes the configuration yet, so this is all that it has done.
-        plugin.wait_until_it_catches(signal);
-        plugin.signal(signal);
-        std::fs::write(&fifo, "domain_include = ['test']").unwrap();
-        plugin.next_gather();
-        assert_eq!(plugin.gathers(), 1);
-    }
-    // And SIGTERM ends it there, too.
-    let args = [&URI[..], &["--config", path]].concat();
-    let mut plugin = Plugin::spawn(Plugin::outside(&args));
-    plugin.wait_until_it_catches(Signal::TERM);
-    plugin.signal(Signal::TERM);
-    std::fs::write(&fifo, "").unwrap();
-    assert_eq!(plugin.wait(LONG).code(), Some(0));
-}

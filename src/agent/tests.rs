@@ -8,7 +8,7 @@ fn agent(mode: Mode) -> (Agent, Sender<Message>) {
     let settings = settings("test:///default");
     let (sender, receiver) = channel();
     let gatherer = Gatherer::new(&settings, sink, None);
-    (Agent::new(settings, mode, gatherer, receiver), sender)
+    (Agent::new(settings, mode, gatherer, receiver, Requests::default()), sender)
 }
 
 fn ms(n: u64) -> Duration {

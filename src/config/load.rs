@@ -1,8 +1,10 @@
 //! Finds the configuration file, reads it, and says what to do where that fails.
 
+mod content;
+
 use std::fmt;
-use std::fs::{self, File as Handle, Metadata};
-use std::io::{self, ErrorKind, Read};
+use std::fs::{self, Metadata};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, Document, position};
@@ -10,12 +12,10 @@ use super::file::File;
 use super::settings::Settings;
 use super::uri::{self, UriOrigin};
 use crate::cli::Flags;
+use content::{LARGEST, Refusal};
 
 /// Read where `--config` is not given and it exists.
 pub const SYSTEM_FILE: &str = "/etc/telegraf-kvm/config.toml";
-
-/// No configuration is that large; a device or a disk image given by mistake is. Bytes.
-const LARGEST: u64 = 1 << 20;
 
 /// The settings and where they came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,15 +94,14 @@ fn dangling_link(path: &Path) -> Option<(&Path, PathBuf)> {
 }
 
 fn read(path: &Path) -> Result<Document, ConfigError> {
-    let mut bytes = Vec::new();
-    let read = Handle::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes));
-    if let Err(error) = read {
-        return Err(Document::whole(path, unreadable(path, &error)));
-    }
-    if bytes.len() as u64 > LARGEST {
-        let message = format!("larger than {LARGEST} bytes, so not a configuration");
-        return Err(Document::whole(path, message));
-    }
+    let bytes = content::read(path).map_err(|refusal| {
+        let message = match refusal {
+            Refusal::Kind(what) => what.to_owned(),
+            Refusal::Size => format!("larger than {LARGEST} bytes, so not a configuration"),
+            Refusal::System(error) => unreadable(path, &error),
+        };
+        Document::whole(path, message)
+    })?;
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes);
     match std::str::from_utf8(bytes) {
         Ok(text) => Ok(Document {
@@ -133,7 +132,6 @@ fn unreadable(path: &Path, error: &io::Error) -> String {
                  \"telegraf-kvm --sample-config\" prints one to start from"
                 .to_owned(),
         },
-        ErrorKind::IsADirectory => "is a directory; name the file in it".to_owned(),
         ErrorKind::PermissionDenied => {
             let remedy = match closed_folder(path) {
                 Some(folder) if folder.as_os_str().is_empty() => "chmod 0755 .".to_owned(),
@@ -261,14 +259,20 @@ mod tests {
             )
         );
 
-        let endless = Flags {
-            config: Some("/dev/zero".into()),
+        let large = folder.path().join("large");
+        let file = fs::File::create(&large).unwrap();
+        file.set_len(LARGEST + 1).unwrap();
+        let flags = Flags {
+            config: Some(large.clone()),
             ..Flags::default()
         };
-        let error = shown(&endless, folder.path()).unwrap_err();
+        let error = shown(&flags, folder.path()).unwrap_err();
         assert_eq!(
             error,
-            "/dev/zero: larger than 1048576 bytes, so not a configuration"
+            format!(
+                "{}: larger than 1048576 bytes, so not a configuration",
+                large.display()
+            )
         );
     }
 

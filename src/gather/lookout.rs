@@ -2,11 +2,9 @@
 //! reading a process's command line can hang.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
-use std::thread;
 
 use uuid::Uuid;
 
@@ -17,6 +15,7 @@ use crate::host::{Mounts, Processes, Storage, Taps};
 use crate::inventory::Described;
 use crate::libvirt::bulk::Groups;
 use crate::maps::{HashMap, HashSet};
+use crate::threads::{self, NotStarted};
 
 /// Whom to look at.
 #[derive(Debug, Default)]
@@ -184,7 +183,7 @@ impl Lookout {
 ///
 /// # Errors
 /// The system's, when no thread can be started.
-pub fn start(tell: impl Fn(Seen) + Send + 'static) -> io::Result<Sender<Question>> {
+pub fn start(tell: impl Fn(Seen) + Send + 'static) -> Result<Sender<Question>, NotStarted> {
     let (ask, questions) = channel::<Question>();
     let look = move || {
         let mut processes = Processes::new();
@@ -204,8 +203,7 @@ pub fn start(tell: impl Fn(Seen) + Send + 'static) -> io::Result<Sender<Question
             tell(seen);
         }
     };
-    let thread = thread::Builder::new().name("lookout".into());
-    thread.spawn(look)?;
+    threads::start("lookout", look)?;
     Ok(ask)
 }
 

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Connection, Occurrence};
+use crate::threads::{self, NotStarted};
 
 /// What the watch has to tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +61,7 @@ fn wait(stop: &Receiver<()>, patience: Duration) -> bool {
 pub fn start(
     uri: String,
     tell: impl Fn(Notice) + Clone + Send + Sync + 'static,
-) -> std::io::Result<Watcher> {
+) -> Result<Watcher, NotStarted> {
     let (stop, stopped) = channel::<()>();
     let (ends, ended) = channel::<()>();
     let watch = move || {
@@ -102,7 +103,7 @@ pub fn start(
             }
         }
     };
-    thread::Builder::new().name("watch".into()).spawn(watch)?;
+    threads::start("watch", watch)?;
     Ok(Watcher { stop, ended })
 }
 

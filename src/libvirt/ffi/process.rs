@@ -8,6 +8,7 @@ use virt::sys;
 
 use super::{check, last_error};
 use crate::libvirt::Error;
+use crate::threads::{self, NotStarted};
 
 /// libvirt prints errors to stderr unless told otherwise; ours come back as [`Error`].
 unsafe extern "C" fn silent(_: *mut c_void, _: sys::virErrorPtr) {}
@@ -31,20 +32,17 @@ pub fn initialize() -> Result<(), Error> {
 ///
 /// # Errors
 /// The system's, when no thread can be started.
-pub fn start_event_loop() -> std::io::Result<()> {
-    std::thread::Builder::new()
-        .name("events".into())
-        .spawn(|| {
-            loop {
-                // SAFETY: no arguments; the default implementation was registered in
-                // `initialize`, and this thread alone runs it.
-                if unsafe { sys::virEventRunDefaultImpl() } < 0 {
-                    log::debug!("libvirt's event loop: {}", last_error());
-                    std::thread::sleep(Duration::from_secs(1));
-                }
+pub fn start_event_loop() -> Result<(), NotStarted> {
+    threads::start("events", || {
+        loop {
+            // SAFETY: no arguments; the default implementation was registered in
+            // `initialize`, and this thread alone runs it.
+            if unsafe { sys::virEventRunDefaultImpl() } < 0 {
+                log::debug!("libvirt's event loop: {}", last_error());
+                std::thread::sleep(Duration::from_secs(1));
             }
-        })
-        .map(drop)
+        }
+    })
 }
 
 /// Closes all files but stdin, stdout and stderr, for a process that this program has started of

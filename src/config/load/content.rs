@@ -1,0 +1,83 @@
+//! What stands in a file, where it is one that can be read without waiting; or on stdin.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags, PROC_SUPER_MAGIC, fstatfs, open};
+
+use crate::input;
+
+/// No configuration is that large; a disk image given by mistake is. Bytes.
+pub(super) const LARGEST: u64 = 1 << 20;
+
+/// The names of standard input. They are links to what is open there, which may be a pipe.
+const STDIN: [&str; 3] = ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
+
+/// Why nothing was read.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// It is no regular file.
+    Kind(&'static str),
+    /// It is larger than [`LARGEST`].
+    Size,
+    /// The system's.
+    System(io::Error),
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
+}
+
+/// Reads all of a regular file, or of standard input. Of all else, opening it may already wait (a
+/// FIFO) or do something (a tape): it is looked at before, and once more when it is open.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, Refusal> {
+    let mut bytes = Vec::new();
+    if STDIN.iter().any(|name| path == Path::new(name)) {
+        Stdin.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    } else {
+        refuse_special(&fs::metadata(path)?)?;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = File::from(open(path, flags, Mode::empty()).map_err(io::Error::from)?);
+        refuse_special(&file.metadata()?)?;
+        // There files wait that call themselves regular: /proc/kmsg, which would also lose what is
+        // read from it.
+        if fstatfs(&file).is_ok_and(|system| system.f_type == PROC_SUPER_MAGIC) {
+            return Err(Refusal::Kind(
+                "is the kernel's (procfs), so not a configuration",
+            ));
+        }
+        file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    }
+    if bytes.len() as u64 > LARGEST {
+        return Err(Refusal::Size);
+    }
+    Ok(bytes)
+}
+
+fn refuse_special(metadata: &fs::Metadata) -> Result<(), Refusal> {
+    let kind = metadata.file_type();
+    let refuse = |what| Err(Refusal::Kind(what));
+    if kind.is_dir() {
+        refuse("is a directory; name the file in it")
+    } else if kind.is_fifo() {
+        refuse("is a FIFO; a configuration is a regular file, or /dev/stdin")
+    } else if kind.is_socket() {
+        refuse("is a socket; a configuration is a regular file, or /dev/stdin")
+    } else if !kind.is_file() {
+        refuse("is a device; a configuration is a regular file, or /dev/stdin")
+    } else {
+        Ok(())
+    }
+}
+
+struct Stdin;
+
+impl Read for Stdin {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        input::read(bytes)
+    }
+}
