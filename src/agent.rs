@@ -17,7 +17,7 @@ use crate::report::Reporter;
 use crate::runs::Runs;
 use crate::sample::Sample;
 use crate::stamp::Stamps;
-use crate::times::{END_DRAIN, END_GRACE, END_PATIENCE, STOP_DRAIN, STOP_GRACE};
+use crate::times::{END_DRAIN, END_FIRST_GRACE, END_GRACE, END_PATIENCE, STOP_DRAIN, STOP_GRACE};
 use crate::trigger::{Requests, Trigger};
 
 /// Everything that reaches the loop.
@@ -80,6 +80,10 @@ pub struct Agent {
     ending: Option<Ending>,
     lines_written: bool,
     vms_gathered: bool,
+    /// libvirt has answered since the start,
+    answered: bool,
+    /// but had not when the gather in hand began.
+    opening: bool,
     started: Instant,
     /// The tag of `vm_collector`.
     uri: Tags,
@@ -110,6 +114,8 @@ impl Agent {
             ending: None,
             lines_written: false,
             vms_gathered: false,
+            answered: false,
+            opening: true,
             started: Instant::now(),
         }
     }
@@ -220,6 +226,7 @@ impl Agent {
         let stamp = self.stamps.take();
         let start = Instant::now();
         let mut last_answer = start;
+        self.opening = !self.answered;
         self.buffer.clear();
         self.gatherer.begin();
         while !self.gatherer.is_done() {
@@ -232,15 +239,22 @@ impl Agent {
                 self.gatherer.tick();
                 continue;
             };
-            if matches!(message, Message::Reply(_)) {
+            if let Message::Reply(reply) = &message {
                 last_answer = Instant::now();
+                self.answered |= reply.result.is_ok();
             }
             self.on_message(message);
             while let Some(sample) = self.gatherer.take_ready() {
                 self.write(&sample, stamp);
             }
         }
-        let gathered = self.gatherer.finish();
+        let in_time = start.elapsed() < self.settings.deadline;
+        let cut = self.ending.filter(|_| in_time && !self.gatherer.is_done());
+        let mut gathered = self.gatherer.finish();
+        gathered.cut = cut.map(|ending| match ending {
+            Ending::EndOfInput(_) => "the input ended",
+            Ending::Stop(_) => "a signal to stop came",
+        });
         if let Some(active) = &gathered.active {
             self.runs.keep(active, |uuid| self.reporter.forget(uuid));
         }
@@ -296,7 +310,18 @@ impl Agent {
         deadline.min(match self.ending {
             None => deadline,
             Some(Ending::Stop(at)) => at + STOP_GRACE,
-            Some(Ending::EndOfInput(at)) => (last_answer + END_PATIENCE).min(at + END_GRACE),
+            Some(Ending::EndOfInput(at)) => {
+                let grace = if self.opening {
+                    END_FIRST_GRACE
+                } else {
+                    END_GRACE
+                };
+                if self.answered {
+                    (last_answer + END_PATIENCE).min(at + grace)
+                } else {
+                    at + grace
+                }
+            }
         })
     }
 }

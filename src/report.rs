@@ -54,6 +54,11 @@ impl Reporter {
 
     /// Says what there is to say.
     pub fn report(&mut self, gathered: &Gathered) {
+        self.while_it_lasts(
+            "threads",
+            gathered.not_started.clone(),
+            "all threads can be started again",
+        );
         self.connection(gathered);
         if !gathered.reached {
             return;
@@ -76,7 +81,10 @@ impl Reporter {
             "late",
             (!gathered.missing.is_empty()).then(|| {
                 let (names, hanging) = (names_of(&gathered.missing), hanging(gathered.hanging));
-                format!("no answer in time from {names}; {hanging}")
+                match gathered.cut {
+                    Some(why) => format!("{why} before these VMs had answered: {names}"),
+                    None => format!("no answer in time from {names}; {hanging}"),
+                }
             }),
             "all VMs answer in time again",
         );
@@ -150,12 +158,18 @@ impl Reporter {
             _ => None,
         });
         if !gathered.reached {
+            if unreachable.is_none() && gathered.unasked {
+                return;
+            }
             self.troubles.report("libvirt", Level::Warn, || match unreachable {
                 Some(error) => {
                     let remedy = error.remedy(&uri.value);
                     format!("cannot reach libvirt at {uri}: {error}; {remedy}; trying again at every gather")
                 }
-                None => format!("libvirt at {uri} does not answer; trying again at every gather"),
+                None => match gathered.cut {
+                    Some(why) => format!("{why} before libvirt at {uri} had answered"),
+                    None => format!("libvirt at {uri} does not answer; trying again at every gather"),
+                },
             });
             return;
         }

@@ -30,9 +30,12 @@ pub const STOP: Duration = Duration::from_secs(2);
 
 /// After the end of input a gather goes on while the last answer is younger than this,
 pub const END_PATIENCE: Duration = Duration::from_millis(1500);
-/// and for so long at the most,
+/// and for so long at the most;
 pub const END_GRACE: Duration = Duration::from_millis(2700);
-/// and what was written may be read for so long.
+/// where libvirt has never answered before, for so long whether answers come or not: opening may take
+/// seconds, and what is written last may be little.
+pub const END_FIRST_GRACE: Duration = Duration::from_millis(3400);
+/// What was written may be read for so long after [`END_GRACE`].
 pub const END_DRAIN: Duration = Duration::from_millis(900);
 /// What is promised of the end of input: Telegraf sends SIGTERM after 5 s.
 pub const END: Duration = Duration::from_secs(4);
@@ -59,6 +62,7 @@ mod tests {
     fn a_stop_and_the_end_of_input_keep_their_time() {
         assert!(STOP_GRACE + STOP_DRAIN + CLOSE + ROOM <= STOP);
         assert!(END_GRACE + END_DRAIN + CLOSE + ROOM <= END);
-        assert!(END_PATIENCE <= END_GRACE);
+        assert!(END_PATIENCE <= END_GRACE && END_GRACE <= END_FIRST_GRACE);
+        assert!(END_FIRST_GRACE + STOP_DRAIN <= END_GRACE + END_DRAIN);
     }
 }

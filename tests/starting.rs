@@ -6,12 +6,12 @@
 mod support;
 
 use rustix::process::Signal;
-use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::io::{PipeReader, Read, Write};
 use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use support::plugin::{Plugin, kill};
-use support::{config, program, succeed, wait_for};
+use support::{config, full_pipe, program, succeed, wait_until_in};
 
 const URI: [&str; 2] = ["--uri", "test:///default"];
 /// For what is not about time: the machine may be busy.
@@ -26,15 +26,6 @@ enum Full {
     Stderr,
 }
 
-/// A pipe that takes no byte more.
-fn full_pipe() -> (PipeReader, PipeWriter) {
-    let (reader, mut writer) = std::io::pipe().unwrap();
-    rustix::io::ioctl_fionbio(&writer, true).unwrap();
-    while writer.write(&[b'\n'; 4096]).is_ok() {}
-    rustix::io::ioctl_fionbio(&writer, false).unwrap();
-    (reader, writer)
-}
-
 /// Starts it with that pipe, and waits until it writes there.
 fn blocked(full: Full, mut command: Command) -> (Child, PipeReader) {
     let (reader, writer) = full_pipe();
@@ -44,10 +35,7 @@ fn blocked(full: Full, mut command: Command) -> (Child, PipeReader) {
         Full::Stderr => command.stdout(Stdio::piped()).stderr(writer),
     };
     let child = command.spawn().unwrap();
-    wait_for("it to write", LONG, || {
-        let at = std::fs::read_to_string(format!("/proc/{}/wchan", child.id())).ok()?;
-        at.contains("pipe_write").then_some(())
-    });
+    wait_until_in(child.id(), &["pipe_write", "poll"]);
     (child, reader)
 }
 
@@ -205,10 +193,7 @@ fn a_configuration_may_come_by_stdin() {
     for (mode, code) in [(&[][..], 0), (&["--once"], 0), (&["--check"], 1)] {
         let args = [&URI[..], mode, &["--config", "/dev/stdin"]].concat();
         let mut plugin = Plugin::spawn(Plugin::outside(&args));
-        wait_for("it to read", LONG, || {
-            let at = std::fs::read_to_string(format!("/proc/{}/wchan", plugin.pid())).ok()?;
-            at.contains("pipe_read").then_some(())
-        });
+        wait_until_in(plugin.pid(), &["pipe_read"]);
         plugin.signal(Signal::TERM);
         assert_eq!(plugin.wait(STOP).code(), Some(code), "{mode:?}");
         assert_eq!(plugin.stderr(), "");

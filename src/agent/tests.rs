@@ -42,10 +42,22 @@ fn after_the_end_of_input_a_gather_goes_on_while_answers_come_but_not_for_ever()
     let (mut agent, _sender) = agent(Mode::Triggered);
     let start = Instant::now();
     agent.ending = Some(Ending::EndOfInput(start));
+    (agent.answered, agent.opening) = (true, false);
     assert_eq!(agent.limit(start, start), start + ms(1500));
     assert_eq!(agent.limit(start, start + ms(1000)), start + ms(2500));
     let latest = agent.limit(start, start + ms(3000));
     assert_eq!(latest, start + ms(2700), "the pipe needs the rest of 4 s");
+}
+
+#[test]
+fn before_libvirt_has_ever_answered_the_end_of_input_leaves_it_nearly_all_of_4_s() {
+    let (mut agent, _sender) = agent(Mode::Triggered);
+    let start = Instant::now();
+    agent.ending = Some(Ending::EndOfInput(start));
+    assert_eq!(agent.limit(start, start), start + ms(3400));
+    agent.answered = true;
+    assert_eq!(agent.limit(start, start + ms(1000)), start + ms(2500));
+    assert_eq!(agent.limit(start, start + ms(3000)), start + ms(3400));
 }
 
 #[test]

@@ -7,13 +7,13 @@
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::job::{Brief, Job};
 use super::ledger::Ticket;
 use super::worker::{self, Reply};
 use crate::maps::{HashMap, HashSet};
+use crate::threads;
 
 /// Where workers put their replies.
 pub type Sink = Arc<dyn Fn(Reply) + Send + Sync>;
@@ -76,7 +76,7 @@ struct Busy {
 pub enum Assigned {
     /// A worker has it.
     Begun,
-    /// No more connections are to be had: it waits for a worker that has one.
+    /// No more connections, or threads, are to be had: it waits for a worker that has one.
     Waits,
     /// There is no worker, and no thread can be had for one.
     NoThread,
@@ -102,6 +102,8 @@ pub struct Crew {
     next: u64,
     /// Where each worker reports its end, its connection closed.
     ended: (Sender<()>, Receiver<()>),
+    /// Why no thread could be started for a worker.
+    pub not_started: Option<String>,
 }
 
 impl Crew {
@@ -120,6 +122,7 @@ impl Crew {
             scarce: None,
             next: 0,
             ended: channel(),
+            not_started: None,
         }
     }
 
@@ -162,13 +165,7 @@ impl Crew {
             return Assigned::Begun;
         };
         if self.is_full() && !self.busy.is_empty() {
-            match job {
-                Job::List | Job::Probe(_) | Job::Urgent(_) => {
-                    self.waiting.push_front((ticket, job));
-                }
-                _ => self.waiting.push_back((ticket, job)),
-            }
-            return Assigned::Waits;
+            return self.wait(ticket, job);
         }
         let (jobs, inbox) = channel();
         let number = self.next;
@@ -180,17 +177,30 @@ impl Crew {
             worker::run(number, &brief, &inbox, &*sink);
             let _ = ended.send(());
         };
-        let thread = thread::Builder::new().name("worker".into()).spawn(work);
-        if let Err(error) = thread {
-            log::debug!("cannot start a thread: {error}");
-            return Assigned::NoThread;
+        if let Err(error) = threads::start("worker", work) {
+            self.not_started = Some(error.to_string());
+            // Those that are there serve.
+            if self.busy.is_empty() {
+                return Assigned::NoThread;
+            }
+            return self.wait(ticket, job);
         }
+        self.not_started = None;
         let worker = Worker { number, jobs };
         self.idle.extend((0..self.jobs).map(|_| worker.clone()));
         match self.give(ticket, job) {
             None => Assigned::Begun,
             Some(_) => Assigned::NoThread,
         }
+    }
+
+    /// Keeps the job for the next worker that is free.
+    fn wait(&mut self, ticket: Ticket, job: Job) -> Assigned {
+        match job {
+            Job::List | Job::Probe(_) | Job::Urgent(_) => self.waiting.push_front((ticket, job)),
+            _ => self.waiting.push_back((ticket, job)),
+        }
+        Assigned::Waits
     }
 
     /// Gives the job to an idle worker; gives it back where there is none.

@@ -58,6 +58,12 @@ pub struct Gathered {
     pub complete: usize,
     /// Domains whose figures came without what only QEMU itself knows.
     pub partial: Vec<Found>,
+    /// Why the gather ended before all had answered and before the deadline.
+    pub cut: Option<&'static str>,
+    /// A thread that could not be started, and the remedy.
+    pub not_started: Option<String>,
+    /// There was no worker at all for a call, for no thread could be started.
+    pub unasked: bool,
     /// Calls that have not returned.
     pub hanging: usize,
     /// How many workers there may be, where libvirtd lets in fewer than were wanted.

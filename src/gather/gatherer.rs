@@ -338,6 +338,8 @@ impl Gatherer {
         }
         let mut gathered = std::mem::take(&mut self.gathered);
         gathered.limited_to = self.crew.limited_to();
+        let not_started = self.crew.not_started.clone();
+        gathered.not_started = not_started.or(gathered.not_started);
         let find = |uuid: Uuid| self.roster.get(uuid).cloned();
         gathered.locked = self.engine.locked().filter_map(&find).collect();
         // By the last look: in a gather that ends without one no mount has come back.

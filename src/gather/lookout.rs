@@ -52,6 +52,8 @@ pub struct Seen {
     pub near: HashSet<Uuid>,
     /// What the VMs' control groups say.
     pub cpus: HashMap<Uuid, Usage>,
+    /// A thread or a process that could not be started for it, and the remedy.
+    pub not_started: Option<String>,
 }
 
 /// From this version of libvirt on, virDomainBlockStats makes QEMU look at every file of the VM, as the
@@ -200,6 +202,8 @@ pub fn start(tell: impl Fn(Seen) + Send + 'static) -> Result<Sender<Question>, N
             if question.cpus {
                 seen.cpus = cgroups.read(&processes.only());
             }
+            let not_started = processes.not_started.as_ref();
+            seen.not_started = not_started.or(mounts.not_started.as_ref()).cloned();
             tell(seen);
         }
     };

@@ -14,6 +14,7 @@ use super::prober::{Launch, Prober};
 use super::resolver::Resolver;
 use super::walk::{Stop, Walk};
 use crate::maps::{HashMap, HashSet};
+use crate::threads::NotStarted;
 use crate::times::MOUNT_ANSWERS;
 
 #[cfg(test)]
@@ -52,6 +53,8 @@ pub struct Mounts {
     resolver: Resolver,
     /// Probers that were dismissed and have not ended yet.
     dismissed: Vec<Child>,
+    /// A prober that could not be started in the last look.
+    pub not_started: Option<String>,
     /// The remote mounts on a path's way, and when it was followed.
     ways: HashMap<OsString, (Vec<u64>, Instant)>,
     /// Paths whose mount went away (`umount -l`) while they were asked for: a QEMU that has the file
@@ -99,6 +102,7 @@ impl Mounts {
             posts: HashMap::default(),
             resolver: Resolver::default(),
             dismissed: Vec::new(),
+            not_started: None,
             ways: HashMap::default(),
             left: HashMap::default(),
             begun: HashMap::default(),
@@ -111,6 +115,7 @@ impl Mounts {
     pub fn look<P: AsRef<Path>>(&mut self, paths: &[P]) -> HashMap<PathBuf, Storage> {
         let start = Instant::now();
         let until = start + MOUNT_ANSWERS;
+        self.not_started = None;
         self.begin();
         self.read_table();
         self.keep_probers();
@@ -288,7 +293,8 @@ impl Mounts {
             let prober = match Prober::start(&self.launch, mount) {
                 Ok(prober) => prober,
                 Err(error) => {
-                    log::debug!("no prober for {}: {error}", mount.point.display());
+                    let what = format!("the prober of {}", mount.point.display());
+                    self.not_started = Some(NotStarted::new(what, error).to_string());
                     return None;
                 }
             };
@@ -304,7 +310,8 @@ impl Mounts {
             if now < until {
                 self.posts.values_mut().for_each(Post::feed);
                 if let Err(error) = self.resolver.feed(&self.launch) {
-                    log::debug!("no prober for local paths: {error}");
+                    let error = NotStarted::new("the prober of local paths", error);
+                    self.not_started = Some(error.to_string());
                 }
             }
             let local = self.resolver.ear().map(|ear| (None, ear));

@@ -43,6 +43,8 @@ pub struct Processes {
     cgroups: PathBuf,
     known: HashMap<Uuid, Vec<Process>>,
     scans: Vec<Scan>,
+    /// Why the last scan could not be started.
+    pub not_started: Option<String>,
     /// What the last scan did not find, and when to search again.
     missed: HashSet<Uuid>,
     retry: Duration,
@@ -185,6 +187,7 @@ impl Processes {
             cgroups: cgroups.into(),
             known: HashMap::default(),
             scans: Vec::new(),
+            not_started: None,
             missed: HashSet::default(),
             retry: FIRST_RETRY,
             retry_at: None,
@@ -292,8 +295,15 @@ impl Processes {
             let hanging = self.scans.iter().map(Scan::in_hand);
             let known = self.known.values().flatten();
             let skip = known.map(|process| process.pid).chain(hanging).collect();
-            let Ok(scan) = Scan::start(&self.root, vms.clone(), skip) else {
-                return;
+            let scan = match Scan::start(&self.root, vms.clone(), skip) {
+                Ok(scan) => {
+                    self.not_started = None;
+                    scan
+                }
+                Err(error) => {
+                    self.not_started = Some(error.to_string());
+                    return;
+                }
             };
             let (root, cgroups, known) = (&self.root, &self.cgroups, &mut self.known);
             let progress = scan.wait(until, |found| remember(root, cgroups, known, found));

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, open, openat};
@@ -17,6 +16,7 @@ use uuid::Uuid;
 
 use super::nodes::{self, Node};
 use crate::maps::HashSet;
+use crate::threads::{self, NotStarted};
 
 /// A scan that reads one command line for so long hangs.
 const HANGS_AFTER: Duration = Duration::from_millis(100);
@@ -60,12 +60,11 @@ impl Scan {
     ///
     /// # Errors
     /// The system's, when no thread can be started.
-    pub fn start(root: &Path, wanted: HashSet<Uuid>, skip: HashSet<u32>) -> io::Result<Self> {
+    pub fn start(root: &Path, wanted: HashSet<Uuid>, skip: HashSet<u32>) -> Result<Self, NotStarted> {
         let in_hand = Arc::new(AtomicU32::new(0));
         let (tell, found) = channel();
         let (root, at) = (PathBuf::from(root), Arc::clone(&in_hand));
-        let thread = thread::Builder::new().name("process scan".into());
-        thread.spawn(move || scan(&root, &wanted, &skip, &at, &tell))?;
+        threads::start("process scan", move || scan(&root, &wanted, &skip, &at, &tell))?;
         Ok(Self { in_hand, found })
     }
 

@@ -28,6 +28,7 @@ pub mod reading;
 pub mod virsh;
 pub mod vm;
 
+use std::io::{PipeReader, PipeWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -109,6 +110,24 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut answer: impl FnMut() -> Opti
         );
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// A pipe that takes no byte more.
+pub fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    while writer.write(&[b'\n'; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+    (reader, writer)
+}
+
+/// Waits until the main thread of this process waits in a function of the kernel's whose name holds
+/// one of these.
+pub fn wait_until_in(pid: u32, functions: &[&str]) {
+    wait_for(&format!("{functions:?}"), Duration::from_secs(30), || {
+        let at = std::fs::read_to_string(format!("/proc/{pid}/wchan")).ok()?;
+        functions.iter().any(|one| at.contains(one)).then_some(())
+    });
 }
 
 /// The process whose parent is `parent`, if there is one by now (both as this process numbers them).

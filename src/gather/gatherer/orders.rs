@@ -69,7 +69,10 @@ impl Gatherer {
         match self.crew.assign(ticket, job) {
             Assigned::Begun => {}
             Assigned::Waits => self.engine.queued(ticket),
-            Assigned::NoThread => self.engine.on(ticket, Event::Unreachable, Instant::now()),
+            Assigned::NoThread => {
+                self.gathered.unasked = true;
+                self.engine.on(ticket, Event::Unreachable, Instant::now());
+            }
         }
     }
 
@@ -96,6 +99,7 @@ impl Gatherer {
     pub fn on_seen(&mut self, mut seen: Seen) {
         let (taps, cpus) = (seen.taps.take(), std::mem::take(&mut seen.cpus));
         let near = std::mem::take(&mut seen.near);
+        self.gathered.not_started = seen.not_started.take();
         if self.lookout.take(seen) {
             if let Some(taps) = taps {
                 self.nics.read(taps, near);
