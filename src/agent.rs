@@ -8,7 +8,7 @@ use crate::config::Settings;
 use crate::gather::Gatherer;
 use crate::gather::lookout::Seen;
 use crate::gather::worker::Reply;
-use crate::libvirt::events::Notice;
+use crate::libvirt::events::Notices;
 use crate::line_protocol::Tags;
 use crate::measurements;
 use crate::measurements::collector::{self, Collector};
@@ -28,7 +28,7 @@ pub enum Message {
     /// From a worker.
     Reply(Reply),
     /// From the watch.
-    Notice(Notice),
+    Notices(Notices),
     /// From the lookout.
     Seen(Box<Seen>),
 }
@@ -217,7 +217,11 @@ impl Agent {
                 }
             }
             Message::Reply(reply) => self.gatherer.on_reply(reply),
-            Message::Notice(notice) => self.gatherer.on_notice(notice),
+            Message::Notices(notices) => {
+                for notice in notices.take() {
+                    self.gatherer.on_notice(notice);
+                }
+            }
             Message::Seen(seen) => self.gatherer.on_seen(*seen),
         }
     }

@@ -74,8 +74,8 @@ pub fn run(settings: Settings, mode: Mode, signals: Handlers) -> Result<End, Fat
     if mode != Mode::Once && !in_process {
         let tell = sender.clone();
         let uri = settings.uri.value.clone();
-        watcher = Some(libvirt::events::start(uri, move |notice| {
-            let _ = tell.send(Message::Notice(notice));
+        watcher = Some(libvirt::events::start(uri, move |notices| {
+            let _ = tell.send(Message::Notices(notices));
         })?);
     }
     let lookout = if settings.uri.is_this_host() {

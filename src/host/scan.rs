@@ -60,11 +60,17 @@ impl Scan {
     ///
     /// # Errors
     /// The system's, when no thread can be started.
-    pub fn start(root: &Path, wanted: HashSet<Uuid>, skip: HashSet<u32>) -> Result<Self, NotStarted> {
+    pub fn start(
+        root: &Path,
+        wanted: HashSet<Uuid>,
+        skip: HashSet<u32>,
+    ) -> Result<Self, NotStarted> {
         let in_hand = Arc::new(AtomicU32::new(0));
         let (tell, found) = channel();
         let (root, at) = (PathBuf::from(root), Arc::clone(&in_hand));
-        threads::start("process scan", move || scan(&root, &wanted, &skip, &at, &tell))?;
+        threads::start("process scan", move || {
+            scan(&root, &wanted, &skip, &at, &tell)
+        })?;
         Ok(Self { in_hand, found })
     }
 

@@ -2,6 +2,7 @@
 //! go.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,52 @@ pub enum Notice {
     Blind,
     /// Something came or went.
     Event(Occurrence, Instant),
+}
+
+/// No more notices wait for the loop.
+const MOST: usize = 10_000;
+
+/// The notices that wait for the loop. While that is blocked in a write, a busy daemon goes on
+/// sending: what is too much is given up, and all is read anew, as after a lost connection.
+#[derive(Debug, Clone, Default)]
+pub struct Notices(Arc<Mutex<Waiting>>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    notices: Vec<Notice>,
+    /// Whether the last that was told is [`Notice::Watching`].
+    watching: bool,
+}
+
+impl Notices {
+    /// Takes all that wait.
+    pub fn take(&self) -> Vec<Notice> {
+        std::mem::take(&mut self.lock().notices)
+    }
+
+    /// Adds one; whether the loop is to be told, for it was the first.
+    fn add(&self, notice: Notice) -> bool {
+        let mut waiting = self.lock();
+        let first = waiting.notices.is_empty();
+        if waiting.notices.len() >= MOST {
+            waiting.notices.clear();
+            if waiting.watching {
+                let lost = [Notice::Blind, Notice::Watching(Instant::now())];
+                waiting.notices.extend(lost);
+            }
+        }
+        match notice {
+            Notice::Watching(_) => waiting.watching = true,
+            Notice::Blind => waiting.watching = false,
+            Notice::Event(..) => {}
+        }
+        waiting.notices.push(notice);
+        first
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// How often the watch looks whether its connection still stands (no call to the daemon).
@@ -53,17 +100,24 @@ fn wait(stop: &Receiver<()>, patience: Duration) -> bool {
     stop.recv_timeout(patience) == Err(RecvTimeoutError::Timeout)
 }
 
-/// Starts the watch's thread. It ends by itself where the driver has no events: the cache's time
-/// to live applies then, and where the driver reports no devices.
+/// Starts the watch's thread; `tell` is called when there are notices. It ends by itself where the
+/// driver has no events: the cache's time to live applies then, and where the driver reports no
+/// devices.
 ///
 /// # Errors
 /// The system's, when no thread can be started.
 pub fn start(
     uri: String,
-    tell: impl Fn(Notice) + Clone + Send + Sync + 'static,
+    tell: impl Fn(Notices) + Clone + Send + Sync + 'static,
 ) -> Result<Watcher, NotStarted> {
     let (stop, stopped) = channel::<()>();
     let (ends, ended) = channel::<()>();
+    let notices = Notices::default();
+    let tell = move |notice| {
+        if notices.add(notice) {
+            tell(notices.clone());
+        }
+    };
     let watch = move || {
         // Dropped last, when the connection is closed.
         let _ends = ends;
@@ -110,6 +164,31 @@ pub fn start(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn notices_are_told_of_once_and_do_not_grow_without_bounds() {
+        let event = || Notice::Event(Occurrence::Stopped(uuid::Uuid::nil()), Instant::now());
+        for watching in [true, false] {
+            let notices = Notices::default();
+            if watching {
+                assert!(notices.add(Notice::Watching(Instant::now())));
+            }
+            assert_eq!(notices.add(event()), !watching);
+            assert_eq!(notices.take().len(), 1 + usize::from(watching));
+            for number in 0..MOST {
+                assert_eq!(notices.add(event()), number == 0);
+            }
+            assert!(!notices.add(event()), "too much");
+            let left = notices.take();
+            if watching {
+                let anew = matches!(left[..2], [Notice::Blind, Notice::Watching(_)]);
+                assert!(anew && left.len() == 3, "{left:?}");
+            } else {
+                assert_eq!(left.len(), 1, "{left:?}");
+            }
+            assert!(notices.add(event()));
+        }
+    }
 
     #[test]
     fn only_drivers_that_send_device_events_are_relied_on() {
