@@ -12,7 +12,7 @@ use crate::libvirt::events::Notices;
 use crate::line_protocol::Tags;
 use crate::measurements;
 use crate::measurements::collector::{self, Collector};
-use crate::output;
+use crate::output::Output;
 use crate::report::Reporter;
 use crate::runs::Runs;
 use crate::sample::Sample;
@@ -120,11 +120,11 @@ impl Agent {
         }
     }
 
-    /// Runs until there is an end; returns what came of it.
+    /// Runs until there is an end, and writes on `output`; returns what came of it.
     ///
     /// # Errors
     /// stdout's, but for a closed pipe, which is a quiet end.
-    pub fn run(&mut self) -> io::Result<End> {
+    pub fn run(&mut self, output: &Output) -> io::Result<End> {
         let mut tick = Instant::now();
         loop {
             self.wait(tick);
@@ -137,7 +137,7 @@ impl Agent {
                 tick += interval * u32::try_from(missed + 1).unwrap_or(1);
             }
             if std::mem::take(&mut self.pending) && !self.is_stopped() {
-                match self.gather() {
+                match self.gather(output) {
                     Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
                     Err(error) => return Err(error),
                     Ok(()) => {}
@@ -156,7 +156,7 @@ impl Agent {
                 Some(Ending::EndOfInput(at)) => at + END_GRACE + END_DRAIN,
                 None => Instant::now() + Duration::from_secs(1),
             };
-            output::drain(limit);
+            output.drain(limit);
         }
         Ok(
             if self.is_stopped() || (self.vms_gathered && self.lines_written) {
@@ -226,7 +226,7 @@ impl Agent {
         }
     }
 
-    fn gather(&mut self) -> io::Result<()> {
+    fn gather(&mut self, output: &Output) -> io::Result<()> {
         let stamp = self.stamps.take();
         let start = Instant::now();
         let mut last_answer = start;
@@ -295,7 +295,7 @@ impl Agent {
         );
         self.lines_written |= !self.buffer.is_empty();
         self.vms_gathered |= gathered.answered > 0;
-        output::write(self.buffer.as_bytes())
+        output.write(self.buffer.as_bytes())
     }
 
     /// Appends a VM's lines to the buffer.

@@ -11,7 +11,7 @@
 //!   -> Sample per VM                         sample: plain figures, every one an Option
 //!      + Description per VM                  inventory: from cached XML
 //!   -> Totals, Features                      runs: sums, and rates against the last of the same run
-//!   -> line protocol                         measurements: one buffer, one write
+//!   -> line protocol                         measurements: one buffer; output: whole lines
 //! ```
 //!
 //! A [`sample::Sample`] knows nothing of line protocol, and the writer knows nothing of libvirt.

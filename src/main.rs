@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Display;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use telegraf_kvm::agent::End;
 use telegraf_kvm::cli::{self, Command, Flags};
 use telegraf_kvm::config::{self, Loaded};
 use telegraf_kvm::host::probe;
+use telegraf_kvm::output::Output;
 use telegraf_kvm::service::Seen;
 use telegraf_kvm::trigger::Handlers;
 use telegraf_kvm::{libvirt, logging, output, service, trigger};
@@ -31,6 +32,7 @@ fn main() {
         libvirt::close_inherited();
         probe::run(Path::new(point));
     }
+    let output = Output::take();
     libvirt::share_memory();
     // Handlers before anything else: Telegraf may signal right after exec.
     let signals = trigger::install_handlers();
@@ -38,20 +40,31 @@ fn main() {
     if let (Ok(signals), false) = (&signals, matches!(command, Ok(Command::Run(_)))) {
         signals.stop_is_failure();
     }
+    let only_prints = matches!(
+        command,
+        Ok(Command::Help | Command::Version | Command::SampleConfig | Command::Check(_))
+    );
     let code = match command {
         Err(error) => fail(&error, EXIT_USAGE),
-        Ok(Command::Help) => print(cli::HELP),
-        Ok(Command::Version) => print(concat!("telegraf-kvm ", env!("CARGO_PKG_VERSION"), "\n")),
-        Ok(Command::SampleConfig) => print(config::SAMPLE),
-        Ok(Command::Check(flags)) => load(&flags).map_or_else(|code| code, |l| check(&l)),
+        Ok(Command::Help) => print(&output, cli::HELP),
+        Ok(Command::Version) => print(
+            &output,
+            concat!("telegraf-kvm ", env!("CARGO_PKG_VERSION"), "\n"),
+        ),
+        Ok(Command::SampleConfig) => print(&output, config::SAMPLE),
+        Ok(Command::Check(flags)) => load(&flags).map_or_else(|code| code, |l| check(&l, &output)),
         Ok(Command::Run(flags)) => load(&flags).map_or_else(
             |code| code,
             |loaded| match signals {
-                Ok(signals) => run(loaded, &flags, signals),
+                Ok(signals) => run(loaded, &flags, signals, &output),
                 Err(error) => fail(&format_args!("signal handlers: {error}"), EXIT_NOTHING),
             },
         ),
     };
+    // What only prints has no Telegraf to wait for.
+    if code != EXIT_OK || !only_prints {
+        output.close();
+    }
     // By _exit: threads may sit in libvirt, and its own exit handlers would wait for them.
     signal_hook::low_level::exit(code)
 }
@@ -74,10 +87,10 @@ fn load(flags: &Flags) -> Result<Loaded, i32> {
 }
 
 /// `--check`: says what holds, and whether libvirt answers.
-fn check(loaded: &Loaded) -> i32 {
+fn check(loaded: &Loaded, output: &Output) -> i32 {
     let settings = &loaded.settings;
     let found = format!("configuration: {}\nURI: {}\n", loaded.source, settings.uri);
-    let code = print(&found);
+    let code = print(output, &found);
     if code != EXIT_OK {
         return code;
     }
@@ -89,19 +102,22 @@ fn check(loaded: &Loaded) -> i32 {
             } else {
                 format!(", {wanted} of them pass the name filter")
             };
-            print(&format!("connected: {active} active VM{s}{filtered}\n"))
+            print(
+                output,
+                &format!("connected: {active} active VM{s}{filtered}\n"),
+            )
         }
         Err(error) => fail(&error, EXIT_NOTHING),
     }
 }
 
-fn run(loaded: Loaded, flags: &Flags, signals: Handlers) -> i32 {
+fn run(loaded: Loaded, flags: &Flags, signals: Handlers, output: &Output) -> i32 {
     let mode = service::mode(flags.once, flags.interval);
     if !flags.once && flags.interval.is_none() && io::stdin().is_terminal() {
         logging::say(Level::Info, service::HINT);
     }
     let uri = loaded.settings.uri.clone();
-    let code = match service::run(loaded.settings, mode, signals) {
+    match service::run(loaded.settings, mode, signals, output) {
         Ok(End::NothingToWrite) if flags.once => fail(
             &"nothing to write: of the configuration's measurements vm_features alone needs two gathers, and --once has one",
             EXIT_NOTHING,
@@ -114,23 +130,19 @@ fn run(loaded: Loaded, flags: &Flags, signals: Handlers) -> i32 {
         ),
         Ok(_) => EXIT_OK,
         Err(error) => fail(&error, EXIT_NOTHING),
-    };
-    output::close();
-    code
+    }
 }
 
 /// The last word: what is wrong. The log may not be there yet.
 fn fail(error: &dyn Display, code: i32) -> i32 {
     logging::say(Level::Error, &error.to_string());
     output::drain_stderr(Instant::now() + Duration::from_millis(500));
-    output::close();
     code
 }
 
 /// Prints to standard output; a reader that has gone away (`| head`) is a quiet success.
-fn print(text: &str) -> i32 {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+fn print(output: &Output, text: &str) -> i32 {
+    match output.write(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             fail(&format_args!("standard output: {error}"), EXIT_NOTHING)
         }

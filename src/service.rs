@@ -10,6 +10,7 @@ use crate::agent::{Agent, End, Message, Mode};
 use crate::config::Settings;
 use crate::gather::{Gatherer, lookout};
 use crate::libvirt::{self, Connection};
+use crate::output::Output;
 use crate::threads::{self, NotStarted};
 use crate::times::CLOSE;
 use crate::trigger::{self, Handlers, Requests};
@@ -19,7 +20,7 @@ use crate::trigger::{self, Handlers, Requests};
 pub enum Fatal {
     /// The system's: no thread.
     Thread(NotStarted),
-    /// stdout's: a full disk.
+    /// stdout's: a full disk, or it was closed when the program started.
     Output(io::Error),
     /// libvirt's client library cannot be set up.
     Library(libvirt::Error),
@@ -47,11 +48,16 @@ impl From<libvirt::Error> for Fatal {
     }
 }
 
-/// Gathers until the end; returns what came of it.
+/// Gathers until the end, and writes on `output`; returns what came of it.
 ///
 /// # Errors
 /// [`Fatal`].
-pub fn run(settings: Settings, mode: Mode, signals: Handlers) -> Result<End, Fatal> {
+pub fn run(
+    settings: Settings,
+    mode: Mode,
+    signals: Handlers,
+    output: &Output,
+) -> Result<End, Fatal> {
     let (sender, inbox) = channel();
     // Who sends to an agent that has ended has nobody left to tell.
     let tell = sender.clone();
@@ -94,7 +100,7 @@ pub fn run(settings: Settings, mode: Mode, signals: Handlers) -> Result<End, Fat
         lookout,
     );
     let mut agent = Agent::new(settings, mode, gatherer, inbox, requests);
-    let end = agent.run();
+    let end = agent.run(output);
     if !in_process {
         let limit = Instant::now() + CLOSE;
         agent.close(limit);

@@ -20,7 +20,8 @@ pub use connection::Connection;
 pub use domain::{Domain, Monitor};
 pub use occurrence::Occurrence;
 pub use process::{
-    close_inherited, initialize, share_memory, start_event_loop, while_signals_wait,
+    close_inherited, initialize, share_memory, start_event_loop, stdout_was_closed,
+    while_signals_wait,
 };
 pub use records::{Record, Records};
 pub use value::Value;

@@ -2,6 +2,7 @@
 
 use std::ffi::{c_int, c_uint, c_void};
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use virt::sys;
@@ -54,6 +55,26 @@ pub fn close_inherited() {
     // library has no such function before glibc 2.34.
     unsafe { libc::syscall(libc::SYS_close_range, 3, last, 0) };
 }
+
+static STDOUT_WAS_CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// Whether the program was started without descriptor 1 (`>&-`). Rust's runtime opens /dev/null in
+/// its place before `main`.
+pub fn stdout_was_closed() -> bool {
+    STDOUT_WAS_CLOSED.load(Ordering::Relaxed)
+}
+
+extern "C" fn look_at_stdout() {
+    // SAFETY: asks for flags; for a number that is no open descriptor it fails, and does nothing.
+    let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) };
+    STDOUT_WAS_CLOSED.store(flags < 0, Ordering::Relaxed);
+}
+
+// SAFETY: the C runtime calls what stands in this section once, before `main` and so before Rust's
+// runtime; the function needs nothing of either.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEFORE_MAIN: extern "C" fn() = look_at_stdout;
 
 /// All threads take memory from one place: what one has freed serves the next. With glibc's usual
 /// arena per thread a gather of 10,000 VMs kept 54 MB more, and took more processor time for it.
