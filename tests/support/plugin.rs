@@ -4,7 +4,9 @@ use super::lines::{Line, lines};
 use super::{child_of, config, wait_for};
 use rustix::process::{Pid, Signal};
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -12,7 +14,7 @@ use tempfile::NamedTempFile;
 
 /// No gather of ours takes longer; a test that waits for one fails after it.
 const LIMIT: Duration = Duration::from_secs(30);
-/// A gather is one write, so a pause in its output is its end.
+/// A gather is written in one go, so a pause in its output is its end.
 const QUIET: Duration = Duration::from_millis(300);
 
 /// A running plugin; dropped, it is killed.
@@ -20,6 +22,8 @@ pub struct Plugin {
     child: Child,
     /// None once closed.
     pub stdin: Option<ChildStdin>,
+    /// The pipe on its stdout, as /proc names it.
+    pub stdout_pipe: PathBuf,
     stdout: Arc<Mutex<Heard>>,
     stderr: Arc<Mutex<Heard>>,
     inside: bool,
@@ -46,9 +50,12 @@ impl Plugin {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let stdout = child.stdout.take().unwrap();
+        let pipe = format!("/proc/self/fd/{}", stdout.as_raw_fd());
         Plugin {
             stdin: child.stdin.take(),
-            stdout: listen(child.stdout.take().unwrap()),
+            stdout_pipe: std::fs::read_link(pipe).unwrap(),
+            stdout: listen(stdout),
             stderr: listen(child.stderr.take().unwrap()),
             child,
             inside,
