@@ -3,7 +3,8 @@
 use crate::agent::{self, Config, LIMIT, PLUGIN, Telegraf, alive, by_time, general};
 use crate::node;
 use crate::support::lab::Lab;
-use crate::support::lines::Line;
+use crate::support::lines::{Line, Value};
+use crate::support::plugin::kill;
 use crate::support::vm::VmSpec;
 use crate::support::wait_for;
 use rustix::process::Signal;
@@ -144,4 +145,68 @@ fn ctrl_c_on_a_terminal_is_quiet() {
             telegraf.signal_group(Signal::INT)
         });
     }
+}
+
+/// A half line that a plugin leaves behind may be a point all the same, of another time or type.
+#[test]
+fn a_plugin_that_ends_while_telegraf_stands_still_leaves_no_half_point() {
+    let dir = tempfile::tempdir().unwrap();
+    let vms = node::plain(300, 2, 1);
+    let uri = node::write(&dir.path().join("node.xml"), &vms);
+    let mut config = Config::new(&["--uri", &uri, "--interval", "1h"]);
+    config.signal = "none";
+    let mut telegraf = Telegraf::start(dir.path(), &config);
+    // The gather with which a plugin begins: once it is whole, the plugin waits.
+    let begun = |last| {
+        wait_for("a gather", LIMIT, || {
+            let (time, lines) = by_time(telegraf.out()).pop_last()?;
+            (time > last && lines.len() == node::first_lines(&vms)).then_some(time)
+        })
+    };
+    let mut last = begun(0);
+    for signal in [Signal::KILL, Signal::TERM, Signal::KILL, Signal::TERM] {
+        let plugin = telegraf.plugin_pid();
+        telegraf.signal(Signal::STOP);
+        kill(plugin, Signal::USR1);
+        wait_for("a full pipe", LIMIT, || full_pipe(plugin).then_some(()));
+        kill(plugin, signal);
+        wait_for("its end", LIMIT, || (!alive(plugin)).then_some(()));
+        telegraf.signal(Signal::CONT);
+        last = begun(last);
+    }
+    let plugin = telegraf.plugin_pid();
+    telegraf.signal(Signal::TERM);
+    telegraf.ends(plugin);
+    let log = telegraf.log();
+    assert!(!log.contains("parse error"), "{log}");
+    // Of each measurement all fields, of their types.
+    let shape = |line: &Line| -> Vec<(String, bool)> {
+        let fields = line.fields.iter();
+        let of = |(key, value): (&String, &Value)| (key.clone(), matches!(value, Value::Float(_)));
+        fields.map(of).collect()
+    };
+    let out = telegraf.out();
+    let began = out[0].timestamp;
+    let mut shapes = std::collections::BTreeMap::new();
+    for line in &out {
+        let minutes = (line.timestamp - began) / 60_000_000_000;
+        assert!((0..10).contains(&minutes), "{line:?}");
+        let kind = (&line.measurement, line.tags.get("devtype"));
+        let first = shapes.entry(kind).or_insert_with(|| shape(line));
+        assert_eq!(*first, shape(line), "{line:?}");
+    }
+}
+
+/// Whether a process has a pipe in which nearly as much lies as an ordinary one holds.
+fn full_pipe(pid: u32) -> bool {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let unread = |file: std::fs::DirEntry| {
+        let link = std::fs::read_link(file.path()).ok()?;
+        if !link.to_str()?.starts_with("pipe:") {
+            return None;
+        }
+        let pipe = std::fs::File::open(file.path()).ok()?;
+        rustix::io::ioctl_fionread(pipe).ok()
+    };
+    files.flatten().filter_map(unread).any(|n| n > 58_000)
 }
