@@ -150,7 +150,7 @@ fn memory(child: &Child) -> u64 {
 }
 
 #[test]
-fn a_flood_of_requests_takes_no_memory_while_nobody_reads() {
+fn a_flood_of_newlines_takes_no_memory_while_nobody_reads() {
     // Each newline is a read of its own, and all but the last few have been read when they are sent.
     let (near, far) = UnixDatagram::pair().unwrap();
     let (mut child, _reader, before) = writing(far.into());
@@ -160,11 +160,16 @@ fn a_flood_of_requests_takes_no_memory_while_nobody_reads() {
     let grown = memory(&child).saturating_sub(before);
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(grown < 4096, "newlines: {grown} KiB more than {before}");
+    assert!(grown < 4096, "{grown} KiB more than {before}");
+}
 
+#[test]
+fn a_flood_of_signals_takes_no_memory_while_nobody_reads() {
     let (_near, far) = UnixDatagram::pair().unwrap();
     let (mut child, _reader, before) = writing(far.into());
-    for number in 0..300_000 {
+    for number in 0..80_000 {
+        // Signals that come faster than they are taken fold in the kernel.
+        std::thread::sleep(Duration::from_micros(1));
         kill(
             child.id(),
             [Signal::HUP, Signal::USR1, Signal::USR2][number % 3],
@@ -173,7 +178,7 @@ fn a_flood_of_requests_takes_no_memory_while_nobody_reads() {
     let grown = memory(&child).saturating_sub(before);
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(grown < 4096, "signals: {grown} KiB more than {before}");
+    assert!(grown < 4096, "{grown} KiB more than {before}");
 }
 
 /// A plugin that was asked once, and whose stdin was closed while libvirt still opens its node file:
