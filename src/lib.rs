@@ -41,4 +41,5 @@ pub mod threads;
 pub mod times;
 pub mod totals;
 pub mod trigger;
+pub mod uri;
 mod wording;

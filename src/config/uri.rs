@@ -4,11 +4,13 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::ConfigError;
+use crate::uri::{Masked, is_in_process};
 
 /// A libvirt connection URI.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uri {
-    /// As libvirt takes it; never empty, no NUL in it.
+    /// As libvirt takes it; never empty, no NUL in it. It may hold a password: what is shown is
+    /// [`Uri::masked`].
     pub value: String,
     /// Who set it: an operator who sees the wrong one wants to know where to change it.
     pub origin: UriOrigin,
@@ -39,7 +41,12 @@ impl Uri {
     /// Whether the driver lives in our own process and each opening makes a node of its own
     /// (libvirt's `test:///FILE`); `test+unix://` goes through a daemon.
     pub fn in_process(&self) -> bool {
-        self.value.starts_with("test://")
+        is_in_process(&self.value)
+    }
+
+    /// Without its passwords, for everything that is shown or stored.
+    pub fn masked(&self) -> Masked {
+        Masked::new(&self.value)
     }
 }
 
@@ -55,7 +62,7 @@ impl Default for Uri {
 
 impl fmt::Display for Uri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.value, self.origin)
+        write!(f, "{} ({})", self.masked().text, self.origin)
     }
 }
 
@@ -148,6 +155,13 @@ mod tests {
     }
 
     #[test]
+    fn it_is_shown_without_its_password() {
+        let uri = choose(Some("qemu+ssh://user:secret@kvm01/system"), None, None).unwrap();
+        let shown = "qemu+ssh://user:***@kvm01/system (from --uri)";
+        assert_eq!(uri.to_string(), shown);
+    }
+
+    #[test]
     fn only_qemu_on_this_host_can_be_looked_at() {
         for (value, this_host, in_process) in [
             ("qemu:///system", true, false),
@@ -158,6 +172,8 @@ mod tests {
             ("lxc:///system", false, false),
             ("qemu", false, false),
             ("test:///default", false, true),
+            ("test:/default", false, true),
+            ("test://kvm01/default", false, false),
             ("test+unix:///default", false, false),
         ] {
             let uri = Uri {

@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 use std::ffi::{c_int, c_uint};
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::ptr::{self, NonNull};
 
 use uuid::Uuid;
@@ -10,6 +12,7 @@ use virt::sys;
 use super::{Domain, c_string, check, last_error, text};
 use crate::libvirt::Error;
 use crate::libvirt::calls::{Call, count};
+use crate::uri::node_file;
 
 /// Keepalive: seconds between probes and how many may be missed. A shorter one declared healthy
 /// but busy daemons dead.
@@ -23,17 +26,25 @@ pub struct Connection {
     pub(super) registered: RefCell<Vec<c_int>>,
 }
 
-/// libxml2 writes to stderr by itself about a node file of the test driver that is not there.
+/// Says what is wrong with a node file of the test driver: libvirt says only that it cannot parse it.
 fn check_node_file(uri: &str) -> Result<(), Error> {
-    let path = uri
-        .strip_prefix("test://")
-        .and_then(|rest| rest.split('?').next());
-    match path.filter(|path| *path != "/default") {
-        Some(path) => std::fs::metadata(path)
-            .map(|_| ())
-            .map_err(|error| Error::invalid(format!("{path}: {error}"))),
-        None => Ok(()),
-    }
+    let Some(path) = node_file(uri) else {
+        return Ok(());
+    };
+    let look = || {
+        let meta = std::fs::metadata(&path)?;
+        // A FIFO can be read once only.
+        if meta.is_file() || meta.is_dir() {
+            File::open(&path)?.read_exact(&mut [0])?;
+        }
+        Ok(())
+    };
+    look().map_err(|error: std::io::Error| match error.kind() {
+        ErrorKind::UnexpectedEof => {
+            Error::invalid(format!("{}: the file is empty", path.display()))
+        }
+        _ => Error::invalid(format!("{}: {error}", path.display())),
+    })
 }
 
 impl Connection {

@@ -1,0 +1,294 @@
+//! URIs without their passwords.
+//!
+//! libvirt has no use for a password in a URI. It takes `user:password` for the user's name, and what it
+//! starts or connects to (ssh, a proxy) repeats that name in messages; a URI that it cannot parse it
+//! repeats as a whole.
+
+use std::borrow::Cow;
+
+use super::decode_text;
+
+/// What stands where a password stood.
+const MASK: &str = "***";
+
+/// Parameters of the query that hold a secret have one of these in their names.
+const SECRET_NAMES: [&str; 4] = ["passw", "pwd", "secret", "token"];
+
+/// Shorter secrets are replaced only where they stand behind the user's name: as a word by itself
+/// such a one could be anything.
+const SHORTEST_WORD: usize = 4;
+
+/// A URI and what of it must not be shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Masked {
+    /// The URI with `***` in the place of each password; the same where it has none.
+    pub text: String,
+    /// What other texts may repeat of it, and what to show instead; the longest first.
+    secrets: Vec<(String, String)>,
+}
+
+impl Masked {
+    /// No URI: only what stands in a message counts.
+    pub const NOTHING: Self = Self {
+        text: String::new(),
+        secrets: Vec::new(),
+    };
+
+    /// Masks `user:PASSWORD@`, parameters with a name like `password`, and the same in URIs that are
+    /// parameters themselves (`name=`, `proxy=`).
+    pub fn new(uri: &str) -> Self {
+        let mut secrets = Vec::new();
+        let text = mask(uri, &mut secrets);
+        if text != uri {
+            secrets.push((uri.to_owned(), text.clone()));
+        }
+        secrets.sort_by_key(|(secret, _)| std::cmp::Reverse(secret.len()));
+        secrets.dedup();
+        Self { text, secrets }
+    }
+
+    /// Masks in `message` whatever it repeats of this URI, and passwords in any other.
+    pub fn mask_in<'m>(&self, message: &'m str) -> Cow<'m, str> {
+        let mut message = Cow::Borrowed(message);
+        for (secret, shown) in &self.secrets {
+            if message.contains(secret.as_str()) {
+                message = Cow::Owned(replace(&message, secret, shown));
+            }
+        }
+        if message.contains("://") {
+            let masked: String = message.split_inclusive(ends_word).map(mask_word).collect();
+            if masked != message {
+                message = Cow::Owned(masked);
+            }
+        }
+        message
+    }
+}
+
+fn ends_word(c: char) -> bool {
+    c.is_whitespace() || matches!(c, '"' | '\'')
+}
+
+/// A word of a message, which may begin with anything (`--uri=`).
+fn mask_word(word: &str) -> String {
+    let has_password = word.contains("://") && word.contains('@');
+    if has_password {
+        mask(word, &mut Vec::new())
+    } else {
+        word.to_owned()
+    }
+}
+
+/// Replaces `secret`; one that is a bare password only where it is a word of its own.
+fn replace(message: &str, secret: &str, shown: &str) -> String {
+    if shown != MASK {
+        return message.replace(secret, shown);
+    }
+    let joins = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
+    let mut masked = String::with_capacity(message.len());
+    let mut rest = 0;
+    for (start, _) in message.match_indices(secret) {
+        let (before, after) = (&message[..start], &message[start + secret.len()..]);
+        if !joins(before.chars().next_back()) && !joins(after.chars().next()) {
+            masked.push_str(&message[rest..start]);
+            masked.push_str(shown);
+            rest = start + secret.len();
+        }
+    }
+    masked.push_str(&message[rest..]);
+    masked
+}
+
+/// The URI without its passwords, which are added to `secrets`.
+fn mask(uri: &str, secrets: &mut Vec<(String, String)>) -> String {
+    let (lead, rest) = match uri.split_once("://") {
+        Some((scheme, rest)) => (&uri[..scheme.len() + 3], rest),
+        None => ("", uri),
+    };
+    let mut masked = lead.to_owned();
+    let rest = match user_and_password(rest, !lead.is_empty()) {
+        Some((user, password, rest)) => {
+            let written = &uri[lead.len()..uri.len() - rest.len()];
+            let written = written.trim_end_matches('@');
+            let shown = format!("{user}:{MASK}");
+            masked.push_str(&shown);
+            for written in [Some(written.to_owned()), decode_text(written)] {
+                secrets.extend(written.map(|written| (written, shown.clone())));
+            }
+            hide_word(password, secrets);
+            rest
+        }
+        None => rest,
+    };
+    let (before, query) = rest.split_at(rest.find('?').unwrap_or(rest.len()));
+    masked.push_str(before);
+    for parameter in query.split_inclusive(['?', '&', ';', '#']) {
+        let end = parameter.trim_end_matches(['?', '&', ';', '#']).len();
+        let (parameter, separator) = parameter.split_at(end);
+        match parameter.split_once('=') {
+            Some((name, value)) => {
+                masked.push_str(name);
+                masked.push('=');
+                masked.push_str(&mask_value(name, value, secrets));
+            }
+            None => masked.push_str(parameter),
+        }
+        masked.push_str(separator);
+    }
+    masked
+}
+
+fn mask_value(name: &str, value: &str, secrets: &mut Vec<(String, String)>) -> String {
+    let name = decode_text(name).unwrap_or_default().to_lowercase();
+    if !value.is_empty() && SECRET_NAMES.iter().any(|secret| name.contains(secret)) {
+        hide_word(value, secrets);
+        return MASK.to_owned();
+    }
+    let decoded = decode_text(value).unwrap_or_else(|| value.to_owned());
+    let masked = mask(&decoded, secrets);
+    if masked == decoded {
+        value.to_owned()
+    } else {
+        masked
+    }
+}
+
+fn hide_word(password: &str, secrets: &mut Vec<(String, String)>) {
+    for word in [Some(password.to_owned()), decode_text(password)] {
+        let word = word.filter(|word| word.len() >= SHORTEST_WORD);
+        secrets.extend(word.map(|word| (word, MASK.to_owned())));
+    }
+}
+
+/// User, password and what follows them from the `@` on; `None` where there is no password.
+///
+/// A password that should have been encoded (`/`, `?`, `#` or `@` in it) makes a URI that libvirt
+/// does not parse but repeats: `greedy` takes for it all up to the last `@`, unless `HOST:PORT` or
+/// `[ADDRESS]` stands there.
+fn user_and_password(rest: &str, greedy: bool) -> Option<(&str, &str, &str)> {
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let end = match authority.rfind('@') {
+        Some(end) => end,
+        None if !greedy => return None,
+        None => {
+            let (_, port) = authority.rsplit_once(':')?;
+            if port.bytes().all(|byte| byte.is_ascii_digit()) || authority.starts_with('[') {
+                return None;
+            }
+            rest.rfind('@')?
+        }
+    };
+    let (userinfo, rest) = rest.split_at(end);
+    let colon = [":", "%3A", "%3a"].map(|colon| userinfo.find(colon).map(|at| (at, colon.len())));
+    let (at, length) = colon.into_iter().flatten().min()?;
+    let (user, password) = (userinfo.get(..at)?, userinfo.get(at + length..)?);
+    (!password.is_empty()).then_some((user, password, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_masked_wherever_it_stands() {
+        for (uri, shown) in [
+            (
+                "qemu+ssh://user:secret@host/system",
+                "qemu+ssh://user:***@host/system",
+            ),
+            (
+                "qemu+tcp://user:se%40cret@[::1]:16509/system",
+                "qemu+tcp://user:***@[::1]:16509/system",
+            ),
+            (
+                "qemu+ssh://user%3Asecret@host/system",
+                "qemu+ssh://user:***@host/system",
+            ),
+            (
+                "esx://:secret@host/?no_verify=1",
+                "esx://:***@host/?no_verify=1",
+            ),
+            // Not encoded as it should be: libvirt cannot parse these, and says them again.
+            (
+                "qemu+ssh://user:a@b@host/system",
+                "qemu+ssh://user:***@host/system",
+            ),
+            (
+                "qemu+ssh://user:a/b@host/system",
+                "qemu+ssh://user:***@host/system",
+            ),
+            (
+                "qemu+ssh://user:a?b#c@host/system",
+                "qemu+ssh://user:***@host/system",
+            ),
+            ("qemu://user:a b@host/system", "qemu://user:***@host/system"),
+            ("user:secret@host", "user:***@host"),
+            // In the query.
+            (
+                "esx://host/?proxy=http://u:secret@p:80&x=1",
+                "esx://host/?proxy=http://u:***@p:80&x=1",
+            ),
+            (
+                "remote+tls://host/?name=esx%3A%2F%2Fu%3Asecret%40h%2F",
+                "remote+tls://host/?name=esx://u:***@h/",
+            ),
+            ("a://h/?proxy=u:secret@p:80", "a://h/?proxy=u:***@p:80"),
+            (
+                "a://h/?Pass%77ord=secret;x=y#f",
+                "a://h/?Pass%77ord=***;x=y#f",
+            ),
+        ] {
+            let masked = Masked::new(uri);
+            assert_eq!(masked.text, shown);
+            assert_eq!(masked.mask_in(&format!("<{uri}>")), format!("<{shown}>"));
+        }
+    }
+
+    #[test]
+    fn a_uri_without_a_password_stays_as_it_is() {
+        for uri in [
+            "qemu:///system",
+            "qemu+ssh://user@host:22/system?keyfile=/home/a:b@c/key&socket=/run/x",
+            "qemu+ssh://host:22/system?socket=/run/a@b",
+            "qemu+tcp://[fe80::1]/system?x=a@b",
+            "qemu+unix:///system?socket=/run/a:b@c",
+            "qemu+ssh://user:@host/system",
+            "test:///tmp/a:b@c.xml",
+            "test:///default?name=qemu%3A%2F%2F%2Fsystem",
+            "test:///%zz?a=%zz&&=#x",
+            "no uri",
+            "",
+        ] {
+            let masked = Masked::new(uri);
+            assert_eq!(masked.text, uri);
+            assert_eq!(masked.mask_in(uri), uri);
+        }
+    }
+
+    /// As ssh says it (`USER@HOST: Permission denied`), whose user libvirt has decoded.
+    #[test]
+    fn messages_repeat_no_password() {
+        let masked = Masked::new("qemu+ssh://user:se%2Fcret@host/system?x_token=s3same");
+        for (said, shown) in [
+            (
+                "user:se/cret@host: Permission denied",
+                "user:***@host: Permission denied",
+            ),
+            ("no 's3same', se/cret or se%2Fcret", "no '***', *** or ***"),
+            ("s3samen, unsecret", "s3samen, unsecret"),
+            (
+                "unknown flag \"-uri=esx://u:other@h/\"",
+                "unknown flag \"-uri=esx://u:***@h/\"",
+            ),
+            (
+                "at a://h/ and b://u:pw@h/: no",
+                "at a://h/ and b://u:***@h/: no",
+            ),
+        ] {
+            assert_eq!(masked.mask_in(said), shown);
+        }
+        // One that could be a part of any word.
+        let short = Masked::new("qemu+ssh://user:e@host/system");
+        assert_eq!(short.mask_in("the user:e@host"), "the user:***@host");
+    }
+}
