@@ -70,11 +70,18 @@ impl Error {
     pub fn remedy(&self, uri: &str) -> &'static str {
         let text = self.message.as_str();
         let (scheme, rest) = uri.split_once("://").unwrap_or((uri, ""));
-        if scheme == "test" {
+        if text.contains("Failed to set logging priority") || text.contains("Malformed format for")
+        {
+            "check LIBVIRT_DEBUG, LIBVIRT_LOG_FILTERS and LIBVIRT_LOG_OUTPUTS in the environment"
+        } else if scheme == "test" {
             "the test driver reads its node from the file that the URI names: check its path and content"
         } else if self.is_unsupported() || text.contains("no connection driver") {
             "this libvirt has no driver for that URI: check the URI and the installed \
              libvirt-daemon-driver packages"
+        } else if text.contains("system bus connection") {
+            "the daemon asks polkit, which needs a system bus: start dbus and polkit on its host, or \
+             set auth_unix_ro = \"none\" (for the read-only socket) in libvirtd.conf (virtqemud.conf \
+             with modular daemons)"
         } else if !rest.is_empty() && !rest.starts_with('/') {
             "check that the host can be reached and lets this user in, with: virsh -r -c URI list"
         } else if text.contains("Permission denied") || text.contains("authentication") {
@@ -146,6 +153,26 @@ mod tests {
             let remedy = error(sys::VIR_ERR_SYSTEM_ERROR, sys::VIR_FROM_RPC, message).remedy(LOCAL);
             assert!(remedy.contains("unix_sock_ro_perms"), "{message}: {remedy}");
             assert!(remedy.contains("auth_unix_ro"), "{message}: {remedy}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_beside_the_daemon_is_named() {
+        for (uri, message, named) in [
+            (
+                LOCAL,
+                "internal error: Unable to get system bus connection: Could not connect: No such file",
+                "auth_unix_ro = \"none\"",
+            ),
+            (
+                "test:///default",
+                "invalid argument: Failed to set logging priority, argument 'bogus' is invalid",
+                "LIBVIRT_DEBUG",
+            ),
+        ] {
+            let remedy = error(sys::VIR_ERR_INTERNAL_ERROR, 0, message).remedy(uri);
+            assert!(remedy.contains(named), "{message}: {remedy}");
+            assert!(!remedy.contains("not running"), "{message}: {remedy}");
         }
     }
 
