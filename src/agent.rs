@@ -10,6 +10,7 @@ use crate::gather::lookout::Seen;
 use crate::gather::worker::Reply;
 use crate::libvirt::events::Notices;
 use crate::line_protocol::Tags;
+use crate::logging;
 use crate::measurements;
 use crate::measurements::collector::{self, Collector};
 use crate::output::Output;
@@ -100,7 +101,7 @@ impl Agent {
         requests: Requests,
     ) -> Self {
         Self {
-            uri: Tags::new().with("uri", &settings.uri.value),
+            uri: Tags::new().with("uri", &settings.uri.masked().text),
             stamps: Stamps::new(settings.timestamp_precision),
             reporter: Reporter::new(settings.uri.clone()),
             settings,
@@ -259,6 +260,7 @@ impl Agent {
             Ending::EndOfInput(_) => "the input ended",
             Ending::Stop(_) => "a signal to stop came",
         });
+        logging::pass_on();
         if let Some(active) = &gathered.active {
             self.runs.keep(active, |uuid| self.reporter.forget(uuid));
         }

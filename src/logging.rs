@@ -3,13 +3,17 @@
 //! Telegraf (1.32 and later) takes the level of a plugin's stderr line from `E! W! I! D! T! `; a
 //! line over 64 KiB ends its reading of stderr for good, after which a full pipe blocks us.
 
+mod libraries;
 mod troubles;
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::sync::OnceLock;
 
 use log::{Level, LevelFilter};
 
+use crate::uri::Masked;
 use crate::wording::shortened;
+pub use libraries::{capture, pass_on, release};
 pub use troubles::Troubles;
 
 /// The longest line, in bytes, the newline included: far below the 64 KiB that Telegraf bears.
@@ -20,6 +24,15 @@ const CUT: &str = " ... ";
 
 /// How much of the end of a line that is cut remains, in bytes: what is right stands there.
 const END: usize = 2 * 1024;
+
+/// The URI whose passwords no line may show.
+static HIDDEN: OnceLock<Masked> = OnceLock::new();
+
+/// Hides the passwords of this URI in every line from now on: libvirt's messages may repeat it. The
+/// first call counts.
+pub fn hide(uri: Masked) {
+    let _ = HIDDEN.set(uri);
+}
 
 /// Starts the log at `level`; `RUST_LOG`, where set and not empty, wins.
 ///
@@ -37,8 +50,9 @@ pub fn init(level: LevelFilter) {
         }
         Err(message) => say(Level::Warn, &message),
     }
-    // env_logger gathers what is written here and hands it to stderr in one write; an error of
-    // that write (stderr closed) it drops.
+    // env_logger gathers what is written here and hands it over in one write; an error of that write
+    // (stderr closed) it drops.
+    builder.target(env_logger::Target::Pipe(Box::new(Descriptor)));
     builder.format(|out, record| {
         out.write_all(line(record.level(), &record.args().to_string()).as_bytes())
     });
@@ -49,11 +63,24 @@ pub fn init(level: LevelFilter) {
 /// Writes one line to stderr whatever the level of the log: for what ends the program before the
 /// log is there. A closed stderr is ignored.
 pub fn say(level: Level, message: &str) {
-    let _ = std::io::stderr().write_all(line(level, message).as_bytes());
+    let _ = libraries::write(line(level, message).as_bytes());
 }
 
-/// One message as one line, newline included: prefixed, without control characters, never over
-/// 8 KiB; ` ... ` stands where it was cut, which is 2 KiB before its end.
+/// Where the log goes.
+struct Descriptor;
+
+impl Write for Descriptor {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        libraries::write(bytes).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One message as one line, newline included: prefixed, without passwords of URIs, without control
+/// characters, never over 8 KiB; ` ... ` stands where it was cut, which is 2 KiB before its end.
 ///
 /// U+2028 and U+2029 end a line, and U+202A to U+202E and U+2066 to U+2069 change the order in which
 /// the rest of the line is shown (Unicode Standard Annex 9): the name of a VM may hold these.
@@ -65,6 +92,8 @@ pub fn line(level: Level, message: &str) -> String {
         Level::Debug => "D! ",
         Level::Trace => "T! ",
     };
+    let hidden = HIDDEN.get().unwrap_or(const { &Masked::NOTHING });
+    let message = hidden.mask_in(message);
     let mut line = String::with_capacity(prefix.len() + message.len() + 1);
     line.push_str(prefix);
     line.extend(message.chars().map(|c| match c {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use log::Level;
 use telegraf_kvm::agent::End;
 use telegraf_kvm::cli::{self, Command, Flags};
-use telegraf_kvm::config::{self, Loaded};
+use telegraf_kvm::config::{self, Loaded, Measurements, NameFilter};
 use telegraf_kvm::host::probe;
 use telegraf_kvm::output::Output;
 use telegraf_kvm::service::Seen;
@@ -61,6 +61,7 @@ fn main() {
             },
         ),
     };
+    logging::release();
     // What only prints has no Telegraf to wait for.
     if code != EXIT_OK || !only_prints {
         output.close();
@@ -80,7 +81,9 @@ fn load(flags: &Flags) -> Result<Loaded, i32> {
         }
     };
     let loaded = config::load(flags, environment).map_err(|error| fail(&error, EXIT_USAGE))?;
+    logging::hide(loaded.settings.uri.masked());
     logging::init(loaded.settings.log_level);
+    logging::capture();
     let (source, uri) = (&loaded.source, &loaded.settings.uri);
     log::debug!("configuration: {source}; URI: {uri}");
     Ok(loaded)
@@ -117,9 +120,11 @@ fn run(loaded: Loaded, flags: &Flags, signals: Handlers, output: &Output) -> i32
         logging::say(Level::Info, service::HINT);
     }
     let uri = loaded.settings.uri.clone();
+    let measurements = loaded.settings.measurements;
+    let devices_filtered = loaded.settings.devices != NameFilter::default();
     match service::run(loaded.settings, mode, signals, output) {
         Ok(End::NothingToWrite) if flags.once => fail(
-            &"nothing to write: of the configuration's measurements vm_features alone needs two gathers, and --once has one",
+            &nothing_to_write(measurements, devices_filtered),
             EXIT_NOTHING,
         ),
         Ok(End::NothingGathered) if flags.once => fail(
@@ -133,8 +138,31 @@ fn run(loaded: Loaded, flags: &Flags, signals: Handlers, output: &Output) -> i32
     }
 }
 
+/// Why `--once` wrote no line although VMs answered: each measurement of the configuration has its own
+/// reason. (vm_collector is always written.)
+fn nothing_to_write(wanted: Measurements, devices_filtered: bool) -> String {
+    let devices = if devices_filtered {
+        "no network interface or disk that has counters passes device_include and device_exclude"
+    } else {
+        "no VM has a network interface or disk with counters, drives without cdrom = true or \
+         floppy = true aside"
+    };
+    let reasons = [
+        (wanted.devices, devices),
+        (
+            wanted.features,
+            "vm_features needs two gathers, and --once has one",
+        ),
+        (wanted.metrics || wanted.totals, "no VM reported any figure"),
+    ];
+    let reasons = reasons.into_iter().filter(|(wanted, _)| *wanted);
+    let reasons: Vec<&str> = reasons.map(|(_, reason)| reason).collect();
+    format!("nothing to write: {}", reasons.join("; "))
+}
+
 /// The last word: what is wrong. The log may not be there yet.
 fn fail(error: &dyn Display, code: i32) -> i32 {
+    logging::release();
     logging::say(Level::Error, &error.to_string());
     output::drain_stderr(Instant::now() + Duration::from_millis(500));
     code

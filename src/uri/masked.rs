@@ -56,7 +56,13 @@ impl Masked {
             }
         }
         if message.contains("://") {
-            let masked: String = message.split_inclusive(ends_word).map(mask_word).collect();
+            let mut words = message.split_inclusive(ends_word).peekable();
+            let mut masked = String::with_capacity(message.len());
+            while let Some(word) = words.next() {
+                // As a long value is shortened.
+                let cut = words.peek().is_some_and(|next| next.starts_with("..."));
+                masked.push_str(&mask_word(word, cut));
+            }
             if masked != message {
                 message = Cow::Owned(masked);
             }
@@ -69,13 +75,16 @@ fn ends_word(c: char) -> bool {
     c.is_whitespace() || matches!(c, '"' | '\'')
 }
 
-/// A word of a message, which may begin with anything (`--uri=`).
-fn mask_word(word: &str) -> String {
-    let has_password = word.contains("://") && word.contains('@');
-    if has_password {
-        mask(word, &mut Vec::new())
-    } else {
-        word.to_owned()
+/// A word of a message, which may begin with anything (`--uri=`). The end of one that is `cut` is
+/// missing, and may have had the `@`.
+fn mask_word(word: &str, cut: bool) -> Cow<'_, str> {
+    let Some((lead, rest)) = word.split_once("://") else {
+        return word.into();
+    };
+    match rest.split_once(':') {
+        _ if rest.contains('@') => mask(word, &mut Vec::new()).into(),
+        Some((user, _)) if cut => format!("{lead}://{user}:{MASK} ").into(),
+        _ => word.into(),
     }
 }
 
@@ -279,6 +288,10 @@ mod tests {
             (
                 "unknown flag \"-uri=esx://u:other@h/\"",
                 "unknown flag \"-uri=esx://u:***@h/\"",
+            ),
+            (
+                "unknown flag \"-uri=esx://u:oth ...\"",
+                "unknown flag \"-uri=esx://u:*** ...\"",
             ),
             (
                 "at a://h/ and b://u:pw@h/: no",

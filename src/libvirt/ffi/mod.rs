@@ -4,6 +4,7 @@
 //! domain events, and panic where an operator's typing reaches them, hence `virt::sys` directly.
 
 mod connection;
+mod crash;
 mod domain;
 mod occurrence;
 mod process;
@@ -17,6 +18,7 @@ use virt::sys;
 use super::Error;
 
 pub use connection::Connection;
+pub use crash::{forget_crash, pass_on_at_crash};
 pub use domain::{Domain, Monitor};
 pub use occurrence::Occurrence;
 pub use process::{

@@ -19,11 +19,12 @@ unsafe extern "C" fn silent(_: *mut c_void, _: sys::virErrorPtr) {}
 /// # Errors
 /// Whatever `virInitialize` or `virEventRegisterDefaultImpl` says.
 pub fn initialize() -> Result<(), Error> {
-    // SAFETY: both calls take no arguments and are documented as the first ones to make; the
-    // error function has the signature asked for and touches nothing.
+    // SAFETY: the error function has the signature asked for and touches nothing; setting it stores a
+    // pointer. The other two take no arguments and are documented as the first ones to make.
     unsafe {
-        check(sys::virInitialize())?;
+        // First: virInitialize has errors of its own (LIBVIRT_DEBUG=bogus).
         sys::virSetErrorFunc(ptr::null_mut(), Some(silent));
+        check(sys::virInitialize())?;
         check(sys::virEventRegisterDefaultImpl())?;
     }
     Ok(())
