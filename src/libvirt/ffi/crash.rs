@@ -63,17 +63,18 @@ unsafe extern "C" fn on_crash(signal: c_int, info: *mut libc::siginfo_t, _: *mut
             libc::write(log, bytes.as_ptr().cast(), count);
         }
         libc::dup2(log, libc::STDERR_FILENO);
-        let before = BEFORE
-            .get()
-            .and_then(|all| all.iter().find(|(of, _)| *of == signal));
-        match before {
-            Some((_, action)) => libc::sigaction(signal, action, ptr::null_mut()),
-            None => 0,
-        };
-        // An instruction that faults does so again when this returns; all else is sent again.
+        // An instruction that faults does so again when this returns, then for who was here before:
+        // Rust tells an overflow of the stack. All else is sent again, and ends the process.
         let faults = matches!(signal, libc::SIGSEGV | libc::SIGBUS) && (*info).si_code > 0;
-        if !faults {
-            libc::raise(signal);
+        let mut before = BEFORE.get().into_iter().flatten();
+        match before.find(|(of, _)| faults && *of == signal) {
+            Some((_, action)) => {
+                libc::sigaction(signal, action, ptr::null_mut());
+            }
+            None => {
+                libc::signal(signal, libc::SIG_DFL);
+                libc::raise(signal);
+            }
         }
     }
 }
