@@ -1,8 +1,8 @@
 //! What libraries print: libvirt, libxml2 and GLib write to descriptors 1 and 2 by themselves, past
 //! every error handler that a program can set without linking each of them.
 //!
-//! So descriptor 2, and 1, which is the same ([`crate::output::Output::take`]), is a pipe from [`capture`] on, and the log has a private copy of what it was.
-//! [`pass_on`] empties the pipe into the log, at the end of each gather and of the program. The pipe
+//! So descriptor 2, and 1, which is the same ([`crate::output::Output::take`]), is a pipe from
+//! [`capture`] on, and the log has a private copy of what it was. [`pass_on`] empties the pipe into the log, at the end of each gather and of the program. The pipe
 //! is non-blocking at both ends: when it is full, a library's line is lost, and libvirt does not wait.
 //! No thread is needed for that, and none that could wait for a reader of our stderr.
 
