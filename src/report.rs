@@ -2,6 +2,8 @@
 
 mod partial;
 
+use std::time::Instant;
+
 use log::Level;
 use uuid::Uuid;
 
@@ -76,7 +78,7 @@ impl Reporter {
             "libvirtd may let all connections in now",
         );
         self.single_domains(gathered);
-        self.partial.report(gathered);
+        self.partial.report(gathered, Instant::now());
         self.while_it_lasts(
             "late",
             (!gathered.missing.is_empty()).then(|| {

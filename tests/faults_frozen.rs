@@ -51,6 +51,10 @@ fn freeze_in_sight(lab: &Lab, fleet: &mut Fleet, plugin: &mut Plugin, frozen: us
     let numbers: Vec<usize> = (0..frozen).collect();
     fleet.freeze(&numbers);
     for round in 1..=3 {
+        if round == 3 {
+            // What lasts so long is worth a warning.
+            std::thread::sleep(Duration::from_secs(3));
+        }
         let when = format!("{frozen} of {} frozen, gather {round}", fleet.vms.len());
         let limit = healthy + at_most(Duration::from_millis(100));
         let gather = gather(plugin, limit, &when);

@@ -102,7 +102,8 @@ fn a_frozen_vm_holds_up_neither_the_others_nor_the_stop() {
         assert_eq!(lines_of(&plugin.gather(), &vms[..]), 6);
     }
     vms[2].freeze();
-    for _ in 0..2 {
+    for pause in [0, 3] {
+        std::thread::sleep(Duration::from_secs(pause));
         let start = Instant::now();
         let found = plugin.gather();
         // With the 0.3 s in which the test listens for more.

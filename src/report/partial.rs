@@ -1,25 +1,33 @@
 //! VMs whose figures keep coming in part: said once when it begins, and once when it is over.
 
+use std::time::{Duration, Instant};
+
 use smol_str::SmolStr;
 use uuid::Uuid;
 
 use super::{hanging, names};
 use crate::gather::Gathered;
-use crate::maps::{HashMap, HashSet};
+use crate::maps::HashMap;
 
-/// What has been said of whom.
+/// A monitor that is busy for less, while the VM is started, saved or plugged say, is not worth a line.
+const MOMENT: Duration = Duration::from_secs(3);
+
+/// What has been said of which VM.
 #[derive(Debug, Default)]
 pub(super) struct Partial {
-    /// In part at the last gather: a monitor that is busy for a moment is not worth a line.
-    last: HashSet<Uuid>,
+    /// In part at the last gather, and since when.
+    since: HashMap<Uuid, Instant>,
     /// Said, by which name, and not over yet.
     said: HashMap<Uuid, SmolStr>,
 }
 
 impl Partial {
-    pub(super) fn report(&mut self, gathered: &Gathered) {
-        let now: HashSet<Uuid> = gathered.partial.iter().map(|f| f.run.uuid).collect();
-        let lasting = |uuid: &Uuid| self.last.contains(uuid) && !self.said.contains_key(uuid);
+    pub(super) fn report(&mut self, gathered: &Gathered, now: Instant) {
+        let uuids = gathered.partial.iter().map(|found| found.run.uuid);
+        let since = |uuid: Uuid| self.since.get(&uuid).copied().unwrap_or(now);
+        let since: HashMap<Uuid, Instant> = uuids.map(|uuid| (uuid, since(uuid))).collect();
+        let lasts = |uuid: &Uuid| since.get(uuid).is_some_and(|at| now >= *at + MOMENT);
+        let lasting = |uuid: &Uuid| lasts(uuid) && !self.said.contains_key(uuid);
         let new = gathered.partial.iter().filter(|f| lasting(&f.run.uuid));
         let new: Vec<_> = new.cloned().collect();
         if !new.is_empty() {
@@ -41,12 +49,12 @@ impl Partial {
             log::info!("complete again: {}", names(over));
         }
         self.said.retain(|uuid, _| !gathered.whole.contains(uuid));
-        self.last = now;
+        self.since = since;
     }
 
     /// The VM is gone.
     pub(super) fn forget(&mut self, uuid: Uuid) {
-        self.last.remove(&uuid);
+        self.since.remove(&uuid);
         self.said.remove(&uuid);
     }
 }
@@ -82,18 +90,20 @@ mod tests {
         let uuid = gathered(true).partial[0].run.uuid;
         let mut partial = Partial::default();
         let said = |partial: &Partial| partial.said.contains_key(&uuid);
-        for in_part in [true, false, true] {
-            partial.report(&gathered(in_part));
-            assert!(!said(&partial), "for a moment only");
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        for (in_part, second) in [(true, 0), (true, 2), (false, 3), (true, 4), (true, 6)] {
+            partial.report(&gathered(in_part), at(second));
+            assert!(!said(&partial), "for a moment only, at {second} s");
         }
-        partial.report(&gathered(true));
+        partial.report(&gathered(true), at(7));
         assert!(said(&partial));
-        partial.report(&Gathered::default());
+        partial.report(&Gathered::default(), at(8));
         assert!(said(&partial), "a gather without it tells nothing");
-        partial.report(&gathered(false));
+        partial.report(&gathered(false), at(9));
         assert!(!said(&partial));
-        partial.report(&gathered(true));
-        partial.report(&gathered(true));
+        partial.report(&gathered(true), at(10));
+        partial.report(&gathered(true), at(20));
         assert!(said(&partial));
         partial.forget(uuid);
         assert!(!said(&partial));
