@@ -48,6 +48,10 @@ pub enum Mode {
 /// Room in the output buffer for the lines of a VM, bytes: of one with some 100 devices.
 const ROOM: usize = 32 * 1024;
 
+/// How often what libraries print is read while a gather waits: libvirt may wait for room in their
+/// pipe (LIBVIRT_LOG_OUTPUTS=1:file:/dev/stderr).
+const PASS_ON: Duration = Duration::from_millis(100);
+
 /// What came of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
@@ -237,11 +241,14 @@ impl Agent {
         while !self.gatherer.is_done() {
             let limit = self.limit(start, last_answer);
             let wake = self.gatherer.wake().map_or(limit, |wake| wake.min(limit));
-            let Some(message) = self.receive(wake) else {
+            let Some(message) = self.receive(wake.min(Instant::now() + PASS_ON)) else {
                 if Instant::now() >= limit {
                     break;
                 }
-                self.gatherer.tick();
+                logging::pass_on();
+                if Instant::now() >= wake {
+                    self.gatherer.tick();
+                }
                 continue;
             };
             if let Message::Reply(reply) = &message {

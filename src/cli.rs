@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use lexopt::prelude::*;
 
+use crate::uri::Masked;
 use crate::wording::{nearest, shortened};
 
 /// What the arguments ask for.
@@ -157,7 +158,9 @@ fn unexpected(word: &str) -> UsageError {
 }
 
 fn no_such(what: &str, arg: &str) -> UsageError {
-    let shown = shortened(arg);
+    // It may be a URI, with a password that has a space in it.
+    let masked = Masked::new(arg).text;
+    let shown = shortened(&masked);
     UsageError(match nearest(arg, &FLAGS) {
         Some(flag) => format!("{what} {shown:?}; did you mean \"{flag}\"?"),
         None => format!("{what} {shown:?}; \"telegraf-kvm --help\" lists what there is"),

@@ -13,7 +13,7 @@ use log::{Level, LevelFilter};
 
 use crate::uri::Masked;
 use crate::wording::shortened;
-pub use libraries::{capture, pass_on, release};
+pub use libraries::{capture, close, descriptor, pass_on, pass_on_rest};
 pub use troubles::Troubles;
 
 /// The longest line, in bytes, the newline included: far below the 64 KiB that Telegraf bears.

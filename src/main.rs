@@ -61,7 +61,7 @@ fn main() {
             },
         ),
     };
-    logging::release();
+    logging::pass_on_rest();
     // What only prints has no Telegraf to wait for.
     if code != EXIT_OK || !only_prints {
         output.close();
@@ -162,7 +162,7 @@ fn nothing_to_write(wanted: Measurements, devices_filtered: bool) -> String {
 
 /// The last word: what is wrong. The log may not be there yet.
 fn fail(error: &dyn Display, code: i32) -> i32 {
-    logging::release();
+    logging::pass_on_rest();
     logging::say(Level::Error, &error.to_string());
     output::drain_stderr(Instant::now() + Duration::from_millis(500));
     code

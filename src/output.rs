@@ -22,7 +22,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PIPE_BUF, fcntl_getpipe_size, fcntl_setpipe_size};
 
-use crate::libvirt;
+use crate::{libvirt, logging};
 
 /// Between two looks whether a pipe has been read: the first, and the longest.
 const SHORT_WAIT: Duration = Duration::from_micros(100);
@@ -64,8 +64,8 @@ impl Output {
     /// Writes all of these lines. Nothing is buffered on this side, so there is nothing to flush.
     ///
     /// # Errors
-    /// The system's: `BrokenPipe` says that nobody reads any more. One of our own where stdout was
-    /// closed when the program started.
+    /// The system's: `BrokenPipe` says that nobody reads any more, also of a socket or a terminal. One
+    /// of our own where stdout was closed when the program started.
     pub fn write(&self, mut lines: &[u8]) -> io::Result<()> {
         let own = match &self.own {
             Ok(own) => own.as_fd(),
@@ -75,7 +75,12 @@ impl Output {
         while !lines.is_empty() {
             let size = self.piece(own, lines);
             let (piece, rest) = lines.split_at_checked(size).unwrap_or((lines, &[]));
-            write_all(own, piece)?;
+            write_all(own, piece).map_err(|error| match (error, self.kind) {
+                (Errno::CONNRESET, FileType::Socket) | (Errno::IO, FileType::CharacterDevice) => {
+                    Errno::PIPE
+                }
+                (error, _) => error,
+            })?;
             lines = rest;
         }
         Ok(())
@@ -123,8 +128,7 @@ impl Output {
     /// `telegraf --test`), and what it has not read of stderr by then, the reason of a failed start
     /// say, is lost.
     pub fn close(self) {
-        let stderr = rustix::stdio::stderr();
-        if self.kind != FileType::Fifo && file_type(&stderr) != FileType::Fifo {
+        if self.kind != FileType::Fifo && !with_stderr(|stderr| is_pipe(stderr)) {
             return;
         }
         let Ok(nothing) = rustix::fs::open("/dev/null", OFlags::WRONLY, Mode::empty()) else {
@@ -134,6 +138,7 @@ impl Output {
         // Descriptor 1 is stderr by another name.
         let _ = rustix::stdio::dup2_stdout(&nothing);
         let _ = rustix::stdio::dup2_stderr(&nothing);
+        logging::close();
         // What was read from the pipe is not yet parsed: the figure at which nothing was lost any more.
         let settle = Duration::from_millis(100);
         thread::sleep(settle);
@@ -142,10 +147,23 @@ impl Output {
 
 /// [`Output::drain`] for stderr, after the last word.
 pub fn drain_stderr(limit: Instant) {
-    let stderr = rustix::stdio::stderr();
-    if file_type(&stderr) == FileType::Fifo {
-        wait_until_read(stderr, Some(limit));
+    with_stderr(|stderr| {
+        if is_pipe(stderr) {
+            wait_until_read(stderr, Some(limit));
+        }
+    });
+}
+
+/// Does something with what was stderr when the program started.
+fn with_stderr<T>(work: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
+    match logging::descriptor() {
+        Some(log) => work(log.as_fd()),
+        None => work(rustix::stdio::stderr()),
     }
+}
+
+fn is_pipe(fd: BorrowedFd<'_>) -> bool {
+    file_type(&fd) == FileType::Fifo
 }
 
 fn file_type(fd: &impl AsFd) -> FileType {
@@ -164,7 +182,7 @@ fn whole_lines(lines: &[u8], room: usize) -> usize {
         .map_or(lines.len(), |end| end + 1)
 }
 
-fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> rustix::io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::write(fd, bytes) {
             Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
@@ -173,7 +191,7 @@ fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
             Err(Errno::AGAIN) => {
                 let _ = poll(&mut [PollFd::new(&fd, PollFlags::OUT)], None);
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
     }
     Ok(())

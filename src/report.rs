@@ -70,8 +70,8 @@ impl Reporter {
             "clients",
             gathered.limited_to.map(|most| {
                 format!(
-                    "libvirtd lets in fewer connections than this program wants; it asks by {most} now, \
-                     so that others get in, and tries again in an hour: raise max_clients and \
+                    "libvirtd lets in fewer connections than this program wants; it uses at most {most} now, \
+                     so that others get in, and tries more again in an hour: raise max_clients and \
                      max_anonymous_clients in libvirtd's configuration, or lower workers in this program's"
                 )
             }),

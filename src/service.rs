@@ -31,7 +31,13 @@ impl std::fmt::Display for Fatal {
         match self {
             Self::Thread(error) => write!(f, "{error}"),
             Self::Output(error) => write!(f, "standard output: {error}"),
-            Self::Library(error) => write!(f, "libvirt's client library does not start: {error}"),
+            Self::Library(error) => {
+                let remedy = error.remedy("");
+                write!(
+                    f,
+                    "libvirt's client library does not start: {error}; {remedy}"
+                )
+            }
         }
     }
 }

@@ -22,7 +22,7 @@ pub const MONITOR_HELD: Duration = Duration::from_millis(100);
 pub const CLOSE: Duration = Duration::from_millis(100);
 
 /// After SIGTERM the gather in hand goes on for so long,
-pub const STOP_GRACE: Duration = Duration::from_millis(1400);
+pub const STOP_GRACE: Duration = Duration::from_millis(1300);
 /// and what was written may be read for so long.
 pub const STOP_DRAIN: Duration = Duration::from_millis(200);
 /// What is promised of a stop.

@@ -24,10 +24,10 @@ pub enum Trigger {
 }
 
 /// Within this time after SIGTERM the process is gone, whatever a thread of it waits for.
-const STOP_WITHIN: Duration = Duration::from_millis(1900);
+const STOP_WITHIN: Duration = Duration::from_millis(1800);
 
 /// Within this time after the end of input the process is gone.
-const END_WITHIN: Duration = Duration::from_millis(3950);
+const END_WITHIN: Duration = Duration::from_millis(3850);
 
 /// Exit code of a program that was to run until somebody stops it.
 const STOPPED: i32 = 0;
@@ -153,13 +153,9 @@ pub fn watch_stdin(
                         tell(Trigger::Gather);
                     }
                 }
-                Err(error) => {
-                    log::debug!("stdin: {error}");
-                    if fresh {
-                        return;
-                    }
-                    break;
-                }
+                // Not logged: the end would wait for a reader of stderr.
+                Err(_) if fresh => return,
+                Err(_) => break,
             }
         }
         tell(Trigger::EndOfInput);

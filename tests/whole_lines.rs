@@ -207,6 +207,24 @@ fn a_stop_cuts_no_line_on_a_socket() {
     }
 }
 
+/// The system calls that an error of another name than it does of a pipe.
+#[test]
+fn a_reader_that_leaves_a_socket_with_lines_unread_is_a_quiet_end() {
+    let file = many(1000);
+    let (reader, writer) = UnixStream::pair().unwrap();
+    let args = ["--interval", "100ms", "--uri", &node::uri(&file)];
+    let mut command = Plugin::outside(&args);
+    command.stdin(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.stdout(OwnedFd::from(writer)).spawn().unwrap();
+    drop(command);
+    let mut first = [0];
+    (&reader).read_exact(&mut first).unwrap();
+    drop(reader);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
 /// Somebody else with the same pipe may make it so.
 #[test]
 fn nothing_is_lost_where_stdout_is_non_blocking() {

@@ -24,11 +24,11 @@ fn a_gather_ends_by_its_deadline() {
 }
 
 #[test]
-fn after_a_stop_a_gather_has_1400_ms_more() {
+fn after_a_stop_a_gather_has_1300_ms_more() {
     let (mut agent, _sender) = agent(Mode::Triggered);
     let start = Instant::now();
     agent.ending = Some(Ending::Stop(start + ms(1000)));
-    assert_eq!(agent.limit(start, start), start + ms(2400));
+    assert_eq!(agent.limit(start, start), start + ms(2300));
     agent.ending = Some(Ending::Stop(start + ms(7000)));
     assert_eq!(
         agent.limit(start, start),

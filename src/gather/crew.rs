@@ -18,7 +18,7 @@ use crate::threads;
 /// Where workers put their replies.
 pub type Sink = Arc<dyn Fn(Reply) + Send + Sync>;
 
-/// A job on its way to a worker that may still be opening its connection: whoever takes it has it.
+/// A job on its way to a worker that may still be opening its connection: it belongs to the one that takes it.
 #[derive(Debug, Clone)]
 pub struct Slot(Arc<Mutex<Option<Job>>>);
 
@@ -130,6 +130,7 @@ impl Crew {
     /// connections for others: `virsh` would wait for as long as we are there.
     pub fn begin(&mut self, now: Instant) {
         self.scarce.take_if(|scarce| now >= scarce.until);
+        self.not_started = None;
         let (connected, _) = self.connections();
         let kept_out = |(_, since): &(Worker, Instant)| now >= *since + OUTSIDE;
         if connected > 0 && self.outside.values().any(kept_out) {

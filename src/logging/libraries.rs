@@ -2,17 +2,19 @@
 //! every error handler that a program can set without linking each of them.
 //!
 //! So descriptor 2, and 1, which is the same ([`crate::output::Output::take`]), is a pipe from
-//! [`capture`] on, and the log has a private copy of what it was. [`pass_on`] empties the pipe into the log, at the end of each gather and of the program. The pipe
-//! is non-blocking at both ends: when it is full, a library's line is lost, and libvirt does not wait.
-//! No thread is needed for that, and none that could wait for a reader of our stderr.
+//! [`capture`] on, and the log has a private copy of what it was. [`pass_on`] empties the pipe into
+//! the log, while a gather waits, at its end and at that of the program. The pipe is non-blocking at
+//! both ends: when it is full, a library's line is lost, and libvirt does not wait. No thread is
+//! needed for that, and none that could wait for a reader of our stderr.
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use log::Level;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
 use crate::libvirt;
@@ -28,12 +30,12 @@ const MOST: usize = 32;
 /// Where the log goes, once descriptor 2 is the pipe.
 static LOG: Mutex<Option<Arc<OwnedFd>>> = Mutex::new(None);
 
-/// The pipe's near end and what was read from it.
+/// The pipe's read end and what was read from it.
 static CAPTURED: Mutex<Option<Captured>> = Mutex::new(None);
 
 struct Captured {
     pipe: File,
-    /// The far end, to see whether it is full.
+    /// The write end, to see whether it is full.
     end: OwnedFd,
     /// It was full once, and that has been said.
     overflowed: bool,
@@ -65,7 +67,8 @@ fn try_capture() -> rustix::io::Result<()> {
     // A panic's message, and all after it, is written where it always was.
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        release();
+        pass_on_rest();
+        restore();
         print(panic);
     }));
     Ok(())
@@ -74,18 +77,21 @@ fn try_capture() -> rustix::io::Result<()> {
 /// Writes to the log's own descriptor, in one piece where the kernel takes it.
 pub(super) fn write(bytes: &[u8]) -> std::io::Result<()> {
     // Not under the lock: this may wait for a reader.
-    let log = lock(&LOG).clone();
-    match log {
-        Some(log) => write_all(&log, bytes),
-        None => std::io::stderr().write_all(bytes),
+    match descriptor() {
+        Some(log) => write_all(log.as_fd(), bytes),
+        None => write_all(rustix::stdio::stderr(), bytes),
     }
 }
 
-fn write_all(log: &OwnedFd, mut bytes: &[u8]) -> std::io::Result<()> {
+fn write_all(log: BorrowedFd<'_>, mut bytes: &[u8]) -> std::io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::write(log, bytes) {
             Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-            Err(rustix::io::Errno::INTR) => {}
+            Err(Errno::INTR) => {}
+            // A program that shares it with this one made it non-blocking.
+            Err(Errno::AGAIN) => {
+                let _ = poll(&mut [PollFd::new(&log, PollFlags::OUT)], None);
+            }
             Err(error) => return Err(error.into()),
         }
     }
@@ -94,7 +100,7 @@ fn write_all(log: &OwnedFd, mut bytes: &[u8]) -> std::io::Result<()> {
 
 /// Logs what libraries have written since the last time: each sort of line once, the rest counted.
 pub fn pass_on() {
-    // It is held by who passes on already.
+    // A call that is under way passes this on as well.
     let Ok(mut captured) = CAPTURED.try_lock() else {
         return;
     };
@@ -103,24 +109,38 @@ pub fn pass_on() {
     }
 }
 
-/// Passes on the rest; what is written to descriptor 2 from now on goes where it always went, and
-/// nothing else holds that open.
-pub fn release() {
-    pass_on();
-    let Some(log) = lock(&LOG).take() else {
+/// Passes on what there is, also a line without its end.
+pub fn pass_on_rest() {
+    let Ok(mut captured) = CAPTURED.try_lock() else {
         return;
     };
-    libvirt::forget_crash();
-    let _ = rustix::stdio::dup2_stderr(&*log);
-    let _ = rustix::stdio::dup2_stdout(&*log);
-    // What came in between, also without a line's end.
-    pass_on();
-    if let Ok(mut captured) = CAPTURED.try_lock()
-        && let Some(mut captured) = captured.take()
-    {
-        captured.begun.push(b'\n');
+    if let Some(captured) = captured.as_mut() {
         captured.pass_on();
+        if !captured.begun.is_empty() {
+            captured.begun.push(b'\n');
+            captured.pass_on();
+        }
     }
+}
+
+/// What is written to descriptors 1 and 2 from now on goes where stderr always went.
+fn restore() {
+    libvirt::forget_crash();
+    if let Some(log) = lock(&LOG).take() {
+        let _ = rustix::stdio::dup2_stderr(&*log);
+        let _ = rustix::stdio::dup2_stdout(&*log);
+    }
+}
+
+/// Where the log goes; `None`: descriptor 2.
+pub fn descriptor() -> Option<Arc<OwnedFd>> {
+    lock(&LOG).clone()
+}
+
+/// Lets go of where the log goes. Nothing can be logged afterwards.
+pub fn close() {
+    libvirt::forget_crash();
+    lock(&LOG).take();
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

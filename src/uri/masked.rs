@@ -12,7 +12,7 @@ use super::decode_text;
 const MASK: &str = "***";
 
 /// Parameters of the query that hold a secret have one of these in their names.
-const SECRET_NAMES: [&str; 4] = ["passw", "pwd", "secret", "token"];
+const SECRET_NAMES: [&str; 4] = ["pass", "pw", "secret", "token"];
 
 /// Shorter secrets are replaced only where they stand behind the user's name: as a word by itself
 /// such a one could be anything.
@@ -61,7 +61,9 @@ impl Masked {
             while let Some(word) = words.next() {
                 // As a long value is shortened.
                 let cut = words.peek().is_some_and(|next| next.starts_with("..."));
+                let (word, end) = word.split_at(word.trim_end_matches(ends_word).len());
                 masked.push_str(&mask_word(word, cut));
+                masked.push_str(end);
             }
             if masked != message {
                 message = Cow::Owned(masked);
@@ -82,8 +84,8 @@ fn mask_word(word: &str, cut: bool) -> Cow<'_, str> {
         return word.into();
     };
     match rest.split_once(':') {
-        _ if rest.contains('@') => mask(word, &mut Vec::new()).into(),
-        Some((user, _)) if cut => format!("{lead}://{user}:{MASK} ").into(),
+        _ if rest.contains(['@', '?']) => mask(word, &mut Vec::new()).into(),
+        Some((user, _)) if cut => format!("{lead}://{user}:{MASK}").into(),
         _ => word.into(),
     }
 }
@@ -274,7 +276,7 @@ mod tests {
         }
     }
 
-    /// As ssh says it (`USER@HOST: Permission denied`), whose user libvirt has decoded.
+    /// As ssh says it (`USER@HOST: Permission denied`) with the user that libvirt has decoded.
     #[test]
     fn messages_repeat_no_password() {
         let masked = Masked::new("qemu+ssh://user:se%2Fcret@host/system?x_token=s3same");
@@ -292,6 +294,14 @@ mod tests {
             (
                 "unknown flag \"-uri=esx://u:oth ...\"",
                 "unknown flag \"-uri=esx://u:*** ...\"",
+            ),
+            (
+                "unknown flag \"-uri=esx://h/?password=other\"",
+                "unknown flag \"-uri=esx://h/?password=***\"",
+            ),
+            (
+                "b://u:pw@h/?token=other (from --uri)",
+                "b://u:***@h/?token=*** (from --uri)",
             ),
             (
                 "at a://h/ and b://u:pw@h/: no",

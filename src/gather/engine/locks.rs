@@ -81,7 +81,7 @@ impl Engine {
         };
         let locked = self.is_locked(blames);
         if call.queued {
-            // It hangs on nobody.
+            // It was not made yet, so it does not hang.
             self.ledger.forget(ticket);
             self.orders.push((ticket, Order::Withdraw));
         } else {

@@ -1,7 +1,7 @@
 //! The last words of a process that crashes: what libraries wrote to their pipe
 //! ([`crate::logging::capture`]) and nobody will read any more.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_int, c_uint, c_void};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 use std::sync::OnceLock;
@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicI32, Ordering};
 /// abort(3): glibc, GLib and Rust print their reason first. SIGTRAP: GLib's fatal messages. The
 /// others print nothing, but what came before them may be the reason.
 const SIGNALS: [c_int; 4] = [libc::SIGABRT, libc::SIGTRAP, libc::SIGSEGV, libc::SIGBUS];
+
+/// How long the last words may take, in s.
+const LAST_WORDS: c_uint = 2;
 
 static PIPE: AtomicI32 = AtomicI32::new(-1);
 static LOG: AtomicI32 = AtomicI32::new(-1);
@@ -53,6 +56,16 @@ unsafe extern "C" fn on_crash(signal: c_int, info: *mut libc::siginfo_t, _: *mut
     let (pipe, log) = (PIPE.load(Ordering::SeqCst), LOG.load(Ordering::SeqCst));
     // SAFETY: only calls of signal-safety(7); descriptors of -1 fail. The kernel gives `info`.
     unsafe {
+        // The log may wait for a reader, and other threads may go on filling the pipe; the process is
+        // to end all the same.
+        libc::signal(libc::SIGALRM, libc::SIG_DFL);
+        let mut alarm: libc::sigset_t = std::mem::zeroed();
+        libc::sigaddset(&mut alarm, libc::SIGALRM);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &alarm, ptr::null_mut());
+        libc::alarm(LAST_WORDS);
+        // What is written from now on goes past the pipe.
+        libc::dup2(log, libc::STDERR_FILENO);
+        libc::dup2(log, libc::STDOUT_FILENO);
         // Small: the stack may be the alternative one of 8 KiB.
         let mut bytes = [0_u8; 512];
         loop {
@@ -62,9 +75,8 @@ unsafe extern "C" fn on_crash(signal: c_int, info: *mut libc::siginfo_t, _: *mut
             };
             libc::write(log, bytes.as_ptr().cast(), count);
         }
-        libc::dup2(log, libc::STDERR_FILENO);
-        // An instruction that faults does so again when this returns, then for who was here before:
-        // Rust tells an overflow of the stack. All else is sent again, and ends the process.
+        // An instruction that faults does so again when this returns, then for the earlier handler:
+        // Rust's tells an overflow of the stack. All else is sent again, and ends the process.
         let faults = matches!(signal, libc::SIGSEGV | libc::SIGBUS) && (*info).si_code > 0;
         let mut before = BEFORE.get().into_iter().flatten();
         match before.find(|(of, _)| faults && *of == signal) {
