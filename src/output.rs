@@ -128,7 +128,7 @@ impl Output {
     /// `telegraf --test`), and what it has not read of stderr by then, the reason of a failed start
     /// say, is lost.
     pub fn close(self) {
-        if self.kind != FileType::Fifo && !with_stderr(|stderr| is_pipe(stderr)) {
+        if self.kind != FileType::Fifo && !with_stderr(is_pipe) {
             return;
         }
         let Ok(nothing) = rustix::fs::open("/dev/null", OFlags::WRONLY, Mode::empty()) else {
