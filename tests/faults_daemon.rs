@@ -153,6 +153,8 @@ const OUR_WORKERS: usize = 4;
 /// Connections that the default configuration can use at most: one a worker, one for events, and
 /// that of the one call which may be out beside the workers (the list, a canary, a probe).
 const CONNECTIONS: usize = OUR_WORKERS + 2;
+/// And the pair of sockets by which signal-hook's handlers wake its thread.
+const SOCKETS: usize = CONNECTIONS + 2;
 /// Threads: main, signals, stdin, libvirt's event loop, its events, the host's look, the process
 /// scan, and one for each connection but that for events.
 const THREADS: usize = 7 + CONNECTIONS - 1;
@@ -217,10 +219,16 @@ fn a_daemon_killed_and_restarted() {
         let when = format!("restarted {round} times");
         fleet.expect_complete_but(&plugin.gather(), &[], &when);
         // libvirt's event loop closes a lost connection's socket when it comes to it.
-        let now = wait_for(&when, Duration::from_secs(10), || {
-            let now = held(plugin.pid());
-            (now.threads <= THREADS && now.sockets <= CONNECTIONS).then_some(now)
-        });
+        let mut now = held(plugin.pid());
+        for _ in 0..100 {
+            if now.threads <= THREADS && now.sockets <= SOCKETS {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+            now = held(plugin.pid());
+        }
+        let bounded = now.threads <= THREADS && now.sockets <= SOCKETS;
+        assert!(bounded, "{when}: {now:?}; stderr:\n{}", plugin.stderr());
         if round == warm {
             settled = Some(now);
         }
@@ -230,7 +238,7 @@ fn a_daemon_killed_and_restarted() {
     println!("after {warm} restarts {then:?}, after {rounds} {now:?}");
     let others = |held: &Held| held.descriptors - held.sockets;
     // libvirt's client library has a pipe for each connection.
-    let pipes = 2 * CONNECTIONS.saturating_sub(then.sockets);
+    let pipes = 2 * SOCKETS.saturating_sub(then.sockets);
     assert!(others(&now) <= others(&then) + pipes, "{then:?}, {now:?}");
     assert!(now.resident <= then.resident + 2048, "{then:?}, {now:?}");
 }
