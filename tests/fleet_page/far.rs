@@ -38,7 +38,7 @@ fn a_collector_elsewhere_gets_the_same_by_tls() {
     let pki = pki.display();
     lab.serve_hosts(&format!(
         "listen_tls = 1\nlisten_addr = \"127.0.0.1\"\nkey_file = \"{pki}/serverkey.pem\"\n\
-         cert_file = \"{pki}/servercert.pem\"\nca_file = \"{pki}/cacert.pem\"\ncrl_file = \"\"\n"
+         cert_file = \"{pki}/servercert.pem\"\nca_file = \"{pki}/cacert.pem\"\n"
     ));
 
     let uri = format!("qemu+tls://127.0.0.1/system?pkipath={pki}");
