@@ -8,9 +8,14 @@ pub const PROCESS_SCAN: Duration = Duration::from_millis(300);
 pub const PROCESS_RECHECK: Duration = Duration::from_millis(50);
 /// All that a look at the host waits for mounts: a loaded NFS, sshfs or Ceph may take 60 ms.
 pub const MOUNT_ANSWERS: Duration = Duration::from_millis(150);
+/// All that a look at the host waits for the ways of paths over local file systems, which are followed
+/// at the first look and once a minute. A local disk answers at once, or is dead; a busy host gives the
+/// process that follows them its processor late.
+pub const LOCAL_PATHS: Duration = Duration::from_millis(500);
 /// How long a gather waits for the look at the host before it goes on without: longer than all
-/// that the look waits for, so that it is there just when things hang.
-pub const HOST_LOOK: Duration = Duration::from_millis(700);
+/// that the look waits for, so that it is there just when things hang, or the processor is late:
+/// without a look VMs lose their disks from libvirt 11.4 on.
+pub const HOST_LOOK: Duration = Duration::from_millis(1200);
 
 /// A call that has brought nothing for so long is looked into.
 pub const STALL: Duration = Duration::from_millis(250);
@@ -49,8 +54,14 @@ mod tests {
 
     #[test]
     fn the_host_is_waited_for_longer_than_its_parts_may_take() {
-        let parts = PROCESS_SCAN + PROCESS_RECHECK + MOUNT_ANSWERS;
+        let parts = PROCESS_SCAN + PROCESS_RECHECK + MOUNT_ANSWERS.max(LOCAL_PATHS);
         assert!(parts + ROOM <= HOST_LOOK);
+    }
+
+    #[test]
+    fn at_an_end_a_gather_asks_also_when_the_host_was_waited_for_in_vain() {
+        assert!(HOST_LOOK + ROOM <= STOP_GRACE);
+        assert!(HOST_LOOK + ROOM <= END_PATIENCE);
     }
 
     #[test]

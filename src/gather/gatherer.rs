@@ -24,7 +24,7 @@ use crate::libvirt::bulk::Groups;
 use crate::libvirt::events::Notice;
 use crate::maps::HashSet;
 use crate::sample::{Run, Sample, Wanted};
-use crate::times::STALL;
+use crate::times::{HOST_LOOK, STALL};
 
 /// How many domains make a chunk: from 4 to 32 took libvirtd the same time, and the fewer, the less
 /// one that hangs holds up. In our own process nothing hangs, and each chunk is an errand: the
@@ -84,6 +84,7 @@ impl Gatherer {
                 workers: workers * jobs,
                 chunk: settings.chunk_size.unwrap_or(chunk),
                 stall: STALL,
+                look: HOST_LOOK.min(settings.deadline / 2),
                 cap: settings.max_calls,
                 hedge: !in_process,
             }),

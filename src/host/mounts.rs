@@ -15,7 +15,7 @@ use super::resolver::Resolver;
 use super::walk::{Stop, Walk};
 use crate::maps::{HashMap, HashSet};
 use crate::threads::NotStarted;
-use crate::times::MOUNT_ANSWERS;
+use crate::times::{LOCAL_PATHS, MOUNT_ANSWERS};
 
 #[cfg(test)]
 mod tests;
@@ -110,11 +110,10 @@ impl Mounts {
     }
 
     /// Where those of these disk images lie that are not [`Storage::Local`], and whether their mounts
-    /// answer. Takes [`MOUNT_ANSWERS`] at most, whatever hangs. Paths not asked for, and mounts without any, are
-    /// forgotten.
+    /// answer. Takes [`MOUNT_ANSWERS`] at most, whatever remote mount hangs, and [`LOCAL_PATHS`] while
+    /// local file systems are waited for. Paths not asked for, and mounts without any, are forgotten.
     pub fn look<P: AsRef<Path>>(&mut self, paths: &[P]) -> HashMap<PathBuf, Storage> {
         let start = Instant::now();
-        let until = start + MOUNT_ANSWERS;
         self.not_started = None;
         self.begin();
         self.read_table();
@@ -144,7 +143,7 @@ impl Mounts {
                 }
             }
         }
-        self.wait(until, &mut fates);
+        self.wait(start, &mut fates);
 
         // A mount that carries no disk any more needs no prober. One that hangs is kept: should the
         // mount carry disks again, a second one would hang beside it.
@@ -303,20 +302,25 @@ impl Mounts {
         self.posts.get_mut(&id)
     }
 
-    /// Lets all probers work, and the walks go on, until all is known or `until` has come.
-    fn wait(&mut self, until: Instant, fates: &mut HashMap<PathBuf, Fate>) {
+    /// Lets all probers work, and the walks go on, until all is known or the time of a look that began
+    /// at `start` is over.
+    fn wait(&mut self, start: Instant, fates: &mut HashMap<PathBuf, Fate>) {
+        let [remote_until, local_until] = [MOUNT_ANSWERS, LOCAL_PATHS].map(|it| start + it);
         loop {
             let now = Instant::now();
-            if now < until {
+            if now < remote_until {
                 self.posts.values_mut().for_each(Post::feed);
-                if let Err(error) = self.resolver.feed(&self.launch) {
-                    let error = NotStarted::new("the prober of local paths", error);
-                    self.not_started = Some(error.to_string());
-                }
+            }
+            if now < local_until
+                && let Err(error) = self.resolver.feed(&self.launch)
+            {
+                let error = NotStarted::new("the prober of local paths", error);
+                self.not_started = Some(error.to_string());
             }
             let local = self.resolver.ear().map(|ear| (None, ear));
             // What came back from an old hang is taken even if nobody is waited for.
             let waiting = local.is_some() || self.posts.values().any(Post::is_waited_for);
+            let until = local.as_ref().map_or(remote_until, |_| local_until);
             let patience = until.saturating_duration_since(now);
             let patience = if waiting { patience } else { Duration::ZERO };
             let busy = self.posts.iter().filter(|(_, post)| post.is_busy());

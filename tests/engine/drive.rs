@@ -16,6 +16,7 @@ pub const LIMITS: Limits = Limits {
     workers: 4,
     chunk: 8,
     stall: Duration::from_millis(250),
+    look: Duration::from_millis(1200),
     cap: 8,
     hedge: true,
 };

@@ -15,6 +15,8 @@ pub struct Limits {
     pub chunk: usize,
     /// A call that has brought nothing for so long is looked into.
     pub stall: Duration,
+    /// How long the look at the host is waited for.
+    pub look: Duration,
     /// Calls that may be out at once, hanging ones included.
     pub cap: usize,
     /// Whether a call may be doubted at all: not where all of libvirt lives in our own process.

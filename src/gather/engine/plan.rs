@@ -9,7 +9,6 @@ use super::order::{Order, Scope};
 use super::{Engine, Ticket};
 use crate::gather::ledger::{Call, Kind, Risk};
 use crate::maps::HashSet;
-use crate::times::HOST_LOOK;
 
 /// How many new domains are described in one gather; the others' disks wait for the next one.
 const DESCRIBED: usize = 1000;
@@ -66,7 +65,7 @@ impl Engine {
             let listed = self.listed.iter().map(|listed| listed.uuid).collect();
             self.orders.push((Ticket::MAX, Order::Look(listed)));
             self.course.phase = Phase::Looking;
-            self.course.look_by = Some(now + HOST_LOOK);
+            self.course.look_by = Some(now + self.limits.look);
         }
     }
 

@@ -230,6 +230,29 @@ fn a_local_mount_that_does_not_answer_is_dead_until_it_does() {
     }
 }
 
+/// On a busy host its process gets its processor late.
+#[test]
+fn the_first_answer_of_a_local_file_system_may_come_late() {
+    let fake = Fake::new(&[("disk", "xfs")]);
+    let image = fake.file("disk/image");
+    // This machine may be as busy.
+    let known_at_once = || {
+        let mut mounts = at(&fake.table);
+        let (prober, asked, mut told) = Prober::by_hand();
+        mounts.resolver.use_prober(prober);
+        std::thread::spawn(move || {
+            std::thread::sleep(MOUNT_ANSWERS + Duration::from_millis(50));
+            for _ in io::BufReader::new(asked).split(0) {
+                if told.write_all(b"A\0").is_err() {
+                    return;
+                }
+            }
+        });
+        mounts.look(&[&image]).is_empty()
+    };
+    assert!((0..20).any(|_| known_at_once()));
+}
+
 #[test]
 fn a_mount_that_went_away_takes_its_prober_with_it() {
     let fake = Fake::new(&[("nfs", "nfs4")]);

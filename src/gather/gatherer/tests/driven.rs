@@ -297,6 +297,22 @@ fn what_the_host_says_decides_who_is_asked_for_what() {
     assert_eq!(driven.finish().dead, dead);
 }
 
+#[test]
+fn a_short_deadline_is_not_spent_on_waiting_for_the_host() {
+    let short = Duration::from_millis(500);
+    let (ask, _questions) = channel();
+    let mut driven = Driven::new(|settings| settings.deadline = short, Some(ask));
+    driven.gatherer.begin();
+    driven.next(domains(&["a"]));
+    driven.described(&["a"]);
+    let by = Instant::now() + short / 2;
+    assert!(driven.out().is_empty(), "the host is looked at first");
+    assert!(
+        driven.gatherer.wake().unwrap() <= by,
+        "nobody could be asked"
+    );
+}
+
 /// A gather in which the host's view of this VM is `time` ns of CPU time and one vCPU.
 fn looked(driven: &mut Driven, questions: &Receiver<Question>, time: u64) {
     driven.gatherer.begin();
