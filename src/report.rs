@@ -12,6 +12,7 @@ use crate::gather::job::Found;
 use crate::gather::{Gathered, Trouble};
 use crate::logging::Troubles;
 use crate::maps::HashSet;
+use crate::times::MOUNT_ANSWERS;
 use crate::wording::count;
 use partial::Partial;
 
@@ -29,6 +30,8 @@ pub struct Reporter {
     partial: Partial,
     /// At the last gather disks were left out, for it was not known where all files lay.
     unknown_storage: bool,
+    /// VMs whose disks were left out at the last gather, for a mount was slow.
+    slow_storage: HashSet<Uuid>,
     /// Mounts that do not answer.
     dead: HashSet<String>,
 }
@@ -42,6 +45,7 @@ impl Reporter {
             domains: HashSet::default(),
             partial: Partial::default(),
             unknown_storage: false,
+            slow_storage: HashSet::default(),
             dead: HashSet::default(),
         }
     }
@@ -138,6 +142,7 @@ impl Reporter {
             }),
             "it is known where all files of all VMs lie",
         );
+        self.slow_storage(&gathered.slow_storage);
         self.while_it_lasts(
             "spent",
             gathered.spent.as_ref().map(|occupied| {
@@ -150,6 +155,27 @@ impl Reporter {
                 )
             }),
             "libvirtd has workers to spare again",
+        );
+    }
+
+    /// Once is no news: a mount that dies is called so from the second gather on, and a busy host is late.
+    fn slow_storage(&mut self, slow: &[Found]) {
+        let now = slow.iter().map(|found| found.run.uuid).collect();
+        let before = std::mem::replace(&mut self.slow_storage, now);
+        let again = slow.iter().filter(|it| before.contains(&it.run.uuid));
+        let again: Vec<&str> = again.map(|found| found.name.as_str()).collect();
+        self.while_it_lasts(
+            "slow storage",
+            (!again.is_empty()).then(|| {
+                format!(
+                    "mounts of these VMs take longer than {} s to answer, too long to ask this version \
+                     of libvirt for disks, which would stop the guests if they did not answer at all, so \
+                     their disks are left out; block_statistics = \"bulk\" asks all the same: {}",
+                    MOUNT_ANSWERS.as_secs_f64(),
+                    names(again)
+                )
+            }),
+            "no VM's disks are left out for a slow mount any more",
         );
     }
 

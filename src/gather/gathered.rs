@@ -52,6 +52,8 @@ pub struct Gathered {
     pub disks_left_out: bool,
     /// VMs whose disks are left out for the same reason: it is not known where all their files lie.
     pub unknown_storage: Vec<Found>,
+    /// And these: a mount that carries them has not answered in this look, though it answers.
+    pub slow_storage: Vec<Found>,
     /// Domains that are wanted, by the last list.
     pub seen: usize,
     /// Domains whose figures came in full.

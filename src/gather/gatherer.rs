@@ -352,6 +352,7 @@ impl Gatherer {
         gathered.dead = named.collect();
         gathered.disks_left_out = self.lookout.leaves_out_disks();
         gathered.unknown_storage = self.lookout.left_out().filter_map(&find).collect();
+        gathered.slow_storage = self.lookout.slow().filter_map(&find).collect();
         gathered.spent = self.engine.spent().map(|by| by.and_then(&find));
         // Whom a daemon without workers served by priority calls has answered, too.
         let silent = |uuid: &Uuid| !self.samples.has(*uuid);

@@ -150,6 +150,13 @@ impl Lookout {
         unknown.filter(|_| self.leaves_out_disks())
     }
 
+    /// VMs whose disks are left out, for a mount has not answered in time, though it is not dead.
+    pub fn slow(&self) -> impl Iterator<Item = Uuid> {
+        let dead: HashSet<Uuid> = self.last.dead.values().flatten().copied().collect();
+        let slow = self.last.silent.iter().copied();
+        slow.filter(move |uuid| self.leaves_out_disks() && !dead.contains(uuid))
+    }
+
     /// Whether disks on a mount that does not answer are not even read one by one.
     pub fn leaves_out_disks(&self) -> bool {
         self.touches && self.block_statistics != BlockStatistics::Bulk

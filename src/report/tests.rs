@@ -137,6 +137,37 @@ fn each_dead_mount_is_a_trouble_of_its_own() {
 }
 
 #[test]
+fn a_slow_mount_is_said_of_the_vm_whose_disks_are_left_out_twice_running() {
+    let slow = |ids: &[u32]| {
+        let vm = |id: &u32| Found {
+            run: Run {
+                uuid: Uuid::from_u128((*id).into()),
+                id: *id,
+            },
+            name: format!("vm{id}").into(),
+        };
+        Gathered {
+            slow_storage: ids.iter().map(vm).collect(),
+            ..reached(vec![])
+        }
+    };
+    let mut reporter = reporter();
+    // Another one each time, or not twice in succession, is a busy host.
+    for ids in [&[1][..], &[2], &[], &[2], &[1]] {
+        reporter.report(&slow(ids));
+    }
+    let key = "slow storage";
+    assert_eq!(reporter.troubles.clear(key), None);
+    for _ in 0..3 {
+        reporter.report(&slow(&[1]));
+    }
+    assert_eq!(reporter.troubles.clear(key), Some(3), "said once");
+    reporter.report(&slow(&[1]));
+    reporter.report(&reached(vec![]));
+    assert_eq!(reporter.troubles.clear(key), None, "over");
+}
+
+#[test]
 fn a_vms_trouble_is_counted_until_its_figures_come_again() {
     let trouble = || Trouble::Domain(found("a"), "internal error".to_owned());
     lasts_and_ends(&run(1).uuid.to_string(), &reached(vec![trouble()]));

@@ -131,6 +131,26 @@ fn while_an_answer_is_out_only_local_disks_are_taken_for_granted() {
     }
 }
 
+#[test]
+fn slow_is_whose_mount_was_silent_and_is_not_dead() {
+    for (block_statistics, version, slow) in [
+        (BlockStatistics::Auto, 11_003_000, &[][..]),
+        (BlockStatistics::Auto, 12_008_000, &[A]),
+        (BlockStatistics::PerDisk, 12_008_000, &[A]),
+        (BlockStatistics::Bulk, 12_008_000, &[]),
+    ] {
+        let mut lookout = Lookout::new(None, block_statistics, Groups::NONE);
+        lookout.talks_to(version);
+        lookout.take(Seen {
+            silent: HashSet::from_iter([A, B]),
+            dead: [(PathBuf::from("/mnt/dead"), [B].into())].into(),
+            ..Seen::default()
+        });
+        let found: Vec<Uuid> = lookout.slow().collect();
+        assert_eq!(found, slow, "{block_statistics:?}, {version}");
+    }
+}
+
 /// A folder as /proc, with the QEMU of `A` in it.
 fn proc_of_a(root: &Path) {
     let process = root.join("77");
