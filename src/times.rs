@@ -15,7 +15,7 @@ pub const LOCAL_PATHS: Duration = Duration::from_millis(500);
 /// How long a gather waits for the look at the host before it goes on without: longer than all
 /// that the look waits for, so that it is there just when things hang, or the processor is late:
 /// without a look VMs lose their disks from libvirt 11.4 on.
-pub const HOST_LOOK: Duration = Duration::from_millis(1200);
+pub const HOST_LOOK: Duration = Duration::from_millis(1100);
 
 /// A call that has brought nothing for so long is looked into.
 pub const STALL: Duration = Duration::from_millis(250);
