@@ -78,7 +78,10 @@ pub fn run(
             let _ = tell.send(Message::Trigger(trigger));
         })?;
     }
-    raise_file_limit();
+    // A descriptor per VM is kept open: the usual soft limit of 1024 is soon reached.
+    if let Err(error) = libvirt::raise_file_limit() {
+        log::debug!("the limit of open files stays as it is: {error}");
+    }
     libvirt::initialize()?;
     libvirt::start_event_loop()?;
     let in_process = settings.uri.in_process();
@@ -115,16 +118,6 @@ pub fn run(
         }
     }
     end.map_err(Fatal::Output)
-}
-
-/// A descriptor per VM is kept open: the usual soft limit of 1024 is soon reached.
-fn raise_file_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        log::debug!("the limit of open files stays as it is: {error}");
-    }
 }
 
 /// What `--check` found behind the URI.

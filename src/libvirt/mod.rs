@@ -15,6 +15,6 @@ pub mod per_call;
 pub use error::Error;
 pub use ffi::{Connection, Domain, Monitor, Occurrence, Record, Records, Value};
 pub use ffi::{
-    close_inherited, forget_crash, initialize, pass_on_at_crash, share_memory, start_event_loop,
-    stdout_was_closed, while_signals_wait,
+    close_inherited, forget_crash, initialize, pass_on_at_crash, raise_file_limit, share_memory,
+    start_event_loop, stdout_was_closed, while_signals_wait,
 };

@@ -1,6 +1,7 @@
 //! What concerns the whole process: libvirt's library and its event loop, descriptors, memory.
 
 use std::ffi::{c_int, c_uint, c_void};
+use std::io;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -84,6 +85,30 @@ pub fn share_memory() {
     #[cfg(target_env = "gnu")]
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
+/// Raises the soft limit of open files to the hard one. rustix panics where a filter of system calls
+/// (seccomp(2)) denies the question.
+///
+/// # Errors
+/// The system's.
+pub fn raise_file_limit() -> io::Result<()> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the structure lives through both calls, which keep no pointer to it.
+    let done = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit) == 0
+        }
+    };
+    if done {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
     }
 }
 
