@@ -38,6 +38,9 @@ struct Churner<'t> {
     table: &'t Table,
     random: u64,
     done: BTreeMap<&'static str, u64>,
+    /// Steps in which libvirt had a VM's job for 5 s: so long it waits for a guest to give a device up,
+    /// which a paused one may never do. Such a VM may be said not to answer, and to be complete again.
+    slow: u64,
 }
 
 impl Churner<'_> {
@@ -63,6 +66,7 @@ impl Churner<'_> {
             let mut command = self.lab.virsh_command();
             succeed(command.args(words));
         };
+        let begun = Instant::now();
         let (saved, disk) = (file(".save"), file("-sdb.xml"));
         let mut after = known.clone();
         let choice = self.dice(6);
@@ -126,6 +130,7 @@ impl Churner<'_> {
                 "disk plugged"
             }
         };
+        self.slow += u64::from(begun.elapsed() >= Duration::from_secs(5));
         after.change += 1;
         self.table.lock().unwrap().insert(name, after);
         *self.done.entry(what).or_default() += 1;
@@ -225,13 +230,14 @@ fn churn() {
     let start = Instant::now();
     let (mut checked, mut gone, mut settled) = (0, 0, 0);
 
-    let done = std::thread::scope(|scope| {
+    let (done, slow) = std::thread::scope(|scope| {
         let churner = scope.spawn(|| {
             let mut churner = Churner {
                 lab: &lab,
                 table: &table,
                 random: 4711,
                 done: BTreeMap::new(),
+                slow: 0,
             };
             while !over.load(Ordering::Relaxed) {
                 churner.step();
@@ -239,7 +245,7 @@ fn churn() {
                 let pause = churner.dice(400) as u64;
                 std::thread::sleep(Duration::from_millis(pause));
             }
-            churner.done
+            (churner.done, churner.slow)
         });
         // The churner ends when this thread panics, too.
         let _end = EndsWith(&over);
@@ -301,8 +307,8 @@ fn churn() {
     let minutes = start.elapsed().as_secs() / 60 + 1;
     let said = plugin.stderr().lines().count() as u64;
     assert!(
-        said <= minutes,
-        "{said} log lines in {minutes} minutes:\n{}",
+        said <= minutes + 2 * slow,
+        "{said} log lines in {minutes} minutes with {slow} slow steps:\n{}",
         plugin.stderr()
     );
     let now = resident_kib(plugin.pid());

@@ -51,9 +51,9 @@ fn freeze_in_sight(lab: &Lab, fleet: &mut Fleet, plugin: &mut Plugin, frozen: us
     let numbers: Vec<usize> = (0..frozen).collect();
     fleet.freeze(&numbers);
     for round in 1..=3 {
-        if round == 3 {
+        if round == 3 && frozen == 1 {
             // What lasts so long is worth a warning.
-            std::thread::sleep(Duration::from_secs(3));
+            std::thread::sleep(Duration::from_secs(7));
         }
         let when = format!("{frozen} of {} frozen, gather {round}", fleet.vms.len());
         let limit = healthy + at_most(Duration::from_millis(100));

@@ -102,7 +102,7 @@ fn a_frozen_vm_holds_up_neither_the_others_nor_the_stop() {
         assert_eq!(lines_of(&plugin.gather(), &vms[..]), 6);
     }
     vms[2].freeze();
-    for pause in [0, 3] {
+    for pause in [0, 7] {
         std::thread::sleep(Duration::from_secs(pause));
         let start = Instant::now();
         let found = plugin.gather();

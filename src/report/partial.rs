@@ -9,8 +9,10 @@ use super::{hanging, names};
 use crate::gather::Gathered;
 use crate::maps::HashMap;
 
-/// A monitor that is busy for less, while the VM is started, saved or plugged say, is not worth a line.
-const MOMENT: Duration = Duration::from_secs(3);
+/// A monitor that is busy for less is not worth a line: the VM is being started or saved, or libvirt
+/// waits 5 s for a guest to give a device up (qemuDomainWaitForDeviceRemoval), which a paused one never
+/// does.
+const MOMENT: Duration = Duration::from_secs(7);
 
 /// What has been said of which VM.
 #[derive(Debug, Default)]
@@ -92,18 +94,18 @@ mod tests {
         let said = |partial: &Partial| partial.said.contains_key(&uuid);
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        for (in_part, second) in [(true, 0), (true, 2), (false, 3), (true, 4), (true, 6)] {
+        for (in_part, second) in [(true, 0), (true, 6), (false, 7), (true, 8), (true, 14)] {
             partial.report(&gathered(in_part), at(second));
             assert!(!said(&partial), "for a moment only, at {second} s");
         }
-        partial.report(&gathered(true), at(7));
+        partial.report(&gathered(true), at(15));
         assert!(said(&partial));
-        partial.report(&Gathered::default(), at(8));
+        partial.report(&Gathered::default(), at(16));
         assert!(said(&partial), "a gather without it tells nothing");
-        partial.report(&gathered(false), at(9));
+        partial.report(&gathered(false), at(17));
         assert!(!said(&partial));
-        partial.report(&gathered(true), at(10));
         partial.report(&gathered(true), at(20));
+        partial.report(&gathered(true), at(30));
         assert!(said(&partial));
         partial.forget(uuid);
         assert!(!said(&partial));
