@@ -182,12 +182,13 @@ fn whole_lines(lines: &[u8], room: usize) -> usize {
         .map_or(lines.len(), |end| end + 1)
 }
 
-fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> rustix::io::Result<()> {
+/// Writes all of it, in one piece where the kernel takes it.
+pub(crate) fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> rustix::io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::write(fd, bytes) {
             Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
             Err(Errno::INTR) => {}
-            // Whoever shares the pipe with us may have made it non-blocking.
+            // Another program that shares the pipe may have made it non-blocking.
             Err(Errno::AGAIN) => {
                 let _ = poll(&mut [PollFd::new(&fd, PollFlags::OUT)], None);
             }
@@ -197,7 +198,7 @@ fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// Waits until all that lies in the pipe has been read, or nobody is left who could; until `limit`
+/// Waits until all that lies in the pipe has been read, or it has no reader any more; until `limit`
 /// at the longest, and then no longer than a second.
 fn wait_until_read(pipe: BorrowedFd<'_>, limit: Option<Instant>) {
     let limit = limit.map(|limit| limit.min(Instant::now() + Duration::from_secs(1)));

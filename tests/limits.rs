@@ -1,4 +1,4 @@
-//! A user who may have no more threads (RLIMIT_NPROC, which does not bind root): what could not be
+//! A user with a limit of threads (RLIMIT_NPROC, which does not bind root): what could not be
 //! started is named, and the limit to raise; one worker serves where several were wanted.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

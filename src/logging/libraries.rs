@@ -9,16 +9,16 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use log::Level;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
 use crate::libvirt;
 use crate::maps::HashMap;
+use crate::output::write_all;
 
 /// Bytes that wait in the pipe at the most: what the kernel grants any user
 /// (/proc/sys/fs/pipe-max-size). Without it the pipe keeps its 64 KiB.
@@ -78,22 +78,8 @@ fn try_capture() -> rustix::io::Result<()> {
 pub(super) fn write(bytes: &[u8]) -> std::io::Result<()> {
     // Not under the lock: this may wait for a reader.
     match descriptor() {
-        Some(log) => write_all(log.as_fd(), bytes),
-        None => write_all(rustix::stdio::stderr(), bytes),
-    }
-}
-
-fn write_all(log: BorrowedFd<'_>, mut bytes: &[u8]) -> std::io::Result<()> {
-    while !bytes.is_empty() {
-        match rustix::io::write(log, bytes) {
-            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-            Err(Errno::INTR) => {}
-            // A program that shares it with this one made it non-blocking.
-            Err(Errno::AGAIN) => {
-                let _ = poll(&mut [PollFd::new(&log, PollFlags::OUT)], None);
-            }
-            Err(error) => return Err(error.into()),
-        }
+        Some(log) => write_all(log.as_fd(), bytes)?,
+        None => write_all(rustix::stdio::stderr(), bytes)?,
     }
     Ok(())
 }
