@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lexopt::prelude::*;
 
-use crate::uri::Masked;
+use crate::uri::{Masked, quoted};
 use crate::wording::{nearest, shortened};
 
 /// What the arguments ask for.
@@ -136,7 +136,7 @@ fn value(parser: &mut lexopt::Parser, flag: &str) -> Result<OsString, UsageError
 /// As [`value`], for values that must be UTF-8.
 fn text(parser: &mut lexopt::Parser, flag: &str) -> Result<String, UsageError> {
     value(parser, flag)?.into_string().map_err(|raw| {
-        let raw = format!("{raw:?}");
+        let raw = quoted(&raw);
         UsageError(format!("{flag}: {} is not valid UTF-8", shortened(&raw)))
     })
 }
@@ -312,7 +312,14 @@ mod tests {
                 ..Flags::default()
             })
         );
-        let uri = parse(["--uri".into(), raw]).unwrap_err().to_string();
+        let uri = |raw| parse(["--uri".into(), raw]).unwrap_err().to_string();
+        let secret = OsString::from_vec(b"a://user:sec ret\xff@host".to_vec());
+        let secret = uri(secret);
+        assert_eq!(
+            secret,
+            r#"--uri URI: "a://user:***@host" is not valid UTF-8"#
+        );
+        let uri = uri(raw);
         assert_eq!(uri, r#"--uri URI: "a\xFF" is not valid UTF-8"#);
     }
 

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-pub use masked::Masked;
+pub use masked::{Masked, quoted};
 
 /// The parts of a URI as written, nothing decoded.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,8 +78,9 @@ fn decode(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// As [`decode`]; what is no UTF-8 as libvirt's messages have it when they reach the log.
 fn decode_text(text: &str) -> Option<String> {
-    decode(text).and_then(|bytes| String::from_utf8(bytes).ok())
+    decode(text).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]

@@ -5,8 +5,9 @@
 //! repeats as a whole.
 
 use std::borrow::Cow;
+use std::ffi::OsStr;
 
-use super::decode_text;
+use super::{decode_text, is_in_process};
 
 /// What stands where a password stood.
 const MASK: &str = "***";
@@ -73,6 +74,17 @@ impl Masked {
     }
 }
 
+/// What is no text, in quotation marks and without its passwords.
+pub fn quoted(raw: &OsStr) -> String {
+    let text = raw.to_string_lossy();
+    let masked = Masked::new(&text).text;
+    if masked == text {
+        format!("{raw:?}")
+    } else {
+        format!("{masked:?}")
+    }
+}
+
 fn ends_word(c: char) -> bool {
     c.is_whitespace() || matches!(c, '"' | '\'')
 }
@@ -112,20 +124,23 @@ fn replace(message: &str, secret: &str, shown: &str) -> String {
 
 /// The URI without its passwords, which are added to `secrets`.
 fn mask(uri: &str, secrets: &mut Vec<(String, String)>) -> String {
-    let (lead, rest) = match uri.split_once("://") {
-        Some((scheme, rest)) => (&uri[..scheme.len() + 3], rest),
-        None => ("", uri),
-    };
+    let (lead, rest) = split_lead(uri);
     let mut masked = lead.to_owned();
-    let rest = match user_and_password(rest, !lead.is_empty()) {
-        Some((user, password, rest)) => {
-            let written = &uri[lead.len()..uri.len() - rest.len()];
-            let written = written.trim_end_matches('@');
+    let found = if has_file_path(uri) || (lead.is_empty() && rest.starts_with('/')) {
+        in_authority(rest)
+    } else {
+        anywhere(rest)
+    };
+    let rest = match found {
+        Some(Userinfo {
+            user,
+            password,
+            rest,
+        }) => {
+            let written = uri[lead.len()..uri.len() - rest.len()].trim_end_matches('@');
             let shown = format!("{user}:{MASK}");
             masked.push_str(&shown);
-            for written in [Some(written.to_owned()), decode_text(written)] {
-                secrets.extend(written.map(|written| (written, shown.clone())));
-            }
+            secrets.extend(forms(written).map(|written| (written, shown.clone())));
             hide_word(password, secrets);
             rest
         }
@@ -149,6 +164,24 @@ fn mask(uri: &str, secrets: &mut Vec<(String, String)>) -> String {
     masked
 }
 
+/// What stands before the authority, with all slashes, and the rest.
+fn split_lead(uri: &str) -> (&str, &str) {
+    let start = match uri.find("://") {
+        Some(scheme) => scheme + 1,
+        None if uri.starts_with("//") => 0,
+        None => return ("", uri),
+    };
+    uri.split_at(uri.len() - uri[start..].trim_start_matches('/').len())
+}
+
+/// Whether the path is a file's name, which may hold anything. The scheme may stand behind other
+/// characters of a message.
+fn has_file_path(uri: &str) -> bool {
+    let of_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+    let before = uri.split(':').next().unwrap_or_default();
+    is_in_process(&uri[before.trim_end_matches(of_scheme).len()..])
+}
+
 fn mask_value(name: &str, value: &str, secrets: &mut Vec<(String, String)>) -> String {
     let name = decode_text(name).unwrap_or_default().to_lowercase();
     if !value.is_empty() && SECRET_NAMES.iter().any(|secret| name.contains(secret)) {
@@ -165,35 +198,71 @@ fn mask_value(name: &str, value: &str, secrets: &mut Vec<(String, String)>) -> S
 }
 
 fn hide_word(password: &str, secrets: &mut Vec<(String, String)>) {
-    for word in [Some(password.to_owned()), decode_text(password)] {
-        let word = word.filter(|word| word.len() >= SHORTEST_WORD);
-        secrets.extend(word.map(|word| (word, MASK.to_owned())));
+    let words = forms(password).filter(|word| word.len() >= SHORTEST_WORD);
+    secrets.extend(words.map(|word| (word, MASK.to_owned())));
+}
+
+/// A text as written, as libvirt decodes it, and as libvirt quotes it for a shell (`virBufferEscapeShell`).
+fn forms(written: &str) -> impl Iterator<Item = String> {
+    let decoded = decode_text(written);
+    let quoted = decoded.as_ref().map(|text| text.replace('\'', "'\\''"));
+    [Some(written.to_owned()), decoded, quoted]
+        .into_iter()
+        .flatten()
+}
+
+/// User and password of a URI, and what follows them: from the `@` on, or nothing.
+struct Userinfo<'u> {
+    user: &'u str,
+    password: &'u str,
+    rest: &'u str,
+}
+
+impl<'u> Userinfo<'u> {
+    /// Of `text` up to `end`; `None` where there is no password.
+    fn up_to(end: usize, text: &'u str) -> Option<Self> {
+        let (userinfo, rest) = text.split_at(end);
+        let colon =
+            [":", "%3A", "%3a"].map(|colon| userinfo.find(colon).map(|at| (at, colon.len())));
+        let (at, length) = colon.into_iter().flatten().min()?;
+        let (user, password) = (userinfo.get(..at)?, userinfo.get(at + length..)?);
+        (!password.is_empty()).then_some(Self {
+            user,
+            password,
+            rest,
+        })
     }
 }
 
-/// User, password and what follows them from the `@` on; `None` where there is no password.
+/// Those before the first `/`, `?` or `#`, as the standard has it.
+fn in_authority(text: &str) -> Option<Userinfo<'_>> {
+    let authority = text.split(['/', '?', '#']).next()?;
+    Userinfo::up_to(authority.rfind('@')?, text)
+}
+
+/// Those of a URI that may be malformed.
 ///
-/// A password that should have been encoded (`/`, `?`, `#` or `@` in it) makes a URI that libvirt
-/// does not parse but repeats: `greedy` takes for it all up to the last `@`, unless `HOST:PORT` or
-/// `[ADDRESS]` stands there.
-fn user_and_password(rest: &str, greedy: bool) -> Option<(&str, &str, &str)> {
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let end = match authority.rfind('@') {
-        Some(end) => end,
-        None if !greedy => return None,
-        None => {
-            let (_, port) = authority.rsplit_once(':')?;
-            if port.bytes().all(|byte| byte.is_ascii_digit()) || authority.starts_with('[') {
-                return None;
-            }
-            rest.rfind('@')?
-        }
+/// A password that should have been encoded (`/`, `?`, `#` or `@` in it), or one without a host
+/// behind it, makes a URI that libvirt does not parse but repeats, or one in which the password is
+/// taken for a port and a path. So all up to the last `@` counts, but for one in the query.
+fn anywhere(text: &str) -> Option<Userinfo<'_>> {
+    let (before, query) = text.split_at(text.find(['?', '#']).unwrap_or(text.len()));
+    let authority = before.split('/').next()?;
+    let is_query = before.len() > authority.len() || {
+        let name = query.split(['=', '&', ';']).next()?;
+        !name.contains('@')
     };
-    let (userinfo, rest) = rest.split_at(end);
-    let colon = [":", "%3A", "%3a"].map(|colon| userinfo.find(colon).map(|at| (at, colon.len())));
-    let (at, length) = colon.into_iter().flatten().min()?;
-    let (user, password) = (userinfo.get(..at)?, userinfo.get(at + length..)?);
-    (!password.is_empty()).then_some((user, password, rest))
+    let port = match authority.rsplit_once(':') {
+        _ if authority.starts_with('[') => None,
+        Some((_, port)) if !port.bytes().all(|byte| byte.is_ascii_digit()) => Some(port),
+        _ => None,
+    };
+    let last = match before.rfind('@') {
+        Some(at) if is_query => Some(at),
+        None if is_query && port.is_none() => return None,
+        _ => text.rfind('@'),
+    };
+    Userinfo::up_to(last.unwrap_or(text.len()), text)
 }
 
 #[cfg(test)]
@@ -234,6 +303,23 @@ mod tests {
             ),
             ("qemu://user:a b@host/system", "qemu://user:***@host/system"),
             ("user:secret@host", "user:***@host"),
+            ("qemu+ssh://user:secret", "qemu+ssh://user:***"),
+            ("qemu+ssh://user:secret/system", "qemu+ssh://user:***"),
+            (
+                "qemu+ssh://user:secret%40host/system",
+                "qemu+ssh://user:***",
+            ),
+            ("qemu+ssh:/user:secret@host/x", "qemu+ssh:***@host/x"),
+            ("//user:secret@host/x", "//user:***@host/x"),
+            ("qemu:///user:secret@host/x", "qemu:///user:***@host/x"),
+            // A host and its port, as libvirt reads these.
+            ("qemu+ssh://user:12/se@host/x", "qemu+ssh://user:***@host/x"),
+            ("qemu+ssh://user:12?se@host/x", "qemu+ssh://user:***@host/x"),
+            ("qemu+ssh://user:12#se@host/x", "qemu+ssh://user:***@host/x"),
+            (
+                "qemu+ssh://user:a@b/c@host/x?socket=/run/a@b",
+                "qemu+ssh://user:***@host/x?socket=/run/a@b",
+            ),
             // In the query.
             (
                 "esx://host/?proxy=http://u:secret@p:80&x=1",
@@ -264,7 +350,10 @@ mod tests {
             "qemu+tcp://[fe80::1]/system?x=a@b",
             "qemu+unix:///system?socket=/run/a:b@c",
             "qemu+ssh://user:@host/system",
+            "qemu+tcp://host:16509?socket=/run/a@b",
+            "qemu+ssh://host:/system",
             "test:///tmp/a:b@c.xml",
+            "test:/tmp/a:b@c.xml",
             "test:///default?name=qemu%3A%2F%2F%2Fsystem",
             "test:///%zz?a=%zz&&=#x",
             "no uri",
@@ -307,8 +396,17 @@ mod tests {
                 "at a://h/ and b://u:pw@h/: no",
                 "at a://h/ and b://u:***@h/: no",
             ),
+            ("<test:///tmp/a:b@c.xml>", "<test:///tmp/a:b@c.xml>"),
         ] {
             assert_eq!(masked.mask_in(said), shown);
+        }
+        // In quotation marks for ssh's shell, and in bytes that are no text.
+        let quoted = Masked::new("qemu+ssh://user:a'cret%FF@host/system");
+        for said in [
+            "-l 'user:a'\\''cret\u{fffd}' host",
+            "user:a'cret\u{fffd}@host:",
+        ] {
+            assert!(!quoted.mask_in(said).contains("cret"), "{said}");
         }
         // One that could be a part of any word.
         let short = Masked::new("qemu+ssh://user:e@host/system");
