@@ -5,17 +5,18 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, IsTerminal};
 use std::path::Path;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use log::Level;
 use telegraf_kvm::agent::End;
 use telegraf_kvm::cli::{self, Command, Flags};
-use telegraf_kvm::config::{self, Loaded, Measurements, NameFilter};
+use telegraf_kvm::config::{self, ConfigError, Loaded, Measurements, NameFilter};
 use telegraf_kvm::host::probe;
 use telegraf_kvm::output::Output;
 use telegraf_kvm::service::Seen;
 use telegraf_kvm::trigger::Handlers;
-use telegraf_kvm::{libvirt, logging, output, service, trigger};
+use telegraf_kvm::{libvirt, logging, output, service, threads, trigger, uri};
 
 /// All is well.
 const EXIT_OK: i32 = 0;
@@ -23,6 +24,9 @@ const EXIT_OK: i32 = 0;
 const EXIT_NOTHING: i32 = 1;
 /// The configuration or the arguments are wrong.
 const EXIT_USAGE: i32 = 2;
+
+/// After this time without a configuration the log says so.
+const SLOW_READ: Duration = Duration::from_secs(5);
 
 fn main() {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -76,17 +80,47 @@ fn load(flags: &Flags) -> Result<Loaded, i32> {
     let environment = match environment.map(|value| value.into_string()).transpose() {
         Ok(value) => value,
         Err(raw) => {
-            let message = format!("LIBVIRT_DEFAULT_URI: {raw:?} is not valid UTF-8");
+            let message = format!(
+                "LIBVIRT_DEFAULT_URI: {} is not valid UTF-8",
+                uri::quoted(&raw)
+            );
             return Err(fail(&message, EXIT_USAGE));
         }
     };
-    let loaded = config::load(flags, environment).map_err(|error| fail(&error, EXIT_USAGE))?;
+    let loaded =
+        read_configuration(flags, environment).map_err(|error| fail(&error, EXIT_USAGE))?;
     logging::hide(loaded.settings.uri.masked());
     logging::init(loaded.settings.log_level);
     logging::capture();
     let (source, uri) = (&loaded.source, &loaded.settings.uri);
     log::debug!("configuration: {source}; URI: {uri}");
     Ok(loaded)
+}
+
+/// Reads it in a thread of its own: on a hard NFS mount whose server is away a read ends with its
+/// thread only, and a signal is handled by a thread that does not wait there.
+fn read_configuration(flags: &Flags, environment: Option<String>) -> Result<Loaded, ConfigError> {
+    let (tell, answer) = channel();
+    let (given, default_uri) = (flags.clone(), environment.clone());
+    let read = move || {
+        let _ = tell.send(config::load(&given, default_uri));
+    };
+    if threads::start("configuration", read).is_err() {
+        return config::load(flags, environment);
+    }
+    if let Ok(loaded) = answer.recv_timeout(SLOW_READ) {
+        return loaded;
+    }
+    let path = flags.config.as_deref();
+    let path = path.unwrap_or(Path::new(config::SYSTEM_FILE)).display();
+    let message =
+        format!("{path}: not read after {SLOW_READ:?}; is its storage, or who writes it, away?");
+    logging::say(Level::Warn, &message);
+    match answer.recv() {
+        Ok(loaded) => loaded,
+        // Its thread cannot end without an answer: a panic ends the process.
+        Err(_) => config::load(flags, environment),
+    }
 }
 
 /// `--check`: says what holds, and whether libvirt answers.

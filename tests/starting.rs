@@ -10,6 +10,7 @@ use std::io::{PipeReader, Read, Write};
 use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use support::outage::Mount;
 use support::plugin::{Plugin, kill};
 use support::{config, full_pipe, program, succeed, wait_until_in};
 
@@ -169,6 +170,27 @@ fn what_is_no_regular_file_is_refused_unread() {
             assert!(said.starts_with(&begin), "{said}");
             assert_eq!(said.lines().count(), 1, "{said}");
         }
+    }
+}
+
+/// As on a hard NFS mount: what reads there ends only when it is killed.
+#[test]
+fn a_configuration_on_dead_storage_does_not_keep_it_from_ending() {
+    let folder = tempfile::tempdir().unwrap();
+    let mount = Mount::new(folder.path(), "storage", &[]);
+    mount.stop(Duration::ZERO);
+    let path = mount.point().join("config.toml");
+    let path = path.to_str().unwrap();
+    for (mode, code) in [(&[][..], 0), (&["--once"], 0), (&["--check"], 1)] {
+        let args = [&URI[..], mode, &["--config", path]].concat();
+        let mut plugin = Plugin::spawn(Plugin::outside(&args));
+        wait_until_in(plugin.pid(), &["fuse", "request_wait_answer"]);
+        plugin.wait_until_it_catches(Signal::TERM);
+        if mode.is_empty() {
+            plugin.wait_for_log("config.toml: not read after 5s; is its storage");
+        }
+        plugin.signal(Signal::TERM);
+        assert_eq!(plugin.wait(STOP).code(), Some(code), "{mode:?}");
     }
 }
 

@@ -125,8 +125,14 @@ pub fn full_pipe() -> (PipeReader, PipeWriter) {
 /// one of these.
 pub fn wait_until_in(pid: u32, functions: &[&str]) {
     wait_for(&format!("{functions:?}"), Duration::from_secs(30), || {
-        let at = std::fs::read_to_string(format!("/proc/{pid}/wchan")).ok()?;
-        functions.iter().any(|one| at.contains(one)).then_some(())
+        let mut threads = std::fs::read_dir(format!("/proc/{pid}/task"))
+            .ok()?
+            .flatten();
+        let is_there = |thread: std::fs::DirEntry| {
+            let at = std::fs::read_to_string(thread.path().join("wchan"));
+            at.is_ok_and(|at| functions.iter().any(|one| at.contains(one)))
+        };
+        threads.any(is_there).then_some(())
     });
 }
 
