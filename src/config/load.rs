@@ -123,11 +123,14 @@ fn read(path: &Path) -> Result<Document, ConfigError> {
 fn unreadable(path: &Path, error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::NotFound => match dangling_link(path) {
-            Some((link, target)) => format!(
-                "{} is a symbolic link to {}, and nothing is there",
-                link.display(),
-                target.display()
-            ),
+            Some((link, target)) => {
+                let subject = match link == path {
+                    true => String::new(),
+                    false => format!("{} ", link.display()),
+                };
+                let target = target.display();
+                format!("{subject}is a symbolic link to {target}, and nothing is there")
+            }
             None => "the configuration does not exist; \
                  \"telegraf-kvm --sample-config\" prints one to start from"
                 .to_owned(),
