@@ -17,7 +17,6 @@
 //! A [`sample::Sample`] knows nothing of line protocol, and the writer knows nothing of libvirt.
 //! All `unsafe` stands in `libvirt::ffi`.
 
-pub mod agent;
 pub mod cli;
 pub mod config;
 pub mod description;
@@ -29,6 +28,7 @@ pub mod inventory;
 pub mod libvirt;
 pub mod line_protocol;
 pub mod logging;
+pub mod main_loop;
 pub mod maps;
 pub mod measurements;
 pub mod output;

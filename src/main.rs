@@ -9,10 +9,10 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use log::Level;
-use telegraf_kvm::agent::End;
 use telegraf_kvm::cli::{self, Command, Flags};
 use telegraf_kvm::config::{self, ConfigError, Loaded, Measurements, NameFilter};
 use telegraf_kvm::host::probe;
+use telegraf_kvm::main_loop::End;
 use telegraf_kvm::output::Output;
 use telegraf_kvm::service::Seen;
 use telegraf_kvm::trigger::Handlers;

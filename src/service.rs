@@ -1,15 +1,15 @@
 //! Wires the threads together: triggers, workers and the watch put messages in one inbox, which
-//! the agent empties.
+//! the main_loop empties.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use crate::agent::{Agent, End, Message, Mode};
 use crate::config::Settings;
 use crate::gather::{Gatherer, lookout};
 use crate::libvirt::{self, Connection};
+use crate::main_loop::{End, MainLoop, Message, Mode};
 use crate::output::Output;
 use crate::threads::{self, NotStarted};
 use crate::times::CLOSE;
@@ -65,7 +65,7 @@ pub fn run(
     output: &Output,
 ) -> Result<End, Fatal> {
     let (sender, inbox) = channel();
-    // Who sends to an agent that has ended has nobody left to tell.
+    // Who sends to an main_loop that has ended has nobody left to tell.
     let tell = sender.clone();
     let requests = Requests::default();
     signals.watch(requests.clone(), move |trigger| {
@@ -108,11 +108,11 @@ pub fn run(
         }),
         lookout,
     );
-    let mut agent = Agent::new(settings, mode, gatherer, inbox, requests);
-    let end = agent.run(output);
+    let mut main_loop = MainLoop::new(settings, mode, gatherer, inbox, requests);
+    let end = main_loop.run(output);
     if !in_process {
         let limit = Instant::now() + CLOSE;
-        agent.close(limit);
+        main_loop.close(limit);
         if let Some(watcher) = watcher {
             watcher.close(limit);
         }

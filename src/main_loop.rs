@@ -71,7 +71,7 @@ enum Ending {
 }
 
 /// The loop's state.
-pub struct Agent {
+pub struct MainLoop {
     settings: Settings,
     mode: Mode,
     gatherer: Gatherer,
@@ -94,7 +94,7 @@ pub struct Agent {
     uri: Tags,
 }
 
-impl Agent {
+impl MainLoop {
     /// `inbox` is where triggers, and the gatherer's workers, put what they have; `requests` is told
     /// when a request was taken out of it.
     pub fn new(

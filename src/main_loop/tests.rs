@@ -3,12 +3,12 @@ use std::sync::mpsc::{Sender, channel};
 use super::*;
 use crate::gather::examples::{inbox, settings};
 
-fn agent(mode: Mode) -> (Agent, Sender<Message>) {
+fn agent(mode: Mode) -> (MainLoop, Sender<Message>) {
     let (sink, _) = inbox();
     let settings = settings("test:///default");
     let (sender, receiver) = channel();
     let gatherer = Gatherer::new(&settings, sink, None);
-    (Agent::new(settings, mode, gatherer, receiver, Requests::default()), sender)
+    (MainLoop::new(settings, mode, gatherer, receiver, Requests::default()), sender)
 }
 
 fn ms(n: u64) -> Duration {
