@@ -14,7 +14,7 @@ use telegraf_kvm::config::{self, ConfigError, Loaded, Measurements, NameFilter};
 use telegraf_kvm::host::probe;
 use telegraf_kvm::main_loop::End;
 use telegraf_kvm::output::Output;
-use telegraf_kvm::service::Seen;
+use telegraf_kvm::service::ActiveVms;
 use telegraf_kvm::trigger::Handlers;
 use telegraf_kvm::{libvirt, logging, output, service, threads, trigger, uri};
 
@@ -132,7 +132,7 @@ fn check(loaded: &Loaded, output: &Output) -> i32 {
         return code;
     }
     match service::check(settings) {
-        Ok(Seen { active, wanted }) => {
+        Ok(ActiveVms { active, wanted }) => {
             let s = if active == 1 { "" } else { "s" };
             let filtered = if wanted == active {
                 String::new()

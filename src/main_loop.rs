@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::Settings;
 use crate::gather::Gatherer;
-use crate::gather::lookout::Seen;
+use crate::gather::host_watcher::HostReport;
 use crate::gather::worker::Reply;
 use crate::libvirt::events::Notices;
 use crate::line_protocol::Tags;
@@ -30,8 +30,8 @@ pub enum Message {
     Reply(Reply),
     /// From the watch.
     Notices(Notices),
-    /// From the lookout.
-    Seen(Box<Seen>),
+    /// From the host watcher.
+    HostReport(Box<HostReport>),
 }
 
 /// When the loop gathers.
@@ -227,7 +227,7 @@ impl MainLoop {
                     self.gatherer.on_notice(notice);
                 }
             }
-            Message::Seen(seen) => self.gatherer.on_seen(*seen),
+            Message::HostReport(seen) => self.gatherer.on_host_report(*seen),
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use crate::config::Settings;
-use crate::gather::{Gatherer, lookout};
+use crate::gather::{Gatherer, host_watcher};
 use crate::libvirt::{self, Connection};
 use crate::main_loop::{End, MainLoop, Message, Mode};
 use crate::output::Output;
@@ -93,10 +93,10 @@ pub fn run(
             let _ = tell.send(Message::Notices(notices));
         })?);
     }
-    let lookout = if settings.uri.is_this_host() {
+    let host_watcher = if settings.uri.is_this_host() {
         let tell = sender.clone();
-        Some(lookout::start(move |seen| {
-            let _ = tell.send(Message::Seen(Box::new(seen)));
+        Some(host_watcher::start(move |seen| {
+            let _ = tell.send(Message::HostReport(Box::new(seen)));
         })?)
     } else {
         None
@@ -106,7 +106,7 @@ pub fn run(
         Arc::new(move |reply| {
             let _ = sender.send(Message::Reply(reply));
         }),
-        lookout,
+        host_watcher,
     );
     let mut main_loop = MainLoop::new(settings, mode, gatherer, inbox, requests);
     let end = main_loop.run(output);
@@ -122,7 +122,7 @@ pub fn run(
 
 /// What `--check` found behind the URI.
 #[derive(Debug)]
-pub struct Seen {
+pub struct ActiveVms {
     /// Active domains.
     pub active: usize,
     /// Those of them that the name filter lets pass.
@@ -134,7 +134,7 @@ pub struct Seen {
 /// # Errors
 /// What to say: libvirt's words and the remedy, that it does not answer within
 /// `settings.deadline`, or that no thread can be started to ask it.
-pub fn check(settings: &Settings) -> Result<Seen, String> {
+pub fn check(settings: &Settings) -> Result<ActiveVms, String> {
     let (tell, answer) = channel();
     let uri = settings.uri.value.clone();
     let domains = settings.domains.clone();
@@ -143,7 +143,7 @@ pub fn check(settings: &Settings) -> Result<Seen, String> {
             libvirt::initialize()?;
             let active = Connection::open(&uri)?.active_domains()?;
             let wanted = active.iter().filter(|d| domains.matches(&d.name()));
-            Ok(Seen {
+            Ok(ActiveVms {
                 active: active.len(),
                 wanted: wanted.count(),
             })

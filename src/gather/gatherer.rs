@@ -12,8 +12,8 @@ use super::cpus::Cpus;
 use super::crew::{Crew, Sink};
 use super::engine::{Came, Engine, Event, Limits, Listed};
 use super::gathered::{Gathered, Samples, Trouble, Worth};
+use super::host_watcher::{HostQuery, HostWatcher};
 use super::job::{Answer, Brief, Found, Measured};
-use super::lookout::{Lookout, Question};
 use super::nics::Nics;
 use super::roster::Roster;
 use super::worker::{Failure, Reply};
@@ -46,7 +46,7 @@ pub struct Gatherer {
     samples: Samples,
     gathered: Gathered,
     /// Who looks at the host.
-    lookout: Lookout,
+    host_watcher: HostWatcher,
     /// Whose network counters need no libvirt,
     nics: Nics,
     /// and whose CPU time.
@@ -60,9 +60,9 @@ pub struct Gatherer {
 }
 
 impl Gatherer {
-    /// `sink` brings workers' replies to whoever calls [`Gatherer::on_reply`]; `lookout` is there
-    /// where the hypervisor is this host, and answers to [`Gatherer::on_seen`].
-    pub fn new(settings: &Settings, sink: Sink, lookout: Option<Sender<Question>>) -> Self {
+    /// `sink` brings workers' replies to whoever calls [`Gatherer::on_reply`]; `host_watcher` is there
+    /// where the hypervisor is this host, and answers to [`Gatherer::on_host_report`].
+    pub fn new(settings: &Settings, sink: Sink, host_watcher: Option<Sender<HostQuery>>) -> Self {
         let measurements = &settings.measurements;
         let groups = Groups::needed(measurements);
         let brief = Brief {
@@ -96,7 +96,7 @@ impl Gatherer {
             roster: Roster::default(),
             samples: Samples::default(),
             gathered: Gathered::default(),
-            lookout: Lookout::new(lookout, settings.block_statistics, groups),
+            host_watcher: HostWatcher::new(host_watcher, settings.block_statistics, groups),
             nics: Nics::default(),
             cpus: Cpus::default(),
             recalls: !in_process,
@@ -135,7 +135,7 @@ impl Gatherer {
             log::debug!("a late answer was dropped");
         }
         if let Some(version) = reply.version {
-            self.lookout.talks_to(version);
+            self.host_watcher.talks_to(version);
         }
         let relisted = reply.opened && matches!(reply.result, Ok(Answer::Domains(_)));
         if relisted {
@@ -344,15 +344,15 @@ impl Gatherer {
         let find = |uuid: Uuid| self.roster.get(uuid).cloned();
         gathered.locked = self.engine.locked().filter_map(&find).collect();
         // By the last look: in a gather that ends without one no mount has come back.
-        let dead = self.lookout.dead().iter();
+        let dead = self.host_watcher.dead().iter();
         let named = dead.map(|(mount, uuids)| {
             let founds = uuids.iter().filter_map(|uuid| find(*uuid));
             (mount.clone(), founds.collect())
         });
         gathered.dead = named.collect();
-        gathered.disks_left_out = self.lookout.leaves_out_disks();
-        gathered.unknown_storage = self.lookout.left_out().filter_map(&find).collect();
-        gathered.slow_storage = self.lookout.slow().filter_map(&find).collect();
+        gathered.disks_left_out = self.host_watcher.leaves_out_disks();
+        gathered.unknown_storage = self.host_watcher.left_out().filter_map(&find).collect();
+        gathered.slow_storage = self.host_watcher.slow().filter_map(&find).collect();
         gathered.spent = self.engine.spent().map(|by| by.and_then(&find));
         // Whom a daemon without workers served by priority calls has answered, too.
         let silent = |uuid: &Uuid| !self.samples.has(*uuid);

@@ -17,5 +17,5 @@ pub mod taps;
 mod walk;
 
 pub use mounts::{Mounts, Storage};
-pub use processes::{Look, Processes};
+pub use processes::{ProcessReport, Processes};
 pub use taps::Taps;

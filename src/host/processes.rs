@@ -27,7 +27,7 @@ const MOST_SCANS: usize = 4;
 
 /// What the process table says of some VMs.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Look {
+pub struct ProcessReport {
     /// QEMU's main thread is stopped, frozen by its control group, or stuck in the kernel: its
     /// monitor would not answer.
     pub stuck: HashSet<Uuid>,
@@ -199,11 +199,11 @@ impl Processes {
     ///
     /// Usually two preads a VM. 50 ms more where one is newly found in uninterruptible sleep; a scan
     /// of all command lines (300 ms at most) where one is new, has restarted, or is newly stuck.
-    pub fn look(&mut self, vms: &[Uuid]) -> Look {
+    pub fn look(&mut self, vms: &[Uuid]) -> ProcessReport {
         self.look_at(vms, Instant::now(), || thread::sleep(PROCESS_RECHECK))
     }
 
-    fn look_at(&mut self, vms: &[Uuid], now: Instant, nap: impl FnOnce()) -> Look {
+    fn look_at(&mut self, vms: &[Uuid], now: Instant, nap: impl FnOnce()) -> ProcessReport {
         let vms: HashSet<Uuid> = vms.iter().copied().collect();
         self.take_late();
         self.known.retain(|uuid, _| vms.contains(uuid));
@@ -227,7 +227,7 @@ impl Processes {
         self.stuck.clone_from(&stuck);
         let known = |uuid: &&Uuid| self.known.contains_key(uuid);
         let unseen = vms.iter().filter(|uuid| !known(uuid)).copied().collect();
-        Look { stuck, unseen }
+        ProcessReport { stuck, unseen }
     }
 
     /// The file that the VM's QEMU was started with as the block node of this number; `None` also

@@ -154,7 +154,7 @@ impl Daemon {
     /// A call of ours arrives.
     pub fn call(&mut self, ticket: Ticket, order: Order) {
         let left = match &order {
-            Order::List | Order::Look(_) => Vec::new(),
+            Order::List | Order::LookAtHost(_) => Vec::new(),
             Order::Canary(one) | Order::Disks(one) => vec![*one],
             Order::Describe(some) | Order::Ask(some, _) => some.clone(),
             Order::Probe(some) | Order::Urgent(some) => some.clone(),

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use telegraf_kvm::gather::engine::{Came, Engine, Event, Limits, Look, Order, Scope};
+use telegraf_kvm::gather::engine::{Came, Engine, Event, HostVerdict, Limits, Order, Scope};
 use telegraf_kvm::gather::ledger::Ticket;
 use uuid::Uuid;
 
@@ -48,7 +48,7 @@ pub struct Sim {
     happenings: BTreeMap<(Ms, usize), Happening>,
     look_at: Option<Ms>,
     /// What the host showed in this gather, or what was taken for granted.
-    seen: Look,
+    seen: HostVerdict,
     /// VMs that a look of the past found on storage of this host's own.
     local: BTreeSet<Uuid>,
     gather: Gather,
@@ -76,7 +76,7 @@ impl Sim {
             orders: HashMap::new(),
             happenings: BTreeMap::new(),
             look_at: None,
-            seen: Look::default(),
+            seen: HostVerdict::default(),
             local: BTreeSet::new(),
             gather: Gather::default(),
             most_hanging: 0,
@@ -113,7 +113,7 @@ impl Sim {
         let begun = self.daemon.now;
         self.gather = Gather::default();
         self.look_at = None;
-        self.seen = Look::default();
+        self.seen = HostVerdict::default();
         self.engine.begin(self.instant());
         self.carry_out();
         let limit = begun + DEADLINE;
@@ -208,8 +208,8 @@ impl Sim {
         assert!(hanging <= 2 * cap, "{hanging} calls of ours hang at {next}");
     }
 
-    fn look(&self) -> Look {
-        let mut look = Look::default();
+    fn look(&self) -> HostVerdict {
+        let mut look = HostVerdict::default();
         if let Sight::Honest(_) = self.sight {
             for (uuid, vm) in &self.daemon.vms {
                 // A QEMU that waits for a dead mount sleeps like any other.
@@ -289,13 +289,13 @@ impl Sim {
             self.check(&order);
             // The simulation has a worker for each call.
             assert_ne!(order, Order::Withdraw);
-            if let Order::Look(_) = order {
+            if let Order::LookAtHost(_) = order {
                 if self.sight != Sight::Hidden {
                     let vms = self.daemon.vms.keys();
-                    self.seen = Look {
+                    self.seen = HostVerdict {
                         stuck: Default::default(),
                         no_block: vms.filter(|u| !self.local.contains(u)).copied().collect(),
-                        ..Look::default()
+                        ..HostVerdict::default()
                     };
                     self.engine.presume(self.seen.clone());
                 }
@@ -315,7 +315,7 @@ impl Sim {
     fn check(&self, order: &Order) {
         let locked: BTreeSet<Uuid> = self.engine.locked().collect();
         let whom: &[Uuid] = match order {
-            Order::List | Order::Look(_) | Order::Withdraw => return,
+            Order::List | Order::LookAtHost(_) | Order::Withdraw => return,
             Order::Canary(one) | Order::Disks(one) => &[*one],
             Order::Describe(some) | Order::Ask(some, _) => some,
             Order::Probe(some) | Order::Urgent(some) => some,

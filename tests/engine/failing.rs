@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use telegraf_kvm::gather::engine::{Control, Engine, Event, Limits, Listed, Look, Order};
+use telegraf_kvm::gather::engine::{Control, Engine, Event, HostVerdict, Limits, Listed, Order};
 
 use super::daemon::uuid;
 use super::drive::{DEADLINE, LIMITS, Sight, Sim};
@@ -233,7 +233,7 @@ fn a_call_that_waits_for_a_connection_is_not_taken_to_hang() {
     });
     engine.on(list, Event::Listed(listed.to_vec()), at(1));
     engine.orders();
-    engine.looked(Look::default(), at(2));
+    engine.looked(HostVerdict::default(), at(2));
     let [(canary, Order::Canary(_))] = engine.orders()[..] else {
         panic!("no canary");
     };

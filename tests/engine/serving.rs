@@ -204,9 +204,11 @@ impl Daemon {
             Order::Disks(_) => 3000,
             Order::Describe(_) => 400,
             Order::Urgent(_) => 500,
-            Order::Canary(_) | Order::Probe(_) | Order::List | Order::Look(_) | Order::Withdraw => {
-                110
-            }
+            Order::Canary(_)
+            | Order::Probe(_)
+            | Order::List
+            | Order::LookAtHost(_)
+            | Order::Withdraw => 110,
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::order::{Came, Look, Scope};
+use super::order::{Came, HostVerdict, Scope};
 use crate::gather::ledger::Ticket;
 use crate::maps::{HashMap, HashSet};
 
@@ -49,7 +49,7 @@ pub(super) struct Course {
     /// Until when the host's look is waited for.
     pub(super) look_by: Option<Instant>,
     /// What it showed; until it comes, what is to be taken for granted.
-    pub(super) look: Look,
+    pub(super) look: HostVerdict,
     pub(super) vms: BTreeMap<Uuid, Vm>,
     /// Whose statistics were refused.
     pub(super) refused: HashSet<Uuid>,

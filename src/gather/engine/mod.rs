@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::ledger::{Call, Kind, Ledger, Risk, Ticket};
 use crate::maps::HashMap;
 use course::{Course, Phase};
-pub use order::{Came, Control, Event, Limits, Listed, Look, Order, Scope};
+pub use order::{Came, Control, Event, HostVerdict, Limits, Listed, Order, Scope};
 
 /// What is known of a domain beyond one gather.
 #[derive(Debug, Clone, Copy, Default)]
@@ -222,12 +222,12 @@ impl Engine {
     }
 
     /// What to take for granted, should the host's look that was ordered be late.
-    pub fn presume(&mut self, look: Look) {
+    pub fn presume(&mut self, look: HostVerdict) {
         self.course.look = look;
     }
 
     /// What the host says.
-    pub fn looked(&mut self, look: Look, now: Instant) {
+    pub fn looked(&mut self, look: HostVerdict, now: Instant) {
         if self.course.phase == Phase::Looking {
             self.course.look = look;
             self.after_look(now);

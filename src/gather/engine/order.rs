@@ -43,8 +43,8 @@ pub enum Order {
     /// [`Event::Withheld`], or [`Event::Served`] where it failed): from libvirt 11.0 on that waits for
     /// whoever has the domain's job.
     Describe(Vec<Uuid>),
-    /// Look at the host for these; answered by [`super::Engine::looked`], not under a ticket.
-    Look(Vec<Uuid>),
+    /// HostVerdict at the host for these; answered by [`super::Engine::looked`], not under a ticket.
+    LookAtHost(Vec<Uuid>),
     /// `virDomainGetInfo` of this one: an ordinary call, to see whether there is a worker for it.
     Canary(Uuid),
     /// Statistics of these.
@@ -71,7 +71,7 @@ pub struct Listed {
 
 /// What the host says before anybody is asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Look {
+pub struct HostVerdict {
     /// Their QEMU does not run: it would not answer.
     pub stuck: HashSet<Uuid>,
     /// A disk of theirs lies on a mount that is dead or unknown: the block group is not asked for.

@@ -63,7 +63,7 @@ impl Engine {
         self.course.undescribed = Some(undescribed);
         if !waiting {
             let listed = self.listed.iter().map(|listed| listed.uuid).collect();
-            self.orders.push((Ticket::MAX, Order::Look(listed)));
+            self.orders.push((Ticket::MAX, Order::LookAtHost(listed)));
             self.course.phase = Phase::Looking;
             self.course.look_by = Some(now + self.limits.look);
         }

@@ -7,9 +7,9 @@ use uuid::Uuid;
 use super::Gatherer;
 use crate::gather::crew::Assigned;
 use crate::gather::engine::{Event, Order};
+use crate::gather::host_watcher::HostReport;
 use crate::gather::job::{Found, Job, Target};
 use crate::gather::ledger::Ticket;
-use crate::gather::lookout::Seen;
 use crate::times::STALL;
 
 impl Gatherer {
@@ -22,7 +22,7 @@ impl Gatherer {
                     self.crew.withdraw(ticket);
                     continue;
                 }
-                Order::Look(domains) => {
+                Order::LookAtHost(domains) => {
                     self.look(&domains);
                     continue;
                 }
@@ -54,8 +54,8 @@ impl Gatherer {
     fn look(&mut self, domains: &[Uuid]) {
         let vms = domains.iter();
         let vms = vms.map(|uuid| (*uuid, self.inventory.described(*uuid)));
-        let asked = self.lookout.ask(vms.collect());
-        let presumed = self.lookout.presumed(domains);
+        let asked = self.host_watcher.ask(vms.collect());
+        let presumed = self.host_watcher.presumed(domains);
         if asked {
             self.engine.presume(presumed);
         } else {
@@ -95,18 +95,18 @@ impl Gatherer {
         }
     }
 
-    /// What the lookout has seen.
-    pub fn on_seen(&mut self, mut seen: Seen) {
+    /// What the host watcher has seen.
+    pub fn on_host_report(&mut self, mut seen: HostReport) {
         let (taps, cpus) = (seen.taps.take(), std::mem::take(&mut seen.cpus));
         let near = std::mem::take(&mut seen.near);
         self.gathered.not_started = seen.not_started.take();
-        if self.lookout.take(seen) {
+        if self.host_watcher.take(seen) {
             if let Some(taps) = taps {
                 self.nics.read(taps, near);
             }
             self.cpus.read(cpus);
             let domains: Vec<Uuid> = self.roster.all().map(|f| f.run.uuid).collect();
-            let look = self.lookout.verdict(&domains);
+            let look = self.host_watcher.verdict(&domains);
             self.engine.looked(look, Instant::now());
             self.carry_out();
         }

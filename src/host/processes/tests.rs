@@ -52,13 +52,13 @@ fn set(vms: &[Uuid]) -> HashSet<Uuid> {
     vms.iter().copied().collect()
 }
 
-fn look(stuck: &[Uuid], unseen: &[Uuid]) -> Look {
+fn look(stuck: &[Uuid], unseen: &[Uuid]) -> ProcessReport {
     let (stuck, unseen) = (set(stuck), set(unseen));
-    Look { stuck, unseen }
+    ProcessReport { stuck, unseen }
 }
 
 /// A look in which nothing may need a second one.
-fn at_once(processes: &mut Processes, vms: &[Uuid], now: Instant) -> Look {
+fn at_once(processes: &mut Processes, vms: &[Uuid], now: Instant) -> ProcessReport {
     processes.look_at(vms, now, || panic!("there was nothing to wait for"))
 }
 
@@ -277,7 +277,7 @@ fn a_command_line_that_hangs_costs_its_own_vm_only() {
     assert_eq!(progress, Progress::Hangs);
 
     let mut processes = fake.processes();
-    let mut seen = Look::default();
+    let mut seen = ProcessReport::default();
     let start = Instant::now();
     let slow = Duration::from_secs(20);
     while seen != look(&[vm(4)], &[vm(1), vm(2), vm(3)]) {

@@ -5,9 +5,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use super::*;
-use crate::gather::engine::{Control, Look};
+use crate::gather::engine::{Control, HostVerdict};
 use crate::gather::examples::Frozen;
-use crate::gather::lookout::Seen;
+use crate::gather::host_watcher::HostReport;
 use crate::host::cgroups::Usage;
 use crate::sample::Sample;
 use crate::sample::examples::{device, devices, full};
@@ -20,13 +20,13 @@ struct Driven {
 }
 
 impl Driven {
-    fn new(with: impl Fn(&mut Settings), lookout: Option<Sender<Question>>) -> Self {
+    fn new(with: impl Fn(&mut Settings), host_watcher: Option<Sender<HostQuery>>) -> Self {
         let frozen = Frozen::start();
         let (sink, replies) = inbox();
         let mut settings = settings(&frozen.uri());
         with(&mut settings);
         Self {
-            gatherer: Gatherer::new(&settings, sink, lookout),
+            gatherer: Gatherer::new(&settings, sink, host_watcher),
             frozen,
             _replies: replies,
         }
@@ -255,21 +255,21 @@ fn what_the_host_says_decides_who_is_asked_for_what() {
     driven.next(domains(&["a", "b"]));
     driven.described(&["a", "b"]);
     assert!(driven.out().is_empty(), "the host is looked at first");
-    let question: Question = questions.try_recv().unwrap();
+    let question: HostQuery = questions.try_recv().unwrap();
     let mut whom: Vec<Uuid> = question.vms.iter().map(|(uuid, _)| *uuid).collect();
     whom.sort_unstable();
     let (a, b) = (Node::uuid("a"), Node::uuid("b"));
     assert_eq!(whom, [a, b]);
     let mount = PathBuf::from("/mnt/gone");
-    driven.gatherer.on_seen(Seen {
+    driven.gatherer.on_host_report(HostReport {
         number: question.number,
-        look: Look {
+        look: HostVerdict {
             stuck: [a].into_iter().collect(),
             no_block: [b].into_iter().collect(),
-            ..Look::default()
+            ..HostVerdict::default()
         },
         dead: [(mount.clone(), [b].into())].into(),
-        ..Seen::default()
+        ..HostReport::default()
     });
     driven.next(Answer::Done);
     let &[whole, quiet] = &driven.out()[..] else {
@@ -314,7 +314,7 @@ fn a_short_deadline_is_not_spent_on_waiting_for_the_host() {
 }
 
 /// A gather in which the host's view of this VM is `time` ns of CPU time and one vCPU.
-fn looked(driven: &mut Driven, questions: &Receiver<Question>, time: u64) {
+fn looked(driven: &mut Driven, questions: &Receiver<HostQuery>, time: u64) {
     driven.gatherer.begin();
     driven.next(domains(&["a"]));
     if !driven.gatherer.inventory.is_current(found("a").run) {
@@ -330,10 +330,10 @@ fn looked(driven: &mut Driven, questions: &Receiver<Question>, time: u64) {
         vcpus: 1,
         steps: [1; 3],
     };
-    driven.gatherer.on_seen(Seen {
+    driven.gatherer.on_host_report(HostReport {
         number,
         cpus: [(Node::uuid("a"), usage)].into_iter().collect(),
-        ..Seen::default()
+        ..HostReport::default()
     });
     driven.next(Answer::Done);
 }

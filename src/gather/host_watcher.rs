@@ -1,4 +1,4 @@
-//! The lookout: what the host says of the VMs before libvirt is asked, in a thread of its own, for
+//! The host watcher: what the host says of the VMs before libvirt is asked, in a thread of its own, for
 //! reading a process's command line can hang.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +8,7 @@ use std::sync::mpsc::{Sender, channel};
 
 use uuid::Uuid;
 
-use super::engine::Look;
+use super::engine::HostVerdict;
 use crate::config::BlockStatistics;
 use crate::host::cgroups::{Cgroups, Usage};
 use crate::host::{Mounts, Processes, Storage, Taps};
@@ -19,7 +19,7 @@ use crate::threads::{self, NotStarted};
 
 /// Whom to look at.
 #[derive(Debug, Default)]
-pub struct Question {
+pub struct HostQuery {
     /// Comes back with the answer.
     pub number: u64,
     /// Each VM, and what is known of where its disks lie.
@@ -32,11 +32,11 @@ pub struct Question {
 
 /// What was seen.
 #[derive(Debug, Clone, Default)]
-pub struct Seen {
+pub struct HostReport {
     /// The question's number.
     pub number: u64,
     /// What it means for the gather.
-    pub look: Look,
+    pub look: HostVerdict,
     /// VMs with a disk on a mount that does not answer, or has not in time.
     pub silent: HashSet<Uuid>,
     /// VMs whose QEMU is in sight, and of which it is not known where all their files lie, or whether
@@ -61,13 +61,13 @@ pub struct Seen {
 /// to; what lies between was not tried).
 const TOUCHES: u64 = 11_004_000;
 
-/// The way to the lookout's thread, and what it saw last.
+/// The way to the host watcher's thread, and what it saw last.
 #[derive(Debug)]
-pub struct Lookout {
-    ask: Option<Sender<Question>>,
+pub struct HostWatcher {
+    ask: Option<Sender<HostQuery>>,
     number: u64,
     waiting: bool,
-    last: Seen,
+    last: HostReport,
     block_statistics: BlockStatistics,
     /// libvirt makes QEMU look at a VM's files also when it is asked for one disk.
     touches: bool,
@@ -76,11 +76,11 @@ pub struct Lookout {
     cpus: bool,
 }
 
-impl Lookout {
+impl HostWatcher {
     /// Nothing asked yet; without a thread to ask, nothing is ever seen. `groups` are those that
     /// libvirt would be asked for.
     pub fn new(
-        ask: Option<Sender<Question>>,
+        ask: Option<Sender<HostQuery>>,
         block_statistics: BlockStatistics,
         groups: Groups,
     ) -> Self {
@@ -90,7 +90,7 @@ impl Lookout {
             ask,
             number: 0,
             waiting: false,
-            last: Seen::default(),
+            last: HostReport::default(),
             touches: false,
             block_statistics,
         }
@@ -107,7 +107,7 @@ impl Lookout {
         };
         self.number += 1;
         let number = self.number;
-        let question = Question {
+        let question = HostQuery {
             number,
             vms,
             taps: self.taps,
@@ -118,7 +118,7 @@ impl Lookout {
     }
 
     /// Takes an answer; `false` for one to an older question.
-    pub fn take(&mut self, seen: Seen) -> bool {
+    pub fn take(&mut self, seen: HostReport) -> bool {
         self.waiting = false;
         let current = seen.number == self.number;
         self.last = seen;
@@ -131,7 +131,7 @@ impl Lookout {
     }
 
     /// What was seen, and what the configuration makes of it.
-    pub fn verdict(&self, domains: &[Uuid]) -> Look {
+    pub fn verdict(&self, domains: &[Uuid]) -> HostVerdict {
         let mut look = self.last.look.clone();
         match self.block_statistics {
             BlockStatistics::Auto => {}
@@ -165,7 +165,7 @@ impl Lookout {
     /// What to take for granted as long as an answer is out: a look is late when things hang, so
     /// only disks that lay on this host's own file systems are asked for in bulk. Where no answer
     /// will ever come, for the hypervisor is another host, there is nothing to wait for either.
-    pub fn presumed(&self, domains: &[Uuid]) -> Look {
+    pub fn presumed(&self, domains: &[Uuid]) -> HostVerdict {
         let remote = self.ask.is_none();
         let doubtful = |uuid: &&Uuid| match self.block_statistics {
             BlockStatistics::Auto => !remote && !self.last.local.contains(*uuid),
@@ -175,7 +175,7 @@ impl Lookout {
         // Nor one by one, where that touches them as well.
         let left_out =
             |uuid: &&Uuid| self.leaves_out_disks() && !remote && !self.last.local.contains(*uuid);
-        Look {
+        HostVerdict {
             stuck: self.last.look.stuck.clone(),
             no_block: domains.iter().filter(doubtful).copied().collect(),
             no_disks: domains.iter().filter(left_out).copied().collect(),
@@ -188,12 +188,12 @@ impl Lookout {
     }
 }
 
-/// Starts the lookout; its answers go to `tell`.
+/// Starts the host watcher; its answers go to `tell`.
 ///
 /// # Errors
 /// The system's, when no thread can be started.
-pub fn start(tell: impl Fn(Seen) + Send + 'static) -> Result<Sender<Question>, NotStarted> {
-    let (ask, questions) = channel::<Question>();
+pub fn start(tell: impl Fn(HostReport) + Send + 'static) -> Result<Sender<HostQuery>, NotStarted> {
+    let (ask, questions) = channel::<HostQuery>();
     let look = move || {
         let mut processes = Processes::new();
         // Also after an upgrade has put another program in this one's place.
@@ -214,7 +214,7 @@ pub fn start(tell: impl Fn(Seen) + Send + 'static) -> Result<Sender<Question>, N
             tell(seen);
         }
     };
-    threads::start("lookout", look)?;
+    threads::start("host watcher", look)?;
     Ok(ask)
 }
 
@@ -255,7 +255,7 @@ fn files<'t>(
     files
 }
 
-fn see(processes: &mut Processes, mounts: &mut Mounts, question: &Question) -> Seen {
+fn see(processes: &mut Processes, mounts: &mut Mounts, question: &HostQuery) -> HostReport {
     let uuids: Vec<Uuid> = question.vms.iter().map(|(uuid, _)| *uuid).collect();
     let seen = processes.look(&uuids);
     let files: Vec<Files> = question.vms.iter().map(|vm| files(processes, vm)).collect();
@@ -322,18 +322,18 @@ fn see(processes: &mut Processes, mounts: &mut Mounts, question: &Question) -> S
             }
         }
     }
-    Seen {
+    HostReport {
         number: question.number,
         local: &local - &no_block,
-        look: Look {
+        look: HostVerdict {
             stuck: seen.stuck,
             no_block,
-            ..Look::default()
+            ..HostVerdict::default()
         },
         silent,
         unknown,
         dead,
-        ..Seen::default()
+        ..HostReport::default()
     }
 }
 

@@ -10,37 +10,40 @@ const B: Uuid = Uuid::from_u128(2);
 #[test]
 fn one_question_at_a_time() {
     let (ask, questions) = channel();
-    let mut lookout = Lookout::new(Some(ask), BlockStatistics::Auto, Groups::NONE);
-    assert!(lookout.ask(vec![(A, None)]));
-    assert!(!lookout.ask(vec![(B, None)]), "it is still at the first");
+    let mut host_watcher = HostWatcher::new(Some(ask), BlockStatistics::Auto, Groups::NONE);
+    assert!(host_watcher.ask(vec![(A, None)]));
+    assert!(
+        !host_watcher.ask(vec![(B, None)]),
+        "it is still at the first"
+    );
     let first = questions.try_recv().unwrap();
     assert_eq!(first.vms, [(A, None)]);
     assert!(questions.try_recv().is_err());
-    let seen = Seen {
+    let seen = HostReport {
         number: first.number,
-        look: Look {
+        look: HostVerdict {
             stuck: [A].into_iter().collect(),
             no_block: HashSet::default(),
-            ..Look::default()
+            ..HostVerdict::default()
         },
-        ..Seen::default()
+        ..HostReport::default()
     };
-    assert!(lookout.take(seen.clone()));
-    assert_eq!(lookout.verdict(&[A, B]), seen.look);
-    assert!(lookout.ask(vec![]));
-    assert!(!lookout.take(seen), "an answer to the question before");
+    assert!(host_watcher.take(seen.clone()));
+    assert_eq!(host_watcher.verdict(&[A, B]), seen.look);
+    assert!(host_watcher.ask(vec![]));
+    assert!(!host_watcher.take(seen), "an answer to the question before");
 }
 
 #[test]
 fn where_nobody_looks_nothing_is_waited_for() {
-    let mut lookout = Lookout::new(None, BlockStatistics::Auto, Groups::NONE);
-    assert!(!lookout.ask(vec![(A, None)]));
+    let mut host_watcher = HostWatcher::new(None, BlockStatistics::Auto, Groups::NONE);
+    assert!(!host_watcher.ask(vec![(A, None)]));
     let (ask, _) = channel();
-    let mut lookout = Lookout::new(Some(ask), BlockStatistics::Auto, Groups::NONE);
+    let mut host_watcher = HostWatcher::new(Some(ask), BlockStatistics::Auto, Groups::NONE);
     for _ in 0..2 {
-        assert!(!lookout.ask(vec![(A, None)]), "its thread is gone");
+        assert!(!host_watcher.ask(vec![(A, None)]), "its thread is gone");
     }
-    assert_eq!(lookout.verdict(&[A]), Look::default());
+    assert_eq!(host_watcher.verdict(&[A]), HostVerdict::default());
 }
 
 #[test]
@@ -50,21 +53,21 @@ fn the_configuration_forces_how_disks_are_read_but_not_who_is_stuck() {
         (BlockStatistics::Bulk, HashSet::default()),
         (BlockStatistics::PerDisk, HashSet::from_iter([A, B])),
     ] {
-        let mut lookout = Lookout::new(None, setting, Groups::NONE);
-        lookout.take(Seen {
-            look: Look {
+        let mut host_watcher = HostWatcher::new(None, setting, Groups::NONE);
+        host_watcher.take(HostReport {
+            look: HostVerdict {
                 stuck: [B].into_iter().collect(),
                 no_block: [A].into_iter().collect(),
-                ..Look::default()
+                ..HostVerdict::default()
             },
-            ..Seen::default()
+            ..HostReport::default()
         });
-        let expected = Look {
+        let expected = HostVerdict {
             stuck: [B].into_iter().collect(),
             no_block,
-            ..Look::default()
+            ..HostVerdict::default()
         };
-        assert_eq!(lookout.verdict(&[A, B]), expected, "{setting:?}");
+        assert_eq!(host_watcher.verdict(&[A, B]), expected, "{setting:?}");
     }
 }
 
@@ -78,24 +81,24 @@ fn where_asking_for_a_disk_touches_it_those_on_silent_mounts_are_left_out() {
         (BlockStatistics::PerDisk, 12_008_000, true),
         (BlockStatistics::Bulk, 12_008_000, false),
     ] {
-        let mut lookout = Lookout::new(Some(ask.clone()), block_statistics, Groups::NONE);
-        lookout.talks_to(version);
-        lookout.take(Seen {
+        let mut host_watcher = HostWatcher::new(Some(ask.clone()), block_statistics, Groups::NONE);
+        host_watcher.talks_to(version);
+        host_watcher.take(HostReport {
             silent: HashSet::from_iter([A]),
-            ..Seen::default()
+            ..HostReport::default()
         });
         let expected = HashSet::from_iter(left_out.then_some(A));
-        assert_eq!(lookout.verdict(&[A, B]).no_disks, expected);
+        assert_eq!(host_watcher.verdict(&[A, B]).no_disks, expected);
         // While an answer is out, those of which nothing is known, too.
         let late = left_out.then_some([A, B]).into_iter().flatten();
-        assert_eq!(lookout.presumed(&[A, B]).no_disks, late.collect());
+        assert_eq!(host_watcher.presumed(&[A, B]).no_disks, late.collect());
     }
 }
 
 #[test]
 fn while_an_answer_is_out_only_local_disks_are_taken_for_granted() {
     let (ask, _questions) = channel();
-    let look = |no_block: &[Uuid]| Look {
+    let look = |no_block: &[Uuid]| HostVerdict {
         stuck: HashSet::default(),
         no_block: no_block.iter().copied().collect(),
         no_disks: HashSet::default(),
@@ -105,18 +108,18 @@ fn while_an_answer_is_out_only_local_disks_are_taken_for_granted() {
         (BlockStatistics::Bulk, &[], &[]),
         (BlockStatistics::PerDisk, &[A, B], &[A, B]),
     ] {
-        let mut lookout = Lookout::new(Some(ask.clone()), block_statistics, Groups::NONE);
+        let mut host_watcher = HostWatcher::new(Some(ask.clone()), block_statistics, Groups::NONE);
         assert_eq!(
-            lookout.presumed(&[A, B]),
+            host_watcher.presumed(&[A, B]),
             look(first),
             "{block_statistics:?}"
         );
-        lookout.take(Seen {
+        host_watcher.take(HostReport {
             local: HashSet::from_iter([A]),
-            ..Seen::default()
+            ..HostReport::default()
         });
         assert_eq!(
-            lookout.presumed(&[A, B]),
+            host_watcher.presumed(&[A, B]),
             look(later),
             "{block_statistics:?}"
         );
@@ -126,8 +129,8 @@ fn while_an_answer_is_out_only_local_disks_are_taken_for_granted() {
         (BlockStatistics::Auto, &[][..]),
         (BlockStatistics::PerDisk, &[A][..]),
     ] {
-        let lookout = Lookout::new(None, block_statistics, Groups::NONE);
-        assert_eq!(lookout.presumed(&[A]), look(no_block));
+        let host_watcher = HostWatcher::new(None, block_statistics, Groups::NONE);
+        assert_eq!(host_watcher.presumed(&[A]), look(no_block));
     }
 }
 
@@ -139,14 +142,14 @@ fn slow_is_whose_mount_was_silent_and_is_not_dead() {
         (BlockStatistics::PerDisk, 12_008_000, &[A]),
         (BlockStatistics::Bulk, 12_008_000, &[]),
     ] {
-        let mut lookout = Lookout::new(None, block_statistics, Groups::NONE);
-        lookout.talks_to(version);
-        lookout.take(Seen {
+        let mut host_watcher = HostWatcher::new(None, block_statistics, Groups::NONE);
+        host_watcher.talks_to(version);
+        host_watcher.take(HostReport {
             silent: HashSet::from_iter([A, B]),
             dead: [(PathBuf::from("/mnt/dead"), [B].into())].into(),
-            ..Seen::default()
+            ..HostReport::default()
         });
-        let found: Vec<Uuid> = lookout.slow().collect();
+        let found: Vec<Uuid> = host_watcher.slow().collect();
         assert_eq!(found, slow, "{block_statistics:?}, {version}");
     }
 }
@@ -185,14 +188,14 @@ fn a_vm_whose_process_is_out_of_sight_has_its_disks_out_of_sight_too() {
         None,
         Instant::now(),
     ));
-    let question = Question {
+    let question = HostQuery {
         number: 5,
         vms: vec![
             (A, Some(Arc::clone(&described))),
             (B, Some(described)),
             (Uuid::from_u128(3), None),
         ],
-        ..Question::default()
+        ..HostQuery::default()
     };
     let seen = see(&mut processes, &mut mounts, &question);
     assert_eq!(seen.number, 5);
@@ -240,9 +243,9 @@ fn a_volume_is_known_by_its_qemus_command_line() {
         (unreadable, false),
         (None, false),
     ] {
-        let question = Question {
+        let question = HostQuery {
             vms: vec![(A, known)],
-            ..Question::default()
+            ..HostQuery::default()
         };
         let seen = see(&mut processes, &mut mounts, &question);
         assert_eq!(seen.look.no_block.is_empty(), asked, "{question:?}");
