@@ -8,9 +8,9 @@ use std::time::Duration;
 use tempfile::{NamedTempFile, TempDir};
 use uuid::Uuid;
 
-use super::crew::Sink;
 use super::job::{Found, Target};
 use super::worker::Reply;
+use super::worker_pool::Sink;
 use crate::config::{Settings, Uri, UriOrigin};
 use crate::inventory::Known;
 use crate::libvirt::{self, Connection};

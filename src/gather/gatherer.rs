@@ -1,4 +1,4 @@
-//! One gather at a time: the engine decides, the crew asks, and what came in time is put together.
+//! One gather at a time: the engine decides, the worker_pool asks, and what came in time is put together.
 
 mod orders;
 
@@ -9,14 +9,14 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::cpus::Cpus;
-use super::crew::{Crew, Sink};
 use super::engine::{Came, Engine, Event, Limits, Listed};
 use super::gathered::{Gathered, Samples, Trouble, Worth};
 use super::host_watcher::{HostQuery, HostWatcher};
-use super::job::{Answer, Brief, Found, Measured};
+use super::job::{Answer, Found, Measured, WorkerConfig};
 use super::nics::Nics;
 use super::roster::Roster;
 use super::worker::{Failure, Reply};
+use super::worker_pool::{Sink, WorkerPool};
 use crate::config::{NameFilter, Settings};
 use crate::inventory::{Described, Inventory, Watch};
 use crate::libvirt::Occurrence;
@@ -35,7 +35,7 @@ const CHUNK_IN_PROCESS: usize = 256;
 /// Runs gathers without ever calling libvirt itself.
 pub struct Gatherer {
     engine: Engine,
-    crew: Crew,
+    workers: WorkerPool,
     inventory: Inventory,
     domains: NameFilter,
     devices: NameFilter,
@@ -65,7 +65,7 @@ impl Gatherer {
     pub fn new(settings: &Settings, sink: Sink, host_watcher: Option<Sender<HostQuery>>) -> Self {
         let measurements = &settings.measurements;
         let groups = Groups::needed(measurements);
-        let brief = Brief {
+        let config = WorkerConfig {
             uri: settings.uri.value.clone(),
             groups,
             info: measurements.metrics || measurements.features || measurements.totals,
@@ -88,7 +88,7 @@ impl Gatherer {
                 cap: settings.max_calls,
                 hedge: !in_process,
             }),
-            crew: Crew::new(brief, workers, jobs, sink),
+            workers: WorkerPool::new(config, workers, jobs, sink),
             inventory: Inventory::new(settings.device_cache_ttl),
             domains: settings.domains.clone(),
             devices: settings.devices.clone(),
@@ -107,7 +107,7 @@ impl Gatherer {
 
     /// Begins a gather.
     pub fn begin(&mut self) {
-        self.crew.begin(Instant::now());
+        self.workers.begin(Instant::now());
         self.inventory.begin();
         self.nics.begin();
         self.cpus.begin();
@@ -126,7 +126,7 @@ impl Gatherer {
         let now = Instant::now();
         let ticket = reply.ticket;
         if reply.is_last() {
-            let begun = self.crew.returned(ticket);
+            let begun = self.workers.returned(ticket);
             self.begun(begun);
         }
         let wanted = self.engine.is_wanted(ticket);
@@ -150,7 +150,7 @@ impl Gatherer {
         }
         if let Ok(answer @ (Answer::LetIn | Answer::Outside)) = &reply.result {
             let connected = matches!(answer, Answer::LetIn);
-            let begun = self.crew.let_in(reply.worker, connected);
+            let begun = self.workers.let_in(reply.worker, connected);
             self.begun(begun);
             return;
         }
@@ -320,7 +320,10 @@ impl Gatherer {
 
     /// When [`Gatherer::tick`] wants to be called.
     pub fn wake(&self) -> Option<Instant> {
-        let recall = self.recalls.then(|| self.crew.recall_at(STALL)).flatten();
+        let recall = self
+            .recalls
+            .then(|| self.workers.recall_at(STALL))
+            .flatten();
         self.engine.wake().into_iter().chain(recall).min()
     }
 
@@ -334,12 +337,12 @@ impl Gatherer {
 
     /// Ends the gather with what there is; answers that come later are dropped.
     pub fn finish(&mut self) -> Gathered {
-        for ticket in self.crew.forget_waiting() {
+        for ticket in self.workers.forget_waiting() {
             self.engine.dropped(ticket);
         }
         let mut gathered = std::mem::take(&mut self.gathered);
-        gathered.limited_to = self.crew.limited_to();
-        let not_started = self.crew.not_started.clone();
+        gathered.limited_to = self.workers.limited_to();
+        let not_started = self.workers.not_started.clone();
         gathered.not_started = not_started.or(gathered.not_started);
         let find = |uuid: Uuid| self.roster.get(uuid).cloned();
         gathered.locked = self.engine.locked().filter_map(&find).collect();
@@ -373,7 +376,7 @@ impl Gatherer {
 
     /// Closes the connections that are not in use, until `limit` at the longest.
     pub fn close(&mut self, limit: Instant) {
-        self.crew.close(limit);
+        self.workers.close(limit);
     }
 
     /// Answers that came too late, and connections that were lost, since the start.

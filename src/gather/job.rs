@@ -13,7 +13,7 @@ use crate::sample::{Devices, Run, Sample, Wanted};
 
 /// What every worker has to know.
 #[derive(Debug, Clone)]
-pub struct Brief {
+pub struct WorkerConfig {
     /// Where to connect.
     pub uri: String,
     /// Which groups the wanted measurements need.

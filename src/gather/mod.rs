@@ -1,7 +1,6 @@
 //! One gather: the list, the chunks, the workers, and what came back in time.
 
 pub mod cpus;
-pub mod crew;
 pub mod engine;
 #[cfg(test)]
 pub(crate) mod examples;
@@ -14,6 +13,7 @@ mod nics;
 mod roster;
 mod session;
 pub mod worker;
+pub mod worker_pool;
 
 pub use gathered::{Gathered, Trouble};
 pub use gatherer::Gatherer;

@@ -10,7 +10,7 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::engine::{Came, Control, Scope};
-use super::job::{Answer, Brief, Found, Job, Measured, Target};
+use super::job::{Answer, Found, Job, Measured, Target, WorkerConfig};
 use crate::inventory::Known;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::{Connection, Domain, Error, Monitor, per_call};
@@ -53,7 +53,7 @@ impl Session {
     /// Does a job; what comes one by one is told as it comes.
     pub(super) fn perform(
         &mut self,
-        brief: &Brief,
+        config: &WorkerConfig,
         job: &Job,
         tell: &dyn Fn(Answer),
     ) -> Result<Answer, Error> {
@@ -70,10 +70,10 @@ impl Session {
                 targets,
                 scope,
                 active,
-            } => self.ask(brief, targets, *scope, *active),
-            Job::Disks(target) => self.disks(brief, target),
+            } => self.ask(config, targets, *scope, *active),
+            Job::Disks(target) => self.disks(config, target),
             Job::Probe(founds) => self.probe(founds, tell),
-            Job::Urgent(targets) => self.urgent(brief, targets, tell),
+            Job::Urgent(targets) => self.urgent(config, targets, tell),
         }
     }
 
@@ -141,7 +141,7 @@ impl Session {
         Ok(Answer::Done)
     }
 
-    fn disks(&mut self, brief: &Brief, target: &Target) -> Result<Answer, Error> {
+    fn disks(&mut self, config: &WorkerConfig, target: &Target) -> Result<Answer, Error> {
         let run = target.found.run;
         let Some(description) = target.known.description().cloned() else {
             return Ok(Answer::Done);
@@ -149,7 +149,7 @@ impl Session {
         let Some(domain) = self.handle(run.uuid)? else {
             return Ok(Answer::Done);
         };
-        let disks = unless_gone(per_call::disks(domain, &description, &brief.wanted))?;
+        let disks = unless_gone(per_call::disks(domain, &description, &config.wanted))?;
         Ok(disks.map_or(Answer::Done, |disks| Answer::Disks(run, disks)))
     }
 
@@ -178,7 +178,7 @@ impl Session {
 
     fn urgent(
         &mut self,
-        brief: &Brief,
+        config: &WorkerConfig,
         targets: &[Target],
         tell: &dyn Fn(Answer),
     ) -> Result<Answer, Error> {
@@ -197,13 +197,13 @@ impl Session {
                 domain,
                 groups,
                 description,
-                &brief.wanted,
+                &config.wanted,
                 &mut cpu,
             );
             // Stopped since the list: a domain that is off has a state, too.
             let is_off = sample.state == Some(per_call::SHUTOFF);
             if unless_gone(filled)?.is_some() && !is_off {
-                sample.describe(description, &brief.wanted);
+                sample.describe(description, &config.wanted);
                 tell(Answer::Urgent(Box::new(sample)));
             }
         }
@@ -212,15 +212,15 @@ impl Session {
 
     fn ask(
         &mut self,
-        brief: &Brief,
+        config: &WorkerConfig,
         targets: &[Target],
         scope: Scope,
         active: usize,
     ) -> Result<Answer, Error> {
         let groups = match scope {
-            Scope::Full => brief.groups,
-            Scope::NoBlock => brief.groups.without(Groups::BLOCK),
-            Scope::Quiet => brief.groups.without(Groups::MONITOR),
+            Scope::Full => config.groups,
+            Scope::NoBlock => config.groups.without(Groups::BLOCK),
+            Scope::Quiet => config.groups.without(Groups::MONITOR),
         };
         let mut present: Vec<&Target> = Vec::with_capacity(targets.len());
         for target in targets {
@@ -246,7 +246,7 @@ impl Session {
         for (place, sample) in samples.into_iter().enumerate() {
             let uuid = sample.run.uuid;
             if let Some(target) = find(&present, place, |t| t.found.run.uuid == uuid) {
-                match self.complete(sample, target, groups, scope, brief) {
+                match self.complete(sample, target, groups, scope, config) {
                     Ok(one) => measured.extend(one),
                     Err(error) if error.is_transport() => return Err(error),
                     Err(error) if error.is_vanished() => {}
@@ -270,7 +270,7 @@ impl Session {
         target: &Target,
         groups: Groups,
         scope: Scope,
-        brief: &Brief,
+        config: &WorkerConfig,
     ) -> Result<Option<Measured>, Error> {
         let Some(domain) = self.handles.get(&sample.run.uuid) else {
             return Ok(None);
@@ -296,7 +296,7 @@ impl Session {
         let (described, trouble) = if held {
             (None, None)
         } else {
-            freshen(domain, &sample, known, brief)?
+            freshen(domain, &sample, known, config)?
         };
         let outdated = described.is_none() && known.is_outdated(&sample);
         let description = match &described {
@@ -311,7 +311,7 @@ impl Session {
         let mut lacking = lacking | unasked;
         if (scope == Scope::Quiet || came == Came::Part) && sample.cpu.user.is_none() {
             // These need no monitor.
-            lacking = lacking | brief.groups.and(Groups::CPU);
+            lacking = lacking | config.groups.and(Groups::CPU);
         }
         let mut source = self.cpu;
         per_call::fill(
@@ -319,20 +319,20 @@ impl Session {
             domain,
             lacking,
             description,
-            &brief.wanted,
+            &config.wanted,
             &mut source,
         )?;
         self.cpu = self.cpu.after(source, self.qemu && came == Came::Part);
         // Its sizes are in the balloon's group, too.
         let has_info = sample.vcpus.is_some() && sample.memory.current.is_some();
-        if brief.info && !has_info {
+        if config.info && !has_info {
             per_call::info(&mut sample, domain, self.cpu)?;
         }
         if scope == Scope::Quiet && self.qemu {
             // The balloon's size is one counter there, whoever is asked for it.
             sample.memory.actual = sample.memory.current;
         }
-        sample.describe(description, &brief.wanted);
+        sample.describe(description, &config.wanted);
         Ok(Some(Measured {
             sample,
             came,

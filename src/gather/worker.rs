@@ -4,10 +4,10 @@ use std::cell::Cell;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use super::crew::Slot;
-use super::job::{Answer, Brief};
+use super::job::{Answer, WorkerConfig};
 use super::ledger::Ticket;
 use super::session::Session;
+use super::worker_pool::Slot;
 use crate::libvirt::{Connection, Error};
 
 /// Why a job brought nothing.
@@ -74,7 +74,12 @@ fn open(uri: &str) -> Result<Connection, Error> {
 }
 
 /// The worker's thread: ends when nobody can send it jobs any more.
-pub fn run(number: u64, brief: &Brief, jobs: &Receiver<(Ticket, Slot)>, reply: &dyn Fn(Reply)) {
+pub fn run(
+    number: u64,
+    config: &WorkerConfig,
+    jobs: &Receiver<(Ticket, Slot)>,
+    reply: &dyn Fn(Reply),
+) {
     let mut session: Option<Session> = None;
     while let Ok((ticket, slot)) = jobs.recv() {
         let lost = session.take_if(|s| !s.connection.is_alive());
@@ -92,7 +97,7 @@ pub fn run(number: u64, brief: &Brief, jobs: &Receiver<(Ticket, Slot)>, reply: &
         };
         let open = match &mut session {
             Some(open) => open,
-            None => match open(&brief.uri) {
+            None => match open(&config.uri) {
                 Ok(connection) => {
                     version.set(connection.lib_version().ok());
                     session.insert(Session::new(connection))
@@ -111,7 +116,7 @@ pub fn run(number: u64, brief: &Brief, jobs: &Receiver<(Ticket, Slot)>, reply: &
             tell(Ok(Answer::LetIn));
             continue;
         };
-        match open.perform(brief, &job, &|answer| tell(Ok(answer))) {
+        match open.perform(config, &job, &|answer| tell(Ok(answer))) {
             Ok(answer) => tell(Ok(answer)),
             Err(error) if error.is_transport() || !open.connection.is_alive() => {
                 session = None;

@@ -5,11 +5,11 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::Gatherer;
-use crate::gather::crew::Assigned;
 use crate::gather::engine::{Event, Order};
 use crate::gather::host_watcher::HostReport;
 use crate::gather::job::{Found, Job, Target};
 use crate::gather::ledger::Ticket;
+use crate::gather::worker_pool::Assigned;
 use crate::times::STALL;
 
 impl Gatherer {
@@ -19,7 +19,7 @@ impl Gatherer {
             log::trace!("call {ticket}: {order:?}");
             let job = match order {
                 Order::Withdraw => {
-                    self.crew.withdraw(ticket);
+                    self.workers.withdraw(ticket);
                     continue;
                 }
                 Order::LookAtHost(domains) => {
@@ -66,7 +66,7 @@ impl Gatherer {
     }
 
     fn assign(&mut self, ticket: Ticket, job: Job) {
-        match self.crew.assign(ticket, job) {
+        match self.workers.assign(ticket, job) {
             Assigned::Begun => {}
             Assigned::Waits => self.engine.queued(ticket),
             Assigned::NoThread => {
@@ -79,7 +79,7 @@ impl Gatherer {
     /// Takes back the jobs of workers that libvirtd does not let in, for those that have a connection.
     pub(super) fn recall(&mut self, now: Instant) {
         if self.recalls {
-            for (ticket, begun) in self.crew.recall(now, STALL) {
+            for (ticket, begun) in self.workers.recall(now, STALL) {
                 match begun {
                     true => self.engine.begun(ticket, now),
                     false => self.engine.queued(ticket),

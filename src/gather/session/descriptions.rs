@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::description::Description;
-use crate::gather::job::Brief;
+use crate::gather::job::WorkerConfig;
 use crate::inventory::{Described, DeviceNames, Known};
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::{Domain, Error};
@@ -15,9 +15,9 @@ pub(super) fn freshen(
     domain: &Domain,
     sample: &Sample,
     known: &Known,
-    brief: &Brief,
+    config: &WorkerConfig,
 ) -> Result<(Option<Arc<Described>>, Option<String>), Error> {
-    if !brief.groups.has(Groups::NET) {
+    if !config.groups.has(Groups::NET) {
         return Ok((None, None));
     }
     if let Known::Fresh(current) = known

@@ -18,9 +18,9 @@ const ALL: Measurements = Measurements {
     collector: false,
 };
 
-fn brief(wanted: Measurements) -> Brief {
+fn config(wanted: Measurements) -> WorkerConfig {
     let settings = settings("test:///default");
-    Brief {
+    WorkerConfig {
         uri: settings.uri.value.clone(),
         groups: Groups::needed(&wanted),
         info: true,
@@ -38,10 +38,10 @@ fn listed(session: &mut Session) -> Vec<Found> {
 fn asked_for(
     scope: Scope,
     session: &mut Session,
-    brief: &Brief,
+    config: &WorkerConfig,
     targets: &[Target],
 ) -> (Vec<Measured>, Vec<(Found, String)>) {
-    match session.ask(brief, targets, scope, targets.len()).unwrap() {
+    match session.ask(config, targets, scope, targets.len()).unwrap() {
         Answer::Samples(measured, troubles) => (measured, troubles),
         other => panic!("{other:?}"),
     }
@@ -49,17 +49,17 @@ fn asked_for(
 
 fn asked(
     session: &mut Session,
-    brief: &Brief,
+    config: &WorkerConfig,
     targets: &[Target],
 ) -> (Vec<Measured>, Vec<(Found, String)>) {
-    asked_for(Scope::Full, session, brief, targets)
+    asked_for(Scope::Full, session, config, targets)
 }
 
 /// What a job brought, and before it what it told piece by piece.
 fn performed(session: &mut Session, job: &Job) -> (Vec<Answer>, Answer) {
     let told = RefCell::new(Vec::new());
     let tell = |answer| told.borrow_mut().push(answer);
-    let last = session.perform(&brief(ALL), job, &tell).unwrap();
+    let last = session.perform(&config(ALL), job, &tell).unwrap();
     (told.into_inner(), last)
 }
 
@@ -80,7 +80,7 @@ fn ghost(name: &str) -> Found {
 
 /// What is known of a domain once it has been asked.
 fn known(session: &mut Session, found: &Found) -> Known {
-    let (measured, _) = asked(session, &brief(ALL), &[new(found)]);
+    let (measured, _) = asked(session, &config(ALL), &[new(found)]);
     Known::Fresh(measured[0].described.clone().unwrap())
 }
 
@@ -89,7 +89,7 @@ fn what_the_bulk_reply_lacks_comes_by_single_calls() {
     let mut session = Session::new(connect("test:///default"));
     let found = listed(&mut session);
     assert_eq!(found[0].name, "test");
-    let (measured, troubles) = asked(&mut session, &brief(ALL), &[new(&found[0])]);
+    let (measured, troubles) = asked(&mut session, &config(ALL), &[new(&found[0])]);
     assert!(troubles.is_empty(), "{troubles:?}");
     assert_eq!(measured[0].came, Came::Whole);
     let sample = &measured[0].sample;
@@ -123,11 +123,11 @@ fn the_description_is_read_once() {
         panic!("it was not read");
     };
     let fresh = target(&found[0], Known::Fresh(Arc::clone(&described)));
-    let (measured, _) = asked(&mut session, &brief(ALL), &[fresh]);
+    let (measured, _) = asked(&mut session, &config(ALL), &[fresh]);
     assert!(measured[0].described.is_none());
     assert_eq!(measured[0].sample.disks.as_ref().unwrap().list.len(), 1);
     let stale = target(&found[0], Known::Stale(described));
-    let (measured, _) = asked(&mut session, &brief(ALL), &[stale]);
+    let (measured, _) = asked(&mut session, &config(ALL), &[stale]);
     assert!(measured[0].described.is_some());
 }
 
@@ -143,7 +143,7 @@ fn of_a_vm_that_came_in_part_no_xml_is_read() {
     session.qemu = true;
     for known in [Known::New, Known::Stale(described)] {
         let had = known.description().is_some();
-        let (measured, _) = asked(&mut session, &brief(ALL), &[target(&found[0], known)]);
+        let (measured, _) = asked(&mut session, &config(ALL), &[target(&found[0], known)]);
         assert_eq!(measured[0].came, Came::Part);
         assert!(measured[0].described.is_none());
         // What was known of its disks still serves.
@@ -163,7 +163,7 @@ fn a_description_from_before_the_statistics_takes_their_names_and_is_not_read_ag
     assert_eq!(*run, found[0].run);
     assert_eq!(before.names, None);
     let target = target(&found[0], Known::Fresh(Arc::clone(before)));
-    let (measured, _) = asked(&mut session, &brief(ALL), &[target]);
+    let (measured, _) = asked(&mut session, &config(ALL), &[target]);
     let after = measured[0].described.as_ref().unwrap();
     assert!(after.names.is_some());
     assert_eq!(after.read_at, before.read_at, "the XML was not read again");
@@ -177,7 +177,7 @@ fn a_vm_started_anew_between_list_and_statistics_is_described_anew() {
     let mut before = found[0].clone();
     before.run.id += 1;
     let target = target(&before, known);
-    let (measured, _) = asked(&mut session, &brief(ALL), &[target]);
+    let (measured, _) = asked(&mut session, &config(ALL), &[target]);
     assert_eq!(measured[0].sample.run, found[0].run, "the run that is");
     assert!(measured[0].described.is_some(), "its XML was read");
     assert_eq!(measured[0].sample.disks.as_ref().unwrap().list.len(), 1);
@@ -189,7 +189,7 @@ fn nics_that_were_read_already_are_not_asked_for() {
     let found = listed(&mut session);
     let known = known(&mut session, &found[0]);
     let theirs = |session: &mut Session, target| {
-        let (measured, _) = asked(session, &brief(ALL), &[target]);
+        let (measured, _) = asked(session, &config(ALL), &[target]);
         measured[0].sample.nics.clone().unwrap()
     };
     let unread = target(&found[0], known);
@@ -222,7 +222,7 @@ fn a_measurement_without_devices_needs_no_description() {
         totals: false,
         ..ALL
     };
-    let (measured, _) = asked(&mut session, &brief(only), &[new(&found[0])]);
+    let (measured, _) = asked(&mut session, &config(only), &[new(&found[0])]);
     assert!(measured[0].described.is_none());
     let sample = &measured[0].sample;
     assert!(sample.nics.is_none() && sample.disks.is_none());
@@ -242,7 +242,7 @@ fn a_domain_that_is_gone_or_off_is_no_trouble_and_costs_nobody_else() {
         found[1].clone(),
     ];
     let targets = mixed.each_ref().map(new);
-    let (measured, troubles) = asked(&mut session, &brief(ALL), &targets);
+    let (measured, troubles) = asked(&mut session, &config(ALL), &targets);
     let mut names: Vec<_> = measured.iter().map(|m| m.sample.name.as_str()).collect();
     names.sort_unstable();
     assert_eq!(names, ["a", "b"]);
@@ -320,7 +320,7 @@ fn other_devices_than_known_are_told_where_the_xml_is_not_read() {
     for (name, outdated) in [("testnet0", false), ("vnet9", true)] {
         let mut target = target(&found, known.clone());
         target.nics = nics(name);
-        let (measured, _) = asked_for(Scope::Quiet, &mut session, &brief(ALL), &[target]);
+        let (measured, _) = asked_for(Scope::Quiet, &mut session, &config(ALL), &[target]);
         assert!(measured[0].described.is_none());
         assert_eq!(measured[0].outdated, outdated, "{name}");
     }
@@ -335,7 +335,11 @@ fn handles_of_domains_that_are_gone_do_not_pile_up() {
     let found = listed(&mut session);
     assert_eq!(session.handles.len(), 80);
     // As if but two of them were still active.
-    asked(&mut session, &brief(ALL), &[new(&found[0]), new(&found[1])]);
+    asked(
+        &mut session,
+        &config(ALL),
+        &[new(&found[0]), new(&found[1])],
+    );
     assert_eq!(session.handles.len(), 2);
 }
 

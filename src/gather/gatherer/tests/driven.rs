@@ -34,7 +34,7 @@ impl Driven {
 
     /// The calls that are out, hanging ones included, the oldest first.
     fn out(&self) -> Vec<Ticket> {
-        let mut out = self.gatherer.crew.busy();
+        let mut out = self.gatherer.workers.busy();
         out.sort_unstable();
         out
     }
@@ -95,7 +95,7 @@ impl Driven {
 
     /// Ends the gather; the workers had their connections.
     fn finish(&mut self) -> Gathered {
-        self.gatherer.crew.connect();
+        self.gatherer.workers.connect();
         self.gatherer.finish()
     }
 

@@ -12,7 +12,7 @@ fn without_the_block_group_the_disks_come_by_a_job_of_their_own() {
     let (measured, _) = asked_for(
         Scope::NoBlock,
         &mut session,
-        &brief(ALL),
+        &config(ALL),
         std::slice::from_ref(&target),
     );
     let sample = &measured[0].sample;
@@ -33,7 +33,7 @@ fn without_the_block_group_the_disks_come_by_a_job_of_their_own() {
 fn what_needs_no_monitor_is_state_network_and_cpu_time() {
     let mut session = Session::new(connect("test:///default"));
     let found = listed(&mut session);
-    let (measured, _) = asked_for(Scope::Quiet, &mut session, &brief(ALL), &[new(&found[0])]);
+    let (measured, _) = asked_for(Scope::Quiet, &mut session, &config(ALL), &[new(&found[0])]);
     assert_eq!(measured[0].came, Came::Part);
     let sample = &measured[0].sample;
     assert!(sample.disks.is_none() && sample.memory.rss.is_none());

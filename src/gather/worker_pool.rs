@@ -1,4 +1,4 @@
-//! The crew: the workers' threads, each with a connection of its own.
+//! The worker_pool: the workers' threads, each with a connection of its own.
 //!
 //! A worker opens its connection when it is given its first job, and libvirtd may let it wait
 //! (`max_clients`): it takes the job once it is in. Until then the job can be taken back and given to
@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::job::{Brief, Job};
+use super::job::{Job, WorkerConfig};
 use super::ledger::Ticket;
 use super::worker::{self, Reply};
 use crate::maps::{HashMap, HashSet};
@@ -83,8 +83,8 @@ pub enum Assigned {
 }
 
 /// The workers.
-pub struct Crew {
-    brief: Arc<Brief>,
+pub struct WorkerPool {
+    config: Arc<WorkerConfig>,
     sink: Sink,
     /// How many stay when there is nothing to do,
     size: usize,
@@ -106,12 +106,12 @@ pub struct Crew {
     pub not_started: Option<String>,
 }
 
-impl Crew {
-    /// A crew of which `size` stay; their threads and connections come when they are needed. Each is
+impl WorkerPool {
+    /// A worker_pool of which `size` stay; their threads and connections come when they are needed. Each is
     /// given so many `jobs` at a time: the second is at hand when the first is done.
-    pub fn new(brief: Brief, size: usize, jobs: usize, sink: Sink) -> Self {
+    pub fn new(config: WorkerConfig, size: usize, jobs: usize, sink: Sink) -> Self {
         Self {
-            brief: Arc::new(brief),
+            config: Arc::new(config),
             sink,
             size,
             jobs,
@@ -171,11 +171,11 @@ impl Crew {
         let (jobs, inbox) = channel();
         let number = self.next;
         self.next += 1;
-        let brief = Arc::clone(&self.brief);
+        let config = Arc::clone(&self.config);
         let sink = Arc::clone(&self.sink);
         let ended = self.ended.0.clone();
         let work = move || {
-            worker::run(number, &brief, &inbox, &*sink);
+            worker::run(number, &config, &inbox, &*sink);
             let _ = ended.send(());
         };
         if let Err(error) = threads::start("worker", work) {
@@ -257,7 +257,7 @@ impl Crew {
     }
 
     /// When a job will have waited for `patience` for its worker's connection while another worker
-    /// has one: then [`Crew::recall`] wants to be called.
+    /// has one: then [`WorkerPool::recall`] wants to be called.
     pub fn recall_at(&self, patience: Duration) -> Option<Instant> {
         let mut connected = !self.idle.is_empty();
         let mut oldest: Option<Instant> = None;
