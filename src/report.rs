@@ -8,7 +8,7 @@ use log::Level;
 use uuid::Uuid;
 
 use crate::config::Uri;
-use crate::gather::job::Found;
+use crate::gather::job::DomainRef;
 use crate::gather::{Gathered, Trouble};
 use crate::logging::Troubles;
 use crate::maps::HashSet;
@@ -112,10 +112,10 @@ impl Reporter {
                 log::info!("{mount} answers again, after {}", count(times, "gather"));
             }
         }
-        for (mount, founds) in &gathered.dead {
+        for (mount, domains) in &gathered.dead {
             let mount = mount.display().to_string();
             self.troubles.report(mount.clone(), Level::Warn, || {
-                let names = names_of(founds);
+                let names = names_of(domains);
                 if gathered.disks_left_out {
                     format!(
                         "{mount} does not answer, and asking this version of libvirt for disks would \
@@ -159,7 +159,7 @@ impl Reporter {
     }
 
     /// Once is no news: a mount that dies is called so from the second gather on, and a busy host is late.
-    fn slow_storage(&mut self, slow: &[Found]) {
+    fn slow_storage(&mut self, slow: &[DomainRef]) {
         let now = slow.iter().map(|found| found.run.uuid).collect();
         let before = std::mem::replace(&mut self.slow_storage, now);
         let again = slow.iter().filter(|it| before.contains(&it.run.uuid));
@@ -274,8 +274,8 @@ fn hanging(calls: usize) -> String {
     format!("{} {verb}", count(calls as u64, "call"))
 }
 
-fn names_of(founds: &[Found]) -> String {
-    names(founds.iter().map(|found| found.name.as_str()))
+fn names_of(domains: &[DomainRef]) -> String {
+    names(domains.iter().map(|found| found.name.as_str()))
 }
 
 /// The first of them.

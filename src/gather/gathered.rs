@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
-use super::job::Found;
+use super::job::DomainRef;
 use crate::libvirt::Error;
 use crate::maps::{HashMap, HashSet};
 use crate::sample::{Devices, Run, Sample};
@@ -18,9 +18,9 @@ pub enum Trouble {
     /// The list or a whole chunk was refused.
     Refused(Error),
     /// One domain's figures cannot be had.
-    Domain(Found, String),
+    Domain(DomainRef, String),
     /// One domain's description cannot be had.
-    Description(Found, String),
+    Description(DomainRef, String),
 }
 
 /// What a gather brought.
@@ -39,27 +39,27 @@ pub struct Gathered {
     /// Active domains, by the list of this gather; `None`: no list came.
     pub active: Option<HashSet<Run>>,
     /// Domains that were to be asked and did not answer in time.
-    pub missing: Vec<Found>,
+    pub missing: Vec<DomainRef>,
     /// Domains whose statistics the driver or the daemon refused.
-    pub refused: Vec<Found>,
+    pub refused: Vec<DomainRef>,
     /// Domains of which nothing is asked: a call of ours hangs on their lock inside libvirtd.
-    pub locked: Vec<Found>,
+    pub locked: Vec<DomainRef>,
     /// libvirtd had no worker to spare; beside it whose monitor has been occupied the longest.
-    pub spent: Option<Option<Found>>,
+    pub spent: Option<Option<DomainRef>>,
     /// Mounts that do not answer, and the VMs with a disk there.
-    pub dead: BTreeMap<PathBuf, Vec<Found>>,
+    pub dead: BTreeMap<PathBuf, Vec<DomainRef>>,
     /// The disks there are not read one by one either: this libvirt's calls for one disk would hang.
     pub disks_left_out: bool,
     /// VMs whose disks are left out for the same reason: it is not known where all their files lie.
-    pub unknown_storage: Vec<Found>,
+    pub unknown_storage: Vec<DomainRef>,
     /// And these: a mount that carries them has not answered in this look, though it answers.
-    pub slow_storage: Vec<Found>,
+    pub slow_storage: Vec<DomainRef>,
     /// Domains that are wanted, by the last list.
     pub seen: usize,
     /// Domains whose figures came in full.
     pub complete: usize,
     /// Domains whose figures came without what only QEMU itself knows.
-    pub partial: Vec<Found>,
+    pub partial: Vec<DomainRef>,
     /// Why the gather ended before all had answered and before the deadline.
     pub cut: Option<&'static str>,
     /// A thread that could not be started, and the remedy.

@@ -8,13 +8,13 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
+use super::active_domains::ActiveDomains;
 use super::cpus::Cpus;
 use super::engine::{Came, Engine, Event, Limits, Listed};
 use super::gathered::{Gathered, Samples, Trouble, Worth};
 use super::host_watcher::{HostQuery, HostWatcher};
-use super::job::{Answer, Found, Measured, WorkerConfig};
+use super::job::{Answer, DomainRef, Measured, WorkerConfig};
 use super::nics::Nics;
-use super::roster::Roster;
 use super::worker::{Failure, Reply};
 use super::worker_pool::{Sink, WorkerPool};
 use crate::config::{NameFilter, Settings};
@@ -42,7 +42,7 @@ pub struct Gatherer {
     /// Whether a measurement needs to know the devices.
     describes: bool,
     /// Who is active.
-    roster: Roster,
+    active_domains: ActiveDomains,
     samples: Samples,
     gathered: Gathered,
     /// Who looks at the host.
@@ -93,7 +93,7 @@ impl Gatherer {
             domains: settings.domains.clone(),
             devices: settings.devices.clone(),
             describes: Groups::needed(measurements).has(Groups::NET),
-            roster: Roster::default(),
+            active_domains: ActiveDomains::default(),
             samples: Samples::default(),
             gathered: Gathered::default(),
             host_watcher: HostWatcher::new(host_watcher, settings.block_statistics, groups),
@@ -113,7 +113,7 @@ impl Gatherer {
         self.cpus.begin();
         self.samples = Samples::default();
         self.gathered = Gathered::default();
-        self.roster.begin();
+        self.active_domains.begin();
         // Should no list come. Who is described, too, is to be known anew.
         let known = self.wanted();
         self.engine.knows(known);
@@ -200,7 +200,8 @@ impl Gatherer {
             Answer::Domains(_) | Answer::Samples(..) | Answer::Done => Event::Done,
             Answer::Described(run, described, trouble) => {
                 self.learn(run, described);
-                if let Some((found, text)) = self.roster.get(run.uuid).cloned().zip(trouble) {
+                if let Some((found, text)) = self.active_domains.get(run.uuid).cloned().zip(trouble)
+                {
                     self.trouble(wanted, Trouble::Description(found, text));
                 }
                 Event::Described(run.uuid)
@@ -230,28 +231,32 @@ impl Gatherer {
         }
     }
 
-    fn on_list(&mut self, mut found: Vec<Found>) -> Event {
+    fn on_list(&mut self, mut found: Vec<DomainRef>) -> Event {
         let active: HashSet<Run> = found.iter().map(|f| f.run).collect();
         self.inventory.keep(&active);
         self.nics.keep(&active);
         self.cpus.keep(&active);
         self.gathered.active = Some(active);
         found.retain(|f| self.domains.matches(&f.name));
-        self.roster.listed(found);
+        self.active_domains.listed(found);
         Event::Listed(self.wanted())
     }
 
     /// The domains to gather, and which of them are described.
     fn wanted(&self) -> Vec<Listed> {
-        let listed = |found: &Found| Listed {
+        let listed = |found: &DomainRef| Listed {
             uuid: found.run.uuid,
             described: !self.describes || self.inventory.is_current(found.run),
         };
-        self.roster.all().map(listed).collect()
+        self.active_domains.all().map(listed).collect()
     }
 
     /// What the engine and the cache have to know of samples before [`Gatherer::keep`] takes them.
-    fn on_samples(&mut self, measured: &mut [Measured], troubles: Vec<(Found, String)>) -> Event {
+    fn on_samples(
+        &mut self,
+        measured: &mut [Measured],
+        troubles: Vec<(DomainRef, String)>,
+    ) -> Event {
         let mut came = Vec::with_capacity(measured.len());
         for one in measured {
             let run = one.sample.run;
@@ -261,7 +266,9 @@ impl Gatherer {
             if one.outdated {
                 self.inventory.device_changed(run.uuid, Instant::now());
             }
-            if let (Some(trouble), Some(found)) = (one.trouble.take(), self.roster.get(run.uuid)) {
+            if let (Some(trouble), Some(found)) =
+                (one.trouble.take(), self.active_domains.get(run.uuid))
+            {
                 let trouble = Trouble::Description(found.clone(), trouble);
                 self.gathered.troubles.push(trouble);
             }
@@ -344,13 +351,13 @@ impl Gatherer {
         gathered.limited_to = self.workers.limited_to();
         let not_started = self.workers.not_started.clone();
         gathered.not_started = not_started.or(gathered.not_started);
-        let find = |uuid: Uuid| self.roster.get(uuid).cloned();
+        let find = |uuid: Uuid| self.active_domains.get(uuid).cloned();
         gathered.locked = self.engine.locked().filter_map(&find).collect();
         // By the last look: in a gather that ends without one no mount has come back.
         let dead = self.host_watcher.dead().iter();
         let named = dead.map(|(mount, uuids)| {
-            let founds = uuids.iter().filter_map(|uuid| find(*uuid));
-            (mount.clone(), founds.collect())
+            let domains = uuids.iter().filter_map(|uuid| find(*uuid));
+            (mount.clone(), domains.collect())
         });
         gathered.dead = named.collect();
         gathered.disks_left_out = self.host_watcher.leaves_out_disks();
@@ -365,7 +372,7 @@ impl Gatherer {
         gathered.refused = refused.filter_map(find).collect();
         self.engine.end();
         gathered.hanging = self.engine.hanging();
-        gathered.seen = self.roster.len();
+        gathered.seen = self.active_domains.len();
         gathered.complete = self.samples.complete(self.describes);
         gathered.partial = self.samples.of(Worth::Part).filter_map(find).collect();
         gathered.whole = self.samples.of(Worth::Whole).collect();
@@ -398,12 +405,12 @@ impl Gatherer {
             Notice::Event(Occurrence::ImageChanged(uuid), at) => {
                 self.inventory.device_changed(uuid, at);
             }
-            Notice::Event(Occurrence::Stopped(uuid), at) => self.roster.stopped(uuid, at),
+            Notice::Event(Occurrence::Stopped(uuid), at) => self.active_domains.stopped(uuid, at),
             Notice::Event(Occurrence::Started(uuid, id, name), at) => {
                 if self.domains.matches(&name) {
                     let run = Run { uuid, id };
                     let name = name.into();
-                    self.roster.started(Found { run, name }, at);
+                    self.active_domains.started(DomainRef { run, name }, at);
                 }
             }
         }

@@ -30,9 +30,9 @@ pub enum Job {
     /// List the active domains.
     List,
     /// Read the XML of these.
-    Describe(Vec<Found>),
+    Describe(Vec<DomainRef>),
     /// One cheap ordinary call.
-    Canary(Found),
+    Canary(DomainRef),
     /// Bring the statistics of these.
     Ask {
         /// Whom to ask.
@@ -45,14 +45,14 @@ pub enum Job {
     /// Bring the disks of this one, by calls of their own.
     Disks(Target),
     /// Who occupies whose monitor.
-    Probe(Vec<Found>),
+    Probe(Vec<DomainRef>),
     /// State and network of these by priority calls.
     Urgent(Vec<Target>),
 }
 
 /// An active domain, as the list has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct DomainRef {
     /// Which run of which domain.
     pub run: Run,
     /// Its name.
@@ -63,7 +63,7 @@ pub struct Found {
 #[derive(Debug, Clone)]
 pub struct Target {
     /// Whom.
-    pub found: Found,
+    pub found: DomainRef,
     /// What the cache knows of it.
     pub known: Known,
     /// Its NICs' counters, where they were read already: libvirt is not asked for them.
@@ -116,17 +116,17 @@ pub struct Measured {
 #[derive(Debug)]
 pub enum Answer {
     /// For [`Job::List`].
-    Domains(Vec<Found>),
+    Domains(Vec<DomainRef>),
     /// Of [`Job::Describe`], one domain, and what is wrong with its XML; more follows.
     Described(Run, Arc<Described>, Option<String>),
     /// Of [`Job::Describe`]: this domain's XML cannot be had, for this reason; more follows.
-    Undescribed(Found, String),
+    Undescribed(DomainRef, String),
     /// Of [`Job::Describe`]: somebody has had this domain's monitor for long, and reading its XML
     /// might wait for that; more follows.
     Withheld(Uuid),
     /// For [`Job::Ask`]: domains that are gone are missing from it; trouble with single domains
     /// that brought no figures is beside it.
-    Samples(Vec<Measured>, Vec<(Found, String)>),
+    Samples(Vec<Measured>, Vec<(DomainRef, String)>),
     /// For [`Job::Disks`].
     Disks(Run, Devices<5>),
     /// Of [`Job::Probe`]: the daemon answers; more follows.

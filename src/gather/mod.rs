@@ -1,5 +1,6 @@
 //! One gather: the list, the chunks, the workers, and what came back in time.
 
+mod active_domains;
 pub mod cpus;
 pub mod engine;
 #[cfg(test)]
@@ -10,7 +11,6 @@ pub mod host_watcher;
 pub mod job;
 pub mod ledger;
 mod nics;
-mod roster;
 mod session;
 pub mod worker;
 pub mod worker_pool;

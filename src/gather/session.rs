@@ -10,7 +10,7 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::engine::{Came, Control, Scope};
-use super::job::{Answer, Found, Job, Measured, Target, WorkerConfig};
+use super::job::{Answer, DomainRef, Job, Measured, Target, WorkerConfig};
 use crate::inventory::Known;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::{Connection, Domain, Error, Monitor, per_call};
@@ -24,7 +24,7 @@ use descriptions::{describe, freshen};
 pub(super) struct Session {
     handles: HashMap<Uuid, Domain>,
     /// The last list, by id,
-    listed: HashMap<u32, Found>,
+    listed: HashMap<u32, DomainRef>,
     /// and whether an id means the same run for as long as the connection stands: QEMU's driver and
     /// the test driver count them up, others take a process's number or the hypervisor's.
     lasting_ids: bool,
@@ -59,7 +59,7 @@ impl Session {
     ) -> Result<Answer, Error> {
         match job {
             Job::List => self.list(),
-            Job::Describe(founds) => self.describe(founds, tell),
+            Job::Describe(domains) => self.describe(domains, tell),
             Job::Canary(found) => {
                 if let Some(domain) = self.handle(found.run.uuid)? {
                     unless_gone(domain.info())?;
@@ -72,7 +72,7 @@ impl Session {
                 active,
             } => self.ask(config, targets, *scope, *active),
             Job::Disks(target) => self.disks(config, target),
-            Job::Probe(founds) => self.probe(founds, tell),
+            Job::Probe(domains) => self.probe(domains, tell),
             Job::Urgent(targets) => self.urgent(config, targets, tell),
         }
     }
@@ -93,7 +93,7 @@ impl Session {
                 let uuid = domain.uuid();
                 let (run, name) = (Run { uuid, id }, domain.name().into());
                 new.push((uuid, domain));
-                Found { run, name }
+                DomainRef { run, name }
             });
             self.listed.insert(id, found);
         }
@@ -115,8 +115,8 @@ impl Session {
         }
     }
 
-    fn describe(&mut self, founds: &[Found], tell: &dyn Fn(Answer)) -> Result<Answer, Error> {
-        for found in founds {
+    fn describe(&mut self, domains: &[DomainRef], tell: &dyn Fn(Answer)) -> Result<Answer, Error> {
+        for found in domains {
             let Some(domain) = self.handle(found.run.uuid)? else {
                 continue;
             };
@@ -153,10 +153,10 @@ impl Session {
         Ok(disks.map_or(Answer::Done, |disks| Answer::Disks(run, disks)))
     }
 
-    fn probe(&mut self, founds: &[Found], tell: &dyn Fn(Answer)) -> Result<Answer, Error> {
+    fn probe(&mut self, domains: &[DomainRef], tell: &dyn Fn(Answer)) -> Result<Answer, Error> {
         self.connection.lib_version()?;
         tell(Answer::Alive);
-        for found in founds {
+        for found in domains {
             let uuid = found.run.uuid;
             let monitor = match self.handle(uuid)? {
                 Some(domain) => match domain.monitor() {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::freezer::Freezer;
 use super::nodes::Node;
-use super::scan::{Found, Progress, Scan};
+use super::scan::{Progress, QemuProcess, Scan};
 use crate::maps::{HashMap, HashSet};
 use crate::times::{PROCESS_RECHECK, PROCESS_SCAN};
 
@@ -92,8 +92,8 @@ fn network(process: &Path) -> Option<Network> {
 }
 
 impl Process {
-    fn new(root: &Path, cgroups: &Path, found: Found) -> (Uuid, Self) {
-        let Found {
+    fn new(root: &Path, cgroups: &Path, found: QemuProcess) -> (Uuid, Self) {
+        let QemuProcess {
             uuid,
             pid,
             stat,
@@ -373,7 +373,12 @@ fn all_stuck(processes: &[Process]) -> bool {
     !own.any(|process| process.state == State::Well)
 }
 
-fn remember(root: &Path, cgroups: &Path, known: &mut HashMap<Uuid, Vec<Process>>, found: Found) {
+fn remember(
+    root: &Path,
+    cgroups: &Path,
+    known: &mut HashMap<Uuid, Vec<Process>>,
+    found: QemuProcess,
+) {
     let (uuid, process) = Process::new(root, cgroups, found);
     let there = known.entry(uuid).or_default();
     // Two scans may overlap.

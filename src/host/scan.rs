@@ -25,7 +25,7 @@ const GLANCE: Duration = Duration::from_millis(10);
 
 /// A process with `-uuid UUID` on its command line.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct QemuProcess {
     /// The VM that it says it runs.
     pub uuid: Uuid,
     /// Its number.
@@ -41,7 +41,7 @@ pub(super) struct Found {
 #[derive(Debug)]
 pub(super) struct Scan {
     in_hand: Arc<AtomicU32>,
-    found: Receiver<Found>,
+    found: Receiver<QemuProcess>,
 }
 
 /// How far a scan came.
@@ -80,7 +80,7 @@ impl Scan {
     }
 
     /// Takes what was found by now; false once there will be no more.
-    pub fn take(&self, mut each: impl FnMut(Found)) -> bool {
+    pub fn take(&self, mut each: impl FnMut(QemuProcess)) -> bool {
         loop {
             match self.found.recv_timeout(Duration::ZERO) {
                 Ok(found) => each(found),
@@ -90,7 +90,7 @@ impl Scan {
     }
 
     /// Takes what is found until the scan is done, or hangs, or `until` has come.
-    pub fn wait(&self, until: Instant, mut each: impl FnMut(Found)) -> Progress {
+    pub fn wait(&self, until: Instant, mut each: impl FnMut(QemuProcess)) -> Progress {
         let (mut pid, mut since) = (self.in_hand(), Instant::now());
         loop {
             match self.found.recv_timeout(GLANCE) {
@@ -116,7 +116,7 @@ fn scan(
     wanted: &HashSet<Uuid>,
     skip: &HashSet<u32>,
     at: &AtomicU32,
-    tell: &Sender<Found>,
+    tell: &Sender<QemuProcess>,
 ) {
     // Kept between processes: a QEMU's command line has some kilobytes.
     let mut line = Vec::new();
@@ -143,7 +143,7 @@ fn examine(
     pid: u32,
     wanted: &HashSet<Uuid>,
     line: &mut Vec<u8>,
-) -> io::Result<Option<Found>> {
+) -> io::Result<Option<QemuProcess>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let path = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let folder = open(folder, path, Mode::empty())?;
@@ -155,7 +155,7 @@ fn examine(
     };
     let stat = open_in("stat")?;
     let nodes = nodes::of(line);
-    Ok(Some(Found {
+    Ok(Some(QemuProcess {
         uuid,
         pid,
         stat,

@@ -66,12 +66,12 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::gather::job::Found;
+    use crate::gather::job::DomainRef;
     use crate::sample::examples::full;
 
     fn gathered(in_part: bool) -> Gathered {
         let sample = full(Instant::now());
-        let found = Found {
+        let found = DomainRef {
             run: sample.run,
             name: sample.name.clone(),
         };

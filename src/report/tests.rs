@@ -27,8 +27,8 @@ fn reached(troubles: Vec<Trouble>) -> Gathered {
     }
 }
 
-fn found(name: &str) -> Found {
-    Found {
+fn found(name: &str) -> DomainRef {
+    DomainRef {
         run: run(1),
         name: name.into(),
     }
@@ -139,7 +139,7 @@ fn each_dead_mount_is_a_trouble_of_its_own() {
 #[test]
 fn a_slow_mount_is_said_of_the_vm_whose_disks_are_left_out_twice_running() {
     let slow = |ids: &[u32]| {
-        let vm = |id: &u32| Found {
+        let vm = |id: &u32| DomainRef {
             run: Run {
                 uuid: Uuid::from_u128((*id).into()),
                 id: *id,
@@ -199,15 +199,15 @@ fn a_vms_troubles_end_with_the_vm() {
 
 #[test]
 fn of_many_vms_the_first_ten_are_named() {
-    let founds = |n: u32| {
-        let named = |id: u32| Found {
+    let domains = |n: u32| {
+        let named = |id: u32| DomainRef {
             run: Run { id, ..run(1) },
             name: format!("vm{id:02}").into(),
         };
-        (0..n).rev().map(named).collect::<Vec<Found>>()
+        (0..n).rev().map(named).collect::<Vec<DomainRef>>()
     };
-    assert_eq!(names_of(&founds(2)), "vm00, vm01");
+    assert_eq!(names_of(&domains(2)), "vm00, vm01");
     let ten = "vm00, vm01, vm02, vm03, vm04, vm05, vm06, vm07, vm08, vm09";
-    assert_eq!(names_of(&founds(10)), ten);
-    assert_eq!(names_of(&founds(123)), format!("{ten} and 113 more"));
+    assert_eq!(names_of(&domains(10)), ten);
+    assert_eq!(names_of(&domains(123)), format!("{ten} and 113 more"));
 }

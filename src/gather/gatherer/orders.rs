@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::Gatherer;
 use crate::gather::engine::{Event, Order};
 use crate::gather::host_watcher::HostReport;
-use crate::gather::job::{Found, Job, Target};
+use crate::gather::job::{DomainRef, Job, Target};
 use crate::gather::ledger::Ticket;
 use crate::gather::worker_pool::Assigned;
 use crate::times::STALL;
@@ -27,24 +27,24 @@ impl Gatherer {
                     continue;
                 }
                 Order::List => {
-                    self.roster.ask(Instant::now());
+                    self.active_domains.ask(Instant::now());
                     Job::List
                 }
-                Order::Describe(domains) => Job::Describe(self.founds(&domains)),
-                Order::Canary(domain) => match self.roster.get(domain) {
+                Order::Describe(domains) => Job::Describe(self.domains(&domains)),
+                Order::Canary(domain) => match self.active_domains.get(domain) {
                     Some(found) => Job::Canary(found.clone()),
                     None => Job::Probe(Vec::new()),
                 },
                 Order::Ask(domains, scope) => Job::Ask {
                     targets: self.targets(&domains),
                     scope,
-                    active: self.roster.len(),
+                    active: self.active_domains.len(),
                 },
                 Order::Disks(domain) => match self.targets(&[domain]).pop() {
                     Some(target) => Job::Disks(target),
                     None => Job::Probe(Vec::new()),
                 },
-                Order::Probe(domains) => Job::Probe(self.founds(&domains)),
+                Order::Probe(domains) => Job::Probe(self.domains(&domains)),
                 Order::Urgent(domains) => Job::Urgent(self.targets(&domains)),
             };
             self.assign(ticket, job);
@@ -105,22 +105,24 @@ impl Gatherer {
                 self.nics.read(taps, near);
             }
             self.cpus.read(cpus);
-            let domains: Vec<Uuid> = self.roster.all().map(|f| f.run.uuid).collect();
+            let domains: Vec<Uuid> = self.active_domains.all().map(|f| f.run.uuid).collect();
             let look = self.host_watcher.verdict(&domains);
             self.engine.looked(look, Instant::now());
             self.carry_out();
         }
     }
 
-    fn founds(&self, domains: &[Uuid]) -> Vec<Found> {
-        let found = domains.iter().filter_map(|uuid| self.roster.get(*uuid));
+    fn domains(&self, domains: &[Uuid]) -> Vec<DomainRef> {
+        let found = domains
+            .iter()
+            .filter_map(|uuid| self.active_domains.get(*uuid));
         found.cloned().collect()
     }
 
     fn targets(&mut self, domains: &[Uuid]) -> Vec<Target> {
         let now = Instant::now();
-        let found = self.founds(domains).into_iter();
-        let target = |found: Found| {
+        let found = self.domains(domains).into_iter();
+        let target = |found: DomainRef| {
             let run = found.run;
             let nics = self.inventory.nics(run);
             let wanted = |name: &str| self.devices.matches(name);

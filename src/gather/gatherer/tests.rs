@@ -62,7 +62,7 @@ fn a_gather_brings_every_domain_once() {
     }
     // What was read is kept.
     gatherer.inventory.begin();
-    for found in gatherer.roster.all() {
+    for found in gatherer.active_domains.all() {
         let known = gatherer.inventory.look_up(found.run, Instant::now());
         assert!(matches!(known, Known::Fresh(_)), "{known:?}");
     }
@@ -126,7 +126,7 @@ fn a_late_list_is_dropped_too() {
     assert_eq!((gathered.active, gathered.hanging), (None, 1));
     gatherer.on_reply(late);
     assert!(gatherer.is_done(), "nothing was begun by it");
-    assert!(gatherer.roster.len() == 0);
+    assert!(gatherer.active_domains.len() == 0);
     assert_eq!(names(&gather(&mut gatherer, &replies)), NAMES);
 }
 

@@ -7,7 +7,7 @@ use smol_str::SmolStr;
 use super::Session;
 use crate::description::Description;
 use crate::gather::engine::Came;
-use crate::gather::job::{Found, Target};
+use crate::gather::job::{DomainRef, Target};
 use crate::libvirt::bulk::{self, Groups};
 use crate::libvirt::{Domain, Error, Record, Records};
 use crate::sample::{Device, Run, Sample};
@@ -51,7 +51,7 @@ impl Session {
         groups: Groups,
         targets: &[&Target],
         samples: &mut Vec<Sample>,
-        troubles: &mut Vec<(Found, String)>,
+        troubles: &mut Vec<(DomainRef, String)>,
     ) -> Result<(), Error> {
         if !self.bulk.works {
             let at = Instant::now();

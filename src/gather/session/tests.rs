@@ -28,7 +28,7 @@ fn config(wanted: Measurements) -> WorkerConfig {
     }
 }
 
-fn listed(session: &mut Session) -> Vec<Found> {
+fn listed(session: &mut Session) -> Vec<DomainRef> {
     match session.list().unwrap() {
         Answer::Domains(found) => found,
         other => panic!("{other:?}"),
@@ -40,7 +40,7 @@ fn asked_for(
     session: &mut Session,
     config: &WorkerConfig,
     targets: &[Target],
-) -> (Vec<Measured>, Vec<(Found, String)>) {
+) -> (Vec<Measured>, Vec<(DomainRef, String)>) {
     match session.ask(config, targets, scope, targets.len()).unwrap() {
         Answer::Samples(measured, troubles) => (measured, troubles),
         other => panic!("{other:?}"),
@@ -51,7 +51,7 @@ fn asked(
     session: &mut Session,
     config: &WorkerConfig,
     targets: &[Target],
-) -> (Vec<Measured>, Vec<(Found, String)>) {
+) -> (Vec<Measured>, Vec<(DomainRef, String)>) {
     asked_for(Scope::Full, session, config, targets)
 }
 
@@ -63,13 +63,13 @@ fn performed(session: &mut Session, job: &Job) -> (Vec<Answer>, Answer) {
     (told.into_inner(), last)
 }
 
-fn new(found: &Found) -> Target {
+fn new(found: &DomainRef) -> Target {
     target(found, Known::New)
 }
 
 /// No domain that runs.
-fn ghost(name: &str) -> Found {
-    Found {
+fn ghost(name: &str) -> DomainRef {
+    DomainRef {
         run: Run {
             uuid: Node::uuid(name),
             id: 9,
@@ -79,7 +79,7 @@ fn ghost(name: &str) -> Found {
 }
 
 /// What is known of a domain once it has been asked.
-fn known(session: &mut Session, found: &Found) -> Known {
+fn known(session: &mut Session, found: &DomainRef) -> Known {
     let (measured, _) = asked(session, &config(ALL), &[new(found)]);
     Known::Fresh(measured[0].described.clone().unwrap())
 }

@@ -106,8 +106,8 @@ impl Driven {
     }
 }
 
-fn found(name: &str) -> Found {
-    Found {
+fn found(name: &str) -> DomainRef {
+    DomainRef {
         run: Run {
             uuid: Node::uuid(name),
             id: u32::from(name.as_bytes()[0]),

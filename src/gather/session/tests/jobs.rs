@@ -91,13 +91,13 @@ fn urgent_figures_have_what_was_read_on_this_host() {
 fn a_probe_tells_first_that_the_daemon_answers_and_then_of_each_domain() {
     let node = Node::of(&["a", "b"], &[]);
     let mut session = Session::new(connect(&node.uri()));
-    let mut founds = listed(&mut session);
-    founds.push(ghost("gone"));
-    let (told, last) = performed(&mut session, &Job::Probe(founds.clone()));
+    let mut domains = listed(&mut session);
+    domains.push(ghost("gone"));
+    let (told, last) = performed(&mut session, &Job::Probe(domains.clone()));
     assert!(matches!(last, Answer::Done), "{last:?}");
     assert!(matches!(told[0], Answer::Alive), "{told:?}");
     assert_eq!(told.len(), 4);
-    for (found, answer) in founds.iter().zip(&told[1..]) {
+    for (found, answer) in domains.iter().zip(&told[1..]) {
         // The test driver cannot tell; a domain that is gone holds nobody up.
         let Answer::Control(uuid, Control::Free) = answer else {
             panic!("{answer:?}");

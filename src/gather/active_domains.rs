@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::job::Found;
+use super::job::DomainRef;
 use crate::maps::HashMap;
 
 /// What an event told of a domain, and when it came. Both are absolute, so the last one holds.
@@ -12,20 +12,20 @@ use crate::maps::HashMap;
 struct Change {
     at: Instant,
     /// The run that began; `None`: it stopped.
-    run: Option<Found>,
+    run: Option<DomainRef>,
 }
 
 /// Who is active. A list is the truth as of when it was asked for; events carry on from there.
 #[derive(Debug, Default)]
-pub(super) struct Roster {
-    found: HashMap<Uuid, Found>,
+pub(super) struct ActiveDomains {
+    found: HashMap<Uuid, DomainRef>,
     /// What has come by events and is not in `found` yet.
     changes: HashMap<Uuid, Change>,
     /// When the list that is out was asked for.
     asked: Option<Instant>,
 }
 
-impl Roster {
+impl ActiveDomains {
     /// A gather begins. What events told until now holds in it, unless a list comes, which is
     /// asked for later and knows better.
     pub(super) fn begin(&mut self) {
@@ -44,7 +44,7 @@ impl Roster {
     }
 
     /// The list came. What events told before it was asked for is in it; what came later may not be.
-    pub(super) fn listed(&mut self, found: Vec<Found>) {
+    pub(super) fn listed(&mut self, found: Vec<DomainRef>) {
         let asked = self.asked.take();
         self.changes
             .retain(|_, change| asked.is_none_or(|asked| change.at >= asked));
@@ -52,9 +52,9 @@ impl Roster {
     }
 
     /// A domain was started.
-    pub(super) fn started(&mut self, found: Found, at: Instant) {
+    pub(super) fn started(&mut self, found: DomainRef, at: Instant) {
         let run = Some(found);
-        if let Some(Found { run: of, .. }) = &run {
+        if let Some(DomainRef { run: of, .. }) = &run {
             self.changes.insert(of.uuid, Change { at, run });
         }
     }
@@ -64,11 +64,11 @@ impl Roster {
         self.changes.insert(uuid, Change { at, run: None });
     }
 
-    pub(super) fn get(&self, uuid: Uuid) -> Option<&Found> {
+    pub(super) fn get(&self, uuid: Uuid) -> Option<&DomainRef> {
         self.found.get(&uuid)
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = &Found> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &DomainRef> {
         self.found.values()
     }
 
@@ -84,8 +84,8 @@ mod tests {
     use super::*;
     use crate::sample::Run;
 
-    fn found(number: u128, id: u32) -> Found {
-        Found {
+    fn found(number: u128, id: u32) -> DomainRef {
+        DomainRef {
             run: Run {
                 uuid: Uuid::from_u128(number),
                 id,
@@ -94,8 +94,8 @@ mod tests {
         }
     }
 
-    fn runs(roster: &Roster) -> Vec<(u128, u32)> {
-        let mut runs: Vec<_> = roster
+    fn runs(active_domains: &ActiveDomains) -> Vec<(u128, u32)> {
+        let mut runs: Vec<_> = active_domains
             .all()
             .map(|f| (f.run.uuid.as_u128(), f.run.id))
             .collect();
@@ -106,26 +106,26 @@ mod tests {
     #[test]
     fn without_a_list_events_carry_on_from_the_last_one() {
         let at = Instant::now();
-        let mut roster = Roster::default();
-        roster.begin();
-        roster.ask(at);
-        roster.listed(vec![found(1, 1), found(2, 2)]);
-        roster.started(found(3, 3), at);
-        roster.stopped(Uuid::from_u128(1), at);
+        let mut active_domains = ActiveDomains::default();
+        active_domains.begin();
+        active_domains.ask(at);
+        active_domains.listed(vec![found(1, 1), found(2, 2)]);
+        active_domains.started(found(3, 3), at);
+        active_domains.stopped(Uuid::from_u128(1), at);
         // Restarted: another run.
-        roster.stopped(Uuid::from_u128(2), at);
-        roster.started(found(2, 4), at);
+        active_domains.stopped(Uuid::from_u128(2), at);
+        active_domains.started(found(2, 4), at);
         // Come and gone.
-        roster.started(found(5, 5), at);
-        roster.stopped(Uuid::from_u128(5), at);
+        active_domains.started(found(5, 5), at);
+        active_domains.stopped(Uuid::from_u128(5), at);
         assert_eq!(
-            runs(&roster),
+            runs(&active_domains),
             [(1, 1), (2, 2)],
             "not in the middle of a gather"
         );
         for _ in 0..2 {
-            roster.begin();
-            assert_eq!(runs(&roster), [(2, 4), (3, 3)]);
+            active_domains.begin();
+            assert_eq!(runs(&active_domains), [(2, 4), (3, 3)]);
         }
     }
 
@@ -133,17 +133,17 @@ mod tests {
     fn a_list_undoes_what_came_before_it_was_asked_for_and_nothing_after() {
         let at = Instant::now();
         let later = at + Duration::from_millis(1);
-        let mut roster = Roster::default();
-        roster.begin();
-        roster.stopped(Uuid::from_u128(1), at);
-        roster.started(found(2, 2), at);
-        roster.ask(later);
+        let mut active_domains = ActiveDomains::default();
+        active_domains.begin();
+        active_domains.stopped(Uuid::from_u128(1), at);
+        active_domains.started(found(2, 2), at);
+        active_domains.ask(later);
         // The list was made before 3 stopped and after 4 was started.
-        roster.stopped(Uuid::from_u128(3), later);
-        roster.started(found(4, 4), later);
-        roster.listed(vec![found(1, 9), found(3, 3), found(4, 4)]);
-        assert_eq!(runs(&roster), [(1, 9), (3, 3), (4, 4)]);
-        roster.begin();
-        assert_eq!(runs(&roster), [(1, 9), (4, 4)]);
+        active_domains.stopped(Uuid::from_u128(3), later);
+        active_domains.started(found(4, 4), later);
+        active_domains.listed(vec![found(1, 9), found(3, 3), found(4, 4)]);
+        assert_eq!(runs(&active_domains), [(1, 9), (3, 3), (4, 4)]);
+        active_domains.begin();
+        assert_eq!(runs(&active_domains), [(1, 9), (4, 4)]);
     }
 }
