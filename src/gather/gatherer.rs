@@ -1,4 +1,4 @@
-//! One gather at a time: the engine decides, the worker_pool asks, and what came in time is put together.
+//! One gather at a time: the engine decides, the worker pool asks, and what came in time is put together.
 
 mod orders;
 

@@ -1,4 +1,4 @@
-//! The worker_pool: the workers' threads, each with a connection of its own.
+//! The worker pool: the workers' threads, each with a connection of its own.
 //!
 //! A worker opens its connection when it is given its first job, and libvirtd may let it wait
 //! (`max_clients`): it takes the job once it is in. Until then the job can be taken back and given to
@@ -107,7 +107,7 @@ pub struct WorkerPool {
 }
 
 impl WorkerPool {
-    /// A worker_pool of which `size` stay; their threads and connections come when they are needed. Each is
+    /// A worker pool of which `size` stay; their threads and connections come when they are needed. Each is
     /// given so many `jobs` at a time: the second is at hand when the first is done.
     pub fn new(config: WorkerConfig, size: usize, jobs: usize, sink: Sink) -> Self {
         Self {

@@ -3,7 +3,7 @@ use std::sync::mpsc::{Sender, channel};
 use super::*;
 use crate::gather::examples::{inbox, settings};
 
-fn agent(mode: Mode) -> (MainLoop, Sender<Message>) {
+fn main_loop(mode: Mode) -> (MainLoop, Sender<Message>) {
     let (sink, _) = inbox();
     let settings = settings("test:///default");
     let (sender, receiver) = channel();
@@ -17,21 +17,21 @@ fn ms(n: u64) -> Duration {
 
 #[test]
 fn a_gather_ends_by_its_deadline() {
-    let (agent, _sender) = agent(Mode::Triggered);
+    let (main_loop, _sender) = main_loop(Mode::Triggered);
     let start = Instant::now();
-    assert_eq!(agent.limit(start, start), start + ms(8000));
-    assert_eq!(agent.limit(start, start + ms(7999)), start + ms(8000));
+    assert_eq!(main_loop.limit(start, start), start + ms(8000));
+    assert_eq!(main_loop.limit(start, start + ms(7999)), start + ms(8000));
 }
 
 #[test]
 fn after_a_stop_a_gather_has_1300_ms_more() {
-    let (mut agent, _sender) = agent(Mode::Triggered);
+    let (mut main_loop, _sender) = main_loop(Mode::Triggered);
     let start = Instant::now();
-    agent.ending = Some(Ending::Stop(start + ms(1000)));
-    assert_eq!(agent.limit(start, start), start + ms(2300));
-    agent.ending = Some(Ending::Stop(start + ms(7000)));
+    main_loop.ending = Some(Ending::Stop(start + ms(1000)));
+    assert_eq!(main_loop.limit(start, start), start + ms(2300));
+    main_loop.ending = Some(Ending::Stop(start + ms(7000)));
     assert_eq!(
-        agent.limit(start, start),
+        main_loop.limit(start, start),
         start + ms(8000),
         "the deadline holds"
     );
@@ -39,62 +39,62 @@ fn after_a_stop_a_gather_has_1300_ms_more() {
 
 #[test]
 fn after_the_end_of_input_a_gather_goes_on_while_answers_come_but_not_for_ever() {
-    let (mut agent, _sender) = agent(Mode::Triggered);
+    let (mut main_loop, _sender) = main_loop(Mode::Triggered);
     let start = Instant::now();
-    agent.ending = Some(Ending::EndOfInput(start));
-    (agent.answered, agent.opening) = (true, false);
-    assert_eq!(agent.limit(start, start), start + ms(1500));
-    assert_eq!(agent.limit(start, start + ms(1000)), start + ms(2500));
-    let latest = agent.limit(start, start + ms(3000));
+    main_loop.ending = Some(Ending::EndOfInput(start));
+    (main_loop.answered, main_loop.opening) = (true, false);
+    assert_eq!(main_loop.limit(start, start), start + ms(1500));
+    assert_eq!(main_loop.limit(start, start + ms(1000)), start + ms(2500));
+    let latest = main_loop.limit(start, start + ms(3000));
     assert_eq!(latest, start + ms(2700), "the pipe needs the rest of 4 s");
 }
 
 #[test]
 fn before_libvirt_has_ever_answered_the_end_of_input_leaves_it_nearly_all_of_4_s() {
-    let (mut agent, _sender) = agent(Mode::Triggered);
+    let (mut main_loop, _sender) = main_loop(Mode::Triggered);
     let start = Instant::now();
-    agent.ending = Some(Ending::EndOfInput(start));
-    assert_eq!(agent.limit(start, start), start + ms(3400));
-    agent.answered = true;
-    assert_eq!(agent.limit(start, start + ms(1000)), start + ms(2500));
-    assert_eq!(agent.limit(start, start + ms(3000)), start + ms(3400));
+    main_loop.ending = Some(Ending::EndOfInput(start));
+    assert_eq!(main_loop.limit(start, start), start + ms(3400));
+    main_loop.answered = true;
+    assert_eq!(main_loop.limit(start, start + ms(1000)), start + ms(2500));
+    assert_eq!(main_loop.limit(start, start + ms(3000)), start + ms(3400));
 }
 
 #[test]
 fn a_stop_is_stronger_than_the_end_of_input_and_counts_from_the_first() {
-    let (mut agent, _sender) = agent(Mode::Triggered);
-    agent.on_message(Message::Trigger(Trigger::EndOfInput));
-    let Some(Ending::EndOfInput(ended)) = agent.ending else {
-        panic!("{:?}", agent.ending);
+    let (mut main_loop, _sender) = main_loop(Mode::Triggered);
+    main_loop.on_message(Message::Trigger(Trigger::EndOfInput));
+    let Some(Ending::EndOfInput(ended)) = main_loop.ending else {
+        panic!("{:?}", main_loop.ending);
     };
     std::thread::sleep(ms(2));
-    agent.on_message(Message::Trigger(Trigger::EndOfInput));
-    assert!(matches!(agent.ending, Some(Ending::EndOfInput(at)) if at == ended));
-    agent.on_message(Message::Trigger(Trigger::Stop));
-    let Some(Ending::Stop(stopped)) = agent.ending else {
-        panic!("{:?}", agent.ending);
+    main_loop.on_message(Message::Trigger(Trigger::EndOfInput));
+    assert!(matches!(main_loop.ending, Some(Ending::EndOfInput(at)) if at == ended));
+    main_loop.on_message(Message::Trigger(Trigger::Stop));
+    let Some(Ending::Stop(stopped)) = main_loop.ending else {
+        panic!("{:?}", main_loop.ending);
     };
     std::thread::sleep(ms(2));
-    agent.on_message(Message::Trigger(Trigger::Stop));
-    agent.on_message(Message::Trigger(Trigger::EndOfInput));
-    assert!(matches!(agent.ending, Some(Ending::Stop(at)) if at == stopped));
+    main_loop.on_message(Message::Trigger(Trigger::Stop));
+    main_loop.on_message(Message::Trigger(Trigger::EndOfInput));
+    assert!(matches!(main_loop.ending, Some(Ending::Stop(at)) if at == stopped));
 }
 
 #[test]
 fn newlines_fold_into_one_gather_and_are_answered_before_the_end() {
-    let (mut agent, sender) = agent(Mode::Triggered);
-    assert!(!agent.pending);
+    let (mut main_loop, sender) = main_loop(Mode::Triggered);
+    assert!(!main_loop.pending);
     for trigger in [Trigger::Gather, Trigger::Gather, Trigger::EndOfInput] {
         sender.send(Message::Trigger(trigger)).unwrap();
     }
-    agent.wait(Instant::now());
-    assert!(std::mem::take(&mut agent.pending) && agent.ending.is_none());
+    main_loop.wait(Instant::now());
+    assert!(std::mem::take(&mut main_loop.pending) && main_loop.ending.is_none());
     // During that gather:
-    while let Some(message) = agent.receive(Instant::now()) {
-        agent.on_message(message);
+    while let Some(message) = main_loop.receive(Instant::now()) {
+        main_loop.on_message(message);
     }
-    assert!(agent.pending, "one more");
-    assert!(agent.ending.is_some());
+    assert!(main_loop.pending, "one more");
+    assert!(main_loop.ending.is_some());
 }
 
 #[test]
@@ -104,15 +104,15 @@ fn once_and_the_interval_gather_at_once() {
         (Mode::Every(ms(10_000)), true),
         (Mode::Triggered, false),
     ] {
-        assert_eq!(agent(mode).0.pending, pending, "{mode:?}");
+        assert_eq!(main_loop(mode).0.pending, pending, "{mode:?}");
     }
 }
 
 #[test]
 fn the_interval_waits_until_its_tick_and_no_longer() {
-    let (mut agent, _sender) = agent(Mode::Every(ms(50)));
-    agent.pending = false;
+    let (mut main_loop, _sender) = main_loop(Mode::Every(ms(50)));
+    main_loop.pending = false;
     let start = Instant::now();
-    agent.wait(start + ms(50));
+    main_loop.wait(start + ms(50));
     assert!(start.elapsed() >= ms(50));
 }

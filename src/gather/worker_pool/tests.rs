@@ -9,11 +9,11 @@ use crate::gather::job::Answer;
 use crate::libvirt::bulk::Groups;
 use crate::sample::Wanted;
 
-fn worker_pool(uri: &str, size: usize) -> (WorkerPool, Receiver<Reply>) {
-    crew_with(uri, size, 1)
+fn pool(uri: &str, size: usize) -> (WorkerPool, Receiver<Reply>) {
+    pool_with(uri, size, 1)
 }
 
-fn crew_with(uri: &str, size: usize, jobs: usize) -> (WorkerPool, Receiver<Reply>) {
+fn pool_with(uri: &str, size: usize, jobs: usize) -> (WorkerPool, Receiver<Reply>) {
     let settings = settings(uri);
     let config = WorkerConfig {
         uri: uri.to_owned(),
@@ -52,35 +52,31 @@ impl WorkerPool {
     }
 }
 
-fn counts(worker_pool: &WorkerPool) -> (usize, usize) {
-    (worker_pool.busy.len(), worker_pool.idle.len())
+fn counts(pool: &WorkerPool) -> (usize, usize) {
+    (pool.busy.len(), pool.idle.len())
 }
 
 #[test]
 fn a_worker_is_taken_on_when_it_is_needed_and_kept() {
-    let (mut worker_pool, replies) = worker_pool("test:///default", 4);
-    assert_eq!(counts(&worker_pool), (0, 0));
+    let (mut pool, replies) = pool("test:///default", 4);
+    assert_eq!(counts(&pool), (0, 0));
     for ticket in 0..3 {
-        assert_eq!(worker_pool.assign(ticket, Job::List), Assigned::Begun);
-        assert_eq!(counts(&worker_pool), (1, 0));
+        assert_eq!(pool.assign(ticket, Job::List), Assigned::Begun);
+        assert_eq!(counts(&pool), (1, 0));
         let reply = replies.recv_timeout(LIMIT).unwrap();
         assert_eq!(reply.ticket, ticket);
-        worker_pool.returned(ticket);
-        assert_eq!(counts(&worker_pool), (0, 1));
+        pool.returned(ticket);
+        assert_eq!(counts(&pool), (0, 1));
     }
 }
 
 #[test]
 fn a_job_goes_to_nobody_whose_call_hangs() {
     let frozen = Frozen::start();
-    let (mut worker_pool, replies) = worker_pool(&frozen.uri(), 1);
-    assert_eq!(worker_pool.assign(1, nobody()), Assigned::Begun);
-    assert_eq!(worker_pool.assign(2, nobody()), Assigned::Begun);
-    assert_eq!(
-        counts(&worker_pool),
-        (2, 0),
-        "a fresh worker for the second"
-    );
+    let (mut pool, replies) = pool(&frozen.uri(), 1);
+    assert_eq!(pool.assign(1, nobody()), Assigned::Begun);
+    assert_eq!(pool.assign(2, nobody()), Assigned::Begun);
+    assert_eq!(counts(&pool), (2, 0), "a fresh worker for the second");
     let until = Instant::now() + LIMIT;
     let mut standing = 0;
     while standing < 2 && Instant::now() < until {
@@ -93,23 +89,23 @@ fn a_job_goes_to_nobody_whose_call_hangs() {
 #[test]
 fn one_worker_has_the_second_job_at_hand() {
     let frozen = Frozen::start();
-    let (mut worker_pool, _replies) = crew_with(&frozen.uri(), 1, 2);
-    assert_eq!(worker_pool.assign(1, nobody()), Assigned::Begun);
-    assert_eq!(counts(&worker_pool), (1, 1));
-    assert_eq!(worker_pool.assign(2, nobody()), Assigned::Begun);
-    assert_eq!(counts(&worker_pool), (2, 0));
+    let (mut pool, _replies) = pool_with(&frozen.uri(), 1, 2);
+    assert_eq!(pool.assign(1, nobody()), Assigned::Begun);
+    assert_eq!(counts(&pool), (1, 1));
+    assert_eq!(pool.assign(2, nobody()), Assigned::Begun);
+    assert_eq!(counts(&pool), (2, 0));
     sleep(Duration::from_millis(300));
     assert_eq!(frozen.waiting(), 1, "one connection");
-    worker_pool.returned(1);
-    worker_pool.returned(2);
-    assert_eq!(counts(&worker_pool), (0, 2));
+    pool.returned(1);
+    pool.returned(2);
+    assert_eq!(counts(&pool), (0, 2));
 }
 
 #[test]
 fn jobs_come_back_in_their_order() {
-    let (mut worker_pool, replies) = crew_with("test:///default", 1, 2);
+    let (mut pool, replies) = pool_with("test:///default", 1, 2);
     for ticket in [1, 2] {
-        assert_eq!(worker_pool.assign(ticket, Job::List), Assigned::Begun);
+        assert_eq!(pool.assign(ticket, Job::List), Assigned::Begun);
     }
     let tickets = [1, 2].map(|_| replies.recv_timeout(LIMIT).unwrap().ticket);
     assert_eq!(tickets, [1, 2]);
@@ -118,54 +114,54 @@ fn jobs_come_back_in_their_order() {
 #[test]
 fn who_comes_back_where_enough_are_free_goes() {
     let frozen = Frozen::start();
-    let (mut worker_pool, _replies) = worker_pool(&frozen.uri(), 2);
+    let (mut pool, _replies) = pool(&frozen.uri(), 2);
     for ticket in 1..=4 {
-        assert_eq!(worker_pool.assign(ticket, nobody()), Assigned::Begun);
+        assert_eq!(pool.assign(ticket, nobody()), Assigned::Begun);
     }
     let mut after = Vec::new();
     for ticket in 1..=4 {
-        worker_pool.returned(ticket);
-        after.push(counts(&worker_pool));
+        pool.returned(ticket);
+        after.push(counts(&pool));
     }
     assert_eq!(after, [(3, 1), (2, 2), (1, 2), (0, 2)]);
 }
 
 #[test]
 fn a_worker_whose_thread_is_gone_is_passed_by() {
-    let (mut worker_pool, replies) = worker_pool("test:///default", 2);
+    let (mut pool, replies) = pool("test:///default", 2);
     let (gone, _) = channel();
-    worker_pool.idle.push(Worker {
+    pool.idle.push(Worker {
         number: 99,
         jobs: gone,
     });
-    assert_eq!(worker_pool.assign(7, Job::List), Assigned::Begun);
-    assert_eq!(counts(&worker_pool), (1, 0));
+    assert_eq!(pool.assign(7, Job::List), Assigned::Begun);
+    assert_eq!(counts(&pool), (1, 0));
     assert_eq!(replies.recv_timeout(LIMIT).unwrap().ticket, 7);
 }
 
 #[test]
 fn a_ticket_of_nobody_changes_nothing() {
     let frozen = Frozen::start();
-    let (mut worker_pool, _replies) = worker_pool(&frozen.uri(), 1);
-    assert_eq!(worker_pool.assign(1, nobody()), Assigned::Begun);
-    worker_pool.returned(99);
-    assert_eq!(counts(&worker_pool), (1, 0));
+    let (mut pool, _replies) = pool(&frozen.uri(), 1);
+    assert_eq!(pool.assign(1, nobody()), Assigned::Begun);
+    pool.returned(99);
+    assert_eq!(counts(&pool), (1, 0));
 }
 
-/// A worker_pool with one worker that is connected, and one that waits for a daemon.
+/// A pool with one worker that is connected, and one that waits for a daemon.
 fn half_let_in(frozen: &Frozen) -> (WorkerPool, Receiver<Reply>) {
-    let (mut worker_pool, replies) = worker_pool("test:///default", 4);
-    assert_eq!(worker_pool.assign(1, Job::List), Assigned::Begun);
+    let (mut pool, replies) = pool("test:///default", 4);
+    assert_eq!(pool.assign(1, Job::List), Assigned::Begun);
     assert_eq!(replies.recv_timeout(LIMIT).unwrap().ticket, 1);
     // The next worker is to open another connection.
-    let mut config = WorkerConfig::clone(&worker_pool.config);
+    let mut config = WorkerConfig::clone(&pool.config);
     config.uri = frozen.uri();
-    worker_pool.config = Arc::new(config);
-    let connected = worker_pool.busy.remove(&1).unwrap().worker;
-    assert_eq!(worker_pool.assign(2, Job::List), Assigned::Begun);
+    pool.config = Arc::new(config);
+    let connected = pool.busy.remove(&1).unwrap().worker;
+    assert_eq!(pool.assign(2, Job::List), Assigned::Begun);
     let slot = Slot::new(Job::List);
     slot.take();
-    worker_pool.busy.insert(
+    pool.busy.insert(
         1,
         Busy {
             worker: connected,
@@ -173,26 +169,23 @@ fn half_let_in(frozen: &Frozen) -> (WorkerPool, Receiver<Reply>) {
             since: Instant::now(),
         },
     );
-    (worker_pool, replies)
+    (pool, replies)
 }
 
 #[test]
 fn a_job_that_waits_for_a_connection_goes_to_a_worker_that_has_one() {
     let frozen = Frozen::start();
-    let (mut worker_pool, replies) = half_let_in(&frozen);
+    let (mut pool, replies) = half_let_in(&frozen);
     let now = Instant::now();
-    assert!(worker_pool.recall_at(LIMIT).is_some_and(|at| at > now));
-    assert_eq!(worker_pool.recall(now, LIMIT), [], "not yet");
-    let recalled = worker_pool.recall(now + LIMIT, LIMIT);
+    assert!(pool.recall_at(LIMIT).is_some_and(|at| at > now));
+    assert_eq!(pool.recall(now, LIMIT), [], "not yet");
+    let recalled = pool.recall(now + LIMIT, LIMIT);
     assert_eq!(recalled, [(2, false)], "the other is busy");
-    assert_eq!(worker_pool.connections(), (1, 1));
-    assert_eq!(
-        worker_pool.assign(3, Job::Describe(vec![])),
-        Assigned::Waits
-    );
-    assert_eq!(worker_pool.assign(4, Job::Probe(vec![])), Assigned::Waits);
+    assert_eq!(pool.connections(), (1, 1));
+    assert_eq!(pool.assign(3, Job::Describe(vec![])), Assigned::Waits);
+    assert_eq!(pool.assign(4, Job::Probe(vec![])), Assigned::Waits);
     // What libvirtd's priority workers serve goes first.
-    let begun = [1, 4, 2].map(|ticket| worker_pool.returned(ticket));
+    let begun = [1, 4, 2].map(|ticket| pool.returned(ticket));
     assert_eq!(begun, [Some(4), Some(2), Some(3)]);
     let mut last = None;
     while last != Some(3) {
@@ -200,156 +193,143 @@ fn a_job_that_waits_for_a_connection_goes_to_a_worker_that_has_one() {
         assert!(reply.result.is_ok(), "{reply:?}");
         last = Some(reply.ticket);
     }
-    assert_eq!(worker_pool.returned(3), None);
+    assert_eq!(pool.returned(3), None);
     // The daemon goes: whoever waited learns so, and nothing is said of the job.
     drop(frozen);
     let reply = replies.recv_timeout(LIMIT).unwrap();
     assert!(matches!(reply.result, Ok(Answer::Outside)), "{reply:?}");
-    assert_eq!(worker_pool.let_in(reply.worker, false), None);
-    assert_eq!(worker_pool.connections(), (1, 0));
+    assert_eq!(pool.let_in(reply.worker, false), None);
+    assert_eq!(pool.connections(), (1, 0));
 }
 
 #[test]
 fn a_worker_that_is_let_in_takes_what_waits() {
     let frozen = Frozen::start();
-    let (mut worker_pool, _replies) = half_let_in(&frozen);
-    let recalled = worker_pool.recall(Instant::now() + LIMIT, LIMIT);
+    let (mut pool, _replies) = half_let_in(&frozen);
+    let recalled = pool.recall(Instant::now() + LIMIT, LIMIT);
     assert_eq!(recalled, [(2, false)]);
-    assert_eq!(worker_pool.let_in(1, true), Some(2));
-    assert_eq!(
-        worker_pool.assign(5, Job::List),
-        Assigned::Begun,
-        "by a new one"
-    );
+    assert_eq!(pool.let_in(1, true), Some(2));
+    assert_eq!(pool.assign(5, Job::List), Assigned::Begun, "by a new one");
 }
 
 #[test]
 fn where_nobody_has_a_connection_nothing_is_taken_back() {
     let frozen = Frozen::start();
-    let (mut worker_pool, _replies) = worker_pool(&frozen.uri(), 4);
-    assert_eq!(worker_pool.assign(1, Job::List), Assigned::Begun);
-    assert_eq!(worker_pool.recall_at(Duration::ZERO), None);
-    assert_eq!(worker_pool.recall(Instant::now(), Duration::ZERO), []);
-    assert_eq!(worker_pool.forget_waiting(), [0; 0]);
-    assert_eq!(worker_pool.connections(), (0, 0));
+    let (mut pool, _replies) = pool(&frozen.uri(), 4);
+    assert_eq!(pool.assign(1, Job::List), Assigned::Begun);
+    assert_eq!(pool.recall_at(Duration::ZERO), None);
+    assert_eq!(pool.recall(Instant::now(), Duration::ZERO), []);
+    assert_eq!(pool.forget_waiting(), [0; 0]);
+    assert_eq!(pool.connections(), (0, 0));
 }
 
 #[test]
 fn a_job_that_is_taken_back_is_begun_by_a_worker_that_is_free() {
     let frozen = Frozen::start();
-    let (mut worker_pool, replies) = half_let_in(&frozen);
-    assert_eq!(worker_pool.returned(1), None);
+    let (mut pool, replies) = half_let_in(&frozen);
+    assert_eq!(pool.returned(1), None);
     assert_eq!(
-        worker_pool.recall(Instant::now() + LIMIT, LIMIT),
+        pool.recall(Instant::now() + LIMIT, LIMIT),
         [(2, true)],
         "so its time begins anew"
     );
     assert_eq!(replies.recv_timeout(LIMIT).unwrap().ticket, 2);
-    assert_eq!(worker_pool.returned(2), None);
-    assert_eq!(worker_pool.connections(), (1, 1));
+    assert_eq!(pool.returned(2), None);
+    assert_eq!(pool.connections(), (1, 1));
 }
 
 #[test]
 fn each_worker_outside_is_kept_though_the_same_job_was_taken_from_both() {
     let frozen = Frozen::start();
-    let (mut worker_pool, _replies) = half_let_in(&frozen);
-    assert_eq!(
-        worker_pool.recall(Instant::now() + LIMIT, LIMIT),
-        [(2, false)]
-    );
+    let (mut pool, _replies) = half_let_in(&frozen);
+    assert_eq!(pool.recall(Instant::now() + LIMIT, LIMIT), [(2, false)]);
     // The one that is in goes, and its successor waits as well.
     let jobs = channel().0;
     let (second, inbox) = channel();
-    worker_pool.busy.get_mut(&1).unwrap().worker = Worker { number: 0, jobs };
-    worker_pool.idle.push(Worker {
+    pool.busy.get_mut(&1).unwrap().worker = Worker { number: 0, jobs };
+    pool.idle.push(Worker {
         number: 7,
         jobs: second,
     });
-    let (ticket, job) = worker_pool.waiting.pop_front().unwrap();
-    assert_eq!(worker_pool.assign(ticket, job), Assigned::Begun);
-    assert_eq!(
-        worker_pool.recall(Instant::now() + LIMIT, LIMIT),
-        [(2, false)]
-    );
-    assert_eq!(worker_pool.connections(), (1, 2));
+    let (ticket, job) = pool.waiting.pop_front().unwrap();
+    assert_eq!(pool.assign(ticket, job), Assigned::Begun);
+    assert_eq!(pool.recall(Instant::now() + LIMIT, LIMIT), [(2, false)]);
+    assert_eq!(pool.connections(), (1, 2));
     drop(inbox);
 }
 
 #[test]
 fn a_job_whose_worker_waits_outside_is_not_begun_after_its_gather() {
     let frozen = Frozen::start();
-    let (mut worker_pool, _replies) = half_let_in(&frozen);
-    assert_eq!(worker_pool.forget_waiting(), [2]);
-    assert_eq!(worker_pool.busy(), [1]);
-    assert_eq!(worker_pool.connections(), (1, 1));
+    let (mut pool, _replies) = half_let_in(&frozen);
+    assert_eq!(pool.forget_waiting(), [2]);
+    assert_eq!(pool.busy(), [1]);
+    assert_eq!(pool.connections(), (1, 1));
 }
 
 #[test]
 fn a_job_that_waits_can_be_withdrawn() {
     let frozen = Frozen::start();
-    let (mut worker_pool, _replies) = half_let_in(&frozen);
-    assert_eq!(
-        worker_pool.recall(Instant::now() + LIMIT, LIMIT),
-        [(2, false)]
-    );
-    worker_pool.withdraw(2);
-    assert_eq!(worker_pool.returned(1), None);
+    let (mut pool, _replies) = half_let_in(&frozen);
+    assert_eq!(pool.recall(Instant::now() + LIMIT, LIMIT), [(2, false)]);
+    pool.withdraw(2);
+    assert_eq!(pool.returned(1), None);
 }
 
 /// Otherwise `virsh` would wait for as long as this program runs.
 #[test]
 fn where_few_are_let_in_one_connection_is_left_to_others() {
     let frozen = Frozen::start();
-    let (mut worker_pool, replies) = half_let_in(&frozen);
+    let (mut pool, replies) = half_let_in(&frozen);
     let now = Instant::now();
-    assert_eq!(worker_pool.recall(now + LIMIT, LIMIT), [(2, false)]);
-    worker_pool.begin(now);
-    assert_eq!(worker_pool.limited_to(), None, "it may be slow only");
+    assert_eq!(pool.recall(now + LIMIT, LIMIT), [(2, false)]);
+    pool.begin(now);
+    assert_eq!(pool.limited_to(), None, "it may be slow only");
     for number in [11, 12] {
         let jobs = channel().0;
-        worker_pool.idle.push(Worker { number, jobs });
+        pool.idle.push(Worker { number, jobs });
     }
     let later = now + OUTSIDE + LIMIT;
-    worker_pool.begin(later);
-    assert_eq!(worker_pool.limited_to(), Some(2), "three are in");
-    assert_eq!(counts(&worker_pool), (1, 1));
-    assert_eq!(worker_pool.connections(), (2, 0));
+    pool.begin(later);
+    assert_eq!(pool.limited_to(), Some(2), "three are in");
+    assert_eq!(counts(&pool), (1, 1));
+    assert_eq!(pool.connections(), (2, 0));
     // The worker that waits ends as soon as it is let in, or cannot be.
     drop(frozen);
     assert_eq!(replies.recv_timeout(LIMIT).unwrap().worker, 1);
-    worker_pool.ended.1.recv_timeout(LIMIT).unwrap();
-    worker_pool.begin(later + SCARCE);
-    assert_eq!(worker_pool.limited_to(), None, "more are tried again");
+    pool.ended.1.recv_timeout(LIMIT).unwrap();
+    pool.begin(later + SCARCE);
+    assert_eq!(pool.limited_to(), None, "more are tried again");
 }
 
 #[test]
 fn no_more_workers_than_are_let_in_but_one_that_hangs_does_not_count() {
-    let (mut worker_pool, replies) = worker_pool("test:///default", 4);
+    let (mut pool, replies) = pool("test:///default", 4);
     let until = Instant::now() + SCARCE;
-    worker_pool.scarce = Some(Scarce { most: 1, until });
-    assert_eq!(worker_pool.assign(1, Job::List), Assigned::Begun);
-    assert_eq!(worker_pool.assign(2, Job::List), Assigned::Waits);
-    worker_pool.busy.get_mut(&1).unwrap().since -= HANGS;
-    assert_eq!(worker_pool.assign(3, Job::List), Assigned::Begun);
+    pool.scarce = Some(Scarce { most: 1, until });
+    assert_eq!(pool.assign(1, Job::List), Assigned::Begun);
+    assert_eq!(pool.assign(2, Job::List), Assigned::Waits);
+    pool.busy.get_mut(&1).unwrap().since -= HANGS;
+    assert_eq!(pool.assign(3, Job::List), Assigned::Begun);
     for _ in [1, 3] {
         replies.recv_timeout(LIMIT).unwrap();
     }
-    assert_eq!(worker_pool.returned(3), Some(2));
-    assert_eq!(worker_pool.returned(1), None);
-    assert_eq!(counts(&worker_pool), (1, 0), "the second ends");
+    assert_eq!(pool.returned(3), Some(2));
+    assert_eq!(pool.returned(1), None);
+    assert_eq!(counts(&pool), (1, 0), "the second ends");
 }
 
 #[test]
 fn closed_connections_are_waited_for_and_those_that_hang_are_not() {
-    let (mut worker_pool, replies) = worker_pool("test:///default", 4);
-    assert_eq!(worker_pool.assign(1, Job::List), Assigned::Begun);
+    let (mut pool, replies) = pool("test:///default", 4);
+    assert_eq!(pool.assign(1, Job::List), Assigned::Begun);
     replies.recv_timeout(LIMIT).unwrap();
-    worker_pool.returned(1);
+    pool.returned(1);
     let begun = Instant::now();
-    worker_pool.close(begun + LIMIT);
+    pool.close(begun + LIMIT);
     assert!(begun.elapsed() < LIMIT);
     let frozen = Frozen::start();
-    let (mut worker_pool, _replies) = half_let_in(&frozen);
-    worker_pool.close(Instant::now() + LIMIT);
-    assert_eq!(worker_pool.busy().len(), 2);
+    let (mut pool, _replies) = half_let_in(&frozen);
+    pool.close(Instant::now() + LIMIT);
+    assert_eq!(pool.busy().len(), 2);
 }
