@@ -46,7 +46,7 @@ pub(crate) fn inbox() -> (Sink, Receiver<Reply>) {
     initialize();
     let (sender, receiver) = channel();
     let sender = Mutex::new(sender);
-    // A worker that was set aside may answer after the test's end.
+    // A worker that was abandoned may answer after the test's end.
     let sink = move |reply| drop(sender.lock().unwrap().send(reply));
     (Arc::new(sink), receiver)
 }

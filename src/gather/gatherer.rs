@@ -124,12 +124,12 @@ impl Gatherer {
     /// A worker's reply, or a part of it. What is late is dropped.
     pub fn on_reply(&mut self, reply: Reply) {
         let now = Instant::now();
-        let ticket = reply.ticket;
+        let call_id = reply.call_id;
         if reply.is_last() {
-            let begun = self.workers.returned(ticket);
+            let begun = self.workers.returned(call_id);
             self.begun(begun);
         }
-        let wanted = self.engine.is_wanted(ticket);
+        let wanted = self.engine.is_wanted(call_id);
         if !wanted && reply.is_last() {
             self.late += 1;
             log::debug!("a late answer was dropped");
@@ -177,8 +177,8 @@ impl Gatherer {
                 Event::Refused
             }
         };
-        log::trace!("call {ticket}: {event:?}");
-        self.engine.on(ticket, event, now);
+        log::trace!("call {call_id}: {event:?}");
+        self.engine.on(call_id, event, now);
         self.carry_out();
         // Once the worker has its next job.
         for one in measured {
@@ -344,8 +344,8 @@ impl Gatherer {
 
     /// Ends the gather with what there is; answers that come later are dropped.
     pub fn finish(&mut self) -> Gathered {
-        for ticket in self.workers.forget_waiting() {
-            self.engine.dropped(ticket);
+        for call_id in self.workers.forget_waiting() {
+            self.engine.dropped(call_id);
         }
         let mut gathered = std::mem::take(&mut self.gathered);
         gathered.limited_to = self.workers.limited_to();

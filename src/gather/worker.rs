@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
+use super::in_flight::CallId;
 use super::job::{Answer, WorkerConfig};
-use super::ledger::Ticket;
 use super::session::Session;
 use super::worker_pool::Slot;
 use crate::libvirt::{Connection, Error};
@@ -25,7 +25,7 @@ pub enum Failure {
 #[derive(Debug)]
 pub struct Reply {
     /// Which job: numbers are never used twice.
-    pub ticket: Ticket,
+    pub call_id: CallId,
     /// Which worker.
     pub worker: u64,
     /// What came of it.
@@ -39,7 +39,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Whether nothing more follows under this ticket.
+    /// Whether nothing more follows under this call's number.
     pub fn is_last(&self) -> bool {
         !matches!(
             self.result,
@@ -77,17 +77,17 @@ fn open(uri: &str) -> Result<Connection, Error> {
 pub fn run(
     number: u64,
     config: &WorkerConfig,
-    jobs: &Receiver<(Ticket, Slot)>,
+    jobs: &Receiver<(CallId, Slot)>,
     reply: &dyn Fn(Reply),
 ) {
     let mut session: Option<Session> = None;
-    while let Ok((ticket, slot)) = jobs.recv() {
+    while let Ok((call_id, slot)) = jobs.recv() {
         let lost = session.take_if(|s| !s.connection.is_alive());
         let (opened, reopened) = (session.is_none(), lost.is_some());
         let version = Cell::new(None);
         let tell = |result| {
             reply(Reply {
-                ticket,
+                call_id,
                 worker: number,
                 result,
                 opened,

@@ -9,8 +9,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::in_flight::CallId;
 use super::job::{Job, WorkerConfig};
-use super::ledger::Ticket;
 use super::worker::{self, Reply};
 use crate::maps::{HashMap, HashSet};
 use crate::threads;
@@ -45,7 +45,7 @@ impl Slot {
 #[derive(Debug, Clone)]
 struct Worker {
     number: u64,
-    jobs: Sender<(Ticket, Slot)>,
+    jobs: Sender<(CallId, Slot)>,
 }
 
 /// Fewer connections than were wanted are to be had.
@@ -92,11 +92,11 @@ pub struct WorkerPool {
     jobs: usize,
     /// A place for each job that could be given.
     idle: Vec<Worker>,
-    busy: HashMap<Ticket, Busy>,
+    busy: HashMap<CallId, Busy>,
     /// Workers that libvirtd has not let in yet, by number, and since when each waits.
     outside: HashMap<u64, (Worker, Instant)>,
     /// Jobs for the worker that is free next.
-    waiting: VecDeque<(Ticket, Job)>,
+    waiting: VecDeque<(CallId, Job)>,
     scarce: Option<Scarce>,
     /// The number of the next worker.
     next: u64,
@@ -161,12 +161,12 @@ impl WorkerPool {
     }
 
     /// Gives the job to an idle worker, or to a new one.
-    pub fn assign(&mut self, ticket: Ticket, job: Job) -> Assigned {
-        let Some(job) = self.give(ticket, job) else {
+    pub fn assign(&mut self, call_id: CallId, job: Job) -> Assigned {
+        let Some(job) = self.give(call_id, job) else {
             return Assigned::Begun;
         };
         if self.is_full() && !self.busy.is_empty() {
-            return self.wait(ticket, job);
+            return self.wait(call_id, job);
         }
         let (jobs, inbox) = channel();
         let number = self.next;
@@ -184,39 +184,39 @@ impl WorkerPool {
             if self.busy.is_empty() {
                 return Assigned::NoThread;
             }
-            return self.wait(ticket, job);
+            return self.wait(call_id, job);
         }
         self.not_started = None;
         let worker = Worker { number, jobs };
         self.idle.extend((0..self.jobs).map(|_| worker.clone()));
-        match self.give(ticket, job) {
+        match self.give(call_id, job) {
             None => Assigned::Begun,
             Some(_) => Assigned::NoThread,
         }
     }
 
     /// Keeps the job for the next worker that is free.
-    fn wait(&mut self, ticket: Ticket, job: Job) -> Assigned {
+    fn wait(&mut self, call_id: CallId, job: Job) -> Assigned {
         match job {
-            Job::List | Job::Probe(_) | Job::Urgent(_) => self.waiting.push_front((ticket, job)),
-            _ => self.waiting.push_back((ticket, job)),
+            Job::List | Job::Probe(_) | Job::Urgent(_) => self.waiting.push_front((call_id, job)),
+            _ => self.waiting.push_back((call_id, job)),
         }
         Assigned::Waits
     }
 
     /// Gives the job to an idle worker; gives it back where there is none.
-    fn give(&mut self, ticket: Ticket, mut job: Job) -> Option<Job> {
+    fn give(&mut self, call_id: CallId, mut job: Job) -> Option<Job> {
         // A worker whose thread is gone, which only a defect of ours brings about, is passed by.
         while let Some(worker) = self.idle.pop() {
             let slot = Slot::new(job);
-            if worker.jobs.send((ticket, slot.clone())).is_ok() {
+            if worker.jobs.send((call_id, slot.clone())).is_ok() {
                 let since = Instant::now();
                 let busy = Busy {
                     worker,
                     slot,
                     since,
                 };
-                self.busy.insert(ticket, busy);
+                self.busy.insert(call_id, busy);
                 return None;
             }
             job = slot.take()?;
@@ -226,19 +226,19 @@ impl WorkerPool {
 
     /// The last reply to a job came: its worker is free again, or ends where enough are. Returns the
     /// job that was waiting and is begun now.
-    pub fn returned(&mut self, ticket: Ticket) -> Option<Ticket> {
-        let worker = self.busy.remove(&ticket)?.worker;
+    pub fn returned(&mut self, call_id: CallId) -> Option<CallId> {
+        let worker = self.busy.remove(&call_id)?.worker;
         self.free(worker)
     }
 
     /// The worker of this number, from which the job was taken back, is connected at last, or cannot
     /// be: `connected`.
-    pub fn let_in(&mut self, number: u64, connected: bool) -> Option<Ticket> {
+    pub fn let_in(&mut self, number: u64, connected: bool) -> Option<CallId> {
         let (worker, _) = self.outside.remove(&number)?;
         connected.then(|| self.free(worker))?
     }
 
-    fn free(&mut self, worker: Worker) -> Option<Ticket> {
+    fn free(&mut self, worker: Worker) -> Option<CallId> {
         let size = self.size * self.jobs;
         let room = self.scarce.map_or(size, |scarce| {
             size.min(scarce.most.saturating_sub(self.busy.len()))
@@ -246,11 +246,11 @@ impl WorkerPool {
         if self.idle.len() < room || !self.waiting.is_empty() {
             self.idle.push(worker);
         }
-        let (ticket, job) = self.waiting.pop_front()?;
-        match self.give(ticket, job) {
-            None => Some(ticket),
+        let (call_id, job) = self.waiting.pop_front()?;
+        match self.give(call_id, job) {
+            None => Some(call_id),
             Some(job) => {
-                self.waiting.push_front((ticket, job));
+                self.waiting.push_front((call_id, job));
                 None
             }
         }
@@ -273,32 +273,32 @@ impl WorkerPool {
 
     /// Takes the jobs back that have waited for so long for their worker's connection, and gives
     /// them to others. Returns them, and whether each is begun now.
-    pub fn recall(&mut self, now: Instant, patience: Duration) -> Vec<(Ticket, bool)> {
+    pub fn recall(&mut self, now: Instant, patience: Duration) -> Vec<(CallId, bool)> {
         let late = self.take_back(now, patience).into_iter();
-        let again = late.map(|(ticket, job)| match self.give(ticket, job) {
-            None => (ticket, true),
+        let again = late.map(|(call_id, job)| match self.give(call_id, job) {
+            None => (call_id, true),
             Some(job) => {
-                self.waiting.push_back((ticket, job));
-                (ticket, false)
+                self.waiting.push_back((call_id, job));
+                (call_id, false)
             }
         });
         again.collect()
     }
 
     /// The jobs that have waited for so long while another worker has a connection, oldest first.
-    fn take_back(&mut self, now: Instant, patience: Duration) -> Vec<(Ticket, Job)> {
+    fn take_back(&mut self, now: Instant, patience: Duration) -> Vec<(CallId, Job)> {
         if self.recall_at(patience).is_none_or(|at| now < at) {
             return Vec::new();
         }
         let late = |busy: &Busy| now >= busy.since + patience;
         let late = self.busy.iter().filter(|(_, busy)| late(busy));
-        let mut late: Vec<Ticket> = late.map(|(ticket, _)| *ticket).collect();
+        let mut late: Vec<CallId> = late.map(|(call_id, _)| *call_id).collect();
         late.sort_unstable();
-        let take = |ticket: Ticket| {
-            let job = self.busy.get(&ticket)?.slot.take()?;
-            let Busy { worker, since, .. } = self.busy.remove(&ticket)?;
+        let take = |call_id: CallId| {
+            let job = self.busy.get(&call_id)?.slot.take()?;
+            let Busy { worker, since, .. } = self.busy.remove(&call_id)?;
             self.outside.insert(worker.number, (worker, since));
-            Some((ticket, job))
+            Some((call_id, job))
         };
         late.into_iter().filter_map(take).collect()
     }
@@ -310,19 +310,19 @@ impl WorkerPool {
     }
 
     /// A job that waits is not to be begun any more.
-    pub fn withdraw(&mut self, ticket: Ticket) {
-        self.waiting.retain(|(waiting, _)| *waiting != ticket);
+    pub fn withdraw(&mut self, call_id: CallId) {
+        self.waiting.retain(|(waiting, _)| *waiting != call_id);
     }
 
     /// Nobody waits any more for the jobs that were not begun.
-    pub fn forget_waiting(&mut self) -> Vec<Ticket> {
+    pub fn forget_waiting(&mut self) -> Vec<CallId> {
         // A worker that is given two has the second at hand and is not outside.
         let mut unbegun = match self.jobs {
             1 => self.take_back(Instant::now(), Duration::ZERO),
             _ => Vec::new(),
         };
         unbegun.extend(self.waiting.drain(..));
-        unbegun.into_iter().map(|(ticket, _)| ticket).collect()
+        unbegun.into_iter().map(|(call_id, _)| call_id).collect()
     }
 
     /// Ends the workers that have nothing to do, and waits until their connections are closed, until

@@ -96,10 +96,10 @@ fn happen(sim: &mut Sim, fault: &Fault) {
         Fault::GoOn => daemon.go_on(),
         Fault::Restart(away) => daemon.restart(away),
         Fault::Cut(which) => {
-            let tickets = daemon.tickets();
-            if !tickets.is_empty() {
-                let one = tickets[which % tickets.len()];
-                daemon.cut(|ticket| ticket == one);
+            let call_ids = daemon.call_ids();
+            if !call_ids.is_empty() {
+                let one = call_ids[which % call_ids.len()];
+                daemon.cut(|call_id| call_id == one);
             }
         }
         Fault::CutAll => daemon.cut(|_| true),

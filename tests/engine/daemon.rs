@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use telegraf_kvm::gather::engine::{Came, Event, Order};
-use telegraf_kvm::gather::ledger::Ticket;
+use telegraf_kvm::gather::in_flight::CallId;
 use uuid::Uuid;
 
 /// Simulated time: milliseconds since the start.
@@ -18,7 +18,7 @@ pub const KEEPALIVE: Ms = 30_000;
 /// Who holds a VM's job, and since when.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Job {
-    Ours(Ticket, Ms),
+    Ours(CallId, Ms),
     Others(Ms),
 }
 
@@ -44,7 +44,7 @@ pub struct Vm {
     /// Other clients hold its job for so many milliseconds of every so many.
     pub busy: Option<(Ms, Ms)>,
     /// A call of ours that hangs with its lock held.
-    pub locked_by: Option<Ticket>,
+    pub locked_by: Option<CallId>,
     pub job: Option<Job>,
 }
 
@@ -80,8 +80,8 @@ pub struct Daemon {
     pub deaths: u32,
     pub stopped: Option<Ms>,
     away_until: Ms,
-    pub calls: BTreeMap<Ticket, Call>,
-    pub told: Vec<(Ticket, Event)>,
+    pub calls: BTreeMap<CallId, Call>,
+    pub told: Vec<(CallId, Event)>,
     pub moved: bool,
 }
 
@@ -136,23 +136,23 @@ impl Daemon {
     }
 
     /// The connections of those calls die; the calls do not.
-    pub fn cut(&mut self, which: impl Fn(Ticket) -> bool) {
-        for (ticket, call) in &mut self.calls {
-            if call.connected && which(*ticket) {
+    pub fn cut(&mut self, which: impl Fn(CallId) -> bool) {
+        for (call_id, call) in &mut self.calls {
+            if call.connected && which(*call_id) {
                 call.connected = false;
-                self.told.push((*ticket, Event::Lost));
+                self.told.push((*call_id, Event::Lost));
                 self.moved = true;
             }
         }
     }
 
-    pub fn tickets(&self) -> Vec<Ticket> {
+    pub fn call_ids(&self) -> Vec<CallId> {
         let connected = self.calls.iter().filter(|(_, call)| call.connected);
-        connected.map(|(ticket, _)| *ticket).collect()
+        connected.map(|(call_id, _)| *call_id).collect()
     }
 
     /// A call of ours arrives.
-    pub fn call(&mut self, ticket: Ticket, order: Order) {
+    pub fn call(&mut self, call_id: CallId, order: Order) {
         let left = match &order {
             Order::List | Order::LookAtHost(_) => Vec::new(),
             Order::Canary(one) | Order::Disks(one) => vec![*one],
@@ -172,14 +172,14 @@ impl Daemon {
             blocked: None,
         };
         assert!(
-            self.calls.insert(ticket, call).is_none(),
-            "a ticket is used twice"
+            self.calls.insert(call_id, call).is_none(),
+            "a call_id is used twice"
         );
         self.moved = true;
     }
 
     /// How many calls of ours, of these, have been hanging for longer than any healthy one takes.
-    pub fn hanging(&self, of: impl Fn(Ticket, &Order) -> bool) -> usize {
+    pub fn hanging(&self, of: impl Fn(CallId, &Order) -> bool) -> usize {
         let long = |call: &Call| {
             // What waits in the queue for nobody burdens nobody.
             let there = call.has_worker || call.connected;
@@ -188,7 +188,7 @@ impl Daemon {
         let hanging = self
             .calls
             .iter()
-            .filter(|(ticket, call)| long(call) && of(**ticket, &call.order));
+            .filter(|(call_id, call)| long(call) && of(**call_id, &call.order));
         hanging.count()
     }
 
@@ -209,7 +209,7 @@ impl Daemon {
     }
 
     /// What our calls brought since the last time.
-    pub fn told(&mut self) -> Vec<(Ticket, Event)> {
+    pub fn told(&mut self) -> Vec<(CallId, Event)> {
         std::mem::take(&mut self.told)
     }
 

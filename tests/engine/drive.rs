@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use telegraf_kvm::gather::engine::{Came, Engine, Event, HostVerdict, Limits, Order, Scope};
-use telegraf_kvm::gather::ledger::Ticket;
+use telegraf_kvm::gather::in_flight::CallId;
 use uuid::Uuid;
 
 use super::brought::{Brought, Gather};
@@ -44,7 +44,7 @@ pub struct Sim {
     /// This libvirt cannot be asked for a single disk either.
     pub disks_left_out: bool,
     start: Instant,
-    orders: HashMap<Ticket, Order>,
+    orders: HashMap<CallId, Order>,
     happenings: BTreeMap<(Ms, usize), Happening>,
     look_at: Option<Ms>,
     /// What the host showed in this gather, or what was taken for granted.
@@ -55,7 +55,7 @@ pub struct Sim {
     /// The most calls of ours that hung in the daemon at once.
     pub most_hanging: usize,
     /// Calls that lost their connection: the daemon goes on with them.
-    cut: HashSet<Ticket>,
+    cut: HashSet<CallId>,
     /// The daemon's, when the last list came: of another process it comes on a new connection.
     deaths: u32,
 }
@@ -179,8 +179,8 @@ impl Sim {
             // It may have set something in motion.
             self.daemon.run(next);
         }
-        for (ticket, event) in self.daemon.told() {
-            self.tell(ticket, event);
+        for (call_id, event) in self.daemon.told() {
+            self.tell(call_id, event);
         }
         if self.look_at.is_some_and(|at| at <= next) {
             self.look_at = None;
@@ -197,10 +197,12 @@ impl Sim {
         }
         let hanging = self.daemon.hanging(|_, _| true);
         self.most_hanging = self.most_hanging.max(hanging);
-        let live = self.daemon.hanging(|ticket, _| !self.cut.contains(&ticket));
+        let live = self
+            .daemon
+            .hanging(|call_id, _| !self.cut.contains(&call_id));
         let cap = self.limits.cap;
         // One more may be for libvirtd's priority workers.
-        let ordinary = |ticket, order: &Order| !self.cut.contains(&ticket) && !is_urgent(order);
+        let ordinary = |call_id, order: &Order| !self.cut.contains(&call_id) && !is_urgent(order);
         let ordinary = self.daemon.hanging(ordinary);
         assert!(ordinary <= cap, "{ordinary} calls of ours hang at {next}");
         assert!(live <= cap + 1, "{live} calls of ours hang at {next}");
@@ -227,7 +229,7 @@ impl Sim {
         look
     }
 
-    fn tell(&mut self, ticket: Ticket, event: Event) {
+    fn tell(&mut self, call_id: CallId, event: Event) {
         let ends = !matches!(
             event,
             Event::Alive
@@ -237,14 +239,14 @@ impl Sim {
                 | Event::Served(_)
         );
         let order = if ends {
-            self.orders.remove(&ticket)
+            self.orders.remove(&call_id)
         } else {
-            self.orders.get(&ticket).cloned()
+            self.orders.get(&call_id).cloned()
         };
         let Some(order) = order else { return };
-        let wanted = self.engine.is_wanted(ticket);
+        let wanted = self.engine.is_wanted(call_id);
         if event == Event::Lost {
-            self.cut.insert(ticket);
+            self.cut.insert(call_id);
         }
         if matches!(event, Event::Listed(_)) && self.deaths != self.daemon.deaths {
             self.deaths = self.daemon.deaths;
@@ -270,7 +272,7 @@ impl Sim {
             Event::Samples(_) | Event::Listed(_) if !wanted => Event::Done,
             event => event,
         };
-        self.engine.on(ticket, event, self.instant());
+        self.engine.on(call_id, event, self.instant());
         self.carry_out();
     }
 
@@ -284,7 +286,7 @@ impl Sim {
     }
 
     fn carry_out(&mut self) {
-        for (ticket, order) in self.engine.orders() {
+        for (call_id, order) in self.engine.orders() {
             self.gather.orders += 1;
             self.check(&order);
             // The simulation has a worker for each call.
@@ -306,8 +308,8 @@ impl Sim {
                 };
                 continue;
             }
-            self.orders.insert(ticket, order.clone());
-            self.daemon.call(ticket, order);
+            self.orders.insert(call_id, order.clone());
+            self.daemon.call(call_id, order);
         }
     }
 
@@ -335,7 +337,7 @@ impl Sim {
         for other in self
             .orders
             .iter()
-            .filter(|(ticket, _)| self.engine.is_wanted(**ticket))
+            .filter(|(call_id, _)| self.engine.is_wanted(**call_id))
         {
             if let Order::Ask(others, _) = other.1 {
                 let both = whom.iter().find(|uuid| others.contains(uuid));

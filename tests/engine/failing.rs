@@ -48,7 +48,7 @@ fn a_canary_that_is_cut_tells_of_no_worker() {
             let calls = sim.daemon.calls.iter();
             let mut canaries = calls.filter(|(_, call)| matches!(call.order, Order::Canary(_)));
             let canary = *canaries.next().unwrap().0;
-            sim.daemon.cut(|ticket| ticket == canary);
+            sim.daemon.cut(|call_id| call_id == canary);
         });
         let gather = sim.gather();
         assert_eq!(gather.came.len(), 50, "cut after {after}");
@@ -148,8 +148,8 @@ fn a_connection_that_is_lost_costs_no_figure() {
     for after in 0..120 {
         let mut sim = Sim::warm(50);
         sim.at(after, |sim| {
-            let one = sim.daemon.tickets().into_iter().next_back();
-            sim.daemon.cut(|ticket| Some(ticket) == one);
+            let one = sim.daemon.call_ids().into_iter().next_back();
+            sim.daemon.cut(|call_id| Some(call_id) == one);
         });
         gathers(&mut sim, 2, |_, _, gather| {
             assert_eq!(gather.whole(), 50, "cut after {after}")

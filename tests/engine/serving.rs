@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use telegraf_kvm::gather::engine::{Came, Control, Event, Listed, Order, Scope};
-use telegraf_kvm::gather::ledger::Ticket;
+use telegraf_kvm::gather::in_flight::CallId;
 use uuid::Uuid;
 
 use super::daemon::{Call, Daemon, Dead, Job, KEEPALIVE, Ms};
@@ -17,21 +17,21 @@ impl Daemon {
         self.now = now;
         self.moved = false;
         if self.is_away() {
-            for (ticket, _) in std::mem::take(&mut self.calls) {
-                self.told.push((ticket, Event::Unreachable));
+            for (call_id, _) in std::mem::take(&mut self.calls) {
+                self.told.push((call_id, Event::Unreachable));
             }
             return;
         }
         if let Some(stopped) = self.stopped {
             if now >= stopped + KEEPALIVE {
                 // A connection that is only being opened waits on.
-                let old: Vec<Ticket> = self
+                let old: Vec<CallId> = self
                     .calls
                     .iter()
                     .filter(|(_, c)| c.since < stopped + KEEPALIVE)
                     .map(|(t, _)| *t)
                     .collect();
-                self.cut(|ticket| old.contains(&ticket));
+                self.cut(|call_id| old.contains(&call_id));
                 self.moved = false;
             }
             return;
@@ -43,15 +43,15 @@ impl Daemon {
             .filter(|c| c.has_worker && c.blocked.is_none())
             .count() as u64;
         let share = (1000 * CORES / at_work.max(CORES)) / self.slowness;
-        calls.retain(|ticket, call| {
-            let over = call.has_worker && self.work(*ticket, call, share);
+        calls.retain(|call_id, call| {
+            let over = call.has_worker && self.work(*call_id, call, share);
             !over
         });
         self.calls = calls;
     }
 
-    fn deal_out_workers(&mut self, calls: &mut BTreeMap<Ticket, Call>) {
-        let has = |urgent: bool, calls: &BTreeMap<Ticket, Call>| {
+    fn deal_out_workers(&mut self, calls: &mut BTreeMap<CallId, Call>) {
+        let has = |urgent: bool, calls: &BTreeMap<CallId, Call>| {
             let of = |c: &&Call| c.has_worker && is_urgent(&c.order) == urgent;
             calls.values().filter(of).count()
         };
@@ -80,21 +80,21 @@ impl Daemon {
     }
 
     /// A millisecond's work on a call; whether it is over.
-    fn work(&mut self, ticket: Ticket, call: &mut Call, share: u64) -> bool {
+    fn work(&mut self, call_id: CallId, call: &mut Call, share: u64) -> bool {
         let mut budget = share;
         if matches!(call.order, Order::Probe(_)) && call.connected && !call.told {
             call.told = true;
-            self.told.push((ticket, Event::Alive));
+            self.told.push((call_id, Event::Alive));
         }
         loop {
             let whom = call.left.front().copied();
-            if self.blocks(ticket, call, whom) {
+            if self.blocks(call_id, call, whom) {
                 call.blocked.get_or_insert(self.now);
                 return false;
             }
             call.blocked = None;
             self.moved = true;
-            let passed_by = whom.is_some_and(|uuid| !self.holds_job(ticket, call, uuid));
+            let passed_by = whom.is_some_and(|uuid| !self.holds_job(call_id, call, uuid));
             let cost = self.cost(call, passed_by);
             if call.paid + budget < cost {
                 call.paid += budget;
@@ -103,15 +103,15 @@ impl Daemon {
             budget -= cost.saturating_sub(call.paid);
             call.paid = 0;
             let Some(uuid) = call.left.pop_front() else {
-                self.finish(ticket, call);
+                self.finish(call_id, call);
                 return true;
             };
-            self.served(ticket, call, uuid, passed_by);
+            self.served(call_id, call, uuid, passed_by);
         }
     }
 
     /// Whether the call cannot go on at this VM for now. Takes the VM's job where it can be had.
-    fn blocks(&mut self, ticket: Ticket, call: &Call, whom: Option<Uuid>) -> bool {
+    fn blocks(&mut self, call_id: CallId, call: &Call, whom: Option<Uuid>) -> bool {
         let Some(uuid) = whom else {
             return call.order == Order::List && self.vms.keys().any(|uuid| self.is_locked(*uuid));
         };
@@ -138,7 +138,7 @@ impl Daemon {
         if !monitor {
             return false;
         }
-        let ours = matches!(vm.job, Some(Job::Ours(by, _)) if by == ticket);
+        let ours = matches!(vm.job, Some(Job::Ours(by, _)) if by == call_id);
         if !ours && (vm.job.is_some() || held_by_others) {
             return waits;
         }
@@ -146,10 +146,10 @@ impl Daemon {
         if !ours && call.paid > 0 {
             return false;
         }
-        vm.job.get_or_insert(Job::Ours(ticket, self.now));
+        vm.job.get_or_insert(Job::Ours(call_id, self.now));
         match vm.dead {
             Some(Dead::Sparse) if matches!(call.order, Order::Ask(_, Scope::Full)) => {
-                vm.locked_by = Some(ticket);
+                vm.locked_by = Some(call_id);
                 return true;
             }
             Some(Dead::Written) if matches!(call.order, Order::Ask(_, Scope::Full)) => {
@@ -171,10 +171,10 @@ impl Daemon {
         vm.here && !vm.async_job && self.now >= since + 100
     }
 
-    fn holds_job(&self, ticket: Ticket, call: &Call, uuid: Uuid) -> bool {
+    fn holds_job(&self, call_id: CallId, call: &Call, uuid: Uuid) -> bool {
         let monitor = matches!(call.order, Order::Ask(_, Scope::Full | Scope::NoBlock));
         let job = self.vms[&uuid].job;
-        !monitor || matches!(job, Some(Job::Ours(by, _)) if by == ticket)
+        !monitor || matches!(job, Some(Job::Ours(by, _)) if by == call_id)
     }
 
     fn is_held_by_others(&self, uuid: Uuid) -> bool {
@@ -212,7 +212,7 @@ impl Daemon {
         }
     }
 
-    fn served(&mut self, ticket: Ticket, call: &mut Call, uuid: Uuid, passed_by: bool) {
+    fn served(&mut self, call_id: CallId, call: &mut Call, uuid: Uuid, passed_by: bool) {
         let now = self.now;
         let withheld = self.is_withheld(uuid);
         let vm = self.vms.get_mut(&uuid).unwrap();
@@ -239,7 +239,7 @@ impl Daemon {
             Order::Urgent(_) if vm.here => Some(Event::Served(uuid)),
             _ => None,
         };
-        if matches!(vm.job, Some(Job::Ours(by, _)) if by == ticket) {
+        if matches!(vm.job, Some(Job::Ours(by, _)) if by == call_id) {
             vm.job = None;
         }
         if vm.here {
@@ -247,11 +247,11 @@ impl Daemon {
                 .push((uuid, if passed_by { Came::Part } else { Came::Whole }));
         }
         if call.connected {
-            self.told.extend(event.map(|event| (ticket, event)));
+            self.told.extend(event.map(|event| (call_id, event)));
         }
     }
 
-    fn finish(&mut self, ticket: Ticket, call: &mut Call) {
+    fn finish(&mut self, call_id: CallId, call: &mut Call) {
         let event = match &call.order {
             Order::List => {
                 let here = self.vms.iter().filter(|(_, vm)| vm.here);
@@ -265,7 +265,7 @@ impl Daemon {
             _ => Event::Done,
         };
         if call.connected {
-            self.told.push((ticket, event));
+            self.told.push((call_id, event));
         }
     }
 }

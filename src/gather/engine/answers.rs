@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::Engine;
 use super::course::Phase;
 use super::order::{Came, Event, Listed, Order, Scope};
-use crate::gather::ledger::{Call, Kind, Ticket};
+use crate::gather::in_flight::{Call, CallId, Kind};
 use crate::maps::{HashMap, HashSet};
 
 /// How often a domain that came in part is asked again, and how often one that keeps doing so is.
@@ -19,12 +19,12 @@ const LOSSES: u32 = 16;
 
 impl Engine {
     /// A call that asks one by one has come past this domain, which is therefore not locked.
-    pub(super) fn on_served(&mut self, ticket: Ticket, uuid: Uuid, now: Instant) {
-        if let Some(call) = self.ledger.get_mut(ticket) {
-            call.heard = now;
+    pub(super) fn on_served(&mut self, call_id: CallId, uuid: Uuid, now: Instant) {
+        if let Some(call) = self.in_flight.get_mut(call_id) {
+            call.last_reply_at = now;
             call.asked.retain(|asked| *asked != uuid);
-            if call.blames == Some(uuid) {
-                call.blames = call.asked.first().copied();
+            if call.blocked_on == Some(uuid) {
+                call.blocked_on = call.asked.first().copied();
             }
         }
         let standing = self.standings.get_mut(&uuid);
@@ -33,12 +33,12 @@ impl Engine {
         }
     }
 
-    pub(super) fn on_return(&mut self, ticket: Ticket, call: &Call, event: Event, now: Instant) {
+    pub(super) fn on_return(&mut self, call_id: CallId, call: &Call, event: Event, now: Instant) {
         let lost = matches!(event, Event::Lost | Event::Unreachable);
         if !lost {
             let standings = self.standings.iter_mut();
             let released = standings.filter_map(|(uuid, standing)| {
-                let locked = standing.locked.take_if(|by| *by == ticket);
+                let locked = standing.locked.take_if(|by| *by == call_id);
                 locked.is_some().then_some(*uuid)
             });
             for uuid in released.collect::<Vec<_>>() {
@@ -48,14 +48,14 @@ impl Engine {
         if self
             .course
             .probe
-            .take_if(|probe| *probe == ticket)
+            .take_if(|probe| *probe == call_id)
             .is_some()
             && !lost
         {
             self.on_probed(now);
         }
-        if call.aside {
-            self.on_late(ticket, call, lost, now);
+        if call.abandoned {
+            self.on_late(call_id, call, lost, now);
             return;
         }
         match (call.kind, event) {
@@ -103,8 +103,8 @@ impl Engine {
 
     /// What comes too late is dropped, but tells that its call hangs no more. One that was `lost`
     /// with its connection tells nothing of libvirtd's workers.
-    fn on_late(&mut self, ticket: Ticket, call: &Call, lost: bool, now: Instant) {
-        self.course.slow.remove(&ticket);
+    fn on_late(&mut self, call_id: CallId, call: &Call, lost: bool, now: Instant) {
+        self.course.slow.remove(&call_id);
         self.let_go();
         match (self.course.phase, call.kind) {
             (Phase::Spent, Kind::Canary) if !lost => {
@@ -118,11 +118,13 @@ impl Engine {
                 }
             }
             (Phase::Asking, Kind::Ask | Kind::Disks) => {
-                let Some(blamed) = call.blames else { return };
-                match self.course.vms.get(&blamed).and_then(|vm| vm.came) {
-                    Some(Came::Part) => self.course.again.push((now, blamed)),
+                let Some(blocked_on) = call.blocked_on else {
+                    return;
+                };
+                match self.course.vms.get(&blocked_on).and_then(|vm| vm.came) {
+                    Some(Came::Part) => self.course.again.push((now, blocked_on)),
                     Some(Came::Whole) if call.kind == Kind::Disks => {
-                        self.course.disks.push_back(blamed);
+                        self.course.disks.push_back(blocked_on);
                     }
                     _ => {}
                 }
@@ -134,7 +136,7 @@ impl Engine {
     fn on_list(&mut self, domains: Vec<Listed>) {
         let active: HashSet<Uuid> = domains.iter().map(|listed| listed.uuid).collect();
         self.standings.retain(|uuid, _| active.contains(uuid));
-        self.ledger.keep(&active);
+        self.in_flight.keep(&active);
         self.listed = domains;
         self.course.phase = Phase::Describing;
     }
@@ -151,13 +153,13 @@ impl Engine {
                 continue;
             };
             match came {
-                Came::Whole => self.ledger.cleared(*uuid, call.kind.needs_monitor()),
+                Came::Whole => self.in_flight.cleared(*uuid, call.kind.needs_monitor()),
                 Came::Part => {
-                    self.ledger.cleared(*uuid, false);
-                    self.ledger.confirm(*uuid);
+                    self.in_flight.cleared(*uuid, false);
+                    self.in_flight.confirm(*uuid);
                 }
             }
-            let held = self.ledger.holds(*uuid);
+            let held = self.in_flight.holds(*uuid);
             let standing = self.standings.entry(*uuid).or_default();
             let Some(vm) = self.course.vms.get_mut(uuid) else {
                 continue;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::order::{Came, HostVerdict, Scope};
-use crate::gather::ledger::Ticket;
+use crate::gather::in_flight::CallId;
 use crate::maps::{HashMap, HashSet};
 
 /// How far it has come.
@@ -62,13 +62,13 @@ pub(super) struct Course {
     /// Who is asked by priority calls.
     pub(super) urgent: Vec<Uuid>,
     /// The probe that is out.
-    pub(super) probe: Option<Ticket>,
+    pub(super) probe: Option<CallId>,
     /// That probe found the daemon alive: a domain from which it does not come back is locked.
     pub(super) alive: bool,
     /// The stalled calls that it is for.
-    pub(super) examined: Vec<Ticket>,
+    pub(super) examined: Vec<CallId>,
     /// Which stalled calls have been looked into, and when.
-    pub(super) probed: HashMap<Ticket, Instant>,
+    pub(super) probed: HashMap<CallId, Instant>,
     /// Domains that the probe which is out found in the hands of somebody within an async job.
     pub(super) jobs: Vec<Uuid>,
     /// The domain whose monitor has been occupied the longest, by the probes of this gather.
@@ -84,14 +84,14 @@ pub(super) struct Course {
     pub(super) fresh: bool,
     /// Domains that were found locked in this gather and had not answered in it.
     pub(super) withheld: HashSet<Uuid>,
-    /// Calls that were set aside in this gather: slow ones may come back yet.
-    pub(super) slow: BTreeSet<Ticket>,
+    /// Calls that were abandoned in this gather: slow ones may come back yet.
+    pub(super) slow: BTreeSet<CallId>,
     /// How long these two are waited for.
     pub(super) hold: Option<Instant>,
     /// How many calls lost their connection.
     pub(super) losses: u32,
     /// When anything last came back from anybody.
-    pub(super) heard: Option<Instant>,
+    pub(super) last_reply_at: Option<Instant>,
     /// Until when a canary may still show that the daemon has workers after all.
     pub(super) hope: Option<Instant>,
     /// The daemon had no worker to spare, and then had.

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::Engine;
 use super::course::Phase;
 use super::order::{Control, Order};
-use crate::gather::ledger::{Call, Kind, Risk, Ticket};
+use crate::gather::in_flight::{Call, CallId, Kind, Risk};
 use crate::maps::HashSet;
 
 /// What clocks and scheduling may make of a time that libvirt measured itself.
@@ -31,23 +31,24 @@ impl Engine {
     }
 
     /// Calls that have brought nothing for longer than they should.
-    fn stalled(&self, now: Instant) -> Vec<(Ticket, Kind)> {
+    fn stalled(&self, now: Instant) -> Vec<(CallId, Kind)> {
         if !self.limits.hedge {
             return Vec::new();
         }
-        let stalled = |call: &Call| !call.queued && now >= call.heard + self.patience(call.kind);
-        self.ledger
+        let stalled =
+            |call: &Call| !call.queued && now >= call.last_reply_at + self.patience(call.kind);
+        self.in_flight
             .in_hand()
             .filter(|(_, call)| stalled(call))
-            .map(|(ticket, call)| (ticket, call.kind))
+            .map(|(call_id, call)| (call_id, call.kind))
             .collect()
     }
 
     /// When a call is to be looked into: when it stalls, and if that told nothing, from time to time.
-    fn due_at(&self, ticket: Ticket, call: &Call) -> Instant {
+    fn due_at(&self, call_id: CallId, call: &Call) -> Instant {
         let patience = self.patience(call.kind);
-        let stalls = call.heard + patience;
-        let probed = self.course.probed.get(&ticket);
+        let stalls = call.last_reply_at + patience;
+        let probed = self.course.probed.get(&call_id);
         probed.map_or(stalls, |at| stalls.max(*at + 2 * patience))
     }
 
@@ -62,13 +63,13 @@ impl Engine {
         if course.phase == Phase::Asking {
             times.extend(course.hold);
         }
-        match course.probe.and_then(|probe| self.ledger.get(probe)) {
+        match course.probe.and_then(|probe| self.in_flight.get(probe)) {
             // It may be opening its connection; nothing can be said before it is through.
             Some(_) if !course.alive => {}
-            Some(probe) => times.push(probe.heard + self.patience(Kind::Probe)),
+            Some(probe) => times.push(probe.last_reply_at + self.patience(Kind::Probe)),
             None if self.limits.hedge => {
-                let begun = self.ledger.in_hand().filter(|(_, call)| !call.queued);
-                times.extend(begun.map(|(ticket, call)| self.due_at(ticket, call)));
+                let begun = self.in_flight.in_hand().filter(|(_, call)| !call.queued);
+                times.extend(begun.map(|(call_id, call)| self.due_at(call_id, call)));
             }
             None => {}
         }
@@ -85,20 +86,20 @@ impl Engine {
     fn look_into(&mut self, now: Instant) {
         if let Some(probe) = self.course.probe {
             let stalled = self.stalled(now);
-            if self.course.alive && stalled.iter().any(|(ticket, _)| *ticket == probe) {
+            if self.course.alive && stalled.iter().any(|(call_id, _)| *call_id == probe) {
                 self.on_probe_stalled(probe, now);
             }
             if self.course.probe.is_some() {
                 return;
             }
         }
-        let due: Vec<(Ticket, Kind)> = self
+        let due: Vec<(CallId, Kind)> = self
             .stalled(now)
             .into_iter()
-            .filter(|(ticket, _)| {
-                self.ledger
-                    .get(*ticket)
-                    .is_some_and(|c| now >= self.due_at(*ticket, c))
+            .filter(|(call_id, _)| {
+                self.in_flight
+                    .get(*call_id)
+                    .is_some_and(|c| now >= self.due_at(*call_id, c))
             })
             .collect();
         if due.is_empty() {
@@ -106,8 +107,8 @@ impl Engine {
         }
         // One probe serves those that are about to stall as well.
         let mut whom: Vec<Uuid> = Vec::new();
-        for (_, call) in self.ledger.in_hand() {
-            if now >= call.heard + self.patience(call.kind) / 2 {
+        for (_, call) in self.in_flight.in_hand() {
+            if now >= call.last_reply_at + self.patience(call.kind) / 2 {
                 whom.extend(&call.asked);
             }
         }
@@ -119,69 +120,70 @@ impl Engine {
         }
         let mut seen = HashSet::default();
         whom.retain(|uuid| !self.is_locked(*uuid) && seen.insert(*uuid));
-        self.course.examined = due.into_iter().map(|(ticket, _)| ticket).collect();
+        self.course.examined = due.into_iter().map(|(call_id, _)| call_id).collect();
         self.probe(whom, now);
     }
 
     pub(super) fn probe(&mut self, whom: Vec<Uuid>, now: Instant) {
-        if !whom.is_empty() && self.ledger.room_to_look(Risk::Priority) {
+        if !whom.is_empty() && self.in_flight.room_to_look(Risk::Priority) {
             let order = Order::Probe(whom.clone());
             self.course.jobs.clear();
             self.course.alive = false;
             self.course.probe = Some(self.send(Kind::Probe, whom, order, now));
         } else {
             // Too many calls are out already; or nobody is known yet, and the list must be waited for.
-            for (ticket, kind) in self.stalled(now) {
-                self.course.probed.insert(ticket, now);
+            for (call_id, kind) in self.stalled(now) {
+                self.course.probed.insert(call_id, now);
                 if kind == Kind::List && !self.listed.is_empty() {
-                    self.do_without_list(ticket);
+                    self.do_without_list(call_id);
                 }
             }
         }
     }
 
     /// It hangs on a locked domain, or is slow: the domains last known serve.
-    fn do_without_list(&mut self, list: Ticket) {
-        self.ledger.set_aside(list, None);
+    fn do_without_list(&mut self, list: CallId) {
+        self.in_flight.abandon(list, None);
         self.course.phase = Phase::Describing;
     }
 
     /// The daemon answers: if the probe does not come back from a domain, that one is locked.
-    pub(super) fn on_alive(&mut self, ticket: Ticket, now: Instant) {
-        if let Some(call) = self.ledger.get_mut(ticket) {
-            call.heard = now;
+    pub(super) fn on_alive(&mut self, call_id: CallId, now: Instant) {
+        if let Some(call) = self.in_flight.get_mut(call_id) {
+            call.last_reply_at = now;
         }
-        self.course.alive |= self.course.probe == Some(ticket);
+        self.course.alive |= self.course.probe == Some(call_id);
     }
 
     /// A probe's answer for one domain.
     pub(super) fn on_control(
         &mut self,
-        ticket: Ticket,
+        call_id: CallId,
         uuid: Uuid,
         control: Control,
         now: Instant,
     ) {
-        self.on_served(ticket, uuid, now);
-        self.ledger.cleared(uuid, control == Control::Free);
-        if self.course.probe != Some(ticket) {
+        self.on_served(call_id, uuid, now);
+        self.in_flight.cleared(uuid, control == Control::Free);
+        if self.course.probe != Some(call_id) {
             return;
         }
         if control == Control::Free {
             return;
         }
         // One that reads XML asks one by one, and waits for whoever has the domain's job.
-        let stands_at = |(_, call): &(Ticket, &Call)| {
+        let stands_at = |(_, call): &(CallId, &Call)| {
             call.kind == Kind::Describe && !call.queued && call.asked.first() == Some(&uuid)
         };
-        let describes = self.ledger.in_hand().find(stands_at);
-        if let Some((ticket, _)) = describes.filter(|(_, c)| now >= c.heard + self.limits.stall / 2)
+        let describes = self.in_flight.in_hand().find(stands_at);
+        if let Some((call_id, _)) =
+            describes.filter(|(_, c)| now >= c.last_reply_at + self.limits.stall / 2)
         {
-            self.give_up(ticket, uuid);
+            self.give_up(call_id, uuid);
         }
         let Control::Occupied(time) = control else {
             self.course.jobs.push(uuid);
-            self.ledger.confirm(uuid);
+            self.in_flight.confirm(uuid);
             return;
         };
         if self
@@ -192,7 +194,7 @@ impl Engine {
             self.course.occupied = Some((uuid, time));
         }
         let stall = self.limits.stall;
-        let culprit = self.ledger.in_hand().find(|(_, call)| {
+        let culprit = self.in_flight.in_hand().find(|(_, call)| {
             let age = now - call.since;
             // Occupied by our call, not by somebody's before it: that one would have been passed by.
             call.kind.needs_monitor()
@@ -201,21 +203,21 @@ impl Engine {
                 && time >= stall / 2
                 && time <= age + SLACK
         });
-        if let Some((ticket, _)) = culprit {
-            self.give_up(ticket, uuid);
+        if let Some((call_id, _)) = culprit {
+            self.give_up(call_id, uuid);
             // Its job is our call's, so no call of ours from before can have it.
-            self.ledger.cleared(uuid, true);
+            self.in_flight.cleared(uuid, true);
         } else {
-            self.ledger.confirm(uuid);
+            self.in_flight.confirm(uuid);
         }
     }
 
     /// The probe has been round.
     pub(super) fn on_probed(&mut self, now: Instant) {
         let examined = std::mem::take(&mut self.course.examined);
-        self.blame_jobs(&examined, now);
+        self.give_up_behind_jobs(&examined, now);
         let mut stalled = self.stalled(now);
-        stalled.retain(|(ticket, _)| examined.contains(ticket));
+        stalled.retain(|(call_id, _)| examined.contains(call_id));
         let of = |wanted: Kind| stalled.iter().find(|s| s.1 == wanted).map(|s| s.0);
         if let Some(list) = of(Kind::List) {
             self.do_without_list(list);
@@ -224,7 +226,7 @@ impl Engine {
             |kind: Kind| kind.needs_monitor() || matches!(kind, Kind::Quiet | Kind::Describe);
         if let Some(canary) = of(Kind::Canary) {
             // Nobody is to blame: libvirtd has no worker to spare.
-            self.ledger.set_aside(canary, None);
+            self.in_flight.abandon(canary, None);
             self.course.stop();
             self.course.hope = Some(now + HOPE);
             self.ask_urgently();
@@ -232,34 +234,34 @@ impl Engine {
             // Slow, or is there no worker left? A cheap call will tell.
             self.send_canary(now);
         }
-        for (ticket, _) in stalled {
-            self.course.probed.insert(ticket, now);
+        for (call_id, _) in stalled {
+            self.course.probed.insert(call_id, now);
         }
     }
 
     /// Of a domain with an async job (backup, migration, dump, save) libvirt does not say since when
     /// somebody is at its monitor. It may be our call, which would have passed by anybody else: so
     /// it is, where that stalls and no domain was found whose time fits.
-    fn blame_jobs(&mut self, examined: &[Ticket], now: Instant) {
+    fn give_up_behind_jobs(&mut self, examined: &[CallId], now: Instant) {
         let jobs = std::mem::take(&mut self.course.jobs);
-        for (ticket, kind) in self.stalled(now) {
-            let Some(call) = self.ledger.get(ticket).filter(|_| kind.needs_monitor()) else {
+        for (call_id, kind) in self.stalled(now) {
+            let Some(call) = self.in_flight.get(call_id).filter(|_| kind.needs_monitor()) else {
                 continue;
             };
-            let blamed = call.asked.iter().copied().find(|uuid| jobs.contains(uuid));
-            if let Some(blamed) = blamed.filter(|_| examined.contains(&ticket)) {
-                self.give_up(ticket, blamed);
+            let blocked_on = call.asked.iter().copied().find(|uuid| jobs.contains(uuid));
+            if let Some(blocked_on) = blocked_on.filter(|_| examined.contains(&call_id)) {
+                self.give_up(call_id, blocked_on);
             }
         }
     }
 
     /// A probe that found the daemon alive and does not come back from a domain: it is locked.
-    fn on_probe_stalled(&mut self, probe: Ticket, now: Instant) {
-        let Some(call) = self.ledger.get(probe).cloned() else {
+    fn on_probe_stalled(&mut self, probe: CallId, now: Instant) {
+        let Some(call) = self.in_flight.get(probe).cloned() else {
             return;
         };
         let first = call.asked.first().copied();
-        self.ledger.set_aside(probe, first);
+        self.in_flight.abandon(probe, first);
         self.course.probe = None;
         if let Some(first) = first {
             self.lock(first, probe);
@@ -278,14 +280,18 @@ impl Engine {
     pub(super) fn is_frozen(&self) -> bool {
         let probe = self.course.probe.filter(|_| !self.course.alive);
         let call = match probe {
-            Some(probe) => self.ledger.get(probe),
+            Some(probe) => self.in_flight.get(probe),
             None if !self.listed.is_empty() => None,
             None => {
-                let mut in_hand = self.ledger.in_hand().map(|(_, call)| call);
+                let mut in_hand = self.in_flight.in_hand().map(|(_, call)| call);
                 in_hand.find(|call| call.kind == Kind::List)
             }
         };
         let since = call.map(|call| call.since);
-        since.is_some_and(|since| self.course.heard.is_none_or(|heard| heard <= since))
+        since.is_some_and(|since| {
+            self.course
+                .last_reply_at
+                .is_none_or(|last_reply_at| last_reply_at <= since)
+        })
     }
 }

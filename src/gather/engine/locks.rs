@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::course::Phase;
 use super::order::Order;
 use super::{Engine, Scope};
-use crate::gather::ledger::{Call, Kind, Risk, Ticket};
+use crate::gather::in_flight::{Call, CallId, Kind, Risk};
 
 /// How long after its beginning a gather waits for whom it found locked or slow, and how long
 /// where the daemon may just have been started.
@@ -16,9 +16,9 @@ const HOLD: (Duration, Duration) = (Duration::from_millis(600), Duration::from_s
 
 impl Engine {
     /// A domain is locked inside libvirtd: whoever asks it hangs. `by` is our call that shows it.
-    pub(super) fn lock(&mut self, uuid: Uuid, by: Ticket) {
+    pub(super) fn lock(&mut self, uuid: Uuid, by: CallId) {
         self.standings.entry(uuid).or_default().locked = Some(by);
-        self.ledger.confirm(uuid);
+        self.in_flight.confirm(uuid);
         if self
             .course
             .vms
@@ -31,10 +31,10 @@ impl Engine {
         }
         self.course.leave_out(uuid);
         let asks_it =
-            |(ticket, call): (Ticket, &Call)| call.asked.contains(&uuid).then_some(ticket);
-        let hung: Vec<Ticket> = self.ledger.in_hand().filter_map(asks_it).collect();
-        for ticket in hung {
-            self.give_up(ticket, uuid);
+            |(call_id, call): (CallId, &Call)| call.asked.contains(&uuid).then_some(call_id);
+        let hung: Vec<CallId> = self.in_flight.in_hand().filter_map(asks_it).collect();
+        for call_id in hung {
+            self.give_up(call_id, uuid);
         }
     }
 
@@ -74,20 +74,20 @@ impl Engine {
         }
     }
 
-    /// Sets a call aside and asks again whom it asked: who is held or locked is passed by.
-    pub(super) fn give_up(&mut self, ticket: Ticket, blames: Uuid) {
-        let Some(call) = self.ledger.get(ticket).cloned() else {
+    /// Abandons a call and asks again whom it asked: who is held or locked is passed by.
+    pub(super) fn give_up(&mut self, call_id: CallId, blocked_on: Uuid) {
+        let Some(call) = self.in_flight.get(call_id).cloned() else {
             return;
         };
-        let locked = self.is_locked(blames);
+        let locked = self.is_locked(blocked_on);
         if call.queued {
             // It was not made yet, so it does not hang.
-            self.ledger.forget(ticket);
-            self.orders.push((ticket, Order::Withdraw));
+            self.in_flight.forget(call_id);
+            self.orders.push((call_id, Order::Withdraw));
         } else {
-            self.ledger.set_aside(ticket, Some(blames));
+            self.in_flight.abandon(call_id, Some(blocked_on));
             if call.kind.needs_monitor() {
-                self.course.slow.insert(ticket);
+                self.course.slow.insert(call_id);
                 self.hold();
             }
         }
@@ -95,7 +95,7 @@ impl Engine {
             .asked
             .iter()
             .copied()
-            .filter(|u| !locked || *u != blames);
+            .filter(|u| !locked || *u != blocked_on);
         match call.kind {
             Kind::Ask => {
                 // In halves: who else hangs shows sooner, and who answers is sooner on his own.
@@ -108,9 +108,9 @@ impl Engine {
             Kind::Urgent => self.course.urgent.extend(others),
             Kind::Describe => {
                 // It stands at this one, which is left to whoever has its job.
-                self.course.held.insert(blames);
+                self.course.held.insert(blocked_on);
                 let undescribed = self.course.undescribed.get_or_insert_default();
-                undescribed.extend(call.asked.iter().filter(|uuid| **uuid != blames));
+                undescribed.extend(call.asked.iter().filter(|uuid| **uuid != blocked_on));
             }
             Kind::Canary if self.course.phase == Phase::Canary => self.start(),
             Kind::List | Kind::Canary | Kind::Disks | Kind::Probe => {}
@@ -133,15 +133,15 @@ impl Engine {
     /// A locked domain whose hanging call was lost with its connection would never be heard of
     /// again: another call takes that one's place.
     pub(super) fn watch_locks(&mut self, now: Instant) {
-        let unwatched = |by: &Ticket| self.ledger.get(*by).is_none();
+        let unwatched = |by: &CallId| self.in_flight.get(*by).is_none();
         let locked = self.standings.iter();
         let locked = locked.filter(|(_, s)| s.locked.as_ref().is_some_and(unwatched));
         for uuid in locked.map(|(uuid, _)| *uuid).collect::<Vec<_>>() {
-            if self.ledger.room(Risk::Risky) > 0 && self.course.watched.insert(uuid) {
+            if self.in_flight.room(Risk::Risky) > 0 && self.course.watched.insert(uuid) {
                 let order = Order::Probe(vec![uuid]);
-                let ticket = self.send(Kind::Probe, vec![uuid], order, now);
-                self.ledger.set_aside(ticket, Some(uuid));
-                self.standings.entry(uuid).or_default().locked = Some(ticket);
+                let call_id = self.send(Kind::Probe, vec![uuid], order, now);
+                self.in_flight.abandon(call_id, Some(uuid));
+                self.standings.entry(uuid).or_default().locked = Some(call_id);
             }
         }
     }

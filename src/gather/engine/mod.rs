@@ -1,8 +1,8 @@
-//! What to ask of whom, what to hedge, what to set aside: the decisions of a gather, without a
+//! What to ask of whom, what to hedge, what to abandon: the decisions of a gather, without a
 //! thread, a clock or a libvirt in them.
 //!
 //! Events come in with their time ([`Engine::on`], [`Engine::looked`], [`Engine::tick`]), orders
-//! go out ([`Engine::orders`]). What an order brings is reported call by call under its ticket.
+//! go out ([`Engine::orders`]). What an order brings is reported call by call under its number.
 //!
 //! A gather goes: list -> describe who is new -> look at the host -> canary -> statistics.
 
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::ledger::{Call, Kind, Ledger, Risk, Ticket};
+use super::in_flight::{Call, CallId, InFlight, Kind, Risk};
 use crate::maps::HashMap;
 use course::{Course, Phase};
 pub use order::{Came, Control, Event, HostVerdict, Limits, Listed, Order, Scope};
@@ -30,19 +30,19 @@ struct Standing {
     /// Gathers in a row in which it came in part with no call of ours to blame.
     misses: u32,
     /// Our call that hangs on its lock: nothing more is asked of it until that returns.
-    locked: Option<Ticket>,
+    locked: Option<CallId>,
 }
 
 /// The decisions.
 #[derive(Debug)]
 pub struct Engine {
     limits: Limits,
-    ledger: Ledger,
+    in_flight: InFlight,
     standings: HashMap<Uuid, Standing>,
     /// The domains of the list, or those last known, and whether each is described.
     listed: Vec<Listed>,
     course: Course,
-    orders: Vec<(Ticket, Order)>,
+    orders: Vec<(CallId, Order)>,
     /// Nothing came back from anybody: nothing is sent until something does.
     frozen: bool,
     /// How long a list takes, and a chunk, when all is well.
@@ -55,7 +55,7 @@ impl Engine {
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
-            ledger: Ledger::new(limits.cap),
+            in_flight: InFlight::new(limits.cap),
             standings: HashMap::default(),
             listed: Vec::new(),
             course: Course::default(),
@@ -77,7 +77,7 @@ impl Engine {
             began: Some(now),
             ..Course::default()
         };
-        self.ledger.age(now);
+        self.in_flight.age(now);
         if self.frozen {
             // Nothing is sent into a daemon that is frozen, but its first word is waited for.
             self.course.waiting = true;
@@ -89,12 +89,12 @@ impl Engine {
 
     fn ask_for_list(&mut self, now: Instant) {
         // While a list hangs none is sent again: the domains last known serve.
-        let risk = if self.ledger.haunts(Kind::List) {
+        let risk = if self.in_flight.has_orphaned(Kind::List) {
             Risk::Risky
         } else {
             Risk::Priority
         };
-        if !self.ledger.hangs(Kind::List) && self.ledger.room(risk) > 0 {
+        if !self.in_flight.hangs(Kind::List) && self.in_flight.room(risk) > 0 {
             self.send(Kind::List, Vec::new(), Order::List, now);
         } else {
             self.course.phase = Phase::Describing;
@@ -104,27 +104,27 @@ impl Engine {
     /// Ends it: whoever has not answered is not waited for any more.
     pub fn end(&mut self) {
         self.frozen |= self.is_frozen();
-        for (ticket, _) in self.orders.drain(..) {
-            self.ledger.forget(ticket);
+        for (call_id, _) in self.orders.drain(..) {
+            self.in_flight.forget(call_id);
         }
         // One that describes stands at the first of those that it has not described.
         let stands_at = |call: &Call| {
             let describes = call.kind == Kind::Describe;
             call.asked.first().copied().filter(|_| describes)
         };
-        let left = self.ledger.in_hand();
+        let left = self.in_flight.in_hand();
         let left: Vec<_> = left
-            .map(|(ticket, call)| (ticket, stands_at(call)))
+            .map(|(call_id, call)| (call_id, stands_at(call)))
             .collect();
-        for (ticket, blames) in left {
+        for (call_id, blocked_on) in left {
             if self.frozen {
-                self.ledger.excuse(ticket);
+                self.in_flight.abandon_in_stopped_daemon(call_id);
             } else {
-                self.ledger.set_aside(ticket, blames);
+                self.in_flight.abandon(call_id, blocked_on);
             }
         }
         for (uuid, vm) in std::mem::take(&mut self.course).vms {
-            let held = self.ledger.holds(uuid);
+            let held = self.in_flight.holds(uuid);
             if let Some(standing) = self.standings.get_mut(&uuid) {
                 let missed = vm.came == Some(Came::Part) && !held;
                 standing.misses = if missed { standing.misses + 1 } else { 0 };
@@ -135,7 +135,7 @@ impl Engine {
 
     /// Whether nothing is left to wait for.
     pub fn is_done(&self) -> bool {
-        let mut in_hand = self.ledger.in_hand();
+        let mut in_hand = self.in_flight.in_hand();
         match self.course.phase {
             Phase::Over => in_hand.next().is_none(),
             // What is queued in a daemon without workers may stay there.
@@ -155,7 +155,7 @@ impl Engine {
 
     /// Calls that hang.
     pub fn hanging(&self) -> usize {
-        self.ledger.hanging()
+        self.in_flight.hanging()
     }
 
     /// Domains that are locked inside libvirtd: nothing is asked of them.
@@ -188,8 +188,10 @@ impl Engine {
     }
 
     /// Whether what this call brings is still wanted.
-    pub fn is_wanted(&self, ticket: Ticket) -> bool {
-        self.ledger.get(ticket).is_some_and(|call| !call.aside)
+    pub fn is_wanted(&self, call_id: CallId) -> bool {
+        self.in_flight
+            .get(call_id)
+            .is_some_and(|call| !call.abandoned)
     }
 
     /// The list is coming on a connection that was opened for it.
@@ -198,27 +200,27 @@ impl Engine {
     }
 
     /// The calls to make now.
-    pub fn orders(&mut self) -> Vec<(Ticket, Order)> {
+    pub fn orders(&mut self) -> Vec<(CallId, Order)> {
         std::mem::take(&mut self.orders)
     }
 
     /// The call waits for a worker that has a connection.
-    pub fn queued(&mut self, ticket: Ticket) {
-        if let Some(call) = self.ledger.get_mut(ticket) {
+    pub fn queued(&mut self, call_id: CallId) {
+        if let Some(call) = self.in_flight.get_mut(call_id) {
             call.queued = true;
         }
     }
 
     /// A call that waited for a worker is begun.
-    pub fn begun(&mut self, ticket: Ticket, now: Instant) {
-        if let Some(call) = self.ledger.get_mut(ticket) {
-            (call.queued, call.since, call.heard) = (false, now, now);
+    pub fn begun(&mut self, call_id: CallId, now: Instant) {
+        if let Some(call) = self.in_flight.get_mut(call_id) {
+            (call.queued, call.since, call.last_reply_at) = (false, now, now);
         }
     }
 
     /// The call was never begun.
-    pub fn dropped(&mut self, ticket: Ticket) {
-        self.ledger.forget(ticket);
+    pub fn dropped(&mut self, call_id: CallId) {
+        self.in_flight.forget(call_id);
     }
 
     /// What to take for granted, should the host's look that was ordered be late.
@@ -236,28 +238,28 @@ impl Engine {
     }
 
     /// What a call brought.
-    pub fn on(&mut self, ticket: Ticket, event: Event, now: Instant) {
+    pub fn on(&mut self, call_id: CallId, event: Event, now: Instant) {
         self.frozen = false;
-        self.course.heard = Some(now);
+        self.course.last_reply_at = Some(now);
         if !matches!(event, Event::Lost | Event::Unreachable) {
-            self.ledger.serves();
+            self.in_flight.serves();
         }
         match event {
-            Event::Alive => self.on_alive(ticket, now),
-            Event::Control(uuid, control) => self.on_control(ticket, uuid, control, now),
-            Event::Served(uuid) => self.on_served(ticket, uuid, now),
+            Event::Alive => self.on_alive(call_id, now),
+            Event::Control(uuid, control) => self.on_control(call_id, uuid, control, now),
+            Event::Served(uuid) => self.on_served(call_id, uuid, now),
             Event::Described(uuid) => {
                 self.course.unknown.remove(&uuid);
-                self.on_served(ticket, uuid, now);
+                self.on_served(call_id, uuid, now);
             }
             Event::Withheld(uuid) => {
                 self.course.held.insert(uuid);
-                self.on_served(ticket, uuid, now);
+                self.on_served(call_id, uuid, now);
             }
             event => {
                 let lost = event == Event::Lost;
-                if let Some(call) = self.ledger.returned(ticket, lost) {
-                    self.on_return(ticket, &call, event, now);
+                if let Some(call) = self.in_flight.returned(call_id, lost) {
+                    self.on_return(call_id, &call, event, now);
                 }
             }
         }
@@ -273,9 +275,9 @@ impl Engine {
             .is_some_and(|s| s.locked.is_some())
     }
 
-    fn send(&mut self, kind: Kind, asked: Vec<Uuid>, order: Order, now: Instant) -> Ticket {
-        let ticket = self.ledger.send(kind, asked, now);
-        self.orders.push((ticket, order));
-        ticket
+    fn send(&mut self, kind: Kind, asked: Vec<Uuid>, order: Order, now: Instant) -> CallId {
+        let call_id = self.in_flight.send(kind, asked, now);
+        self.orders.push((call_id, order));
+        call_id
     }
 }

@@ -43,7 +43,7 @@ pub enum Order {
     /// [`Event::Withheld`], or [`Event::Served`] where it failed): from libvirt 11.0 on that waits for
     /// whoever has the domain's job.
     Describe(Vec<Uuid>),
-    /// HostVerdict at the host for these; answered by [`super::Engine::looked`], not under a ticket.
+    /// Look at the host for these; answered by [`super::Engine::looked`], not under a call's number.
     LookAtHost(Vec<Uuid>),
     /// `virDomainGetInfo` of this one: an ordinary call, to see whether there is a worker for it.
     Canary(Uuid),
@@ -56,7 +56,7 @@ pub enum Order {
     Probe(Vec<Uuid>),
     /// State and network of these by calls that libvirtd's priority workers serve.
     Urgent(Vec<Uuid>),
-    /// The call of this ticket, which waits for a worker, is not to be made any more.
+    /// The call of this number, which waits for a worker, is not to be made any more.
     Withdraw,
 }
 

@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use super::course::{Phase, Vm};
 use super::order::{Order, Scope};
-use super::{Engine, Ticket};
-use crate::gather::ledger::{Call, Kind, Risk};
+use super::{CallId, Engine};
+use crate::gather::in_flight::{Call, Kind, Risk};
 use crate::maps::HashSet;
 
 /// How many new domains are described in one gather; the others' disks wait for the next one.
@@ -44,26 +44,26 @@ impl Engine {
             Some(undescribed) => undescribed,
             None => self.new_domains(),
         };
-        if self.ledger.hangs(Kind::Canary) {
+        if self.in_flight.hangs(Kind::Canary) {
             // libvirtd has no worker that could read XML.
             undescribed.clear();
         }
         while !undescribed.is_empty()
             && self.at_work() < self.limits.workers
-            && self.ledger.room(Risk::Ordinary) > 0
+            && self.in_flight.room(Risk::Ordinary) > 0
         {
             let rest = undescribed.split_off(undescribed.len().min(self.limits.chunk));
             let chunk = std::mem::replace(&mut undescribed, rest);
             self.send(Kind::Describe, chunk.clone(), Order::Describe(chunk), now);
         }
         let hopeless =
-            self.ledger.room(Risk::Ordinary) == 0 && self.ledger.in_hand().next().is_none();
-        let left = !undescribed.is_empty() || self.ledger.count(Kind::Describe) > 0;
+            self.in_flight.room(Risk::Ordinary) == 0 && self.in_flight.in_hand().next().is_none();
+        let left = !undescribed.is_empty() || self.in_flight.count(Kind::Describe) > 0;
         let waiting = left && !hopeless;
         self.course.undescribed = Some(undescribed);
         if !waiting {
             let listed = self.listed.iter().map(|listed| listed.uuid).collect();
-            self.orders.push((Ticket::MAX, Order::LookAtHost(listed)));
+            self.orders.push((CallId::MAX, Order::LookAtHost(listed)));
             self.course.phase = Phase::Looking;
             self.course.look_by = Some(now + self.limits.look);
         }
@@ -75,7 +75,7 @@ impl Engine {
         let new: Vec<Uuid> = new.map(|listed| listed.uuid).collect();
         self.course.unknown = new.iter().copied().collect();
         // While a call of ours hangs on one, another would wait behind it.
-        let is_held = |uuid: &Uuid| self.ledger.describes(*uuid) || self.ledger.holds(*uuid);
+        let is_held = |uuid: &Uuid| self.in_flight.describes(*uuid) || self.in_flight.holds(*uuid);
         let held = new.iter().copied().filter(is_held).collect();
         let free = |uuid: &Uuid| !self.is_locked(*uuid) && !is_held(uuid);
         let free = new.into_iter().filter(free).take(DESCRIBED).collect();
@@ -96,12 +96,12 @@ impl Engine {
             }
         }
         // Whoever a lost call may hang on: if nobody is at its monitor, it does not.
-        let mut suspects = self.ledger.suspects();
+        let mut suspects = self.in_flight.suspects();
         suspects.retain(|uuid| self.course.vms.contains_key(uuid));
         if !suspects.is_empty() && self.course.probe.is_none() {
             self.probe(suspects.into_iter().collect(), now);
         }
-        if self.ledger.hangs(Kind::Canary) {
+        if self.in_flight.hangs(Kind::Canary) {
             self.ask_urgently();
         } else if self.limits.hedge && self.send_canary(now) {
             self.course.phase = Phase::Canary;
@@ -131,11 +131,11 @@ impl Engine {
 
     /// One cheap ordinary call, to a domain that is likely to answer; `false` if there is none.
     pub(super) fn send_canary(&mut self, now: Instant) -> bool {
-        let out = self.ledger.count(Kind::Canary) > 0 || self.ledger.hangs(Kind::Canary);
-        if out || self.ledger.room(Risk::Ordinary) == 0 {
+        let out = self.in_flight.count(Kind::Canary) > 0 || self.in_flight.hangs(Kind::Canary);
+        if out || self.in_flight.room(Risk::Ordinary) == 0 {
             return false;
         }
-        let fit = |uuid: &Uuid| !self.ledger.holds(*uuid) && !self.is_locked(*uuid);
+        let fit = |uuid: &Uuid| !self.in_flight.holds(*uuid) && !self.is_locked(*uuid);
         let whole_at = |uuid: &Uuid| self.standings.get(uuid).and_then(|s| s.whole_at);
         let vms = self.course.vms.iter();
         let able = vms.filter(|(_, vm)| vm.scope != Scope::Quiet);
@@ -155,7 +155,10 @@ impl Engine {
     pub(super) fn start(&mut self) {
         self.course.phase = Phase::Asking;
         let statistics = |call: &Call| matches!(call.kind, Kind::Ask | Kind::Quiet);
-        let asked = self.ledger.in_hand().filter(|(_, call)| statistics(call));
+        let asked = self
+            .in_flight
+            .in_hand()
+            .filter(|(_, call)| statistics(call));
         let asked: HashSet<Uuid> = asked.flat_map(|(_, call)| call.asked.clone()).collect();
         let vms = self.course.vms.iter();
         let left = vms.filter(|(uuid, vm)| vm.came.is_none() && !asked.contains(*uuid));
@@ -180,7 +183,8 @@ impl Engine {
     }
 
     fn hand_out_urgent(&mut self, now: Instant) {
-        let idle = self.ledger.count(Kind::Urgent) == 0 && self.ledger.room(Risk::Priority) > 0;
+        let idle =
+            self.in_flight.count(Kind::Urgent) == 0 && self.in_flight.room(Risk::Priority) > 0;
         if idle && !self.course.urgent.is_empty() {
             let whom = std::mem::take(&mut self.course.urgent);
             self.send(Kind::Urgent, whom.clone(), Order::Urgent(whom), now);
@@ -207,7 +211,8 @@ impl Engine {
                 break;
             }
         }
-        let stuck = self.ledger.room(Risk::Ordinary) == 0 && self.ledger.in_hand().next().is_none();
+        let stuck =
+            self.in_flight.room(Risk::Ordinary) == 0 && self.in_flight.in_hand().next().is_none();
         if stuck && self.course.hold.is_none() {
             // As many hang as may: nobody can be asked, and nothing is there to wait for.
             self.course.stop();
@@ -216,16 +221,16 @@ impl Engine {
 
     fn at_work(&self) -> usize {
         let mut kinds = [Kind::Ask, Kind::Quiet, Kind::Disks, Kind::Describe].into_iter();
-        kinds.by_ref().map(|kind| self.ledger.count(kind)).sum()
+        kinds.by_ref().map(|kind| self.in_flight.count(kind)).sum()
     }
 
     /// Whether it answered since the trouble began, or cannot make a call hang.
     fn is_trusted(&self, uuid: Uuid) -> bool {
-        let Some(trouble) = self.ledger.trouble() else {
+        let Some(trouble) = self.in_flight.trouble() else {
             return true;
         };
         let whole_at = self.standings.get(&uuid).and_then(|s| s.whole_at);
-        whole_at.is_some_and(|at| at >= trouble) || self.ledger.holds(uuid)
+        whole_at.is_some_and(|at| at >= trouble) || self.in_flight.holds(uuid)
     }
 
     /// Sends a batch, or puts it back; `false` when nothing more can be sent now.
@@ -238,13 +243,13 @@ impl Engine {
         } else {
             Risk::Risky
         };
-        if self.ledger.room(risk) > 0 {
+        if self.in_flight.room(risk) > 0 {
             let kind = if quiet { Kind::Quiet } else { Kind::Ask };
             let domains: Vec<Uuid> = safe.into_iter().chain(risky).collect();
             self.send(kind, domains.clone(), Order::Ask(domains, scope), now);
             return true;
         }
-        let busy = self.ledger.in_hand().next().is_some();
+        let busy = self.in_flight.in_hand().next().is_some();
         if risky.is_empty() || busy || self.course.hold.is_some() {
             // Calls that will return, or may yet, take up the room.
             let domains = safe.into_iter().chain(risky).collect();
@@ -270,8 +275,8 @@ impl Engine {
         } else {
             Risk::Risky
         };
-        if self.ledger.room(risk) == 0 {
-            let waiting = self.ledger.in_hand().next().is_some();
+        if self.in_flight.room(risk) == 0 {
+            let waiting = self.in_flight.in_hand().next().is_some();
             if waiting {
                 self.course.disks.push_front(uuid);
             }

@@ -7,19 +7,19 @@ use uuid::Uuid;
 use super::Gatherer;
 use crate::gather::engine::{Event, Order};
 use crate::gather::host_watcher::HostReport;
+use crate::gather::in_flight::CallId;
 use crate::gather::job::{DomainRef, Job, Target};
-use crate::gather::ledger::Ticket;
 use crate::gather::worker_pool::Assigned;
 use crate::times::STALL;
 
 impl Gatherer {
     /// Carries out what the engine orders.
     pub(super) fn carry_out(&mut self) {
-        for (ticket, order) in self.engine.orders() {
-            log::trace!("call {ticket}: {order:?}");
+        for (call_id, order) in self.engine.orders() {
+            log::trace!("call {call_id}: {order:?}");
             let job = match order {
                 Order::Withdraw => {
-                    self.workers.withdraw(ticket);
+                    self.workers.withdraw(call_id);
                     continue;
                 }
                 Order::LookAtHost(domains) => {
@@ -47,7 +47,7 @@ impl Gatherer {
                 Order::Probe(domains) => Job::Probe(self.domains(&domains)),
                 Order::Urgent(domains) => Job::Urgent(self.targets(&domains)),
             };
-            self.assign(ticket, job);
+            self.assign(call_id, job);
         }
     }
 
@@ -65,13 +65,13 @@ impl Gatherer {
         }
     }
 
-    fn assign(&mut self, ticket: Ticket, job: Job) {
-        match self.workers.assign(ticket, job) {
+    fn assign(&mut self, call_id: CallId, job: Job) {
+        match self.workers.assign(call_id, job) {
             Assigned::Begun => {}
-            Assigned::Waits => self.engine.queued(ticket),
+            Assigned::Waits => self.engine.queued(call_id),
             Assigned::NoThread => {
                 self.gathered.unasked = true;
-                self.engine.on(ticket, Event::Unreachable, Instant::now());
+                self.engine.on(call_id, Event::Unreachable, Instant::now());
             }
         }
     }
@@ -79,19 +79,19 @@ impl Gatherer {
     /// Takes back the jobs of workers that libvirtd does not let in, for those that have a connection.
     pub(super) fn recall(&mut self, now: Instant) {
         if self.recalls {
-            for (ticket, begun) in self.workers.recall(now, STALL) {
+            for (call_id, begun) in self.workers.recall(now, STALL) {
                 match begun {
-                    true => self.engine.begun(ticket, now),
-                    false => self.engine.queued(ticket),
+                    true => self.engine.begun(call_id, now),
+                    false => self.engine.queued(call_id),
                 }
             }
         }
     }
 
     /// A worker is free, and this job of those that waited is begun by it.
-    pub(super) fn begun(&mut self, ticket: Option<Ticket>) {
-        if let Some(ticket) = ticket {
-            self.engine.begun(ticket, Instant::now());
+    pub(super) fn begun(&mut self, call_id: Option<CallId>) {
+        if let Some(call_id) = call_id {
+            self.engine.begun(call_id, Instant::now());
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::mpsc::Receiver;
 
 use super::*;
 use crate::gather::examples::{LIMIT, Node, inbox, settings};
-use crate::gather::ledger::Ticket;
+use crate::gather::in_flight::CallId;
 use crate::inventory::Known;
 use crate::libvirt::Error;
 
@@ -146,9 +146,9 @@ fn no_connection_is_one_trouble_and_no_vm_is_forgotten() {
 }
 
 /// As if this had come of the call.
-fn failed(ticket: Ticket, failure: Failure) -> Reply {
+fn failed(call_id: CallId, failure: Failure) -> Reply {
     Reply {
-        ticket,
+        call_id,
         worker: 0,
         result: Err(failure),
         opened: false,
@@ -170,10 +170,10 @@ fn who_waits_in_the_queue_when_no_connection_can_be_had_is_missing() {
     let (mut gatherer, replies) = gatherer(&chunks_of(&node.uri(), 2));
     let reply = first_chunk(&mut gatherer, &replies);
     let second = replies.recv_timeout(LIMIT).unwrap();
-    for ticket in [reply.ticket, second.ticket] {
+    for call_id in [reply.call_id, second.call_id] {
         assert!(!gatherer.is_done());
         let failure = Failure::Unreachable(Error::invalid("no"));
-        gatherer.on_reply(failed(ticket, failure));
+        gatherer.on_reply(failed(call_id, failure));
     }
     assert!(gatherer.is_done());
     let gathered = gatherer.finish();
@@ -187,7 +187,7 @@ fn what_was_asked_on_a_connection_that_is_lost_is_asked_again_in_the_same_gather
     let node = Node::of(&NAMES, &[]);
     let (mut gatherer, replies) = gatherer(&chunks_of(&node.uri(), 2));
     let reply = first_chunk(&mut gatherer, &replies);
-    gatherer.on_reply(failed(reply.ticket, Failure::Lost(Error::invalid("lost"))));
+    gatherer.on_reply(failed(reply.call_id, Failure::Lost(Error::invalid("lost"))));
     take_all(&mut gatherer, &replies);
     let gathered = gatherer.finish();
     assert_eq!(names(&gathered), NAMES);
@@ -201,7 +201,7 @@ fn a_refused_list_is_a_refusal_not_silence() {
     gatherer.begin();
     let reply = replies.recv_timeout(LIMIT).unwrap();
     gatherer.on_reply(failed(
-        reply.ticket,
+        reply.call_id,
         Failure::Refused(Error::invalid("access denied")),
     ));
     assert!(gatherer.is_done());

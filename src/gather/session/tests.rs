@@ -68,7 +68,7 @@ fn new(found: &DomainRef) -> Target {
 }
 
 /// No domain that runs.
-fn ghost(name: &str) -> DomainRef {
+fn orphan(name: &str) -> DomainRef {
     DomainRef {
         run: Run {
             uuid: Node::uuid(name),
@@ -236,9 +236,9 @@ fn a_domain_that_is_gone_or_off_is_no_trouble_and_costs_nobody_else() {
     let found = listed(&mut session);
     assert_eq!(found.len(), 2, "only the active ones");
     let mixed = [
-        ghost("gone"),
+        orphan("gone"),
         found[0].clone(),
-        ghost("off"),
+        orphan("off"),
         found[1].clone(),
     ];
     let targets = mixed.each_ref().map(new);
@@ -249,7 +249,7 @@ fn a_domain_that_is_gone_or_off_is_no_trouble_and_costs_nobody_else() {
     assert!(troubles.is_empty(), "{troubles:?}");
     assert!(measured.iter().all(|m| m.trouble.is_none()));
 
-    let gone = ghost("gone");
+    let gone = orphan("gone");
     let (_, last) = performed(&mut session, &Job::Canary(gone.clone()));
     assert!(matches!(last, Answer::Done), "{last:?}");
     let (told, _) = performed(&mut session, &Job::Describe(vec![gone, found[0].clone()]));

@@ -40,7 +40,7 @@ fn nobody() -> Job {
 
 impl WorkerPool {
     /// The jobs that have not come back, in no order.
-    pub(in crate::gather) fn busy(&self) -> Vec<Ticket> {
+    pub(in crate::gather) fn busy(&self) -> Vec<CallId> {
         self.busy.keys().copied().collect()
     }
 
@@ -60,12 +60,12 @@ fn counts(pool: &WorkerPool) -> (usize, usize) {
 fn a_worker_is_taken_on_when_it_is_needed_and_kept() {
     let (mut pool, replies) = pool("test:///default", 4);
     assert_eq!(counts(&pool), (0, 0));
-    for ticket in 0..3 {
-        assert_eq!(pool.assign(ticket, Job::List), Assigned::Begun);
+    for call_id in 0..3 {
+        assert_eq!(pool.assign(call_id, Job::List), Assigned::Begun);
         assert_eq!(counts(&pool), (1, 0));
         let reply = replies.recv_timeout(LIMIT).unwrap();
-        assert_eq!(reply.ticket, ticket);
-        pool.returned(ticket);
+        assert_eq!(reply.call_id, call_id);
+        pool.returned(call_id);
         assert_eq!(counts(&pool), (0, 1));
     }
 }
@@ -104,23 +104,23 @@ fn one_worker_has_the_second_job_at_hand() {
 #[test]
 fn jobs_come_back_in_their_order() {
     let (mut pool, replies) = pool_with("test:///default", 1, 2);
-    for ticket in [1, 2] {
-        assert_eq!(pool.assign(ticket, Job::List), Assigned::Begun);
+    for call_id in [1, 2] {
+        assert_eq!(pool.assign(call_id, Job::List), Assigned::Begun);
     }
-    let tickets = [1, 2].map(|_| replies.recv_timeout(LIMIT).unwrap().ticket);
-    assert_eq!(tickets, [1, 2]);
+    let call_ids = [1, 2].map(|_| replies.recv_timeout(LIMIT).unwrap().call_id);
+    assert_eq!(call_ids, [1, 2]);
 }
 
 #[test]
 fn who_comes_back_where_enough_are_free_goes() {
     let frozen = Frozen::start();
     let (mut pool, _replies) = pool(&frozen.uri(), 2);
-    for ticket in 1..=4 {
-        assert_eq!(pool.assign(ticket, nobody()), Assigned::Begun);
+    for call_id in 1..=4 {
+        assert_eq!(pool.assign(call_id, nobody()), Assigned::Begun);
     }
     let mut after = Vec::new();
-    for ticket in 1..=4 {
-        pool.returned(ticket);
+    for call_id in 1..=4 {
+        pool.returned(call_id);
         after.push(counts(&pool));
     }
     assert_eq!(after, [(3, 1), (2, 2), (1, 2), (0, 2)]);
@@ -136,7 +136,7 @@ fn a_worker_whose_thread_is_gone_is_passed_by() {
     });
     assert_eq!(pool.assign(7, Job::List), Assigned::Begun);
     assert_eq!(counts(&pool), (1, 0));
-    assert_eq!(replies.recv_timeout(LIMIT).unwrap().ticket, 7);
+    assert_eq!(replies.recv_timeout(LIMIT).unwrap().call_id, 7);
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn a_ticket_of_nobody_changes_nothing() {
 fn half_let_in(frozen: &Frozen) -> (WorkerPool, Receiver<Reply>) {
     let (mut pool, replies) = pool("test:///default", 4);
     assert_eq!(pool.assign(1, Job::List), Assigned::Begun);
-    assert_eq!(replies.recv_timeout(LIMIT).unwrap().ticket, 1);
+    assert_eq!(replies.recv_timeout(LIMIT).unwrap().call_id, 1);
     // The next worker is to open another connection.
     let mut config = WorkerConfig::clone(&pool.config);
     config.uri = frozen.uri();
@@ -185,13 +185,13 @@ fn a_job_that_waits_for_a_connection_goes_to_a_worker_that_has_one() {
     assert_eq!(pool.assign(3, Job::Describe(vec![])), Assigned::Waits);
     assert_eq!(pool.assign(4, Job::Probe(vec![])), Assigned::Waits);
     // What libvirtd's priority workers serve goes first.
-    let begun = [1, 4, 2].map(|ticket| pool.returned(ticket));
+    let begun = [1, 4, 2].map(|call_id| pool.returned(call_id));
     assert_eq!(begun, [Some(4), Some(2), Some(3)]);
     let mut last = None;
     while last != Some(3) {
         let reply = replies.recv_timeout(LIMIT).unwrap();
         assert!(reply.result.is_ok(), "{reply:?}");
-        last = Some(reply.ticket);
+        last = Some(reply.call_id);
     }
     assert_eq!(pool.returned(3), None);
     // The daemon goes: whoever waited learns so, and nothing is said of the job.
@@ -233,7 +233,7 @@ fn a_job_that_is_taken_back_is_begun_by_a_worker_that_is_free() {
         [(2, true)],
         "so its time begins anew"
     );
-    assert_eq!(replies.recv_timeout(LIMIT).unwrap().ticket, 2);
+    assert_eq!(replies.recv_timeout(LIMIT).unwrap().call_id, 2);
     assert_eq!(pool.returned(2), None);
     assert_eq!(pool.connections(), (1, 1));
 }
@@ -251,8 +251,8 @@ fn each_worker_outside_is_kept_though_the_same_job_was_taken_from_both() {
         number: 7,
         jobs: second,
     });
-    let (ticket, job) = pool.waiting.pop_front().unwrap();
-    assert_eq!(pool.assign(ticket, job), Assigned::Begun);
+    let (call_id, job) = pool.waiting.pop_front().unwrap();
+    assert_eq!(pool.assign(call_id, job), Assigned::Begun);
     assert_eq!(pool.recall(Instant::now() + LIMIT, LIMIT), [(2, false)]);
     assert_eq!(pool.connections(), (1, 2));
     drop(inbox);

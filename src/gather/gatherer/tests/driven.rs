@@ -33,19 +33,19 @@ impl Driven {
     }
 
     /// The calls that are out, hanging ones included, the oldest first.
-    fn out(&self) -> Vec<Ticket> {
+    fn out(&self) -> Vec<CallId> {
         let mut out = self.gatherer.workers.busy();
         out.sort_unstable();
         out
     }
 
-    fn newest(&self) -> Ticket {
+    fn newest(&self) -> CallId {
         *self.out().last().unwrap()
     }
 
-    fn answer(&mut self, ticket: Ticket, answer: Answer) {
+    fn answer(&mut self, call_id: CallId, answer: Answer) {
         self.gatherer.on_reply(Reply {
-            ticket,
+            call_id,
             worker: 0,
             result: Ok(answer),
             opened: false,
@@ -59,9 +59,9 @@ impl Driven {
         self.answer(self.newest(), answer);
     }
 
-    fn lose(&mut self, ticket: Ticket) {
+    fn lose(&mut self, call_id: CallId) {
         let lost = Failure::Lost(Error::invalid("lost"));
-        self.gatherer.on_reply(failed(ticket, lost));
+        self.gatherer.on_reply(failed(call_id, lost));
     }
 
     /// From the beginning of a gather to its first calls for statistics.

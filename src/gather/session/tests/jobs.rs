@@ -92,7 +92,7 @@ fn a_probe_tells_first_that_the_daemon_answers_and_then_of_each_domain() {
     let node = Node::of(&["a", "b"], &[]);
     let mut session = Session::new(connect(&node.uri()));
     let mut domains = listed(&mut session);
-    domains.push(ghost("gone"));
+    domains.push(orphan("gone"));
     let (told, last) = performed(&mut session, &Job::Probe(domains.clone()));
     assert!(matches!(last, Answer::Done), "{last:?}");
     assert!(matches!(told[0], Answer::Alive), "{told:?}");

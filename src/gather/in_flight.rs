@@ -1,4 +1,4 @@
-//! The ledger of calls: which are in hand, which hang, and whose domain they hang on.
+//! The calls that have not returned: which are waited for, which hang, and on which domain.
 //!
 //! A call that hangs in libvirtd is a resource of the host: its 20 workers serve everybody. So
 //! calls are counted until they return, over any number of gathers, and there is a cap.
@@ -11,10 +11,10 @@ use uuid::Uuid;
 use crate::maps::HashSet;
 
 /// By how many calls those that were lost with their connection may pass the cap.
-const GHOSTS: usize = 4;
+const ORPHANS_PAST_CAP: usize = 4;
 
 /// One call, for good: numbers are never used twice.
-pub type Ticket = u64;
+pub type CallId = u64;
 
 /// What a call does, as far as its hanging matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,43 +65,43 @@ pub struct Call {
     /// When it was sent.
     pub since: Instant,
     /// When it last brought something.
-    pub heard: Instant,
+    pub last_reply_at: Instant,
     /// It waits for a worker, and so in nobody's hands.
     pub queued: bool,
     /// Not waited for any more; what it brings is dropped.
-    pub aside: bool,
+    pub abandoned: bool,
     /// The domain it hangs on, where that is known.
-    pub blames: Option<Uuid>,
-    /// The daemon served nobody when it was set aside: it will return when the daemon goes on.
-    pub excused: bool,
+    pub blocked_on: Option<Uuid>,
+    /// The daemon served nobody when it was abandoned: it will return when the daemon goes on.
+    pub daemon_was_stopped: bool,
 }
 
 /// How long a call whose connection died is counted where nothing tells what became of it. Without
 /// an end so many of them might come together that nothing could ever be asked again.
-const GHOST_LIFE: Duration = Duration::from_secs(600);
+const ORPHAN_LIFETIME: Duration = Duration::from_secs(600);
 
 /// All calls that have not returned.
 #[derive(Debug)]
-pub struct Ledger {
-    calls: BTreeMap<Ticket, Call>,
+pub struct InFlight {
+    calls: BTreeMap<CallId, Call>,
     /// Calls that hung when their connection died: they go on hanging in libvirtd, until an answer
     /// shows that they cannot.
-    ghosts: BTreeMap<Ticket, Call>,
+    orphaned: BTreeMap<CallId, Call>,
     /// Calls whose connection died while they were waited for, or the daemon served nobody: whether they hang shows when those
     /// that they asked are asked again.
     lost: Vec<Call>,
-    next: Ticket,
+    next: CallId,
     cap: usize,
     /// Since when something hangs.
     trouble: Option<Instant>,
 }
 
-impl Ledger {
+impl InFlight {
     /// Empty; at most `cap` calls may be out at once, and one more for the priority workers.
     pub fn new(cap: usize) -> Self {
         Self {
             calls: BTreeMap::new(),
-            ghosts: BTreeMap::new(),
+            orphaned: BTreeMap::new(),
             lost: Vec::new(),
             next: 0,
             cap,
@@ -110,77 +110,79 @@ impl Ledger {
     }
 
     /// Notes a call that is being sent.
-    pub fn send(&mut self, kind: Kind, asked: Vec<Uuid>, now: Instant) -> Ticket {
-        let ticket = self.next;
+    pub fn send(&mut self, kind: Kind, asked: Vec<Uuid>, now: Instant) -> CallId {
+        let call_id = self.next;
         self.next += 1;
         self.calls.insert(
-            ticket,
+            call_id,
             Call {
                 kind,
                 asked,
                 since: now,
-                heard: now,
+                last_reply_at: now,
                 queued: false,
-                aside: false,
-                blames: None,
-                excused: false,
+                abandoned: false,
+                blocked_on: None,
+                daemon_was_stopped: false,
             },
         );
-        ticket
+        call_id
     }
 
     /// The call, while it has not returned.
-    pub fn get(&self, ticket: Ticket) -> Option<&Call> {
-        self.calls.get(&ticket)
+    pub fn get(&self, call_id: CallId) -> Option<&Call> {
+        self.calls.get(&call_id)
     }
 
-    /// As [`Ledger::get`].
-    pub fn get_mut(&mut self, ticket: Ticket) -> Option<&mut Call> {
-        self.calls.get_mut(&ticket)
+    /// As [`InFlight::get`].
+    pub fn get_mut(&mut self, call_id: CallId) -> Option<&mut Call> {
+        self.calls.get_mut(&call_id)
     }
 
     /// Not waited for any more. The trouble is as old as its first call: who answered since then
     /// answered in spite of it.
-    pub fn set_aside(&mut self, ticket: Ticket, blames: Option<Uuid>) {
-        if let Some(call) = self.calls.get_mut(&ticket) {
-            call.aside = true;
-            call.blames = call.blames.or(blames);
+    pub fn abandon(&mut self, call_id: CallId, blocked_on: Option<Uuid>) {
+        if let Some(call) = self.calls.get_mut(&call_id) {
+            call.abandoned = true;
+            call.blocked_on = call.blocked_on.or(blocked_on);
             self.trouble.get_or_insert(call.since);
         }
     }
 
     /// The daemon serves nobody: that a call hangs is neither its fault nor its domain's.
-    pub fn excuse(&mut self, ticket: Ticket) {
-        self.set_aside(ticket, None);
-        if let Some(call) = self.calls.get_mut(&ticket) {
-            (call.excused, call.blames) = (true, None);
+    pub fn abandon_in_stopped_daemon(&mut self, call_id: CallId) {
+        self.abandon(call_id, None);
+        if let Some(call) = self.calls.get_mut(&call_id) {
+            (call.daemon_was_stopped, call.blocked_on) = (true, None);
         }
     }
 
     /// The daemon serves somebody: what does not return now hangs for a reason of its own.
     pub fn serves(&mut self) {
         for call in self.calls.values_mut() {
-            call.excused = false;
+            call.daemon_was_stopped = false;
         }
     }
 
     /// It was never sent.
-    pub fn forget(&mut self, ticket: Ticket) {
-        self.calls.remove(&ticket);
+    pub fn forget(&mut self, call_id: CallId) {
+        self.calls.remove(&call_id);
         self.settle();
     }
 
     /// It returned. With `lost` its connection died first: libvirtd may still be at it.
-    pub fn returned(&mut self, ticket: Ticket, lost: bool) -> Option<Call> {
-        let call = self.calls.remove(&ticket)?;
+    pub fn returned(&mut self, call_id: CallId, lost: bool) -> Option<Call> {
+        let call = self.calls.remove(&call_id)?;
         if !lost {
             // What asked no domain, a list, shows by itself that it can return.
-            let same = |ghost: &Call| ghost.kind == call.kind && ghost.asked.is_empty();
-            self.ghosts
-                .retain(|_, ghost| !(same(ghost) && ghost.blames.is_none()));
-        } else if call.aside && !call.excused && (call.kind == Kind::List || !call.asked.is_empty())
+            let same = |orphan: &Call| orphan.kind == call.kind && orphan.asked.is_empty();
+            self.orphaned
+                .retain(|_, orphan| !(same(orphan) && orphan.blocked_on.is_none()));
+        } else if call.abandoned
+            && !call.daemon_was_stopped
+            && (call.kind == Kind::List || !call.asked.is_empty())
         {
-            self.ghosts.insert(ticket, call.clone());
+            self.orphaned.insert(call_id, call.clone());
         } else if call.kind.needs_monitor() {
             self.lost.push(call.clone());
         }
@@ -196,9 +198,9 @@ impl Ledger {
 
     /// Whom lost calls may hang on.
     pub fn suspects(&self) -> BTreeSet<Uuid> {
-        self.ghosts
+        self.orphaned
             .values()
-            .flat_map(|ghost| ghost.asked.iter().copied())
+            .flat_map(|orphan| orphan.asked.iter().copied())
             .collect()
     }
 
@@ -213,17 +215,20 @@ impl Ledger {
             if call.kind.needs_monitor() && !idle {
                 return true;
             }
-            if call.blames.is_some_and(|blamed| !these(&blamed)) {
+            if call
+                .blocked_on
+                .is_some_and(|blocked_on| !these(&blocked_on))
+            {
                 // Whether it will hang on the others when it comes to them is not known.
                 return true;
             }
             let list = call.asked.is_empty();
             call.asked.retain(|uuid| !these(uuid));
             // It may have come past the one that it hung on, and hang on the next.
-            call.blames = None;
+            call.blocked_on = None;
             list || !call.asked.is_empty()
         };
-        self.ghosts.retain(|_, ghost| hangs(ghost));
+        self.orphaned.retain(|_, orphan| hangs(orphan));
         self.lost.retain_mut(hangs);
         self.settle();
     }
@@ -232,18 +237,18 @@ impl Ledger {
     /// one, must be taken to hang on it.
     pub fn confirm(&mut self, uuid: Uuid) {
         for mut call in self.lost.extract_if(.., |call| call.asked.contains(&uuid)) {
-            call.blames = Some(uuid);
-            let ticket = self.next;
+            call.blocked_on = Some(uuid);
+            let call_id = self.next;
             self.next += 1;
             self.trouble.get_or_insert(call.since);
-            self.ghosts.insert(ticket, call);
+            self.orphaned.insert(call_id, call);
         }
     }
 
     /// Forgets calls that were lost so long ago that they say nothing of today.
     pub fn age(&mut self, now: Instant) {
-        self.ghosts
-            .retain(|_, ghost| now < ghost.since + GHOST_LIFE);
+        self.orphaned
+            .retain(|_, orphan| now < orphan.since + ORPHAN_LIFETIME);
         self.settle();
     }
 
@@ -254,10 +259,10 @@ impl Ledger {
     }
 
     /// Calls that are waited for.
-    pub fn in_hand(&self) -> impl Iterator<Item = (Ticket, &Call)> {
+    pub fn in_hand(&self) -> impl Iterator<Item = (CallId, &Call)> {
         self.calls
             .iter()
-            .filter(|(_, c)| !c.aside)
+            .filter(|(_, c)| !c.abandoned)
             .map(|(t, c)| (*t, c))
     }
 
@@ -266,27 +271,27 @@ impl Ledger {
         self.in_hand().filter(|(_, call)| call.kind == kind).count()
     }
 
-    /// Calls that hang: set aside and not returned, ghosts included.
+    /// Calls that hang: abandoned and not returned, orphaned ones included.
     pub fn hanging(&self) -> usize {
-        self.calls.values().filter(|c| c.aside).count() + self.ghosts.len()
+        self.calls.values().filter(|c| c.abandoned).count() + self.orphaned.len()
     }
 
     /// Whether a call of this kind hangs that is not known to hang on some domain alone.
     pub fn hangs(&self, kind: Kind) -> bool {
-        let hangs = |call: &Call| call.aside && call.kind == kind && call.blames.is_none();
+        let hangs = |call: &Call| call.abandoned && call.kind == kind && call.blocked_on.is_none();
         self.calls.values().any(hangs)
     }
 
     /// Whether a call of this kind hung when its connection died.
-    pub fn haunts(&self, kind: Kind) -> bool {
-        self.ghosts.values().any(|ghost| ghost.kind == kind)
+    pub fn has_orphaned(&self, kind: Kind) -> bool {
+        self.orphaned.values().any(|orphan| orphan.kind == kind)
     }
 
     /// Whether a call of ours that needs the monitor hangs on this domain: it holds the domain's
     /// job, so that a call that does not wait passes the domain by.
     pub fn holds(&self, uuid: Uuid) -> bool {
-        let held = |c: &Call| c.aside && c.kind.needs_monitor() && c.blames == Some(uuid);
-        self.calls.values().chain(self.ghosts.values()).any(held)
+        let held = |c: &Call| c.abandoned && c.kind.needs_monitor() && c.blocked_on == Some(uuid);
+        self.calls.values().chain(self.orphaned.values()).any(held)
     }
 
     /// Since when something hangs.
@@ -296,7 +301,8 @@ impl Ledger {
 
     /// Whether a call that describes hangs on this domain.
     pub fn describes(&self, uuid: Uuid) -> bool {
-        let hangs = |c: &Call| c.aside && c.kind == Kind::Describe && c.blames == Some(uuid);
+        let hangs =
+            |c: &Call| c.abandoned && c.kind == Kind::Describe && c.blocked_on == Some(uuid);
         self.calls.values().any(hangs)
     }
 
@@ -314,7 +320,7 @@ impl Ledger {
 
     /// How many more calls of this risk may be sent. Lost calls do not take the last ordinary one.
     pub fn room(&self, risk: Risk) -> usize {
-        let out = self.calls.len() + self.ghosts.len();
+        let out = self.calls.len() + self.orphaned.len();
         let last = risk == Risk::Ordinary
             && self.in_hand().next().is_none()
             && self.room_to_look(Risk::Ordinary);
@@ -324,8 +330,8 @@ impl Ledger {
     /// Whether one more call may be sent to find out what became of the others, for nothing but an
     /// answer shows that a lost one hangs no more: it may pass the limit by some, within reason.
     pub fn room_to_look(&self, risk: Risk) -> bool {
-        let (calls, ghosts) = (self.calls.len(), self.ghosts.len());
+        let (calls, orphaned) = (self.calls.len(), self.orphaned.len());
         let limit = self.limit(risk);
-        calls < limit && calls + ghosts < limit + ghosts.min(GHOSTS)
+        calls < limit && calls + orphaned < limit + orphaned.min(ORPHANS_PAST_CAP)
     }
 }
