@@ -144,8 +144,8 @@ impl Reporter {
         );
         self.slow_storage(&gathered.slow_storage);
         self.while_it_lasts(
-            "spent",
-            gathered.spent.as_ref().map(|occupied| {
+            "saturated",
+            gathered.saturated.as_ref().map(|occupied| {
                 let by = occupied
                     .as_ref()
                     .map(|found| format!("; longest occupied is the monitor of VM {}", found.name));

@@ -1,4 +1,4 @@
-//! The engine's decisions against a simulated libvirtd, on a simulated clock: what the README
+//! The scheduler's decisions against a simulated libvirtd, on a simulated clock: what the README
 //! promises of every kind of trouble, and a property test over any mixture of them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

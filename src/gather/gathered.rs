@@ -45,7 +45,7 @@ pub struct Gathered {
     /// Domains of which nothing is asked: a call of ours hangs on their lock inside libvirtd.
     pub locked: Vec<DomainRef>,
     /// libvirtd had no worker to spare; beside it whose monitor has been occupied the longest.
-    pub spent: Option<Option<DomainRef>>,
+    pub saturated: Option<Option<DomainRef>>,
     /// Mounts that do not answer, and the VMs with a disk there.
     pub dead: BTreeMap<PathBuf, Vec<DomainRef>>,
     /// The disks there are not read one by one either: this libvirt's calls for one disk would hang.
@@ -75,7 +75,7 @@ pub struct Gathered {
 /// What a sample was made of, from little to all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Worth {
-    Urgent,
+    Priority,
     Part,
     Whole,
 }
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn a_poorer_sample_replaces_no_fuller_one() {
         let at = Instant::now();
-        let all = [Worth::Urgent, Worth::Part, Worth::Whole];
+        let all = [Worth::Priority, Worth::Part, Worth::Whole];
         for first in all {
             for second in all {
                 let mut samples = Samples::default();
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn only_what_came_whole_is_complete() {
-        for (worth, complete) in [(Worth::Urgent, 0), (Worth::Part, 0), (Worth::Whole, 1)] {
+        for (worth, complete) in [(Worth::Priority, 0), (Worth::Part, 0), (Worth::Whole, 1)] {
             let mut samples = Samples::default();
             samples.keep(worth, full(Instant::now()));
             assert_eq!(samples.complete(true), complete, "{worth:?}");

@@ -1,4 +1,4 @@
-//! One gather at a time: the engine decides, the worker pool asks, and what came in time is put together.
+//! One gather at a time: the scheduler decides, the worker pool asks, and what came in time is put together.
 
 mod orders;
 
@@ -10,11 +10,11 @@ use uuid::Uuid;
 
 use super::active_domains::ActiveDomains;
 use super::cpus::Cpus;
-use super::engine::{Came, Engine, Event, Limits, Listed};
 use super::gathered::{Gathered, Samples, Trouble, Worth};
 use super::host_watcher::{HostQuery, HostWatcher};
 use super::job::{Answer, DomainRef, Measured, WorkerConfig};
 use super::nics::Nics;
+use super::scheduler::{Came, Event, Limits, Listed, Scheduler};
 use super::worker::{Failure, Reply};
 use super::worker_pool::{Sink, WorkerPool};
 use crate::config::{NameFilter, Settings};
@@ -34,7 +34,7 @@ const CHUNK_IN_PROCESS: usize = 256;
 
 /// Runs gathers without ever calling libvirt itself.
 pub struct Gatherer {
-    engine: Engine,
+    scheduler: Scheduler,
     workers: WorkerPool,
     inventory: Inventory,
     domains: NameFilter,
@@ -80,7 +80,7 @@ impl Gatherer {
             (settings.workers.min(settings.max_calls), 1, CHUNK)
         };
         Self {
-            engine: Engine::new(Limits {
+            scheduler: Scheduler::new(Limits {
                 workers: workers * jobs,
                 chunk: settings.chunk_size.unwrap_or(chunk),
                 stall: STALL,
@@ -116,8 +116,8 @@ impl Gatherer {
         self.active_domains.begin();
         // Should no list come. Who is described, too, is to be known anew.
         let known = self.wanted();
-        self.engine.knows(known);
-        self.engine.begin(Instant::now());
+        self.scheduler.knows(known);
+        self.scheduler.begin(Instant::now());
         self.carry_out();
     }
 
@@ -129,7 +129,7 @@ impl Gatherer {
             let begun = self.workers.returned(call_id);
             self.begun(begun);
         }
-        let wanted = self.engine.is_wanted(call_id);
+        let wanted = self.scheduler.is_wanted(call_id);
         if !wanted && reply.is_last() {
             self.late += 1;
             log::debug!("a late answer was dropped");
@@ -139,7 +139,7 @@ impl Gatherer {
         }
         let relisted = reply.opened && matches!(reply.result, Ok(Answer::Domains(_)));
         if relisted {
-            self.engine.reconnected();
+            self.scheduler.reconnected();
         }
         if relisted || reply.reopened || matches!(reply.result, Err(Failure::Lost(_))) {
             // A libvirtd that was started anew may see its VMs otherwise than the last one did (a
@@ -178,7 +178,7 @@ impl Gatherer {
             }
         };
         log::trace!("call {call_id}: {event:?}");
-        self.engine.on(call_id, event, now);
+        self.scheduler.on(call_id, event, now);
         self.carry_out();
         // Once the worker has its next job.
         for one in measured {
@@ -192,7 +192,7 @@ impl Gatherer {
         }
     }
 
-    /// What an answer means to the engine; its figures are kept where they are wanted.
+    /// What an answer means to the scheduler; its figures are kept where they are wanted.
     fn take(&mut self, answer: Answer, wanted: bool) -> Event {
         self.gathered.reached |= wanted;
         match answer {
@@ -221,10 +221,10 @@ impl Gatherer {
             Answer::LetIn | Answer::Outside => Event::Done,
             Answer::Alive => Event::Alive,
             Answer::Control(uuid, control) => Event::Control(uuid, control),
-            Answer::Urgent(sample) => {
+            Answer::Priority(sample) => {
                 let uuid = sample.run.uuid;
                 if wanted {
-                    self.keep_sample(Worth::Urgent, *sample);
+                    self.keep_sample(Worth::Priority, *sample);
                 }
                 Event::Served(uuid)
             }
@@ -251,7 +251,7 @@ impl Gatherer {
         self.active_domains.all().map(listed).collect()
     }
 
-    /// What the engine and the cache have to know of samples before [`Gatherer::keep`] takes them.
+    /// What the scheduler and the cache have to know of samples before [`Gatherer::keep`] takes them.
     fn on_samples(
         &mut self,
         measured: &mut [Measured],
@@ -322,7 +322,7 @@ impl Gatherer {
 
     /// Whether nothing is left to wait for.
     pub fn is_done(&self) -> bool {
-        self.engine.is_done()
+        self.scheduler.is_done()
     }
 
     /// When [`Gatherer::tick`] wants to be called.
@@ -331,28 +331,28 @@ impl Gatherer {
             .recalls
             .then(|| self.workers.recall_at(STALL))
             .flatten();
-        self.engine.wake().into_iter().chain(recall).min()
+        self.scheduler.wake().into_iter().chain(recall).min()
     }
 
     /// Time has passed.
     pub fn tick(&mut self) {
         let now = Instant::now();
         self.recall(now);
-        self.engine.tick(now);
+        self.scheduler.tick(now);
         self.carry_out();
     }
 
     /// Ends the gather with what there is; answers that come later are dropped.
     pub fn finish(&mut self) -> Gathered {
         for call_id in self.workers.forget_waiting() {
-            self.engine.dropped(call_id);
+            self.scheduler.dropped(call_id);
         }
         let mut gathered = std::mem::take(&mut self.gathered);
         gathered.limited_to = self.workers.limited_to();
         let not_started = self.workers.not_started.clone();
         gathered.not_started = not_started.or(gathered.not_started);
         let find = |uuid: Uuid| self.active_domains.get(uuid).cloned();
-        gathered.locked = self.engine.locked().filter_map(&find).collect();
+        gathered.locked = self.scheduler.locked().filter_map(&find).collect();
         // By the last look: in a gather that ends without one no mount has come back.
         let dead = self.host_watcher.dead().iter();
         let named = dead.map(|(mount, uuids)| {
@@ -363,15 +363,15 @@ impl Gatherer {
         gathered.disks_left_out = self.host_watcher.leaves_out_disks();
         gathered.unknown_storage = self.host_watcher.left_out().filter_map(&find).collect();
         gathered.slow_storage = self.host_watcher.slow().filter_map(&find).collect();
-        gathered.spent = self.engine.spent().map(|by| by.and_then(&find));
+        gathered.saturated = self.scheduler.saturated().map(|by| by.and_then(&find));
         // Whom a daemon without workers served by priority calls has answered, too.
         let silent = |uuid: &Uuid| !self.samples.has(*uuid);
-        let missing = self.engine.unanswered().filter(silent);
+        let missing = self.scheduler.unanswered().filter(silent);
         gathered.missing = missing.filter_map(&find).collect();
-        let refused = self.engine.refused().filter(silent);
+        let refused = self.scheduler.refused().filter(silent);
         gathered.refused = refused.filter_map(find).collect();
-        self.engine.end();
-        gathered.hanging = self.engine.hanging();
+        self.scheduler.end();
+        gathered.hanging = self.scheduler.hanging();
         gathered.seen = self.active_domains.len();
         gathered.complete = self.samples.complete(self.describes);
         gathered.partial = self.samples.of(Worth::Part).filter_map(find).collect();

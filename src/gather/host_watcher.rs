@@ -8,7 +8,7 @@ use std::sync::mpsc::{Sender, channel};
 
 use uuid::Uuid;
 
-use super::engine::HostVerdict;
+use super::scheduler::HostVerdict;
 use crate::config::BlockStatistics;
 use crate::host::cgroups::{Cgroups, Usage};
 use crate::host::{Mounts, Processes, Storage, Taps};

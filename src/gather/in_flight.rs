@@ -28,13 +28,13 @@ pub enum Kind {
     /// Statistics that need the monitor.
     Ask,
     /// Statistics that need none.
-    Quiet,
+    NoMonitor,
     /// One domain's disks, one by one.
     Disks,
     /// Who holds whom.
     Probe,
     /// State and network by libvirtd's priority workers.
-    Urgent,
+    Priority,
 }
 
 impl Kind {

@@ -6,7 +6,7 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use super::cpus::Processor;
-use super::engine::{Came, Control, Scope};
+use super::scheduler::{Came, Control, Scope};
 use crate::inventory::{Described, Known};
 use crate::libvirt::bulk::Groups;
 use crate::sample::{Devices, Run, Sample, Wanted};
@@ -47,7 +47,7 @@ pub enum Job {
     /// Who occupies whose monitor.
     Probe(Vec<DomainRef>),
     /// State and network of these by priority calls.
-    Urgent(Vec<Target>),
+    Priority(Vec<Target>),
 }
 
 /// An active domain, as the list has it.
@@ -133,8 +133,8 @@ pub enum Answer {
     Alive,
     /// Of [`Job::Probe`], one domain; more follows.
     Control(Uuid, Control),
-    /// Of [`Job::Urgent`], one domain; more follows.
-    Urgent(Box<Sample>),
+    /// Of [`Job::Priority`], one domain; more follows.
+    Priority(Box<Sample>),
     /// The connection stands that took so long to open that the job was given to another worker,
     LetIn,
     /// or it cannot be opened.

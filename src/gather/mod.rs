@@ -2,7 +2,6 @@
 
 mod active_domains;
 pub mod cpus;
-pub mod engine;
 #[cfg(test)]
 pub(crate) mod examples;
 mod gathered;
@@ -11,6 +10,7 @@ pub mod host_watcher;
 pub mod in_flight;
 pub mod job;
 mod nics;
+pub mod scheduler;
 mod session;
 pub mod worker;
 pub mod worker_pool;

@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::engine::{Came, Control, Scope};
 use super::job::{Answer, DomainRef, Job, Measured, Target, WorkerConfig};
+use super::scheduler::{Came, Control, Scope};
 use crate::inventory::Known;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::{Connection, Domain, Error, Monitor, per_call};
@@ -73,7 +73,7 @@ impl Session {
             } => self.ask(config, targets, *scope, *active),
             Job::Disks(target) => self.disks(config, target),
             Job::Probe(domains) => self.probe(domains, tell),
-            Job::Urgent(targets) => self.urgent(config, targets, tell),
+            Job::Priority(targets) => self.priority(config, targets, tell),
         }
     }
 
@@ -176,7 +176,7 @@ impl Session {
         Ok(Answer::Done)
     }
 
-    fn urgent(
+    fn priority(
         &mut self,
         config: &WorkerConfig,
         targets: &[Target],
@@ -204,7 +204,7 @@ impl Session {
             let is_off = sample.state == Some(per_call::SHUTOFF);
             if unless_gone(filled)?.is_some() && !is_off {
                 sample.describe(description, &config.wanted);
-                tell(Answer::Urgent(Box::new(sample)));
+                tell(Answer::Priority(Box::new(sample)));
             }
         }
         Ok(Answer::Done)
@@ -220,7 +220,7 @@ impl Session {
         let groups = match scope {
             Scope::Full => config.groups,
             Scope::NoBlock => config.groups.without(Groups::BLOCK),
-            Scope::Quiet => config.groups.without(Groups::MONITOR),
+            Scope::NoMonitor => config.groups.without(Groups::MONITOR),
         };
         let mut present: Vec<&Target> = Vec::with_capacity(targets.len());
         for target in targets {
@@ -286,13 +286,14 @@ impl Session {
             unasked = groups.without(asked);
         }
         let came = match scope {
-            Scope::Quiet if self.qemu && is_incoming(&sample) => Came::Whole,
-            Scope::Quiet => Came::Part,
+            Scope::NoMonitor if self.qemu && is_incoming(&sample) => Came::Whole,
+            Scope::NoMonitor => Came::Part,
             Scope::Full | Scope::NoBlock => self.came(&sample, groups, known.description()),
         };
         // Somebody has the job of a domain that came in part, or is migrated in, and from libvirt 11.0
         // on reading its XML waits for that, up to 30 s: what is known of it must do.
-        let held = came == Came::Part || scope == Scope::Quiet || self.qemu && is_incoming(&sample);
+        let held =
+            came == Came::Part || scope == Scope::NoMonitor || self.qemu && is_incoming(&sample);
         let (described, trouble) = if held {
             (None, None)
         } else {
@@ -309,7 +310,7 @@ impl Session {
             asked
         };
         let mut lacking = lacking | unasked;
-        if (scope == Scope::Quiet || came == Came::Part) && sample.cpu.user.is_none() {
+        if (scope == Scope::NoMonitor || came == Came::Part) && sample.cpu.user.is_none() {
             // These need no monitor.
             lacking = lacking | config.groups.and(Groups::CPU);
         }
@@ -328,7 +329,7 @@ impl Session {
         if config.info && !has_info {
             per_call::info(&mut sample, domain, self.cpu)?;
         }
-        if scope == Scope::Quiet && self.qemu {
+        if scope == Scope::NoMonitor && self.qemu {
             // The balloon's size is one counter there, whoever is asked for it.
             sample.memory.actual = sample.memory.current;
         }

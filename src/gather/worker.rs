@@ -50,7 +50,7 @@ impl Reply {
                 | Answer::Withheld(_)
                 | Answer::LetIn
                 | Answer::Outside
-                | Answer::Urgent(_))
+                | Answer::Priority(_))
         )
     }
 }

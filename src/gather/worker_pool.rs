@@ -198,7 +198,7 @@ impl WorkerPool {
     /// Keeps the job for the next worker that is free.
     fn wait(&mut self, call_id: CallId, job: Job) -> Assigned {
         match job {
-            Job::List | Job::Probe(_) | Job::Urgent(_) => self.waiting.push_front((call_id, job)),
+            Job::List | Job::Probe(_) | Job::Priority(_) => self.waiting.push_front((call_id, job)),
             _ => self.waiting.push_back((call_id, job)),
         }
         Assigned::Waits

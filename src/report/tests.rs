@@ -114,7 +114,7 @@ fn locked_vms_are_counted_until_none_is_locked() {
 fn a_daemon_without_workers_is_counted_until_it_has_some() {
     let mut spent = reached(vec![]);
     for by in [None, Some(found("a"))] {
-        spent.spent = Some(by);
+        spent.saturated = Some(by);
         lasts_and_ends("spent", &spent);
     }
 }

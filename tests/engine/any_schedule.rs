@@ -142,7 +142,7 @@ fn run(sight: Sight, pause: Ms, schedule: Vec<(Ms, Fault)>) -> Result<(), TestCa
         sim.pause(pause);
     }
     heal(&mut sim);
-    if sim.engine.hanging() >= 7 {
+    if sim.scheduler.hanging() >= 7 {
         // So many calls were cut while they hung that nobody is left who could tell.
         sim.pause(600_000);
     }
@@ -156,8 +156,8 @@ fn run(sight: Sight, pause: Ms, schedule: Vec<(Ms, Fault)>) -> Result<(), TestCa
         sim.pause(pause);
         sim.gather();
     }
-    prop_assert_eq!(sim.engine.hanging(), 0);
-    prop_assert_eq!(sim.engine.locked().count(), 0);
+    prop_assert_eq!(sim.scheduler.hanging(), 0);
+    prop_assert_eq!(sim.scheduler.locked().count(), 0);
     Ok(())
 }
 

@@ -14,7 +14,7 @@ pub struct Gather {
     pub came: BTreeMap<Uuid, (u32, Brought)>,
     pub disks: BTreeSet<Uuid>,
     /// Whether the daemon had no worker to spare, and who is to blame.
-    pub spent: Option<Option<Uuid>>,
+    pub saturated: Option<Option<Uuid>>,
     pub orders: usize,
     pub ticks: usize,
 }
@@ -22,7 +22,7 @@ pub struct Gather {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Brought {
     /// State and network.
-    Urgent,
+    PriorityOnly,
     /// What needs no monitor.
     Part,
     Whole,

@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
-use telegraf_kvm::gather::engine::{Came, Event, Order};
 use telegraf_kvm::gather::in_flight::CallId;
+use telegraf_kvm::gather::scheduler::{Came, Event, Order};
 use uuid::Uuid;
 
 /// Simulated time: milliseconds since the start.
@@ -157,7 +157,7 @@ impl Daemon {
             Order::List | Order::LookAtHost(_) => Vec::new(),
             Order::Canary(one) | Order::Disks(one) => vec![*one],
             Order::Describe(some) | Order::Ask(some, _) => some.clone(),
-            Order::Probe(some) | Order::Urgent(some) => some.clone(),
+            Order::Probe(some) | Order::Priority(some) => some.clone(),
             Order::Withdraw => Vec::new(),
         };
         let call = Call {

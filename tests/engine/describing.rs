@@ -4,7 +4,7 @@
 use super::daemon::{Job, uuid};
 use super::drive::{LIMITS, Sight, Sim};
 use super::{freeze, gathers};
-use telegraf_kvm::gather::engine::Limits;
+use telegraf_kvm::gather::scheduler::Limits;
 
 /// A libvirt of today, whose VMs are new to us.
 fn newer(vms: usize, sight: Sight) -> Sim {
@@ -54,7 +54,7 @@ fn a_vm_whose_job_is_held_costs_the_others_no_first_figure() {
             sim.pause(1000);
             sim.gather();
             assert_eq!(sim.gather().whole(), 50);
-            assert_eq!(sim.engine.hanging(), 0);
+            assert_eq!(sim.scheduler.hanging(), 0);
         }
     }
 }
@@ -114,6 +114,6 @@ fn a_spent_daemon_with_vms_to_describe() {
         sim.pause(1000);
         sim.gather();
         assert_eq!(sim.gather().whole(), 50, "all new {all}");
-        assert_eq!(sim.engine.hanging(), 0);
+        assert_eq!(sim.scheduler.hanging(), 0);
     }
 }

@@ -1,11 +1,11 @@
-//! Runs gathers of the engine against the simulated daemon, as the agent does against a real one,
+//! Runs gathers of the scheduler against the simulated daemon, as the agent does against a real one,
 //! and holds it to what must be true of every gather.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use telegraf_kvm::gather::engine::{Came, Engine, Event, HostVerdict, Limits, Order, Scope};
 use telegraf_kvm::gather::in_flight::CallId;
+use telegraf_kvm::gather::scheduler::{Came, Event, HostVerdict, Limits, Order, Scheduler, Scope};
 use uuid::Uuid;
 
 use super::brought::{Brought, Gather};
@@ -39,7 +39,7 @@ pub enum Sight {
 pub struct Sim {
     limits: Limits,
     pub daemon: Daemon,
-    pub engine: Engine,
+    pub scheduler: Scheduler,
     pub sight: Sight,
     /// This libvirt cannot be asked for a single disk either.
     pub disks_left_out: bool,
@@ -69,7 +69,7 @@ impl Sim {
         Self {
             limits,
             daemon: Daemon::new(vms),
-            engine: Engine::new(limits),
+            scheduler: Scheduler::new(limits),
             sight: Sight::Honest(2),
             disks_left_out: false,
             start: Instant::now(),
@@ -114,21 +114,21 @@ impl Sim {
         self.gather = Gather::default();
         self.look_at = None;
         self.seen = HostVerdict::default();
-        self.engine.begin(self.instant());
+        self.scheduler.begin(self.instant());
         self.carry_out();
         let limit = begun + DEADLINE;
-        while !self.engine.is_done() && self.daemon.now < limit {
-            let wake = self.engine.wake();
+        while !self.scheduler.is_done() && self.daemon.now < limit {
+            let wake = self.scheduler.wake();
             if wake.is_some_and(|wake| wake <= self.instant()) {
                 self.gather.ticks += 1;
-                self.engine.tick(self.instant());
+                self.scheduler.tick(self.instant());
                 self.carry_out();
-                let again = self.engine.wake();
+                let again = self.scheduler.wake();
                 assert!(
-                    again.is_none_or(|again| again > self.instant()) || self.engine.is_done(),
+                    again.is_none_or(|again| again > self.instant()) || self.scheduler.is_done(),
                     "a busy loop at {}: {:#?}",
                     self.daemon.now - begun,
-                    self.engine
+                    self.scheduler
                 );
                 continue;
             }
@@ -138,9 +138,9 @@ impl Sim {
             });
             self.go_on(wake.min(limit));
         }
-        self.gather.spent = self.engine.spent();
-        self.engine.end();
-        assert_eq!(self.engine.orders().len(), 0, "orders after the end");
+        self.gather.saturated = self.scheduler.saturated();
+        self.scheduler.end();
+        assert_eq!(self.scheduler.orders().len(), 0, "orders after the end");
         let mut gather = std::mem::take(&mut self.gather);
         gather.took = self.daemon.now - begun;
         assert!(gather.took <= DEADLINE, "a gather took {} ms", gather.took);
@@ -192,7 +192,7 @@ impl Sim {
                 .keys()
                 .filter(|uuid| !no_block.contains(uuid));
             self.local = local.copied().collect();
-            self.engine.looked(self.seen.clone(), self.instant());
+            self.scheduler.looked(self.seen.clone(), self.instant());
             self.carry_out();
         }
         let hanging = self.daemon.hanging(|_, _| true);
@@ -244,25 +244,25 @@ impl Sim {
             self.orders.get(&call_id).cloned()
         };
         let Some(order) = order else { return };
-        let wanted = self.engine.is_wanted(call_id);
+        let wanted = self.scheduler.is_wanted(call_id);
         if event == Event::Lost {
             self.cut.insert(call_id);
         }
         if matches!(event, Event::Listed(_)) && self.deaths != self.daemon.deaths {
             self.deaths = self.daemon.deaths;
-            self.engine.reconnected();
+            self.scheduler.reconnected();
         }
         match (&event, &order) {
             (Event::Samples(came), Order::Ask(_, scope)) if wanted => {
                 for (uuid, came) in came {
                     let brought = match (came, scope) {
-                        (Came::Part, _) | (_, Scope::Quiet) => Brought::Part,
+                        (Came::Part, _) | (_, Scope::NoMonitor) => Brought::Part,
                         _ => Brought::Whole,
                     };
                     self.keep(*uuid, brought);
                 }
             }
-            (Event::Served(uuid), _) if wanted => self.keep(*uuid, Brought::Urgent),
+            (Event::Served(uuid), _) if wanted => self.keep(*uuid, Brought::PriorityOnly),
             (Event::Done, Order::Disks(uuid)) if wanted => {
                 self.gather.disks.insert(*uuid);
             }
@@ -272,21 +272,21 @@ impl Sim {
             Event::Samples(_) | Event::Listed(_) if !wanted => Event::Done,
             event => event,
         };
-        self.engine.on(call_id, event, self.instant());
+        self.scheduler.on(call_id, event, self.instant());
         self.carry_out();
     }
 
     fn keep(&mut self, uuid: Uuid, brought: Brought) {
         let (times, best) = self.gather.came.entry(uuid).or_insert((0, brought));
         // The priority calls may be on their way to a VM that answers after all.
-        let again = *best == Brought::Whole && *times > 0 && brought != Brought::Urgent;
+        let again = *best == Brought::Whole && *times > 0 && brought != Brought::PriorityOnly;
         assert!(!again, "{uuid} came again after it was complete");
         *times += 1;
         *best = brought.max(*best);
     }
 
     fn carry_out(&mut self) {
-        for (call_id, order) in self.engine.orders() {
+        for (call_id, order) in self.scheduler.orders() {
             self.gather.orders += 1;
             self.check(&order);
             // The simulation has a worker for each call.
@@ -299,7 +299,7 @@ impl Sim {
                         no_block: vms.filter(|u| !self.local.contains(u)).copied().collect(),
                         ..HostVerdict::default()
                     };
-                    self.engine.presume(self.seen.clone());
+                    self.scheduler.presume(self.seen.clone());
                 }
                 self.look_at = match self.sight {
                     Sight::Honest(after) => Some(self.daemon.now + after),
@@ -315,12 +315,12 @@ impl Sim {
 
     /// What must be true of every order.
     fn check(&self, order: &Order) {
-        let locked: BTreeSet<Uuid> = self.engine.locked().collect();
+        let locked: BTreeSet<Uuid> = self.scheduler.locked().collect();
         let whom: &[Uuid] = match order {
             Order::List | Order::LookAtHost(_) | Order::Withdraw => return,
             Order::Canary(one) | Order::Disks(one) => &[*one],
             Order::Describe(some) | Order::Ask(some, _) => some,
-            Order::Probe(some) | Order::Urgent(some) => some,
+            Order::Probe(some) | Order::Priority(some) => some,
         };
         assert!(!whom.is_empty(), "{order:?} asks nobody");
         // A probe that hung on a lock and was cut gives way to another.
@@ -337,7 +337,7 @@ impl Sim {
         for other in self
             .orders
             .iter()
-            .filter(|(call_id, _)| self.engine.is_wanted(**call_id))
+            .filter(|(call_id, _)| self.scheduler.is_wanted(**call_id))
         {
             if let Order::Ask(others, _) = other.1 {
                 let both = whom.iter().find(|uuid| others.contains(uuid));
@@ -345,7 +345,7 @@ impl Sim {
             }
         }
         let full = *scope == Scope::Full;
-        let monitor = *scope != Scope::Quiet;
+        let monitor = *scope != Scope::NoMonitor;
         for uuid in whom {
             let stuck = self.seen.stuck.contains(uuid) && monitor;
             assert!(!stuck, "{uuid} is asked, though it is seen to be stuck");

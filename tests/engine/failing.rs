@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use telegraf_kvm::gather::engine::{Control, Engine, Event, HostVerdict, Limits, Listed, Order};
+use telegraf_kvm::gather::scheduler::{
+    Control, Event, HostVerdict, Limits, Listed, Order, Scheduler,
+};
 
 use super::daemon::uuid;
 use super::drive::{DEADLINE, LIMITS, Sight, Sim};
@@ -32,9 +34,9 @@ fn a_spent_daemon_names_whose_monitor_is_occupied() {
     let mut sim = Sim::warm(20);
     sim.daemon.others_hold(3, true);
     sim.daemon.others = 20;
-    assert_eq!(sim.gather().spent, Some(Some(uuid(3))));
+    assert_eq!(sim.gather().saturated, Some(Some(uuid(3))));
     sim.pause(5000);
-    assert!(sim.gather().spent.is_some());
+    assert!(sim.gather().saturated.is_some());
 }
 
 /// That its connection died tells nothing of libvirtd's workers.
@@ -123,7 +125,7 @@ fn a_daemon_is_killed_and_started_a_hundred_times() {
         }
         let gather = sim.gather();
         assert_eq!(gather.whole(), 30, "round {n}");
-        assert_eq!(sim.engine.hanging(), 0, "round {n}");
+        assert_eq!(sim.scheduler.hanging(), 0, "round {n}");
         sim.pause(1000);
     }
 }
@@ -140,7 +142,7 @@ fn a_daemon_is_killed_while_calls_hang() {
     sim.pause(2000);
     sim.gather();
     assert_eq!(sim.gather().whole(), 50);
-    assert_eq!(sim.engine.hanging(), 0);
+    assert_eq!(sim.scheduler.hanging(), 0);
 }
 
 #[test]
@@ -183,14 +185,14 @@ fn calls_that_are_cut_before_they_are_known_to_hang_are_found_out() {
     sim.at(90, |sim| sim.daemon.cut(|_| true));
     gathers(&mut sim, 3, |_, sim, gather| {
         assert!(gather.took <= 2500, "{} ms", gather.took);
-        assert_eq!(sim.engine.hanging(), sim.daemon.hanging(|_, _| true));
+        assert_eq!(sim.scheduler.hanging(), sim.daemon.hanging(|_, _| true));
     });
     // Four were not counted while nobody had asked again whom they asked.
     assert!(sim.most_hanging <= 12, "{} hang", sim.most_hanging);
     freeze(&mut sim, 15..35, false);
     sim.gather();
     assert_eq!(sim.gather().whole(), 50);
-    assert_eq!(sim.engine.hanging(), 0);
+    assert_eq!(sim.scheduler.hanging(), 0);
 }
 
 #[test]
@@ -220,53 +222,53 @@ fn a_locked_vm_whose_calls_are_cut_again_and_again() {
 #[test]
 fn a_call_that_waits_for_a_connection_is_not_taken_to_hang() {
     let limits = Limits { chunk: 1, ..LIMITS };
-    let mut engine = Engine::new(limits);
+    let mut scheduler = Scheduler::new(limits);
     let start = Instant::now();
     let at = |ms| start + Duration::from_millis(ms);
-    engine.begin(at(0));
-    let [(list, Order::List)] = engine.orders()[..] else {
+    scheduler.begin(at(0));
+    let [(list, Order::List)] = scheduler.orders()[..] else {
         panic!("no list");
     };
     let listed = [1, 2].map(|number| Listed {
         uuid: uuid(number),
         described: true,
     });
-    engine.on(list, Event::Listed(listed.to_vec()), at(1));
-    engine.orders();
-    engine.looked(HostVerdict::default(), at(2));
-    let [(canary, Order::Canary(_))] = engine.orders()[..] else {
+    scheduler.on(list, Event::Listed(listed.to_vec()), at(1));
+    scheduler.orders();
+    scheduler.looked(HostVerdict::default(), at(2));
+    let [(canary, Order::Canary(_))] = scheduler.orders()[..] else {
         panic!("no canary");
     };
-    engine.on(canary, Event::Done, at(3));
-    let asked = engine.orders();
+    scheduler.on(canary, Event::Done, at(3));
+    let asked = scheduler.orders();
     let [(_, Order::Ask(one, _)), (second, Order::Ask(other, _))] = &asked[..] else {
         panic!("{asked:?}");
     };
-    engine.queued(*second);
-    engine.tick(at(300));
-    let [(probe, Order::Probe(_))] = engine.orders()[..] else {
+    scheduler.queued(*second);
+    scheduler.tick(at(300));
+    let [(probe, Order::Probe(_))] = scheduler.orders()[..] else {
         panic!("no probe");
     };
-    engine.on(probe, Event::Alive, at(301));
+    scheduler.on(probe, Event::Alive, at(301));
     let occupied = Control::Occupied(Duration::from_millis(290));
-    engine.on(probe, Event::Control(other[0], occupied), at(302));
-    assert_eq!(engine.hanging(), 0, "nobody's call of ours");
-    assert_eq!(engine.orders(), []);
+    scheduler.on(probe, Event::Control(other[0], occupied), at(302));
+    assert_eq!(scheduler.hanging(), 0, "nobody's call of ours");
+    assert_eq!(scheduler.orders(), []);
     // It does not come back from that one, either: the call is not made at all.
-    engine.on(probe, Event::Control(one[0], Control::Free), at(303));
-    engine.on(probe, Event::Done, at(304));
-    let [(canary, Order::Canary(_))] = engine.orders()[..] else {
+    scheduler.on(probe, Event::Control(one[0], Control::Free), at(303));
+    scheduler.on(probe, Event::Done, at(304));
+    let [(canary, Order::Canary(_))] = scheduler.orders()[..] else {
         panic!("no canary");
     };
-    engine.on(canary, Event::Done, at(305));
-    engine.tick(at(1000));
-    let [(probe, Order::Probe(_))] = engine.orders()[..] else {
+    scheduler.on(canary, Event::Done, at(305));
+    scheduler.tick(at(1000));
+    let [(probe, Order::Probe(_))] = scheduler.orders()[..] else {
         panic!("no second probe");
     };
-    engine.on(probe, Event::Alive, at(1001));
-    engine.on(probe, Event::Control(one[0], Control::Free), at(1002));
-    engine.tick(at(1400));
-    let orders = engine.orders();
+    scheduler.on(probe, Event::Alive, at(1001));
+    scheduler.on(probe, Event::Control(one[0], Control::Free), at(1002));
+    scheduler.tick(at(1400));
+    let orders = scheduler.orders();
     assert!(orders.contains(&(*second, Order::Withdraw)), "{orders:?}");
-    assert_eq!(engine.hanging(), 1, "the probe");
+    assert_eq!(scheduler.hanging(), 1, "the probe");
 }

@@ -3,7 +3,7 @@
 use super::daemon::{Ms, uuid};
 use super::drive::{LIMITS, Sight, Sim};
 use super::{freeze, gathers, healthy};
-use telegraf_kvm::gather::engine::Limits;
+use telegraf_kvm::gather::scheduler::Limits;
 
 #[test]
 fn who_is_seen_to_be_frozen_makes_nothing_hang() {

@@ -53,7 +53,7 @@ fn a_locked_vm_costs_nobody_else_anything() {
                 assert!(gather.took <= 1000, "gather {n}: {} ms", gather.took);
             });
             assert!(sim.most_hanging <= 3, "{} hang", sim.most_hanging);
-            assert!(sim.engine.locked().eq([uuid(locked)]));
+            assert!(sim.scheduler.locked().eq([uuid(locked)]));
             sim.daemon.vm(locked).locked = false;
             sim.pause(100);
             sim.gather();

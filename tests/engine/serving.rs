@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use telegraf_kvm::gather::engine::{Came, Control, Event, Listed, Order, Scope};
 use telegraf_kvm::gather::in_flight::CallId;
+use telegraf_kvm::gather::scheduler::{Came, Control, Event, Listed, Order, Scope};
 use uuid::Uuid;
 
 use super::daemon::{Call, Daemon, Dead, Job, KEEPALIVE, Ms};
@@ -131,7 +131,7 @@ impl Daemon {
         }
         let vm = self.vms.get_mut(&uuid).unwrap();
         let (monitor, waits) = match &call.order {
-            Order::Ask(_, scope) => (*scope != Scope::Quiet, false),
+            Order::Ask(_, scope) => (*scope != Scope::NoMonitor, false),
             Order::Disks(_) => (true, true),
             _ => (false, false),
         };
@@ -203,7 +203,7 @@ impl Daemon {
             Order::Ask(..) => 1000,
             Order::Disks(_) => 3000,
             Order::Describe(_) => 400,
-            Order::Urgent(_) => 500,
+            Order::Priority(_) => 500,
             Order::Canary(_)
             | Order::Probe(_)
             | Order::List
@@ -236,7 +236,7 @@ impl Daemon {
                 }
                 Some(Event::Described(uuid))
             }
-            Order::Urgent(_) if vm.here => Some(Event::Served(uuid)),
+            Order::Priority(_) if vm.here => Some(Event::Served(uuid)),
             _ => None,
         };
         if matches!(vm.job, Some(Job::Ours(by, _)) if by == call_id) {
@@ -272,5 +272,5 @@ impl Daemon {
 
 /// Calls that the priority workers serve.
 pub fn is_urgent(order: &Order) -> bool {
-    matches!(order, Order::List | Order::Probe(_) | Order::Urgent(_))
+    matches!(order, Order::List | Order::Probe(_) | Order::Priority(_))
 }

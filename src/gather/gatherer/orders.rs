@@ -1,21 +1,21 @@
-//! What the engine orders, carried out: who is asked, by which job, and who looks at the host.
+//! What the scheduler orders, carried out: who is asked, by which job, and who looks at the host.
 
 use std::time::Instant;
 
 use uuid::Uuid;
 
 use super::Gatherer;
-use crate::gather::engine::{Event, Order};
 use crate::gather::host_watcher::HostReport;
 use crate::gather::in_flight::CallId;
 use crate::gather::job::{DomainRef, Job, Target};
+use crate::gather::scheduler::{Event, Order};
 use crate::gather::worker_pool::Assigned;
 use crate::times::STALL;
 
 impl Gatherer {
-    /// Carries out what the engine orders.
+    /// Carries out what the scheduler orders.
     pub(super) fn carry_out(&mut self) {
-        for (call_id, order) in self.engine.orders() {
+        for (call_id, order) in self.scheduler.orders() {
             log::trace!("call {call_id}: {order:?}");
             let job = match order {
                 Order::Withdraw => {
@@ -45,7 +45,7 @@ impl Gatherer {
                     None => Job::Probe(Vec::new()),
                 },
                 Order::Probe(domains) => Job::Probe(self.domains(&domains)),
-                Order::Urgent(domains) => Job::Urgent(self.targets(&domains)),
+                Order::Priority(domains) => Job::Priority(self.targets(&domains)),
             };
             self.assign(call_id, job);
         }
@@ -57,10 +57,10 @@ impl Gatherer {
         let asked = self.host_watcher.ask(vms.collect());
         let presumed = self.host_watcher.presumed(domains);
         if asked {
-            self.engine.presume(presumed);
+            self.scheduler.presume(presumed);
         } else {
             // Nobody to ask, or still at the last question.
-            self.engine.looked(presumed, Instant::now());
+            self.scheduler.looked(presumed, Instant::now());
             self.carry_out();
         }
     }
@@ -68,10 +68,11 @@ impl Gatherer {
     fn assign(&mut self, call_id: CallId, job: Job) {
         match self.workers.assign(call_id, job) {
             Assigned::Begun => {}
-            Assigned::Waits => self.engine.queued(call_id),
+            Assigned::Waits => self.scheduler.queued(call_id),
             Assigned::NoThread => {
                 self.gathered.unasked = true;
-                self.engine.on(call_id, Event::Unreachable, Instant::now());
+                self.scheduler
+                    .on(call_id, Event::Unreachable, Instant::now());
             }
         }
     }
@@ -81,8 +82,8 @@ impl Gatherer {
         if self.recalls {
             for (call_id, begun) in self.workers.recall(now, STALL) {
                 match begun {
-                    true => self.engine.begun(call_id, now),
-                    false => self.engine.queued(call_id),
+                    true => self.scheduler.begun(call_id, now),
+                    false => self.scheduler.queued(call_id),
                 }
             }
         }
@@ -91,7 +92,7 @@ impl Gatherer {
     /// A worker is free, and this job of those that waited is begun by it.
     pub(super) fn begun(&mut self, call_id: Option<CallId>) {
         if let Some(call_id) = call_id {
-            self.engine.begun(call_id, Instant::now());
+            self.scheduler.begun(call_id, Instant::now());
         }
     }
 
@@ -107,7 +108,7 @@ impl Gatherer {
             self.cpus.read(cpus);
             let domains: Vec<Uuid> = self.active_domains.all().map(|f| f.run.uuid).collect();
             let look = self.host_watcher.verdict(&domains);
-            self.engine.looked(look, Instant::now());
+            self.scheduler.looked(look, Instant::now());
             self.carry_out();
         }
     }

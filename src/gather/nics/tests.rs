@@ -73,7 +73,7 @@ fn one_that_does_not_agree_has_libvirt_asked_for_the_whole_vm() {
     let ask = |list: &[&str]| nics.of(run(1), &named(list), |_| true);
     assert!(ask(&["v"]).is_some());
     assert_eq!(ask(&["v", "w"]), None, "another namespace's");
-    assert_eq!(ask(&["v", "z"]), None, "standing still");
+    assert_eq!(ask(&["v", "z"]), None, "history still");
     assert_eq!(ask(&["v", "new"]), None);
     // Who is not wanted is not missed, and keeps its place.
     let found = nics.of(run(1), &named(&["w", "v"]), |name| name == "v");

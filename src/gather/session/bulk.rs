@@ -6,8 +6,8 @@ use smol_str::SmolStr;
 
 use super::Session;
 use crate::description::Description;
-use crate::gather::engine::Came;
 use crate::gather::job::{DomainRef, Target};
+use crate::gather::scheduler::Came;
 use crate::libvirt::bulk::{self, Groups};
 use crate::libvirt::{Domain, Error, Record, Records};
 use crate::sample::{Device, Run, Sample};

@@ -257,7 +257,7 @@ fn a_domain_that_is_gone_or_off_is_no_trouble_and_costs_nobody_else() {
         panic!("{told:?}");
     };
     assert_eq!(*run, found[0].run);
-    let (told, _) = performed(&mut session, &Job::Urgent(targets.to_vec()));
+    let (told, _) = performed(&mut session, &Job::Priority(targets.to_vec()));
     assert_eq!(told.len(), 2);
 }
 
@@ -320,7 +320,7 @@ fn other_devices_than_known_are_told_where_the_xml_is_not_read() {
     for (name, outdated) in [("testnet0", false), ("vnet9", true)] {
         let mut target = target(&found, known.clone());
         target.nics = nics(name);
-        let (measured, _) = asked_for(Scope::Quiet, &mut session, &config(ALL), &[target]);
+        let (measured, _) = asked_for(Scope::NoMonitor, &mut session, &config(ALL), &[target]);
         assert!(measured[0].described.is_none());
         assert_eq!(measured[0].outdated, outdated, "{name}");
     }

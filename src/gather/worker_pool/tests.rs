@@ -3,9 +3,9 @@ use std::thread::sleep;
 
 use super::*;
 use crate::config::Measurements;
-use crate::gather::engine::Scope;
 use crate::gather::examples::{Frozen, LIMIT, inbox, settings};
 use crate::gather::job::Answer;
+use crate::gather::scheduler::Scope;
 use crate::libvirt::bulk::Groups;
 use crate::sample::Wanted;
 
@@ -78,12 +78,12 @@ fn a_job_goes_to_nobody_whose_call_hangs() {
     assert_eq!(pool.assign(2, nobody()), Assigned::Begun);
     assert_eq!(counts(&pool), (2, 0), "a fresh worker for the second");
     let until = Instant::now() + LIMIT;
-    let mut standing = 0;
-    while standing < 2 && Instant::now() < until {
+    let mut history = 0;
+    while history < 2 && Instant::now() < until {
         assert!(replies.recv_timeout(Duration::from_millis(20)).is_err());
-        standing += frozen.waiting();
+        history += frozen.waiting();
     }
-    assert_eq!(standing, 2, "each on a connection of its own");
+    assert_eq!(history, 2, "each on a connection of its own");
 }
 
 #[test]

@@ -5,9 +5,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use super::*;
-use crate::gather::engine::{Control, HostVerdict};
 use crate::gather::examples::Frozen;
 use crate::gather::host_watcher::HostReport;
+use crate::gather::scheduler::{Control, HostVerdict};
 use crate::host::cgroups::Usage;
 use crate::sample::Sample;
 use crate::sample::examples::{device, devices, full};
@@ -189,7 +189,7 @@ fn while_a_list_hangs_none_is_sent_again_and_the_domains_last_known_serve() {
 
     // The list comes back, late: it is dropped, and the next gather lists again.
     driven.answer(list, domains(&["x"]));
-    assert_eq!(driven.gatherer.engine.hanging(), 1);
+    assert_eq!(driven.gatherer.scheduler.hanging(), 1);
     driven.gatherer.begin();
     driven.next(domains(&["c"]));
     let gathered = driven.finish();
@@ -208,7 +208,7 @@ fn a_daemon_that_answers_nobody_holds_one_call_however_many_gathers() {
     }
     // It goes: whoever waits learns so, and the next gather lists again.
     driven.lose(driven.newest());
-    assert_eq!(driven.gatherer.engine.hanging(), 0);
+    assert_eq!(driven.gatherer.scheduler.hanging(), 0);
     driven.gatherer.begin();
     driven.next(domains(&["a"]));
     assert!(driven.finish().reached);
@@ -237,13 +237,13 @@ fn calls_are_capped_over_all_gathers_as_the_settings_say() {
         // And so many connections stand, and one for lists, no more.
         let max_calls = max_calls + 1;
         let until = Instant::now() + LIMIT;
-        let mut standing = 0;
-        while standing < max_calls && Instant::now() < until {
+        let mut history = 0;
+        while history < max_calls && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(20));
-            standing += driven.frozen.waiting();
+            history += driven.frozen.waiting();
         }
         std::thread::sleep(Duration::from_millis(200));
-        assert_eq!(standing + driven.frozen.waiting(), max_calls);
+        assert_eq!(history + driven.frozen.waiting(), max_calls);
     }
 }
 
@@ -434,11 +434,11 @@ fn whom_a_daemon_without_workers_serves_by_priority_calls_is_not_missing() {
     driven.answer(probe, Answer::Done);
     let urgent = driven.newest();
     for name in ["a", "b"] {
-        driven.answer(urgent, Answer::Urgent(Box::new(sample(name))));
+        driven.answer(urgent, Answer::Priority(Box::new(sample(name))));
     }
     assert!(!driven.gatherer.is_done());
     let gathered = driven.finish();
-    assert_eq!(gathered.spent, Some(Some(found("b"))));
+    assert_eq!(gathered.saturated, Some(Some(found("b"))));
     assert_eq!(names(&gathered), ["a", "b"]);
     assert_eq!(gathered.complete, 0);
     assert_eq!(missing(&gathered), ["c"]);

@@ -33,7 +33,12 @@ fn without_the_block_group_the_disks_come_by_a_job_of_their_own() {
 fn what_needs_no_monitor_is_state_network_and_cpu_time() {
     let mut session = Session::new(connect("test:///default"));
     let found = listed(&mut session);
-    let (measured, _) = asked_for(Scope::Quiet, &mut session, &config(ALL), &[new(&found[0])]);
+    let (measured, _) = asked_for(
+        Scope::NoMonitor,
+        &mut session,
+        &config(ALL),
+        &[new(&found[0])],
+    );
     assert_eq!(measured[0].came, Came::Part);
     let sample = &measured[0].sample;
     assert!(sample.disks.is_none() && sample.memory.rss.is_none());
@@ -51,10 +56,10 @@ fn urgent_figures_come_one_vm_at_a_time() {
     for one in &found {
         targets.push(target(one, known(&mut session, one)));
     }
-    let (told, last) = performed(&mut session, &Job::Urgent(targets));
+    let (told, last) = performed(&mut session, &Job::Priority(targets));
     assert!(matches!(last, Answer::Done), "{last:?}");
     for (one, answer) in found.iter().zip(&told) {
-        let Answer::Urgent(sample) = answer else {
+        let Answer::Priority(sample) = answer else {
             panic!("{answer:?}");
         };
         assert_eq!(sample.run, one.run);
@@ -77,8 +82,8 @@ fn urgent_figures_have_what_was_read_on_this_host() {
         cpu: read.cpu,
         vcpus: 3,
     });
-    let (told, _) = performed(&mut session, &Job::Urgent(vec![target]));
-    let [Answer::Urgent(sample)] = &told[..] else {
+    let (told, _) = performed(&mut session, &Job::Priority(vec![target]));
+    let [Answer::Priority(sample)] = &told[..] else {
         panic!("{told:?}");
     };
     assert_eq!(sample.state, Some(1));

@@ -1,17 +1,17 @@
 //! What to ask of whom, what to hedge, what to abandon: the decisions of a gather, without a
 //! thread, a clock or a libvirt in them.
 //!
-//! Events come in with their time ([`Engine::on`], [`Engine::looked`], [`Engine::tick`]), orders
-//! go out ([`Engine::orders`]). What an order brings is reported call by call under its number.
+//! Events come in with their time ([`Scheduler::on`], [`Scheduler::looked`], [`Scheduler::tick`]), orders
+//! go out ([`Scheduler::orders`]). What an order brings is reported call by call under its number.
 //!
 //! A gather goes: list -> describe who is new -> look at the host -> canary -> statistics.
 
-mod answers;
-mod course;
-mod doubt;
 mod locks;
 mod order;
 mod plan;
+mod replies;
+mod round;
+mod stalls;
 
 use std::time::{Duration, Instant};
 
@@ -19,29 +19,29 @@ use uuid::Uuid;
 
 use super::in_flight::{Call, CallId, InFlight, Kind, Risk};
 use crate::maps::HashMap;
-use course::{Course, Phase};
 pub use order::{Came, Control, Event, HostVerdict, Limits, Listed, Order, Scope};
+use round::{Phase, Round};
 
 /// What is known of a domain beyond one gather.
 #[derive(Debug, Clone, Copy, Default)]
-struct Standing {
+struct DomainHistory {
     /// When it last answered in full.
     whole_at: Option<Instant>,
     /// Gathers in a row in which it came in part with no call of ours to blame.
-    misses: u32,
+    partial_streak: u32,
     /// Our call that hangs on its lock: nothing more is asked of it until that returns.
     locked: Option<CallId>,
 }
 
 /// The decisions.
 #[derive(Debug)]
-pub struct Engine {
+pub struct Scheduler {
     limits: Limits,
     in_flight: InFlight,
-    standings: HashMap<Uuid, Standing>,
+    histories: HashMap<Uuid, DomainHistory>,
     /// The domains of the list, or those last known, and whether each is described.
     listed: Vec<Listed>,
-    course: Course,
+    round: Round,
     orders: Vec<(CallId, Order)>,
     /// Nothing came back from anybody: nothing is sent until something does.
     frozen: bool,
@@ -50,15 +50,15 @@ pub struct Engine {
     chunk_pace: Duration,
 }
 
-impl Engine {
+impl Scheduler {
     /// Nothing known yet.
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
             in_flight: InFlight::new(limits.cap),
-            standings: HashMap::default(),
+            histories: HashMap::default(),
             listed: Vec::new(),
-            course: Course::default(),
+            round: Round::default(),
             orders: Vec::new(),
             frozen: false,
             list_pace: Duration::ZERO,
@@ -73,14 +73,14 @@ impl Engine {
 
     /// Begins a gather.
     pub fn begin(&mut self, now: Instant) {
-        self.course = Course {
+        self.round = Round {
             began: Some(now),
-            ..Course::default()
+            ..Round::default()
         };
         self.in_flight.age(now);
         if self.frozen {
             // Nothing is sent into a daemon that is frozen, but its first word is waited for.
-            self.course.waiting = true;
+            self.round.waiting = true;
             return;
         }
         self.ask_for_list(now);
@@ -97,7 +97,7 @@ impl Engine {
         if !self.in_flight.hangs(Kind::List) && self.in_flight.room(risk) > 0 {
             self.send(Kind::List, Vec::new(), Order::List, now);
         } else {
-            self.course.phase = Phase::Describing;
+            self.round.phase = Phase::Describing;
         }
     }
 
@@ -123,31 +123,35 @@ impl Engine {
                 self.in_flight.abandon(call_id, blocked_on);
             }
         }
-        for (uuid, vm) in std::mem::take(&mut self.course).vms {
+        for (uuid, vm) in std::mem::take(&mut self.round).vms {
             let held = self.in_flight.holds(uuid);
-            if let Some(standing) = self.standings.get_mut(&uuid) {
+            if let Some(history) = self.histories.get_mut(&uuid) {
                 let missed = vm.came == Some(Came::Part) && !held;
-                standing.misses = if missed { standing.misses + 1 } else { 0 };
+                history.partial_streak = if missed {
+                    history.partial_streak + 1
+                } else {
+                    0
+                };
             }
         }
-        self.course.phase = Phase::Over;
+        self.round.phase = Phase::Over;
     }
 
     /// Whether nothing is left to wait for.
     pub fn is_done(&self) -> bool {
         let mut in_hand = self.in_flight.in_hand();
-        match self.course.phase {
+        match self.round.phase {
             Phase::Over => in_hand.next().is_none(),
             // What is queued in a daemon without workers may stay there.
-            Phase::Spent => {
-                let urgent = &self.course.urgent;
-                self.course.hope.is_none()
+            Phase::Saturated => {
+                let urgent = &self.round.priority;
+                self.round.recheck_until.is_none()
                     && urgent.is_empty()
-                    && !in_hand.any(|(_, c)| c.kind == Kind::Urgent)
+                    && !in_hand.any(|(_, c)| c.kind == Kind::Priority)
             }
             Phase::Asking => {
-                let course = &self.course;
-                course.hold.is_none() && course.is_empty() && in_hand.next().is_none()
+                let round = &self.round;
+                round.grace_until.is_none() && round.is_empty() && in_hand.next().is_none()
             }
             Phase::Listing | Phase::Describing | Phase::Looking | Phase::Canary => false,
         }
@@ -160,15 +164,15 @@ impl Engine {
 
     /// Domains that are locked inside libvirtd: nothing is asked of them.
     pub fn locked(&self) -> impl Iterator<Item = Uuid> {
-        let locked = self.standings.iter().filter(|(_, s)| s.locked.is_some());
+        let locked = self.histories.iter().filter(|(_, s)| s.locked.is_some());
         locked.map(|(uuid, _)| *uuid)
     }
 
     /// Domains of this gather that have not answered yet: all that are listed, where it did not come
     /// to asking them.
     pub fn unanswered(&self) -> impl Iterator<Item = Uuid> {
-        let silent = self.course.vms.iter().filter(|(_, vm)| vm.came.is_none());
-        let unasked = matches!(self.course.phase, Phase::Describing | Phase::Looking);
+        let silent = self.round.vms.iter().filter(|(_, vm)| vm.came.is_none());
+        let unasked = matches!(self.round.phase, Phase::Describing | Phase::Looking);
         let unasked = self.listed.iter().filter(move |_| unasked);
         let unasked = unasked.map(|listed| listed.uuid);
         let unasked = unasked.filter(|uuid| !self.is_locked(*uuid));
@@ -177,14 +181,14 @@ impl Engine {
 
     /// Domains of this gather whose statistics were refused.
     pub fn refused(&self) -> impl Iterator<Item = Uuid> {
-        self.course.refused.iter().copied()
+        self.round.refused.iter().copied()
     }
 
     /// Whether this gather found libvirtd without a worker to spare, and which domain's monitor has
     /// been occupied the longest.
-    pub fn spent(&self) -> Option<Option<Uuid>> {
-        let spent = self.course.phase == Phase::Spent || self.course.was_spent;
-        spent.then_some(self.course.occupied.map(|(uuid, _)| uuid))
+    pub fn saturated(&self) -> Option<Option<Uuid>> {
+        let saturated = self.round.phase == Phase::Saturated || self.round.was_saturated;
+        saturated.then_some(self.round.occupied.map(|(uuid, _)| uuid))
     }
 
     /// Whether what this call brings is still wanted.
@@ -196,7 +200,7 @@ impl Engine {
 
     /// The list is coming on a connection that was opened for it.
     pub fn reconnected(&mut self) {
-        self.course.fresh = true;
+        self.round.fresh = true;
     }
 
     /// The calls to make now.
@@ -225,13 +229,13 @@ impl Engine {
 
     /// What to take for granted, should the host's look that was ordered be late.
     pub fn presume(&mut self, look: HostVerdict) {
-        self.course.look = look;
+        self.round.look = look;
     }
 
     /// What the host says.
     pub fn looked(&mut self, look: HostVerdict, now: Instant) {
-        if self.course.phase == Phase::Looking {
-            self.course.look = look;
+        if self.round.phase == Phase::Looking {
+            self.round.look = look;
             self.after_look(now);
         }
         self.advance(now);
@@ -240,7 +244,7 @@ impl Engine {
     /// What a call brought.
     pub fn on(&mut self, call_id: CallId, event: Event, now: Instant) {
         self.frozen = false;
-        self.course.last_reply_at = Some(now);
+        self.round.last_reply_at = Some(now);
         if !matches!(event, Event::Lost | Event::Unreachable) {
             self.in_flight.serves();
         }
@@ -249,11 +253,11 @@ impl Engine {
             Event::Control(uuid, control) => self.on_control(call_id, uuid, control, now),
             Event::Served(uuid) => self.on_served(call_id, uuid, now),
             Event::Described(uuid) => {
-                self.course.unknown.remove(&uuid);
+                self.round.unknown.remove(&uuid);
                 self.on_served(call_id, uuid, now);
             }
             Event::Withheld(uuid) => {
-                self.course.held.insert(uuid);
+                self.round.held.insert(uuid);
                 self.on_served(call_id, uuid, now);
             }
             event => {
@@ -263,14 +267,14 @@ impl Engine {
                 }
             }
         }
-        if std::mem::take(&mut self.course.waiting) {
+        if std::mem::take(&mut self.round.waiting) {
             self.ask_for_list(now);
         }
         self.advance(now);
     }
 
     fn is_locked(&self, uuid: Uuid) -> bool {
-        self.standings
+        self.histories
             .get(&uuid)
             .is_some_and(|s| s.locked.is_some())
     }

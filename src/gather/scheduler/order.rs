@@ -1,4 +1,4 @@
-//! What goes into the engine and what comes out of it.
+//! What goes into the scheduler and what comes out of it.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub enum Scope {
     /// All but the block group, which would touch storage that may be dead.
     NoBlock,
     /// What needs no monitor.
-    Quiet,
+    NoMonitor,
 }
 
 /// One call to make.
@@ -43,7 +43,7 @@ pub enum Order {
     /// [`Event::Withheld`], or [`Event::Served`] where it failed): from libvirt 11.0 on that waits for
     /// whoever has the domain's job.
     Describe(Vec<Uuid>),
-    /// Look at the host for these; answered by [`super::Engine::looked`], not under a call's number.
+    /// Look at the host for these; answered by [`super::Scheduler::looked`], not under a call's number.
     LookAtHost(Vec<Uuid>),
     /// `virDomainGetInfo` of this one: an ordinary call, to see whether there is a worker for it.
     Canary(Uuid),
@@ -55,7 +55,7 @@ pub enum Order {
     /// then `virDomainGetControlInfo` of these, one by one, each reported at once.
     Probe(Vec<Uuid>),
     /// State and network of these by calls that libvirtd's priority workers serve.
-    Urgent(Vec<Uuid>),
+    Priority(Vec<Uuid>),
     /// The call of this number, which waits for a worker, is not to be made any more.
     Withdraw,
 }

@@ -24,7 +24,7 @@ pub(super) enum Phase {
     /// Statistics are being asked for.
     Asking,
     /// The daemon has no worker to spare: only what its priority workers serve is asked.
-    Spent,
+    Saturated,
     /// Nothing more is sent.
     Over,
 }
@@ -38,7 +38,7 @@ pub(super) struct Vm {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Course {
+pub(super) struct Round {
     pub(super) phase: Phase,
     /// New domains that are still to be described in this gather.
     pub(super) undescribed: Option<Vec<Uuid>>,
@@ -60,7 +60,7 @@ pub(super) struct Course {
     /// Whose disks are asked one by one.
     pub(super) disks: VecDeque<Uuid>,
     /// Who is asked by priority calls.
-    pub(super) urgent: Vec<Uuid>,
+    pub(super) priority: Vec<Uuid>,
     /// The probe that is out.
     pub(super) probe: Option<CallId>,
     /// That probe found the daemon alive: a domain from which it does not come back is locked.
@@ -87,25 +87,25 @@ pub(super) struct Course {
     /// Calls that were abandoned in this gather: slow ones may come back yet.
     pub(super) slow: BTreeSet<CallId>,
     /// How long these two are waited for.
-    pub(super) hold: Option<Instant>,
+    pub(super) grace_until: Option<Instant>,
     /// How many calls lost their connection.
     pub(super) losses: u32,
     /// When anything last came back from anybody.
     pub(super) last_reply_at: Option<Instant>,
     /// Until when a canary may still show that the daemon has workers after all.
-    pub(super) hope: Option<Instant>,
+    pub(super) recheck_until: Option<Instant>,
     /// The daemon had no worker to spare, and then had.
-    pub(super) was_spent: bool,
+    pub(super) was_saturated: bool,
 }
 
-impl Course {
+impl Round {
     /// Nothing more is sent; what is in hand may still come.
     pub(super) fn stop(&mut self) {
         self.phase = Phase::Over;
         self.queue.clear();
         self.again.clear();
         self.disks.clear();
-        self.urgent.clear();
+        self.priority.clear();
     }
 
     /// Nothing that is still to be sent asks this domain.
@@ -116,7 +116,7 @@ impl Course {
         self.queue.retain(|(_, batch)| !batch.is_empty());
         self.again.retain(|(_, u)| *u != uuid);
         self.disks.retain(|u| *u != uuid);
-        self.urgent.retain(|u| *u != uuid);
+        self.priority.retain(|u| *u != uuid);
         if let Some(undescribed) = &mut self.undescribed {
             undescribed.retain(|u| *u != uuid);
         }

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::Engine;
-use super::course::Phase;
+use super::Scheduler;
 use super::order::{Came, Event, Listed, Order, Scope};
+use super::round::Phase;
 use crate::gather::in_flight::{Call, CallId, Kind};
 use crate::maps::{HashMap, HashSet};
 
@@ -17,7 +17,7 @@ const FRESH_TRIES: u32 = 24;
 /// How many connections may be lost in one gather before nothing more is sent in it.
 const LOSSES: u32 = 16;
 
-impl Engine {
+impl Scheduler {
     /// A call that asks one by one has come past this domain, which is therefore not locked.
     pub(super) fn on_served(&mut self, call_id: CallId, uuid: Uuid, now: Instant) {
         if let Some(call) = self.in_flight.get_mut(call_id) {
@@ -27,8 +27,8 @@ impl Engine {
                 call.blocked_on = call.asked.first().copied();
             }
         }
-        let standing = self.standings.get_mut(&uuid);
-        if standing.is_some_and(|standing| standing.locked.take().is_some()) {
+        let history = self.histories.get_mut(&uuid);
+        if history.is_some_and(|history| history.locked.take().is_some()) {
             self.release(uuid);
         }
     }
@@ -36,9 +36,9 @@ impl Engine {
     pub(super) fn on_return(&mut self, call_id: CallId, call: &Call, event: Event, now: Instant) {
         let lost = matches!(event, Event::Lost | Event::Unreachable);
         if !lost {
-            let standings = self.standings.iter_mut();
-            let released = standings.filter_map(|(uuid, standing)| {
-                let locked = standing.locked.take_if(|by| *by == call_id);
+            let histories = self.histories.iter_mut();
+            let released = histories.filter_map(|(uuid, history)| {
+                let locked = history.locked.take_if(|by| *by == call_id);
                 locked.is_some().then_some(*uuid)
             });
             for uuid in released.collect::<Vec<_>>() {
@@ -46,7 +46,7 @@ impl Engine {
             }
         }
         if self
-            .course
+            .round
             .probe
             .take_if(|probe| *probe == call_id)
             .is_some()
@@ -59,19 +59,19 @@ impl Engine {
             return;
         }
         match (call.kind, event) {
-            (_, Event::Unreachable) => self.course.stop(),
+            (_, Event::Unreachable) => self.round.stop(),
             (_, Event::Lost) => self.on_lost(call, now),
             (Kind::List, Event::Listed(domains)) => {
                 self.list_pace = now - call.since;
                 self.on_list(domains);
             }
-            (Kind::List, _) => self.course.stop(),
-            (Kind::Canary, _) if self.course.phase == Phase::Canary => self.start(),
-            (Kind::Ask | Kind::Quiet, Event::Samples(came)) => self.on_samples(call, came, now),
-            (Kind::Ask | Kind::Quiet, _) => {
+            (Kind::List, _) => self.round.stop(),
+            (Kind::Canary, _) if self.round.phase == Phase::Canary => self.start(),
+            (Kind::Ask | Kind::NoMonitor, Event::Samples(came)) => self.on_samples(call, came, now),
+            (Kind::Ask | Kind::NoMonitor, _) => {
                 for uuid in &call.asked {
-                    self.course.vms.remove(uuid);
-                    self.course.refused.insert(*uuid);
+                    self.round.vms.remove(uuid);
+                    self.round.refused.insert(*uuid);
                 }
             }
             _ => {}
@@ -80,9 +80,9 @@ impl Engine {
 
     /// What was asked on a connection that was lost is asked again on another, within reason.
     fn on_lost(&mut self, call: &Call, now: Instant) {
-        self.course.losses += 1;
-        if self.course.losses > LOSSES {
-            self.course.stop();
+        self.round.losses += 1;
+        if self.round.losses > LOSSES {
+            self.round.stop();
             return;
         }
         match call.kind {
@@ -90,13 +90,13 @@ impl Engine {
                 self.send(Kind::List, Vec::new(), Order::List, now);
             }
             Kind::Describe => {
-                let undescribed = self.course.undescribed.get_or_insert_default();
+                let undescribed = self.round.undescribed.get_or_insert_default();
                 undescribed.extend(&call.asked);
             }
-            Kind::Canary if self.course.phase == Phase::Canary => self.start(),
-            Kind::Ask | Kind::Quiet => self.requeue(&call.asked),
-            Kind::Disks => self.course.disks.extend(&call.asked),
-            Kind::Urgent => self.course.urgent.extend(&call.asked),
+            Kind::Canary if self.round.phase == Phase::Canary => self.start(),
+            Kind::Ask | Kind::NoMonitor => self.requeue(&call.asked),
+            Kind::Disks => self.round.disks.extend(&call.asked),
+            Kind::Priority => self.round.priority.extend(&call.asked),
             Kind::Canary | Kind::Probe => {}
         }
     }
@@ -104,15 +104,15 @@ impl Engine {
     /// What comes too late is dropped, but tells that its call hangs no more. One that was `lost`
     /// with its connection tells nothing of libvirtd's workers.
     fn on_late(&mut self, call_id: CallId, call: &Call, lost: bool, now: Instant) {
-        self.course.slow.remove(&call_id);
-        self.let_go();
-        match (self.course.phase, call.kind) {
-            (Phase::Spent, Kind::Canary) if !lost => {
+        self.round.slow.remove(&call_id);
+        self.end_grace_if_all_back();
+        match (self.round.phase, call.kind) {
+            (Phase::Saturated, Kind::Canary) if !lost => {
                 // libvirtd has workers again.
-                self.course.was_spent = true;
-                if self.course.vms.is_empty() {
+                self.round.was_saturated = true;
+                if self.round.vms.is_empty() {
                     // It was found out before any was taken up.
-                    self.course.phase = Phase::Describing;
+                    self.round.phase = Phase::Describing;
                 } else {
                     self.start();
                 }
@@ -121,10 +121,10 @@ impl Engine {
                 let Some(blocked_on) = call.blocked_on else {
                     return;
                 };
-                match self.course.vms.get(&blocked_on).and_then(|vm| vm.came) {
-                    Some(Came::Part) => self.course.again.push((now, blocked_on)),
+                match self.round.vms.get(&blocked_on).and_then(|vm| vm.came) {
+                    Some(Came::Part) => self.round.again.push((now, blocked_on)),
                     Some(Came::Whole) if call.kind == Kind::Disks => {
-                        self.course.disks.push_back(blocked_on);
+                        self.round.disks.push_back(blocked_on);
                     }
                     _ => {}
                 }
@@ -135,10 +135,10 @@ impl Engine {
 
     fn on_list(&mut self, domains: Vec<Listed>) {
         let active: HashSet<Uuid> = domains.iter().map(|listed| listed.uuid).collect();
-        self.standings.retain(|uuid, _| active.contains(uuid));
+        self.histories.retain(|uuid, _| active.contains(uuid));
         self.in_flight.keep(&active);
         self.listed = domains;
-        self.course.phase = Phase::Describing;
+        self.round.phase = Phase::Describing;
     }
 
     fn on_samples(&mut self, call: &Call, came: Vec<(Uuid, Came)>, now: Instant) {
@@ -149,7 +149,7 @@ impl Engine {
         for uuid in &call.asked {
             let Some(came) = came.get(uuid) else {
                 // It is gone, which is daily life.
-                self.course.vms.remove(uuid);
+                self.round.vms.remove(uuid);
                 continue;
             };
             match came {
@@ -160,30 +160,30 @@ impl Engine {
                 }
             }
             let held = self.in_flight.holds(*uuid);
-            let standing = self.standings.entry(*uuid).or_default();
-            let Some(vm) = self.course.vms.get_mut(uuid) else {
+            let history = self.histories.entry(*uuid).or_default();
+            let Some(vm) = self.round.vms.get_mut(uuid) else {
                 continue;
             };
             vm.came = Some(*came);
             match (vm.scope, came) {
-                (Scope::Quiet, _) => {}
+                (Scope::NoMonitor, _) => {}
                 (scope, Came::Whole) => {
-                    standing.whole_at = Some(now);
-                    if scope == Scope::NoBlock && !self.course.look.no_disks.contains(uuid) {
-                        self.course.disks.push_back(*uuid);
+                    history.whole_at = Some(now);
+                    if scope == Scope::NoBlock && !self.round.look.no_disks.contains(uuid) {
+                        self.round.disks.push_back(*uuid);
                     }
                 }
                 (_, Came::Part) if held => {}
                 (_, Came::Part) => {
-                    let tries = match standing.misses {
-                        _ if self.course.fresh => FRESH_TRIES,
+                    let tries = match history.partial_streak {
+                        _ if self.round.fresh => FRESH_TRIES,
                         0 | 1 => TRIES.0,
                         _ => TRIES.1,
                     };
                     if vm.tries < tries {
                         let pause = Duration::from_millis(5 << vm.tries.min(4));
                         vm.tries += 1;
-                        self.course.again.push((now + pause, *uuid));
+                        self.round.again.push((now + pause, *uuid));
                     }
                 }
             }

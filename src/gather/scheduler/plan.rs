@@ -4,31 +4,31 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::course::{Phase, Vm};
 use super::order::{Order, Scope};
-use super::{CallId, Engine};
+use super::round::{Phase, Vm};
+use super::{CallId, Scheduler};
 use crate::gather::in_flight::{Call, Kind, Risk};
 use crate::maps::HashSet;
 
 /// How many new domains are described in one gather; the others' disks wait for the next one.
 const DESCRIBED: usize = 1000;
 
-impl Engine {
+impl Scheduler {
     /// Does what can be done now.
     pub(super) fn advance(&mut self, now: Instant) {
-        if self.course.phase == Phase::Describing {
+        if self.round.phase == Phase::Describing {
             self.describe(now);
         }
-        if self.course.phase == Phase::Looking && self.course.look_by.is_some_and(|by| now >= by) {
+        if self.round.phase == Phase::Looking && self.round.look_by.is_some_and(|by| now >= by) {
             // The host does not say: what was taken for granted must do, and calls are hedged.
             self.after_look(now);
         }
-        self.course.hope.take_if(|until| now >= *until);
-        self.hold_on(now);
+        self.round.recheck_until.take_if(|until| now >= *until);
+        self.end_grace(now);
         self.watch_locks(now);
-        match self.course.phase {
+        match self.round.phase {
             Phase::Asking => self.hand_out(now),
-            Phase::Spent => self.hand_out_urgent(now),
+            Phase::Saturated => self.hand_out_priority(now),
             _ => {}
         }
     }
@@ -40,7 +40,7 @@ impl Engine {
             self.after_look(now);
             return;
         }
-        let mut undescribed = match self.course.undescribed.take() {
+        let mut undescribed = match self.round.undescribed.take() {
             Some(undescribed) => undescribed,
             None => self.new_domains(),
         };
@@ -60,12 +60,12 @@ impl Engine {
             self.in_flight.room(Risk::Ordinary) == 0 && self.in_flight.in_hand().next().is_none();
         let left = !undescribed.is_empty() || self.in_flight.count(Kind::Describe) > 0;
         let waiting = left && !hopeless;
-        self.course.undescribed = Some(undescribed);
+        self.round.undescribed = Some(undescribed);
         if !waiting {
             let listed = self.listed.iter().map(|listed| listed.uuid).collect();
             self.orders.push((CallId::MAX, Order::LookAtHost(listed)));
-            self.course.phase = Phase::Looking;
-            self.course.look_by = Some(now + self.limits.look);
+            self.round.phase = Phase::Looking;
+            self.round.look_by = Some(now + self.limits.look);
         }
     }
 
@@ -73,13 +73,13 @@ impl Engine {
     fn new_domains(&mut self) -> Vec<Uuid> {
         let new = self.listed.iter().filter(|listed| !listed.described);
         let new: Vec<Uuid> = new.map(|listed| listed.uuid).collect();
-        self.course.unknown = new.iter().copied().collect();
+        self.round.unknown = new.iter().copied().collect();
         // While a call of ours hangs on one, another would wait behind it.
         let is_held = |uuid: &Uuid| self.in_flight.describes(*uuid) || self.in_flight.holds(*uuid);
         let held = new.iter().copied().filter(is_held).collect();
         let free = |uuid: &Uuid| !self.is_locked(*uuid) && !is_held(uuid);
         let free = new.into_iter().filter(free).take(DESCRIBED).collect();
-        self.course.held = held;
+        self.round.held = held;
         free
     }
 
@@ -97,14 +97,14 @@ impl Engine {
         }
         // Whoever a lost call may hang on: if nobody is at its monitor, it does not.
         let mut suspects = self.in_flight.suspects();
-        suspects.retain(|uuid| self.course.vms.contains_key(uuid));
-        if !suspects.is_empty() && self.course.probe.is_none() {
+        suspects.retain(|uuid| self.round.vms.contains_key(uuid));
+        if !suspects.is_empty() && self.round.probe.is_none() {
             self.probe(suspects.into_iter().collect(), now);
         }
         if self.in_flight.hangs(Kind::Canary) {
-            self.ask_urgently();
+            self.ask_by_priority_calls();
         } else if self.limits.hedge && self.send_canary(now) {
-            self.course.phase = Phase::Canary;
+            self.round.phase = Phase::Canary;
         } else {
             self.start();
         }
@@ -112,10 +112,10 @@ impl Engine {
 
     /// Takes the domain up into this gather; returns how much is to be asked of it.
     pub(super) fn enter(&mut self, uuid: Uuid) -> Scope {
-        let course = &self.course;
-        let scope = if course.look.stuck.contains(&uuid) || course.held.contains(&uuid) {
-            Scope::Quiet
-        } else if course.look.no_block.contains(&uuid) || course.unknown.contains(&uuid) {
+        let round = &self.round;
+        let scope = if round.look.stuck.contains(&uuid) || round.held.contains(&uuid) {
+            Scope::NoMonitor
+        } else if round.look.no_block.contains(&uuid) || round.unknown.contains(&uuid) {
             Scope::NoBlock
         } else {
             Scope::Full
@@ -125,7 +125,7 @@ impl Engine {
             tries: 0,
             came: None,
         };
-        self.course.vms.insert(uuid, vm);
+        self.round.vms.insert(uuid, vm);
         scope
     }
 
@@ -136,13 +136,13 @@ impl Engine {
             return false;
         }
         let fit = |uuid: &Uuid| !self.in_flight.holds(*uuid) && !self.is_locked(*uuid);
-        let whole_at = |uuid: &Uuid| self.standings.get(uuid).and_then(|s| s.whole_at);
-        let vms = self.course.vms.iter();
-        let able = vms.filter(|(_, vm)| vm.scope != Scope::Quiet);
+        let whole_at = |uuid: &Uuid| self.histories.get(uuid).and_then(|s| s.whole_at);
+        let vms = self.round.vms.iter();
+        let able = vms.filter(|(_, vm)| vm.scope != Scope::NoMonitor);
         let able = able.map(|(uuid, _)| *uuid).filter(fit);
         // While VMs are being described none has been taken up yet.
         let listed = self.listed.iter().map(|listed| listed.uuid);
-        let listed = listed.filter(|_| self.course.vms.is_empty()).filter(fit);
+        let listed = listed.filter(|_| self.round.vms.is_empty()).filter(fit);
         let Some(canary) = able.chain(listed).max_by_key(whole_at) else {
             return false;
         };
@@ -153,46 +153,46 @@ impl Engine {
     /// The statistics: who needs the monitor first, who is stuck last. Who has been asked already,
     /// before the daemon had no worker to spare, is left out.
     pub(super) fn start(&mut self) {
-        self.course.phase = Phase::Asking;
-        let statistics = |call: &Call| matches!(call.kind, Kind::Ask | Kind::Quiet);
+        self.round.phase = Phase::Asking;
+        let statistics = |call: &Call| matches!(call.kind, Kind::Ask | Kind::NoMonitor);
         let asked = self
             .in_flight
             .in_hand()
             .filter(|(_, call)| statistics(call));
         let asked: HashSet<Uuid> = asked.flat_map(|(_, call)| call.asked.clone()).collect();
-        let vms = self.course.vms.iter();
+        let vms = self.round.vms.iter();
         let left = vms.filter(|(uuid, vm)| vm.came.is_none() && !asked.contains(*uuid));
-        self.course.queue.clear();
-        for scope in [Scope::Full, Scope::NoBlock, Scope::Quiet] {
+        self.round.queue.clear();
+        for scope in [Scope::Full, Scope::NoBlock, Scope::NoMonitor] {
             let of_scope = left.clone().filter(|(_, vm)| vm.scope == scope);
             let domains: Vec<Uuid> = of_scope.map(|(uuid, _)| *uuid).collect();
             for chunk in domains.chunks(self.limits.chunk) {
-                self.course.queue.push_back((scope, chunk.to_vec()));
+                self.round.queue.push_back((scope, chunk.to_vec()));
             }
         }
     }
 
     /// Everybody who has not answered is asked by priority calls.
-    pub(super) fn ask_urgently(&mut self) {
-        self.course.phase = Phase::Spent;
-        let vms = &self.course.vms;
+    pub(super) fn ask_by_priority_calls(&mut self) {
+        self.round.phase = Phase::Saturated;
+        let vms = &self.round.vms;
         let silent = |uuid: &Uuid| vms.get(uuid).is_none_or(|vm| vm.came.is_none());
         let listed = self.listed.iter().map(|listed| listed.uuid);
         let urgent = listed.filter(|uuid| !self.is_locked(*uuid) && silent(uuid));
-        self.course.urgent = urgent.collect();
+        self.round.priority = urgent.collect();
     }
 
-    fn hand_out_urgent(&mut self, now: Instant) {
+    fn hand_out_priority(&mut self, now: Instant) {
         let idle =
-            self.in_flight.count(Kind::Urgent) == 0 && self.in_flight.room(Risk::Priority) > 0;
-        if idle && !self.course.urgent.is_empty() {
-            let whom = std::mem::take(&mut self.course.urgent);
-            self.send(Kind::Urgent, whom.clone(), Order::Urgent(whom), now);
+            self.in_flight.count(Kind::Priority) == 0 && self.in_flight.room(Risk::Priority) > 0;
+        if idle && !self.round.priority.is_empty() {
+            let whom = std::mem::take(&mut self.round.priority);
+            self.send(Kind::Priority, whom.clone(), Order::Priority(whom), now);
         }
     }
 
     fn hand_out(&mut self, now: Instant) {
-        let again = &mut self.course.again;
+        let again = &mut self.round.again;
         let due = again.iter().filter(|(at, _)| *at <= now);
         let due: Vec<Uuid> = due.map(|(_, uuid)| *uuid).collect();
         again.retain(|(at, _)| *at > now);
@@ -200,9 +200,9 @@ impl Engine {
             self.requeue(chunk);
         }
         while self.at_work() < self.limits.workers {
-            let sent = if let Some((scope, domains)) = self.course.queue.pop_front() {
+            let sent = if let Some((scope, domains)) = self.round.queue.pop_front() {
                 self.ask(scope, domains, now)
-            } else if let Some(uuid) = self.course.disks.pop_front() {
+            } else if let Some(uuid) = self.round.disks.pop_front() {
                 self.ask_disks(uuid, now)
             } else {
                 false
@@ -213,14 +213,14 @@ impl Engine {
         }
         let stuck =
             self.in_flight.room(Risk::Ordinary) == 0 && self.in_flight.in_hand().next().is_none();
-        if stuck && self.course.hold.is_none() {
+        if stuck && self.round.grace_until.is_none() {
             // As many hang as may: nobody can be asked, and nothing is there to wait for.
-            self.course.stop();
+            self.round.stop();
         }
     }
 
     fn at_work(&self) -> usize {
-        let mut kinds = [Kind::Ask, Kind::Quiet, Kind::Disks, Kind::Describe].into_iter();
+        let mut kinds = [Kind::Ask, Kind::NoMonitor, Kind::Disks, Kind::Describe].into_iter();
         kinds.by_ref().map(|kind| self.in_flight.count(kind)).sum()
     }
 
@@ -229,13 +229,13 @@ impl Engine {
         let Some(trouble) = self.in_flight.trouble() else {
             return true;
         };
-        let whole_at = self.standings.get(&uuid).and_then(|s| s.whole_at);
+        let whole_at = self.histories.get(&uuid).and_then(|s| s.whole_at);
         whole_at.is_some_and(|at| at >= trouble) || self.in_flight.holds(uuid)
     }
 
     /// Sends a batch, or puts it back; `false` when nothing more can be sent now.
     fn ask(&mut self, scope: Scope, domains: Vec<Uuid>, now: Instant) -> bool {
-        let quiet = scope == Scope::Quiet;
+        let quiet = scope == Scope::NoMonitor;
         let risky = |uuid: &Uuid| !quiet && !self.is_trusted(*uuid);
         let (risky, safe): (Vec<Uuid>, Vec<Uuid>) = domains.into_iter().partition(risky);
         let risk = if risky.is_empty() {
@@ -244,27 +244,27 @@ impl Engine {
             Risk::Risky
         };
         if self.in_flight.room(risk) > 0 {
-            let kind = if quiet { Kind::Quiet } else { Kind::Ask };
+            let kind = if quiet { Kind::NoMonitor } else { Kind::Ask };
             let domains: Vec<Uuid> = safe.into_iter().chain(risky).collect();
             self.send(kind, domains.clone(), Order::Ask(domains, scope), now);
             return true;
         }
         let busy = self.in_flight.in_hand().next().is_some();
-        if risky.is_empty() || busy || self.course.hold.is_some() {
+        if risky.is_empty() || busy || self.round.grace_until.is_some() {
             // Calls that will return, or may yet, take up the room.
             let domains = safe.into_iter().chain(risky).collect();
-            self.course.queue.push_front((scope, domains));
+            self.round.queue.push_front((scope, domains));
             return false;
         }
         // They might hang the last calls that we may make: what needs no monitor must do.
         for uuid in &risky {
-            if let Some(vm) = self.course.vms.get_mut(uuid) {
-                vm.scope = Scope::Quiet;
+            if let Some(vm) = self.round.vms.get_mut(uuid) {
+                vm.scope = Scope::NoMonitor;
             }
         }
-        self.course.queue.push_back((Scope::Quiet, risky));
+        self.round.queue.push_back((Scope::NoMonitor, risky));
         if !safe.is_empty() {
-            self.course.queue.push_front((scope, safe));
+            self.round.queue.push_front((scope, safe));
         }
         true
     }
@@ -278,7 +278,7 @@ impl Engine {
         if self.in_flight.room(risk) == 0 {
             let waiting = self.in_flight.in_hand().next().is_some();
             if waiting {
-                self.course.disks.push_front(uuid);
+                self.round.disks.push_front(uuid);
             }
             return !waiting;
         }

@@ -1,12 +1,12 @@
-//! Calls that bring nothing: who holds them, who is locked, whether the daemon is spent or frozen.
+//! Calls that bring nothing: who holds them, who is locked, whether libvirtd has a worker to spare, whether it is stopped.
 
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::Engine;
-use super::course::Phase;
+use super::Scheduler;
 use super::order::{Control, Order};
+use super::round::Phase;
 use crate::gather::in_flight::{Call, CallId, Kind, Risk};
 use crate::maps::HashSet;
 
@@ -15,16 +15,16 @@ const SLACK: Duration = Duration::from_millis(100);
 
 /// How long a daemon that seems to have no worker to spare may still prove the contrary: on a busy
 /// host an answer takes its time.
-const HOPE: Duration = Duration::from_secs(1);
+const RECHECK_FOR: Duration = Duration::from_secs(1);
 
-impl Engine {
+impl Scheduler {
     /// How long a call of this kind may bring nothing.
     fn patience(&self, kind: Kind) -> Duration {
         let far = self.list_pace * 12;
         match kind {
             Kind::Probe => (self.limits.stall / 2).max(far),
-            Kind::List | Kind::Canary | Kind::Urgent => self.limits.stall.max(far),
-            Kind::Ask | Kind::Quiet | Kind::Disks | Kind::Describe => {
+            Kind::List | Kind::Canary | Kind::Priority => self.limits.stall.max(far),
+            Kind::Ask | Kind::NoMonitor | Kind::Disks | Kind::Describe => {
                 self.limits.stall.max(far).max(self.chunk_pace * 3)
             }
         }
@@ -48,24 +48,24 @@ impl Engine {
     fn due_at(&self, call_id: CallId, call: &Call) -> Instant {
         let patience = self.patience(call.kind);
         let stalls = call.last_reply_at + patience;
-        let probed = self.course.probed.get(&call_id);
+        let probed = self.round.probed.get(&call_id);
         probed.map_or(stalls, |at| stalls.max(*at + 2 * patience))
     }
 
-    /// When [`Engine::tick`] wants to be called.
+    /// When [`Scheduler::tick`] wants to be called.
     pub fn wake(&self) -> Option<Instant> {
-        let course = &self.course;
-        let mut times: Vec<Instant> = course.again.iter().map(|(at, _)| *at).collect();
-        if course.phase == Phase::Looking {
-            times.extend(course.look_by);
+        let round = &self.round;
+        let mut times: Vec<Instant> = round.again.iter().map(|(at, _)| *at).collect();
+        if round.phase == Phase::Looking {
+            times.extend(round.look_by);
         }
-        times.extend(course.hope);
-        if course.phase == Phase::Asking {
-            times.extend(course.hold);
+        times.extend(round.recheck_until);
+        if round.phase == Phase::Asking {
+            times.extend(round.grace_until);
         }
-        match course.probe.and_then(|probe| self.in_flight.get(probe)) {
+        match round.probe.and_then(|probe| self.in_flight.get(probe)) {
             // It may be opening its connection; nothing can be said before it is through.
-            Some(_) if !course.alive => {}
+            Some(_) if !round.alive => {}
             Some(probe) => times.push(probe.last_reply_at + self.patience(Kind::Probe)),
             None if self.limits.hedge => {
                 let begun = self.in_flight.in_hand().filter(|(_, call)| !call.queued);
@@ -84,12 +84,12 @@ impl Engine {
 
     /// Sends a probe where calls stall, and makes something of a probe that stalls itself.
     fn look_into(&mut self, now: Instant) {
-        if let Some(probe) = self.course.probe {
+        if let Some(probe) = self.round.probe {
             let stalled = self.stalled(now);
-            if self.course.alive && stalled.iter().any(|(call_id, _)| *call_id == probe) {
+            if self.round.alive && stalled.iter().any(|(call_id, _)| *call_id == probe) {
                 self.on_probe_stalled(probe, now);
             }
-            if self.course.probe.is_some() {
+            if self.round.probe.is_some() {
                 return;
             }
         }
@@ -120,20 +120,20 @@ impl Engine {
         }
         let mut seen = HashSet::default();
         whom.retain(|uuid| !self.is_locked(*uuid) && seen.insert(*uuid));
-        self.course.examined = due.into_iter().map(|(call_id, _)| call_id).collect();
+        self.round.examined = due.into_iter().map(|(call_id, _)| call_id).collect();
         self.probe(whom, now);
     }
 
     pub(super) fn probe(&mut self, whom: Vec<Uuid>, now: Instant) {
         if !whom.is_empty() && self.in_flight.room_to_look(Risk::Priority) {
             let order = Order::Probe(whom.clone());
-            self.course.jobs.clear();
-            self.course.alive = false;
-            self.course.probe = Some(self.send(Kind::Probe, whom, order, now));
+            self.round.jobs.clear();
+            self.round.alive = false;
+            self.round.probe = Some(self.send(Kind::Probe, whom, order, now));
         } else {
             // Too many calls are out already; or nobody is known yet, and the list must be waited for.
             for (call_id, kind) in self.stalled(now) {
-                self.course.probed.insert(call_id, now);
+                self.round.probed.insert(call_id, now);
                 if kind == Kind::List && !self.listed.is_empty() {
                     self.do_without_list(call_id);
                 }
@@ -144,7 +144,7 @@ impl Engine {
     /// It hangs on a locked domain, or is slow: the domains last known serve.
     fn do_without_list(&mut self, list: CallId) {
         self.in_flight.abandon(list, None);
-        self.course.phase = Phase::Describing;
+        self.round.phase = Phase::Describing;
     }
 
     /// The daemon answers: if the probe does not come back from a domain, that one is locked.
@@ -152,7 +152,7 @@ impl Engine {
         if let Some(call) = self.in_flight.get_mut(call_id) {
             call.last_reply_at = now;
         }
-        self.course.alive |= self.course.probe == Some(call_id);
+        self.round.alive |= self.round.probe == Some(call_id);
     }
 
     /// A probe's answer for one domain.
@@ -165,7 +165,7 @@ impl Engine {
     ) {
         self.on_served(call_id, uuid, now);
         self.in_flight.cleared(uuid, control == Control::Free);
-        if self.course.probe != Some(call_id) {
+        if self.round.probe != Some(call_id) {
             return;
         }
         if control == Control::Free {
@@ -182,16 +182,16 @@ impl Engine {
             self.give_up(call_id, uuid);
         }
         let Control::Occupied(time) = control else {
-            self.course.jobs.push(uuid);
+            self.round.jobs.push(uuid);
             self.in_flight.confirm(uuid);
             return;
         };
         if self
-            .course
+            .round
             .occupied
             .is_none_or(|(_, longest)| time > longest)
         {
-            self.course.occupied = Some((uuid, time));
+            self.round.occupied = Some((uuid, time));
         }
         let stall = self.limits.stall;
         let culprit = self.in_flight.in_hand().find(|(_, call)| {
@@ -214,7 +214,7 @@ impl Engine {
 
     /// The probe has been round.
     pub(super) fn on_probed(&mut self, now: Instant) {
-        let examined = std::mem::take(&mut self.course.examined);
+        let examined = std::mem::take(&mut self.round.examined);
         self.give_up_behind_jobs(&examined, now);
         let mut stalled = self.stalled(now);
         stalled.retain(|(call_id, _)| examined.contains(call_id));
@@ -223,19 +223,19 @@ impl Engine {
             self.do_without_list(list);
         }
         let ordinary =
-            |kind: Kind| kind.needs_monitor() || matches!(kind, Kind::Quiet | Kind::Describe);
+            |kind: Kind| kind.needs_monitor() || matches!(kind, Kind::NoMonitor | Kind::Describe);
         if let Some(canary) = of(Kind::Canary) {
             // Nobody is to blame: libvirtd has no worker to spare.
             self.in_flight.abandon(canary, None);
-            self.course.stop();
-            self.course.hope = Some(now + HOPE);
-            self.ask_urgently();
+            self.round.stop();
+            self.round.recheck_until = Some(now + RECHECK_FOR);
+            self.ask_by_priority_calls();
         } else if stalled.iter().any(|(_, kind)| ordinary(*kind)) {
             // Slow, or is there no worker left? A cheap call will tell.
             self.send_canary(now);
         }
         for (call_id, _) in stalled {
-            self.course.probed.insert(call_id, now);
+            self.round.probed.insert(call_id, now);
         }
     }
 
@@ -243,7 +243,7 @@ impl Engine {
     /// somebody is at its monitor. It may be our call, which would have passed by anybody else: so
     /// it is, where that stalls and no domain was found whose time fits.
     fn give_up_behind_jobs(&mut self, examined: &[CallId], now: Instant) {
-        let jobs = std::mem::take(&mut self.course.jobs);
+        let jobs = std::mem::take(&mut self.round.jobs);
         for (call_id, kind) in self.stalled(now) {
             let Some(call) = self.in_flight.get(call_id).filter(|_| kind.needs_monitor()) else {
                 continue;
@@ -262,7 +262,7 @@ impl Engine {
         };
         let first = call.asked.first().copied();
         self.in_flight.abandon(probe, first);
-        self.course.probe = None;
+        self.round.probe = None;
         if let Some(first) = first {
             self.lock(first, probe);
         }
@@ -278,7 +278,7 @@ impl Engine {
     /// Whether nothing has come back from anybody since a call was sent that any daemon answers
     /// which is not frozen: a probe, or the first list of all.
     pub(super) fn is_frozen(&self) -> bool {
-        let probe = self.course.probe.filter(|_| !self.course.alive);
+        let probe = self.round.probe.filter(|_| !self.round.alive);
         let call = match probe {
             Some(probe) => self.in_flight.get(probe),
             None if !self.listed.is_empty() => None,
@@ -289,7 +289,7 @@ impl Engine {
         };
         let since = call.map(|call| call.since);
         since.is_some_and(|since| {
-            self.course
+            self.round
                 .last_reply_at
                 .is_none_or(|last_reply_at| last_reply_at <= since)
         })

@@ -5,31 +5,26 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::course::Phase;
 use super::order::Order;
-use super::{Engine, Scope};
+use super::round::Phase;
+use super::{Scheduler, Scope};
 use crate::gather::in_flight::{Call, CallId, Kind, Risk};
 
 /// How long after its beginning a gather waits for whom it found locked or slow, and how long
 /// where the daemon may just have been started.
-const HOLD: (Duration, Duration) = (Duration::from_millis(600), Duration::from_secs(3));
+const GRACE: (Duration, Duration) = (Duration::from_millis(600), Duration::from_secs(3));
 
-impl Engine {
+impl Scheduler {
     /// A domain is locked inside libvirtd: whoever asks it hangs. `by` is our call that shows it.
     pub(super) fn lock(&mut self, uuid: Uuid, by: CallId) {
-        self.standings.entry(uuid).or_default().locked = Some(by);
+        self.histories.entry(uuid).or_default().locked = Some(by);
         self.in_flight.confirm(uuid);
-        if self
-            .course
-            .vms
-            .get(&uuid)
-            .is_none_or(|vm| vm.came.is_none())
-        {
-            self.course.vms.remove(&uuid);
-            self.course.withheld.insert(uuid);
-            self.hold();
+        if self.round.vms.get(&uuid).is_none_or(|vm| vm.came.is_none()) {
+            self.round.vms.remove(&uuid);
+            self.round.withheld.insert(uuid);
+            self.extend_grace();
         }
-        self.course.leave_out(uuid);
+        self.round.leave_out(uuid);
         let asks_it =
             |(call_id, call): (CallId, &Call)| call.asked.contains(&uuid).then_some(call_id);
         let hung: Vec<CallId> = self.in_flight.in_hand().filter_map(asks_it).collect();
@@ -39,38 +34,43 @@ impl Engine {
     }
 
     /// The gather does not end at once: who is only slow may come back.
-    pub(super) fn hold(&mut self) {
-        let patience = if self.course.fresh { HOLD.1 } else { HOLD.0 };
-        self.course.hold = self.course.began.map(|began| began + patience);
+    pub(super) fn extend_grace(&mut self) {
+        let patience = if self.round.fresh { GRACE.1 } else { GRACE.0 };
+        self.round.grace_until = self.round.began.map(|began| began + patience);
     }
 
     /// Ends the wait when it is due; but as long as nobody at all has answered a daemon that may just
     /// have been started, there is nothing better to do than to wait until the deadline.
-    pub(super) fn hold_on(&mut self, now: Instant) {
-        if self.course.hold.take_if(|until| now >= *until).is_none() {
+    pub(super) fn end_grace(&mut self, now: Instant) {
+        if self
+            .round
+            .grace_until
+            .take_if(|until| now >= *until)
+            .is_none()
+        {
             return;
         }
-        let mut vms = self.course.vms.values();
-        if self.course.fresh && !vms.any(|vm| vm.came.is_some()) {
-            self.course.hold = Some(now + HOLD.0);
+        let mut vms = self.round.vms.values();
+        if self.round.fresh && !vms.any(|vm| vm.came.is_some()) {
+            self.round.grace_until = Some(now + GRACE.0);
         }
     }
 
     /// Nothing more to wait for, if all have come back.
-    pub(super) fn let_go(&mut self) {
-        if self.course.withheld.is_empty() && self.course.slow.is_empty() {
-            self.course.hold = None;
+    pub(super) fn end_grace_if_all_back(&mut self) {
+        if self.round.withheld.is_empty() && self.round.slow.is_empty() {
+            self.round.grace_until = None;
         }
     }
 
     /// Its lock is free again: if it was left out of this gather, it is taken up.
     pub(super) fn release(&mut self, uuid: Uuid) {
-        self.course.withheld.remove(&uuid);
-        self.let_go();
-        let missed = self.course.phase == Phase::Asking && !self.course.vms.contains_key(&uuid);
+        self.round.withheld.remove(&uuid);
+        self.end_grace_if_all_back();
+        let missed = self.round.phase == Phase::Asking && !self.round.vms.contains_key(&uuid);
         if missed && self.listed.iter().any(|listed| listed.uuid == uuid) {
             let scope = self.enter(uuid);
-            self.course.queue.push_back((scope, vec![uuid]));
+            self.round.queue.push_back((scope, vec![uuid]));
         }
     }
 
@@ -87,8 +87,8 @@ impl Engine {
         } else {
             self.in_flight.abandon(call_id, Some(blocked_on));
             if call.kind.needs_monitor() {
-                self.course.slow.insert(call_id);
-                self.hold();
+                self.round.slow.insert(call_id);
+                self.extend_grace();
             }
         }
         let others = call
@@ -104,15 +104,15 @@ impl Engine {
                 self.requeue(one);
                 self.requeue(other);
             }
-            Kind::Quiet => self.requeue(&others.collect::<Vec<_>>()),
-            Kind::Urgent => self.course.urgent.extend(others),
+            Kind::NoMonitor => self.requeue(&others.collect::<Vec<_>>()),
+            Kind::Priority => self.round.priority.extend(others),
             Kind::Describe => {
                 // It stands at this one, which is left to whoever has its job.
-                self.course.held.insert(blocked_on);
-                let undescribed = self.course.undescribed.get_or_insert_default();
+                self.round.held.insert(blocked_on);
+                let undescribed = self.round.undescribed.get_or_insert_default();
                 undescribed.extend(call.asked.iter().filter(|uuid| **uuid != blocked_on));
             }
-            Kind::Canary if self.course.phase == Phase::Canary => self.start(),
+            Kind::Canary if self.round.phase == Phase::Canary => self.start(),
             Kind::List | Kind::Canary | Kind::Disks | Kind::Probe => {}
         }
     }
@@ -120,12 +120,12 @@ impl Engine {
     /// Asks these again, after those who have not been asked yet: if more hang than may, as many as
     /// possible have answered by then.
     pub(super) fn requeue(&mut self, domains: &[Uuid]) {
-        for scope in [Scope::Full, Scope::NoBlock, Scope::Quiet] {
-            let vms = &self.course.vms;
+        for scope in [Scope::Full, Scope::NoBlock, Scope::NoMonitor] {
+            let vms = &self.round.vms;
             let of_scope = |u: &&Uuid| vms.get(u).is_some_and(|vm| vm.scope == scope);
             let batch: Vec<Uuid> = domains.iter().filter(of_scope).copied().collect();
             if !batch.is_empty() {
-                self.course.queue.push_back((scope, batch));
+                self.round.queue.push_back((scope, batch));
             }
         }
     }
@@ -134,14 +134,14 @@ impl Engine {
     /// again: another call takes that one's place.
     pub(super) fn watch_locks(&mut self, now: Instant) {
         let unwatched = |by: &CallId| self.in_flight.get(*by).is_none();
-        let locked = self.standings.iter();
+        let locked = self.histories.iter();
         let locked = locked.filter(|(_, s)| s.locked.as_ref().is_some_and(unwatched));
         for uuid in locked.map(|(uuid, _)| *uuid).collect::<Vec<_>>() {
-            if self.in_flight.room(Risk::Risky) > 0 && self.course.watched.insert(uuid) {
+            if self.in_flight.room(Risk::Risky) > 0 && self.round.watched.insert(uuid) {
                 let order = Order::Probe(vec![uuid]);
                 let call_id = self.send(Kind::Probe, vec![uuid], order, now);
                 self.in_flight.abandon(call_id, Some(uuid));
-                self.standings.entry(uuid).or_default().locked = Some(call_id);
+                self.histories.entry(uuid).or_default().locked = Some(call_id);
             }
         }
     }
