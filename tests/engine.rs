@@ -54,7 +54,7 @@ fn healthy_vms_are_asked_once() {
     let mut sim = Sim::new(50);
     gathers(&mut sim, 3, |_, _, gather| {
         assert_eq!(gather.whole(), 50);
-        assert!(gather.came.values().all(|(times, _)| *times == 1));
+        assert!(gather.completeness.values().all(|(times, _)| *times == 1));
         assert!(gather.took < 300, "{} ms", gather.took);
         // A list, the look, a canary and the chunks; the first time the descriptions as well.
         assert!(gather.orders <= 2 * 7 + 3, "{} orders", gather.orders);
@@ -117,7 +117,7 @@ fn vms_come_and_go() {
     sim.gather();
     sim.pause(1000);
     let gather = sim.gather();
-    assert_eq!(gather.came.len(), 10);
+    assert_eq!(gather.completeness.len(), 10);
     assert_eq!(gather.whole(), 10);
     for n in 0..40 {
         sim.daemon.vm(n).here = true;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 use super::job::DomainRef;
+use super::scheduler::Completeness;
 use crate::libvirt::Error;
 use crate::maps::{HashMap, HashSet};
 use crate::sample::{Devices, Run, Sample};
@@ -72,14 +73,6 @@ pub struct Gathered {
     pub limited_to: Option<usize>,
 }
 
-/// What a sample was made of, from little to all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Worth {
-    Priority,
-    Part,
-    Whole,
-}
-
 /// The samples of one gather, one per domain.
 #[derive(Debug, Default)]
 pub(super) struct Samples {
@@ -90,7 +83,7 @@ pub(super) struct Samples {
 
 #[derive(Debug)]
 struct Kept {
-    worth: Worth,
+    completeness: Completeness,
     has_disks: bool,
     /// `None`: it is ready, or taken.
     sample: Option<Box<Sample>>,
@@ -98,10 +91,14 @@ struct Kept {
 
 impl Samples {
     /// Keeps a sample, unless a fuller one of the same domain is there.
-    pub(super) fn keep(&mut self, worth: Worth, mut sample: Sample) {
+    pub(super) fn keep(&mut self, completeness: Completeness, mut sample: Sample) {
         let uuid = sample.run.uuid;
         if let Some(before) = self.kept.get_mut(&uuid) {
-            let Some(have) = before.sample.as_mut().filter(|_| worth >= before.worth) else {
+            let Some(have) = before
+                .sample
+                .as_mut()
+                .filter(|_| completeness >= before.completeness)
+            else {
                 return;
             };
             // The disks may have come by calls of their own.
@@ -110,7 +107,7 @@ impl Samples {
             }
         }
         let has_disks = sample.disks.is_some();
-        let sample = if worth == Worth::Whole && has_disks {
+        let sample = if completeness == Completeness::Full && has_disks {
             self.ready.push_back(sample);
             None
         } else {
@@ -119,7 +116,7 @@ impl Samples {
         self.kept.insert(
             uuid,
             Kept {
-                worth,
+                completeness,
                 has_disks,
                 sample,
             },
@@ -154,13 +151,17 @@ impl Samples {
 
     /// How many are full; with `disks` the disks, too, must have come.
     pub(super) fn complete(&self, disks: bool) -> usize {
-        let full = |kept: &&Kept| kept.worth == Worth::Whole && (!disks || kept.has_disks);
+        let full =
+            |kept: &&Kept| kept.completeness == Completeness::Full && (!disks || kept.has_disks);
         self.kept.values().filter(full).count()
     }
 
     /// Of whom there is so much.
-    pub(super) fn of(&self, worth: Worth) -> impl Iterator<Item = Uuid> {
-        let some = self.kept.iter().filter(move |(_, k)| k.worth == worth);
+    pub(super) fn of(&self, completeness: Completeness) -> impl Iterator<Item = Uuid> {
+        let some = self
+            .kept
+            .iter()
+            .filter(move |(_, k)| k.completeness == completeness);
         some.map(|(uuid, _)| *uuid)
     }
 
@@ -184,7 +185,11 @@ mod tests {
     #[test]
     fn a_poorer_sample_replaces_no_fuller_one() {
         let at = Instant::now();
-        let all = [Worth::Priority, Worth::Part, Worth::Whole];
+        let all = [
+            Completeness::PriorityOnly,
+            Completeness::Partial,
+            Completeness::Full,
+        ];
         for first in all {
             for second in all {
                 let mut samples = Samples::default();
@@ -204,7 +209,7 @@ mod tests {
         let disks = || devices(at, vec![device("vda", "disk", [Some(1); 5])]);
         let mut samples = Samples::default();
         samples.add_disks(run(1), disks());
-        samples.keep(Worth::Whole, empty(at));
+        samples.keep(Completeness::Full, empty(at));
         assert_eq!((samples.complete(false), samples.complete(true)), (1, 0));
         samples.add_disks(run(2), disks());
         assert_eq!(samples.complete(true), 0);
@@ -217,15 +222,15 @@ mod tests {
     fn what_was_taken_is_neither_replaced_nor_given_again() {
         let at = Instant::now();
         let mut samples = Samples::default();
-        samples.keep(Worth::Part, full(at));
+        samples.keep(Completeness::Partial, full(at));
         assert_eq!(samples.take_ready(), None, "more may come");
         let mut without_disks = full(at);
         without_disks.disks = None;
-        samples.keep(Worth::Whole, full(at));
-        samples.keep(Worth::Whole, full(at));
+        samples.keep(Completeness::Full, full(at));
+        samples.keep(Completeness::Full, full(at));
         assert_eq!(samples.take_ready(), Some(full(at)));
         assert_eq!(samples.take_ready(), None);
-        samples.keep(Worth::Whole, without_disks);
+        samples.keep(Completeness::Full, without_disks);
         samples.add_disks(run(1), devices(at, Vec::new()));
         assert_eq!((samples.len(), samples.complete(true)), (1, 1));
         assert!(samples.has(run(1).uuid));
@@ -234,10 +239,14 @@ mod tests {
 
     #[test]
     fn only_what_came_whole_is_complete() {
-        for (worth, complete) in [(Worth::Priority, 0), (Worth::Part, 0), (Worth::Whole, 1)] {
+        for (completeness, complete) in [
+            (Completeness::PriorityOnly, 0),
+            (Completeness::Partial, 0),
+            (Completeness::Full, 1),
+        ] {
             let mut samples = Samples::default();
-            samples.keep(worth, full(Instant::now()));
-            assert_eq!(samples.complete(true), complete, "{worth:?}");
+            samples.keep(completeness, full(Instant::now()));
+            assert_eq!(samples.complete(true), complete, "{completeness:?}");
         }
     }
 
@@ -250,7 +259,7 @@ mod tests {
                 uuid: Uuid::from_u128(u128::from(100 - id)),
                 id,
             };
-            samples.keep(Worth::Whole, sample);
+            samples.keep(Completeness::Full, sample);
         }
         let ids: Vec<u32> = samples.in_order().iter().map(|s| s.run.id).collect();
         assert_eq!(ids, [1, 3, 7, 10]);

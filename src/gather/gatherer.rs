@@ -10,11 +10,11 @@ use uuid::Uuid;
 
 use super::active_domains::ActiveDomains;
 use super::cpus::Cpus;
-use super::gathered::{Gathered, Samples, Trouble, Worth};
+use super::gathered::{Gathered, Samples, Trouble};
 use super::host_watcher::{HostQuery, HostWatcher};
 use super::job::{Answer, DomainRef, Measured, WorkerConfig};
 use super::nics::Nics;
-use super::scheduler::{Came, Event, Limits, Listed, Scheduler};
+use super::scheduler::{Completeness, Event, Limits, Listed, Scheduler};
 use super::worker::{Failure, Reply};
 use super::worker_pool::{Sink, WorkerPool};
 use crate::config::{NameFilter, Settings};
@@ -224,7 +224,7 @@ impl Gatherer {
             Answer::Priority(sample) => {
                 let uuid = sample.run.uuid;
                 if wanted {
-                    self.keep_sample(Worth::Priority, *sample);
+                    self.keep_sample(Completeness::PriorityOnly, *sample);
                 }
                 Event::Served(uuid)
             }
@@ -257,7 +257,7 @@ impl Gatherer {
         measured: &mut [Measured],
         troubles: Vec<(DomainRef, String)>,
     ) -> Event {
-        let mut came = Vec::with_capacity(measured.len());
+        let mut completeness = Vec::with_capacity(measured.len());
         for one in measured {
             let run = one.sample.run;
             if let Some(described) = one.described.take() {
@@ -272,12 +272,12 @@ impl Gatherer {
                 let trouble = Trouble::Description(found.clone(), trouble);
                 self.gathered.troubles.push(trouble);
             }
-            came.push((run.uuid, one.came));
+            completeness.push((run.uuid, one.completeness));
         }
         let troubles = troubles.into_iter();
         let troubles = troubles.map(|(found, text)| Trouble::Domain(found, text));
         self.gathered.troubles.extend(troubles);
-        Event::Samples(came)
+        Event::Samples(completeness)
     }
 
     /// A description was read: what the run has shown before is shown again.
@@ -296,22 +296,19 @@ impl Gatherer {
             active.retain(|other| other.uuid != run.uuid || *other == run);
         }
         self.cpus.said(&one.sample);
-        let worth = match one.came {
-            Came::Whole => Worth::Whole,
-            Came::Part => Worth::Part,
-        };
-        self.keep_sample(worth, one.sample);
+        self.keep_sample(one.completeness, one.sample);
     }
 
     /// Keeps a sample, with what the host and libvirt's events say of its devices.
-    fn keep_sample(&mut self, worth: Worth, mut sample: Sample) {
+    fn keep_sample(&mut self, completeness: Completeness, mut sample: Sample) {
         if let Some(nics) = &mut sample.nics {
             self.nics.said(sample.run, nics);
             self.nics.correct(sample.run, nics);
         }
-        self.cpus.correct(worth == Worth::Whole, &mut sample);
+        self.cpus
+            .correct(completeness == Completeness::Full, &mut sample);
         sample.removed = self.inventory.removed(sample.run.uuid);
-        self.samples.keep(worth, sample);
+        self.samples.keep(completeness, sample);
     }
 
     /// A sample of this gather to which nothing can be added any more, so that it can be written
@@ -374,8 +371,12 @@ impl Gatherer {
         gathered.hanging = self.scheduler.hanging();
         gathered.seen = self.active_domains.len();
         gathered.complete = self.samples.complete(self.describes);
-        gathered.partial = self.samples.of(Worth::Part).filter_map(find).collect();
-        gathered.whole = self.samples.of(Worth::Whole).collect();
+        gathered.partial = self
+            .samples
+            .of(Completeness::Partial)
+            .filter_map(find)
+            .collect();
+        gathered.whole = self.samples.of(Completeness::Full).collect();
         gathered.answered = self.samples.len();
         gathered.samples = std::mem::take(&mut self.samples).in_order();
         gathered

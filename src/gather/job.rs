@@ -6,7 +6,7 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use super::cpus::Processor;
-use super::scheduler::{Came, Control, Scope};
+use super::scheduler::{Completeness, Control, Scope};
 use crate::inventory::{Described, Known};
 use crate::libvirt::bulk::Groups;
 use crate::sample::{Devices, Run, Sample, Wanted};
@@ -103,7 +103,7 @@ pub struct Measured {
     /// The figures.
     pub sample: Sample,
     /// How much of them.
-    pub came: Came,
+    pub completeness: Completeness,
     /// A description that was read for it just now.
     pub described: Option<Arc<Described>>,
     /// It names other devices or images than the known description, and that could not be read anew.

@@ -10,7 +10,7 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::job::{Answer, DomainRef, Job, Measured, Target, WorkerConfig};
-use super::scheduler::{Came, Control, Scope};
+use super::scheduler::{Completeness, Control, Scope};
 use crate::inventory::Known;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::{Connection, Domain, Error, Monitor, per_call};
@@ -285,15 +285,16 @@ impl Session {
             known = &Known::New;
             unasked = groups.without(asked);
         }
-        let came = match scope {
-            Scope::NoMonitor if self.qemu && is_incoming(&sample) => Came::Whole,
-            Scope::NoMonitor => Came::Part,
-            Scope::Full | Scope::NoBlock => self.came(&sample, groups, known.description()),
+        let completeness = match scope {
+            Scope::NoMonitor if self.qemu && is_incoming(&sample) => Completeness::Full,
+            Scope::NoMonitor => Completeness::Partial,
+            Scope::Full | Scope::NoBlock => self.completeness(&sample, groups, known.description()),
         };
         // Somebody has the job of a domain that came in part, or is migrated in, and from libvirt 11.0
         // on reading its XML waits for that, up to 30 s: what is known of it must do.
-        let held =
-            came == Came::Part || scope == Scope::NoMonitor || self.qemu && is_incoming(&sample);
+        let held = completeness == Completeness::Partial
+            || scope == Scope::NoMonitor
+            || self.qemu && is_incoming(&sample);
         let (described, trouble) = if held {
             (None, None)
         } else {
@@ -310,7 +311,9 @@ impl Session {
             asked
         };
         let mut lacking = lacking | unasked;
-        if (scope == Scope::NoMonitor || came == Came::Part) && sample.cpu.user.is_none() {
+        if (scope == Scope::NoMonitor || completeness == Completeness::Partial)
+            && sample.cpu.user.is_none()
+        {
             // These need no monitor.
             lacking = lacking | config.groups.and(Groups::CPU);
         }
@@ -323,7 +326,9 @@ impl Session {
             &config.wanted,
             &mut source,
         )?;
-        self.cpu = self.cpu.after(source, self.qemu && came == Came::Part);
+        self.cpu = self
+            .cpu
+            .after(source, self.qemu && completeness == Completeness::Partial);
         // Its sizes are in the balloon's group, too.
         let has_info = sample.vcpus.is_some() && sample.memory.current.is_some();
         if config.info && !has_info {
@@ -336,7 +341,7 @@ impl Session {
         sample.describe(description, &config.wanted);
         Ok(Some(Measured {
             sample,
-            came,
+            completeness,
             described,
             outdated,
             trouble,

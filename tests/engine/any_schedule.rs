@@ -187,7 +187,7 @@ proptest! {
             let gather = sim.gather();
             prop_assert!(gather.took <= 2500, "{} ms", gather.took);
             for n in (0..VMS).filter(|n| !frozen.contains_key(n)) {
-                prop_assert!(gather.is_whole(uuid(n)), "VM {}: {:?}", n, gather.came.get(&uuid(n)));
+                prop_assert!(gather.is_whole(uuid(n)), "VM {}: {:?}", n, gather.completeness.get(&uuid(n)));
             }
             sim.pause(1000);
         }

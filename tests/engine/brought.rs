@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use super::daemon::Ms;
+use telegraf_kvm::gather::scheduler::Completeness;
 
 /// What one gather brought.
 #[derive(Debug, Default)]
 pub struct Gather {
     pub took: Ms,
     /// By VM how many calls brought its figures, and the best of them.
-    pub came: BTreeMap<Uuid, (u32, Brought)>,
+    pub completeness: BTreeMap<Uuid, (u32, Completeness)>,
     pub disks: BTreeSet<Uuid>,
     /// Whether the daemon had no worker to spare, and who is to blame.
     pub saturated: Option<Option<Uuid>>,
@@ -19,35 +20,26 @@ pub struct Gather {
     pub ticks: usize,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Brought {
-    /// State and network.
-    PriorityOnly,
-    /// What needs no monitor.
-    Part,
-    Whole,
-}
-
 impl Gather {
     /// How many VMs are complete.
     pub fn whole(&self) -> usize {
-        self.came
+        self.completeness
             .keys()
             .filter(|uuid| self.is_whole(**uuid))
             .count()
     }
 
     pub fn is_whole(&self, uuid: Uuid) -> bool {
-        self.came
+        self.completeness
             .get(&uuid)
-            .is_some_and(|(_, came)| *came == Brought::Whole)
+            .is_some_and(|(_, completeness)| *completeness == Completeness::Full)
     }
 
     /// How many came in part.
     pub fn part(&self) -> usize {
-        self.came
+        self.completeness
             .values()
-            .filter(|(_, came)| *came == Brought::Part)
+            .filter(|(_, completeness)| *completeness == Completeness::Partial)
             .count()
     }
 }

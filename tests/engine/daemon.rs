@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use telegraf_kvm::gather::in_flight::CallId;
-use telegraf_kvm::gather::scheduler::{Came, Event, Order};
+use telegraf_kvm::gather::scheduler::{Completeness, Event, Order};
 use uuid::Uuid;
 
 /// Simulated time: milliseconds since the start.
@@ -52,7 +52,7 @@ pub struct Vm {
 pub struct Call {
     pub order: Order,
     pub left: VecDeque<Uuid>,
-    pub came: Vec<(Uuid, Came)>,
+    pub completeness: Vec<(Uuid, Completeness)>,
     /// Microseconds of work done on the VM at the front.
     pub paid: u64,
     pub has_worker: bool,
@@ -163,7 +163,7 @@ impl Daemon {
         let call = Call {
             order,
             left: left.into(),
-            came: Vec::new(),
+            completeness: Vec::new(),
             paid: 0,
             has_worker: false,
             told: false,

@@ -36,7 +36,10 @@ fn a_vm_whose_job_is_held_costs_the_others_no_first_figure() {
             let first = sim.gather();
             sim.assert_whole_but(&first, |n| n < held);
             for n in 0..held {
-                assert!(first.came.contains_key(&uuid(n)), "{held} {since}: VM {n}");
+                assert!(
+                    first.completeness.contains_key(&uuid(n)),
+                    "{held} {since}: VM {n}"
+                );
             }
             let took = first.took;
             assert!(took <= healthy + 1000, "{held} held for {since}: {took} ms");
@@ -105,7 +108,7 @@ fn a_spent_daemon_with_vms_to_describe() {
         // A device was added, so its XML is to be read anew.
         sim.daemon.described.remove(&uuid(3));
         gathers(&mut sim, 5, |n, _, gather| {
-            assert_eq!(gather.came.len(), 50, "all new {all}, gather {n}");
+            assert_eq!(gather.completeness.len(), 50, "all new {all}, gather {n}");
             let took = gather.took;
             assert!(took <= 2500, "all new {all}, gather {n}: {took} ms");
         });

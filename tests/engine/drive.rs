@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use telegraf_kvm::gather::in_flight::CallId;
-use telegraf_kvm::gather::scheduler::{Came, Event, HostVerdict, Limits, Order, Scheduler, Scope};
+use telegraf_kvm::gather::scheduler::{
+    Completeness, Event, HostVerdict, Limits, Order, Scheduler, Scope,
+};
 use uuid::Uuid;
 
-use super::brought::{Brought, Gather};
+use super::brought::Gather;
 use super::daemon::{Daemon, Ms, uuid};
 use super::serving::is_urgent;
 
@@ -253,16 +255,16 @@ impl Sim {
             self.scheduler.reconnected();
         }
         match (&event, &order) {
-            (Event::Samples(came), Order::Ask(_, scope)) if wanted => {
-                for (uuid, came) in came {
-                    let brought = match (came, scope) {
-                        (Came::Part, _) | (_, Scope::NoMonitor) => Brought::Part,
-                        _ => Brought::Whole,
+            (Event::Samples(completeness), Order::Ask(_, scope)) if wanted => {
+                for (uuid, completeness) in completeness {
+                    let completeness = match (completeness, scope) {
+                        (Completeness::Partial, _) | (_, Scope::NoMonitor) => Completeness::Partial,
+                        _ => Completeness::Full,
                     };
-                    self.keep(*uuid, brought);
+                    self.keep(*uuid, completeness);
                 }
             }
-            (Event::Served(uuid), _) if wanted => self.keep(*uuid, Brought::PriorityOnly),
+            (Event::Served(uuid), _) if wanted => self.keep(*uuid, Completeness::PriorityOnly),
             (Event::Done, Order::Disks(uuid)) if wanted => {
                 self.gather.disks.insert(*uuid);
             }
@@ -276,13 +278,18 @@ impl Sim {
         self.carry_out();
     }
 
-    fn keep(&mut self, uuid: Uuid, brought: Brought) {
-        let (times, best) = self.gather.came.entry(uuid).or_insert((0, brought));
+    fn keep(&mut self, uuid: Uuid, completeness: Completeness) {
+        let (times, best) = self
+            .gather
+            .completeness
+            .entry(uuid)
+            .or_insert((0, completeness));
         // The priority calls may be on their way to a VM that answers after all.
-        let again = *best == Brought::Whole && *times > 0 && brought != Brought::PriorityOnly;
+        let again =
+            *best == Completeness::Full && *times > 0 && completeness != Completeness::PriorityOnly;
         assert!(!again, "{uuid} came again after it was complete");
         *times += 1;
-        *best = brought.max(*best);
+        *best = completeness.max(*best);
     }
 
     fn carry_out(&mut self) {
@@ -361,10 +368,10 @@ impl Sim {
     pub fn assert_whole_but(&self, gather: &Gather, not: impl Fn(usize) -> bool) {
         for n in 0..self.daemon.vms.len() {
             if !not(n) {
-                let came = gather.came.get(&uuid(n));
+                let completeness = gather.completeness.get(&uuid(n));
                 assert!(
                     gather.is_whole(uuid(n)),
-                    "VM {n}: {came:?} in {} ms",
+                    "VM {n}: {completeness:?} in {} ms",
                     gather.took
                 );
             }

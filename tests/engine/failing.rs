@@ -16,7 +16,7 @@ fn a_spent_daemon_still_gives_state_and_network() {
     sim.daemon.others_hold(3, true);
     sim.daemon.others = 20;
     gathers(&mut sim, 5, |n, sim, gather| {
-        assert_eq!(gather.came.len(), 50, "gather {n}");
+        assert_eq!(gather.completeness.len(), 50, "gather {n}");
         assert!(gather.took <= 2000, "gather {n}: {} ms", gather.took);
         assert!(sim.daemon.hanging(|_, order| !matches!(order, Order::List)) <= 1);
     });
@@ -53,7 +53,7 @@ fn a_canary_that_is_cut_tells_of_no_worker() {
             sim.daemon.cut(|call_id| call_id == canary);
         });
         let gather = sim.gather();
-        assert_eq!(gather.came.len(), 50, "cut after {after}");
+        assert_eq!(gather.completeness.len(), 50, "cut after {after}");
         assert_eq!(gather.part() + gather.whole(), 0, "cut after {after}");
         assert!(
             gather.orders < 10,
@@ -69,7 +69,7 @@ fn a_daemon_that_is_spent_in_the_middle_of_a_gather() {
         let mut sim = Sim::warm(50);
         sim.at(after, |sim| sim.daemon.others = 20);
         gathers(&mut sim, 3, |n, _, gather| {
-            assert_eq!(gather.came.len(), 50, "{after}, gather {n}");
+            assert_eq!(gather.completeness.len(), 50, "{after}, gather {n}");
             assert!(
                 gather.took <= 2000,
                 "{after}, gather {n}: {} ms",
@@ -120,7 +120,7 @@ fn a_daemon_is_killed_and_started_a_hundred_times() {
         let gather = sim.gather();
         sim.pause(10_000 - gather.took);
         while sim.daemon.is_away() {
-            assert_eq!(sim.gather().came.len(), 0);
+            assert_eq!(sim.gather().completeness.len(), 0);
             sim.pause(5000);
         }
         let gather = sim.gather();

@@ -123,7 +123,7 @@ fn calls_that_hang_leave_room_for_the_priority_workers() {
         gathers(&mut sim, 3, |_, _, _| {});
         sim.daemon.others = 20;
         gathers(&mut sim, 4, |n, _, gather| {
-            assert_eq!(gather.came.len(), 50, "cap {cap}, gather {n}");
+            assert_eq!(gather.completeness.len(), 50, "cap {cap}, gather {n}");
             let took = gather.took;
             assert!(took <= 2500, "cap {cap}, gather {n}: {took} ms");
         });
@@ -150,7 +150,11 @@ fn twenty_frozen_out_of_sight_cost_no_more_than_the_cap() {
                 "VM {n} answered once, and then not"
             );
         }
-        assert_eq!(gather.came.len(), 50, "all give what needs no monitor");
+        assert_eq!(
+            gather.completeness.len(),
+            50,
+            "all give what needs no monitor"
+        );
         assert!(gather.took <= 2000, "gather {n}: {} ms", gather.took);
     });
     assert!(sim.most_hanging <= 8);

@@ -47,7 +47,7 @@ fn a_locked_vm_costs_nobody_else_anything() {
             gathers(&mut sim, 12, |n, sim, gather| {
                 sim.assert_whole_but(gather, |n| n == locked);
                 assert!(
-                    !gather.came.contains_key(&uuid(locked)),
+                    !gather.completeness.contains_key(&uuid(locked)),
                     "its lines are withheld"
                 );
                 assert!(gather.took <= 1000, "gather {n}: {} ms", gather.took);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use telegraf_kvm::gather::in_flight::CallId;
-use telegraf_kvm::gather::scheduler::{Came, Control, Event, Listed, Order, Scope};
+use telegraf_kvm::gather::scheduler::{Completeness, Control, Event, Listed, Order, Scope};
 use uuid::Uuid;
 
 use super::daemon::{Call, Daemon, Dead, Job, KEEPALIVE, Ms};
@@ -243,8 +243,14 @@ impl Daemon {
             vm.job = None;
         }
         if vm.here {
-            call.came
-                .push((uuid, if passed_by { Came::Part } else { Came::Whole }));
+            call.completeness.push((
+                uuid,
+                if passed_by {
+                    Completeness::Partial
+                } else {
+                    Completeness::Full
+                },
+            ));
         }
         if call.connected {
             self.told.extend(event.map(|event| (call_id, event)));
@@ -261,7 +267,7 @@ impl Daemon {
                 };
                 Event::Listed(here.map(|(uuid, _)| listed(uuid)).collect())
             }
-            Order::Ask(..) => Event::Samples(std::mem::take(&mut call.came)),
+            Order::Ask(..) => Event::Samples(std::mem::take(&mut call.completeness)),
             _ => Event::Done,
         };
         if call.connected {

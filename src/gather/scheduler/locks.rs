@@ -19,7 +19,12 @@ impl Scheduler {
     pub(super) fn lock(&mut self, uuid: Uuid, by: CallId) {
         self.histories.entry(uuid).or_default().locked = Some(by);
         self.in_flight.confirm(uuid);
-        if self.round.vms.get(&uuid).is_none_or(|vm| vm.came.is_none()) {
+        if self
+            .round
+            .vms
+            .get(&uuid)
+            .is_none_or(|vm| vm.completeness.is_none())
+        {
             self.round.vms.remove(&uuid);
             self.round.withheld.insert(uuid);
             self.extend_grace();
@@ -51,7 +56,7 @@ impl Scheduler {
             return;
         }
         let mut vms = self.round.vms.values();
-        if self.round.fresh && !vms.any(|vm| vm.came.is_some()) {
+        if self.round.fresh && !vms.any(|vm| vm.completeness.is_some()) {
             self.round.grace_until = Some(now + GRACE.0);
         }
     }

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::in_flight::{Call, CallId, InFlight, Kind, Risk};
 use crate::maps::HashMap;
-pub use order::{Came, Control, Event, HostVerdict, Limits, Listed, Order, Scope};
+pub use order::{Completeness, Control, Event, HostVerdict, Limits, Listed, Order, Scope};
 use round::{Phase, Round};
 
 /// What is known of a domain beyond one gather.
@@ -126,7 +126,7 @@ impl Scheduler {
         for (uuid, vm) in std::mem::take(&mut self.round).vms {
             let held = self.in_flight.holds(uuid);
             if let Some(history) = self.histories.get_mut(&uuid) {
-                let missed = vm.came == Some(Came::Part) && !held;
+                let missed = vm.completeness == Some(Completeness::Partial) && !held;
                 history.partial_streak = if missed {
                     history.partial_streak + 1
                 } else {
@@ -171,7 +171,11 @@ impl Scheduler {
     /// Domains of this gather that have not answered yet: all that are listed, where it did not come
     /// to asking them.
     pub fn unanswered(&self) -> impl Iterator<Item = Uuid> {
-        let silent = self.round.vms.iter().filter(|(_, vm)| vm.came.is_none());
+        let silent = self
+            .round
+            .vms
+            .iter()
+            .filter(|(_, vm)| vm.completeness.is_none());
         let unasked = matches!(self.round.phase, Phase::Describing | Phase::Looking);
         let unasked = self.listed.iter().filter(move |_| unasked);
         let unasked = unasked.map(|listed| listed.uuid);

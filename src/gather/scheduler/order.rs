@@ -80,13 +80,15 @@ pub struct HostVerdict {
     pub no_disks: HashSet<Uuid>,
 }
 
-/// How much of a domain's figures a call brought.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Came {
+/// How much of a domain's figures is there, from little to all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Completeness {
+    /// What libvirtd's priority workers serve: state and network.
+    PriorityOnly,
+    /// What needs no monitor: libvirt has passed that by.
+    Partial,
     /// All that it has.
-    Whole,
-    /// libvirt passed its monitor by.
-    Part,
+    Full,
 }
 
 /// What `virDomainGetControlInfo` says.
@@ -118,7 +120,7 @@ pub enum Event {
     /// The active domains that are wanted.
     Listed(Vec<Listed>),
     /// These came; who was asked and is not among them is gone.
-    Samples(Vec<(Uuid, Came)>),
+    Samples(Vec<(Uuid, Completeness)>),
     /// It is over.
     Done,
     /// The driver or the daemon refused.

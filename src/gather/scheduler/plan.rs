@@ -123,7 +123,7 @@ impl Scheduler {
         let vm = Vm {
             scope,
             tries: 0,
-            came: None,
+            completeness: None,
         };
         self.round.vms.insert(uuid, vm);
         scope
@@ -161,7 +161,7 @@ impl Scheduler {
             .filter(|(_, call)| statistics(call));
         let asked: HashSet<Uuid> = asked.flat_map(|(_, call)| call.asked.clone()).collect();
         let vms = self.round.vms.iter();
-        let left = vms.filter(|(uuid, vm)| vm.came.is_none() && !asked.contains(*uuid));
+        let left = vms.filter(|(uuid, vm)| vm.completeness.is_none() && !asked.contains(*uuid));
         self.round.queue.clear();
         for scope in [Scope::Full, Scope::NoBlock, Scope::NoMonitor] {
             let of_scope = left.clone().filter(|(_, vm)| vm.scope == scope);
@@ -176,7 +176,7 @@ impl Scheduler {
     pub(super) fn ask_by_priority_calls(&mut self) {
         self.round.phase = Phase::Saturated;
         let vms = &self.round.vms;
-        let silent = |uuid: &Uuid| vms.get(uuid).is_none_or(|vm| vm.came.is_none());
+        let silent = |uuid: &Uuid| vms.get(uuid).is_none_or(|vm| vm.completeness.is_none());
         let listed = self.listed.iter().map(|listed| listed.uuid);
         let urgent = listed.filter(|uuid| !self.is_locked(*uuid) && silent(uuid));
         self.round.priority = urgent.collect();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::Scheduler;
-use super::order::{Came, Event, Listed, Order, Scope};
+use super::order::{Completeness, Event, Listed, Order, Scope};
 use super::round::Phase;
 use crate::gather::in_flight::{Call, CallId, Kind};
 use crate::maps::{HashMap, HashSet};
@@ -67,7 +67,9 @@ impl Scheduler {
             }
             (Kind::List, _) => self.round.stop(),
             (Kind::Canary, _) if self.round.phase == Phase::Canary => self.start(),
-            (Kind::Ask | Kind::NoMonitor, Event::Samples(came)) => self.on_samples(call, came, now),
+            (Kind::Ask | Kind::NoMonitor, Event::Samples(completeness)) => {
+                self.on_samples(call, completeness, now)
+            }
             (Kind::Ask | Kind::NoMonitor, _) => {
                 for uuid in &call.asked {
                     self.round.vms.remove(uuid);
@@ -121,9 +123,14 @@ impl Scheduler {
                 let Some(blocked_on) = call.blocked_on else {
                     return;
                 };
-                match self.round.vms.get(&blocked_on).and_then(|vm| vm.came) {
-                    Some(Came::Part) => self.round.again.push((now, blocked_on)),
-                    Some(Came::Whole) if call.kind == Kind::Disks => {
+                match self
+                    .round
+                    .vms
+                    .get(&blocked_on)
+                    .and_then(|vm| vm.completeness)
+                {
+                    Some(Completeness::Partial) => self.round.again.push((now, blocked_on)),
+                    Some(Completeness::Full) if call.kind == Kind::Disks => {
                         self.round.disks.push_back(blocked_on);
                     }
                     _ => {}
@@ -141,20 +148,20 @@ impl Scheduler {
         self.round.phase = Phase::Describing;
     }
 
-    fn on_samples(&mut self, call: &Call, came: Vec<(Uuid, Came)>, now: Instant) {
+    fn on_samples(&mut self, call: &Call, completeness: Vec<(Uuid, Completeness)>, now: Instant) {
         if call.kind == Kind::Ask {
             self.chunk_pace = (now - call.since).max(self.chunk_pace.mul_f64(0.8));
         }
-        let came: HashMap<Uuid, Came> = came.into_iter().collect();
+        let completeness: HashMap<Uuid, Completeness> = completeness.into_iter().collect();
         for uuid in &call.asked {
-            let Some(came) = came.get(uuid) else {
+            let Some(completeness) = completeness.get(uuid) else {
                 // It is gone, which is daily life.
                 self.round.vms.remove(uuid);
                 continue;
             };
-            match came {
-                Came::Whole => self.in_flight.cleared(*uuid, call.kind.needs_monitor()),
-                Came::Part => {
+            match completeness {
+                Completeness::Full => self.in_flight.cleared(*uuid, call.kind.needs_monitor()),
+                Completeness::Partial | Completeness::PriorityOnly => {
                     self.in_flight.cleared(*uuid, false);
                     self.in_flight.confirm(*uuid);
                 }
@@ -164,17 +171,17 @@ impl Scheduler {
             let Some(vm) = self.round.vms.get_mut(uuid) else {
                 continue;
             };
-            vm.came = Some(*came);
-            match (vm.scope, came) {
+            vm.completeness = Some(*completeness);
+            match (vm.scope, completeness) {
                 (Scope::NoMonitor, _) => {}
-                (scope, Came::Whole) => {
+                (scope, Completeness::Full) => {
                     history.whole_at = Some(now);
                     if scope == Scope::NoBlock && !self.round.look.no_disks.contains(uuid) {
                         self.round.disks.push_back(*uuid);
                     }
                 }
-                (_, Came::Part) if held => {}
-                (_, Came::Part) => {
+                _ if held => {}
+                _ => {
                     let tries = match history.partial_streak {
                         _ if self.round.fresh => FRESH_TRIES,
                         0 | 1 => TRIES.0,

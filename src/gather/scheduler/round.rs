@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::order::{Came, HostVerdict, Scope};
+use super::order::{Completeness, HostVerdict, Scope};
 use crate::gather::in_flight::CallId;
 use crate::maps::{HashMap, HashSet};
 
@@ -34,7 +34,7 @@ pub(super) enum Phase {
 pub(super) struct Vm {
     pub(super) scope: Scope,
     pub(super) tries: u32,
-    pub(super) came: Option<Came>,
+    pub(super) completeness: Option<Completeness>,
 }
 
 #[derive(Debug, Default)]

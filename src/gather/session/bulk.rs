@@ -7,7 +7,7 @@ use smol_str::SmolStr;
 use super::Session;
 use crate::description::Description;
 use crate::gather::job::{DomainRef, Target};
-use crate::gather::scheduler::Came;
+use crate::gather::scheduler::Completeness;
 use crate::libvirt::bulk::{self, Groups};
 use crate::libvirt::{Domain, Error, Record, Records};
 use crate::sample::{Device, Run, Sample};
@@ -121,12 +121,12 @@ impl Session {
     }
 
     /// Whether libvirt passed the domain's monitor by. A disk that cannot have counters tells nothing.
-    pub(super) fn came(
+    pub(super) fn completeness(
         &self,
         sample: &Sample,
         groups: Groups,
         description: Option<&Description>,
-    ) -> Came {
+    ) -> Completeness {
         let without_memory = groups.has(Groups::BALLOON) && sample.memory.rss.is_none();
         let without_disks = groups.has(Groups::BLOCK)
             && sample.disks.as_ref().is_some_and(|disks| {
@@ -139,9 +139,9 @@ impl Session {
                 disks.list.iter().all(silent) && !disks.list.iter().all(|disk| uncounted(&disk))
             });
         if self.qemu && !is_incoming(sample) && (without_memory || without_disks) {
-            Came::Part
+            Completeness::Partial
         } else {
-            Came::Whole
+            Completeness::Full
         }
     }
 }

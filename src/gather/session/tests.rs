@@ -91,7 +91,7 @@ fn what_the_bulk_reply_lacks_comes_by_single_calls() {
     assert_eq!(found[0].name, "test");
     let (measured, troubles) = asked(&mut session, &config(ALL), &[new(&found[0])]);
     assert!(troubles.is_empty(), "{troubles:?}");
-    assert_eq!(measured[0].came, Came::Whole);
+    assert_eq!(measured[0].completeness, Completeness::Full);
     let sample = &measured[0].sample;
     assert_eq!(sample.state, Some(1));
     // Which reason depends on the version of libvirt.
@@ -144,7 +144,7 @@ fn of_a_vm_that_came_in_part_no_xml_is_read() {
     for known in [Known::New, Known::Stale(described)] {
         let had = known.description().is_some();
         let (measured, _) = asked(&mut session, &config(ALL), &[target(&found[0], known)]);
-        assert_eq!(measured[0].came, Came::Part);
+        assert_eq!(measured[0].completeness, Completeness::Partial);
         assert!(measured[0].described.is_none());
         // What was known of its disks still serves.
         assert_eq!(measured[0].sample.disks.is_some(), had);
@@ -282,28 +282,39 @@ fn what_came_without_the_monitor_came_in_part() {
         (sample.state, sample.reason) = (Some(state), Some(reason));
         sample
     });
-    for (sample, groups, came) in [
-        (&full(now), all, Came::Whole),
-        (&diskless, all, Came::Whole),
-        (&without_memory, all, Came::Part),
-        (&without_memory, all.without(Groups::BALLOON), Came::Whole),
-        (&without_disks, all, Came::Part),
-        (&without_disks, all.without(Groups::BLOCK), Came::Whole),
-        (&incoming, all, Came::Whole),
-        (&paused, all, Came::Part),
-        (&postcopy[0], all, Came::Whole),
-        (&postcopy[1], all, Came::Whole),
-        (&postcopy[2], all, Came::Whole),
-        (&postcopy[3], all, Came::Whole),
+    for (sample, groups, completeness) in [
+        (&full(now), all, Completeness::Full),
+        (&diskless, all, Completeness::Full),
+        (&without_memory, all, Completeness::Partial),
+        (
+            &without_memory,
+            all.without(Groups::BALLOON),
+            Completeness::Full,
+        ),
+        (&without_disks, all, Completeness::Partial),
+        (
+            &without_disks,
+            all.without(Groups::BLOCK),
+            Completeness::Full,
+        ),
+        (&incoming, all, Completeness::Full),
+        (&paused, all, Completeness::Partial),
+        (&postcopy[0], all, Completeness::Full),
+        (&postcopy[1], all, Completeness::Full),
+        (&postcopy[2], all, Completeness::Full),
+        (&postcopy[3], all, Completeness::Full),
     ] {
         session.qemu = true;
         assert_eq!(
-            session.came(sample, groups, None),
-            came,
+            session.completeness(sample, groups, None),
+            completeness,
             "{sample:?} {groups:?}"
         );
         session.qemu = false;
-        assert_eq!(session.came(sample, groups, None), Came::Whole);
+        assert_eq!(
+            session.completeness(sample, groups, None),
+            Completeness::Full
+        );
     }
 }
 
@@ -354,17 +365,17 @@ fn a_disk_that_cannot_have_counters_does_not_make_a_reply_one_in_part() {
     let xml = format!("<domain><devices>{xml}</devices></domain>");
     let description = Description::parse(&xml).unwrap();
     let all = Groups::needed(&ALL);
-    for (disks, came) in [
-        (&["vda"][..], Came::Whole),
-        (&["vda", "vdb"], Came::Part),
-        (&["vdb"], Came::Part),
+    for (disks, completeness) in [
+        (&["vda"][..], Completeness::Full),
+        (&["vda", "vdb"], Completeness::Partial),
+        (&["vdb"], Completeness::Partial),
     ] {
         let mut sample = full(now);
         let silent = disks.iter().map(|name| device(name, "", [None; 5]));
         sample.disks = Some(devices(now, silent.collect()));
         assert_eq!(
-            session.came(&sample, all, Some(&description)),
-            came,
+            session.completeness(&sample, all, Some(&description)),
+            completeness,
             "{disks:?}"
         );
     }

@@ -128,10 +128,10 @@ fn sample(name: &str) -> Sample {
     }
 }
 
-fn measured(name: &str, came: Came) -> Measured {
+fn measured(name: &str, completeness: Completeness) -> Measured {
     Measured {
         sample: sample(name),
-        came,
+        completeness,
         described: None,
         outdated: false,
         trouble: None,
@@ -139,7 +139,7 @@ fn measured(name: &str, came: Came) -> Measured {
 }
 
 fn samples(names: &[&str]) -> Answer {
-    let measured = names.iter().map(|name| measured(name, Came::Whole));
+    let measured = names.iter().map(|name| measured(name, Completeness::Full));
     Answer::Samples(measured.collect(), vec![])
 }
 
@@ -148,10 +148,10 @@ fn samples(names: &[&str]) -> Answer {
 fn a_vm_that_shows_other_devices_than_it_is_known_to_have_is_described_anew() {
     let mut driven = Driven::new(|_| {}, None);
     driven.listed_and_described(&["a", "b"]);
-    let mut other = measured("b", Came::Part);
+    let mut other = measured("b", Completeness::Partial);
     other.outdated = true;
     driven.next(Answer::Samples(
-        vec![measured("a", Came::Whole), other],
+        vec![measured("a", Completeness::Full), other],
         vec![],
     ));
     driven.finish();
@@ -275,10 +275,10 @@ fn what_the_host_says_decides_who_is_asked_for_what() {
     let &[whole, quiet] = &driven.out()[..] else {
         panic!("{:?}", driven.out());
     };
-    let part = Answer::Samples(vec![measured("a", Came::Part)], vec![]);
+    let part = Answer::Samples(vec![measured("a", Completeness::Partial)], vec![]);
     driven.answer(quiet, part);
     assert!(!driven.gatherer.is_done());
-    let mut without_disks = measured("b", Came::Whole);
+    let mut without_disks = measured("b", Completeness::Full);
     without_disks.sample.disks = None;
     driven.answer(whole, Answer::Samples(vec![without_disks], vec![]));
     // Its disks are asked for by themselves, and only its.
@@ -344,7 +344,7 @@ fn what_the_host_has_proven_is_forgotten_when_any_connection_is_lost() {
     let (ask, questions) = channel();
     let mut driven = Driven::new(|_| {}, Some(ask));
     let said = |time| {
-        let mut one = measured("a", Came::Whole);
+        let mut one = measured("a", Completeness::Full);
         one.sample.vcpus = Some(1);
         let cpu = &mut one.sample.cpu;
         (cpu.time, cpu.user, cpu.system) = (Some(time), Some(time), Some(time));
@@ -368,10 +368,10 @@ fn what_the_host_has_proven_is_forgotten_when_any_connection_is_lost() {
 fn a_vm_that_was_restarted_since_the_list_is_active() {
     let mut driven = Driven::new(|_| {}, None);
     driven.listed_and_described(&["a", "b"]);
-    let mut restarted = measured("a", Came::Whole);
+    let mut restarted = measured("a", Completeness::Full);
     restarted.sample.run.id += 100;
     let run = restarted.sample.run;
-    let answer = Answer::Samples(vec![restarted, measured("b", Came::Whole)], vec![]);
+    let answer = Answer::Samples(vec![restarted, measured("b", Completeness::Full)], vec![]);
     driven.next(answer);
     let active = driven.finish().active.unwrap();
     assert_eq!(active, HashSet::from_iter([run, found("b").run]));
@@ -392,7 +392,7 @@ fn who_holds_a_call_is_not_waited_for_and_what_the_call_brings_later_is_dropped(
     let &[a, b] = &driven.out()[2..] else {
         panic!("{:?}", driven.out());
     };
-    let part = measured("a", Came::Part);
+    let part = measured("a", Completeness::Partial);
     driven.answer(a, Answer::Samples(vec![part], vec![]));
     driven.answer(b, samples(&["b"]));
     driven.answer(probe, Answer::Control(Node::uuid("b"), Control::Free));

@@ -39,7 +39,7 @@ fn what_needs_no_monitor_is_state_network_and_cpu_time() {
         &config(ALL),
         &[new(&found[0])],
     );
-    assert_eq!(measured[0].came, Came::Part);
+    assert_eq!(measured[0].completeness, Completeness::Partial);
     let sample = &measured[0].sample;
     assert!(sample.disks.is_none() && sample.memory.rss.is_none());
     assert_eq!(sample.state, Some(1));
