@@ -9,7 +9,7 @@
 //!   -> look at the host                      host: stuck QEMUs, dead mounts, taps, control groups
 //!   -> chunks of domains -> workers          gather: bulk statistics in parallel, a connection each
 //!   -> Sample per VM                         sample: plain figures, every one an Option
-//!      + Description per VM                  inventory: from cached XML
+//!      + Description per VM                  description_cache: from cached XML
 //!   -> Totals, Features                      runs: sums, and rates against the last of the same run
 //!   -> line protocol                         measurements: one buffer; output: whole lines
 //! ```
@@ -20,11 +20,11 @@
 pub mod cli;
 pub mod config;
 pub mod description;
+pub mod description_cache;
 pub mod features;
 pub mod gather;
 pub mod host;
 pub mod input;
-pub mod inventory;
 pub mod libvirt;
 pub mod line_protocol;
 pub mod logging;

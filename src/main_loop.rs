@@ -8,7 +8,7 @@ use crate::config::Settings;
 use crate::gather::Gatherer;
 use crate::gather::host_watcher::HostReport;
 use crate::gather::worker::Reply;
-use crate::libvirt::events::Notices;
+use crate::libvirt::events::EventUpdates;
 use crate::line_protocol::Tags;
 use crate::logging;
 use crate::measurements;
@@ -29,7 +29,7 @@ pub enum Message {
     /// From a worker.
     Reply(Reply),
     /// From the watch.
-    Notices(Notices),
+    EventUpdates(EventUpdates),
     /// From the host watcher.
     HostReport(Box<HostReport>),
 }
@@ -222,9 +222,9 @@ impl MainLoop {
                 }
             }
             Message::Reply(reply) => self.gatherer.on_reply(reply),
-            Message::Notices(notices) => {
-                for notice in notices.take() {
-                    self.gatherer.on_notice(notice);
+            Message::EventUpdates(updates) => {
+                for update in updates.take() {
+                    self.gatherer.on_event_update(update);
                 }
             }
             Message::HostReport(seen) => self.gatherer.on_host_report(*seen),

@@ -89,8 +89,8 @@ pub fn run(
     if mode != Mode::Once && !in_process {
         let tell = sender.clone();
         let uri = settings.uri.value.clone();
-        watcher = Some(libvirt::events::start(uri, move |notices| {
-            let _ = tell.send(Message::Notices(notices));
+        watcher = Some(libvirt::events::start(uri, move |updates| {
+            let _ = tell.send(Message::EventUpdates(updates));
         })?);
     }
     let host_watcher = if settings.uri.is_this_host() {

@@ -12,7 +12,7 @@ use super::job::{DomainRef, Target};
 use super::worker::Reply;
 use super::worker_pool::Sink;
 use crate::config::{Settings, Uri, UriOrigin};
-use crate::inventory::Known;
+use crate::description_cache::Known;
 use crate::libvirt::{self, Connection};
 
 /// No reply of the tests' takes longer.

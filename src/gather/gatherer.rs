@@ -18,10 +18,10 @@ use super::scheduler::{Completeness, Event, Limits, Listed, Scheduler};
 use super::worker::{Failure, Reply};
 use super::worker_pool::{Sink, WorkerPool};
 use crate::config::{NameFilter, Settings};
-use crate::inventory::{Described, Inventory, Watch};
-use crate::libvirt::Occurrence;
+use crate::description_cache::{CachedDescription, DescriptionCache, EventFeed};
+use crate::libvirt::DomainEvent;
 use crate::libvirt::bulk::Groups;
-use crate::libvirt::events::Notice;
+use crate::libvirt::events::EventUpdate;
 use crate::maps::HashSet;
 use crate::sample::{Run, Sample, Wanted};
 use crate::times::{HOST_LOOK, STALL};
@@ -36,7 +36,7 @@ const CHUNK_IN_PROCESS: usize = 256;
 pub struct Gatherer {
     scheduler: Scheduler,
     workers: WorkerPool,
-    inventory: Inventory,
+    descriptions: DescriptionCache,
     domains: NameFilter,
     devices: NameFilter,
     /// Whether a measurement needs to know the devices.
@@ -89,7 +89,7 @@ impl Gatherer {
                 hedge: !in_process,
             }),
             workers: WorkerPool::new(config, workers, jobs, sink),
-            inventory: Inventory::new(settings.device_cache_ttl),
+            descriptions: DescriptionCache::new(settings.device_cache_ttl),
             domains: settings.domains.clone(),
             devices: settings.devices.clone(),
             describes: Groups::needed(measurements).has(Groups::NET),
@@ -108,7 +108,7 @@ impl Gatherer {
     /// Begins a gather.
     pub fn begin(&mut self) {
         self.workers.begin(Instant::now());
-        self.inventory.begin();
+        self.descriptions.begin();
         self.nics.begin();
         self.cpus.begin();
         self.samples = Samples::default();
@@ -233,7 +233,7 @@ impl Gatherer {
 
     fn on_list(&mut self, mut found: Vec<DomainRef>) -> Event {
         let active: HashSet<Run> = found.iter().map(|f| f.run).collect();
-        self.inventory.keep(&active);
+        self.descriptions.keep(&active);
         self.nics.keep(&active);
         self.cpus.keep(&active);
         self.gathered.active = Some(active);
@@ -246,7 +246,7 @@ impl Gatherer {
     fn wanted(&self) -> Vec<Listed> {
         let listed = |found: &DomainRef| Listed {
             uuid: found.run.uuid,
-            described: !self.describes || self.inventory.is_current(found.run),
+            described: !self.describes || self.descriptions.is_current(found.run),
         };
         self.active_domains.all().map(listed).collect()
     }
@@ -264,7 +264,7 @@ impl Gatherer {
                 self.learn(run, described);
             }
             if one.outdated {
-                self.inventory.device_changed(run.uuid, Instant::now());
+                self.descriptions.device_changed(run.uuid, Instant::now());
             }
             if let (Some(trouble), Some(found)) =
                 (one.trouble.take(), self.active_domains.get(run.uuid))
@@ -281,9 +281,9 @@ impl Gatherer {
     }
 
     /// A description was read: what the run has shown before is shown again.
-    fn learn(&mut self, run: Run, described: Arc<Described>) {
+    fn learn(&mut self, run: Run, described: Arc<CachedDescription>) {
         self.nics.learn(run, described.description.as_ref());
-        self.inventory.learn(run, described);
+        self.descriptions.learn(run, described);
         self.cpus.forget(run);
     }
 
@@ -307,7 +307,7 @@ impl Gatherer {
         }
         self.cpus
             .correct(completeness == Completeness::Full, &mut sample);
-        sample.removed = self.inventory.removed(sample.run.uuid);
+        sample.removed = self.descriptions.removed(sample.run.uuid);
         self.samples.keep(completeness, sample);
     }
 
@@ -393,21 +393,23 @@ impl Gatherer {
     }
 
     /// What the watch has to tell.
-    pub fn on_notice(&mut self, notice: Notice) {
-        match notice {
-            Notice::Watching(since) => self.inventory.watch(Watch::Since(since)),
-            Notice::Blind => self.inventory.watch(Watch::Blind),
-            Notice::Event(Occurrence::DeviceAdded(uuid), at) => {
-                self.inventory.device_changed(uuid, at);
+    pub fn on_event_update(&mut self, update: EventUpdate) {
+        match update {
+            EventUpdate::Live(since) => self.descriptions.events(EventFeed::Live(since)),
+            EventUpdate::Down => self.descriptions.events(EventFeed::Down),
+            EventUpdate::Event(DomainEvent::DeviceAdded(uuid), at) => {
+                self.descriptions.device_changed(uuid, at);
             }
-            Notice::Event(Occurrence::DeviceRemoved(uuid, alias), at) => {
-                self.inventory.device_removed(uuid, &alias, at);
+            EventUpdate::Event(DomainEvent::DeviceRemoved(uuid, alias), at) => {
+                self.descriptions.device_removed(uuid, &alias, at);
             }
-            Notice::Event(Occurrence::ImageChanged(uuid), at) => {
-                self.inventory.device_changed(uuid, at);
+            EventUpdate::Event(DomainEvent::ImageChanged(uuid), at) => {
+                self.descriptions.device_changed(uuid, at);
             }
-            Notice::Event(Occurrence::Stopped(uuid), at) => self.active_domains.stopped(uuid, at),
-            Notice::Event(Occurrence::Started(uuid, id, name), at) => {
+            EventUpdate::Event(DomainEvent::Stopped(uuid), at) => {
+                self.active_domains.stopped(uuid, at)
+            }
+            EventUpdate::Event(DomainEvent::Started(uuid, id, name), at) => {
                 if self.domains.matches(&name) {
                     let run = Run { uuid, id };
                     let name = name.into();

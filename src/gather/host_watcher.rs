@@ -10,9 +10,9 @@ use uuid::Uuid;
 
 use super::scheduler::HostVerdict;
 use crate::config::BlockStatistics;
+use crate::description_cache::CachedDescription;
 use crate::host::cgroups::{Cgroups, Usage};
 use crate::host::{Mounts, Processes, Storage, Taps};
-use crate::inventory::Described;
 use crate::libvirt::bulk::Groups;
 use crate::maps::{HashMap, HashSet};
 use crate::threads::{self, NotStarted};
@@ -23,7 +23,7 @@ pub struct HostQuery {
     /// Comes back with the answer.
     pub number: u64,
     /// Each VM, and what is known of where its disks lie.
-    pub vms: Vec<(Uuid, Option<Arc<Described>>)>,
+    pub vms: Vec<(Uuid, Option<Arc<CachedDescription>>)>,
     /// Whether the network interfaces' counters are wanted,
     pub taps: bool,
     /// and the VMs' CPU time.
@@ -97,7 +97,7 @@ impl HostWatcher {
     }
 
     /// Puts the question; `false` when nobody is there to answer it now.
-    pub fn ask(&mut self, vms: Vec<(Uuid, Option<Arc<Described>>)>) -> bool {
+    pub fn ask(&mut self, vms: Vec<(Uuid, Option<Arc<CachedDescription>>)>) -> bool {
         // Should this look be late, the last one does not hold for a VM of which an event told since.
         for (uuid, _) in vms.iter().filter(|(_, known)| known.is_none()) {
             self.last.local.remove(uuid);
@@ -230,7 +230,7 @@ struct Files<'t> {
 
 fn files<'t>(
     processes: &'t Processes,
-    (vm, known): &'t (Uuid, Option<Arc<Described>>),
+    (vm, known): &'t (Uuid, Option<Arc<CachedDescription>>),
 ) -> Files<'t> {
     let mut files = Files {
         vm: *vm,

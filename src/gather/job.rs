@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::cpus::Processor;
 use super::scheduler::{Completeness, Control, Scope};
-use crate::inventory::{Described, Known};
+use crate::description_cache::{CachedDescription, Known};
 use crate::libvirt::bulk::Groups;
 use crate::sample::{Devices, Run, Sample, Wanted};
 
@@ -105,7 +105,7 @@ pub struct Measured {
     /// How much of them.
     pub completeness: Completeness,
     /// A description that was read for it just now.
-    pub described: Option<Arc<Described>>,
+    pub described: Option<Arc<CachedDescription>>,
     /// It names other devices or images than the known description, and that could not be read anew.
     pub outdated: bool,
     /// What went wrong with this domain alone.
@@ -118,7 +118,7 @@ pub enum Answer {
     /// For [`Job::List`].
     Domains(Vec<DomainRef>),
     /// Of [`Job::Describe`], one domain, and what is wrong with its XML; more follows.
-    Described(Run, Arc<Described>, Option<String>),
+    Described(Run, Arc<CachedDescription>, Option<String>),
     /// Of [`Job::Describe`]: this domain's XML cannot be had, for this reason; more follows.
     Undescribed(DomainRef, String),
     /// Of [`Job::Describe`]: somebody has had this domain's monitor for long, and reading its XML

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::job::{Answer, DomainRef, Job, Measured, Target, WorkerConfig};
 use super::scheduler::{Completeness, Control, Scope};
-use crate::inventory::Known;
+use crate::description_cache::Known;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::{Connection, Domain, Error, Monitor, per_call};
 use crate::maps::{HashMap, HashSet};

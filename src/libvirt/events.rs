@@ -5,58 +5,58 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Connection, Occurrence};
+use super::{Connection, DomainEvent};
 use crate::threads::{self, NotStarted};
 
 /// What the watch has to tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Notice {
+pub enum EventUpdate {
     /// Events come from now on.
-    Watching(Instant),
+    Live(Instant),
     /// The connection was lost; it is being opened anew.
-    Blind,
+    Down,
     /// Something came or went.
-    Event(Occurrence, Instant),
+    Event(DomainEvent, Instant),
 }
 
-/// No more notices wait for the loop.
+/// No more updates wait for the loop.
 const MOST: usize = 10_000;
 
-/// The notices that wait for the loop. While that is blocked in a write, a busy daemon goes on
+/// The updates that wait for the loop. While that is blocked in a write, a busy daemon goes on
 /// sending: what is too much is given up, and all is read anew, as after a lost connection.
 #[derive(Debug, Clone, Default)]
-pub struct Notices(Arc<Mutex<Waiting>>);
+pub struct EventUpdates(Arc<Mutex<Waiting>>);
 
 #[derive(Debug, Default)]
 struct Waiting {
-    notices: Vec<Notice>,
-    /// Whether the last that was told is [`Notice::Watching`].
-    watching: bool,
+    updates: Vec<EventUpdate>,
+    /// Whether the last that was told is [`EventUpdate::Live`].
+    live: bool,
 }
 
-impl Notices {
+impl EventUpdates {
     /// Takes all that wait.
-    pub fn take(&self) -> Vec<Notice> {
-        std::mem::take(&mut self.lock().notices)
+    pub fn take(&self) -> Vec<EventUpdate> {
+        std::mem::take(&mut self.lock().updates)
     }
 
     /// Adds one; whether the loop is to be told, for it was the first.
-    fn add(&self, notice: Notice) -> bool {
+    fn add(&self, update: EventUpdate) -> bool {
         let mut waiting = self.lock();
-        let first = waiting.notices.is_empty();
-        if waiting.notices.len() >= MOST {
-            waiting.notices.clear();
-            waiting.notices.push(Notice::Blind);
-            if waiting.watching {
-                waiting.notices.push(Notice::Watching(Instant::now()));
+        let first = waiting.updates.is_empty();
+        if waiting.updates.len() >= MOST {
+            waiting.updates.clear();
+            waiting.updates.push(EventUpdate::Down);
+            if waiting.live {
+                waiting.updates.push(EventUpdate::Live(Instant::now()));
             }
         }
-        match notice {
-            Notice::Watching(_) => waiting.watching = true,
-            Notice::Blind => waiting.watching = false,
-            Notice::Event(..) => {}
+        match update {
+            EventUpdate::Live(_) => waiting.live = true,
+            EventUpdate::Down => waiting.live = false,
+            EventUpdate::Event(..) => {}
         }
-        waiting.notices.push(notice);
+        waiting.updates.push(update);
         first
     }
 
@@ -99,7 +99,7 @@ fn wait(stop: &Receiver<()>, patience: Duration) -> bool {
     stop.recv_timeout(patience) == Err(RecvTimeoutError::Timeout)
 }
 
-/// Starts the watch's thread; `tell` is called when there are notices. It ends by itself where the
+/// Starts the watch's thread; `tell` is called when there are updates. It ends by itself where the
 /// driver has no events: the cache's time to live applies then, and where the driver reports no
 /// devices.
 ///
@@ -107,14 +107,14 @@ fn wait(stop: &Receiver<()>, patience: Duration) -> bool {
 /// The system's, when no thread can be started.
 pub fn start(
     uri: String,
-    tell: impl Fn(Notices) + Clone + Send + Sync + 'static,
+    tell: impl Fn(EventUpdates) + Clone + Send + Sync + 'static,
 ) -> Result<Watcher, NotStarted> {
     let (stop, stopped) = channel::<()>();
     let (ends, ended) = channel::<()>();
-    let notices = Notices::default();
-    let tell = move |notice| {
-        if notices.add(notice) {
-            tell(notices.clone());
+    let updates = EventUpdates::default();
+    let tell = move |update| {
+        if updates.add(update) {
+            tell(updates.clone());
         }
     };
     let watch = move || {
@@ -129,18 +129,18 @@ pub fn start(
             };
             let sink = tell.clone();
             let registered =
-                connection.on_event(move |event| sink(Notice::Event(event, Instant::now())));
+                connection.on_event(move |event| sink(EventUpdate::Event(event, Instant::now())));
             match registered {
                 Ok(()) => {
                     if reports_devices(connection.driver().as_deref()) {
-                        tell(Notice::Watching(Instant::now()));
+                        tell(EventUpdate::Live(Instant::now()));
                     }
                     while connection.is_alive() {
                         if !wait(&stopped, LOOK) {
                             return;
                         }
                     }
-                    tell(Notice::Blind);
+                    tell(EventUpdate::Down);
                     log::debug!("the connection for events was lost");
                 }
                 Err(error) if error.is_unsupported() => {
@@ -166,26 +166,26 @@ mod tests {
 
     #[test]
     fn notices_are_told_of_once_and_do_not_grow_without_bounds() {
-        let event = || Notice::Event(Occurrence::Stopped(uuid::Uuid::nil()), Instant::now());
-        for watching in [true, false] {
-            let notices = Notices::default();
-            if watching {
-                assert!(notices.add(Notice::Watching(Instant::now())));
+        let event = || EventUpdate::Event(DomainEvent::Stopped(uuid::Uuid::nil()), Instant::now());
+        for live in [true, false] {
+            let updates = EventUpdates::default();
+            if live {
+                assert!(updates.add(EventUpdate::Live(Instant::now())));
             }
-            assert_eq!(notices.add(event()), !watching);
-            assert_eq!(notices.take().len(), 1 + usize::from(watching));
+            assert_eq!(updates.add(event()), !live);
+            assert_eq!(updates.take().len(), 1 + usize::from(live));
             for number in 0..MOST {
-                assert_eq!(notices.add(event()), number == 0);
+                assert_eq!(updates.add(event()), number == 0);
             }
-            assert!(!notices.add(event()), "too much");
-            let left = notices.take();
-            if watching {
-                let anew = matches!(left[..2], [Notice::Blind, Notice::Watching(_)]);
+            assert!(!updates.add(event()), "too much");
+            let left = updates.take();
+            if live {
+                let anew = matches!(left[..2], [EventUpdate::Down, EventUpdate::Live(_)]);
                 assert!(anew && left.len() == 3, "{left:?}");
             } else {
-                assert!(left[0] == Notice::Blind && left.len() == 2, "{left:?}");
+                assert!(left[0] == EventUpdate::Down && left.len() == 2, "{left:?}");
             }
-            assert!(notices.add(event()));
+            assert!(updates.add(event()));
         }
     }
 

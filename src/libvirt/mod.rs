@@ -13,7 +13,7 @@ mod ffi;
 pub mod per_call;
 
 pub use error::Error;
-pub use ffi::{Connection, Domain, Monitor, Occurrence, Record, Records, Value};
+pub use ffi::{Connection, Domain, DomainEvent, Monitor, Record, Records, Value};
 pub use ffi::{
     close_inherited, forget_crash, initialize, pass_on_at_crash, raise_file_limit, share_memory,
     start_event_loop, stdout_was_closed, while_signals_wait,

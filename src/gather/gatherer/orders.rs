@@ -53,7 +53,7 @@ impl Gatherer {
 
     fn look(&mut self, domains: &[Uuid]) {
         let vms = domains.iter();
-        let vms = vms.map(|uuid| (*uuid, self.inventory.described(*uuid)));
+        let vms = vms.map(|uuid| (*uuid, self.descriptions.described(*uuid)));
         let asked = self.host_watcher.ask(vms.collect());
         let presumed = self.host_watcher.presumed(domains);
         if asked {
@@ -125,12 +125,12 @@ impl Gatherer {
         let found = self.domains(domains).into_iter();
         let target = |found: DomainRef| {
             let run = found.run;
-            let nics = self.inventory.nics(run);
+            let nics = self.descriptions.nics(run);
             let wanted = |name: &str| self.devices.matches(name);
             Target {
                 nics: nics.and_then(|nics| self.nics.of(run, nics, wanted)),
                 processor: self.cpus.of(run),
-                known: self.inventory.look_up(run, now),
+                known: self.descriptions.look_up(run, now),
                 found,
             }
         };

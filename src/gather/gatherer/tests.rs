@@ -3,9 +3,9 @@ mod driven;
 use std::sync::mpsc::Receiver;
 
 use super::*;
+use crate::description_cache::Known;
 use crate::gather::examples::{LIMIT, Node, inbox, settings};
 use crate::gather::in_flight::CallId;
-use crate::inventory::Known;
 use crate::libvirt::Error;
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -61,9 +61,11 @@ fn a_gather_brings_every_domain_once() {
         assert!(gathered.troubles.is_empty(), "{:?}", gathered.troubles);
     }
     // What was read is kept.
-    gatherer.inventory.begin();
+    gatherer.description_cache.begin();
     for found in gatherer.active_domains.all() {
-        let known = gatherer.inventory.look_up(found.run, Instant::now());
+        let known = gatherer
+            .description_cache
+            .look_up(found.run, Instant::now());
         assert!(matches!(known, Known::Fresh(_)), "{known:?}");
     }
 }

@@ -175,7 +175,7 @@ fn a_vm_whose_process_is_out_of_sight_has_its_disks_out_of_sight_too() {
     fs::write(&image, "").unwrap();
     let mut processes = Processes::at(&root);
     let mut mounts = Mounts::at(&table, Path::new("/nonexistent"));
-    let described = Arc::new(Described::new(
+    let described = Arc::new(CachedDescription::new(
         Some(Description {
             disks: vec![Disk {
                 target: "vda".into(),
@@ -228,13 +228,13 @@ fn a_volume_is_known_by_its_qemus_command_line() {
             unresolved,
             ..Description::default()
         };
-        Some(Arc::new(Described::new(
+        Some(Arc::new(CachedDescription::new(
             Some(description),
             None,
             Instant::now(),
         )))
     };
-    let unreadable = Some(Arc::new(Described::new(None, None, Instant::now())));
+    let unreadable = Some(Arc::new(CachedDescription::new(None, None, Instant::now())));
     for (known, asked) in [
         (described(&[], false), true),
         (described(&[7], false), true),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::description::Description;
+use crate::description_cache::{CachedDescription, DeviceNames, Known};
 use crate::gather::job::WorkerConfig;
-use crate::inventory::{Described, DeviceNames, Known};
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::{Domain, Error};
 use crate::sample::Sample;
@@ -16,7 +16,7 @@ pub(super) fn freshen(
     sample: &Sample,
     known: &Known,
     config: &WorkerConfig,
-) -> Result<(Option<Arc<Described>>, Option<String>), Error> {
+) -> Result<(Option<Arc<CachedDescription>>, Option<String>), Error> {
     if !config.groups.has(Groups::NET) {
         return Ok((None, None));
     }
@@ -26,13 +26,13 @@ pub(super) fn freshen(
         let known = current;
         let names = match &known.names {
             Some(before) => before.and(sample),
-            // Described a moment ago, before any statistics: these are the names.
+            // CachedDescription a moment ago, before any statistics: these are the names.
             None => Some(DeviceNames::of(sample)),
         };
         if names.is_none() {
             return Ok((None, None));
         }
-        let described = Described::new(known.description.clone(), names, known.read_at);
+        let described = CachedDescription::new(known.description.clone(), names, known.read_at);
         // Unless an image has changed in between.
         if described.unresolved == known.unresolved {
             return Ok((Some(Arc::new(described)), None));
@@ -52,7 +52,7 @@ pub(super) fn freshen(
 pub(super) fn describe(
     domain: &Domain,
     names: Option<DeviceNames>,
-) -> Result<(Described, Option<String>), Error> {
+) -> Result<(CachedDescription, Option<String>), Error> {
     let read_at = Instant::now();
     let xml = domain.xml()?;
     let (description, trouble) = match Description::parse(&xml) {
@@ -62,5 +62,5 @@ pub(super) fn describe(
             Some(format!("its description is unreadable: {error}")),
         ),
     };
-    Ok((Described::new(description, names, read_at), trouble))
+    Ok((CachedDescription::new(description, names, read_at), trouble))
 }

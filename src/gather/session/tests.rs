@@ -5,8 +5,8 @@ use std::cell::RefCell;
 use super::*;
 use crate::config::Measurements;
 use crate::description::Description;
+use crate::description_cache::{CachedDescription, DeviceNames};
 use crate::gather::examples::{Node, connect, settings, target};
-use crate::inventory::{Described, DeviceNames};
 use crate::sample::Wanted;
 use crate::sample::examples::{device, devices, full};
 
@@ -327,7 +327,7 @@ fn other_devices_than_known_are_told_where_the_xml_is_not_read() {
     let mut sample = Sample::new(found.run, found.name.clone(), now);
     sample.nics = nics("testnet0");
     let names = DeviceNames::of(&sample);
-    let known = Known::Fresh(Arc::new(Described::new(None, Some(names), now)));
+    let known = Known::Fresh(Arc::new(CachedDescription::new(None, Some(names), now)));
     for (name, outdated) in [("testnet0", false), ("vnet9", true)] {
         let mut target = target(&found, known.clone());
         target.nics = nics(name);

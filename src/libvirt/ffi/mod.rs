@@ -6,7 +6,7 @@
 mod connection;
 mod crash;
 mod domain;
-mod occurrence;
+mod domain_event;
 mod process;
 mod records;
 mod value;
@@ -20,7 +20,7 @@ use super::Error;
 pub use connection::Connection;
 pub use crash::{forget_crash, pass_on_at_crash};
 pub use domain::{Domain, Monitor};
-pub use occurrence::Occurrence;
+pub use domain_event::DomainEvent;
 pub use process::{
     close_inherited, initialize, raise_file_limit, share_memory, start_event_loop,
     stdout_was_closed, while_signals_wait,

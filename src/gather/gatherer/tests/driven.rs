@@ -76,7 +76,7 @@ impl Driven {
     fn described(&mut self, names: &[&str]) {
         let describe = self.newest();
         for name in names {
-            let described = Described::new(None, None, Instant::now());
+            let described = CachedDescription::new(None, None, Instant::now());
             let answer = Answer::Described(found(name).run, Arc::new(described), None);
             self.answer(describe, answer);
         }
@@ -155,7 +155,12 @@ fn a_vm_that_shows_other_devices_than_it_is_known_to_have_is_described_anew() {
         vec![],
     ));
     driven.finish();
-    let known = |driven: &Driven, name| driven.gatherer.inventory.is_current(found(name).run);
+    let known = |driven: &Driven, name| {
+        driven
+            .gatherer
+            .description_cache
+            .is_current(found(name).run)
+    };
     assert!(known(&driven, "a") && !known(&driven, "b"));
 }
 
@@ -317,7 +322,7 @@ fn a_short_deadline_is_not_spent_on_waiting_for_the_host() {
 fn looked(driven: &mut Driven, questions: &Receiver<HostQuery>, time: u64) {
     driven.gatherer.begin();
     driven.next(domains(&["a"]));
-    if !driven.gatherer.inventory.is_current(found("a").run) {
+    if !driven.gatherer.description_cache.is_current(found("a").run) {
         driven.described(&["a"]);
     }
     assert!(driven.out().is_empty(), "the host is looked at first");

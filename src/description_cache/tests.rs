@@ -4,8 +4,8 @@ use crate::sample::examples::{device, devices, empty, run};
 
 const TTL: Duration = Duration::from_secs(300);
 
-fn described(read_at: Instant) -> Arc<Described> {
-    Arc::new(Described::new(
+fn described(read_at: Instant) -> Arc<CachedDescription> {
+    Arc::new(CachedDescription::new(
         Some(Description::default()),
         Some(DeviceNames::default()),
         read_at,
@@ -17,11 +17,11 @@ fn after(at: Instant, seconds: u64) -> Instant {
 }
 
 /// Events come since `since`; a gather has begun.
-fn watched(since: Instant) -> Inventory {
-    let mut inventory = Inventory::new(TTL);
-    inventory.watch(Watch::Since(since));
-    inventory.begin();
-    inventory
+fn watched(since: Instant) -> DescriptionCache {
+    let mut cache = DescriptionCache::new(TTL);
+    cache.events(EventFeed::Live(since));
+    cache.begin();
+    cache
 }
 
 fn word(known: &Known) -> &'static str {
@@ -32,88 +32,88 @@ fn word(known: &Known) -> &'static str {
     }
 }
 
-fn look(inventory: &mut Inventory, run: Run, now: Instant) -> &'static str {
-    word(&inventory.look_up(run, now))
+fn look(cache: &mut DescriptionCache, run: Run, now: Instant) -> &'static str {
+    word(&cache.look_up(run, now))
 }
 
 #[test]
 fn a_vm_is_read_once_and_no_more_while_events_come() {
     let at = Instant::now();
-    let mut inventory = watched(at);
-    assert_eq!(look(&mut inventory, run(1), at), "new");
-    inventory.learn(run(1), described(after(at, 1)));
-    assert_eq!(look(&mut inventory, run(1), after(at, 2)), "fresh");
+    let mut cache = watched(at);
+    assert_eq!(look(&mut cache, run(1), at), "new");
+    cache.learn(run(1), described(after(at, 1)));
+    assert_eq!(look(&mut cache, run(1), after(at, 2)), "fresh");
     // However long ago.
-    assert_eq!(look(&mut inventory, run(1), after(at, 1_000_000)), "fresh");
+    assert_eq!(look(&mut cache, run(1), after(at, 1_000_000)), "fresh");
 }
 
 #[test]
 fn another_run_is_new() {
     let at = Instant::now();
-    let mut inventory = watched(at);
-    inventory.learn(run(1), described(at));
-    assert_eq!(look(&mut inventory, run(2), at), "new");
+    let mut cache = watched(at);
+    cache.learn(run(1), described(at));
+    assert_eq!(look(&mut cache, run(2), at), "new");
 }
 
 #[test]
 fn an_event_makes_stale_until_it_is_read_again() {
     let at = Instant::now();
-    let mut inventory = watched(at);
-    inventory.learn(run(1), described(after(at, 1)));
-    inventory.device_changed(run(1).uuid, after(at, 2));
-    assert_eq!(look(&mut inventory, run(1), after(at, 3)), "stale");
-    assert_eq!(look(&mut inventory, run(1), after(at, 4)), "stale");
-    inventory.learn(run(1), described(after(at, 5)));
-    assert_eq!(look(&mut inventory, run(1), after(at, 6)), "fresh");
+    let mut cache = watched(at);
+    cache.learn(run(1), described(after(at, 1)));
+    cache.device_changed(run(1).uuid, after(at, 2));
+    assert_eq!(look(&mut cache, run(1), after(at, 3)), "stale");
+    assert_eq!(look(&mut cache, run(1), after(at, 4)), "stale");
+    cache.learn(run(1), described(after(at, 5)));
+    assert_eq!(look(&mut cache, run(1), after(at, 6)), "fresh");
 }
 
 #[test]
 fn an_event_that_came_while_it_was_read_keeps_it_stale() {
     let at = Instant::now();
-    let mut inventory = watched(at);
-    inventory.learn(run(1), described(after(at, 1)));
+    let mut cache = watched(at);
+    cache.learn(run(1), described(after(at, 1)));
     // A worker begins to read at 2; the event comes at 3, the answer after that.
-    inventory.device_changed(run(1).uuid, after(at, 3));
-    inventory.learn(run(1), described(after(at, 2)));
-    assert_eq!(look(&mut inventory, run(1), after(at, 4)), "stale");
+    cache.device_changed(run(1).uuid, after(at, 3));
+    cache.learn(run(1), described(after(at, 2)));
+    assert_eq!(look(&mut cache, run(1), after(at, 4)), "stale");
 }
 
 #[test]
 fn an_event_that_came_while_a_new_vm_was_read_is_not_lost() {
     let at = Instant::now();
-    let mut inventory = watched(at);
-    inventory.device_changed(run(1).uuid, after(at, 3));
-    inventory.learn(run(1), described(after(at, 2)));
-    assert_eq!(look(&mut inventory, run(1), after(at, 4)), "stale");
+    let mut cache = watched(at);
+    cache.device_changed(run(1).uuid, after(at, 3));
+    cache.learn(run(1), described(after(at, 2)));
+    assert_eq!(look(&mut cache, run(1), after(at, 4)), "stale");
     // The same for a new run of a VM that was known.
-    inventory.device_changed(run(2).uuid, after(at, 7));
-    inventory.learn(run(2), described(after(at, 6)));
-    assert_eq!(look(&mut inventory, run(2), after(at, 8)), "stale");
-    inventory.learn(run(2), described(after(at, 9)));
-    assert_eq!(look(&mut inventory, run(2), after(at, 10)), "fresh");
+    cache.device_changed(run(2).uuid, after(at, 7));
+    cache.learn(run(2), described(after(at, 6)));
+    assert_eq!(look(&mut cache, run(2), after(at, 8)), "stale");
+    cache.learn(run(2), described(after(at, 9)));
+    assert_eq!(look(&mut cache, run(2), after(at, 10)), "fresh");
 }
 
 #[test]
 fn an_event_of_one_vm_leaves_the_others_alone() {
     let at = Instant::now();
-    let mut inventory = watched(at);
-    inventory.learn(run(1), described(at));
-    inventory.device_changed(Uuid::from_u128(1), after(at, 1));
-    assert_eq!(look(&mut inventory, run(1), after(at, 2)), "fresh");
+    let mut cache = watched(at);
+    cache.learn(run(1), described(at));
+    cache.device_changed(Uuid::from_u128(1), after(at, 1));
+    assert_eq!(look(&mut cache, run(1), after(at, 2)), "fresh");
 }
 
 #[test]
 fn the_time_to_live_holds_only_while_blind() {
     let at = Instant::now();
-    let mut inventory = Inventory::new(TTL);
-    inventory.begin();
-    inventory.learn(run(1), described(at));
-    assert_eq!(look(&mut inventory, run(1), after(at, 299)), "fresh");
-    assert_eq!(look(&mut inventory, run(1), after(at, 300)), "stale");
-    inventory.watch(Watch::Since(at));
-    assert_eq!(look(&mut inventory, run(1), after(at, 300)), "fresh");
-    inventory.watch(Watch::Blind);
-    assert_eq!(look(&mut inventory, run(1), after(at, 300)), "stale");
+    let mut cache = DescriptionCache::new(TTL);
+    cache.begin();
+    cache.learn(run(1), described(at));
+    assert_eq!(look(&mut cache, run(1), after(at, 299)), "fresh");
+    assert_eq!(look(&mut cache, run(1), after(at, 300)), "stale");
+    cache.events(EventFeed::Live(at));
+    assert_eq!(look(&mut cache, run(1), after(at, 300)), "fresh");
+    cache.events(EventFeed::Down);
+    assert_eq!(look(&mut cache, run(1), after(at, 300)), "stale");
 }
 
 #[test]
@@ -126,30 +126,30 @@ fn names_of_nics_are_given_only_while_libvirt_tells_of_changes() {
             target: target.map(Into::into),
             kind: "bridge".into(),
         };
-        let mut described = Described::clone(&described(read_at));
+        let mut described = CachedDescription::clone(&described(read_at));
         described.description.as_mut().unwrap().nics = targets.iter().map(nic).collect();
         described.names = Some(DeviceNames::of(&sample));
         Arc::new(described)
     };
     let with_names = |read_at| with(read_at, &[Some("vnet0")]);
-    let mut inventory = Inventory::new(TTL);
-    inventory.learn(run(1), with_names(after(at, 1)));
-    assert_eq!(inventory.nics(run(1)), None, "no events");
-    inventory.watch(Watch::Since(after(at, 2)));
-    assert_eq!(inventory.nics(run(1)), None, "read before events came");
-    inventory.learn(run(1), with_names(after(at, 3)));
+    let mut cache = DescriptionCache::new(TTL);
+    cache.learn(run(1), with_names(after(at, 1)));
+    assert_eq!(cache.nics(run(1)), None, "no events");
+    cache.events(EventFeed::Live(after(at, 2)));
+    assert_eq!(cache.nics(run(1)), None, "read before events came");
+    cache.learn(run(1), with_names(after(at, 3)));
     let names = [Nic {
         target: Some("vnet0".into()),
         kind: "bridge".into(),
     }];
-    assert_eq!(inventory.nics(run(1)), Some(&names[..]));
-    assert_eq!(inventory.nics(run(2)), None, "another run");
-    inventory.device_changed(run(1).uuid, after(at, 4));
-    assert_eq!(inventory.nics(run(1)), None, "a device came or went");
-    inventory.learn(run(1), with_names(after(at, 5)));
-    assert_eq!(inventory.nics(run(1)), Some(&names[..]));
-    inventory.learn(run(1), described(after(at, 6)));
-    assert_eq!(inventory.nics(run(1)), None, "no statistics yet");
+    assert_eq!(cache.nics(run(1)), Some(&names[..]));
+    assert_eq!(cache.nics(run(2)), None, "another run");
+    cache.device_changed(run(1).uuid, after(at, 4));
+    assert_eq!(cache.nics(run(1)), None, "a device came or went");
+    cache.learn(run(1), with_names(after(at, 5)));
+    assert_eq!(cache.nics(run(1)), Some(&names[..]));
+    cache.learn(run(1), described(after(at, 6)));
+    assert_eq!(cache.nics(run(1)), None, "no statistics yet");
     // Changed between the statistics and the XML.
     for targets in [
         &[][..],
@@ -157,36 +157,36 @@ fn names_of_nics_are_given_only_while_libvirt_tells_of_changes() {
         &[Some("vnet0"), Some("vnet1")],
         &[Some("vnet0"), None],
     ] {
-        inventory.learn(run(1), with(after(at, 6), targets));
-        assert_eq!(inventory.nics(run(1)), None, "{targets:?}");
+        cache.learn(run(1), with(after(at, 6), targets));
+        assert_eq!(cache.nics(run(1)), None, "{targets:?}");
     }
-    inventory.learn(run(1), with_names(after(at, 6)));
-    assert_eq!(inventory.nics(run(1)), Some(&names[..]));
-    inventory.watch(Watch::Blind);
-    assert_eq!(inventory.nics(run(1)), None);
+    cache.learn(run(1), with_names(after(at, 6)));
+    assert_eq!(cache.nics(run(1)), Some(&names[..]));
+    cache.events(EventFeed::Down);
+    assert_eq!(cache.nics(run(1)), None);
 }
 
 #[test]
 fn when_the_watch_is_back_each_vm_is_read_once_more_spread_over_gathers() {
     const VMS: u128 = 100;
     let at = Instant::now();
-    let mut inventory = watched(at);
+    let mut cache = watched(at);
     let run = |number: u128| Run {
         uuid: Uuid::from_u128(number),
         id: 1,
     };
     for number in 0..VMS {
-        inventory.learn(run(number), described(after(at, 1)));
+        cache.learn(run(number), described(after(at, 1)));
     }
-    inventory.watch(Watch::Blind);
-    inventory.watch(Watch::Since(after(at, 10)));
+    cache.events(EventFeed::Down);
+    cache.events(EventFeed::Live(after(at, 10)));
     let mut reads = HashMap::default();
     let mut gathers = 0;
     loop {
-        inventory.begin();
+        cache.begin();
         let now = after(at, 11 + gathers);
         let stale: Vec<u128> = (0..VMS)
-            .filter(|&number| look(&mut inventory, run(number), now) == "stale")
+            .filter(|&number| look(&mut cache, run(number), now) == "stale")
             .collect();
         if stale.is_empty() {
             break;
@@ -194,7 +194,7 @@ fn when_the_watch_is_back_each_vm_is_read_once_more_spread_over_gathers() {
         assert!(stale.len() <= 12, "{} in one gather", stale.len());
         for number in stale {
             *reads.entry(number).or_insert(0) += 1;
-            inventory.learn(run(number), described(now));
+            cache.learn(run(number), described(now));
         }
         gathers += 1;
     }
@@ -206,7 +206,7 @@ fn when_the_watch_is_back_each_vm_is_read_once_more_spread_over_gathers() {
 #[test]
 fn an_event_is_no_matter_of_the_budget() {
     let at = Instant::now();
-    let mut inventory = watched(at);
+    let mut cache = watched(at);
     let runs: Vec<Run> = (0..100)
         .map(|number| Run {
             uuid: Uuid::from_u128(number),
@@ -214,24 +214,24 @@ fn an_event_is_no_matter_of_the_budget() {
         })
         .collect();
     for &run in &runs {
-        inventory.learn(run, described(after(at, 1)));
-        inventory.device_changed(run.uuid, after(at, 2));
+        cache.learn(run, described(after(at, 1)));
+        cache.device_changed(run.uuid, after(at, 2));
     }
     for &run in &runs {
-        assert_eq!(look(&mut inventory, run, after(at, 3)), "stale");
+        assert_eq!(look(&mut cache, run, after(at, 3)), "stale");
     }
 }
 
 #[test]
 fn who_is_gone_is_forgotten() {
     let at = Instant::now();
-    let mut inventory = watched(at);
-    inventory.learn(run(1), described(at));
-    inventory.keep(&HashSet::from_iter([run(1)]));
-    assert_eq!(look(&mut inventory, run(1), at), "fresh");
+    let mut cache = watched(at);
+    cache.learn(run(1), described(at));
+    cache.keep(&HashSet::from_iter([run(1)]));
+    assert_eq!(look(&mut cache, run(1), at), "fresh");
     // The VM lives, but in another run.
-    inventory.keep(&HashSet::from_iter([run(2)]));
-    assert_eq!(look(&mut inventory, run(1), at), "new");
+    cache.keep(&HashSet::from_iter([run(2)]));
+    assert_eq!(look(&mut cache, run(1), at), "new");
 }
 
 #[test]
@@ -295,7 +295,7 @@ fn an_image_that_the_xml_does_not_have_leaves_it_unresolved() {
     };
     let unresolved = |description, path: &str| {
         let names = DeviceNames::of(&with_image(at, path));
-        Described::new(description, Some(names), at).unresolved
+        CachedDescription::new(description, Some(names), at).unresolved
     };
     assert!(!unresolved(xml("file='/a'"), "/a"));
     assert!(unresolved(xml("file='/a'"), "/b"));
@@ -308,84 +308,81 @@ fn an_image_that_the_xml_does_not_have_leaves_it_unresolved() {
         unresolved(None, "/a"),
         "an XML that could not be understood"
     );
-    assert!(!Described::new(xml("file='/a'"), None, at).unresolved);
+    assert!(!CachedDescription::new(xml("file='/a'"), None, at).unresolved);
 }
 
 #[test]
 fn where_images_lie_is_not_known_after_an_event_until_the_xml_is_read() {
     let at = Instant::now();
-    let mut inventory = watched(at);
+    let mut cache = watched(at);
     let uuid = run(1).uuid;
-    assert!(inventory.described(uuid).is_none());
-    inventory.learn(run(1), described(after(at, 1)));
-    assert!(inventory.described(uuid).is_some());
-    inventory.device_changed(uuid, after(at, 2));
-    assert!(inventory.described(uuid).is_none());
-    inventory.learn(run(1), described(after(at, 3)));
-    assert!(inventory.described(uuid).is_some());
+    assert!(cache.described(uuid).is_none());
+    cache.learn(run(1), described(after(at, 1)));
+    assert!(cache.described(uuid).is_some());
+    cache.device_changed(uuid, after(at, 2));
+    assert!(cache.described(uuid).is_none());
+    cache.learn(run(1), described(after(at, 3)));
+    assert!(cache.described(uuid).is_some());
 }
 
 /// What happens while libvirtd is being restarted no event tells.
 #[test]
 fn while_events_are_lost_a_description_holds_for_one_gather() {
-    let mut inventory = watched(Instant::now());
+    let mut cache = watched(Instant::now());
     let uuid = run(1).uuid;
-    let read = |inventory: &mut Inventory| {
-        inventory.learn(run(1), described(Instant::now()));
+    let read = |cache: &mut DescriptionCache| {
+        cache.learn(run(1), described(Instant::now()));
     };
-    read(&mut inventory);
-    assert!(inventory.is_current(run(1)));
-    inventory.watch(Watch::Blind);
+    read(&mut cache);
+    assert!(cache.is_current(run(1)));
+    cache.events(EventFeed::Down);
     for _ in 0..2 {
-        inventory.begin();
-        assert!(!inventory.is_current(run(1)) && inventory.described(uuid).is_none());
-        read(&mut inventory);
-        assert!(inventory.is_current(run(1)) && inventory.described(uuid).is_some());
+        cache.begin();
+        assert!(!cache.is_current(run(1)) && cache.described(uuid).is_none());
+        read(&mut cache);
+        assert!(cache.is_current(run(1)) && cache.described(uuid).is_some());
     }
     // Something may have changed since the last gather.
-    inventory.watch(Watch::Since(Instant::now()));
-    assert!(!inventory.is_current(run(1)));
-    read(&mut inventory);
-    inventory.begin();
-    assert!(inventory.is_current(run(1)));
+    cache.events(EventFeed::Live(Instant::now()));
+    assert!(!cache.is_current(run(1)));
+    read(&mut cache);
+    cache.begin();
+    assert!(cache.is_current(run(1)));
 }
 
 #[test]
 fn an_event_tells_by_its_alias_what_was_removed() {
     let at = Instant::now();
-    let mut inventory = watched(at);
-    let mut known = Described::clone(&described(after(at, 1)));
+    let mut cache = watched(at);
+    let mut known = CachedDescription::clone(&described(after(at, 1)));
     let description = known.description.as_mut().unwrap();
     description.nic_aliases = vec!["net0".into(), "ua-mine".into()];
     description.disk_aliases = vec!["virtio-disk0".into()];
-    inventory.learn(run(1), Arc::new(known.clone()));
+    cache.learn(run(1), Arc::new(known.clone()));
     let uuid = run(1).uuid;
-    let removed = |inventory: &mut Inventory, alias: &str, seconds| {
-        inventory.device_removed(uuid, alias, after(at, seconds));
-        let removed = inventory.removed(uuid);
+    let removed = |cache: &mut DescriptionCache, alias: &str, seconds| {
+        cache.device_removed(uuid, alias, after(at, seconds));
+        let removed = cache.removed(uuid);
         let since = |at: Instant, then: Instant| then.duration_since(at).as_secs();
         [removed.nic, removed.disk].map(|then| then.map(|then| since(at, then)))
     };
-    assert_eq!(removed(&mut inventory, "serial0", 2), [None, None]);
-    assert_eq!(look(&mut inventory, run(1), after(at, 2)), "stale");
+    assert_eq!(removed(&mut cache, "serial0", 2), [None, None]);
+    assert_eq!(look(&mut cache, run(1), after(at, 2)), "stale");
     known.read_at = after(at, 3);
-    inventory.learn(run(1), Arc::new(known.clone()));
-    assert_eq!(removed(&mut inventory, "ua-mine", 4), [Some(4), None]);
-    assert_eq!(
-        removed(&mut inventory, "virtio-disk0", 5),
-        [Some(4), Some(5)]
-    );
+    cache.learn(run(1), Arc::new(known.clone()));
+    assert_eq!(removed(&mut cache, "ua-mine", 4), [Some(4), None]);
+    assert_eq!(removed(&mut cache, "virtio-disk0", 5), [Some(4), Some(5)]);
     // The description may be older than this device.
-    assert_eq!(removed(&mut inventory, "net1", 6), [Some(6), Some(6)]);
+    assert_eq!(removed(&mut cache, "net1", 6), [Some(6), Some(6)]);
     // Nobody understands it.
     known.description = None;
     known.read_at = after(at, 7);
-    inventory.learn(run(1), Arc::new(known));
-    assert_eq!(removed(&mut inventory, "serial0", 8), [Some(8), Some(8)]);
-    inventory.keep(&HashSet::from_iter([run(1)]));
-    assert_ne!(inventory.removed(uuid), Removed::default());
-    inventory.keep(&HashSet::default());
-    assert_eq!(inventory.removed(uuid), Removed::default());
+    cache.learn(run(1), Arc::new(known));
+    assert_eq!(removed(&mut cache, "serial0", 8), [Some(8), Some(8)]);
+    cache.keep(&HashSet::from_iter([run(1)]));
+    assert_ne!(cache.removed(uuid), Removed::default());
+    cache.keep(&HashSet::default());
+    assert_eq!(cache.removed(uuid), Removed::default());
     // Of one that was never described no rate is made yet.
-    assert_eq!(removed(&mut inventory, "net0", 9), [None, None]);
+    assert_eq!(removed(&mut cache, "net0", 9), [None, None]);
 }

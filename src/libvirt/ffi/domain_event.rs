@@ -12,7 +12,7 @@ use crate::libvirt::Error;
 
 /// What an event tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Occurrence {
+pub enum DomainEvent {
     /// The domain runs, under this id and name: started, restored or migrated in.
     Started(Uuid, u32, String),
     /// It runs no more: shut down, destroyed, saved, crashed or migrated away.
@@ -26,7 +26,7 @@ pub enum Occurrence {
     ImageChanged(Uuid),
 }
 
-type EventSink = Box<dyn Fn(Occurrence) + Send + Sync>;
+type EventSink = Box<dyn Fn(DomainEvent) + Send + Sync>;
 
 impl Connection {
     /// Calls `on_event` whenever a domain starts or stops, or a device or the image behind one
@@ -37,7 +37,7 @@ impl Connection {
     /// Drivers without events say `VIR_ERR_NO_SUPPORT`.
     pub fn on_event(
         &self,
-        on_event: impl Fn(Occurrence) + Clone + Send + Sync + 'static,
+        on_event: impl Fn(DomainEvent) + Clone + Send + Sync + 'static,
     ) -> Result<(), Error> {
         type Generic = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
         type Lifecycle =
@@ -119,9 +119,9 @@ unsafe extern "C" fn started_or_stopped(
         let uuid = uuid_of(domain);
         let id = sys::virDomainGetID(domain);
         if event == sys::VIR_DOMAIN_EVENT_STOPPED as c_int {
-            sink(Occurrence::Stopped(uuid));
+            sink(DomainEvent::Stopped(uuid));
         } else if event == sys::VIR_DOMAIN_EVENT_STARTED as c_int && id != c_uint::MAX {
-            sink(Occurrence::Started(
+            sink(DomainEvent::Started(
                 uuid,
                 id,
                 text(sys::virDomainGetName(domain)),
@@ -140,7 +140,7 @@ unsafe extern "C" fn device_added(
     // through the call.
     unsafe {
         let sink = &*opaque.cast::<EventSink>();
-        sink(Occurrence::DeviceAdded(uuid_of(domain)));
+        sink(DomainEvent::DeviceAdded(uuid_of(domain)));
     }
 }
 
@@ -153,7 +153,7 @@ unsafe extern "C" fn device_removed(
     // SAFETY: as in `device_added`; the alias is copied.
     unsafe {
         let sink = &*opaque.cast::<EventSink>();
-        sink(Occurrence::DeviceRemoved(uuid_of(domain), text(alias)));
+        sink(DomainEvent::DeviceRemoved(uuid_of(domain), text(alias)));
     }
 }
 
@@ -167,7 +167,7 @@ unsafe extern "C" fn tray_moved(
     // SAFETY: as in `device_added`.
     unsafe {
         let sink = &*opaque.cast::<EventSink>();
-        sink(Occurrence::ImageChanged(uuid_of(domain)));
+        sink(DomainEvent::ImageChanged(uuid_of(domain)));
     }
 }
 
@@ -184,7 +184,7 @@ unsafe extern "C" fn block_job_changed(
     // SAFETY: as in `device_added`.
     unsafe {
         let sink = &*opaque.cast::<EventSink>();
-        sink(Occurrence::ImageChanged(uuid_of(domain)));
+        sink(DomainEvent::ImageChanged(uuid_of(domain)));
     }
 }
 

@@ -17,7 +17,7 @@ use crate::sample::{Removed, Run, Sample};
 
 /// A description, and what the statistics called the VM's devices when it was read.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Described {
+pub struct CachedDescription {
     /// The devices by the XML; `None`: it could not be understood, which is remembered so that it
     /// is not read again at every gather.
     pub description: Option<Description>,
@@ -30,7 +30,7 @@ pub struct Described {
     pub unresolved: bool,
 }
 
-impl Described {
+impl CachedDescription {
     /// What was read at `read_at`, and what the statistics said beside it.
     pub fn new(
         description: Option<Description>,
@@ -131,9 +131,9 @@ pub enum Known {
     /// Nothing: read it.
     New,
     /// This, and it holds as long as the device names in the statistics do.
-    Fresh(Arc<Described>),
+    Fresh(Arc<CachedDescription>),
     /// This, but read it again.
-    Stale(Arc<Described>),
+    Stale(Arc<CachedDescription>),
 }
 
 impl Known {
@@ -157,11 +157,11 @@ impl Known {
 
 /// How libvirt tells of changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Watch {
+pub enum EventFeed {
     /// By events, since then.
-    Since(Instant),
+    Live(Instant),
     /// Not now: the time to live applies.
-    Blind,
+    Down,
     /// Not any more, since then: what was read before this gather may not hold, until the time to
     /// live is over.
     Lost(Instant),
@@ -169,7 +169,7 @@ pub enum Watch {
 
 /// The descriptions of all VMs.
 #[derive(Debug)]
-pub struct Inventory {
+pub struct DescriptionCache {
     entries: HashMap<Uuid, Entry>,
     /// When libvirt last reported a change. Beside the entries: an event may come while a VM that
     /// has none yet is being read.
@@ -177,7 +177,7 @@ pub struct Inventory {
     /// When it last reported that a device was removed.
     removed: HashMap<Uuid, Removed>,
     ttl: Duration,
-    watch: Watch,
+    events: EventFeed,
     /// How many descriptions may yet be read again in this gather for age alone.
     budget: usize,
     /// When this gather began.
@@ -189,10 +189,10 @@ pub struct Inventory {
 #[derive(Debug)]
 struct Entry {
     id: u32,
-    described: Arc<Described>,
+    described: Arc<CachedDescription>,
 }
 
-impl Inventory {
+impl DescriptionCache {
     /// Empty; `ttl` applies where events cannot be had.
     pub fn new(ttl: Duration) -> Self {
         Self {
@@ -200,7 +200,7 @@ impl Inventory {
             changed: HashMap::default(),
             removed: HashMap::default(),
             ttl,
-            watch: Watch::Blind,
+            events: EventFeed::Down,
             budget: 0,
             began: Instant::now(),
             lost: false,
@@ -215,15 +215,15 @@ impl Inventory {
 
     /// Whether a description of this VM still says where its images lie: libvirt would have told of a
     /// change. While events are lost, for libvirtd is being restarted, it does so for one gather.
-    fn holds(&self, uuid: Uuid, described: &Described) -> bool {
+    fn holds(&self, uuid: Uuid, described: &CachedDescription) -> bool {
         let read_at = described.read_at;
         let changed = self.changed.get(&uuid);
         changed.is_none_or(|&changed| changed < read_at)
-            && match self.watch {
+            && match self.events {
                 // What was read a moment before the first events is read again for age alone.
-                Watch::Since(since) => read_at >= since || !self.lost,
-                Watch::Blind => true,
-                Watch::Lost(at) => read_at >= self.began || self.began >= at + self.ttl,
+                EventFeed::Live(since) => read_at >= since || !self.lost,
+                EventFeed::Down => true,
+                EventFeed::Lost(at) => read_at >= self.began || self.began >= at + self.ttl,
             }
     }
 
@@ -238,9 +238,11 @@ impl Inventory {
         if changed.is_some_and(|&changed| changed >= read_at) {
             return Known::Stale(described);
         }
-        let aged = match self.watch {
-            Watch::Since(since) => read_at < since,
-            Watch::Blind | Watch::Lost(_) => now.saturating_duration_since(read_at) >= self.ttl,
+        let aged = match self.events {
+            EventFeed::Live(since) => read_at < since,
+            EventFeed::Down | EventFeed::Lost(_) => {
+                now.saturating_duration_since(read_at) >= self.ttl
+            }
         };
         if aged && self.budget > 0 {
             self.budget -= 1;
@@ -254,7 +256,7 @@ impl Inventory {
     pub fn nics(&self, run: Run) -> Option<&[Nic]> {
         let entry = self.entries.get(&run.uuid).filter(|e| e.id == run.id)?;
         let described = &entry.described;
-        let Watch::Since(since) = self.watch else {
+        let EventFeed::Live(since) = self.events else {
             return None;
         };
         let changed = self.changed.get(&run.uuid);
@@ -270,7 +272,7 @@ impl Inventory {
 
     /// What is known of this VM's last described run; `None` also where libvirt has told of a change
     /// since: where its images lie now is not known.
-    pub fn described(&self, uuid: Uuid) -> Option<Arc<Described>> {
+    pub fn described(&self, uuid: Uuid) -> Option<Arc<CachedDescription>> {
         let entry = self.entries.get(&uuid)?;
         let holds = self.holds(uuid, &entry.described);
         holds.then(|| Arc::clone(&entry.described))
@@ -283,7 +285,7 @@ impl Inventory {
     }
 
     /// A description was read.
-    pub fn learn(&mut self, run: Run, described: Arc<Described>) {
+    pub fn learn(&mut self, run: Run, described: Arc<CachedDescription>) {
         let id = run.id;
         self.entries.insert(run.uuid, Entry { id, described });
     }
@@ -320,14 +322,14 @@ impl Inventory {
     }
 
     /// Events come from now on, or no more.
-    pub fn watch(&mut self, watch: Watch) {
-        self.watch = match (watch, self.watch) {
-            (Watch::Blind, Watch::Since(_)) => {
+    pub fn events(&mut self, feed: EventFeed) {
+        self.events = match (feed, self.events) {
+            (EventFeed::Down, EventFeed::Live(_)) => {
                 self.lost = true;
-                Watch::Lost(Instant::now())
+                EventFeed::Lost(Instant::now())
             }
-            (Watch::Blind, before) => before,
-            _ => watch,
+            (EventFeed::Down, before) => before,
+            _ => feed,
         };
     }
 
