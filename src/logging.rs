@@ -4,7 +4,7 @@
 //! line over 64 KiB ends its reading of stderr for good, after which a full pipe blocks us.
 
 mod libraries;
-mod troubles;
+mod problems;
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
@@ -14,7 +14,7 @@ use log::{Level, LevelFilter};
 use crate::uri::Masked;
 use crate::wording::shortened;
 pub use libraries::{capture, close, descriptor, pass_on, pass_on_rest};
-pub use troubles::Troubles;
+pub use problems::Problems;
 
 /// The longest line, in bytes, the newline included: far below the 64 KiB that Telegraf bears.
 const LONGEST: usize = 8 * 1024;

@@ -1,4 +1,4 @@
-//! What the operator is told of a gather: the same trouble once, then counted; its end, too.
+//! What the operator is told of a gather: the same problem once, then counted; its end, too.
 
 mod partial;
 
@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use crate::config::Uri;
 use crate::gather::job::DomainRef;
-use crate::gather::{Gathered, Trouble};
-use crate::logging::Troubles;
+use crate::gather::{GatherReport, Problem};
+use crate::logging::Problems;
 use crate::maps::HashSet;
 use crate::times::MOUNT_ANSWERS;
 use crate::wording::count;
@@ -23,7 +23,7 @@ const NAMED: usize = 10;
 #[derive(Debug)]
 pub struct Reporter {
     uri: Uri,
-    troubles: Troubles,
+    problems: Problems,
     /// VMs whose statistics could not be had.
     domains: HashSet<Uuid>,
     /// VMs whose figures come in part.
@@ -41,7 +41,7 @@ impl Reporter {
     pub fn new(uri: Uri) -> Self {
         Self {
             uri,
-            troubles: Troubles::default(),
+            problems: Problems::default(),
             domains: HashSet::default(),
             partial: Partial::default(),
             unknown_storage: false,
@@ -54,12 +54,12 @@ impl Reporter {
     pub fn forget(&mut self, uuid: Uuid) {
         self.domains.remove(&uuid);
         self.partial.forget(uuid);
-        self.troubles.clear(&uuid.to_string());
-        self.troubles.clear(&description_key(uuid));
+        self.problems.clear(&uuid.to_string());
+        self.problems.clear(&description_key(uuid));
     }
 
     /// Says what there is to say.
-    pub fn report(&mut self, gathered: &Gathered) {
+    pub fn report(&mut self, gathered: &GatherReport) {
         self.while_it_lasts(
             "threads",
             gathered.not_started.clone(),
@@ -108,13 +108,13 @@ impl Reporter {
             .map(|m| m.display().to_string())
             .collect();
         for mount in self.dead.difference(&dead) {
-            if let Some(times) = self.troubles.clear(mount) {
+            if let Some(times) = self.problems.clear(mount) {
                 log::info!("{mount} answers again, after {}", count(times, "gather"));
             }
         }
         for (mount, domains) in &gathered.dead {
             let mount = mount.display().to_string();
-            self.troubles.report(mount.clone(), Level::Warn, || {
+            self.problems.report(mount.clone(), Level::Warn, || {
                 let names = names_of(domains);
                 if gathered.disks_left_out {
                     format!(
@@ -179,17 +179,17 @@ impl Reporter {
         );
     }
 
-    fn connection(&mut self, gathered: &Gathered) {
+    fn connection(&mut self, gathered: &GatherReport) {
         let uri = &self.uri;
-        let unreachable = gathered.troubles.iter().find_map(|trouble| match trouble {
-            Trouble::Unreachable(error) => Some(error),
+        let unreachable = gathered.problems.iter().find_map(|problem| match problem {
+            Problem::Unreachable(error) => Some(error),
             _ => None,
         });
         if !gathered.reached {
             if unreachable.is_none() && gathered.unasked {
                 return;
             }
-            self.troubles.report("libvirt", Level::Warn, || match unreachable {
+            self.problems.report("libvirt", Level::Warn, || match unreachable {
                 Some(error) => {
                     let remedy = error.remedy(&uri.value);
                     format!("cannot reach libvirt at {uri}: {error}; {remedy}; trying again at every gather")
@@ -201,7 +201,7 @@ impl Reporter {
             });
             return;
         }
-        if let Some(times) = self.troubles.clear("libvirt") {
+        if let Some(times) = self.problems.clear("libvirt") {
             let gathers = count(times, "gather");
             log::info!("libvirt answers again after {gathers} without");
         }
@@ -215,27 +215,27 @@ impl Reporter {
         );
     }
 
-    fn refusals(&mut self, gathered: &Gathered) {
-        let refused = gathered.troubles.iter().find_map(|trouble| match trouble {
-            Trouble::Refused(error) => Some(format!("libvirt refused: {error}")),
+    fn refusals(&mut self, gathered: &GatherReport) {
+        let refused = gathered.problems.iter().find_map(|problem| match problem {
+            Problem::Refused(error) => Some(format!("libvirt refused: {error}")),
             _ => None,
         });
         self.while_it_lasts("refused", refused, "libvirt refuses no more");
     }
 
-    fn single_domains(&mut self, gathered: &Gathered) {
+    fn single_domains(&mut self, gathered: &GatherReport) {
         let mut now = HashSet::default();
-        for trouble in &gathered.troubles {
-            let (found, text, key) = match trouble {
-                Trouble::Domain(found, text) => {
+        for problem in &gathered.problems {
+            let (found, text, key) = match problem {
+                Problem::Domain(found, text) => {
                     now.insert(found.run.uuid);
                     (found, text, found.run.uuid.to_string())
                 }
                 // An unreadable description is remembered, so it is met once only.
-                Trouble::Description(found, text) => (found, text, description_key(found.run.uuid)),
-                Trouble::Unreachable(_) | Trouble::Refused(_) => continue,
+                Problem::Description(found, text) => (found, text, description_key(found.run.uuid)),
+                Problem::Unreachable(_) | Problem::Refused(_) => continue,
             };
-            self.troubles.report(key, Level::Warn, || {
+            self.problems.report(key, Level::Warn, || {
                 format!("VM {} ({}): {text}", found.name, found.run.uuid)
             });
         }
@@ -243,7 +243,7 @@ impl Reporter {
         for uuid in before.difference(&self.domains) {
             let gone = gathered.active.as_ref();
             let gone = gone.is_some_and(|active| !active.iter().any(|run| run.uuid == *uuid));
-            if let Some(times) = self.troubles.clear(&uuid.to_string())
+            if let Some(times) = self.problems.clear(&uuid.to_string())
                 && !gone
             {
                 let gathers = count(times, "gather");
@@ -254,9 +254,9 @@ impl Reporter {
 
     fn while_it_lasts(&mut self, key: &'static str, message: Option<String>, end: &str) {
         match message {
-            Some(message) => self.troubles.report(key, Level::Warn, || message),
+            Some(message) => self.problems.report(key, Level::Warn, || message),
             None => {
-                if let Some(times) = self.troubles.clear(key) {
+                if let Some(times) = self.problems.clear(key) {
                     log::info!("{end}, after {}", count(times, "gather"));
                 }
             }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::active_domains::ActiveDomains;
 use super::cpus::Cpus;
-use super::gathered::{Gathered, Samples, Trouble};
+use super::gather_report::{GatherReport, Problem, Samples};
 use super::host_watcher::{HostQuery, HostWatcher};
 use super::job::{Answer, DomainRef, Measured, WorkerConfig};
 use super::nics::Nics;
@@ -44,7 +44,7 @@ pub struct Gatherer {
     /// Who is active.
     active_domains: ActiveDomains,
     samples: Samples,
-    gathered: Gathered,
+    gathered: GatherReport,
     /// Who looks at the host.
     host_watcher: HostWatcher,
     /// Whose network counters need no libvirt,
@@ -95,7 +95,7 @@ impl Gatherer {
             describes: Groups::needed(measurements).has(Groups::NET),
             active_domains: ActiveDomains::default(),
             samples: Samples::default(),
-            gathered: Gathered::default(),
+            gathered: GatherReport::default(),
             host_watcher: HostWatcher::new(host_watcher, settings.block_statistics, groups),
             nics: Nics::default(),
             cpus: Cpus::default(),
@@ -112,7 +112,7 @@ impl Gatherer {
         self.nics.begin();
         self.cpus.begin();
         self.samples = Samples::default();
-        self.gathered = Gathered::default();
+        self.gathered = GatherReport::default();
         self.active_domains.begin();
         // Should no list come. Who is described, too, is to be known anew.
         let known = self.wanted();
@@ -156,14 +156,14 @@ impl Gatherer {
         }
         let mut measured = Vec::new();
         let event = match reply.result {
-            Ok(Answer::Samples(some, troubles)) if wanted => {
+            Ok(Answer::Samples(some, problems)) if wanted => {
                 self.gathered.reached = true;
                 measured = some;
-                self.on_samples(&mut measured, troubles)
+                self.on_samples(&mut measured, problems)
             }
             Ok(answer) => self.take(answer, wanted),
             Err(Failure::Unreachable(error)) => {
-                self.trouble(wanted, Trouble::Unreachable(error));
+                self.problem(wanted, Problem::Unreachable(error));
                 Event::Unreachable
             }
             Err(Failure::Lost(error)) => {
@@ -173,7 +173,7 @@ impl Gatherer {
             }
             Err(Failure::Refused(error)) => {
                 self.gathered.reached |= wanted;
-                self.trouble(wanted, Trouble::Refused(error));
+                self.problem(wanted, Problem::Refused(error));
                 Event::Refused
             }
         };
@@ -186,9 +186,9 @@ impl Gatherer {
         }
     }
 
-    fn trouble(&mut self, wanted: bool, trouble: Trouble) {
+    fn problem(&mut self, wanted: bool, problem: Problem) {
         if wanted {
-            self.gathered.troubles.push(trouble);
+            self.gathered.problems.push(problem);
         }
     }
 
@@ -198,17 +198,17 @@ impl Gatherer {
         match answer {
             Answer::Domains(found) if wanted => self.on_list(found),
             Answer::Domains(_) | Answer::Samples(..) | Answer::Done => Event::Done,
-            Answer::Described(run, described, trouble) => {
+            Answer::Described(run, described, problem) => {
                 self.learn(run, described);
-                if let Some((found, text)) = self.active_domains.get(run.uuid).cloned().zip(trouble)
+                if let Some((found, text)) = self.active_domains.get(run.uuid).cloned().zip(problem)
                 {
-                    self.trouble(wanted, Trouble::Description(found, text));
+                    self.problem(wanted, Problem::Description(found, text));
                 }
                 Event::Described(run.uuid)
             }
             Answer::Undescribed(found, text) => {
                 let uuid = found.run.uuid;
-                self.trouble(wanted, Trouble::Description(found, text));
+                self.problem(wanted, Problem::Description(found, text));
                 Event::Served(uuid)
             }
             Answer::Withheld(uuid) => Event::Withheld(uuid),
@@ -255,7 +255,7 @@ impl Gatherer {
     fn on_samples(
         &mut self,
         measured: &mut [Measured],
-        troubles: Vec<(DomainRef, String)>,
+        problems: Vec<(DomainRef, String)>,
     ) -> Event {
         let mut completeness = Vec::with_capacity(measured.len());
         for one in measured {
@@ -266,17 +266,17 @@ impl Gatherer {
             if one.outdated {
                 self.descriptions.device_changed(run.uuid, Instant::now());
             }
-            if let (Some(trouble), Some(found)) =
-                (one.trouble.take(), self.active_domains.get(run.uuid))
+            if let (Some(problem), Some(found)) =
+                (one.problem.take(), self.active_domains.get(run.uuid))
             {
-                let trouble = Trouble::Description(found.clone(), trouble);
-                self.gathered.troubles.push(trouble);
+                let problem = Problem::Description(found.clone(), problem);
+                self.gathered.problems.push(problem);
             }
             completeness.push((run.uuid, one.completeness));
         }
-        let troubles = troubles.into_iter();
-        let troubles = troubles.map(|(found, text)| Trouble::Domain(found, text));
-        self.gathered.troubles.extend(troubles);
+        let problems = problems.into_iter();
+        let problems = problems.map(|(found, text)| Problem::Domain(found, text));
+        self.gathered.problems.extend(problems);
         Event::Samples(completeness)
     }
 
@@ -340,7 +340,7 @@ impl Gatherer {
     }
 
     /// Ends the gather with what there is; answers that come later are dropped.
-    pub fn finish(&mut self) -> Gathered {
+    pub fn finish(&mut self) -> GatherReport {
         for call_id in self.workers.forget_waiting() {
             self.scheduler.dropped(call_id);
         }

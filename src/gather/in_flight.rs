@@ -93,7 +93,7 @@ pub struct InFlight {
     next: CallId,
     cap: usize,
     /// Since when something hangs.
-    trouble: Option<Instant>,
+    hanging_since: Option<Instant>,
 }
 
 impl InFlight {
@@ -105,7 +105,7 @@ impl InFlight {
             lost: Vec::new(),
             next: 0,
             cap,
-            trouble: None,
+            hanging_since: None,
         }
     }
 
@@ -145,7 +145,7 @@ impl InFlight {
         if let Some(call) = self.calls.get_mut(&call_id) {
             call.abandoned = true;
             call.blocked_on = call.blocked_on.or(blocked_on);
-            self.trouble.get_or_insert(call.since);
+            self.hanging_since.get_or_insert(call.since);
         }
     }
 
@@ -240,7 +240,7 @@ impl InFlight {
             call.blocked_on = Some(uuid);
             let call_id = self.next;
             self.next += 1;
-            self.trouble.get_or_insert(call.since);
+            self.hanging_since.get_or_insert(call.since);
             self.orphaned.insert(call_id, call);
         }
     }
@@ -254,7 +254,7 @@ impl InFlight {
 
     fn settle(&mut self) {
         if self.hanging() == 0 {
-            self.trouble = None;
+            self.hanging_since = None;
         }
     }
 
@@ -295,8 +295,8 @@ impl InFlight {
     }
 
     /// Since when something hangs.
-    pub fn trouble(&self) -> Option<Instant> {
-        self.trouble
+    pub fn hanging_since(&self) -> Option<Instant> {
+        self.hanging_since
     }
 
     /// Whether a call that describes hangs on this domain.

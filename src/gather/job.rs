@@ -109,7 +109,7 @@ pub struct Measured {
     /// It names other devices or images than the known description, and that could not be read anew.
     pub outdated: bool,
     /// What went wrong with this domain alone.
-    pub trouble: Option<String>,
+    pub problem: Option<String>,
 }
 
 /// What a job brought.

@@ -4,7 +4,7 @@ mod active_domains;
 pub mod cpus;
 #[cfg(test)]
 pub(crate) mod examples;
-mod gathered;
+mod gather_report;
 mod gatherer;
 pub mod host_watcher;
 pub mod in_flight;
@@ -15,5 +15,5 @@ mod session;
 pub mod worker;
 pub mod worker_pool;
 
-pub use gathered::{Gathered, Trouble};
+pub use gather_report::{GatherReport, Problem};
 pub use gatherer::Gatherer;

@@ -130,8 +130,8 @@ impl Session {
                 Ok(_) | Err(_) => {}
             }
             match describe(domain, None) {
-                Ok((described, trouble)) => {
-                    tell(Answer::Described(found.run, Arc::new(described), trouble));
+                Ok((described, problem)) => {
+                    tell(Answer::Described(found.run, Arc::new(described), problem));
                 }
                 Err(error) if error.is_transport() => return Err(error),
                 Err(error) if error.is_vanished() => {}
@@ -229,7 +229,7 @@ impl Session {
             }
         }
         let mut samples = Vec::with_capacity(present.len());
-        let mut troubles = Vec::new();
+        let mut problems = Vec::new();
         // Whom the same is to be asked of goes together.
         let mut batches: Vec<(Groups, Vec<&Target>)> = Vec::new();
         for target in &present {
@@ -240,7 +240,7 @@ impl Session {
             }
         }
         for (groups, batch) in &batches {
-            self.bulk_samples(*groups, batch, &mut samples, &mut troubles)?;
+            self.bulk_samples(*groups, batch, &mut samples, &mut problems)?;
         }
         let mut measured = Vec::with_capacity(samples.len());
         for (place, sample) in samples.into_iter().enumerate() {
@@ -250,7 +250,7 @@ impl Session {
                     Ok(one) => measured.extend(one),
                     Err(error) if error.is_transport() => return Err(error),
                     Err(error) if error.is_vanished() => {}
-                    Err(error) => troubles.push((target.found.clone(), error.to_string())),
+                    Err(error) => problems.push((target.found.clone(), error.to_string())),
                 }
             }
         }
@@ -260,7 +260,7 @@ impl Session {
             let kept: HashSet<Uuid> = targets.iter().map(|t| t.found.run.uuid).collect();
             self.handles.retain(|uuid, _| kept.contains(uuid));
         }
-        Ok(Answer::Samples(measured, troubles))
+        Ok(Answer::Samples(measured, problems))
     }
 
     /// Adds to a bulk sample what needs calls of its own, and the description.
@@ -295,7 +295,7 @@ impl Session {
         let held = completeness == Completeness::Partial
             || scope == Scope::NoMonitor
             || self.qemu && is_incoming(&sample);
-        let (described, trouble) = if held {
+        let (described, problem) = if held {
             (None, None)
         } else {
             freshen(domain, &sample, known, config)?
@@ -344,7 +344,7 @@ impl Session {
             completeness,
             described,
             outdated,
-            trouble,
+            problem,
         }))
     }
 }

@@ -229,7 +229,7 @@ mod tests {
         told.write_all(b"A\0").unwrap();
         post.hear();
         assert_eq!(post.standing(), Standing::Alive);
-        assert_eq!(look(&mut post, None), Standing::Late, "a new trouble");
+        assert_eq!(look(&mut post, None), Standing::Late, "a new problem");
     }
 
     /// Loaded storage may take 60 ms each time: asked per disk each time, and never warned of.

@@ -25,7 +25,7 @@ impl Error {
         }
     }
 
-    /// The domain is gone or just going: daily life, not trouble.
+    /// The domain is gone or just going: daily life, no problem.
     pub fn is_vanished(&self) -> bool {
         matches!(
             self.code,

@@ -107,7 +107,7 @@ pub fn info(sample: &mut Sample, domain: &Domain, source: CpuSource) -> Result<(
     Ok(())
 }
 
-/// Turns "this driver does not have it" and one domain's own trouble into "not reported".
+/// Turns "this driver does not have it" and one domain's own problem into "not reported".
 ///
 /// `VIR_ERR_OPERATION_INVALID` is said of a domain that has stopped, but also where the host lacks a
 /// control group (lxc's block statistics, CPU statistics): the state tells which.

@@ -6,7 +6,7 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use super::{hanging, names};
-use crate::gather::Gathered;
+use crate::gather::GatherReport;
 use crate::maps::HashMap;
 
 /// A monitor that is busy for less is not worth a line: the VM is being started or saved, or libvirt
@@ -24,7 +24,7 @@ pub(super) struct Partial {
 }
 
 impl Partial {
-    pub(super) fn report(&mut self, gathered: &Gathered, now: Instant) {
+    pub(super) fn report(&mut self, gathered: &GatherReport, now: Instant) {
         let uuids = gathered.partial.iter().map(|found| found.run.uuid);
         let since = |uuid: Uuid| self.since.get(&uuid).copied().unwrap_or(now);
         let since: HashMap<Uuid, Instant> = uuids.map(|uuid| (uuid, since(uuid))).collect();
@@ -69,15 +69,15 @@ mod tests {
     use crate::gather::job::DomainRef;
     use crate::sample::examples::full;
 
-    fn gathered(in_part: bool) -> Gathered {
+    fn gathered(in_part: bool) -> GatherReport {
         let sample = full(Instant::now());
         let found = DomainRef {
             run: sample.run,
             name: sample.name.clone(),
         };
-        let mut gathered = Gathered {
+        let mut gathered = GatherReport {
             reached: true,
-            ..Gathered::default()
+            ..GatherReport::default()
         };
         if in_part {
             gathered.partial.push(found);
@@ -100,7 +100,7 @@ mod tests {
         }
         partial.report(&gathered(true), at(15));
         assert!(said(&partial));
-        partial.report(&Gathered::default(), at(16));
+        partial.report(&GatherReport::default(), at(16));
         assert!(said(&partial), "a gather without it tells nothing");
         partial.report(&gathered(false), at(17));
         assert!(!said(&partial));

@@ -9,8 +9,8 @@ fn reporter() -> Reporter {
     Reporter::new(Uri::default())
 }
 
-fn unreachable() -> Trouble {
-    Trouble::Unreachable(Error {
+fn unreachable() -> Problem {
+    Problem::Unreachable(Error {
         code: 38,
         domain: 7,
         message: "No such file or directory".to_owned(),
@@ -18,12 +18,12 @@ fn unreachable() -> Trouble {
 }
 
 /// A gather in which libvirt answered, and nothing was amiss but this.
-fn reached(troubles: Vec<Trouble>) -> Gathered {
-    Gathered {
+fn reached(problems: Vec<Problem>) -> GatherReport {
+    GatherReport {
         reached: true,
         active: Some([run(1)].into_iter().collect()),
-        troubles,
-        ..Gathered::default()
+        problems,
+        ..GatherReport::default()
     }
 }
 
@@ -35,37 +35,37 @@ fn found(name: &str) -> DomainRef {
 }
 
 /// What lasts for two gathers is counted twice, and forgotten in the gather in which it is over.
-fn lasts_and_ends(key: &str, trouble: &Gathered) {
+fn lasts_and_ends(key: &str, problem: &GatherReport) {
     let mut reporter = reporter();
-    reporter.report(trouble);
-    reporter.report(trouble);
-    assert_eq!(reporter.troubles.clear(key), Some(2), "{key}");
-    reporter.report(trouble);
+    reporter.report(problem);
+    reporter.report(problem);
+    assert_eq!(reporter.problems.clear(key), Some(2), "{key}");
+    reporter.report(problem);
     reporter.report(&reached(vec![]));
-    assert_eq!(reporter.troubles.clear(key), None, "{key} is over");
+    assert_eq!(reporter.problems.clear(key), None, "{key} is over");
     // Nothing else was said of it.
     assert_eq!(
-        format!("{:?}", reporter.troubles),
-        format!("{:?}", Troubles::default())
+        format!("{:?}", reporter.problems),
+        format!("{:?}", Problems::default())
     );
 }
 
 #[test]
 fn libvirt_away_is_counted_until_it_is_back() {
     let mut reporter = reporter();
-    let away = Gathered {
-        troubles: vec![unreachable()],
-        ..Gathered::default()
+    let away = GatherReport {
+        problems: vec![unreachable()],
+        ..GatherReport::default()
     };
     for _ in 0..3 {
         reporter.report(&away);
     }
-    // Silence is the same trouble.
-    reporter.report(&Gathered::default());
-    assert_eq!(reporter.troubles.clear("libvirt"), Some(4));
+    // Silence is the same problem.
+    reporter.report(&GatherReport::default());
+    assert_eq!(reporter.problems.clear("libvirt"), Some(4));
     reporter.report(&away);
     reporter.report(&reached(vec![]));
-    assert_eq!(reporter.troubles.clear("libvirt"), None, "over");
+    assert_eq!(reporter.problems.clear("libvirt"), None, "over");
 }
 
 #[test]
@@ -74,8 +74,8 @@ fn while_libvirt_is_away_nothing_else_ends() {
     let mut late = reached(vec![]);
     late.missing = vec![found("a")];
     reporter.report(&late);
-    reporter.report(&Gathered::default());
-    assert_eq!(reporter.troubles.clear("late"), Some(1), "not over");
+    reporter.report(&GatherReport::default());
+    assert_eq!(reporter.problems.clear("late"), Some(1), "not over");
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn a_daemon_that_lets_in_few_clients_is_said_once() {
 
 #[test]
 fn refused_calls_are_counted_by_gathers_until_none_is_refused() {
-    let refused = || Trouble::Refused(Error::invalid("access denied"));
+    let refused = || Problem::Refused(Error::invalid("access denied"));
     lasts_and_ends("refused", &reached(vec![refused(), refused()]));
 }
 
@@ -123,7 +123,7 @@ fn a_daemon_without_workers_is_counted_until_it_has_some() {
 fn each_dead_mount_is_a_trouble_of_its_own() {
     let dead = |mounts: &[&str]| {
         let mounts = mounts.iter().map(|m| (PathBuf::from(m), vec![found("a")]));
-        Gathered {
+        GatherReport {
             dead: mounts.collect(),
             ..reached(vec![])
         }
@@ -132,8 +132,8 @@ fn each_dead_mount_is_a_trouble_of_its_own() {
     let mut reporter = reporter();
     reporter.report(&dead(&["/mnt/a", "/mnt/b"]));
     reporter.report(&dead(&["/mnt/b"]));
-    assert_eq!(reporter.troubles.clear("/mnt/a"), None, "answers again");
-    assert_eq!(reporter.troubles.clear("/mnt/b"), Some(2));
+    assert_eq!(reporter.problems.clear("/mnt/a"), None, "answers again");
+    assert_eq!(reporter.problems.clear("/mnt/b"), Some(2));
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn a_slow_mount_is_said_of_the_vm_whose_disks_are_left_out_twice_running() {
             },
             name: format!("vm{id}").into(),
         };
-        Gathered {
+        GatherReport {
             slow_storage: ids.iter().map(vm).collect(),
             ..reached(vec![])
         }
@@ -157,43 +157,43 @@ fn a_slow_mount_is_said_of_the_vm_whose_disks_are_left_out_twice_running() {
         reporter.report(&slow(ids));
     }
     let key = "slow storage";
-    assert_eq!(reporter.troubles.clear(key), None);
+    assert_eq!(reporter.problems.clear(key), None);
     for _ in 0..3 {
         reporter.report(&slow(&[1]));
     }
-    assert_eq!(reporter.troubles.clear(key), Some(3), "said once");
+    assert_eq!(reporter.problems.clear(key), Some(3), "said once");
     reporter.report(&slow(&[1]));
     reporter.report(&reached(vec![]));
-    assert_eq!(reporter.troubles.clear(key), None, "over");
+    assert_eq!(reporter.problems.clear(key), None, "over");
 }
 
 #[test]
 fn a_vms_trouble_is_counted_until_its_figures_come_again() {
-    let trouble = || Trouble::Domain(found("a"), "internal error".to_owned());
-    lasts_and_ends(&run(1).uuid.to_string(), &reached(vec![trouble()]));
+    let problem = || Problem::Domain(found("a"), "internal error".to_owned());
+    lasts_and_ends(&run(1).uuid.to_string(), &reached(vec![problem()]));
 }
 
 #[test]
 fn an_unreadable_description_is_met_once_and_stays_said() {
     let mut reporter = reporter();
-    let trouble = Trouble::Description(found("a"), "its description is unreadable".to_owned());
-    reporter.report(&reached(vec![trouble]));
+    let problem = Problem::Description(found("a"), "its description is unreadable".to_owned());
+    reporter.report(&reached(vec![problem]));
     reporter.report(&reached(vec![]));
     let key = description_key(run(1).uuid);
-    assert_eq!(reporter.troubles.clear(&key), Some(1));
+    assert_eq!(reporter.problems.clear(&key), Some(1));
 }
 
 #[test]
 fn a_vms_troubles_end_with_the_vm() {
     let mut reporter = reporter();
     reporter.report(&reached(vec![
-        Trouble::Domain(found("a"), "internal error".to_owned()),
-        Trouble::Description(found("a"), "its description is unreadable".to_owned()),
+        Problem::Domain(found("a"), "internal error".to_owned()),
+        Problem::Description(found("a"), "its description is unreadable".to_owned()),
     ]));
     reporter.forget(run(1).uuid);
     assert!(reporter.domains.is_empty());
     for key in [run(1).uuid.to_string(), description_key(run(1).uuid)] {
-        assert_eq!(reporter.troubles.clear(&key), None, "{key}");
+        assert_eq!(reporter.problems.clear(&key), None, "{key}");
     }
 }
 

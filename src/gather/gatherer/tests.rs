@@ -16,7 +16,7 @@ fn gatherer(settings: &Settings) -> (Gatherer, Receiver<Reply>) {
 }
 
 /// A whole gather.
-fn gather(gatherer: &mut Gatherer, replies: &Receiver<Reply>) -> Gathered {
+fn gather(gatherer: &mut Gatherer, replies: &Receiver<Reply>) -> GatherReport {
     gatherer.begin();
     take_all(gatherer, replies);
     gatherer.finish()
@@ -28,13 +28,13 @@ fn take_all(gatherer: &mut Gatherer, replies: &Receiver<Reply>) {
     }
 }
 
-fn names(gathered: &Gathered) -> Vec<&str> {
+fn names(gathered: &GatherReport) -> Vec<&str> {
     let mut names: Vec<_> = gathered.samples.iter().map(|s| s.name.as_str()).collect();
     names.sort_unstable();
     names
 }
 
-fn missing(gathered: &Gathered) -> Vec<&str> {
+fn missing(gathered: &GatherReport) -> Vec<&str> {
     let mut names: Vec<_> = gathered.missing.iter().map(|f| f.name.as_str()).collect();
     names.sort_unstable();
     names
@@ -58,14 +58,12 @@ fn a_gather_brings_every_domain_once() {
         assert_eq!((missing(&gathered).len(), gathered.hanging), (0, 0));
         assert_eq!((gathered.seen, gathered.complete), (5, 5));
         assert_eq!(gathered.active.map(|active| active.len()), Some(5));
-        assert!(gathered.troubles.is_empty(), "{:?}", gathered.troubles);
+        assert!(gathered.problems.is_empty(), "{:?}", gathered.problems);
     }
     // What was read is kept.
-    gatherer.description_cache.begin();
+    gatherer.descriptions.begin();
     for found in gatherer.active_domains.all() {
-        let known = gatherer
-            .description_cache
-            .look_up(found.run, Instant::now());
+        let known = gatherer.descriptions.look_up(found.run, Instant::now());
         assert!(matches!(known, Known::Fresh(_)), "{known:?}");
     }
 }
@@ -140,8 +138,8 @@ fn no_connection_is_one_trouble_and_no_vm_is_forgotten() {
     let gathered = gather(&mut gatherer, &replies);
     assert!(!gathered.reached);
     assert_eq!(gathered.active, None);
-    let [Trouble::Unreachable(error)] = &gathered.troubles[..] else {
-        panic!("{:?}", gathered.troubles);
+    let [Problem::Unreachable(error)] = &gathered.problems[..] else {
+        panic!("{:?}", gathered.problems);
     };
     let remedy = error.remedy(&uri);
     assert!(remedy.starts_with("the daemon is not running"), "{remedy}");
@@ -181,7 +179,7 @@ fn who_waits_in_the_queue_when_no_connection_can_be_had_is_missing() {
     let gathered = gatherer.finish();
     assert_eq!(missing(&gathered), NAMES);
     assert!(gathered.reached, "the list came");
-    assert_eq!(gathered.troubles.len(), 2);
+    assert_eq!(gathered.problems.len(), 2);
 }
 
 #[test]
@@ -193,7 +191,7 @@ fn what_was_asked_on_a_connection_that_is_lost_is_asked_again_in_the_same_gather
     take_all(&mut gatherer, &replies);
     let gathered = gatherer.finish();
     assert_eq!(names(&gathered), NAMES);
-    assert_eq!((gathered.troubles.len(), gatherer.losses()), (0, (0, 1)));
+    assert_eq!((gathered.problems.len(), gatherer.losses()), (0, (0, 1)));
 }
 
 #[test]
@@ -210,5 +208,5 @@ fn a_refused_list_is_a_refusal_not_silence() {
     let gathered = gatherer.finish();
     assert!(gathered.reached, "libvirt did answer");
     assert_eq!(gathered.active, None);
-    assert!(matches!(gathered.troubles[..], [Trouble::Refused(_)]));
+    assert!(matches!(gathered.problems[..], [Problem::Refused(_)]));
 }

@@ -226,11 +226,11 @@ impl Scheduler {
 
     /// Whether it answered since the trouble began, or cannot make a call hang.
     fn is_trusted(&self, uuid: Uuid) -> bool {
-        let Some(trouble) = self.in_flight.trouble() else {
+        let Some(hanging_since) = self.in_flight.hanging_since() else {
             return true;
         };
         let whole_at = self.histories.get(&uuid).and_then(|s| s.whole_at);
-        whole_at.is_some_and(|at| at >= trouble) || self.in_flight.holds(uuid)
+        whole_at.is_some_and(|at| at >= hanging_since) || self.in_flight.holds(uuid)
     }
 
     /// Sends a batch, or puts it back; `false` when nothing more can be sent now.

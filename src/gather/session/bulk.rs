@@ -51,7 +51,7 @@ impl Session {
         groups: Groups,
         targets: &[&Target],
         samples: &mut Vec<Sample>,
-        troubles: &mut Vec<(DomainRef, String)>,
+        problems: &mut Vec<(DomainRef, String)>,
     ) -> Result<(), Error> {
         if !self.bulk.works {
             let at = Instant::now();
@@ -64,23 +64,23 @@ impl Session {
             Err(error) if error.is_transport() => Err(error),
             Err(error) if self.bulk.nowait && error.is_refused_flag() => {
                 self.bulk.nowait = false;
-                self.bulk_samples(groups, targets, samples, troubles)
+                self.bulk_samples(groups, targets, samples, problems)
             }
             Err(error) if error.is_unsupported() => {
                 self.bulk.works = false;
-                self.bulk_samples(groups, targets, samples, troubles)
+                self.bulk_samples(groups, targets, samples, problems)
             }
             Err(error) => match targets {
                 [] => Ok(()),
                 [one] => {
                     if !error.is_vanished() {
-                        troubles.push((one.found.clone(), error.to_string()));
+                        problems.push((one.found.clone(), error.to_string()));
                     }
                     Ok(())
                 }
                 many => {
                     for one in many {
-                        self.bulk_samples(groups, &[*one], samples, troubles)?;
+                        self.bulk_samples(groups, &[*one], samples, problems)?;
                     }
                     Ok(())
                 }

@@ -39,7 +39,7 @@ pub(super) fn freshen(
         }
     }
     match describe(domain, Some(DeviceNames::of(sample))) {
-        Ok((described, trouble)) => Ok((Some(Arc::new(described)), trouble)),
+        Ok((described, problem)) => Ok((Some(Arc::new(described)), problem)),
         Err(error) if error.is_transport() || error.is_vanished() => Err(error),
         Err(error) => Ok((
             None,
@@ -48,19 +48,19 @@ pub(super) fn freshen(
     }
 }
 
-/// Reads the XML; beside it the trouble where it could not be understood.
+/// Reads the XML; beside it the problem where it could not be understood.
 pub(super) fn describe(
     domain: &Domain,
     names: Option<DeviceNames>,
 ) -> Result<(CachedDescription, Option<String>), Error> {
     let read_at = Instant::now();
     let xml = domain.xml()?;
-    let (description, trouble) = match Description::parse(&xml) {
+    let (description, problem) = match Description::parse(&xml) {
         Ok(description) => (Some(description), None),
         Err(error) => (
             None,
             Some(format!("its description is unreadable: {error}")),
         ),
     };
-    Ok((CachedDescription::new(description, names, read_at), trouble))
+    Ok((CachedDescription::new(description, names, read_at), problem))
 }

@@ -42,7 +42,7 @@ fn asked_for(
     targets: &[Target],
 ) -> (Vec<Measured>, Vec<(DomainRef, String)>) {
     match session.ask(config, targets, scope, targets.len()).unwrap() {
-        Answer::Samples(measured, troubles) => (measured, troubles),
+        Answer::Samples(measured, problems) => (measured, problems),
         other => panic!("{other:?}"),
     }
 }
@@ -89,8 +89,8 @@ fn what_the_bulk_reply_lacks_comes_by_single_calls() {
     let mut session = Session::new(connect("test:///default"));
     let found = listed(&mut session);
     assert_eq!(found[0].name, "test");
-    let (measured, troubles) = asked(&mut session, &config(ALL), &[new(&found[0])]);
-    assert!(troubles.is_empty(), "{troubles:?}");
+    let (measured, problems) = asked(&mut session, &config(ALL), &[new(&found[0])]);
+    assert!(problems.is_empty(), "{problems:?}");
     assert_eq!(measured[0].completeness, Completeness::Full);
     let sample = &measured[0].sample;
     assert_eq!(sample.state, Some(1));
@@ -242,12 +242,12 @@ fn a_domain_that_is_gone_or_off_is_no_trouble_and_costs_nobody_else() {
         found[1].clone(),
     ];
     let targets = mixed.each_ref().map(new);
-    let (measured, troubles) = asked(&mut session, &config(ALL), &targets);
+    let (measured, problems) = asked(&mut session, &config(ALL), &targets);
     let mut names: Vec<_> = measured.iter().map(|m| m.sample.name.as_str()).collect();
     names.sort_unstable();
     assert_eq!(names, ["a", "b"]);
-    assert!(troubles.is_empty(), "{troubles:?}");
-    assert!(measured.iter().all(|m| m.trouble.is_none()));
+    assert!(problems.is_empty(), "{problems:?}");
+    assert!(measured.iter().all(|m| m.problem.is_none()));
 
     let gone = orphan("gone");
     let (_, last) = performed(&mut session, &Job::Canary(gone.clone()));

@@ -94,7 +94,7 @@ impl Driven {
     }
 
     /// Ends the gather; the workers had their connections.
-    fn finish(&mut self) -> Gathered {
+    fn finish(&mut self) -> GatherReport {
         self.gatherer.workers.connect();
         self.gatherer.finish()
     }
@@ -134,7 +134,7 @@ fn measured(name: &str, completeness: Completeness) -> Measured {
         completeness,
         described: None,
         outdated: false,
-        trouble: None,
+        problem: None,
     }
 }
 
@@ -155,12 +155,7 @@ fn a_vm_that_shows_other_devices_than_it_is_known_to_have_is_described_anew() {
         vec![],
     ));
     driven.finish();
-    let known = |driven: &Driven, name| {
-        driven
-            .gatherer
-            .description_cache
-            .is_current(found(name).run)
-    };
+    let known = |driven: &Driven, name| driven.gatherer.descriptions.is_current(found(name).run);
     assert!(known(&driven, "a") && !known(&driven, "b"));
 }
 
@@ -322,7 +317,7 @@ fn a_short_deadline_is_not_spent_on_waiting_for_the_host() {
 fn looked(driven: &mut Driven, questions: &Receiver<HostQuery>, time: u64) {
     driven.gatherer.begin();
     driven.next(domains(&["a"]));
-    if !driven.gatherer.description_cache.is_current(found("a").run) {
+    if !driven.gatherer.descriptions.is_current(found("a").run) {
         driven.described(&["a"]);
     }
     assert!(driven.out().is_empty(), "the host is looked at first");

@@ -6,26 +6,26 @@ use log::Level;
 
 use crate::maps::HashMap;
 
-/// How many troubles are told apart. A host has a few kinds and a few hundred VMs.
+/// How many problems are told apart. A host has a few kinds and a few hundred VMs.
 const MOST: usize = 1024;
 
-/// The troubles that have been said and are not over yet.
+/// The problems that have been said and are not over yet.
 ///
-/// A key stands for one trouble of one thing (`"connect"`, `"vm UUID partial"`). It must be
+/// A key stands for one problem of one thing (`"connect"`, `"vm UUID partial"`). It must be
 /// cleared when the trouble is over or the thing is gone.
 #[derive(Debug, Default)]
-pub struct Troubles {
+pub struct Problems {
     /// How often each has been reported.
     counts: HashMap<Cow<'static, str>, u64>,
     /// More than [`MOST`] came together, and that has been said.
     overflowed: bool,
 }
 
-impl Troubles {
+impl Problems {
     /// Reports one occurrence: logged at `level` the first time, at debug, with its count,
     /// afterwards.
     ///
-    /// With 1024 troubles known, a new one is logged at debug only, and the first such also costs
+    /// With 1024 problems known, a new one is logged at debug only, and the first such also costs
     /// one warning: to forget an older one instead would say both again in every gather.
     pub fn report(
         &mut self,
@@ -37,7 +37,7 @@ impl Troubles {
         let count = self.count(key.into());
         if self.overflowed && !overflowed {
             log::warn!(
-                "more than {MOST} different troubles; further ones are logged at debug only"
+                "more than {MOST} different problems; further ones are logged at debug only"
             );
         }
         match count {
@@ -47,7 +47,7 @@ impl Troubles {
         }
     }
 
-    /// Forgets a trouble, so that it is said again when it comes back, and gives how often it had
+    /// Forgets a problem, so that it is said again when it comes back, and gives how often it had
     /// been reported. The caller logs the recovery.
     pub fn clear(&mut self, key: &str) -> Option<u64> {
         let count = self.counts.remove(key);
@@ -57,7 +57,7 @@ impl Troubles {
         count
     }
 
-    /// Counts one occurrence; `None` where there is no room for a new trouble.
+    /// Counts one occurrence; `None` where there is no room for a new problem.
     fn count(&mut self, key: Cow<'static, str>) -> Option<u64> {
         if self.counts.len() >= MOST && !self.counts.contains_key(&key) {
             self.overflowed = true;
@@ -75,30 +75,30 @@ mod tests {
 
     #[test]
     fn a_trouble_is_counted_until_cleared() {
-        let mut troubles = Troubles::default();
-        assert_eq!(troubles.count("a".into()), Some(1));
-        assert_eq!(troubles.count("a".into()), Some(2));
-        assert_eq!(troubles.count("b".into()), Some(1));
-        assert_eq!(troubles.clear("a"), Some(2));
-        assert_eq!(troubles.clear("a"), None);
-        assert_eq!(troubles.count("a".into()), Some(1));
-        assert_eq!(troubles.clear("b"), Some(1));
+        let mut problems = Problems::default();
+        assert_eq!(problems.count("a".into()), Some(1));
+        assert_eq!(problems.count("a".into()), Some(2));
+        assert_eq!(problems.count("b".into()), Some(1));
+        assert_eq!(problems.clear("a"), Some(2));
+        assert_eq!(problems.clear("a"), None);
+        assert_eq!(problems.count("a".into()), Some(1));
+        assert_eq!(problems.clear("b"), Some(1));
     }
 
     #[test]
     fn it_does_not_grow_without_bounds() {
-        let mut troubles = Troubles::default();
+        let mut problems = Problems::default();
         for i in 0..10 * MOST {
-            troubles.report(format!("vm {i}"), Level::Warn, String::new);
+            problems.report(format!("vm {i}"), Level::Warn, String::new);
         }
-        assert_eq!(troubles.counts.len(), MOST);
-        assert!(troubles.overflowed);
-        assert_eq!(troubles.count("new".into()), None);
-        assert_eq!(troubles.count("vm 0".into()), Some(2));
+        assert_eq!(problems.counts.len(), MOST);
+        assert!(problems.overflowed);
+        assert_eq!(problems.count("new".into()), None);
+        assert_eq!(problems.count("vm 0".into()), Some(2));
         for i in 0..MOST {
-            assert!(troubles.clear(&format!("vm {i}")).is_some());
+            assert!(problems.clear(&format!("vm {i}")).is_some());
         }
-        assert!(!troubles.overflowed);
-        assert_eq!(troubles.count("new".into()), Some(1));
+        assert!(!problems.overflowed);
+        assert_eq!(problems.count("new".into()), Some(1));
     }
 }

@@ -13,7 +13,7 @@ use crate::sample::{Devices, Run, Sample};
 
 /// Something to tell the operator about, once.
 #[derive(Debug, Clone)]
-pub enum Trouble {
+pub enum Problem {
     /// No connection.
     Unreachable(Error),
     /// The list or a whole chunk was refused.
@@ -26,7 +26,7 @@ pub enum Trouble {
 
 /// What a gather brought.
 #[derive(Debug, Default)]
-pub struct Gathered {
+pub struct GatherReport {
     /// One sample per domain that answered in time, but for those that were taken before.
     pub samples: Vec<Sample>,
     /// How many answered in time.
@@ -34,7 +34,7 @@ pub struct Gathered {
     /// Those of them that came whole.
     pub whole: HashSet<Uuid>,
     /// What went wrong.
-    pub troubles: Vec<Trouble>,
+    pub problems: Vec<Problem>,
     /// Whether libvirt answered at all.
     pub reached: bool,
     /// Active domains, by the list of this gather; `None`: no list came.
