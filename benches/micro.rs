@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use divan::{AllocProfiler, Bencher};
 use telegraf_kvm::config::Settings;
 use telegraf_kvm::description::Description;
+use telegraf_kvm::history::History;
 use telegraf_kvm::libvirt::{Value, bulk};
 use telegraf_kvm::measurements;
-use telegraf_kvm::runs::Runs;
-use telegraf_kvm::sample::{Run, Sample, Wanted};
+use telegraf_kvm::sample::{DeviceFilter, RunId, Sample};
 
 /// Counts allocations; the times beside them include the counting.
 #[global_allocator]
@@ -48,7 +48,7 @@ fn record() -> Vec<(&'static str, Value<'static>)> {
 }
 
 fn fill(record: &[(&'static str, Value<'static>)], at: Instant) -> Sample {
-    let run = Run {
+    let run = RunId {
         uuid: "4f1e6a52-8a52-4b7e-9d51-0c5a3b0f9a11".parse().unwrap(),
         id: 1,
     };
@@ -60,7 +60,7 @@ fn fill(record: &[(&'static str, Value<'static>)], at: Instant) -> Sample {
 /// The gathers of a VM that is at work: every counter has moved since the last one.
 fn gathers() -> impl FnMut() -> Sample {
     let description = Description::parse(XML).unwrap();
-    let wanted = Wanted::new(&Settings::default());
+    let wanted = DeviceFilter::new(&Settings::default());
     let record = record();
     let mut at = Instant::now();
     let mut count = 0;
@@ -108,7 +108,7 @@ fn xml_to_description(bencher: Bencher) {
 #[divan::bench]
 fn describe(bencher: Bencher) {
     let description = Description::parse(XML).unwrap();
-    let wanted = Wanted::new(&Settings::default());
+    let wanted = DeviceFilter::new(&Settings::default());
     let record = record();
     let at = Instant::now();
     bencher
@@ -120,8 +120,8 @@ fn describe(bencher: Bencher) {
 #[divan::bench]
 fn sample_to_features(bencher: Bencher) {
     let mut next = gathers();
-    let mut runs = Runs::default();
-    let mut derive = |sample: &Sample| runs.of(sample).derive(sample);
+    let mut history = History::default();
+    let mut derive = |sample: &Sample| history.of(sample).derive(sample);
     derive(&next());
     let features = derive(&next()).features;
     let rates = features.net.iter().chain(&features.disk);
@@ -135,7 +135,7 @@ fn sample_to_features(bencher: Bencher) {
 #[divan::bench]
 fn sample_to_lines(bencher: Bencher) {
     let mut next = gathers();
-    let mut runs = Runs::default();
+    let mut history = History::default();
     let mut buffer = String::new();
     let settings = Settings::default();
     let mut write = |sample: &Sample| {
@@ -144,7 +144,7 @@ fn sample_to_lines(bencher: Bencher) {
             &mut buffer,
             &settings.measurements,
             sample,
-            &mut runs,
+            &mut history,
             STAMP,
         );
         buffer.lines().count()

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::description::{Description, Nic};
 use crate::maps::{HashMap, HashSet};
-use crate::sample::{Removed, Run, Sample};
+use crate::sample::{Removed, RunId, Sample};
 
 /// A description, and what the statistics called the VM's devices when it was read.
 #[derive(Debug, Clone, PartialEq)]
@@ -228,7 +228,7 @@ impl DescriptionCache {
     }
 
     /// What is known of this run of a VM.
-    pub fn look_up(&mut self, run: Run, now: Instant) -> Known {
+    pub fn look_up(&mut self, run: RunId, now: Instant) -> Known {
         let Some(entry) = self.entries.get(&run.uuid).filter(|e| e.id == run.id) else {
             return Known::New;
         };
@@ -253,7 +253,7 @@ impl DescriptionCache {
 
     /// This run's NICs, as its statistics and its XML have them, where they are surely all: libvirt
     /// would have told of a change.
-    pub fn nics(&self, run: Run) -> Option<&[Nic]> {
+    pub fn nics(&self, run: RunId) -> Option<&[Nic]> {
         let entry = self.entries.get(&run.uuid).filter(|e| e.id == run.id)?;
         let described = &entry.described;
         let EventFeed::Live(since) = self.events else {
@@ -279,13 +279,13 @@ impl DescriptionCache {
     }
 
     /// Whether this run has been described, and libvirt has told of no change since.
-    pub fn is_current(&self, run: Run) -> bool {
+    pub fn is_current(&self, run: RunId) -> bool {
         let entry = self.entries.get(&run.uuid).filter(|e| e.id == run.id);
         entry.is_some_and(|entry| self.holds(run.uuid, &entry.described))
     }
 
     /// A description was read.
-    pub fn learn(&mut self, run: Run, described: Arc<CachedDescription>) {
+    pub fn learn(&mut self, run: RunId, described: Arc<CachedDescription>) {
         let id = run.id;
         self.entries.insert(run.uuid, Entry { id, described });
     }
@@ -334,9 +334,9 @@ impl DescriptionCache {
     }
 
     /// Forgets the VMs that are gone.
-    pub fn keep(&mut self, active: &HashSet<Run>) {
+    pub fn keep(&mut self, active: &HashSet<RunId>) {
         self.entries
-            .retain(|&uuid, entry| active.contains(&Run { uuid, id: entry.id }));
+            .retain(|&uuid, entry| active.contains(&RunId { uuid, id: entry.id }));
         if !self.changed.is_empty() || !self.removed.is_empty() {
             let active: HashSet<Uuid> = active.iter().map(|run| run.uuid).collect();
             self.changed.retain(|uuid, _| active.contains(uuid));

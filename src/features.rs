@@ -40,7 +40,7 @@ pub struct Features {
 
 /// The last value of each field, and when it was measured.
 #[derive(Debug, Clone, Default)]
-pub struct Past {
+pub struct Previous {
     memory: Option<(Instant, u64)>,
     cpu: Option<PastCpu>,
     net: [Option<PastSum<8>>; 4],
@@ -64,7 +64,7 @@ struct PastSum<const N: usize> {
 /// The devices of a sum by name, in order, with their counters.
 type Parts<const N: usize> = Vec<(SmolStr, [Option<u64>; N])>;
 
-impl Past {
+impl Previous {
     /// Derives what can be derived, and remembers this sample's figures. A field that the sample
     /// lacks keeps its older value.
     pub fn advance(
@@ -124,7 +124,7 @@ fn seconds(from: Instant, to: Instant) -> Option<f64> {
 }
 
 fn rates<const N: usize>(
-    past: &mut [Option<PastSum<N>>; 4],
+    previous: &mut [Option<PastSum<N>>; 4],
     devices: Option<&Devices<N>>,
     removed: Option<Instant>,
     sums: &[Option<u64>; N],
@@ -138,7 +138,7 @@ fn rates<const N: usize>(
     let mut parts: Parts<N> = named.collect();
     parts.sort_unstable();
     let parts = Rc::new(parts);
-    // The four have nearly always the same past, whose names need comparing once.
+    // The four have nearly always the same previous, whose names need comparing once.
     let mut compared: Option<(Rc<Parts<N>>, bool)> = None;
     std::array::from_fn(|i| {
         let counter = fields[i].0;
@@ -148,13 +148,13 @@ fn rates<const N: usize>(
             parts: Rc::clone(&parts),
         };
         let (at, value) = (now.at, now.value);
-        let before = past[i].replace(now)?;
+        let before = previous[i].replace(now)?;
         // Another device may have the name of the one that was removed since.
         if removed.is_some_and(|removed| removed >= before.at) {
             return None;
         }
         let alike = match &compared {
-            Some((past, alike)) if Rc::ptr_eq(past, &before.parts) => *alike,
+            Some((previous, alike)) if Rc::ptr_eq(previous, &before.parts) => *alike,
             _ => {
                 let alike = are_alike(&before.parts, &parts);
                 compared = Some((Rc::clone(&before.parts), alike));

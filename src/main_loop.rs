@@ -8,6 +8,7 @@ use crate::config::Settings;
 use crate::gather::Gatherer;
 use crate::gather::host_watcher::HostReport;
 use crate::gather::worker::Reply;
+use crate::history::History;
 use crate::libvirt::events::EventUpdates;
 use crate::line_protocol::Tags;
 use crate::logging;
@@ -15,10 +16,9 @@ use crate::measurements;
 use crate::measurements::collector::{self, Collector};
 use crate::output::Output;
 use crate::report::Reporter;
-use crate::runs::Runs;
 use crate::sample::Sample;
-use crate::stamp::Stamps;
 use crate::times::{END_DRAIN, END_FIRST_GRACE, END_GRACE, END_PATIENCE, STOP_DRAIN, STOP_GRACE};
+use crate::timestamp::Timestamps;
 use crate::trigger::{Requests, Trigger};
 
 /// Everything that reaches the loop.
@@ -77,8 +77,8 @@ pub struct MainLoop {
     gatherer: Gatherer,
     inbox: Receiver<Message>,
     requests: Requests,
-    runs: Runs,
-    stamps: Stamps,
+    history: History,
+    timestamps: Timestamps,
     reporter: Reporter,
     buffer: String,
     pending: bool,
@@ -106,14 +106,14 @@ impl MainLoop {
     ) -> Self {
         Self {
             uri: Tags::new().with("uri", &settings.uri.masked().text),
-            stamps: Stamps::new(settings.timestamp_precision),
+            timestamps: Timestamps::new(settings.timestamp_precision),
             reporter: Reporter::new(settings.uri.clone()),
             settings,
             mode,
             gatherer,
             inbox,
             requests,
-            runs: Runs::default(),
+            history: History::default(),
             buffer: String::new(),
             pending: mode != Mode::Triggered,
             ending: None,
@@ -125,7 +125,7 @@ impl MainLoop {
         }
     }
 
-    /// Runs until there is an end, and writes on `output`; returns what came of it.
+    /// History until there is an end, and writes on `output`; returns what came of it.
     ///
     /// # Errors
     /// stdout's, but for a closed pipe, which is a quiet end.
@@ -232,7 +232,7 @@ impl MainLoop {
     }
 
     fn gather(&mut self, output: &Output) -> io::Result<()> {
-        let stamp = self.stamps.take();
+        let timestamp = self.timestamps.take();
         let start = Instant::now();
         let mut last_answer = start;
         self.opening = !self.answered;
@@ -257,7 +257,7 @@ impl MainLoop {
             }
             self.on_message(message);
             while let Some(sample) = self.gatherer.take_ready() {
-                self.write(&sample, stamp);
+                self.write(&sample, timestamp);
             }
         }
         let in_time = start.elapsed() < self.settings.deadline;
@@ -269,11 +269,11 @@ impl MainLoop {
         });
         logging::pass_on();
         if let Some(active) = &gathered.active {
-            self.runs.keep(active, |uuid| self.reporter.forget(uuid));
+            self.history.keep(active, |uuid| self.reporter.forget(uuid));
         }
         self.reporter.report(&gathered);
         for sample in &gathered.samples {
-            self.write(sample, stamp);
+            self.write(sample, timestamp);
         }
         let withheld = gathered.locked.len() + gathered.missing.len() + gathered.refused.len();
         if self.settings.measurements.collector {
@@ -292,7 +292,7 @@ impl MainLoop {
                 late,
                 dead_mounts: gathered.dead.len(),
             };
-            collector::write(&mut self.buffer, &collector, &self.uri, stamp);
+            collector::write(&mut self.buffer, &collector, &self.uri, timestamp);
         }
         log::debug!(
             "{} VMs in {} ms, {} bytes; {} in part, {withheld} withheld, {} calls hang",
@@ -308,13 +308,19 @@ impl MainLoop {
     }
 
     /// Appends a VM's lines to the buffer.
-    fn write(&mut self, sample: &Sample, stamp: i64) {
+    fn write(&mut self, sample: &Sample, timestamp: i64) {
         // By an eighth, not by twice: it stays as large as the largest gather.
         if self.buffer.capacity() - self.buffer.len() < ROOM {
             self.buffer.reserve_exact(ROOM.max(self.buffer.len() / 8));
         }
         let wanted = &self.settings.measurements;
-        measurements::write(&mut self.buffer, wanted, sample, &mut self.runs, stamp);
+        measurements::write(
+            &mut self.buffer,
+            wanted,
+            sample,
+            &mut self.history,
+            timestamp,
+        );
     }
 
     /// When the gather under way ends at the latest.

@@ -28,7 +28,7 @@ pub const DISK_FIELDS: [&str; 5] = ["rd_req", "rd_bytes", "wr_reqs", "wr_bytes",
 
 /// One run of one VM: a restarted VM keeps its UUID and gets a new id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Run {
+pub struct RunId {
     /// The domain's UUID.
     pub uuid: Uuid,
     /// libvirt's domain id.
@@ -39,7 +39,7 @@ pub struct Run {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     /// Whose figures.
-    pub run: Run,
+    pub run: RunId,
     /// The domain's name.
     pub name: SmolStr,
     /// virDomainState.
@@ -139,7 +139,7 @@ pub struct Device<const N: usize> {
 
 impl Sample {
     /// A sample in which nothing is reported yet, taken at `at`.
-    pub fn new(run: Run, name: SmolStr, at: Instant) -> Self {
+    pub fn new(run: RunId, name: SmolStr, at: Instant) -> Self {
         Self {
             run,
             name,
@@ -159,7 +159,7 @@ impl Sample {
     /// disks that cannot have counters.
     /// Without a description the disks are left out altogether: which of them are CD-ROM drives is
     /// known from the XML alone.
-    pub fn describe(&mut self, description: Option<&Description>, wanted: &Wanted) {
+    pub fn describe(&mut self, description: Option<&Description>, wanted: &DeviceFilter) {
         if let Some(nics) = &mut self.nics {
             for nic in &mut nics.list {
                 let known = description.and_then(|d| {
@@ -204,13 +204,13 @@ impl Sample {
 
 /// The devices that the configuration wants.
 #[derive(Debug, Clone)]
-pub struct Wanted {
+pub struct DeviceFilter {
     devices: NameFilter,
     cdrom: bool,
     floppy: bool,
 }
 
-impl Wanted {
+impl DeviceFilter {
     /// As the settings say.
     pub fn new(settings: &Settings) -> Self {
         Self {
@@ -267,6 +267,6 @@ impl Memory {
 }
 
 #[cfg(test)]
-pub(crate) mod examples;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

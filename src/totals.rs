@@ -10,9 +10,9 @@ use crate::sample::{Device, Devices};
 /// Which counters each device has reported in this run of the VM: a bit per counter, by name. In the
 /// devices' order, which is the same in nearly every gather.
 #[derive(Debug, Clone, Default)]
-pub struct Reported(Vec<(SmolStr, u16)>);
+pub struct SupportedCounters(Vec<(SmolStr, u16)>);
 
-impl Reported {
+impl SupportedCounters {
     /// Takes the devices' names over, and notes what they report.
     fn follow<const N: usize>(&mut self, devices: &Devices<N>) {
         let named = devices.list.iter();
@@ -36,15 +36,18 @@ impl Reported {
     }
 }
 
-/// Sums `devices` counter by counter. `reported` is brought up to date.
+/// Sums `devices` counter by counter. `supported` is brought up to date.
 ///
 /// A sum over no devices is 0: the VM really moved nothing. Where no device can report a counter,
 /// or one that can did not, there is no sum.
-pub fn sum<const N: usize>(devices: &Devices<N>, reported: &mut Reported) -> [Option<u64>; N] {
-    reported.follow(devices);
+pub fn sum<const N: usize>(
+    devices: &Devices<N>,
+    supported: &mut SupportedCounters,
+) -> [Option<u64>; N] {
+    supported.follow(devices);
     let named = devices.list.iter().filter(|device| device.name.is_some());
     let mut by_kind: Vec<(&str, u16)> = Vec::new();
-    for (device, (_, has)) in named.clone().zip(&reported.0) {
+    for (device, (_, has)) in named.clone().zip(&supported.0) {
         match by_kind.iter_mut().find(|(kind, _)| *kind == device.kind) {
             Some((_, mask)) => *mask |= has,
             None => by_kind.push((&device.kind, *has)),
@@ -56,7 +59,7 @@ pub fn sum<const N: usize>(devices: &Devices<N>, reported: &mut Reported) -> [Op
     if devices.list.is_empty() {
         return [Some(0); N];
     }
-    // What each can report is what any of its kind has reported.
+    // What each can report is what any of its kind has supported.
     let able = named.map(|device| {
         let mut kinds = by_kind.iter();
         let kind = kinds.find(|(kind, _)| *kind == device.kind);
@@ -107,7 +110,7 @@ mod tests {
 
     #[test]
     fn no_devices_sum_to_zero() {
-        let sums = sum(&devices(vec![]), &mut Reported::default());
+        let sums = sum(&devices(vec![]), &mut SupportedCounters::default());
         assert_eq!(sums, [Some(0), Some(0)]);
     }
 
@@ -115,7 +118,7 @@ mod tests {
     fn an_incomplete_list_has_no_sum() {
         let mut list = devices(vec![device("vda", "disk", [Some(1), Some(2)])]);
         list.complete = false;
-        assert_eq!(sum(&list, &mut Reported::default()), [None, None]);
+        assert_eq!(sum(&list, &mut SupportedCounters::default()), [None, None]);
     }
 
     #[test]
@@ -124,13 +127,16 @@ mod tests {
             device("vda", "disk", [Some(1), None]),
             device("vdb", "disk", [Some(2), None]),
         ]);
-        assert_eq!(sum(&list, &mut Reported::default()), [Some(3), None]);
+        assert_eq!(
+            sum(&list, &mut SupportedCounters::default()),
+            [Some(3), None]
+        );
     }
 
     #[test]
     fn only_nameless_devices_have_no_sum() {
         let list = devices(vec![device("", "user", [None, None])]);
-        assert_eq!(sum(&list, &mut Reported::default()), [None, None]);
+        assert_eq!(sum(&list, &mut SupportedCounters::default()), [None, None]);
     }
 
     #[test]
@@ -139,32 +145,35 @@ mod tests {
             device("", "network", [None, None]),
             device("tap0", "network", [Some(7), None]),
         ]);
-        assert_eq!(sum(&list, &mut Reported::default()), [Some(7), None]);
+        assert_eq!(
+            sum(&list, &mut SupportedCounters::default()),
+            [Some(7), None]
+        );
     }
 
     #[test]
     fn a_device_that_reported_before_and_does_not_now_is_a_veto() {
-        let mut reported = Reported::default();
+        let mut supported = SupportedCounters::default();
         let both = vec![
             device("a", "bridge", [Some(1), None]),
             device("b", "vhostuser", [Some(2), None]),
         ];
-        assert_eq!(sum(&devices(both), &mut reported), [Some(3), None]);
+        assert_eq!(sum(&devices(both), &mut supported), [Some(3), None]);
         let one = vec![
             device("a", "bridge", [Some(1), None]),
             device("b", "vhostuser", [None, None]),
         ];
-        assert_eq!(sum(&devices(one), &mut reported), [None, None]);
+        assert_eq!(sum(&devices(one), &mut supported), [None, None]);
     }
 
     #[test]
     fn a_new_device_whose_kind_reports_is_a_veto_until_it_does() {
-        let mut reported = Reported::default();
+        let mut supported = SupportedCounters::default();
         let list = vec![
             device("a", "bridge", [Some(1), None]),
             device("b", "bridge", [None, None]),
         ];
-        assert_eq!(sum(&devices(list), &mut reported), [None, None]);
+        assert_eq!(sum(&devices(list), &mut supported), [None, None]);
     }
 
     #[test]
@@ -174,7 +183,7 @@ mod tests {
             device("sdb", "cdrom", [None, None]),
         ];
         assert_eq!(
-            sum(&devices(list), &mut Reported::default()),
+            sum(&devices(list), &mut SupportedCounters::default()),
             [Some(4), None]
         );
     }

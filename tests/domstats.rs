@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use telegraf_kvm::config::Settings;
 use telegraf_kvm::description::Description;
+use telegraf_kvm::history::History;
 use telegraf_kvm::libvirt::{Value, bulk};
 use telegraf_kvm::measurements;
-use telegraf_kvm::runs::Runs;
-use telegraf_kvm::sample::{Run, Sample, Wanted};
+use telegraf_kvm::sample::{DeviceFilter, RunId, Sample};
 
 /// One reply.
 struct Reply {
@@ -73,14 +73,14 @@ fn written(fixture: &str, settings: &Settings) -> String {
         std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"))
     };
     let (text, xml) = (read("txt"), read("xml"));
-    let run = Run {
+    let run = RunId {
         uuid: between(&xml, "<uuid>", "</uuid>").parse().unwrap(),
         id: between(&xml, " id='", "'").parse().unwrap(),
     };
     let description = Description::parse(&xml).unwrap();
-    let wanted = Wanted::new(settings);
+    let wanted = DeviceFilter::new(settings);
     let base = Instant::now();
-    let mut runs = Runs::default();
+    let mut history = History::default();
     let mut lines = String::new();
     for reply in replies(&text) {
         let at = base + Duration::from_secs_f64(reply.at);
@@ -100,7 +100,7 @@ fn written(fixture: &str, settings: &Settings) -> String {
             &mut lines,
             &settings.measurements,
             &sample,
-            &mut runs,
+            &mut history,
             stamp,
         );
     }

@@ -320,26 +320,26 @@ fn links_inside_a_mount_lead_to_another_that_counts_as_well() {
     let Some(folder) = inside("links_inside_a_mount_lead_to_another_that_counts_as_well") else {
         return;
     };
-    let (near, far) = (
-        Mount::new(&folder, "near", &[]),
+    let (in_our_netns, far) = (
+        Mount::new(&folder, "in_our_netns", &[]),
         Mount::new(&folder, "far", &[]),
     );
-    let link = near.point().join("link");
-    symlink(far.image(), folder.join("near.behind/link")).unwrap();
+    let link = in_our_netns.point().join("link");
+    symlink(far.image(), folder.join("in_our_netns.behind/link")).unwrap();
     let mut mounts = mounts_of(&folder);
     becomes(&mut mounts, &link, &Storage::Alive);
     far.stop(Duration::from_millis(200));
-    // On a loaded machine the near one may answer too late as well; but never do both answer.
+    // On a loaded machine the in_our_netns one may answer too late as well; but never do both answer.
     assert_ne!(storage(&mut mounts, &link), Storage::Alive);
     becomes(&mut mounts, &link, &dead(&far));
     becomes(&mut mounts_of(&folder), &link, &dead(&far));
-    becomes(&mut mounts, &near.image(), &Storage::Alive);
+    becomes(&mut mounts, &in_our_netns.image(), &Storage::Alive);
     far.go_on();
     becomes(&mut mounts, &link, &Storage::Alive);
-    near.stop(Duration::from_millis(200));
-    assert_eq!(storage(&mut mounts, &link), late(&near));
-    becomes(&mut mounts_of(&folder), &link, &late(&near));
-    becomes(&mut mounts, &link, &dead(&near));
+    in_our_netns.stop(Duration::from_millis(200));
+    assert_eq!(storage(&mut mounts, &link), late(&in_our_netns));
+    becomes(&mut mounts_of(&folder), &link, &late(&in_our_netns));
+    becomes(&mut mounts, &link, &dead(&in_our_netns));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use support::lines::{self, Line, lacking};
 use support::plugin::Plugin;
 use support::vm::{Vm, VmSpec, disk_xml, disks};
 use support::{succeed, wait_for};
-use telegraf_kvm::host::taps::{Counters, Taps, View};
+use telegraf_kvm::host::net_dev::{Counters, NetDev, View};
 use telegraf_kvm::sample::NIC_FIELDS;
 
 fn ip(lab: &Lab, args: &str) {
@@ -28,7 +28,7 @@ fn send(lab: &Lab, count: usize, to: &str) {
 /// What the kernel has counted for the interface of exactly this name, as the guest sees it.
 fn counted(lab: &Lab, name: &str, view: View) -> Counters {
     let proc = format!("/proc/{}", lab.init());
-    let taps = Taps::read(Path::new(&proc)).unwrap();
+    let taps = NetDev::read(Path::new(&proc)).unwrap();
     taps.counters(name, view).unwrap()
 }
 

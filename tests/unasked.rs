@@ -16,7 +16,7 @@ use support::lines::{self, Line};
 use support::plugin::Plugin;
 use support::vm::{Nic, Vm, VmSpec};
 use support::{succeed, wait_for};
-use telegraf_kvm::host::taps::{Counters, Taps, View};
+use telegraf_kvm::host::net_dev::{Counters, NetDev, View};
 use telegraf_kvm::sample::NIC_FIELDS;
 
 const KEYS: [&str; 8] = [
@@ -70,7 +70,7 @@ fn counters(stats: &BTreeMap<String, String>, number: usize) -> Counters {
 fn our_figures_of_a_tap_are_libvirts() {
     let (lab, other) = (Lab::start(), Lab::start());
     let vm = talker(&lab);
-    let read = |lab: &Lab| Taps::read(Path::new(&format!("/proc/{}", lab.init()))).unwrap();
+    let read = |lab: &Lab| NetDev::read(Path::new(&format!("/proc/{}", lab.init()))).unwrap();
     let before = read(&lab);
     let stats = lab.domstats(vm.name());
     let after = read(&lab);

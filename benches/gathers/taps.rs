@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use telegraf_kvm::host::Taps;
+use telegraf_kvm::host::NetDev;
 
 use crate::Options;
 use crate::asked::Asked;
@@ -62,6 +62,6 @@ pub fn run(options: &Options) {
 
 fn one_read(proc: &Path) -> Duration {
     let start = std::time::Instant::now();
-    std::hint::black_box(Taps::read(proc).unwrap());
+    std::hint::black_box(NetDev::read(proc).unwrap());
     start.elapsed()
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::description::Nic;
-use crate::sample::examples::{device, devices, empty, run};
+use crate::sample::testing::{device, devices, empty, run};
 
 const TTL: Duration = Duration::from_secs(300);
 
@@ -32,7 +32,7 @@ fn word(known: &Known) -> &'static str {
     }
 }
 
-fn look(cache: &mut DescriptionCache, run: Run, now: Instant) -> &'static str {
+fn look(cache: &mut DescriptionCache, run: RunId, now: Instant) -> &'static str {
     word(&cache.look_up(run, now))
 }
 
@@ -171,7 +171,7 @@ fn when_the_watch_is_back_each_vm_is_read_once_more_spread_over_gathers() {
     const VMS: u128 = 100;
     let at = Instant::now();
     let mut cache = watched(at);
-    let run = |number: u128| Run {
+    let run = |number: u128| RunId {
         uuid: Uuid::from_u128(number),
         id: 1,
     };
@@ -207,8 +207,8 @@ fn when_the_watch_is_back_each_vm_is_read_once_more_spread_over_gathers() {
 fn an_event_is_no_matter_of_the_budget() {
     let at = Instant::now();
     let mut cache = watched(at);
-    let runs: Vec<Run> = (0..100)
-        .map(|number| Run {
+    let runs: Vec<RunId> = (0..100)
+        .map(|number| RunId {
             uuid: Uuid::from_u128(number),
             id: 1,
         })

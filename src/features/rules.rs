@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::sample::Device;
-use crate::sample::examples::{any_devices, counter, devices, empty};
-use crate::totals::{self, Reported};
+use crate::sample::testing::{any_devices, counter, devices, empty};
+use crate::totals::{self, SupportedCounters};
 
 /// What one gather brought.
 #[derive(Debug, Clone)]
@@ -49,7 +49,7 @@ type Part = (SmolStr, Option<u64>);
 /// The samples of these gathers, with their sums.
 fn samples(gathers: &[Gather]) -> Vec<Summed> {
     let mut at = Instant::now();
-    let (mut nics, mut disks) = (Reported::default(), Reported::default());
+    let (mut nics, mut disks) = (SupportedCounters::default(), SupportedCounters::default());
     let mut all = Vec::new();
     for gather in gathers {
         at += Duration::from_millis(gather.passed);
@@ -99,10 +99,10 @@ proptest! {
     #[test]
     fn rates_follow_the_contract(gathers in prop::collection::vec(gather(), 1..12)) {
         let samples = samples(&gathers);
-        let mut past = Past::default();
+        let mut previous = Previous::default();
         for k in 0..samples.len() {
             let (sample, net, disk) = &samples[k];
-            let found = past.advance(sample, net, disk);
+            let found = previous.advance(sample, net, disk);
             for (i, (index, name)) in NET_RATES.into_iter().enumerate() {
                 let history: Vec<_> = samples[..=k].iter().map(|(s, net, _)| {
                     (s.cpu.at, net[index], parts(s.nics.as_ref(), index))
@@ -133,9 +133,9 @@ proptest! {
     fn no_rate_of_a_counter_is_negative_and_none_is_unwritable(
         gathers in prop::collection::vec(gather(), 1..12)
     ) {
-        let mut past = Past::default();
+        let mut previous = Previous::default();
         for (sample, net, disk) in samples(&gathers) {
-            let found = past.advance(&sample, &net, &disk);
+            let found = previous.advance(&sample, &net, &disk);
             for rate in found.net.iter().chain(&found.disk).chain([&found.cpu_usage]).flatten() {
                 prop_assert!(*rate >= 0.0 && rate.is_finite(), "{}", rate);
             }

@@ -82,11 +82,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::sample::Run;
+    use crate::sample::RunId;
 
     fn found(number: u128, id: u32) -> DomainRef {
         DomainRef {
-            run: Run {
+            run: RunId {
                 uuid: Uuid::from_u128(number),
                 id,
             },

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::host::cgroups::Usage;
 use crate::maps::{HashMap, HashSet};
-use crate::sample::{Cpu, Run, Sample};
+use crate::sample::{Cpu, RunId, Sample};
 
 /// CPU time and vCPUs of a VM, read on this host.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,11 +30,11 @@ pub struct Cpus {
     /// the last one's,
     before: HashMap<Uuid, Usage>,
     /// and what libvirt said in between: user, system and all, and the vCPUs.
-    said: HashMap<Run, ([u64; 3], u64)>,
+    said: HashMap<RunId, ([u64; 3], u64)>,
     /// The runs whose control group is libvirt's, and the vCPUs that both counted.
-    ours: HashMap<Run, u64>,
+    ours: HashMap<RunId, u64>,
     /// The runs whose CPU time is a control group's: it came in finer steps than a process's.
-    grouped: HashSet<Run>,
+    grouped: HashSet<RunId>,
     /// libvirtd may have become another process in this gather: what is said in it proves nothing.
     restarted: bool,
 }
@@ -94,7 +94,7 @@ impl Cpus {
     }
 
     /// A VM's CPU time and vCPUs; `None` where libvirt has to be asked.
-    pub fn of(&self, run: Run) -> Option<Processor> {
+    pub fn of(&self, run: RunId) -> Option<Processor> {
         let usage = self.usages.get(&run.uuid)?;
         // Where a vCPU has come or gone libvirt says whether it counts the same.
         let vcpus = self.ours.get(&run).filter(|vcpus| **vcpus == usage.vcpus)?;
@@ -111,7 +111,7 @@ impl Cpus {
 
     /// A run was described anew (a device changed, or libvirt was out of sight for a while): what it
     /// has shown is shown again.
-    pub fn forget(&mut self, run: Run) {
+    pub fn forget(&mut self, run: RunId) {
         self.ours.remove(&run);
     }
 
@@ -124,7 +124,7 @@ impl Cpus {
     }
 
     /// Forgets the VMs that are gone.
-    pub fn keep(&mut self, active: &HashSet<Run>) {
+    pub fn keep(&mut self, active: &HashSet<RunId>) {
         self.ours.retain(|run, _| active.contains(run));
         self.grouped.retain(|run| active.contains(run));
         self.said.retain(|run, _| active.contains(run));
@@ -140,7 +140,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::sample::examples::{empty, run};
+    use crate::sample::testing::{empty, run};
 
     fn usage(time: u64, vcpus: u64) -> HashMap<Uuid, Usage> {
         let usage = Usage {

@@ -9,7 +9,7 @@ use super::job::DomainRef;
 use super::scheduler::Completeness;
 use crate::libvirt::Error;
 use crate::maps::{HashMap, HashSet};
-use crate::sample::{Devices, Run, Sample};
+use crate::sample::{Devices, RunId, Sample};
 
 /// Something to tell the operator about, once.
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ pub struct GatherReport {
     /// Whether libvirt answered at all.
     pub reached: bool,
     /// Active domains, by the list of this gather; `None`: no list came.
-    pub active: Option<HashSet<Run>>,
+    pub active: Option<HashSet<RunId>>,
     /// Domains that were to be asked and did not answer in time.
     pub missing: Vec<DomainRef>,
     /// Domains whose statistics the driver or the daemon refused.
@@ -129,7 +129,7 @@ impl Samples {
     }
 
     /// Adds the disks, which came by calls of their own, to the sample of the same run.
-    pub(super) fn add_disks(&mut self, run: Run, disks: Devices<5>) {
+    pub(super) fn add_disks(&mut self, run: RunId, disks: Devices<5>) {
         if let Some(kept) = self.kept.get_mut(&run.uuid)
             && let Some(sample) = kept.sample.as_mut()
             && sample.run == run
@@ -180,7 +180,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::sample::examples::{device, devices, empty, full, run};
+    use crate::sample::testing::{device, devices, empty, full, run};
 
     #[test]
     fn a_poorer_sample_replaces_no_fuller_one() {
@@ -255,7 +255,7 @@ mod tests {
         let mut samples = Samples::default();
         for id in [7, 1, 10, 3] {
             let mut sample = empty(Instant::now());
-            sample.run = Run {
+            sample.run = RunId {
                 uuid: Uuid::from_u128(u128::from(100 - id)),
                 id,
             };

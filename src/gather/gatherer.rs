@@ -23,7 +23,7 @@ use crate::libvirt::DomainEvent;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::events::EventUpdate;
 use crate::maps::HashSet;
-use crate::sample::{Run, Sample, Wanted};
+use crate::sample::{DeviceFilter, RunId, Sample};
 use crate::times::{HOST_LOOK, STALL};
 
 /// How many domains make a chunk: from 4 to 32 took libvirtd the same time, and the fewer, the less
@@ -69,7 +69,7 @@ impl Gatherer {
             uri: settings.uri.value.clone(),
             groups,
             info: measurements.metrics || measurements.features || measurements.totals,
-            wanted: Wanted::new(settings),
+            wanted: DeviceFilter::new(settings),
         };
         // Each connection to a driver in our own process may be a node of its own: one serves
         // alone, and there is no daemon that could fail to answer.
@@ -232,7 +232,7 @@ impl Gatherer {
     }
 
     fn on_list(&mut self, mut found: Vec<DomainRef>) -> Event {
-        let active: HashSet<Run> = found.iter().map(|f| f.run).collect();
+        let active: HashSet<RunId> = found.iter().map(|f| f.run).collect();
         self.descriptions.keep(&active);
         self.nics.keep(&active);
         self.cpus.keep(&active);
@@ -281,7 +281,7 @@ impl Gatherer {
     }
 
     /// A description was read: what the run has shown before is shown again.
-    fn learn(&mut self, run: Run, described: Arc<CachedDescription>) {
+    fn learn(&mut self, run: RunId, described: Arc<CachedDescription>) {
         self.nics.learn(run, described.description.as_ref());
         self.descriptions.learn(run, described);
         self.cpus.forget(run);
@@ -411,7 +411,7 @@ impl Gatherer {
             }
             EventUpdate::Event(DomainEvent::Started(uuid, id, name), at) => {
                 if self.domains.matches(&name) {
-                    let run = Run { uuid, id };
+                    let run = RunId { uuid, id };
                     let name = name.into();
                     self.active_domains.started(DomainRef { run, name }, at);
                 }

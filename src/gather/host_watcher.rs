@@ -12,7 +12,7 @@ use super::scheduler::HostVerdict;
 use crate::config::BlockStatistics;
 use crate::description_cache::CachedDescription;
 use crate::host::cgroups::{Cgroups, Usage};
-use crate::host::{Mounts, Processes, Storage, Taps};
+use crate::host::{Mounts, NetDev, Processes, Storage};
 use crate::libvirt::bulk::Groups;
 use crate::maps::{HashMap, HashSet};
 use crate::threads::{self, NotStarted};
@@ -47,9 +47,9 @@ pub struct HostReport {
     /// Mounts that have not answered since an earlier look, and the VMs with a disk there.
     pub dead: BTreeMap<PathBuf, BTreeSet<Uuid>>,
     /// What the network interfaces have counted.
-    pub taps: Option<Taps>,
+    pub taps: Option<NetDev>,
     /// The VMs whose QEMU is in that network.
-    pub near: HashSet<Uuid>,
+    pub in_our_netns: HashSet<Uuid>,
     /// What the VMs' control groups say.
     pub cpus: HashMap<Uuid, Usage>,
     /// A thread or a process that could not be started for it, and the remedy.
@@ -203,8 +203,8 @@ pub fn start(tell: impl Fn(HostReport) + Send + 'static) -> Result<Sender<HostQu
             let mut seen = see(&mut processes, &mut mounts, &question);
             // Last, so that what libvirt says is the younger.
             if question.taps {
-                seen.taps = Taps::read(Path::new("/proc")).ok();
-                seen.near = processes.near();
+                seen.taps = NetDev::read(Path::new("/proc")).ok();
+                seen.in_our_netns = processes.in_our_netns();
             }
             if question.cpus {
                 seen.cpus = cgroups.read(&processes.only());

@@ -9,7 +9,7 @@ use super::cpus::Processor;
 use super::scheduler::{Completeness, Control, Scope};
 use crate::description_cache::{CachedDescription, Known};
 use crate::libvirt::bulk::Groups;
-use crate::sample::{Devices, Run, Sample, Wanted};
+use crate::sample::{DeviceFilter, Devices, RunId, Sample};
 
 /// What every worker has to know.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ pub struct WorkerConfig {
     /// Whether a field needs `virDomainGetInfo`.
     pub info: bool,
     /// Which devices are wanted.
-    pub wanted: Wanted,
+    pub wanted: DeviceFilter,
 }
 
 /// One thing to do.
@@ -54,7 +54,7 @@ pub enum Job {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DomainRef {
     /// Which run of which domain.
-    pub run: Run,
+    pub run: RunId,
     /// Its name.
     pub name: SmolStr,
 }
@@ -118,7 +118,7 @@ pub enum Answer {
     /// For [`Job::List`].
     Domains(Vec<DomainRef>),
     /// Of [`Job::Describe`], one domain, and what is wrong with its XML; more follows.
-    Described(Run, Arc<CachedDescription>, Option<String>),
+    Described(RunId, Arc<CachedDescription>, Option<String>),
     /// Of [`Job::Describe`]: this domain's XML cannot be had, for this reason; more follows.
     Undescribed(DomainRef, String),
     /// Of [`Job::Describe`]: somebody has had this domain's monitor for long, and reading its XML
@@ -128,7 +128,7 @@ pub enum Answer {
     /// that brought no figures is beside it.
     Samples(Vec<Measured>, Vec<(DomainRef, String)>),
     /// For [`Job::Disks`].
-    Disks(Run, Devices<5>),
+    Disks(RunId, Devices<5>),
     /// Of [`Job::Probe`]: the daemon answers; more follows.
     Alive,
     /// Of [`Job::Probe`], one domain; more follows.

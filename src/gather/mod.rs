@@ -2,8 +2,6 @@
 
 mod active_domains;
 pub mod cpus;
-#[cfg(test)]
-pub(crate) mod examples;
 mod gather_report;
 mod gatherer;
 pub mod host_watcher;
@@ -12,6 +10,8 @@ pub mod job;
 mod nics;
 pub mod scheduler;
 mod session;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod worker;
 pub mod worker_pool;
 

@@ -17,9 +17,9 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::description::{Description, Nic};
-use crate::host::taps::{self, Counters, Taps, View};
+use crate::host::net_dev::{self, Counters, NetDev, View};
 use crate::maps::{HashMap, HashSet};
-use crate::sample::{Device, Devices, Run};
+use crate::sample::{Device, Devices, RunId};
 
 /// The readings, and what they have shown.
 #[derive(Debug)]
@@ -27,17 +27,17 @@ pub struct Nics {
     /// Where sysfs is mounted.
     sys: PathBuf,
     /// This gather's reading,
-    taps: Option<Taps>,
+    taps: Option<NetDev>,
     /// and the VMs whose QEMU, so libvirtd too, was seen to stand in the network that it is of.
-    near: HashSet<Uuid>,
+    in_our_netns: HashSet<Uuid>,
     /// The one before it, as long as there is something to compare with it,
-    before: Option<Taps>,
+    before: Option<NetDev>,
     /// and what libvirt said after it.
-    said: HashMap<Run, Vec<(SmolStr, Counters)>>,
+    said: HashMap<RunId, Vec<(SmolStr, Counters)>>,
     /// The interfaces that are the same here and there.
-    ours: HashMap<Run, HashMap<SmolStr, View>>,
+    ours: HashMap<RunId, HashMap<SmolStr, View>>,
     /// The macvtaps that were made by hand.
-    macvtaps: HashMap<Run, Vec<SmolStr>>,
+    macvtaps: HashMap<RunId, Vec<SmolStr>>,
     /// libvirtd may have become another process in this gather: what is said in it proves nothing.
     restarted: bool,
 }
@@ -47,7 +47,7 @@ impl Default for Nics {
         Self {
             sys: "/sys".into(),
             taps: None,
-            near: HashSet::default(),
+            in_our_netns: HashSet::default(),
             before: None,
             said: HashMap::default(),
             ours: HashMap::default(),
@@ -67,7 +67,7 @@ impl Nics {
     }
 
     /// What `/proc/net/dev` says in this gather, and whose QEMU is in that network.
-    pub fn read(&mut self, taps: Taps, near: HashSet<Uuid>) {
+    pub fn read(&mut self, taps: NetDev, in_our_netns: HashSet<Uuid>) {
         let said = std::mem::take(&mut self.said);
         if let Some(before) = self.before.take() {
             for (run, nics) in said {
@@ -80,14 +80,14 @@ impl Nics {
             }
         }
         self.taps = Some(taps);
-        self.near = near;
+        self.in_our_netns = in_our_netns;
     }
 
     /// What libvirt said of a VM's NICs in this gather.
-    pub fn said(&mut self, run: Run, nics: &Devices<8>) {
+    pub fn said(&mut self, run: RunId, nics: &Devices<8>) {
         let Some(taps) = &self.taps else { return };
         // Our own figures prove nothing.
-        if self.restarted || nics.at == taps.at || !self.near.contains(&run.uuid) {
+        if self.restarted || nics.at == taps.at || !self.in_our_netns.contains(&run.uuid) {
             return;
         }
         let ours = self.ours.get(&run);
@@ -109,16 +109,22 @@ impl Nics {
 
     /// The counters of a VM's NICs, `nics` being all that it has; `None` where libvirt has to be
     /// asked. Whose name is not `wanted` gets no counters.
-    pub fn of(&self, run: Run, nics: &[Nic], wanted: impl Fn(&str) -> bool) -> Option<Devices<8>> {
+    pub fn of(
+        &self,
+        run: RunId,
+        nics: &[Nic],
+        wanted: impl Fn(&str) -> bool,
+    ) -> Option<Devices<8>> {
         let taps = self.taps.as_ref()?;
-        let near = self.near.contains(&run.uuid);
+        let in_our_netns = self.in_our_netns.contains(&run.uuid);
         let mut list = Vec::with_capacity(nics.len());
         for Nic { target, kind } in nics {
             let counters = match target {
                 Some(name) if wanted(name) => {
                     let doubtful = self.doubtful(taps, run, name, kind);
                     let view = doubtful.or_else(|| self.proven(run, name));
-                    taps.counters(name, view.filter(|_| near)?)?.map(Some)
+                    taps.counters(name, view.filter(|_| in_our_netns)?)?
+                        .map(Some)
                 }
                 _ => [None; 8],
             };
@@ -137,11 +143,11 @@ impl Nics {
 
     /// Puts our figures in the place of libvirt's for a VM with a NIC that it may get wrong; without
     /// a reading of ours that NIC has none.
-    pub fn correct(&self, run: Run, nics: &mut Devices<8>) {
+    pub fn correct(&self, run: RunId, nics: &mut Devices<8>) {
         let Some(known) = self.taps.as_ref().or(self.before.as_ref()) else {
             return;
         };
-        if nics.at == known.at || !self.near.contains(&run.uuid) {
+        if nics.at == known.at || !self.in_our_netns.contains(&run.uuid) {
             return;
         }
         let doubtful = |name: &SmolStr, kind: &str| self.doubtful(known, run, name, kind);
@@ -171,12 +177,12 @@ impl Nics {
     }
 
     /// In which view our counters of a NIC are libvirt's, as it has shown.
-    fn proven(&self, run: Run, name: &str) -> Option<View> {
+    fn proven(&self, run: RunId, name: &str) -> Option<View> {
         self.ours.get(&run)?.get(name).copied()
     }
 
     /// In which view our counters are the guest's, where libvirt's may be wrong.
-    fn doubtful(&self, taps: &Taps, run: Run, name: &str, kind: &str) -> Option<View> {
+    fn doubtful(&self, taps: &NetDev, run: RunId, name: &str, kind: &str) -> Option<View> {
         let macvtaps = self.macvtaps.get(&run);
         let by_hand = macvtaps.is_some_and(|all| all.iter().any(|known| known == name));
         if kind != "ethernet" && !taps.is_end_of_another(name) {
@@ -194,13 +200,13 @@ impl Nics {
 
     /// A run was described anew: one of its NICs may be another of the same name, and what they have
     /// shown is shown again.
-    pub fn learn(&mut self, run: Run, described: Option<&Description>) {
+    pub fn learn(&mut self, run: RunId, described: Option<&Description>) {
         self.ours.remove(&run);
         self.said.remove(&run);
         let nics = described.iter().flat_map(|known| &known.nics);
         let by_hand = nics.filter(|nic| nic.kind == "ethernet");
         let names = by_hand.filter_map(|nic| nic.target.clone());
-        let is_macvtap = |name: &SmolStr| taps::is_macvtap(&self.sys, name) == Some(true);
+        let is_macvtap = |name: &SmolStr| net_dev::is_macvtap(&self.sys, name) == Some(true);
         let macvtaps: Vec<SmolStr> = names.filter(is_macvtap).collect();
         if macvtaps.is_empty() {
             self.macvtaps.remove(&run);
@@ -218,7 +224,7 @@ impl Nics {
     }
 
     /// Forgets the VMs that are gone.
-    pub fn keep(&mut self, active: &HashSet<Run>) {
+    pub fn keep(&mut self, active: &HashSet<RunId>) {
         self.ours.retain(|run, _| active.contains(run));
         self.said.retain(|run, _| active.contains(run));
         self.macvtaps.retain(|run, _| active.contains(run));

@@ -15,7 +15,7 @@ use crate::description_cache::Known;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::{Connection, Domain, Error, Monitor, per_call};
 use crate::maps::{HashMap, HashSet};
-use crate::sample::{Run, Sample};
+use crate::sample::{RunId, Sample};
 use crate::times::MONITOR_HELD;
 use bulk::{Bulk, find, is_incoming};
 use descriptions::{describe, freshen};
@@ -91,7 +91,7 @@ impl Session {
             let Some(id) = domain.id() else { continue };
             let found = before.remove(&id).unwrap_or_else(|| {
                 let uuid = domain.uuid();
-                let (run, name) = (Run { uuid, id }, domain.name().into());
+                let (run, name) = (RunId { uuid, id }, domain.name().into());
                 new.push((uuid, domain));
                 DomainRef { run, name }
             });

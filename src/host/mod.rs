@@ -4,18 +4,18 @@
 
 pub mod cgroups;
 mod freezer;
+mod mount_state;
 mod mount_table;
 pub mod mounts;
+pub mod net_dev;
 mod nodes;
-mod post;
+mod path_walk;
 pub mod probe;
 mod prober;
 pub mod processes;
 mod resolver;
 mod scan;
-pub mod taps;
-mod walk;
 
 pub use mounts::{Mounts, Storage};
+pub use net_dev::NetDev;
 pub use processes::{ProcessReport, Processes};
-pub use taps::Taps;

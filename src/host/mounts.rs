@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use super::mount_state::{Post, Standing, ready};
 use super::mount_table::{Ground, Mount, Table};
-use super::post::{Post, Standing, ready};
+use super::path_walk::{Stop, Walk};
 use super::prober::{Launch, Prober};
 use super::resolver::Resolver;
-use super::walk::{Stop, Walk};
 use crate::maps::{HashMap, HashSet};
 use crate::threads::NotStarted;
 use crate::times::{LOCAL_PATHS, MOUNT_ANSWERS};

@@ -1,4 +1,4 @@
-//! The near end of a process that asks one mount ([`super::probe`]). Nobody waits for it: it may
+//! The in_our_netns end of a process that asks one mount ([`super::probe`]). Nobody waits for it: it may
 //! hang where not even a signal ends it, and a thread that does keeps its whole process from ending.
 
 use std::fs::File;
@@ -25,7 +25,7 @@ pub(super) enum Launch {
 /// No answer is longer: a letter and a link's target, which is at most PATH_MAX (4096) bytes long.
 const LONGEST: usize = 8192;
 
-/// The near end. Dropped, the far one ends, as soon as the kernel lets it.
+/// The in_our_netns end. Dropped, the far one ends, as soon as the kernel lets it.
 #[derive(Debug)]
 pub(super) struct Prober {
     /// What it asks.

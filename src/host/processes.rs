@@ -250,12 +250,13 @@ impl Processes {
     }
 
     /// The VMs of which every QEMU process known is in our own network namespace.
-    pub fn near(&self) -> HashSet<Uuid> {
+    pub fn in_our_netns(&self) -> HashSet<Uuid> {
         let Some(here) = network(&self.root.join("self")) else {
             return HashSet::default();
         };
-        let near = |them: &[Process]| them.iter().all(|process| process.network == Some(here));
-        let known = self.known.iter().filter(|(_, them)| near(them));
+        let in_our_netns =
+            |them: &[Process]| them.iter().all(|process| process.network == Some(here));
+        let known = self.known.iter().filter(|(_, them)| in_our_netns(them));
         known.map(|(uuid, _)| *uuid).collect()
     }
 

@@ -6,11 +6,11 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
+use super::mount_state::is_readable;
 use super::mount_table::{Mount, Table};
-use super::post::is_readable;
+use super::path_walk::Walk;
 use super::probe::Answer;
 use super::prober::{Launch, Prober};
-use super::walk::Walk;
 use crate::maps::HashMap;
 
 /// The walks that need the same component next.

@@ -107,7 +107,7 @@ impl std::error::Error for Error {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gather::examples::initialize;
+    use crate::gather::testing::initialize;
     use crate::libvirt::Connection;
 
     const LOCAL: &str = "qemu:///system";

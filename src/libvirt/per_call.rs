@@ -10,7 +10,7 @@ use virt::sys;
 use super::bulk::Groups;
 use super::{Domain, Error, Value};
 use crate::description::Description;
-use crate::sample::{Device, Devices, Sample, Wanted};
+use crate::sample::{Device, DeviceFilter, Devices, Sample};
 
 /// virDomainState: shut off.
 pub const SHUTOFF: i32 = sys::VIR_DOMAIN_SHUTOFF as i32;
@@ -24,7 +24,7 @@ pub fn fill(
     domain: &Domain,
     lacking: Groups,
     description: Option<&Description>,
-    wanted: &Wanted,
+    wanted: &DeviceFilter,
     source: &mut CpuSource,
 ) -> Result<(), Error> {
     if lacking.has(Groups::STATE)
@@ -190,7 +190,7 @@ fn nics(
     sample: &mut Sample,
     domain: &Domain,
     description: &Description,
-    wanted: &Wanted,
+    wanted: &DeviceFilter,
 ) -> Result<(), Error> {
     let start = Instant::now();
     let mut list = Vec::with_capacity(description.nics.len());
@@ -234,7 +234,7 @@ fn nics(
 pub fn disks(
     domain: &Domain,
     description: &Description,
-    wanted: &Wanted,
+    wanted: &DeviceFilter,
 ) -> Result<Devices<5>, Error> {
     let start = Instant::now();
     let mut list = Vec::with_capacity(description.disks.len());

@@ -1,7 +1,7 @@
 use std::sync::mpsc::{Sender, channel};
 
 use super::*;
-use crate::gather::examples::{inbox, settings};
+use crate::gather::testing::{inbox, settings};
 
 fn main_loop(mode: Mode) -> (MainLoop, Sender<Message>) {
     let (sink, _) = inbox();

@@ -36,7 +36,7 @@ pub struct Collector {
 }
 
 /// Appends the line. Its tag is the URI: one Telegraf may run several collectors.
-pub fn write(buffer: &mut String, collector: &Collector, uri: &Tags, stamp: i64) {
+pub fn write(buffer: &mut String, collector: &Collector, uri: &Tags, timestamp: i64) {
     let count = |n: usize| u64::try_from(n).ok();
     let nanos = |d: Duration| u64::try_from(d.as_nanos()).ok();
     let mut line = Line::begin(buffer, "vm_collector", uri);
@@ -56,5 +56,5 @@ pub fn write(buffer: &mut String, collector: &Collector, uri: &Tags, stamp: i64)
     line.int("calls_hanging", count(collector.hanging));
     line.int("late_answers", Some(collector.late));
     line.int("dead_mounts", count(collector.dead_mounts));
-    line.end(stamp);
+    line.end(timestamp);
 }

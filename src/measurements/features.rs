@@ -1,11 +1,11 @@
 //! `vm_features`: one line per VM, from the second gather on.
 
 use crate::features::{DISK_RATES, Features, NET_RATES};
+use crate::history::VmHistory;
 use crate::line_protocol::Line;
-use crate::runs::Memory;
 
-pub(super) fn write(buffer: &mut String, features: &Features, memory: &Memory, stamp: i64) {
-    let mut line = Line::begin(buffer, "vm_features", &memory.tags);
+pub(super) fn write(buffer: &mut String, features: &Features, vm: &VmHistory, timestamp: i64) {
+    let mut line = Line::begin(buffer, "vm_features", &vm.tags);
     line.float("memory_rate_kb_per_sec", features.memory_rate);
     line.float("memory_angle_deg", features.memory_angle);
     line.float("cpu_usage_percent", features.cpu_usage);
@@ -15,5 +15,5 @@ pub(super) fn write(buffer: &mut String, features: &Features, memory: &Memory, s
     for ((_, key), rate) in DISK_RATES.into_iter().zip(features.disk) {
         line.float(key, rate);
     }
-    line.end(stamp);
+    line.end(timestamp);
 }

@@ -1,12 +1,12 @@
 //! `vm_metrics`: one line per active VM.
 
 use super::state;
+use crate::history::VmHistory;
 use crate::line_protocol::Line;
-use crate::runs::Memory;
 use crate::sample::Sample;
 
-pub(super) fn write(buffer: &mut String, sample: &Sample, memory: &Memory, stamp: i64) {
-    let mut line = Line::begin(buffer, "vm_metrics", &memory.tags);
+pub(super) fn write(buffer: &mut String, sample: &Sample, vm: &VmHistory, timestamp: i64) {
+    let mut line = Line::begin(buffer, "vm_metrics", &vm.tags);
     line.string("state", sample.state.and_then(state::word));
     let reason = sample.state.zip(sample.reason);
     line.string("state_reason", reason.map(|(s, r)| state::reason(s, r)));
@@ -14,5 +14,5 @@ pub(super) fn write(buffer: &mut String, sample: &Sample, memory: &Memory, stamp
     line.int("memory_max_kb", sample.memory.maximum);
     line.int("memory_used_kb", sample.memory.current);
     line.int("cputime_ns", sample.cpu.time);
-    line.end(stamp);
+    line.end(timestamp);
 }

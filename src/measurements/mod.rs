@@ -11,7 +11,7 @@ mod totals;
 mod tests;
 
 use crate::config::Measurements;
-use crate::runs::Runs;
+use crate::history::History;
 use crate::sample::Sample;
 
 /// Appends the lines of one VM to `buffer`.
@@ -19,21 +19,21 @@ pub fn write(
     buffer: &mut String,
     wanted: &Measurements,
     sample: &Sample,
-    runs: &mut Runs,
-    stamp: i64,
+    history: &mut History,
+    timestamp: i64,
 ) {
-    let memory = runs.of(sample);
-    let derived = memory.derive(sample);
+    let vm = history.of(sample);
+    let derived = vm.derive(sample);
     if wanted.metrics {
-        metrics::write(buffer, sample, memory, stamp);
+        metrics::write(buffer, sample, vm, timestamp);
     }
     if wanted.features {
-        features::write(buffer, &derived.features, memory, stamp);
+        features::write(buffer, &derived.features, vm, timestamp);
     }
     if wanted.devices {
-        devices::write(buffer, sample, memory, stamp);
+        devices::write(buffer, sample, vm, timestamp);
     }
     if wanted.totals {
-        totals::write(buffer, sample, &derived, memory, stamp);
+        totals::write(buffer, sample, &derived, vm, timestamp);
     }
 }

@@ -3,7 +3,7 @@ use std::time::Instant;
 use proptest::prelude::*;
 
 use super::*;
-use crate::sample::examples::{any_devices, devices, empty, full};
+use crate::sample::testing::{any_devices, devices, empty, full};
 use crate::sample::{DISK_FIELDS, NIC_FIELDS};
 
 const ALL: Measurements = Measurements {
@@ -16,15 +16,20 @@ const ALL: Measurements = Measurements {
 
 const VM: &str = ",VMID=1,name=test,uuid=6695eb01-f6a4-8304-79aa-97f2502e193f";
 
-fn written(wanted: &Measurements, runs: &mut Runs, sample: &Sample, stamp: i64) -> String {
+fn written(
+    wanted: &Measurements,
+    history: &mut History,
+    sample: &Sample,
+    timestamp: i64,
+) -> String {
     let mut buffer = String::new();
-    write(&mut buffer, wanted, sample, runs, stamp);
+    write(&mut buffer, wanted, sample, history, timestamp);
     buffer
 }
 
 /// The lines of one sample, the first of its run.
 fn first(sample: &Sample) -> String {
-    written(&ALL, &mut Runs::default(), sample, 17)
+    written(&ALL, &mut History::default(), sample, 17)
 }
 
 #[test]
@@ -49,7 +54,7 @@ fn every_field_stands_under_its_name() {
 fn features_stand_under_their_names_from_the_second_gather_on() {
     let at = Instant::now();
     let later = at + std::time::Duration::from_secs(10);
-    let mut runs = Runs::default();
+    let mut history = History::default();
     let only = Measurements {
         metrics: false,
         features: true,
@@ -57,7 +62,7 @@ fn features_stand_under_their_names_from_the_second_gather_on() {
         totals: false,
         collector: false,
     };
-    assert_eq!(written(&only, &mut runs, &full(at), 17), "");
+    assert_eq!(written(&only, &mut history, &full(at), 17), "");
     let mut second = full(later);
     second.memory.current = Some(2012);
     second.cpu.time = Some(1001 + 5_000_000_000);
@@ -66,7 +71,7 @@ fn features_stand_under_their_names_from_the_second_gather_on() {
     let disks = &mut second.disks.as_mut().unwrap().list[0].counters;
     *disks = [91, 102, 113, 124, 45].map(Some);
     assert_eq!(
-        written(&only, &mut runs, &second, 27),
+        written(&only, &mut history, &second, 27),
         format!(
             "vm_features{VM} memory_rate_kb_per_sec=1,memory_angle_deg=45,cpu_usage_percent=25,\
              net_rxbytes_rate=1,net_txbytes_rate=3,net_rxpackets_rate=2,net_txpackets_rate=4,\
@@ -77,10 +82,10 @@ fn features_stand_under_their_names_from_the_second_gather_on() {
 
 #[test]
 fn nothing_reported_is_no_line() {
-    let mut runs = Runs::default();
+    let mut history = History::default();
     let sample = empty(Instant::now());
-    assert_eq!(written(&ALL, &mut runs, &sample, 17), "");
-    assert_eq!(written(&ALL, &mut runs, &sample, 18), "");
+    assert_eq!(written(&ALL, &mut history, &sample, 17), "");
+    assert_eq!(written(&ALL, &mut history, &sample, 18), "");
 }
 
 #[test]
@@ -185,7 +190,7 @@ fn only_the_wanted_measurements_are_written() {
             vec!["vm_metrics", "vm_devices", "vm_devices"],
         ),
     ] {
-        let lines = written(&wanted, &mut Runs::default(), &sample, 1);
+        let lines = written(&wanted, &mut History::default(), &sample, 1);
         let found: Vec<_> = lines
             .lines()
             .map(|l| l.split_once(',').unwrap().0)
@@ -197,11 +202,11 @@ fn only_the_wanted_measurements_are_written() {
 #[test]
 fn a_renamed_vm_has_its_new_name_and_goes_on() {
     let at = Instant::now();
-    let mut runs = Runs::default();
-    written(&ALL, &mut runs, &full(at), 17);
+    let mut history = History::default();
+    written(&ALL, &mut history, &full(at), 17);
     let mut renamed = full(at + std::time::Duration::from_secs(1));
     renamed.name = "new name".into();
-    let lines = written(&ALL, &mut runs, &renamed, 27);
+    let lines = written(&ALL, &mut history, &renamed, 27);
     assert_eq!(lines.lines().count(), 5, "rates too: {lines}");
     for line in lines.lines() {
         assert!(line.contains(r",name=new\ name,uuid="), "{line}");
@@ -243,12 +248,12 @@ proptest! {
         )
     ) {
         let at = Instant::now();
-        let mut runs = Runs::default();
+        let mut history = History::default();
         for (nics, disks) in gathers {
             let mut sample = empty(at);
             sample.nics = nics.map(|list| devices(at, list));
             sample.disks = disks.map(|list| devices(at, list));
-            let lines = written(&ALL, &mut runs, &sample, 1);
+            let lines = written(&ALL, &mut history, &sample, 1);
             prop_assert!(!lines.contains("=-"), "{}", lines);
             for field in NIC_FIELDS {
                 check(&lines, ",devtype=nic,", field, &format!("net_{field}"), sample.nics.as_ref())?;

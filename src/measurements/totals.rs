@@ -1,7 +1,7 @@
 //! `vm_totals`: one line per VM.
 
+use crate::history::{Derived, VmHistory};
 use crate::line_protocol::Line;
-use crate::runs::{Derived, Memory};
 use crate::sample::Sample;
 
 /// In the order of [`crate::sample::NIC_FIELDS`].
@@ -29,10 +29,10 @@ pub(super) fn write(
     buffer: &mut String,
     sample: &Sample,
     derived: &Derived,
-    memory: &Memory,
-    stamp: i64,
+    vm: &VmHistory,
+    timestamp: i64,
 ) {
-    let mut line = Line::begin(buffer, "vm_totals", &memory.tags);
+    let mut line = Line::begin(buffer, "vm_totals", &vm.tags);
     for (key, value) in NET.into_iter().zip(derived.net) {
         line.int(key, value);
     }
@@ -55,5 +55,5 @@ pub(super) fn write(
     line.int("cputime", sample.cpu.time);
     line.signed("state", sample.state.map(i64::from));
     line.signed("state_reason", sample.reason.map(i64::from));
-    line.end(stamp);
+    line.end(timestamp);
 }

@@ -67,7 +67,7 @@ mod tests {
 
     use super::*;
     use crate::gather::job::DomainRef;
-    use crate::sample::examples::full;
+    use crate::sample::testing::full;
 
     fn gathered(in_part: bool) -> GatherReport {
         let sample = full(Instant::now());

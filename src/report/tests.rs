@@ -2,8 +2,8 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::libvirt::Error;
-use crate::sample::Run;
-use crate::sample::examples::run;
+use crate::sample::RunId;
+use crate::sample::testing::run;
 
 fn reporter() -> Reporter {
     Reporter::new(Uri::default())
@@ -140,7 +140,7 @@ fn each_dead_mount_is_a_trouble_of_its_own() {
 fn a_slow_mount_is_said_of_the_vm_whose_disks_are_left_out_twice_running() {
     let slow = |ids: &[u32]| {
         let vm = |id: &u32| DomainRef {
-            run: Run {
+            run: RunId {
                 uuid: Uuid::from_u128((*id).into()),
                 id: *id,
             },
@@ -201,7 +201,7 @@ fn a_vms_troubles_end_with_the_vm() {
 fn of_many_vms_the_first_ten_are_named() {
     let domains = |n: u32| {
         let named = |id: u32| DomainRef {
-            run: Run { id, ..run(1) },
+            run: RunId { id, ..run(1) },
             name: format!("vm{id:02}").into(),
         };
         (0..n).rev().map(named).collect::<Vec<DomainRef>>()

@@ -1,6 +1,6 @@
 use std::time::Instant;
 
-use super::examples::{device, devices, empty};
+use super::testing::{device, devices, empty};
 use super::*;
 use crate::description::{Disk, Nic};
 
@@ -46,10 +46,10 @@ fn sample() -> Sample {
     sample
 }
 
-fn wanted(change: impl FnOnce(&mut Settings)) -> Wanted {
+fn wanted(change: impl FnOnce(&mut Settings)) -> DeviceFilter {
     let mut settings = Settings::default();
     change(&mut settings);
-    Wanted::new(&settings)
+    DeviceFilter::new(&settings)
 }
 
 fn disks(sample: &Sample) -> Vec<(&str, &str)> {
@@ -113,14 +113,14 @@ fn what_was_not_reported_stays_unreported() {
 }
 
 /// As a configuration file says.
-fn configured(toml: &str) -> Wanted {
+fn configured(toml: &str) -> DeviceFilter {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), toml).unwrap();
     let flags = crate::cli::Flags {
         config: Some(file.path().to_owned()),
         ..Default::default()
     };
-    Wanted::new(&crate::config::load(&flags, None).unwrap().settings)
+    DeviceFilter::new(&crate::config::load(&flags, None).unwrap().settings)
 }
 
 #[test]

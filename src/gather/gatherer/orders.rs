@@ -99,11 +99,11 @@ impl Gatherer {
     /// What the host watcher has seen.
     pub fn on_host_report(&mut self, mut seen: HostReport) {
         let (taps, cpus) = (seen.taps.take(), std::mem::take(&mut seen.cpus));
-        let near = std::mem::take(&mut seen.near);
+        let in_our_netns = std::mem::take(&mut seen.in_our_netns);
         self.gathered.not_started = seen.not_started.take();
         if self.host_watcher.take(seen) {
             if let Some(taps) = taps {
-                self.nics.read(taps, near);
+                self.nics.read(taps, in_our_netns);
             }
             self.cpus.read(cpus);
             let domains: Vec<Uuid> = self.active_domains.all().map(|f| f.run.uuid).collect();

@@ -4,8 +4,8 @@ use std::sync::mpsc::Receiver;
 
 use super::*;
 use crate::description_cache::Known;
-use crate::gather::examples::{LIMIT, Node, inbox, settings};
 use crate::gather::in_flight::CallId;
+use crate::gather::testing::{LIMIT, Node, inbox, settings};
 use crate::libvirt::Error;
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];

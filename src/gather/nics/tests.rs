@@ -1,14 +1,14 @@
 use std::time::Instant;
 
 use super::*;
-use crate::sample::examples::{device, devices, run};
+use crate::sample::testing::{device, devices, run};
 
-fn taps(rows: &[(&str, u64, u64)]) -> Taps {
+fn taps(rows: &[(&str, u64, u64)]) -> NetDev {
     let row = |(name, received, sent): &(&str, u64, u64)| {
         format!("{name}: {received} 0 0 0 0 0 0 0 {sent} 0 0 0 0 0 0 0\n")
     };
     let table: String = rows.iter().map(row).collect();
-    Taps::parse(table.as_bytes(), Instant::now())
+    NetDev::parse(table.as_bytes(), Instant::now())
 }
 
 fn said(rows: &[(&str, u64, u64)]) -> Devices<8> {
@@ -29,7 +29,7 @@ fn named(names: &[&str]) -> Vec<Nic> {
     names.iter().map(|name| nic(name, "bridge")).collect()
 }
 
-fn near() -> HashSet<Uuid> {
+fn in_our_netns() -> HashSet<Uuid> {
     HashSet::from_iter([run(1).uuid])
 }
 
@@ -37,10 +37,10 @@ fn near() -> HashSet<Uuid> {
 fn shown(before: &[(&str, u64, u64)], libvirt: &[(&str, u64, u64)]) -> Nics {
     let mut nics = Nics::default();
     nics.begin();
-    nics.read(taps(before), near());
+    nics.read(taps(before), in_our_netns());
     nics.said(run(1), &said(libvirt));
     nics.begin();
-    nics.read(taps(before), near());
+    nics.read(taps(before), in_our_netns());
     nics
 }
 
@@ -51,7 +51,7 @@ fn from_the_gather_after_the_proof_on_libvirt_is_not_asked() {
     for gather in 1..=4 {
         nics.begin();
         assert_eq!(nics.of(run(1), &all, any), None, "{gather}: not read yet");
-        nics.read(taps(&[("v", 10 * gather, gather)]), near());
+        nics.read(taps(&[("v", 10 * gather, gather)]), in_our_netns());
         let found = nics.of(run(1), &all, any);
         if gather == 1 {
             assert_eq!(found, None);
@@ -125,12 +125,12 @@ fn a_nic_of_a_vm_described_anew_may_be_another_of_the_same_name() {
     own.at = nics.taps.as_ref().unwrap().at;
     nics.said(run(1), &own);
     nics.begin();
-    nics.read(taps(&[("v", 7, 3)]), near());
+    nics.read(taps(&[("v", 7, 3)]), in_our_netns());
     assert_eq!(ask(&nics), None);
     // Counted from the host's side now.
     nics.said(run(1), &said(&[("v", 7, 3)]));
     nics.begin();
-    nics.read(taps(&[("v", 8, 3)]), near());
+    nics.read(taps(&[("v", 8, 3)]), in_our_netns());
     let found = ask(&nics).unwrap();
     assert_eq!(found.list, said(&[("v", 8, 3)]).list);
 }
@@ -144,7 +144,7 @@ fn without_a_reading_nothing_is_ours() {
     assert_eq!(ask(&nics), None, "the look was late");
     nics.said(run(1), &said(&[("v", 3, 7)]));
     nics.begin();
-    nics.read(taps(&[("v", 9, 9)]), near());
+    nics.read(taps(&[("v", 9, 9)]), in_our_netns());
     assert!(ask(&nics).is_some(), "and what was shown stays shown");
     nics.keep(&HashSet::from_iter([run(1)]));
     assert!(ask(&nics).is_some());
@@ -172,7 +172,7 @@ fn of_a_name_that_is_the_end_of_anothers_ours_is_right_at_once() {
     let mut nics = Nics::default();
     for gather in 1..=2 {
         nics.begin();
-        nics.read(taps(&here), near());
+        nics.read(taps(&here), in_our_netns());
         let mut found = brought(&[("web", "bridge", 50, 100), ("other", "bridge", 11, 20)]);
         let at = found.at;
         nics.said(run(1), &found);
@@ -194,7 +194,7 @@ fn where_ours_are_put_in_the_proven_ones_are_of_the_same_moment() {
     nics.begin();
     nics.read(
         taps(&[("dmz-web", 1, 1), ("web", 9, 4), ("other", 22, 11)]),
-        near(),
+        in_our_netns(),
     );
     let mut found = brought(&[("web", "bridge", 50, 100), ("other", "bridge", 12, 24)]);
     nics.correct(run(1), &mut found);
@@ -215,10 +215,10 @@ fn who_is_elsewhere_or_not_counted_by_the_kernel_keeps_libvirts_figures() {
     nics.read(taps(&here), HashSet::default());
     assert_eq!(corrected(&nics, &said), said, "another network's");
     nics.begin();
-    nics.read(taps(&here[..1]), near());
+    nics.read(taps(&here[..1]), in_our_netns());
     assert_eq!(corrected(&nics, &said), said, "moved to another network");
     nics.begin();
-    nics.read(taps(&here), near());
+    nics.read(taps(&here), in_our_netns());
     assert_ne!(corrected(&nics, &said), said);
     let vhost = brought(&[("web", "vhostuser", 50, 100)]);
     assert_eq!(corrected(&nics, &vhost), vhost);
@@ -231,7 +231,7 @@ fn without_a_reading_what_libvirt_may_get_wrong_is_missing() {
     let here = [("dmz-web", 100, 50), ("web", 9, 3)];
     let mut nics = Nics::default();
     nics.begin();
-    nics.read(taps(&here), near());
+    nics.read(taps(&here), in_our_netns());
     for _ in 0..2 {
         nics.begin();
         let mut found = brought(&[("web", "bridge", 50, 100), ("other", "bridge", 10, 20)]);
@@ -262,7 +262,7 @@ fn a_macvtap_made_by_hand_counts_from_the_hosts_side_whatever_libvirt_says() {
     nics.learn(run(1), Some(&description));
     let here = [("hand0", 7, 3), ("tap0", 7, 3), ("far0", 7, 3)];
     nics.begin();
-    nics.read(taps(&here), near());
+    nics.read(taps(&here), in_our_netns());
     // 9.0 has it exchanged, and that proves nothing.
     let said = all
         .each_ref()
@@ -272,7 +272,7 @@ fn a_macvtap_made_by_hand_counts_from_the_hosts_side_whatever_libvirt_says() {
     nics.correct(run(1), &mut found);
     assert_eq!(figures(&found), [Some((7, 3)), Some((3, 7)), Some((3, 7))]);
     nics.begin();
-    nics.read(taps(&here), near());
+    nics.read(taps(&here), in_our_netns());
     let found = nics.of(run(1), &all, |_| true).unwrap();
     assert_eq!(figures(&found), [Some((7, 3)), Some((3, 7)), Some((3, 7))]);
     // A tap in its place counts from the guest's side: 7.0 has that exchanged.

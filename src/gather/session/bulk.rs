@@ -10,7 +10,7 @@ use crate::gather::job::{DomainRef, Target};
 use crate::gather::scheduler::Completeness;
 use crate::libvirt::bulk::{self, Groups};
 use crate::libvirt::{Domain, Error, Record, Records};
-use crate::sample::{Device, Run, Sample};
+use crate::sample::{Device, RunId, Sample};
 
 /// virDomainState: running. Only such a domain shows what the driver's bulk reply can hold.
 const RUNNING: i32 = 1;
@@ -165,7 +165,7 @@ pub(super) fn find<'t>(
 }
 
 /// The run that a record is of, and its name; `None` for a domain that is not active any more.
-fn whose(record: &Record, targets: &[&Target], place: usize) -> Option<(Run, SmolStr)> {
+fn whose(record: &Record, targets: &[&Target], place: usize) -> Option<(RunId, SmolStr)> {
     let id = record.id()?;
     match find(targets, place, |target| target.found.run.id == id) {
         Some(target) => Some((target.found.run, target.found.name.clone())),
@@ -173,7 +173,7 @@ fn whose(record: &Record, targets: &[&Target], place: usize) -> Option<(Run, Smo
         None => {
             let domain = record.domain()?;
             let uuid = domain.uuid();
-            Some((Run { uuid, id }, domain.name().into()))
+            Some((RunId { uuid, id }, domain.name().into()))
         }
     }
 }

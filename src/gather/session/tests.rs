@@ -6,9 +6,9 @@ use super::*;
 use crate::config::Measurements;
 use crate::description::Description;
 use crate::description_cache::{CachedDescription, DeviceNames};
-use crate::gather::examples::{Node, connect, settings, target};
-use crate::sample::Wanted;
-use crate::sample::examples::{device, devices, full};
+use crate::gather::testing::{Node, connect, settings, target};
+use crate::sample::DeviceFilter;
+use crate::sample::testing::{device, devices, full};
 
 const ALL: Measurements = Measurements {
     metrics: true,
@@ -24,7 +24,7 @@ fn config(wanted: Measurements) -> WorkerConfig {
         uri: settings.uri.value.clone(),
         groups: Groups::needed(&wanted),
         info: true,
-        wanted: Wanted::new(&settings),
+        wanted: DeviceFilter::new(&settings),
     }
 }
 
@@ -70,7 +70,7 @@ fn new(found: &DomainRef) -> Target {
 /// No domain that runs.
 fn orphan(name: &str) -> DomainRef {
     DomainRef {
-        run: Run {
+        run: RunId {
             uuid: Node::uuid(name),
             id: 9,
         },

@@ -3,11 +3,11 @@ use std::thread::sleep;
 
 use super::*;
 use crate::config::Measurements;
-use crate::gather::examples::{Frozen, LIMIT, inbox, settings};
 use crate::gather::job::Answer;
 use crate::gather::scheduler::Scope;
+use crate::gather::testing::{Frozen, LIMIT, inbox, settings};
 use crate::libvirt::bulk::Groups;
-use crate::sample::Wanted;
+use crate::sample::DeviceFilter;
 
 fn pool(uri: &str, size: usize) -> (WorkerPool, Receiver<Reply>) {
     pool_with(uri, size, 1)
@@ -24,7 +24,7 @@ fn pool_with(uri: &str, size: usize, jobs: usize) -> (WorkerPool, Receiver<Reply
             ..settings.measurements
         }),
         info: true,
-        wanted: Wanted::new(&settings),
+        wanted: DeviceFilter::new(&settings),
     };
     let (sink, replies) = inbox();
     (WorkerPool::new(config, size, jobs, sink), replies)

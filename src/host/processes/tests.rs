@@ -373,15 +373,15 @@ fn near_is_who_is_in_our_network_with_every_process() {
         }
     }
     let mut processes = fake.processes();
-    assert_eq!(processes.near(), HashSet::default());
+    assert_eq!(processes.in_our_netns(), HashSet::default());
     processes.look(&[vm(1), vm(2), vm(3), vm(5)]);
-    assert_eq!(processes.near(), set(&[vm(1)]));
+    assert_eq!(processes.in_our_netns(), set(&[vm(1)]));
     fake.end(4);
     processes.look(&[vm(1), vm(2), vm(3), vm(5)]);
-    assert_eq!(processes.near(), set(&[vm(1), vm(3)]));
+    assert_eq!(processes.in_our_netns(), set(&[vm(1), vm(3)]));
     fs::remove_file(here.join("dev")).unwrap();
     assert_eq!(
-        processes.near(),
+        processes.in_our_netns(),
         HashSet::default(),
         "our own is out of sight"
     );

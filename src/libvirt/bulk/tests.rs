@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::sample::examples::empty;
+use crate::sample::testing::empty;
 
 /// A sample of these keys, and the groups that were seen.
 fn filled(params: &[(&str, Value<'_>)]) -> (Sample, Groups) {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::gather::examples::{Node, connect};
+use crate::gather::testing::{Node, connect};
 
 fn error(code: u32, domain: u32) -> Error {
     Error {
@@ -57,7 +57,7 @@ fn cpu_time_that_has_come_is_not_replaced_by_another_counter() {
     let node = Node::of(&["running"], &[]);
     let connection = connect(&node.uri());
     let domain = connection.lookup(Node::uuid("running")).unwrap();
-    let mut sample = crate::sample::examples::empty(Instant::now());
+    let mut sample = crate::sample::testing::empty(Instant::now());
     info(&mut sample, &domain, CpuSource::Totals(3)).unwrap();
     assert_eq!(sample.cpu.time, None);
     sample.cpu.time = Some(7);

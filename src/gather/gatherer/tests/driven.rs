@@ -5,12 +5,12 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use super::*;
-use crate::gather::examples::Frozen;
 use crate::gather::host_watcher::HostReport;
 use crate::gather::scheduler::{Control, HostVerdict};
+use crate::gather::testing::Frozen;
 use crate::host::cgroups::Usage;
 use crate::sample::Sample;
-use crate::sample::examples::{device, devices, full};
+use crate::sample::testing::{device, devices, full};
 
 /// A gatherer whose workers all hang: the test answers in their place.
 struct Driven {
@@ -108,7 +108,7 @@ impl Driven {
 
 fn found(name: &str) -> DomainRef {
     DomainRef {
-        run: Run {
+        run: RunId {
             uuid: Node::uuid(name),
             id: u32::from(name.as_bytes()[0]),
         },
@@ -193,7 +193,7 @@ fn while_a_list_hangs_none_is_sent_again_and_the_domains_last_known_serve() {
     driven.gatherer.begin();
     driven.next(domains(&["c"]));
     let gathered = driven.finish();
-    let active: Vec<Run> = gathered.active.into_iter().flatten().collect();
+    let active: Vec<RunId> = gathered.active.into_iter().flatten().collect();
     assert_eq!(active, [found("c").run]);
 }
 

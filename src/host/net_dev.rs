@@ -3,7 +3,7 @@
 //! libvirt reads `/proc/net/dev` from its top for every NIC that it is asked for
 //! (virNetDevTapInterfaceStats in its src/util/virnetdevtap.c), so what its net group costs grows
 //! with the square of the number of taps. Here is the same reading, once for all. It shows our own
-//! network namespace, which need not be libvirtd's: [`Taps::view`] tells.
+//! network namespace, which need not be libvirtd's: [`NetDev::view`] tells.
 
 use std::path::Path;
 use std::time::Instant;
@@ -19,7 +19,7 @@ pub type Counters = [u64; 8];
 
 /// What `/proc/net/dev` said at one moment, in the host's own view.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Taps {
+pub struct NetDev {
     /// Midpoint of the read.
     pub at: Instant,
     by_name: HashMap<SmolStr, Counters>,
@@ -36,7 +36,7 @@ pub enum View {
     Host,
 }
 
-impl Taps {
+impl NetDev {
     /// Reads `net/dev` below `proc`, as every user may.
     ///
     /// # Errors
@@ -162,7 +162,7 @@ short: 1 2 3
 
     #[test]
     fn what_the_host_sent_the_guest_received() {
-        let taps = Taps::parse(TABLE, Instant::now());
+        let taps = NetDev::parse(TABLE, Instant::now());
         let swapped = [21, 22, 23, 24, 11, 12, 13, 14];
         assert_eq!(taps.counters("vnet1", View::Guest), Some(swapped));
         let plain = [11, 12, 13, 14, 21, 22, 23, 24];
@@ -190,7 +190,7 @@ short: 1 2 3
             b"t",
         ];
         let table = names.map(row).concat();
-        let taps = Taps::parse(&table, Instant::now());
+        let taps = NetDev::parse(&table, Instant::now());
         let ends: Vec<&[u8]> = names
             .into_iter()
             .filter(|name| std::str::from_utf8(name).is_ok_and(|name| taps.is_end_of_another(name)))
@@ -213,9 +213,9 @@ short: 1 2 3
         assert_eq!(is_macvtap(sys.path(), "tap1"), None);
     }
 
-    fn one(received: u64, sent: u64) -> Taps {
+    fn one(received: u64, sent: u64) -> NetDev {
         let table = format!("v: {received} 1 0 0 0 0 0 0 {sent} 1 0 0 0 0 0 0");
-        Taps::parse(table.as_bytes(), Instant::now())
+        NetDev::parse(table.as_bytes(), Instant::now())
     }
 
     #[test]

@@ -7,9 +7,9 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::path_walk::Walk;
 use super::probe::Answer;
 use super::prober::Prober;
-use super::walk::Walk;
 
 /// A remote mount, as far as a look knows it.
 #[derive(Debug)]

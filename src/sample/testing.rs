@@ -5,11 +5,11 @@ use std::time::Instant;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::{Device, Devices, Run, Sample};
+use super::{Device, Devices, RunId, Sample};
 
 /// A run of the VM `6695eb01-f6a4-8304-79aa-97f2502e193f`.
-pub(crate) fn run(id: u32) -> Run {
-    Run {
+pub(crate) fn run(id: u32) -> RunId {
+    RunId {
         uuid: Uuid::from_u128(0x6695_eb01_f6a4_8304_79aa_97f2_502e_193f),
         id,
     }

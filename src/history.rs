@@ -4,28 +4,28 @@
 use smol_str::SmolStr;
 use uuid::Uuid;
 
-use crate::features::{Features, Past};
+use crate::features::{Features, Previous};
 use crate::line_protocol::{self, Tags};
 use crate::maps::{HashMap, HashSet};
-use crate::sample::{Devices, Run, Sample};
-use crate::totals::{self, Reported};
+use crate::sample::{Devices, RunId, Sample};
+use crate::totals::{self, SupportedCounters};
 
 /// All runs.
 #[derive(Debug, Default)]
-pub struct Runs(HashMap<Uuid, Memory>);
+pub struct History(HashMap<Uuid, VmHistory>);
 
 /// One run of one VM.
 #[derive(Debug)]
-pub struct Memory {
-    run: Run,
+pub struct VmHistory {
+    run: RunId,
     name: SmolStr,
     /// `,VMID=..,name=..,uuid=..`
     pub tags: Tags,
     nic_tags: DeviceTags,
     disk_tags: DeviceTags,
-    nics: Reported,
-    disks: Reported,
-    past: Past,
+    nics: SupportedCounters,
+    disks: SupportedCounters,
+    previous: Previous,
     told_nameless: bool,
 }
 
@@ -40,26 +40,26 @@ pub struct Derived {
     pub features: Features,
 }
 
-impl Runs {
-    /// The memory of the sample's run: a new one where the VM was restarted or renamed.
-    pub fn of(&mut self, sample: &Sample) -> &mut Memory {
-        let memory = self
+impl History {
+    /// The vm of the sample's run: a new one where the VM was restarted or renamed.
+    pub fn of(&mut self, sample: &Sample) -> &mut VmHistory {
+        let vm = self
             .0
             .entry(sample.run.uuid)
-            .or_insert_with(|| Memory::new(sample));
-        if memory.run != sample.run {
-            *memory = Memory::new(sample);
-        } else if memory.name != sample.name {
-            memory.name.clone_from(&sample.name);
-            memory.tags = tags(sample);
+            .or_insert_with(|| VmHistory::new(sample));
+        if vm.run != sample.run {
+            *vm = VmHistory::new(sample);
+        } else if vm.name != sample.name {
+            vm.name.clone_from(&sample.name);
+            vm.tags = tags(sample);
         }
-        memory
+        vm
     }
 
     /// Forgets runs that are gone and calls `gone` with each VM that is.
-    pub fn keep(&mut self, active: &HashSet<Run>, mut gone: impl FnMut(Uuid)) {
-        self.0.retain(|uuid, memory| {
-            let stays = active.contains(&memory.run);
+    pub fn keep(&mut self, active: &HashSet<RunId>, mut gone: impl FnMut(Uuid)) {
+        self.0.retain(|uuid, vm| {
+            let stays = active.contains(&vm.run);
             if !stays {
                 gone(*uuid);
             }
@@ -68,7 +68,7 @@ impl Runs {
     }
 }
 
-impl Memory {
+impl VmHistory {
     fn new(sample: &Sample) -> Self {
         Self {
             run: sample.run,
@@ -76,9 +76,9 @@ impl Memory {
             tags: tags(sample),
             nic_tags: DeviceTags::default(),
             disk_tags: DeviceTags::default(),
-            nics: Reported::default(),
-            disks: Reported::default(),
-            past: Past::default(),
+            nics: SupportedCounters::default(),
+            disks: SupportedCounters::default(),
+            previous: Previous::default(),
             told_nameless: false,
         }
     }
@@ -95,7 +95,7 @@ impl Memory {
         if let Some(disks) = disks {
             self.disk_tags.follow("disk", disks);
         }
-        let features = self.past.advance(sample, &net, &disk);
+        let features = self.previous.advance(sample, &net, &disk);
         Derived {
             net,
             disk,
@@ -176,45 +176,42 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::sample::examples::{device, devices, full, run};
+    use crate::sample::testing::{device, devices, full, run};
 
     #[test]
     fn tags_name_the_run_and_follow_a_rename() {
-        let mut runs = Runs::default();
+        let mut history = History::default();
         let mut sample = full(Instant::now());
         sample.name = "a b".into();
         let uuid = "6695eb01-f6a4-8304-79aa-97f2502e193f";
         let tags = format!(",VMID=1,name=a\\ b,uuid={uuid}");
-        assert_eq!(runs.of(&sample).tags.as_str(), tags);
+        assert_eq!(history.of(&sample).tags.as_str(), tags);
         sample.name = "c".into();
         let tags = format!(",VMID=1,name=c,uuid={uuid}");
-        assert_eq!(runs.of(&sample).tags.as_str(), tags);
+        assert_eq!(history.of(&sample).tags.as_str(), tags);
         sample.run = run(2);
         let tags = format!(",VMID=2,name=c,uuid={uuid}");
-        assert_eq!(runs.of(&sample).tags.as_str(), tags);
-        assert_eq!(runs.0.len(), 1, "the earlier run is gone");
+        assert_eq!(history.of(&sample).tags.as_str(), tags);
+        assert_eq!(history.0.len(), 1, "the earlier run is gone");
     }
 
     #[test]
     fn device_tags_come_and_go_with_the_devices() {
         let at = Instant::now();
-        let mut runs = Runs::default();
+        let mut history = History::default();
         let mut sample = full(at);
-        runs.of(&sample).derive(&sample);
-        let nics = |memory: &Memory| -> Vec<String> {
-            memory
-                .nic_tags()
-                .map(|tags| tags.as_str().to_owned())
-                .collect()
+        history.of(&sample).derive(&sample);
+        let nics = |vm: &VmHistory| -> Vec<String> {
+            vm.nic_tags().map(|tags| tags.as_str().to_owned()).collect()
         };
-        let memory = runs.of(&sample);
-        assert_eq!(nics(memory), [",devtype=nic,device=vnet0"]);
-        let disks: Vec<&str> = memory.disk_tags().map(Tags::as_str).collect();
+        let vm = history.of(&sample);
+        assert_eq!(nics(vm), [",devtype=nic,device=vnet0"]);
+        let disks: Vec<&str> = vm.disk_tags().map(Tags::as_str).collect();
         assert_eq!(disks, [",devtype=disk,device=vda"]);
         let other = device("tap,1", "bridge", [Some(1); 8]);
         sample.nics = Some(devices(at, vec![other]));
-        runs.of(&sample).derive(&sample);
-        assert_eq!(nics(runs.of(&sample)), [",devtype=nic,device=tap\\,1"]);
+        history.of(&sample).derive(&sample);
+        assert_eq!(nics(history.of(&sample)), [",devtype=nic,device=tap\\,1"]);
     }
 
     #[test]
@@ -244,29 +241,29 @@ mod tests {
     #[test]
     fn a_counter_reported_in_another_run_is_no_veto_in_this_one() {
         let at = Instant::now();
-        let mut runs = Runs::default();
+        let mut history = History::default();
         let with = full(at);
         let mut without = full(at);
         let counters = &mut without.disks.as_mut().unwrap().list[0].counters;
         counters[0] = None;
         let rest = || device("vdb", "disk", [None, Some(1), None, None, None]);
         without.disks.as_mut().unwrap().list.push(rest());
-        runs.of(&with).derive(&with);
+        history.of(&with).derive(&with);
         without.run = run(2);
-        let derived = runs.of(&without).derive(&without);
+        let derived = history.of(&without).derive(&without);
         assert_eq!(derived.disk[1], Some(43));
         assert_eq!(derived.disk[0], None, "nobody reported it");
     }
 
     #[test]
     fn runs_that_are_gone_are_forgotten_and_named() {
-        let mut runs = Runs::default();
-        runs.of(&full(Instant::now()));
+        let mut history = History::default();
+        history.of(&full(Instant::now()));
         let mut gone = Vec::new();
-        runs.keep(&HashSet::from_iter([run(1)]), |uuid| gone.push(uuid));
+        history.keep(&HashSet::from_iter([run(1)]), |uuid| gone.push(uuid));
         assert!(gone.is_empty());
-        runs.keep(&HashSet::from_iter([run(2)]), |uuid| gone.push(uuid));
+        history.keep(&HashSet::from_iter([run(2)]), |uuid| gone.push(uuid));
         assert_eq!(gone, [run(1).uuid]);
-        assert!(runs.0.is_empty());
+        assert!(history.0.is_empty());
     }
 }

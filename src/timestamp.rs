@@ -10,7 +10,7 @@ use crate::config::Precision;
 const FIRST: i64 = i64::MIN + 2;
 const LAST: i64 = i64::MAX - 1;
 
-/// The precisions and what they truncate to, in ns: all even, see [`Stamps`].
+/// The precisions and what they truncate to, in ns: all even, see [`Timestamps`].
 const STEPS: [(Precision, i64); 4] = [
     (Precision::Second, 1_000_000_000),
     (Precision::Millisecond, 1_000_000),
@@ -37,7 +37,7 @@ const DAY: i64 = 86_400 * 1_000_000_000;
 /// a second such step back class 2, and so on. So a stamp differs from its time by no more than the
 /// precision or, after n steps back, 2^n ns.
 #[derive(Debug)]
-pub struct Stamps {
+pub struct Timestamps {
     precision: Precision,
     spans: Vec<Span>,
 }
@@ -49,7 +49,7 @@ struct Span {
     last: i64,
 }
 
-impl Stamps {
+impl Timestamps {
     /// Truncated to `precision` where that leaves them new.
     pub fn new(precision: Precision) -> Self {
         Self {
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn truncated_as_far_as_it_stays_new() {
-        let mut stamps = Stamps::new(Precision::Second);
+        let mut stamps = Timestamps::new(Precision::Second);
         assert_eq!(stamps.at(5_100_200_301), 5_000_000_000);
         assert_eq!(stamps.at(5_100_200_301), 5_100_000_000);
         assert_eq!(stamps.at(5_100_200_301), 5_100_200_000);
@@ -171,14 +171,14 @@ mod tests {
             (Precision::Microsecond, 5_100_200_000),
             (Precision::Nanosecond, 5_100_200_302),
         ] {
-            assert_eq!(Stamps::new(precision).at(5_100_200_303), expected);
+            assert_eq!(Timestamps::new(precision).at(5_100_200_303), expected);
         }
     }
 
     /// Where no stamp lies yet, stamps are as coarse as ever; where some do, they are finer.
     #[test]
     fn a_clock_set_back_is_believed_and_repeats_nothing() {
-        let mut stamps = Stamps::new(Precision::Second);
+        let mut stamps = Timestamps::new(Precision::Second);
         let mut at = |ms: i64| stamps.at(ms * 1_000_000);
         assert_eq!(at(9_300), 9_000_000_000);
         assert_eq!(at(10_300), 10_000_000_000);
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_moment_in_the_far_future_costs_no_precision_afterwards() {
-        let mut stamps = Stamps::new(Precision::Second);
+        let mut stamps = Timestamps::new(Precision::Second);
         stamps.at(9_300_000_000);
         stamps.at(4_000_000_000 * SECOND);
         assert_eq!(stamps.at(10_300_000_000), 10_000_000_000);
@@ -220,7 +220,7 @@ mod tests {
             assert_eq!(nanoseconds(time), expected);
         }
         for end in [FIRST, LAST] {
-            let mut stamps = Stamps::new(Precision::Second);
+            let mut stamps = Timestamps::new(Precision::Second);
             let mut seen = HashSet::default();
             for _ in 0..3000 {
                 let stamp = stamps.at(end);
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_runs_backwards_costs_little_memory() {
-        let mut stamps = Stamps::new(Precision::Second);
+        let mut stamps = Timestamps::new(Precision::Second);
         let mut seen = HashSet::default();
         for second in (0..5000).rev() {
             assert!(seen.insert(stamps.at(second * 100_000 * SECOND)));
@@ -268,7 +268,7 @@ mod tests {
             precision in precision(),
             ticks in prop::collection::vec(tick(), 1..500),
         ) {
-            let mut stamps = Stamps::new(precision.0);
+            let mut stamps = Timestamps::new(precision.0);
             let mut now = 0_i64;
             let mut seen = HashSet::default();
             for tick in ticks {
@@ -293,7 +293,7 @@ mod tests {
                 1..10,
             ),
         ) {
-            let mut stamps = Stamps::new(precision.0);
+            let mut stamps = Timestamps::new(precision.0);
             let mut now = 10_000 * SECOND;
             let mut seen = HashSet::default();
             for (back, steps) in runs {
