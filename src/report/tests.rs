@@ -112,15 +112,15 @@ fn locked_vms_are_counted_until_none_is_locked() {
 
 #[test]
 fn a_daemon_without_workers_is_counted_until_it_has_some() {
-    let mut spent = reached(vec![]);
+    let mut saturated = reached(vec![]);
     for by in [None, Some(found("a"))] {
-        spent.saturated = Some(by);
-        lasts_and_ends("spent", &spent);
+        saturated.saturated = Some(by);
+        lasts_and_ends("saturated", &saturated);
     }
 }
 
 #[test]
-fn each_dead_mount_is_a_trouble_of_its_own() {
+fn each_dead_mount_is_a_problem_of_its_own() {
     let dead = |mounts: &[&str]| {
         let mounts = mounts.iter().map(|m| (PathBuf::from(m), vec![found("a")]));
         GatherReport {
