@@ -11,8 +11,14 @@ use uuid::Uuid;
 use crate::config::{NameFilter, Settings};
 use crate::description::{Description, DiskKind};
 
-/// A NIC's counters, in the order of the contract's table.
-pub const NIC_FIELDS: [&str; 8] = [
+/// How many counters a NIC has.
+pub const NIC_COUNTERS: usize = 8;
+
+/// How many counters a disk has.
+pub const DISK_COUNTERS: usize = 5;
+
+/// The names of a NIC's counters, in the order in which [`Device::counters`] holds them.
+pub const NIC_FIELDS: [&str; NIC_COUNTERS] = [
     "rxbytes",
     "rxpackets",
     "rxerrors",
@@ -23,8 +29,9 @@ pub const NIC_FIELDS: [&str; 8] = [
     "txdrops",
 ];
 
-/// A disk's counters, in the order of the contract's table.
-pub const DISK_FIELDS: [&str; 5] = ["rd_req", "rd_bytes", "wr_reqs", "wr_bytes", "errors"];
+/// The names of a disk's counters, in the same order.
+pub const DISK_FIELDS: [&str; DISK_COUNTERS] =
+    ["rd_req", "rd_bytes", "wr_reqs", "wr_bytes", "errors"];
 
 /// One run of one VM: a restarted VM keeps its UUID and gets a new id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,9 +60,9 @@ pub struct Sample {
     /// Memory.
     pub memory: Memory,
     /// Network interfaces; `None`: not reported in this gather.
-    pub nics: Option<Devices<8>>,
+    pub nics: Option<Devices<NIC_COUNTERS>>,
     /// Disks; `None`: not reported in this gather.
-    pub disks: Option<Devices<5>>,
+    pub disks: Option<Devices<DISK_COUNTERS>>,
     /// The paths of the disks' images (`block.N.path`), where the bulk statistics brought the disks: each path and a NUL
     /// after it, in the order of the statistics. One text: it is compared with the last one in each gather.
     pub paths: String,

@@ -7,7 +7,7 @@ use virt::sys;
 
 use super::Value;
 use crate::config::Measurements;
-use crate::sample::{Device, Devices, Sample};
+use crate::sample::{DISK_COUNTERS, Device, Devices, NIC_COUNTERS, Sample};
 
 /// Passes by a domain whose monitor is occupied instead of waiting for it (libvirt 4.5).
 pub const NOWAIT: u32 = sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT;
@@ -86,8 +86,8 @@ pub fn fill<'a, K: AsRef<[u8]>>(
     params: impl Iterator<Item = (K, Value<'a>)>,
     at: Instant,
 ) -> Groups {
-    let mut nics = Indexed::<8>::default();
-    let mut disks = Indexed::<5>::default();
+    let mut nics = Indexed::<NIC_COUNTERS>::default();
+    let mut disks = Indexed::<DISK_COUNTERS>::default();
     for (key, value) in params {
         let Some((group, key)) = split(key.as_ref()) else {
             continue;

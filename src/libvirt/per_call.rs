@@ -10,7 +10,7 @@ use virt::sys;
 use super::bulk::Groups;
 use super::{Domain, Error, Value};
 use crate::description::Description;
-use crate::sample::{Device, DeviceFilter, Devices, Sample};
+use crate::sample::{DISK_COUNTERS, Device, DeviceFilter, Devices, NIC_COUNTERS, Sample};
 
 /// virDomainState: shut off.
 pub const SHUTOFF: i32 = sys::VIR_DOMAIN_SHUTOFF as i32;
@@ -200,7 +200,7 @@ fn nics(
             Some(target) => tolerate(domain, domain.interface_stats(target))?,
             None => None,
         };
-        let counters = counters.map_or([None; 8], |s| {
+        let counters = counters.map_or([None; NIC_COUNTERS], |s| {
             [
                 s.rx_bytes,
                 s.rx_packets,
@@ -235,16 +235,17 @@ pub fn disks(
     domain: &Domain,
     description: &Description,
     wanted: &DeviceFilter,
-) -> Result<Devices<5>, Error> {
+) -> Result<Devices<DISK_COUNTERS>, Error> {
     let start = Instant::now();
     let mut list = Vec::with_capacity(description.disks.len());
     for disk in &description.disks {
         if !disk.counted || !wanted.disk(&disk.target, disk.kind) {
             continue;
         }
-        let counters = tolerate(domain, domain.block_stats(&disk.target))?.map_or([None; 5], |s| {
-            [s.rd_req, s.rd_bytes, s.wr_req, s.wr_bytes, s.errs].map(counted)
-        });
+        let counters = tolerate(domain, domain.block_stats(&disk.target))?
+            .map_or([None; DISK_COUNTERS], |s| {
+                [s.rd_req, s.rd_bytes, s.wr_req, s.wr_bytes, s.errs].map(counted)
+            });
         list.push(Device {
             name: Some(disk.target.clone()),
             kind: SmolStr::new_static(disk.kind.word()),

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::sample::testing::{any_devices, devices, empty, full};
-use crate::sample::{DISK_FIELDS, NIC_FIELDS};
+use crate::sample::{DISK_COUNTERS, DISK_FIELDS, NIC_COUNTERS, NIC_FIELDS};
 
 const ALL: Measurements = Measurements {
     metrics: true,
@@ -133,7 +133,7 @@ fn what_was_not_reported_is_left_out_of_its_line() {
 fn a_device_without_a_counter_or_a_name_has_no_line() {
     let mut sample = full(Instant::now());
     sample.nics.as_mut().unwrap().list[0].name = None;
-    sample.disks.as_mut().unwrap().list[0].counters = [None; 5];
+    sample.disks.as_mut().unwrap().list[0].counters = [None; DISK_COUNTERS];
     let lines = first(&sample);
     assert!(!lines.contains("vm_devices"), "{lines}");
     assert!(
@@ -243,7 +243,7 @@ proptest! {
     #[test]
     fn totals_are_the_sum_of_the_device_lines_or_are_not_written(
         gathers in prop::collection::vec(
-            (any_devices::<8>(&["vnet0", "vnet1", "vnet2"]), any_devices::<5>(&["vda", "vdb", "hdc"])),
+            (any_devices::<NIC_COUNTERS>(&["vnet0", "vnet1", "vnet2"]), any_devices::<DISK_COUNTERS>(&["vda", "vdb", "hdc"])),
             1..8,
         )
     ) {

@@ -2,10 +2,10 @@
 
 use crate::history::{Derived, VmHistory};
 use crate::line_protocol::Line;
-use crate::sample::Sample;
+use crate::sample::{DISK_COUNTERS, NIC_COUNTERS, Sample};
 
 /// In the order of [`crate::sample::NIC_FIELDS`].
-const NET: [&str; 8] = [
+const NET: [&str; NIC_COUNTERS] = [
     "net_rxbytes",
     "net_rxpackets",
     "net_rxerrors",
@@ -17,7 +17,7 @@ const NET: [&str; 8] = [
 ];
 
 /// In the order of [`crate::sample::DISK_FIELDS`].
-const DISK: [&str; 5] = [
+const DISK: [&str; DISK_COUNTERS] = [
     "disk_rd_req",
     "disk_rd_bytes",
     "disk_wr_reqs",

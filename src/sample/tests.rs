@@ -37,11 +37,16 @@ fn sample() -> Sample {
     let at = Instant::now();
     let mut sample = empty(at);
     let nics = [("vnet0", Some(1)), ("", None)];
-    sample.nics = Some(devices(at, nics.map(|(n, c)| device(n, "", [c; 8])).into()));
+    sample.nics = Some(devices(
+        at,
+        nics.map(|(n, c)| device(n, "", [c; NIC_COUNTERS])).into(),
+    ));
     let disks = ["vda", "sda", "hdc", "fda"];
     sample.disks = Some(devices(
         at,
-        disks.map(|n| device(n, "", [Some(1); 5])).into(),
+        disks
+            .map(|n| device(n, "", [Some(1); DISK_COUNTERS]))
+            .into(),
     ));
     sample
 }

@@ -121,7 +121,7 @@ fn devices_are_bound_by_name_through_gaps_and_any_order() {
     assert_eq!(names(Some(&nics)), [Some("a"), Some("b"), None]);
     assert_eq!(nics.list[0].counters[0], Some(70));
     assert_eq!(nics.list[1].counters[0], Some(20));
-    assert_eq!(nics.list[2].counters, [None; 8]);
+    assert_eq!(nics.list[2].counters, [None; NIC_COUNTERS]);
     assert!(nics.complete);
 }
 
@@ -163,8 +163,11 @@ fn negative_numbers_and_what_is_no_number_are_not_reported() {
         assert_eq!(sample.cpu.time, None);
         assert_eq!((sample.memory.current, sample.memory.actual), (None, None));
         assert_eq!(sample.memory.rss, None);
-        assert_eq!(sample.nics.unwrap().list[0].counters, [None; 8]);
-        assert_eq!(sample.disks.unwrap().list[0].counters, [None; 5]);
+        assert_eq!(sample.nics.unwrap().list[0].counters, [None; NIC_COUNTERS]);
+        assert_eq!(
+            sample.disks.unwrap().list[0].counters,
+            [None; DISK_COUNTERS]
+        );
     }
 }
 
