@@ -2,7 +2,7 @@
 //! Telegrafs that run the plugin on real VMs of two hypervisors; in SQL on DataFusion, over the same
 //! rows. `tests/dashboards/run_queries.py` puts Grafana's macros and variables in, and compares.
 //!
-//! [`rows_for_the_picture`] makes the rows that the README's picture was drawn from.
+//! [`rows_for_the_picture`] makes the rows that docs/dashboards.png was drawn from.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -204,7 +204,7 @@ fn the_files_keep_to_grafanas_schema_and_name_no_data_source() {
 /// `TELEGRAF_KVM_ROWS=FILE cargo test --test dashboards rows_for_the_picture -- --ignored`: eight minutes
 /// of four guests, each busy in its way; the rows go to FILE.
 #[test]
-#[ignore = "no test: it makes the rows of the README's picture"]
+#[ignore = "no test: it makes the rows of docs/dashboards.png"]
 fn rows_for_the_picture() {
     let file = std::env::var_os("TELEGRAF_KVM_ROWS").expect("TELEGRAF_KVM_ROWS=FILE says where to");
     let lab = Lab::start();

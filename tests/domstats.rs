@@ -3,7 +3,7 @@
 //!
 //! A fixture is three files. `NAME.txt` holds one reply per gather; `at SECONDS` before a reply is when it was taken,
 //! and `#` begins a remark. `NAME.xml` is the VM's. `NAME.expected` holds the lines, checked by hand against the
-//! contract (the README's tables), with the time of the gather in whole seconds.
+//! contract (the tables of docs/metrics.md), with the time of the gather in whole seconds.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;

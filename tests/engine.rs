@@ -1,5 +1,5 @@
-//! The scheduler's decisions against a simulated libvirtd, on a simulated clock: what the README
-//! promises of every kind of trouble, and a property test over any mixture of them.
+//! The scheduler's decisions against a simulated libvirtd, on a simulated clock: what
+//! docs/resilience.md promises of every kind of trouble, and a property test over any mixture of them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

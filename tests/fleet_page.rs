@@ -1,5 +1,5 @@
-//! The README's section "Fleets": its stanzas against the servers that they name, its retention and
-//! downsampling on a real InfluxDB 1.x, and its figures of the load.
+//! docs/fleets.md, and Prometheus in docs/outputs.md: the stanzas against the servers that they name,
+//! retention and downsampling on a real InfluxDB 1.x, and the figures of the load.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -23,27 +23,26 @@ use std::process::Stdio;
 use support::lab::Lab;
 use support::vm::{Nic, VmSpec, disks};
 
-fn section() -> String {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = std::fs::read_to_string(readme).unwrap();
-    let start = readme.find("\n## Fleets\n").expect("a section Fleets");
-    let rest = &readme[start + 1..];
-    rest[..rest.find("\n## ").unwrap()].to_owned()
+/// The two pages, that of the fleets first.
+fn pages() -> String {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let page = |name| std::fs::read_to_string(docs.join(name)).unwrap();
+    ["fleets.md", "outputs.md"].map(page).concat()
 }
 
-/// The section's blocks of that language.
+/// The pages' blocks of that language.
 fn blocks(language: &str) -> Vec<String> {
-    let (section, fence) = (section(), format!("```{language}\n"));
-    let texts = section.split(&fence).skip(1);
+    let (pages, fence) = (pages(), format!("```{language}\n"));
+    let texts = pages.split(&fence).skip(1);
     texts
         .map(|text| text.split("```").next().unwrap().to_owned())
         .collect()
 }
 
-/// The block of TOML with that table, all servers being in the lab.
+/// The first block of TOML with that table, all servers being in the lab.
 fn stanza(table: &str) -> String {
     let text = blocks("toml").into_iter().find(|text| text.contains(table));
-    let text = text.unwrap_or_else(|| panic!("no {table} in the section"));
+    let text = text.unwrap_or_else(|| panic!("no {table} in the pages"));
     ["nats", "influxdb", "prometheus"]
         .iter()
         .fold(text, |text, name| {
@@ -51,7 +50,7 @@ fn stanza(table: &str) -> String {
         })
 }
 
-/// A VM as the section's figures have it: two interfaces, three disks, and a guest that reports.
+/// A VM as the figures of docs/fleets.md have it: two interfaces, three disks, and a guest that reports.
 fn spec() -> VmSpec {
     VmSpec {
         name: "vm".into(),

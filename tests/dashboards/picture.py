@@ -22,7 +22,7 @@ from PIL import Image
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "sql")]
-from readme_queries import parse  # noqa: E402
+from doc_queries import parse  # noqa: E402
 from run_queries import DataFusion, chosen, dashboards  # noqa: E402
 
 PANELS = [

@@ -24,7 +24,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "sql")]
 import grafana  # noqa: E402
 from grafana import Raw, Wrong  # noqa: E402
 from known import close, known  # noqa: E402
-from readme_queries import declared, parse  # noqa: E402
+from doc_queries import DOCS, declared, parse  # noqa: E402
 
 ROOT = HERE.parents[1]
 SECOND = 10**9
@@ -41,13 +41,13 @@ def dashboards(language):
 
 
 def datafusion_tables(rows):
-    """The README's tables, declared as there; Telegraf's own cpu and mem as they came."""
+    """The tables, declared as in docs/outputs.md; Telegraf's own cpu and mem as they came."""
     import datafusion
     import pyarrow
 
     kinds = {"int64": pyarrow.int64(), "float64": pyarrow.float64(), "utf8": pyarrow.string()}
     types = {int: "int64", float: "float64", str: "utf8"}
-    tables = declared((ROOT / "README.md").read_text())
+    tables = declared(DOCS)
     for name in ("cpu", "mem"):
         mine = [(tags, fields) for table, tags, fields, _ in rows if table == name]
         fields = {field: types[type(value)] for _, fields in mine for field, value in fields.items()}

@@ -113,7 +113,7 @@ fn retention_and_downsampling_do_what_they_say() {
                 .args(["-database", "telegraf", "-execute", "SHOW SERIES"]),
         );
     assert!(keys.contains("VMID="), "the full series have it");
-    // By the section's query, in small as well; the tags are one column of many commas.
+    // By the page's query, in small as well; the tags are one column of many commas.
     let query = query
         .trim()
         .trim_end_matches(';')

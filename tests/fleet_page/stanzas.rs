@@ -5,7 +5,7 @@ use crate::support::influxd::{Influxd, influx};
 use crate::support::lab::Lab;
 use crate::support::lines::{Line, Value};
 use crate::support::{succeed, wait_for};
-use crate::{blocks, section, spec, stanza, telegraf};
+use crate::{blocks, pages, spec, stanza, telegraf};
 use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::process::{Child, Stdio};
@@ -168,7 +168,7 @@ fn the_stanzas_bring_every_line_to_nats_influxdb_and_prometheus() {
     );
     assert!((0.0..4.0).contains(&answers[0][0].1), "{answers:?}");
 
-    // The section's figures are those of this VM.
+    // The figures of docs/fleets.md are those of this VM.
     figures(
         &lab,
         last,
@@ -176,7 +176,7 @@ fn the_stanzas_bring_every_line_to_nats_influxdb_and_prometheus() {
     );
 }
 
-/// Compares the section's sentence of the load with one gather.
+/// Compares the sentence of the load in docs/fleets.md with one gather.
 fn figures(lab: &Lab, gather: &[Line], prometheus_series: f64) {
     let values: usize = gather.iter().map(|line| line.fields.len()).sum();
     let numeric = |value: &&Value| !matches!(value, Value::Text(_));
@@ -202,6 +202,6 @@ fn figures(lab: &Lab, gather: &[Line], prometheus_series: f64) {
         bytes as f64 / 1000.0,
         series.len(),
     );
-    let section = section().split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(section.contains(&said), "the section should say: {said}");
+    let pages = pages().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(pages.contains(&said), "docs/fleets.md should say: {said}");
 }

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""What the README's queries must give on rows that Telegraf wrote: computed here in plain Python.
+"""What the queries of docs/queries.md must give on rows that Telegraf wrote: computed here in plain Python.
 
     expected_rows.py influxql ROWS ANSWERS
     expected_rows.py sql      ROWS ANSWERS
 
-ROWS is line protocol, ANSWERS the output of readme_queries.py on these rows. The exit code is 1 when
+ROWS is line protocol, ANSWERS the output of doc_queries.py on these rows. The exit code is 1 when
 an answer differs, also when none was expected. The order of an answer's rows is not compared (the
-hand-made rows of readme_queries.py do that), and floats must agree to one in a million.
+hand-made rows of doc_queries.py do that), and floats must agree to one in a million.
 
 Taken for granted of the rows: one run of each VM, no counter that goes back, at most five VMs, all
 within the last 15 minutes.
@@ -18,7 +18,7 @@ import math
 import pathlib
 import sys
 
-import readme_queries
+import doc_queries
 
 SECOND = 10**9
 MINUTE = 60 * SECOND
@@ -30,7 +30,7 @@ class Rows:
     """All rows by measurement, in the order of time."""
 
     def __init__(self, lines):
-        parsed = sorted((readme_queries.parse(line) for line in lines), key=lambda row: row[3])
+        parsed = sorted((doc_queries.parse(line) for line in lines), key=lambda row: row[3])
         self.first = parsed[0][3]
         self.of = collections.defaultdict(list)
         for measurement, tags, fields, time in parsed:
@@ -89,11 +89,11 @@ class Rows:
                 yield {c: row.tags.get(c, row.fields.get(c)) for c in columns} | {"time": 0}
 
 
-# In the README's order: a word of the query, and the rows that it must give. Where LIMIT 1 picks
+# In the page's order: a word of the query, and the rows that it must give. Where LIMIT 1 picks
 # among equals, "any" is the key of those that it may pick.
 
 
-def influxql(rows, _readme):
+def influxql(rows):
     cores = {"cores": "cputime"}
     counts = collections.Counter(f for row in rows.of["vm_devices"] for f in row.fields)
     tags = {(key, row.tags[key]) for row in rows.of["vm_devices"] for key in ("devtype", "device")}
@@ -120,9 +120,9 @@ def influxql(rows, _readme):
     yield "*", {"any": list(rows.whole("vm_devices", columns))}
 
 
-def sql(rows, readme):
+def sql(rows):
     names = lambda tags: {k: tags[k] for k in ("host", "name")}
-    tags, fields = readme_queries.declared(readme)["vm_devices"]
+    tags, fields = doc_queries.declared(doc_queries.DOCS)["vm_devices"]
     steps = []
     for tags_of, series in rows.devices("nic"):
         for before, after in zip(series, series[1:]):
@@ -166,10 +166,9 @@ def agrees(expected, got):
 
 def main():
     language, file, answers = sys.argv[1:]
-    readme = (pathlib.Path(__file__).resolve().parents[2] / "README.md").read_text()
     rows = Rows([line for line in pathlib.Path(file).read_text().split("\n") if line])
     answers = json.loads(pathlib.Path(answers).read_text())
-    expected = list(globals()[language](rows, readme))
+    expected = list(globals()[language](rows))
     bad = []
     if len(expected) != len(answers):
         bad.append(f"{len(answers)} answers, and {len(expected)} are expected")

@@ -1,4 +1,4 @@
-//! From real VMs by a real Telegraf into a real InfluxDB, and the README's queries on what is there.
+//! From real VMs by a real Telegraf into a real InfluxDB, and the queries of docs/queries.md on what is there.
 //! All of it runs in a lab, whose network is its own: no port is taken, none is seen.
 
 use crate::agent::{self, Config, LIMIT, Telegraf, by_time};
@@ -60,7 +60,7 @@ fn stored(lab: &Lab) -> BTreeMap<(String, String), (usize, String)> {
     found
 }
 
-/// Runs until there are three gathers in each of two minutes of the clock: the README's rates are
+/// Runs until there are three gathers in each of two minutes of the clock: the rates of that page are
 /// by minute.
 fn over_two_minutes(telegraf: &Telegraf) {
     let start = Instant::now();
@@ -79,7 +79,7 @@ fn over_two_minutes(telegraf: &Telegraf) {
 }
 
 #[test]
-fn real_vms_by_telegraf_into_influxdb_answer_the_readmes_queries() {
+fn real_vms_by_telegraf_into_influxdb_answer_the_documented_queries() {
     let lab = Lab::start();
     let guest = lab.create(&VmSpec {
         name: "web server".into(),
@@ -159,7 +159,7 @@ fn real_vms_by_telegraf_into_influxdb_answer_the_readmes_queries() {
     drop(influxd);
 }
 
-/// Runs the README's queries of that language, and compares with what plain Python makes of the
+/// Runs the documented queries of that language, and compares with what plain Python makes of the
 /// rows that Telegraf wrote.
 fn answers(lab: &Lab, language: &str, options: &[&str]) {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sql");
@@ -171,7 +171,7 @@ fn answers(lab: &Lab, language: &str, options: &[&str]) {
         command
     };
     let got = succeed(
-        python("readme_queries.py")
+        python("doc_queries.py")
             .arg("--rows")
             .arg(&rows)
             .args(options),
@@ -184,11 +184,11 @@ fn answers(lab: &Lab, language: &str, options: &[&str]) {
 /// On rows made by hand, with answers written by hand: a restart, a VM without guest memory.
 /// The script starts an influxd of its own, on ports that are free.
 #[test]
-fn the_readmes_queries_give_the_expected_rows_on_rows_made_by_hand() {
+fn the_documented_queries_give_the_expected_rows_on_rows_made_by_hand() {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sql");
     for language in ["influxql", "sql"] {
         let mut command = Command::new(sql_python());
-        command.arg("-B").arg(scripts.join("readme_queries.py"));
+        command.arg("-B").arg(scripts.join("doc_queries.py"));
         let expected = scripts.join(format!("expected_{language}.json"));
         succeed(command.args([language, "--expect"]).arg(expected));
     }

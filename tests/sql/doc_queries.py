@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Runs every query of the README on rows of line protocol, and prints what each gives as JSON.
+"""Runs every query of docs/queries.md on rows of line protocol, and prints what each gives as JSON.
 
-    readme_queries.py influxql [--rows FILE [--server HOST:PORT]] [--expect FILE] [--readme FILE]
-    readme_queries.py sql      [--rows FILE] [--expect FILE] [--readme FILE]
+    doc_queries.py influxql [--rows FILE [--server HOST:PORT]] [--expect FILE] [--docs FOLDER]
+    doc_queries.py sql      [--rows FILE] [--expect FILE] [--docs FOLDER]
 
 influxql starts an influxd (1.x) of its own on free ports and a temporary folder; with --server it asks
 that one, whose database telegraf has the rows already.
-sql runs on DataFusion, the engine of InfluxDB 3; the tables are declared as the README's
-`influxdb3 create table` commands declare them, so a wrong declaration shows here too.
+sql runs on DataFusion, the engine of InfluxDB 3; the tables are declared as the
+`influxdb3 create table` commands of docs/outputs.md declare them, so a wrong declaration shows here too.
 
 Without --rows the hand-made rows beside this file serve; their clock starts at 0, and they are moved
 to begin ten full minutes ago, since the queries look back from now. --rows takes rows as Telegraf
@@ -31,15 +31,17 @@ import urllib.parse
 import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
+DOCS = HERE.parents[1] / "docs"
 MINUTE = 60 * 10**9
 # A name, tag or number: escaped characters, or any but the separators. Only field values are quoted.
 BARE = r"(?:\\.|[^ ,=\\])+"
 VALUE = rf'(?:"(?:\\.|[^"\\])*"|{BARE})'
 
 
-def queries(readme, tag):
+def queries(docs, tag):
     """The queries of all blocks with that tag: a statement ends with ';'."""
-    for block in re.findall(rf"^```{tag}\n(.*?)^```", readme, re.M | re.S):
+    text = (docs / "queries.md").read_text()
+    for block in re.findall(rf"^```{tag}\n(.*?)^```", text, re.M | re.S):
         yield from (q.strip() for q in block.split(";\n") if q.strip())
 
 
@@ -59,10 +61,10 @@ def parse(line):
     return unescape(measurement), tags, fields, int(stamp)
 
 
-def declared(readme):
-    """The README's `influxdb3 create table` commands: table -> (tags, {field: type})."""
+def declared(docs):
+    """The documented `influxdb3 create table` commands: table -> (tags, {field: type})."""
     found = {}
-    text = readme.replace("\\\n", " ")
+    text = (docs / "outputs.md").read_text().replace("\\\n", " ")
     for command in re.findall(r"^influxdb3 create table (.*)$", text, re.M):
         tags = re.search(r"--tags (\S+)", command)[1].split(",")
         fields = re.search(r"--fields (\S+)", command)[1].split(",")
@@ -70,7 +72,7 @@ def declared(readme):
     return found
 
 
-def sql(readme, lines, _server):
+def sql(docs, lines, _server):
     """Yields each SQL query with its rows, or the error that it gave."""
     import datafusion
     import pyarrow
@@ -78,7 +80,7 @@ def sql(readme, lines, _server):
     types = {"int64": pyarrow.int64(), "float64": pyarrow.float64(), "utf8": pyarrow.string()}
     context = datafusion.SessionContext()
     rows = [parse(line) for line in lines]
-    for table, (tags, fields) in declared(readme).items():
+    for table, (tags, fields) in declared(docs).items():
         # InfluxDB 3 holds tags as dictionaries and time without a zone.
         schema = [pyarrow.field("time", pyarrow.timestamp("ns"))]
         schema += [pyarrow.field(t, pyarrow.dictionary(pyarrow.int32(), pyarrow.string())) for t in tags]
@@ -86,12 +88,12 @@ def sql(readme, lines, _server):
         mine = [{"time": ns, **t, **f} for name, t, f, ns in rows if name == table]
         strangers = {k for row in mine for k in row} - {f.name for f in schema}
         if strangers:
-            sys.exit(f"{table}: not declared in the README: {', '.join(sorted(strangers))}")
+            sys.exit(f"{table}: not declared in docs/outputs.md: {', '.join(sorted(strangers))}")
         columns = [pyarrow.array([r.get(f.name) for r in mine], f.type) for f in schema]
         batch = pyarrow.record_batch(columns, schema=pyarrow.schema(schema))
         context.register_record_batches(table, [[batch]])
     first = min(row[3] for row in rows)
-    for query in queries(readme, "sql"):
+    for query in queries(docs, "sql"):
         try:
             table = context.sql(query).to_arrow_table()
         except Exception as error:  # DataFusion raises a bare Exception
@@ -106,11 +108,11 @@ def sql(readme, lines, _server):
         ]
 
 
-def influxql(readme, lines, server):
+def influxql(docs, lines, server):
     """Yields each InfluxQL query with its rows, or the error that it gave."""
     first = min(parse(line)[3] for line in lines)
     if server:
-        yield from ((query, ask(server, query, first)) for query in queries(readme, "influxql"))
+        yield from ((query, ask(server, query, first)) for query in queries(docs, "influxql"))
         return
     with tempfile.TemporaryDirectory() as folder, socket.socket() as one, socket.socket() as two:
         one.bind(("127.0.0.1", 0))
@@ -137,7 +139,7 @@ def influxql(readme, lines, server):
                     time.sleep(0.1)
             post(http, "/query?q=CREATE%20DATABASE%20telegraf", b"")
             post(http, "/write?db=telegraf", "\n".join(lines).encode())
-            for query in queries(readme, "influxql"):
+            for query in queries(docs, "influxql"):
                 yield query, ask(http, query, first)
         finally:
             daemon.kill()
@@ -173,24 +175,23 @@ def ask(address, query, first):
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("language", choices=["influxql", "sql"])
-    arguments.add_argument("--readme", type=pathlib.Path, default=HERE.parents[1] / "README.md")
+    arguments.add_argument("--docs", type=pathlib.Path, default=DOCS)
     arguments.add_argument("--rows", type=pathlib.Path)
     arguments.add_argument("--server", help="for influxql; needs --rows")
     arguments.add_argument("--expect", type=pathlib.Path)
     given = arguments.parse_args()
-    readme = given.readme.read_text()
     if given.rows:
         lines = [line for line in given.rows.read_text().split("\n") if line]
     else:
         start = (time.time_ns() // MINUTE - 10) * MINUTE
         pairs = (line.rsplit(" ", 1) for line in (HERE / "rows.lp").read_text().splitlines())
         lines = [f"{head} {int(stamp) + start}" for head, stamp in pairs]
-    answers = dict(globals()[given.language](readme, lines, given.server))
+    answers = dict(globals()[given.language](given.docs, lines, given.server))
     print(json.dumps(answers, indent=1))
     bad = [f"{rows if isinstance(rows, str) else 'no rows'}: {query}"
            for query, rows in answers.items() if isinstance(rows, str) or not rows]
     if not answers:
-        bad.append("no queries in the README")
+        bad.append("no queries in docs/queries.md")
     if given.expect:
         expected = json.loads(given.expect.read_text())
         # Through JSON, so that both sides have its types.
