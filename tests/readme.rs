@@ -311,18 +311,15 @@ fn follow(page: &str, path: &str) -> String {
 fn broken_links(page: &str, text: &str) -> Vec<String> {
     let is_broken = |link: &String| {
         let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
-        let target = match path {
-            "" => page.to_owned(),
-            path => follow(page, path),
+        let target = follow(page, path);
+        if !path.is_empty() && !checkout(&target).exists() {
+            return true;
+        }
+        let headings = || match path {
+            "" => anchors(text),
+            _ => anchors(&read(&target)),
         };
-        let there = checkout(&target).exists();
-        let is_heading = || match path {
-            "" => anchors(text).iter().any(|heading| heading == anchor),
-            _ => anchors(&read(&target))
-                .iter()
-                .any(|heading| heading == anchor),
-        };
-        !there || (!anchor.is_empty() && !is_heading())
+        !anchor.is_empty() && !headings().iter().any(|heading| heading == anchor)
     };
     links(text).into_iter().filter(is_broken).collect()
 }
