@@ -432,3 +432,24 @@ fn the_times_of_the_architecture_are_the_programs() {
     }
     assert!(checked >= 10, "{checked} times in the table");
 }
+
+/// Files and folders that the pages for programmers name, from the root or from src/.
+#[test]
+fn the_files_that_are_named_exist() {
+    let folders = ["src/", "tests/", "benches/", "packaging/", "telegraf/"];
+    let mut checked = 0;
+    for page in ["docs/architecture.md", "CONTRIBUTING.md"] {
+        let text = read(page);
+        let is_part = |c: char| c.is_ascii_alphanumeric() || "_./-".contains(c);
+        let names = text.split(|c| !is_part(c)).map(|n| n.trim_end_matches('.'));
+        let named = |name: &&str| {
+            name.ends_with(".rs") || folders.iter().any(|folder| name.starts_with(folder))
+        };
+        for name in names.filter(named) {
+            let there = ["", "src/"].map(|folder| checkout(folder).join(name).exists());
+            assert!(there.contains(&true), "{page}: there is no {name}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 50, "{checked} names");
+}
