@@ -5,7 +5,7 @@
 
 Titles, units, stacking, queries and names of series are those of the dashboards' files; the queries run
 in SQL on DataFusion. Needs matplotlib beside what run_queries.py needs. The rows are those of
-`rows_for_the_picture` in tests/dashboards.rs.
+`rows_for_the_picture` in tests/telegraf/dashboards.rs.
 """
 
 import pathlib

@@ -32,7 +32,9 @@ pub fn inside(test: &str) -> Option<PathBuf> {
     unshare.args(["--signal=KILL", "120"]);
     unshare.arg(program("unshare"));
     unshare.args("--mount --propagation private --pid --fork --kill-child --mount-proc".split(' '));
-    unshare.arg(exe).args(["--exact", test, "--nocapture"]);
+    unshare
+        .arg(exe)
+        .args(["--exact", &full_name(test), "--nocapture"]);
     unshare.env(INSIDE, folder.path());
     println!("{}", succeed(&mut unshare));
     None
@@ -45,8 +47,25 @@ pub fn is_nobody() -> bool {
 
 /// Runs the test `test` once more as user nobody, with that variable in its environment.
 pub fn as_nobody(test: &str, variable: (&str, &str)) {
-    let mut again = Command::new(std::env::current_exe().unwrap());
-    again.args(["--exact", test, "--nocapture"]);
+    let mut again = again(test);
     again.env(variable.0, variable.1).uid(65534).gid(65534);
     println!("{}", succeed(&mut again));
+}
+
+/// What runs the test `test` of this crate once more, and no other.
+pub fn again(test: &str) -> Command {
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    again.args(["--exact", &full_name(test), "--nocapture"]);
+    again
+}
+
+/// The name of the test `test` with its modules, as libtest wants it.
+fn full_name(test: &str) -> String {
+    let mut list = Command::new(std::env::current_exe().unwrap());
+    let list = succeed(list.args(["--list", "--format", "terse"]));
+    let end = format!("::{test}");
+    let names = list.lines().filter_map(|line| line.strip_suffix(": test"));
+    let found: Vec<&str> = names.filter(|name| name.ends_with(&end)).collect();
+    assert_eq!(found.len(), 1, "tests of the name {test}: {found:?}");
+    found[0].to_owned()
 }

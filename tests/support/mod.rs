@@ -1,4 +1,4 @@
-//! What the integration tests share: `mod support;` at the head of a test file.
+//! What the test crates share; each compiles it once.
 //!
 //! - [`lab`]: a throw-away hypervisor; [`vm`]: its VMs; [`fleet`]: many of them.
 //! - [`inside`]: a test in name spaces of its own.
@@ -11,7 +11,7 @@
 //!
 //! A helper that meets trouble panics with what it saw: in a test that is a failure, never a skip.
 
-// Every test file is a crate of its own and uses some of this only.
+// No crate uses all of this.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod daemon;

@@ -1,0 +1,317 @@
+//! QEMUs that are frozen (stopped by a signal): the others' figures still come, all of them, in time,
+//! and no call of ours is what makes libvirt hang. As in all these files the plugin is unprivileged.
+
+use crate::support::daemon::expect_quick;
+use crate::support::fleet::{Fleet, WITH_COLLECTOR, at_most, big, collected, long, shapes};
+use crate::support::lab::Lab;
+use crate::support::lines::{Line, one};
+use crate::support::plugin::Plugin;
+use crate::support::{alone, succeed, wait_for};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// libvirtd's workers that calls of ours may occupy.
+const CAP: usize = 8;
+
+fn size() -> usize {
+    if long() { 50 } else { 12 }
+}
+
+fn gather(plugin: &mut Plugin, limit: Duration, when: &str) -> Vec<Line> {
+    let (gather, took) = plugin.timed_gather();
+    println!("{when}: {took:?} of at most {limit:?}");
+    assert!(
+        took <= limit,
+        "{when}: {took:?} > {limit:?}; stderr:\n{}",
+        plugin.stderr()
+    );
+    gather
+}
+
+/// After a thaw: calls that hung return, and the fleet is complete.
+fn expect_thawed(lab: &Lab, fleet: &Fleet, plugin: &mut Plugin, numbers: &[usize]) {
+    fleet.thaw(numbers);
+    fleet.expect_recovery(plugin, 2, "thawed");
+    wait_for("hanging calls to return", Duration::from_secs(5), || {
+        (lab.hanging_calls() == 0).then_some(())
+    });
+}
+
+/// Freezes the first `frozen` VMs where the kernel shows it: three gathers, all as they must be.
+fn freeze_in_sight(lab: &Lab, fleet: &mut Fleet, plugin: &mut Plugin, frozen: usize) {
+    let healthy = fleet.learn(plugin);
+    let before = plugin.gather();
+    let numbers: Vec<usize> = (0..frozen).collect();
+    fleet.freeze(&numbers);
+    for round in 1..=3 {
+        if round == 3 && frozen == 1 {
+            // What lasts so long is worth a warning.
+            std::thread::sleep(Duration::from_secs(7));
+        }
+        let when = format!("{frozen} of {} frozen, gather {round}", fleet.vms.len());
+        let limit = healthy + at_most(Duration::from_millis(100));
+        let gather = gather(plugin, limit, &when);
+        fleet.expect_complete_but(&gather, &numbers, &when);
+        for number in &numbers {
+            fleet.expect_monitor_free(&gather, *number, &before);
+        }
+        assert_eq!(lab.hanging_calls(), 0, "{when}: no call of ours hangs");
+        let counts = ["vms_partial", "vms_withheld", "calls_hanging"];
+        let counts = counts.map(|field| collected(&gather, field));
+        assert_eq!(counts, [frozen as i64, 0, 0], "{when}: they are counted");
+    }
+    expect_thawed(lab, fleet, plugin, &numbers);
+}
+
+#[test]
+fn one_frozen_vm() {
+    let _alone = alone();
+    let lab = Lab::start();
+    let mut fleet = Fleet::start(&lab, size(), |n| big(format!("vm{n}")));
+    let config = lab.config(WITH_COLLECTOR);
+    let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&["--config", &config]));
+    freeze_in_sight(&lab, &mut fleet, &mut plugin, 1);
+    // One that froze between two gathers and was thawed in the same pause leaves no trace.
+    fleet.freeze(&[1]);
+    fleet.thaw(&[1]);
+    fleet.expect_complete_but(&plugin.gather(), &[], "frozen for a moment");
+    let warnings = plugin.warnings();
+    assert_eq!(warnings.len(), 1, "{warnings:#?}");
+    assert!(warnings[0].contains(fleet.vms[0].name()), "{warnings:#?}");
+}
+
+#[test]
+fn six_twenty_all_frozen_at_once() {
+    let _alone = alone();
+    let lab = Lab::start();
+    let mut fleet = Fleet::start(&lab, size(), |n| big(format!("vm{n}")));
+    let config = lab.config(WITH_COLLECTOR);
+    let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&["--config", &config]));
+    let counts = if long() { [6, 20, 50] } else { [3, 6, 12] };
+    for frozen in counts {
+        freeze_in_sight(&lab, &mut fleet, &mut plugin, frozen);
+    }
+}
+
+/// The VMs' numbers in the order of their UUIDs.
+fn by_uuid(fleet: &Fleet, gather: &[Line]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..fleet.vms.len()).collect();
+    order.sort_by_key(|number| {
+        let metrics = one(gather, "vm_metrics", fleet.vms[*number].name());
+        metrics.tag("uuid").to_owned()
+    });
+    order
+}
+
+#[test]
+fn the_kernel_out_of_sight() {
+    let _alone = alone();
+    let lab = Lab::start();
+    let mut fleet = Fleet::start(&lab, size(), |n| big(format!("vm{n}")));
+    // As many chunks in the reduced size as there are of 50 VMs, or nearly.
+    let chunks = if long() { "" } else { "chunk_size = 3\n" };
+    let config = lab.config(&format!("{WITH_COLLECTOR}{chunks}"));
+    let mut plugin = Plugin::spawn(lab.plugin_blind(&["--config", &config]));
+    let second = Duration::from_secs(1);
+
+    let healthy = fleet.learn(&mut plugin);
+    let before = plugin.gather();
+    fleet.freeze(&[0]);
+    for round in 1..=3 {
+        let when = format!("one frozen unseen, gather {round}");
+        let limit = match round {
+            1 => healthy + at_most(second / 2),
+            _ => healthy.mul_f64(1.2) + at_most(Duration::ZERO),
+        };
+        let gather = gather(&mut plugin, limit, &when);
+        fleet.expect_complete_but(&gather, &[0], &when);
+        fleet.expect_monitor_free(&gather, 0, &before);
+        assert!(lab.hanging_calls() <= CAP, "{when}");
+    }
+    let last = fleet.vms.len() - 1;
+    expect_quick(&lab, fleet.vms[last].name(), "one frozen unseen");
+    // Its answer comes at last, between two gathers, and is counted and dropped.
+    fleet.thaw(&[0]);
+    wait_for("the hanging call to return", Duration::from_secs(5), || {
+        (lab.hanging_calls() == 0).then_some(())
+    });
+    let unasked = plugin.lines_within(second / 2);
+    assert!(unasked.is_empty(), "nobody asked for {unasked:?}");
+    let thawed = plugin.gather();
+    assert!(collected(&thawed, "late_answers") > 0, "it was dropped");
+    fleet.expect_recovery(&mut plugin, 2, "thawed");
+
+    fleet.learn(&mut plugin);
+    let few: Vec<usize> = if long() {
+        (0..6).map(|n| n * 8).collect()
+    } else {
+        vec![0, 5, 9]
+    };
+    fleet.freeze(&few);
+    for round in 1..=3 {
+        let when = format!("{few:?} frozen unseen, gather {round}");
+        let gather = gather(&mut plugin, at_most(2 * second), &when);
+        fleet.expect_complete_but(&gather, &few, &when);
+        assert!(lab.hanging_calls() <= CAP, "{when}");
+    }
+    expect_quick(&lab, fleet.vms[last].name(), "six frozen unseen");
+    expect_thawed(&lab, &fleet, &mut plugin, &few);
+
+    // More than the cap, spread over all chunks but the last: these go by the UUIDs' order.
+    fleet.learn(&mut plugin);
+    let order = by_uuid(&fleet, &before);
+    let many: Vec<usize> = if long() {
+        order[..40].iter().copied().step_by(2).collect()
+    } else {
+        order[..9].to_vec()
+    };
+    fleet.freeze(&many);
+    let mut answered = BTreeSet::new();
+    for round in 1..=5 {
+        let when = format!("{} frozen unseen, gather {round}", many.len());
+        let gather = gather(&mut plugin, at_most(2 * second), &when);
+        let complete = fleet.complete(&gather);
+        let lost: Vec<_> = answered.difference(&complete).collect();
+        assert!(lost.is_empty(), "{when}: {lost:?} had answered before");
+        answered.extend(complete);
+        let hanging = lab.hanging_calls();
+        let said = collected(&gather, "calls_hanging");
+        println!(
+            "{when}: {} complete, {hanging} hanging, {said} counted",
+            answered.len()
+        );
+        assert!(hanging <= CAP, "{when}: {hanging} calls hang");
+        assert!(
+            said >= hanging as i64,
+            "{when}: {said} of {hanging} counted"
+        );
+    }
+    let unasked = if long() { 10 } else { 3 };
+    assert!(answered.len() >= unasked, "{} answered", answered.len());
+    let runs = fleet.vms[order[fleet.vms.len() - 1]].name();
+    expect_quick(&lab, runs, "many frozen unseen");
+    expect_thawed(&lab, &fleet, &mut plugin, &many);
+
+    fleet.learn(&mut plugin);
+    let all: Vec<usize> = (0..fleet.vms.len()).collect();
+    fleet.freeze(&all);
+    for round in 1..=3 {
+        let when = format!("all frozen unseen, gather {round}");
+        let gather = gather(&mut plugin, at_most(2 * second), &when);
+        assert_eq!(fleet.complete(&gather), BTreeSet::new(), "{when}");
+        let hanging = lab.hanging_calls();
+        assert!(hanging <= CAP, "{when}: {hanging} calls hang");
+        let list = lab.list_takes();
+        let quick = at_most(second / 2);
+        assert!(list.is_some_and(|took| took < quick), "{when}: {list:?}");
+    }
+    expect_thawed(&lab, &fleet, &mut plugin, &all);
+}
+
+/// A control group of cgroup v2 that freezes one QEMU. Dropped, it thaws it and gives it back.
+struct FrozenGroup<'lab> {
+    lab: &'lab Lab,
+    folder: PathBuf,
+    /// The group that the process is to be in again.
+    back: Option<PathBuf>,
+    pid: u32,
+}
+
+impl<'lab> FrozenGroup<'lab> {
+    /// Freezes the group that libvirt put the process in, or where it uses no group of v2, one made
+    /// here. `None`: this machine has no cgroup v2 with a freezer.
+    fn freeze(lab: &'lab Lab, pid: u32) -> Option<Self> {
+        let roots = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(PathBuf::from);
+        let is_v2 = |root: &&PathBuf| root.join("cgroup.controllers").exists();
+        let root = roots.iter().find(is_v2)?;
+        let text = fs::read_to_string(lab.inside(&format!("/proc/{pid}/cgroup"))).unwrap();
+        let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+        let (folder, back) = match path.strip_suffix("/emulator") {
+            Some(vm) => (root.join(vm), None),
+            None => {
+                let folder = root.join(format!("{}-frozen", lab.prefix()));
+                fs::create_dir(&folder).unwrap();
+                (folder, Some(root.join(path)))
+            }
+        };
+        println!("a process of {path:?} is frozen by {}", folder.display());
+        let freeze = folder.join("cgroup.freeze");
+        let group = Self {
+            lab,
+            folder,
+            back,
+            pid,
+        };
+        if group.back.is_some() {
+            succeed(&mut group.moves_to(&group.folder));
+        }
+        fs::write(freeze, "1").ok()?;
+        wait_for("the group to be frozen", Duration::from_secs(5), || {
+            let events = fs::read_to_string(group.folder.join("cgroup.events")).unwrap();
+            events.contains("frozen 1").then_some(())
+        });
+        Some(group)
+    }
+
+    /// Inside the lab, where the process has this number.
+    fn moves_to(&self, group: &Path) -> Command {
+        let mut command = self.lab.command("sh");
+        command.args(["-c", "echo $0 >$1", &self.pid.to_string()]);
+        command.arg(group.join("cgroup.procs"));
+        command
+    }
+}
+
+impl Drop for FrozenGroup<'_> {
+    fn drop(&mut self) {
+        let _ = fs::write(self.folder.join("cgroup.freeze"), "0");
+        if let Some(back) = &self.back {
+            let _ = self.moves_to(back).status();
+            let _ = fs::remove_dir(&self.folder);
+        }
+    }
+}
+
+/// `systemctl freeze`: QEMU's threads show S, and none of them runs.
+#[test]
+fn frozen_by_its_control_group() {
+    let _alone = alone();
+    let lab = Lab::start();
+    let mut fleet = Fleet::start(&lab, 6, |n| big(format!("vm{n}")));
+    let config = lab.config(WITH_COLLECTOR);
+    let start = || Plugin::spawn(lab.plugin_unprivileged(&["--config", &config]));
+    let mut plugin = start();
+    let healthy = fleet.learn(&mut plugin);
+    let before = plugin.gather();
+    let pid = fleet.vms[0].qemu_pid();
+    let Some(group) = FrozenGroup::freeze(&lab, pid) else {
+        println!("not run: this machine has no cgroup v2 with a freezer");
+        return;
+    };
+    assert_eq!(fleet.qemu_state(0), 'S', "its state does not show it");
+    // Where the test moved it, a program that runs on knows that after a minute only.
+    if group.back.is_some() {
+        plugin = start();
+        let first = shapes(&plugin.gather());
+        for vm in &fleet.vms[1..] {
+            let mut whole = fleet.healthy_of(vm.name()).unwrap().clone();
+            whole.retain(|(measurement, _), _| measurement != "vm_features");
+            assert_eq!(first.get(vm.name()), Some(&whole), "first gather");
+        }
+        assert_eq!(lab.hanging_calls(), 0, "no call of ours hangs");
+    }
+    for round in 1..=3 {
+        let when = format!("frozen by its group, gather {round}");
+        let limit = healthy + at_most(Duration::from_millis(100));
+        let gather = gather(&mut plugin, limit, &when);
+        fleet.expect_complete_but(&gather, &[0], &when);
+        fleet.expect_monitor_free(&gather, 0, &before);
+        assert_eq!(lab.hanging_calls(), 0, "{when}: no call of ours hangs");
+        assert_eq!(collected(&gather, "calls_hanging"), 0, "{when}");
+    }
+    drop(group);
+    fleet.expect_recovery(&mut plugin, 2, "thawed");
+}

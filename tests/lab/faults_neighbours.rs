@@ -1,0 +1,218 @@
+//! Others at work on the same VMs: clients that ask in a loop, and a live migration.
+
+use crate::support::alone;
+use crate::support::daemon::Client;
+use crate::support::fleet::{Fleet, WITH_COLLECTOR, big, collected, long, shapes, small};
+use crate::support::lab::Lab;
+use crate::support::lines::{Line, of, one};
+use crate::support::plugin::Plugin;
+use crate::support::vm::VmSpec;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+#[test]
+fn busy_neighbours() {
+    let _alone = alone();
+    let lab = Lab::start();
+    let (size, gathers) = if long() { (50, 50) } else { (12, 20) };
+    let mut fleet = Fleet::start(&lab, size, |n| big(format!("vm{n}")));
+    let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&[]));
+    fleet.learn(&mut plugin);
+    let words = [
+        "domstats --raw",
+        "domstats --raw --nowait",
+        "domstats --raw",
+    ];
+    let mut neighbours: Vec<Client> = words.iter().map(|w| lab.busy_client(w)).collect();
+    // They are at it.
+    let busy = (0..100).filter(|_| lab.calls_in_daemon() > 0).count();
+    assert!(busy > 50, "the neighbours ask: {busy} of 100 looks");
+    for round in 1..=gathers {
+        let when = format!("three busy neighbours, gather {round}");
+        fleet.expect_complete_but(&plugin.gather(), &[], &when);
+    }
+    assert!(neighbours.iter_mut().all(Client::runs), "to the end");
+    assert_eq!(plugin.warnings(), Vec::<String>::new());
+}
+
+/// telegraf-kvm, and its calls of libvirt's API written down in a file.
+fn counted(lab: &Lab, calls: &Path) -> Command {
+    std::fs::write(calls, "").unwrap();
+    std::fs::set_permissions(calls, Permissions::from_mode(0o666)).unwrap();
+    let mut command = lab.plugin_unprivileged(&["--config", &lab.config(WITH_COLLECTOR)]);
+    command
+        .env("LIBVIRT_DEBUG", "1")
+        .env("LIBVIRT_LOG_OUTPUTS", format!("1:file:{}", calls.display()));
+    command
+}
+
+/// How many bulk calls were made so far.
+fn bulk_calls(calls: &Path) -> usize {
+    let log = std::fs::read_to_string(calls).unwrap_or_default();
+    log.matches(" virDomainListGetStats:").count()
+}
+
+/// No rate below 0, and none that this idle VM cannot have.
+fn expect_calm(gather: &[Line], name: &str) {
+    for line in of(gather, "vm_features", name) {
+        for field in line.fields.keys() {
+            let rate = line.float(field).unwrap();
+            assert!((0.0..1e6).contains(&rate), "{field}: {line:?}");
+        }
+    }
+}
+
+#[test]
+fn migration() {
+    let _alone = alone();
+    let (source, target) = (Lab::start_reachable(), Lab::start_reachable());
+    // Memory that is not zero, so that there is something to carry: 5 MiB a second of 32.
+    let memory = source.dir().join("memory");
+    let mut noise: u64 = 4711;
+    let bytes = (0..32 << 20).map(|_| {
+        noise = noise
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (noise >> 56) as u8
+    });
+    std::fs::write(&memory, bytes.collect::<Vec<u8>>()).unwrap();
+    let loader = format!(
+        "<commandline xmlns='http://libvirt.org/schemas/domain/qemu/1.0'>\
+         <arg value='-device'/>\
+         <arg value='loader,file={},addr=0x1000000,force-raw=on'/></commandline>",
+        memory.display()
+    );
+    let mut there = Fleet::start(&source, 2, |number| VmSpec {
+        memory_mib: 64,
+        paused: number != 0,
+        extra: if number == 0 {
+            loader.clone()
+        } else {
+            String::new()
+        },
+        ..small(format!("vm{number}"))
+    });
+    let mut here = Fleet::start(&target, 2, |n| small(format!("resident{n}")));
+    for lab in [&source, &target] {
+        // A libvirtd's first call is a slow one; that is another test's.
+        lab.virsh(&["domstats"]);
+    }
+    let calls = target.dir().join("calls");
+    let config = source.config(WITH_COLLECTOR);
+    let mut leaving = Plugin::spawn(source.plugin(&["--config", &config]));
+    let mut coming = Plugin::spawn(counted(&target, &calls));
+    there.learn(&mut leaving);
+    here.learn(&mut coming);
+    let before = bulk_calls(&calls);
+    coming.gather();
+    let per_gather = bulk_calls(&calls) - before;
+    assert!(per_gather > 0, "the calls are counted");
+    let healthy = leaving.gather();
+    let name = there.vms[0].name().to_owned();
+
+    let uri = target.uri_for_others();
+    let socket = target.dir().join("migration.sock");
+    let migrate_uri = format!("unix://{}", socket.display());
+    let mut migration = source.client(&[
+        "migrate",
+        "--live",
+        "--p2p",
+        "--unsafe",
+        "--bandwidth",
+        "5",
+        "--migrateuri",
+        &migrate_uri,
+        &name,
+        &uri,
+    ]);
+    let start = Instant::now();
+    let mut seen = 0;
+    while migration.runs() {
+        assert!(start.elapsed() < Duration::from_secs(60), "it has no end");
+        let made = bulk_calls(&calls);
+        let arriving = coming.gather();
+        let made = bulk_calls(&calls) - made;
+        // The one that arrives is asked for what is read of the others on the host: by a call apart.
+        assert!(
+            made <= per_gather + 1,
+            "{made} bulk calls, healthy {per_gather}"
+        );
+        assert_eq!(
+            collected(&arriving, "vms_partial"),
+            0,
+            "that is not partial"
+        );
+        assert_eq!(collected(&arriving, "vms_withheld"), 0, "nor withheld");
+        for resident in &here.vms {
+            assert_eq!(
+                shapes(&arriving).get(resident.name()),
+                here.healthy_of(resident.name()),
+                "a resident is complete"
+            );
+        }
+        if let [line] = of(&arriving, "vm_metrics", &name)[..] {
+            seen += 1;
+            let state = line.text("state").unwrap();
+            assert!(["paused", "running"].contains(&state), "{line:?}");
+            assert_eq!(line.int("memory_max_kb"), Some(64 << 10), "{line:?}");
+            expect_calm(&arriving, &name);
+        }
+        let departing = leaving.gather();
+        assert_eq!(collected(&departing, "vms_partial"), 0);
+        if migration.runs() {
+            let now = one(&departing, "vm_totals", &name);
+            let then = one(&healthy, "vm_totals", &name);
+            for field in then
+                .fields
+                .keys()
+                .filter(|field| !field.starts_with("state"))
+            {
+                let grown = now.int(field).unwrap_or(-1) - then.int(field).unwrap();
+                let may_fall = field == "memrss";
+                assert!(may_fall || grown >= 0, "{field}: {now:?} {then:?}");
+            }
+            expect_calm(&departing, &name);
+        }
+    }
+    assert!(
+        seen >= 2,
+        "seen {seen} times on its way in {:?}",
+        start.elapsed()
+    );
+
+    // Arrived: gone here, complete there, under whatever id.
+    let gone = leaving.gather();
+    assert!(!shapes(&gone).contains_key(&name), "gone");
+    there.expect_complete_but(&gone, &[0], "the other stays");
+    let fields = |gather: &[Line]| -> Vec<(String, Vec<String>)> {
+        let of_it = gather
+            .iter()
+            .filter(|line| line.tags.get("name") == Some(&name));
+        let mut fields: Vec<_> = of_it
+            .map(|line| {
+                let device = line.tags.get("device").map_or("", |device| device);
+                let device = device.trim_end_matches(|c: char| c.is_ascii_digit());
+                let key = format!("{} {device}", line.measurement);
+                (key, line.fields.keys().cloned().collect())
+            })
+            .collect();
+        fields.sort();
+        fields
+    };
+    coming.gather();
+    let arrived = coming.gather();
+    assert_eq!(fields(&arrived), fields(&healthy));
+    assert_eq!(
+        one(&arrived, "vm_metrics", &name).text("state"),
+        Some("running")
+    );
+    for _ in 0..3 {
+        expect_calm(&coming.gather(), &name);
+    }
+    for plugin in [&leaving, &coming] {
+        assert_eq!(plugin.warnings(), Vec::<String>::new());
+    }
+}

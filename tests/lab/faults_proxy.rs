@@ -1,0 +1,134 @@
+//! A libvirtd that is slow or whose connections break: deadline kept, no wrong figure, recovery by
+//! itself.
+
+use crate::support::alone;
+use crate::support::fleet::{Fleet, WITH_COLLECTOR, at_most, long, small};
+use crate::support::lab::Lab;
+use crate::support::lines::{Line, Value};
+use crate::support::plugin::Plugin;
+use crate::support::proxy::{Mischief, Proxy};
+use crate::support::vm::VmSpec;
+use std::collections::BTreeMap;
+use std::thread::sleep;
+use std::time::Duration;
+
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// What stands still in a paused VM: every counter but CPU time, and what libvirt says of memory.
+fn still(gather: &[Line]) -> BTreeMap<(String, BTreeMap<String, String>, String), Value> {
+    let moving = [
+        "cputime_ns",
+        "cputime",
+        "timeusr",
+        "timesys",
+        "memrss",
+        "cpu_usage_percent",
+        // Broadcasts of the other VMs' firmware.
+        "txbytes",
+        "txpackets",
+        "net_txbytes",
+        "net_txpackets",
+        "net_txbytes_rate",
+        "net_txpackets_rate",
+        "txdrops",
+        "net_txdrops",
+    ];
+    let mut found = BTreeMap::new();
+    for line in gather
+        .iter()
+        .filter(|line| line.measurement != "vm_collector")
+    {
+        for (field, value) in &line.fields {
+            if !moving.contains(&field.as_str()) {
+                let key = (line.measurement.clone(), line.tags.clone(), field.clone());
+                assert_eq!(found.insert(key, value.clone()), None, "twice: {line:?}");
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_slow_daemon() {
+    let _alone = alone();
+    let lab = Lab::start();
+    // The firmware reads its disk and sends on its network, so that no two VMs are alike, nor zero.
+    let mut fleet = Fleet::start(&lab, 6, |number| VmSpec {
+        paused: false,
+        vcpus: 1,
+        memory_mib: 16 + number as u64,
+        ..small(format!("vm{number}"))
+    });
+    sleep(Duration::from_secs(8));
+    for vm in &fleet.vms {
+        lab.virsh(&["suspend", vm.name()]);
+    }
+    let proxy = Proxy::start(&lab, 4711);
+    let config = lab.config(&format!(
+        "{WITH_COLLECTOR}uri = \"{}\"\ndeadline = \"2s\"\n",
+        proxy.uri()
+    ));
+    let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&["--config", &config]));
+    fleet.learn(&mut plugin);
+    let truth = still(&plugin.gather());
+    let read = |((_, _, field), value): (&(_, _, String), &Value)| {
+        field == "rd_bytes" && *value != Value::Int(0)
+    };
+    assert!(truth.iter().any(read), "the firmware read: {truth:?}");
+
+    // Slow, but within the deadline: complete.
+    proxy.set(Mischief {
+        delay: Duration::from_millis(30),
+        ..Mischief::default()
+    });
+    for _ in 0..3 {
+        fleet.expect_complete_but(&plugin.gather(), &[], "30 ms a reply");
+    }
+    // Slower than the deadline allows.
+    let rounds = if long() { 200 } else { 20 };
+    let slow = Mischief {
+        delay: Duration::from_millis(900),
+        ..Mischief::default()
+    };
+    let cut = Mischief {
+        one_in: 20,
+        cut: true,
+        delay: Duration::from_millis(5),
+    };
+    let close = Mischief {
+        one_in: 20,
+        ..Mischief::default()
+    };
+    for (what, mischief, rounds) in [
+        ("900 ms a reply", slow, 3),
+        ("one of 20 replies cut", cut, rounds),
+        ("a close instead of one of 20 replies", close, rounds),
+    ] {
+        proxy.set(mischief);
+        let broken = proxy.counts().1;
+        let mut lines = 0;
+        for round in 1..=rounds {
+            // The line vm_collector always comes.
+            let (gather, took) = plugin.timed_gather();
+            let limit = DEADLINE + at_most(Duration::from_millis(200));
+            assert!(took <= limit, "{what}: {took:?}");
+            for (key, value) in still(&gather) {
+                // A rate needs two samples, and may be of another length of time.
+                let was = truth.get(&key);
+                assert_eq!(was, Some(&value), "{what}, gather {round}: {key:?}");
+            }
+            lines += gather.len() - 1;
+        }
+        let broken = proxy.counts().1 - broken;
+        println!("{what}: {lines} lines in {rounds} gathers, {broken} replies broken");
+        if mischief.delay < DEADLINE / 3 {
+            assert!(
+                broken > 0 && lines > 0,
+                "{what}: {lines} lines, {broken} broken"
+            );
+        }
+        proxy.set(Mischief::default());
+        fleet.expect_recovery(&mut plugin, 3, what);
+    }
+    assert!(plugin.warnings().len() <= 60, "{:#?}", plugin.warnings());
+}

@@ -1,0 +1,33 @@
+//! The program and its parts on a real libvirtd with real QEMUs, and on real mounts. Needs root.
+//!
+//! The modules run one after the other (`support::turn`): the tests of one may run side by side.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod call_cost;
+mod churn;
+mod daemon;
+mod daemon_outages;
+mod faults_daemon;
+mod faults_files;
+mod faults_first;
+mod faults_frozen;
+mod faults_neighbours;
+mod faults_proxy;
+mod faults_storage;
+mod host;
+mod host_counters;
+mod lab_smoke;
+mod limits;
+mod nics;
+mod probers;
+mod qemu_changes;
+mod qemu_disks;
+mod qemu_gone;
+mod qemu_guest;
+mod qemu_runs;
+mod qemu_text;
+mod qemu_values;
+mod stopping;
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,192 @@
+//! A daemon that stands still (SIGSTOP): the plugin ends when it is told to, keeps its deadline,
+//! says so once, and is whole again when the daemon goes on.
+
+use crate::support;
+use crate::support::lab::Lab;
+use crate::support::lines::one;
+use crate::support::plugin::Plugin;
+use crate::support::vm::{Nic, VmSpec, disks};
+use rustix::process::Signal;
+use std::time::{Duration, Instant};
+
+/// SIGTERM's promise is 2 s, that of the end of stdin 4 s; the rest is for a busy machine.
+const STOP: Duration = Duration::from_millis(2300);
+const END: Duration = Duration::from_millis(4300);
+
+/// A lab with one VM that costs nothing.
+fn lab() -> (Lab, String) {
+    let lab = Lab::start();
+    let vm = lab.create(&VmSpec {
+        disks: disks(&["vda"]),
+        nics: vec![Nic::Tap],
+        paused: true,
+        ..VmSpec::default()
+    });
+    let name = vm.name().to_owned();
+    (lab, name)
+}
+
+/// Inside the lab, with this configuration.
+fn plugin(lab: &Lab, settings: &str, more: &[&str]) -> Plugin {
+    let file = lab.dir().join("config.toml");
+    std::fs::write(&file, settings).unwrap();
+    let config = ["--config", file.to_str().unwrap()];
+    let mut command = lab.plugin(&[&config[..], more].concat());
+    command.env("RUST_LOG", "debug");
+    Plugin::spawn(command)
+}
+
+/// How many gathers have ended, by the log: those that brought nothing leave no other trace.
+fn ended(plugin: &Plugin) -> usize {
+    plugin.stderr().matches(" VMs in ").count()
+}
+
+/// What it said that an operator sees.
+fn said(plugin: &Plugin, level: &str) -> Vec<String> {
+    let text = plugin.stderr();
+    let lines = text.lines().filter(|line| line.starts_with(level));
+    lines.map(str::to_owned).collect()
+}
+
+/// Where the frozen daemon meets it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Moment {
+    /// Connected, and nothing to do.
+    Idle,
+    /// In its first gather, whose connection does not come about.
+    Opening,
+    /// Connected, in a later gather.
+    Gathering,
+}
+
+/// A plugin at that moment; the daemon is frozen from then on.
+fn at(lab: &Lab, moment: Moment) -> Plugin {
+    let mut plugin = plugin(lab, "", &[]);
+    if moment == Moment::Opening {
+        plugin.wait_until_it_catches(Signal::TERM);
+    } else {
+        plugin.gather();
+    }
+    lab.signal_libvirtd("STOP");
+    if moment != Moment::Idle {
+        plugin.newline();
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    plugin
+}
+
+#[test]
+fn it_ends_in_time_whatever_the_daemon_does() {
+    let (lab, _) = lab();
+    for moment in [Moment::Idle, Moment::Opening, Moment::Gathering] {
+        for signal in [Some(Signal::TERM), Some(Signal::INT), None] {
+            let mut plugin = at(&lab, moment);
+            let before = plugin.stdout();
+            let start = Instant::now();
+            match signal {
+                Some(signal) => plugin.signal(signal),
+                None => plugin.close(),
+            }
+            let status = plugin.wait(Duration::from_secs(20));
+            let took = start.elapsed();
+            let limit = if signal.is_some() { STOP } else { END };
+            assert!(took < limit, "{moment:?}, {signal:?}: {took:?}");
+            assert_eq!(status.code(), Some(0), "{moment:?}, {signal:?}");
+            assert_eq!(plugin.stdout(), before);
+            assert_eq!(said(&plugin, "E!"), [] as [&str; 0]);
+            lab.signal_libvirtd("CONT");
+            lab.virsh(&["list"]);
+        }
+    }
+}
+
+#[test]
+fn the_deadline_holds_while_the_daemon_is_frozen() {
+    let (lab, name) = lab();
+    let mut plugin = plugin(&lab, "deadline = '3s'", &[]);
+    let whole = plugin.gather();
+    lab.signal_libvirtd("STOP");
+    for gather in 2..=4 {
+        let start = Instant::now();
+        plugin.newline();
+        support::wait_for("the gather's end", Duration::from_secs(20), || {
+            (ended(&plugin) == gather).then_some(())
+        });
+        let took = start.elapsed();
+        assert!(
+            took < Duration::from_millis(3900),
+            "gather {gather}: {took:?}"
+        );
+    }
+    assert_eq!(said(&plugin, "W!").len(), 1, "{}", plugin.stderr());
+
+    lab.signal_libvirtd("CONT");
+    lab.virsh(&["list"]);
+    let next = plugin.gather();
+    // All of it again, and the rates over the gap.
+    assert_eq!(next.len(), whole.len() + 1);
+    one(&next, "vm_features", &name);
+    assert_eq!(said(&plugin, "W!").len(), 1, "{}", plugin.stderr());
+    assert_eq!(said(&plugin, "I!").len(), 1, "{}", plugin.stderr());
+    assert_eq!(plugin.gathers(), 2);
+}
+
+#[test]
+fn newlines_that_come_during_a_gather_fold() {
+    let (lab, _) = lab();
+    let mut plugin = plugin(&lab, "deadline = '4s'", &[]);
+    plugin.gather();
+    lab.signal_libvirtd("STOP");
+    for _ in 0..11 {
+        plugin.newline();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(ended(&plugin), 1, "the gather that they come in is over");
+    support::wait_for("the gather's end", Duration::from_secs(20), || {
+        (ended(&plugin) == 2).then_some(())
+    });
+    // The one that they ask for begins at once; let it have what it wants.
+    lab.signal_libvirtd("CONT");
+    plugin.gather_all();
+    assert_eq!(ended(&plugin), 3, "{}", plugin.stderr());
+}
+
+#[test]
+fn once_and_check_keep_the_deadline_too() {
+    let (lab, _) = lab();
+    lab.signal_libvirtd("STOP");
+    for flag in ["--once", "--check"] {
+        let start = Instant::now();
+        let mut plugin = plugin(&lab, "deadline = '1s'", &[flag]);
+        let status = plugin.wait(Duration::from_secs(20));
+        assert!(start.elapsed() < Duration::from_secs(4), "{flag}");
+        assert_eq!(status.code(), Some(1), "{flag}");
+        assert_eq!(said(&plugin, "E!").len(), 1, "{flag}: {}", plugin.stderr());
+    }
+    lab.signal_libvirtd("CONT");
+}
+
+/// A connection that just breaks off leaves `End of file while reading data` in libvirtd's log.
+#[test]
+fn an_end_leaves_nothing_in_the_daemons_log() {
+    let (lab, _) = lab();
+    let log = lab.dir().join("libvirtd.log");
+    lab.reconfigure_libvirtd(&format!("log_outputs = \"3:file:{}\"\n", log.display()));
+    let log = || std::fs::read_to_string(&log).unwrap();
+    for end in ["SIGTERM", "end of input", "--once"] {
+        let once: &[&str] = if end == "--once" { &["--once"] } else { &[] };
+        let mut plugin = plugin(&lab, "", once);
+        if once.is_empty() {
+            plugin.gather();
+        }
+        match end {
+            "SIGTERM" => plugin.signal(Signal::TERM),
+            _ => plugin.close(),
+        }
+        assert!(plugin.wait(END).success(), "{end}");
+        // What the daemon writes of it is written before it answers the next client.
+        lab.virsh(&["list"]);
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!log().contains("End of file"), "{end}: {}", log());
+    }
+}

@@ -1,0 +1,336 @@
+//! `packaging/quickstart` and `tests/run` on machines that we do not have: their PATH holds nothing
+//! but stand-ins.
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+/// What the scripts may take from any machine.
+const BASICS: [&str; 10] = [
+    "cat", "chmod", "dirname", "grep", "head", "id", "mkdir", "sed", "sleep", "sort",
+];
+
+/// A cargo of a version that builds a program which answers like ours.
+const CARGO: &str = r##"
+case $1 in
+--version) echo "cargo VERSION (0123abcd 2026-01-01)" ;;
+build)
+    echo "$*" >>"$HOME/cargo.log"
+    mkdir -p "$CARGO_TARGET_DIR/release"
+    {
+        echo "#!/bin/bash"
+        echo 'echo "$*" >>"$HOME/program.log"'
+        echo 'while read -r _; do echo "line" >>"$HOME/program.log"; done'
+        echo 'printf "vm_metrics,a=b c=1i 1\nvm_features,a=b c=1 1\nvm_devices,a=b c=1i 1\nLAST,a=b c=1i 1\n"'
+    } | sed "s/LAST/${LAST:-vm_totals}/" >"$CARGO_TARGET_DIR/release/telegraf-kvm"
+    chmod 755 "$CARGO_TARGET_DIR/release/telegraf-kvm"
+    ;;
+*) exit 1 ;;
+esac
+"##;
+
+/// Writes down what it is asked, knows every package, and installs it in no time.
+const RECORD: &str = r#"echo "${0##*/} $*" >>"$HOME/asked.log""#;
+
+struct Machine {
+    dir: TempDir,
+}
+
+impl Machine {
+    fn new() -> Machine {
+        let machine = Machine {
+            dir: tempfile::tempdir().unwrap(),
+        };
+        std::fs::create_dir(machine.bin()).unwrap();
+        for name in BASICS {
+            let real = ["/usr/bin", "/bin"]
+                .map(|folder| Path::new(folder).join(name))
+                .into_iter()
+                .find(|path| path.exists())
+                .unwrap_or_else(|| panic!("no {name} on this machine"));
+            symlink(real, machine.bin().join(name)).unwrap();
+        }
+        machine
+    }
+
+    fn bin(&self) -> PathBuf {
+        self.dir.path().join("bin")
+    }
+
+    /// Puts a stand-in on the PATH.
+    fn with(self, name: &str, script: &str) -> Machine {
+        let path = self.bin().join(name);
+        // Not through a symlink of the basics.
+        let _ = std::fs::remove_file(&path);
+        std::fs::write(&path, format!("#!/bin/bash\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        self
+    }
+
+    fn with_cargo(self, version: &str) -> Machine {
+        self.with("cargo", &CARGO.replace("VERSION", version))
+    }
+
+    fn ordinary_user(self) -> Machine {
+        self.with("id", "echo 1000")
+    }
+
+    fn run(&self, script: &str) -> Output {
+        self.run_with(script, &[])
+    }
+
+    fn run_with(&self, script: &str, environment: &[(&str, &str)]) -> Output {
+        Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join(script))
+            .env_clear()
+            .env("PATH", self.bin())
+            .env("HOME", self.dir.path())
+            .env("CARGO_TARGET_DIR", self.dir.path().join("target"))
+            .envs(environment.iter().copied())
+            .output()
+            .unwrap()
+    }
+
+    /// What a stand-in wrote down.
+    fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.dir.path().join(name)).unwrap_or_default()
+    }
+}
+
+/// The script failed, and said one sentence.
+fn sentence(output: &Output) -> String {
+    let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+    assert!(!output.status.success(), "{output:?}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    stderr.trim_end().to_owned()
+}
+
+/// rust-version of Cargo.toml, from Cargo itself.
+const NEEDED: &str = env!("CARGO_PKG_RUST_VERSION");
+
+const SCRIPTS: [&str; 3] = ["packaging/quickstart", "tests/run", ".ci/run"];
+
+#[test]
+fn without_cargo_it_names_rust_and_rustup() {
+    for script in SCRIPTS {
+        let said = sentence(&Machine::new().with("dnf", RECORD).run(script));
+        assert_eq!(
+            said,
+            format!(
+                "{script}: there is no cargo on the PATH: building needs Rust {NEEDED} or newer; \
+                 get it by rustup, https://rustup.rs"
+            )
+        );
+    }
+}
+
+#[test]
+fn an_old_cargo_is_named_with_the_version_needed() {
+    for (have, enough) in [("1.63.0", false), ("1.9.0", false), ("1.100.0", true)] {
+        let machine = Machine::new().with("dnf", RECORD).with_cargo(have);
+        let output = machine.run("packaging/quickstart");
+        assert_eq!(output.status.success(), enough, "{have}: {output:?}");
+        if !enough {
+            assert_eq!(
+                sentence(&output),
+                format!(
+                    "packaging/quickstart: the cargo on the PATH is {have}: building needs Rust \
+                     {NEEDED} or newer; get it by rustup, https://rustup.rs"
+                )
+            );
+            assert_eq!(machine.log("asked.log"), "", "nothing installed in vain");
+        }
+    }
+}
+
+#[test]
+fn quickstart_builds_and_shows_two_gathers() {
+    let machine = Machine::new().with("dnf", RECORD).with_cargo("1.95.0");
+    let output = machine.run("packaging/quickstart");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(
+        machine.log("asked.log"),
+        "dnf -q -y install gcc glibc-devel pkgconf-pkg-config libvirt-devel\n"
+    );
+    assert_eq!(machine.log("cargo.log"), "build --release --locked\n");
+    assert_eq!(
+        machine.log("program.log"),
+        "--uri test:///default\nline\nline\n"
+    );
+    let shown = String::from_utf8(output.stdout).unwrap();
+    for part in ["vm_metrics,", "vm_totals,", "--check", "telegraf-kvm.conf"] {
+        assert!(shown.contains(part), "no {part} in {shown}");
+    }
+}
+
+#[test]
+fn quickstart_fails_when_a_measurement_is_not_shown() {
+    let machine = Machine::new().with("dnf", RECORD).with_cargo("1.95.0");
+    let output = machine.run_with("packaging/quickstart", &[("LAST", "vm_total")]);
+    assert_eq!(
+        sentence(&output),
+        "packaging/quickstart: vm_totals is not among these lines"
+    );
+}
+
+#[test]
+fn quickstart_installs_only_what_is_missing() {
+    let machine = Machine::new()
+        .with("apt-get", RECORD)
+        .with("env", r#"shift; exec "$@""#)
+        .with("tee", "cat >/dev/null")
+        .with("rm", "")
+        .with("pkg-config", "")
+        // A compiler that finds every header but libvirt's.
+        .with("cc", "! grep -q libvirt")
+        .with_cargo("1.95.0");
+    // It may stop at chmod, where this machine has no policy-rc.d of its own.
+    let machine = machine.with(
+        "chmod",
+        r#"[[ $2 == /usr/sbin/* ]] || PATH=/usr/bin:/bin exec chmod "$@""#,
+    );
+    let output = machine.run("packaging/quickstart");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(
+        machine.log("asked.log"),
+        "apt-get -q update\napt-get -q -y -o DPkg::Lock::Timeout=600 install \
+         --no-install-recommends libvirt-dev\n"
+    );
+
+    let machine = machine.with("cc", "");
+    std::fs::remove_file(machine.dir.path().join("asked.log")).unwrap();
+    assert!(machine.run("packaging/quickstart").status.success());
+    assert_eq!(machine.log("asked.log"), "", "the second run asks nobody");
+}
+
+/// A new machine's own first update holds the lock for a while. Any other failure is not retried.
+#[test]
+fn the_lists_are_waited_for_while_another_apt_has_their_lock() {
+    for (error, updates) in [
+        ("E: Could not get lock /var/lib/apt/lists/lock.", 3),
+        ("E: Failed to fetch", 1),
+    ] {
+        let apt = format!(
+            "{RECORD}\n[[ $* == *update ]] || exit 0\n\
+             [[ $(grep -c update \"$HOME/asked.log\") -lt 3 ]] || exit 0\n\
+             echo '{error}' >&2\nexit 100"
+        );
+        let machine = Machine::new()
+            .with("apt-get", &apt)
+            .with("env", r#"shift; exec "$@""#)
+            .with("tee", "cat >/dev/null")
+            .with(
+                "chmod",
+                r#"[[ $2 == /usr/sbin/* ]] || PATH=/usr/bin:/bin exec chmod "$@""#,
+            )
+            .with("rm", "")
+            .with("sleep", "")
+            .with("pkg-config", "")
+            .with("cc", "! grep -q libvirt")
+            .with_cargo("1.95.0");
+        let output = machine.run("packaging/quickstart");
+        assert!(output.status.success(), "{output:?}");
+        let asked = machine.log("asked.log");
+        assert_eq!(asked.matches("update").count(), updates, "{error}: {asked}");
+        assert_eq!(asked.matches(" install ").count(), 1, "{asked}");
+    }
+}
+
+#[test]
+fn without_a_package_manager_it_names_the_packages() {
+    let said = sentence(
+        &Machine::new()
+            .with_cargo("1.95.0")
+            .with("cc", "")
+            .run("packaging/quickstart"),
+    );
+    assert_eq!(
+        said,
+        "packaging/quickstart: these are missing, and there is neither apt-get nor dnf to install \
+         them by (Debian's names): pkg-config"
+    );
+    let said = sentence(&Machine::new().with_cargo("1.95.0").run("tests/run"));
+    assert!(said.starts_with("tests/run: "), "{said}");
+    assert!(said.contains("neither apt-get nor dnf"), "{said}");
+}
+
+#[test]
+fn an_ordinary_user_installs_by_sudo() {
+    let machine = Machine::new()
+        .with("dnf", RECORD)
+        .ordinary_user()
+        .with_cargo("1.95.0");
+    assert_eq!(
+        sentence(&machine.run("packaging/quickstart")),
+        "packaging/quickstart: installing needs root or sudo; as root: dnf install gcc glibc-devel \
+         pkgconf-pkg-config libvirt-devel"
+    );
+    assert_eq!(
+        sentence(&machine.run("tests/run")),
+        "tests/run: the tests make hypervisors of their own, which needs root or sudo"
+    );
+
+    let machine = machine.with("sudo", &format!("{RECORD}\nexec \"$@\""));
+    assert!(machine.run("packaging/quickstart").status.success());
+    assert_eq!(
+        machine.log("asked.log"),
+        "sudo dnf -q -y install gcc glibc-devel pkgconf-pkg-config libvirt-devel\n\
+         dnf -q -y install gcc glibc-devel pkgconf-pkg-config libvirt-devel\n"
+    );
+}
+
+#[test]
+fn the_tests_ask_dnf_for_fedoras_names() {
+    let machine = Machine::new()
+        .with_cargo("1.95.0")
+        .with("cc", "")
+        .with("pkg-config", "")
+        .with("dnf", &format!("{RECORD}\n[[ $* != *install* ]]"));
+    assert_eq!(
+        sentence(&machine.run("tests/run")),
+        "tests/run: dnf could not install these; its words are above: libvirt-daemon \
+         libvirt-daemon-driver-qemu libvirt-daemon-driver-storage-core libvirt-client \
+         qemu-system-x86-core busybox iproute cpio xz \
+         util-linux-core bindfs openssl python3 nats-server golang-github-prometheus influxdb \
+         telegraf"
+    );
+    let asked = machine.log("asked.log");
+    assert_eq!(
+        asked.lines().last().unwrap(),
+        "dnf -q -y install libvirt-daemon libvirt-daemon-driver-qemu \
+         libvirt-daemon-driver-storage-core libvirt-client qemu-system-x86-core busybox iproute cpio \
+         xz util-linux-core bindfs openssl python3 nats-server golang-github-prometheus influxdb telegraf"
+    );
+}
+
+#[test]
+fn what_no_package_has_is_said_with_where_to_get_it() {
+    // A dnf that knows no InfluxDB, then one that knows no Telegraf either, with and without Go.
+    let machine = |unknown: &str| {
+        Machine::new()
+            .with_cargo("1.95.0")
+            .with("dnf", &format!("{RECORD}\n[[ $* != *{unknown}* ]]"))
+    };
+    assert_eq!(
+        sentence(&machine("influxdb").run("tests/run")),
+        "tests/run: InfluxDB 1.x is missing, and no package here is called influxdb: get it from \
+         https://www.influxdata.com/downloads/"
+    );
+    let telegraf = "tests/run: Telegraf is missing, no package here is called telegraf, and there \
+                    is no Go 1.21 or newer to build it: get it from \
+                    https://www.influxdata.com/downloads/";
+    let with_go = |version: &str| {
+        machine("telegraf").with(
+            "go",
+            &format!("[[ $2 == GOPATH ]] && echo /nowhere || echo {version}"),
+        )
+    };
+    assert_eq!(sentence(&machine("telegraf").run("tests/run")), telegraf);
+    assert_eq!(sentence(&with_go("go1.19.8").run("tests/run")), telegraf);
+    let newer = with_go("go1.21.0");
+    newer.run("tests/run");
+    assert!(
+        newer.log("asked.log").contains("install"),
+        "Go will build it"
+    );
+}

@@ -1,0 +1,9 @@
+//! The scripts that install and build, and the packages.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod install_scripts;
+mod packages;
+mod packages_long;
+#[path = "../support/mod.rs"]
+mod support;

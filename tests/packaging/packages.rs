@@ -1,0 +1,356 @@
+//! What the packages carry, as far as seconds tell: the man page and the completions against
+//! `--help`, the lists of contents, and what happens to Telegraf's configuration.
+//! `packages_long.rs` builds and installs them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use telegraf_kvm::cli::HELP;
+use tempfile::TempDir;
+
+fn checkout(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(checkout(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// One space between words, whatever stood there.
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// All that begins with two dashes and a letter.
+fn long_flags(text: &str) -> BTreeSet<String> {
+    let flags = text.split(|c: char| !c.is_ascii_alphabetic() && c != '-');
+    let flag = |word: &&str| {
+        let name = word.strip_prefix("--");
+        name.is_some_and(|n| n.starts_with(|c: char| c.is_ascii_alphabetic()))
+    };
+    flags.filter(flag).map(str::to_owned).collect()
+}
+
+/// The man page as words: what `man` shows, without its layout.
+fn man_page() -> String {
+    let mut text = String::new();
+    for line in read("packaging/telegraf-kvm.1").lines() {
+        let line = match line.split_once(' ') {
+            Some((".B" | ".I" | ".SH" | ".BR", rest)) => rest,
+            _ if line.starts_with('.') => continue,
+            _ => line,
+        };
+        text.push_str(line);
+        text.push('\n');
+    }
+    for (roff, plain) in [("\\fB", ""), ("\\fI", ""), ("\\fR", ""), ("\\-", "-")] {
+        text = text.replace(roff, plain);
+    }
+    assert!(!text.contains('\\'), "roff that this test does not know");
+    words(&text)
+}
+
+#[test]
+fn the_man_page_says_what_help_says() {
+    let man = man_page();
+    for block in HELP.split("\n\n") {
+        let block = words(block);
+        let block = block.trim_start_matches("Flags: ");
+        let block = block.trim_start_matches("Usage: ");
+        let block = block.replacen("telegraf-kvm: ", "telegraf-kvm - ", 1);
+        assert!(man.contains(&block), "not in the man page: {block}");
+    }
+    assert_eq!(long_flags(&man), long_flags(HELP));
+}
+
+#[test]
+fn the_completions_offer_the_flags_of_help() {
+    let flags = long_flags(HELP);
+    for name in ["telegraf-kvm.bash", "_telegraf-kvm"] {
+        let text = read(&format!("packaging/completions/{name}"));
+        assert_eq!(long_flags(&text), flags, "{name}");
+    }
+    let fish = read("packaging/completions/telegraf-kvm.fish");
+    let words: Vec<&str> = fish.split_whitespace().collect();
+    let after = |option| words.windows(2).filter(move |pair| pair[0] == option);
+    let long = after("-l").map(|pair| format!("--{}", pair[1]));
+    assert_eq!(long.collect::<BTreeSet<_>>(), flags);
+    let short = after("-s").map(|pair| pair[1]);
+    assert_eq!(short.collect::<Vec<_>>(), ["V", "h"]);
+}
+
+#[test]
+fn bash_completes_flags_and_values() {
+    let file = checkout("packaging/completions/telegraf-kvm.bash");
+    let complete = |line: &str| {
+        let script = ". \"$1\"; COMP_WORDS=($2); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); \
+                      _telegraf_kvm; echo ${COMPREPLY[@]}";
+        let mut bash = Command::new("bash");
+        let output = bash.args(["-euc", script, "-"]).arg(&file).arg(line);
+        let output = output.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    assert_eq!(complete("telegraf-kvm --c"), "--config --check");
+    assert_eq!(complete("telegraf-kvm --interval 3"), "30s");
+    assert_eq!(
+        complete("telegraf-kvm --uri qemu"),
+        "qemu:///system qemu:///session"
+    );
+}
+
+#[test]
+fn both_packages_hold_the_same_files() {
+    let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
+    let metadata = &manifest["package"]["metadata"];
+    let text = |value: &toml::Value| value.as_str().unwrap().to_owned();
+    let deb = metadata["deb"]["assets"].as_array().unwrap().iter();
+    let deb = deb.map(|a| text(&a[0]));
+    let rpm = metadata["generate-rpm"]["assets"]
+        .as_array()
+        .unwrap()
+        .iter();
+    let rpm = rpm.map(|a| text(&a["source"]));
+    // Changelogs and licences go by each distribution's custom.
+    let common = |source: &String| {
+        let custom = ["change", "CHANGE", "LICENSE", "LGPL"];
+        !custom.iter().any(|word| source.contains(word))
+    };
+    let deb: BTreeSet<String> = deb.filter(common).collect();
+    assert_eq!(deb, rpm.filter(common).collect());
+    for source in deb.iter().filter(|s| !s.starts_with("target/")) {
+        let pattern = checkout(source);
+        let found = glob::glob(pattern.to_str().unwrap()).unwrap().count();
+        assert!(found > 0, "there is no {source}");
+    }
+}
+
+/// A program with the paths of a crate from elsewhere and of what that crate's build script writes,
+/// in folders as of a machine that fetches crates from a mirror.
+#[test]
+fn a_packaged_program_holds_no_path_of_the_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    let manifest = |folder: &str, name: &str, further: &str| {
+        let package =
+            format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n");
+        write(&format!("{folder}/Cargo.toml"), &(package + further));
+    };
+    let part = "a home/registry/src/mirror/part-0.1.0";
+    manifest(part, "part", "");
+    let made = r#"std::fs::write(std::env::var("OUT_DIR").unwrap() + "/made.rs", "file!()")"#;
+    write(
+        &format!("{part}/build.rs"),
+        &format!("fn main() {{ {made}.unwrap() }}"),
+    );
+    write(
+        &format!("{part}/src/lib.rs"),
+        r#"pub const PATHS: [&str; 2] = [file!(), include!(concat!(env!("OUT_DIR"), "/made.rs"))];"#,
+    );
+    let further = format!(
+        "[dependencies]\npart = {{ path = \"../{part}\" }}\n[profile.release]\nstrip = true\n"
+    );
+    manifest("whole", "whole", &further);
+    write(
+        "whole/src/main.rs",
+        "fn main() { println!(\"{} {:?}\", file!(), part::PATHS) }",
+    );
+    let script = r#"cd whole; cargo generate-lockfile --offline; . "$1"; leave_paths_out; cargo build --release"#;
+    let build = Command::new("bash")
+        .args(["-euc", script, "-"])
+        .arg(checkout("packaging/need.sh"))
+        .current_dir(dir.path())
+        .env("CARGO_HOME", dir.path().join("a home"))
+        .env("CARGO_TARGET_DIR", dir.path().join("a target"))
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .output()
+        .unwrap();
+    assert!(build.status.success(), "{build:?}");
+    let program = dir.path().join("a target/release/whole");
+    let said = Command::new(&program).output().unwrap().stdout;
+    let said = String::from_utf8(said).unwrap();
+    let begin = "src/main.rs [\"crates/part-0.1.0/src/lib.rs\", \"target/release/build/part-";
+    assert!(said.starts_with(begin), "{said}");
+    let program = fs::read(program).unwrap();
+    let path = dir.path().as_os_str().as_encoded_bytes();
+    assert!(!program.windows(path.len()).any(|bytes| bytes == path));
+}
+
+/// The folder /usr/share/telegraf-kvm and a folder like /etc/telegraf, both empty of other things.
+struct Host {
+    dir: TempDir,
+}
+
+impl Host {
+    fn new() -> Host {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("etc/telegraf.d")).unwrap();
+        for (file, name) in [
+            ("packaging/stanza", "stanza"),
+            ("telegraf/telegraf-kvm.conf", "telegraf-kvm.conf"),
+        ] {
+            fs::copy(checkout(file), dir.path().join(name)).unwrap();
+        }
+        Host { dir }
+    }
+
+    fn shipped(&self) -> PathBuf {
+        self.dir.path().join("telegraf-kvm.conf")
+    }
+
+    fn etc(&self, name: &str) -> PathBuf {
+        self.dir.path().join("etc").join(name)
+    }
+
+    fn enable(&self, name: &str, further: &str) {
+        let stanza = fs::read_to_string(self.shipped()).unwrap() + further;
+        fs::write(self.etc("telegraf.d").join(name), stanza).unwrap();
+    }
+
+    /// Stdout and stderr.
+    fn stanza(&self, word: &str) -> (String, String) {
+        let mut command = Command::new(self.dir.path().join("stanza"));
+        let output = command.arg(word).arg(self.etc("")).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (text(output.stdout), text(output.stderr))
+    }
+
+    /// What lies in telegraf.d.
+    fn enabled(&self) -> BTreeSet<String> {
+        let entries = fs::read_dir(self.etc("telegraf.d")).unwrap();
+        let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
+        entries.map(|e| name(e).into_string().unwrap()).collect()
+    }
+}
+
+fn set<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
+    names.map(str::to_owned).into()
+}
+
+#[test]
+fn the_hint_enables_by_copying() {
+    let host = Host::new();
+    let (said, complaint) = host.stanza("installed");
+    assert_eq!((said.lines().count(), complaint.as_str()), (3, ""));
+    let copy = said.lines().nth(1).unwrap().split(" && ").next().unwrap();
+    let status = Command::new("sh").args(["-c", copy]).status().unwrap();
+    assert!(status.success());
+    assert_eq!(host.enabled(), set(["telegraf-kvm.conf"]));
+    let (said, _) = host.stanza("upgraded");
+    assert_eq!(said.lines().count(), 1);
+    assert!(said.contains("old program runs on until Telegraf reloads"));
+}
+
+#[test]
+fn a_comment_enables_nothing() {
+    let host = Host::new();
+    fs::write(
+        host.etc("telegraf.conf"),
+        "# command = [\"/usr/bin/telegraf-kvm\"]\n",
+    )
+    .unwrap();
+    assert_eq!(host.stanza("upgraded").0.lines().count(), 3);
+    assert_eq!(host.stanza("disable"), (String::new(), String::new()));
+}
+
+#[test]
+fn removal_takes_the_unchanged_stanza_away() {
+    let host = Host::new();
+    host.enable("telegraf-kvm.conf", "");
+    host.enable("kvm.conf", "");
+    symlink(host.shipped(), host.etc("telegraf.d/linked.conf")).unwrap();
+    // Telegraf reads subfolders as well.
+    let deeper = host.etc("telegraf.d/more of it/kvm.conf");
+    fs::create_dir(deeper.parent().unwrap()).unwrap();
+    fs::copy(host.shipped(), &deeper).unwrap();
+    symlink("nowhere", host.etc("telegraf.d/dangling.conf")).unwrap();
+    let (said, complaint) = host.stanza("disable");
+    assert_eq!(said.lines().count(), 5, "{said}");
+    assert_eq!(complaint, "");
+    assert_eq!(host.enabled(), set(["dangling.conf", "more of it"]));
+    assert!(!deeper.exists());
+    assert!(host.shipped().exists());
+}
+
+#[test]
+fn removal_keeps_an_edited_stanza_under_another_name() {
+    let host = Host::new();
+    for further in ["# first\n", "# second\n"] {
+        host.enable("telegraf-kvm.conf", further);
+        let (said, complaint) = host.stanza("disable");
+        assert!(said.contains("was edited: it is now "), "{said}");
+        assert_eq!(complaint, "");
+    }
+    let kept = ["", ".1"].map(|n| format!("telegraf-kvm.conf.package-removed{n}"));
+    assert_eq!(host.enabled(), BTreeSet::from(kept.clone()));
+    for (kept, further) in kept.iter().zip(["# first\n", "# second\n"]) {
+        let text = fs::read_to_string(host.etc("telegraf.d").join(kept)).unwrap();
+        assert!(text.ends_with(further));
+    }
+}
+
+#[test]
+fn removal_names_what_else_speaks_of_the_program() {
+    let host = Host::new();
+    let line = "command = [\"/usr/bin/telegraf-kvm\", \"--once\"]\n";
+    fs::write(host.etc("telegraf.conf"), line).unwrap();
+    host.enable("kvm.conf", "# edited\n");
+    fs::write(host.etc("telegraf.d/other.conf"), "[[inputs.cpu]]\n").unwrap();
+    let (said, complaint) = host.stanza("disable");
+    assert_eq!(said, "");
+    let named = ["telegraf.conf", "telegraf.d/kvm.conf"];
+    assert_eq!(complaint.lines().count(), 2, "{complaint}");
+    for name in named {
+        assert!(complaint.contains(name), "{complaint}");
+    }
+    assert_eq!(host.enabled(), set(["kvm.conf", "other.conf"]));
+}
+
+#[test]
+fn removal_passes_without_the_packages_own_script() {
+    // What each packager passes at a removal and at an upgrade.
+    for (script, removal, upgrade) in [
+        ("packaging/deb/prerm", "remove", "upgrade"),
+        ("packaging/rpm/preun", "0", "1"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        // Not this machine's: one that tells how it was called.
+        let folder = dir.path().to_str().unwrap();
+        let text = read(script).replace("/usr/share/telegraf-kvm", folder);
+        let run = |argument: &str| {
+            let mut sh = Command::new("sh");
+            let output = sh.args(["-ec", &text, script, argument]).output().unwrap();
+            assert!(output.status.success(), "{script} {argument}: {output:?}");
+            [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap())
+        };
+        let stanza = dir.path().join("stanza");
+        fs::write(&stanza, "#!/bin/sh\necho \"$@\"\n").unwrap();
+        fs::set_permissions(&stanza, fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(run(removal), ["disable\n", ""], "{script}");
+        assert_eq!(run(upgrade), ["", ""], "{script}");
+        fs::remove_file(&stanza).unwrap();
+        let [said, complaint] = run(removal);
+        assert_eq!(said, "");
+        assert!(
+            complaint.contains("/stanza: take what speaks of"),
+            "{complaint}"
+        );
+        assert_eq!(run(upgrade), ["", ""], "{script}");
+    }
+}
+
+#[test]
+fn removal_passes_where_telegraf_never_was() {
+    let host = Host::new();
+    fs::remove_dir_all(host.etc("")).unwrap();
+    assert_eq!(host.stanza("disable"), (String::new(), String::new()));
+    assert_eq!(host.stanza("installed").0.lines().count(), 3);
+}

@@ -1,0 +1,161 @@
+//! vm_features and timestamps over several gathers of one process.
+//!
+//! The test driver's device counters are the wall clock's (rx_bytes: 100,000 a second for each
+//! NIC), so a rate is known beforehand, up to when exactly the calls were made.
+
+use crate::support;
+use crate::support::lines::{Line, of, one};
+use crate::support::node::{self, Domain, disk, nic};
+use crate::support::plugin::Plugin;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A rate's field, and the sum in vm_totals that it is made of.
+const RATES: [(&str, &str); 8] = [
+    ("net_rxbytes_rate", "net_rxbytes"),
+    ("net_txbytes_rate", "net_txbytes"),
+    ("net_rxpackets_rate", "net_rxpackets"),
+    ("net_txpackets_rate", "net_txpackets"),
+    ("disk_rd_req_rate", "disk_rd_req"),
+    ("disk_rd_bytes_rate", "disk_rd_bytes"),
+    ("disk_wr_reqs_rate", "disk_wr_reqs"),
+    ("disk_wr_bytes_rate", "disk_wr_bytes"),
+];
+
+fn close(a: f64, b: f64) -> bool {
+    (a - b).abs() <= 1e-9 * a.abs().max(b.abs())
+}
+
+/// A gather, and when it began and ended at the widest.
+struct Gather {
+    from: Instant,
+    to: Instant,
+    lines: Vec<Line>,
+}
+
+fn gather(plugin: &mut Plugin) -> Gather {
+    let from = Instant::now();
+    let lines = plugin.gather();
+    let to = Instant::now();
+    Gather { from, to, lines }
+}
+
+#[test]
+fn rates_are_what_moved_over_the_time_that_passed() {
+    let devices = [
+        disk("disk", "vda"),
+        disk("disk", "vdb"),
+        disk("lun", "sdl"),
+        nic(Some("tapa")),
+        nic(Some("tapb")),
+    ];
+    let file = node::write(&[
+        Domain {
+            devices: devices.concat(),
+            vcpus: (3, 4),
+            ..Domain::new(1, "moving")
+        },
+        Domain::new(2, "bare"),
+    ]);
+    let (mut plugin, _config) = Plugin::configured(&node::uri(&file), "");
+    let mut last = gather(&mut plugin);
+    assert_eq!(of(&last.lines, "vm_features", "moving"), [] as [&Line; 0]);
+    for pause in [1500, 700, 2500] {
+        std::thread::sleep(Duration::from_millis(pause));
+        let now = gather(&mut plugin);
+        // The measured time is longer than the time between the gathers, and shorter than that
+        // with both gathers.
+        let shortest = (now.from - last.to).as_secs_f64();
+        let longest = (now.to - last.from).as_secs_f64();
+        let features = one(&now.lines, "vm_features", "moving");
+        assert_eq!(features.fields.len(), 11, "{features:?}");
+        let total = |gather: &Gather, field| {
+            let line = one(&gather.lines, "vm_totals", "moving");
+            line.int(field).unwrap()
+        };
+        let mut times = Vec::new();
+        for (rate, sum) in RATES {
+            let moved = (total(&now, sum) - total(&last, sum)) as f64;
+            let rate = features.float(rate).unwrap();
+            assert!(moved > 0.0 && rate > 0.0, "{sum}: {moved} moved, {rate}");
+            times.push(moved / rate);
+            assert!(
+                (shortest..=longest).contains(&(moved / rate)),
+                "{sum}: {moved} at {rate} a second is no time between {shortest} and {longest}"
+            );
+        }
+        // One time for all network rates, one for all disk rates.
+        for group in [&times[..4], &times[4..]] {
+            assert!(group.iter().all(|&time| close(time, group[0])), "{times:?}");
+        }
+        // Nobody moves what the driver keeps still, and these are zeros that were measured.
+        for field in [
+            "memory_rate_kb_per_sec",
+            "memory_angle_deg",
+            "cpu_usage_percent",
+        ] {
+            assert_eq!(features.float(field), Some(0.0), "{field}");
+        }
+        let bare = one(&now.lines, "vm_features", "bare");
+        assert_eq!(bare.float("net_rxbytes_rate"), Some(0.0));
+        last = now;
+    }
+    assert_eq!(plugin.stderr(), "");
+}
+
+#[test]
+fn twenty_gathers_in_haste_share_no_stamp() {
+    for precision in ["1s", "1ms", "1us", "1ns"] {
+        let setting = format!("timestamp_precision = '{precision}'");
+        let (mut plugin, _config) = Plugin::configured("test:///default", &setting);
+        for gather in 1..=20 {
+            plugin.newline();
+            // The next newline only when this one's gather is written: else they would fold.
+            support::wait_for("a gather", Duration::from_secs(30), || {
+                let written = plugin.stdout().matches("vm_totals,").count();
+                assert!(written <= gather);
+                (written == gather).then_some(())
+            });
+        }
+        let text = plugin.stdout();
+        let mut stamps: Vec<i64> = support::lines::lines(&text)
+            .iter()
+            .map(|line| line.timestamp)
+            .collect();
+        // Two devices, metrics, totals and, but for the first gather, features.
+        assert_eq!(stamps.len(), 20 * 5 - 1);
+        assert!(stamps.is_sorted(), "{stamps:?}");
+        stamps.dedup();
+        assert_eq!(stamps.len(), 20, "{precision}: {stamps:?}");
+    }
+}
+
+#[test]
+fn a_stamp_is_the_time_of_the_request_cut_to_the_precision() {
+    let now = || {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        i64::try_from(now.as_nanos()).unwrap()
+    };
+    for (setting, step) in [
+        ("", 1_000_000_000),
+        ("timestamp_precision = '1s'", 1_000_000_000),
+        ("timestamp_precision = '1ms'", 1_000_000),
+        ("timestamp_precision = '1us'", 1_000),
+        ("timestamp_precision = '1ns'", 1),
+    ] {
+        let (mut plugin, _config) = Plugin::configured("test:///default", setting);
+        for _ in 0..3 {
+            let before = now();
+            let lines = plugin.gather();
+            let after = now();
+            let stamp = lines[0].timestamp;
+            assert!(lines.iter().all(|line| line.timestamp == stamp));
+            assert_eq!(stamp % step, 0, "{setting}: {stamp}");
+            assert!(
+                (before - before % step..=after).contains(&stamp),
+                "{setting}: {before} {stamp} {after}"
+            );
+            // So that even whole seconds are different ones.
+            std::thread::sleep(Duration::from_millis(1100));
+        }
+    }
+}

@@ -1,0 +1,454 @@
+//! README.md and docs/ say what the repository's files, the program and the contract of the data say.
+//!
+//! `UPDATE_README=1 cargo test --test pure readme` writes the stanza into README.md, and the sample of the
+//! configuration into docs/configuration.md.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Measurement -> its fields with their line-protocol types: the contract with those who query.
+const FIELDS: [(&str, &[(char, &str)]); 4] = [
+    (
+        "vm_metrics",
+        &[
+            ('s', "state state_reason"),
+            ('i', "cpu_count memory_max_kb memory_used_kb cputime_ns"),
+        ],
+    ),
+    (
+        "vm_features",
+        &[
+            (
+                'f',
+                "memory_rate_kb_per_sec memory_angle_deg cpu_usage_percent",
+            ),
+            (
+                'f',
+                "net_rxbytes_rate net_txbytes_rate net_rxpackets_rate net_txpackets_rate",
+            ),
+            (
+                'f',
+                "disk_rd_req_rate disk_rd_bytes_rate disk_wr_reqs_rate disk_wr_bytes_rate",
+            ),
+        ],
+    ),
+    (
+        "vm_devices",
+        &[
+            (
+                'i',
+                "rxbytes rxpackets rxerrors rxdrops txbytes txpackets txerrors txdrops",
+            ),
+            ('i', "rd_req rd_bytes wr_reqs wr_bytes errors"),
+        ],
+    ),
+    (
+        "vm_totals",
+        &[
+            ('i', "net_rxbytes net_rxpackets net_rxerrors net_rxdrops"),
+            ('i', "net_txbytes net_txpackets net_txerrors net_txdrops"),
+            (
+                'i',
+                "disk_rd_req disk_rd_bytes disk_wr_reqs disk_wr_bytes disk_errors",
+            ),
+            (
+                'i',
+                "memactual memrss memavailable memusable memswap_in memswap_out",
+            ),
+            ('i', "memmajor_fault memminor_fault memdisk_cache"),
+            ('i', "timeusr timesys cputime cpus state_reason state"),
+        ],
+    ),
+];
+
+/// The contract's fields of one measurement, name -> type.
+fn contract(groups: &[(char, &str)]) -> BTreeMap<String, char> {
+    let of_group = |&(kind, names): &(char, &str)| {
+        let names: Vec<_> = names.split(' ').map(str::to_owned).collect();
+        names.into_iter().map(move |name| (name, kind))
+    };
+    groups.iter().flat_map(of_group).collect()
+}
+
+fn checkout(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(checkout(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The files that this pattern names, by their paths in the repository.
+fn files(pattern: &str) -> Vec<String> {
+    let found = glob::glob(checkout(pattern).to_str().unwrap()).unwrap();
+    let found = found.map(|path| path.unwrap());
+    let name = |path: PathBuf| path.strip_prefix(checkout("")).unwrap().to_owned();
+    let names = found.map(|path| name(path).into_os_string().into_string().unwrap());
+    names.collect()
+}
+
+/// README.md and the pages of docs/.
+fn pages() -> Vec<String> {
+    [files("README.md"), files("docs/*.md")].concat()
+}
+
+/// What stands between `from` and the next `to`.
+fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
+    let start = text
+        .find(from)
+        .unwrap_or_else(|| panic!("no {from:?} in the text"))
+        + from.len();
+    let length = text[start..]
+        .find(to)
+        .unwrap_or_else(|| panic!("no {to:?} after {from:?} in the text"));
+    &text[start..start + length]
+}
+
+/// The page's block of that name must be the file, to the letter.
+fn block_is_file(page: &str, name: &str, path: &str) {
+    let (text, file) = (read(page), read(path));
+    let (begin, end) = (
+        format!("<!-- {name}:begin -->\n```toml\n"),
+        format!("```\n<!-- {name}:end -->"),
+    );
+    let block = between(&text, &begin, &end);
+    if std::env::var_os("UPDATE_README").is_some() && block != file {
+        let (old, new) = (
+            format!("{begin}{block}{end}"),
+            format!("{begin}{file}{end}"),
+        );
+        std::fs::write(checkout(page), text.replacen(&old, &new, 1)).unwrap();
+        return;
+    }
+    assert_eq!(
+        block, file,
+        "the {name} in {page} differs from {path}; UPDATE_README=1 writes it anew"
+    );
+}
+
+#[test]
+fn stanza_and_sample_are_the_files() {
+    block_is_file("README.md", "stanza", "telegraf/telegraf-kvm.conf");
+    block_is_file(
+        "docs/configuration.md",
+        "sample",
+        "telegraf/telegraf-kvm.toml",
+    );
+}
+
+#[test]
+fn metric_tables_hold_exactly_the_contracts_fields() {
+    let page = read("docs/metrics.md");
+    for (measurement, groups) in FIELDS {
+        let section = between(&page, &format!("\n## {measurement}\n"), "\n##");
+        let mut table = BTreeMap::new();
+        for row in section.lines().filter(|line| line.starts_with("| ")) {
+            let mut cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+            if measurement == "vm_devices" {
+                cells.remove(0);
+            }
+            let mut kind = cells[1].chars();
+            if let (Some(kind), None) = (kind.next(), kind.next()) {
+                assert_eq!(
+                    table.insert(cells[0].to_owned(), kind),
+                    None,
+                    "twice: {row}"
+                );
+            }
+        }
+        assert_eq!(table, contract(groups), "the table of {measurement}");
+    }
+}
+
+#[test]
+fn influxdb3_commands_declare_every_column_with_its_type() {
+    let page = read("docs/outputs.md").replace("\\\n", " ");
+    for (measurement, groups) in FIELDS {
+        let command = page
+            .lines()
+            .find(|line| {
+                line.starts_with("influxdb3 create table ")
+                    && line.ends_with(&format!(" {measurement}"))
+            })
+            .unwrap_or_else(|| panic!("no command that creates {measurement}"));
+        let option = |name: &str| {
+            let mut words = command.split_whitespace().skip_while(|word| *word != name);
+            words
+                .nth(1)
+                .unwrap_or_else(|| panic!("no {name} in {command}"))
+        };
+        let mut tags: Vec<_> = option("--tags").split(',').collect();
+        tags.sort_unstable();
+        let expected: &[&str] = match measurement {
+            "vm_devices" => &["VMID", "device", "devtype", "host", "name", "uuid"],
+            _ => &["VMID", "host", "name", "uuid"],
+        };
+        assert_eq!(tags, expected, "{measurement}");
+        let declared: BTreeMap<_, _> = option("--fields")
+            .split(',')
+            .map(|field| field.split_once(':').unwrap())
+            .map(|(name, kind)| (name.to_owned(), kind))
+            .collect();
+        let wanted: BTreeMap<_, _> = contract(groups)
+            .into_iter()
+            .map(|(name, kind)| {
+                (
+                    name,
+                    ["int64", "float64", "utf8"]["ifs".find(kind).unwrap()],
+                )
+            })
+            .collect();
+        assert_eq!(declared, wanted, "{measurement}");
+    }
+}
+
+/// The stanza as Telegraf reads it: as TOML, with the variants of its comments too.
+#[test]
+fn stanza_and_its_commented_variants_are_toml() {
+    let stanza = read("telegraf/telegraf-kvm.conf");
+    let table: toml::Table = stanza.parse().unwrap();
+    let execd = &table["inputs"]["execd"][0];
+    assert_eq!(
+        execd["command"],
+        toml::Value::from(vec!["/usr/bin/telegraf-kvm"])
+    );
+    assert_eq!(execd["signal"].as_str(), Some("STDIN"));
+    assert_eq!(execd["restart_delay"].as_str(), Some("10s"));
+    assert_eq!(execd["data_format"].as_str(), Some("influx"));
+    let variants: Vec<_> = stanza
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("# "))
+        .filter(|line| line.contains(" = "))
+        .collect();
+    assert!(variants.len() >= 5, "{variants:?}");
+    for variant in variants {
+        let parsed = variant.trim().parse::<toml::Table>();
+        parsed.unwrap_or_else(|error| panic!("{variant}: {error}"));
+    }
+}
+
+#[test]
+fn every_toml_block_parses() {
+    let text: String = pages().iter().map(|page| read(page)).collect();
+    let blocks: Vec<_> = text.split("```toml\n").skip(1).collect();
+    assert!(blocks.len() >= 6, "{} toml blocks", blocks.len());
+    for block in blocks {
+        let toml = block.split("```").next().unwrap();
+        let parsed = toml.parse::<toml::Table>();
+        parsed.unwrap_or_else(|error| panic!("{error}\n{toml}"));
+    }
+}
+
+#[test]
+fn the_readme_is_an_overview() {
+    let lines = read("README.md").lines().count();
+    assert!(lines <= 200, "{lines} lines: the rest belongs into docs/");
+}
+
+/// The lines outside of blocks of code.
+fn prose(text: &str) -> Vec<&str> {
+    let mut in_block = false;
+    let lines = text.lines().filter(|line| {
+        let fence = line.trim_start().starts_with("```");
+        in_block ^= fence;
+        !fence && !in_block
+    });
+    lines.collect()
+}
+
+/// The targets of the links and pictures that lead to files of the repository.
+fn links(text: &str) -> Vec<String> {
+    let mut targets = Vec::new();
+    for line in prose(text) {
+        let without_code: String = line.split('`').step_by(2).collect();
+        for rest in without_code.split("](").skip(1) {
+            let target = rest.split(')').next().unwrap();
+            if !target.contains("://") {
+                targets.push(target.to_owned());
+            }
+        }
+    }
+    targets
+}
+
+/// The anchors of the headings, as GitHub makes them: lower case, no punctuation, a dash for a space;
+/// of equal ones the second gets `-1`.
+fn anchors(text: &str) -> Vec<String> {
+    let headings = prose(text).into_iter().filter(|line| line.starts_with('#'));
+    let mut anchors = Vec::new();
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    for heading in headings {
+        let heading = heading.trim_start_matches('#').trim().to_lowercase();
+        let is_kept = |c: &char| c.is_alphanumeric() || "-_ ".contains(*c);
+        let anchor: String = heading.chars().filter(is_kept).collect();
+        let anchor = anchor.replace(' ', "-");
+        let count = seen.entry(anchor.clone()).or_default();
+        anchors.push(match *count {
+            0 => anchor,
+            number => format!("{anchor}-{number}"),
+        });
+        *count += 1;
+    }
+    anchors
+}
+
+/// Where a link on this page leads: a path like the page's own.
+fn follow(page: &str, path: &str) -> String {
+    let mut parts: Vec<&str> = page.split('/').collect();
+    parts.pop();
+    for part in path.split('/') {
+        match part {
+            "." => {}
+            ".." => assert!(parts.pop().is_some(), "{page}: {path} leads out"),
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+/// The links of a page's text that lead to no file, or to no heading of one.
+fn broken_links(page: &str, text: &str) -> Vec<String> {
+    let is_broken = |link: &String| {
+        let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+        let target = follow(page, path);
+        if !path.is_empty() && !checkout(&target).exists() {
+            return true;
+        }
+        let headings = || match path {
+            "" => anchors(text),
+            _ => anchors(&read(&target)),
+        };
+        !anchor.is_empty() && !headings().iter().any(|heading| heading == anchor)
+    };
+    links(text).into_iter().filter(is_broken).collect()
+}
+
+#[test]
+fn every_link_leads_to_a_file_or_a_heading() {
+    let others = ["CONTRIBUTING.md", "CHANGELOG.md"].map(str::to_owned);
+    for page in [pages(), others.to_vec()].concat() {
+        assert_eq!(
+            broken_links(&page, &read(&page)),
+            [""; 0],
+            "broken links in {page}"
+        );
+    }
+}
+
+#[test]
+fn a_broken_link_is_found() {
+    let text = "# One & two\n## Twice\n## Twice\n[a](#one--two) [b](#twice-1) [`c`](../README.md#install)\n\
+        [d](metrics.md) https://example.org ![e](dashboards.png) `[code](none.md)`\n\
+        ```toml\n# Comment\n[code](none.md)\n```\n";
+    assert_eq!(links(text).len(), 5);
+    assert_eq!(broken_links("docs/x.md", text), [""; 0]);
+    for link in [
+        "none.md",
+        "README.md",
+        "#comment",
+        "#twice-2",
+        "#One",
+        "metrics.md#none",
+        "none.png",
+    ] {
+        let broken = format!("{text}[f]({link})");
+        assert_eq!(broken_links("docs/x.md", &broken), [link]);
+    }
+}
+
+/// The packages of one kind: each file of the repository that they carry, and where it is installed.
+fn installed(assets: &toml::Value, source: &str, dest: &str) -> BTreeMap<String, String> {
+    let mut installed = BTreeMap::new();
+    for asset in assets.as_array().unwrap() {
+        // An array in one kind, a table in the other.
+        let text = |key: &str| match key.parse::<usize>() {
+            Ok(place) => asset[place].as_str().unwrap(),
+            Err(_) => asset[key].as_str().unwrap(),
+        };
+        for file in files(text(source)) {
+            let dest = text(dest).trim_start_matches('/');
+            let name = file.rsplit('/').next().unwrap();
+            let dest = match dest.strip_suffix('/') {
+                Some(folder) => format!("{folder}/{name}"),
+                None => dest.to_owned(),
+            };
+            installed.insert(file, dest);
+        }
+    }
+    installed
+}
+
+/// Who has the package has README.md and docs/; what only the repository has is named here.
+#[test]
+fn links_lead_to_the_same_documents_in_the_packages() {
+    let repository_only = ["CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"];
+    let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
+    let metadata = &manifest["package"]["metadata"];
+    for (kind, installed) in [
+        ("deb", installed(&metadata["deb"]["assets"], "0", "1")),
+        (
+            "rpm",
+            installed(&metadata["generate-rpm"]["assets"], "source", "dest"),
+        ),
+    ] {
+        for page in pages() {
+            let place = installed
+                .get(&page)
+                .unwrap_or_else(|| panic!("the {kind} has no {page}"));
+            for link in links(&read(&page)) {
+                let path = link.split('#').next().unwrap();
+                let target = follow(&page, path);
+                if path.is_empty() || repository_only.contains(&target.as_str()) {
+                    continue;
+                }
+                assert_eq!(
+                    installed.get(&target),
+                    Some(&follow(place, path)),
+                    "{kind}: {link} in {page}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_times_of_the_architecture_are_the_programs() {
+    let (page, times) = (read("docs/architecture.md"), read("src/times.rs"));
+    let rows = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+    let mut checked = 0;
+    for (name, rest) in rows {
+        let value = rest.split(" | ").next().unwrap();
+        let constructor = match value.split_once(' ') {
+            Some((number, "ms")) => format!("from_millis({number})"),
+            Some((number, "s")) => format!("from_secs({number})"),
+            _ => continue,
+        };
+        let line = format!("pub const {name}: Duration = Duration::{constructor};");
+        assert!(times.contains(&line), "src/times.rs has no {line}");
+        checked += 1;
+    }
+    assert!(checked >= 10, "{checked} times in the table");
+}
+
+/// Files and folders that the pages for programmers name, from the root or from src/.
+#[test]
+fn the_files_that_are_named_exist() {
+    let folders = ["src/", "tests/", "benches/", "packaging/", "telegraf/"];
+    let mut checked = 0;
+    for page in ["docs/architecture.md", "CONTRIBUTING.md"] {
+        let text = read(page);
+        let is_part = |c: char| c.is_ascii_alphanumeric() || "_./-".contains(c);
+        let names = text.split(|c| !is_part(c)).map(|n| n.trim_end_matches('.'));
+        let named = |name: &&str| {
+            name.ends_with(".rs") || folders.iter().any(|folder| name.starts_with(folder))
+        };
+        for name in names.filter(named) {
+            let there = ["", "src/"].map(|folder| checkout(folder).join(name).exists());
+            assert!(there.contains(&true), "{page}: there is no {name}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 50, "{checked} names");
+}

@@ -1,0 +1,207 @@
+//! The stanzas against NATS, InfluxDB and Prometheus, and the figures of the load.
+
+use super::{blocks, pages, spec, stanza, telegraf};
+use crate::agent::{self, Config, LIMIT, by_time};
+use crate::support::influxd::{Influxd, influx};
+use crate::support::lab::Lab;
+use crate::support::lines::{Line, Value};
+use crate::support::{succeed, wait_for};
+use rustix::process::Signal;
+use std::collections::BTreeSet;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+/// A server of the lab; it ends with its handle.
+struct Server(Child);
+
+impl Server {
+    fn start(lab: &Lab, name: &str, args: &[&str], port: u16) -> Server {
+        let log = std::fs::File::create(lab.dir().join(format!("{name}.log"))).unwrap();
+        let mut command = lab.command(name);
+        command
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        let server = Server(command.spawn().unwrap());
+        wait_for(name, LIMIT, || {
+            let mut ask = lab.command("bash");
+            ask.args(["-c", &format!("exec 3<>/dev/tcp/127.0.0.1/{port}")])
+                .stderr(Stdio::null());
+            ask.status().unwrap().success().then_some(())
+        });
+        server
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// How many lines of the four measurements InfluxDB has.
+fn stored(lab: &Lab, database: &str) -> usize {
+    let counts = ["vm_metrics", "vm_features", "vm_devices", "vm_totals"].map(|table| {
+        let query = format!("SELECT * FROM {database}..{table}");
+        influx(lab, &query).len()
+    });
+    counts.iter().sum()
+}
+
+/// The answer of the lab's Prometheus: labels and value of each series.
+fn prometheus(lab: &Lab, query: &str) -> Vec<(String, f64)> {
+    let script = "import json,sys,urllib.parse,urllib.request as u\n\
+        q='http://127.0.0.1:9090/api/v1/query?'+urllib.parse.urlencode({'query': sys.argv[1]})\n\
+        for one in json.load(u.urlopen(q))['data']['result']:\n\
+        \x20 print(json.dumps(one['metric'], sort_keys=True), one['value'][1], sep='\\t')";
+    let text = succeed(lab.command("python3").args(["-c", script, query]));
+    let row = |line: &str| {
+        let (labels, value) = line.split_once('\t').unwrap();
+        (labels.to_owned(), value.parse().unwrap())
+    };
+    text.lines().map(row).collect()
+}
+
+#[test]
+fn the_stanzas_bring_every_line_to_nats_influxdb_and_prometheus() {
+    let lab = Lab::start();
+    let vm = lab.create(&spec());
+    let _influxd = Influxd::start(&lab);
+    for database in ["telegraf", "through_nats"] {
+        influx(&lab, &format!("CREATE DATABASE {database}"));
+    }
+    let store = lab.dir().join("nats");
+    let _nats = Server::start(
+        &lab,
+        "nats-server",
+        &["-a", "127.0.0.1", "-js", "-sd", store.to_str().unwrap()],
+        4222,
+    );
+    let data = lab.dir().join("prometheus");
+    let empty = lab.config("");
+    let prometheus_args = [
+        &format!("--config.file={empty}"),
+        &format!("--storage.tsdb.path={}", data.display()),
+        "--web.listen-address=127.0.0.1:9090",
+        "--web.enable-remote-write-receiver",
+    ];
+    let _prometheus = Server::start(&lab, "prometheus", &prometheus_args, 9090);
+    wait_for("the guest's memory", LIMIT, || {
+        lab.domstats(vm.name())
+            .contains_key("balloon.usable")
+            .then_some(())
+    });
+
+    let influxdb = stanza("[[outputs.influxdb]]");
+    let influxdb = &influxdb[influxdb.find("[[outputs").unwrap()..];
+    let mut config = Config::new(&[]);
+    config.execd = "[inputs.execd.tags]\nhost = \"kvm01\"\n".into();
+    config.extra = [
+        stanza("[[outputs.nats]]"),
+        stanza("[[outputs.http]]"),
+        influxdb.to_owned(),
+    ]
+    .join("\n");
+    let mut producer = telegraf(&lab, "producer", |dir| config.toml(dir));
+    producer.gathers(12);
+    // The consumer comes late: the stream has what it missed.
+    let consume = format!(
+        "{}\n{}",
+        stanza("[[inputs.nats_consumer]]"),
+        influxdb.replace("\"telegraf\"", "\"through_nats\"")
+    );
+    let consumer = telegraf(&lab, "consumer", |dir| {
+        agent::general(dir, "1s", false) + &consume
+    });
+    producer.gathers(20);
+    let plugin = producer.plugin_pid();
+    producer.signal(Signal::TERM);
+    producer.ends(plugin);
+    assert!(
+        !producer.log().contains("E!") && !producer.log().contains("some series were dropped"),
+        "{}",
+        producer.log()
+    );
+
+    let out = producer.out();
+    assert_eq!(stored(&lab, "telegraf"), out.len());
+    let start = std::time::Instant::now();
+    while stored(&lab, "through_nats") < out.len() {
+        let log = consumer.log();
+        assert!(
+            start.elapsed() < LIMIT,
+            "{} of {}:\n{log}",
+            stored(&lab, "through_nats"),
+            out.len()
+        );
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(stored(&lab, "through_nats"), out.len());
+    assert!(!consumer.log().contains("E!"), "{}", consumer.log());
+
+    let gathers = by_time(out);
+    let last = gathers.last_key_value().unwrap().1;
+    let total = last
+        .iter()
+        .find(|line| line.measurement == "vm_totals")
+        .unwrap();
+    let cputime = prometheus(&lab, "vm_totals_cputime");
+    assert_eq!(cputime.len(), 1, "{cputime:?}");
+    assert!(
+        cputime[0]
+            .0
+            .contains(&format!("\"uuid\": \"{}\"", vm.uuid())),
+        "{cputime:?}"
+    );
+    assert_eq!(cputime[0].1, total.int("cputime").unwrap() as f64);
+    let queries = blocks("promql").concat();
+    let answers: Vec<_> = queries
+        .lines()
+        .map(|query| prometheus(&lab, query))
+        .collect();
+    assert_eq!(
+        answers.iter().map(Vec::len).collect::<Vec<_>>(),
+        [1, 2],
+        "{answers:?}"
+    );
+    assert!((0.0..4.0).contains(&answers[0][0].1), "{answers:?}");
+
+    // The figures of docs/fleets.md are those of this VM.
+    figures(
+        &lab,
+        last,
+        prometheus(&lab, "count({__name__=~\"vm_.*\"})")[0].1,
+    );
+}
+
+/// Compares the sentence of the load in docs/fleets.md with one gather.
+fn figures(lab: &Lab, gather: &[Line], prometheus_series: f64) {
+    let values: usize = gather.iter().map(|line| line.fields.len()).sum();
+    let numeric = |value: &&Value| !matches!(value, Value::Text(_));
+    let numbers: usize = gather
+        .iter()
+        .map(|line| line.fields.values().filter(numeric).count())
+        .sum();
+    assert_eq!(numbers as f64, prometheus_series);
+    let series: BTreeSet<_> = gather
+        .iter()
+        .map(|line| (&line.measurement, &line.tags))
+        .collect();
+    let out = std::fs::read_to_string(lab.dir().join("producer/out")).unwrap();
+    let time = gather[0].timestamp.to_string();
+    let bytes: usize = out
+        .lines()
+        .filter(|line| line.ends_with(&time))
+        .map(|line| line.len() + 1)
+        .sum();
+    let said = format!(
+        "{} lines and {:.1} kB of line protocol a VM and gather (with a `host` tag), {values} field values, {} series in InfluxDB, {numbers} series in Prometheus",
+        gather.len(),
+        bytes as f64 / 1000.0,
+        series.len(),
+    );
+    let pages = pages().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(pages.contains(&said), "docs/fleets.md should say: {said}");
+}

@@ -1,0 +1,160 @@
+//! Telegraf's ways to ask for a gather, each in a run of several gathers.
+
+use super::node;
+use crate::agent::{Config, Telegraf, sorted};
+use crate::support::lines::{Line, Value, lines};
+use crate::support::plugin::Plugin;
+use crate::support::succeed;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What identifies a line, and its fields' types: what must be the same in every gather.
+type Shape = (String, BTreeMap<String, String>, BTreeMap<String, char>);
+
+fn shape(line: &Line) -> Shape {
+    let kind = |value: &Value| match value {
+        Value::Int(_) => 'i',
+        Value::Float(_) => 'f',
+        Value::Text(_) => 's',
+    };
+    let fields = line
+        .fields
+        .iter()
+        .map(|(key, value)| (key.clone(), kind(value)));
+    (
+        line.measurement.clone(),
+        line.tags.clone(),
+        fields.collect(),
+    )
+}
+
+/// What the contract says of the line's tags, and of the types of its fields.
+fn is_as_contracted((measurement, tags, fields): &Shape) -> bool {
+    let keys: Vec<&str> = tags.keys().map(String::as_str).collect();
+    let text = |key: &str| matches!(key, "state" | "state_reason");
+    match measurement.as_str() {
+        "vm_metrics" => {
+            keys == ["VMID", "name", "uuid"]
+                && fields
+                    .iter()
+                    .all(|(key, kind)| *kind == if text(key) { 's' } else { 'i' })
+        }
+        "vm_totals" => keys == ["VMID", "name", "uuid"] && fields.values().all(|kind| *kind == 'i'),
+        "vm_devices" => {
+            keys == ["VMID", "device", "devtype", "name", "uuid"]
+                && fields.values().all(|kind| *kind == 'i')
+        }
+        _ => false,
+    }
+}
+
+/// The vm_features line of the VM that this line is of, as the contract has it.
+fn features(line: &Line) -> Shape {
+    let fields = [
+        "memory_rate_kb_per_sec",
+        "memory_angle_deg",
+        "cpu_usage_percent",
+        "net_rxbytes_rate",
+        "net_txbytes_rate",
+        "net_rxpackets_rate",
+        "net_txpackets_rate",
+        "disk_rd_req_rate",
+        "disk_rd_bytes_rate",
+        "disk_wr_reqs_rate",
+        "disk_wr_bytes_rate",
+    ];
+    let fields = fields.map(|key| (key.to_owned(), 'f'));
+    ("vm_features".to_owned(), line.tags.clone(), fields.into())
+}
+
+fn nanoseconds() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    i64::try_from(now.as_nanos()).unwrap()
+}
+
+fn start(dir: &Path, uri: &str, signal: &'static str, args: &[&str]) -> Telegraf {
+    std::fs::create_dir(dir).unwrap();
+    let mut config = Config::new(&[&["--uri", uri], args].concat());
+    config.signal = signal;
+    // A tick in the milliseconds before the program's first statement, in a signal mode, ends it,
+    // and nothing in it can help that (Telegraf starts it again). So: none before this.
+    config.execd = "collection_offset = \"800ms\"".into();
+    Telegraf::start(dir, &config)
+}
+
+#[test]
+fn every_signal_mode_brings_every_line_of_every_gather() {
+    let dir = tempfile::tempdir().unwrap();
+    let vms = node::plain(3, 2, 2);
+    let uri = node::write(&dir.path().join("node.xml"), &vms);
+    let once = lines(&succeed(&mut Plugin::outside(&["--once", "--uri", &uri])));
+    assert_eq!(once.len(), node::first_lines(&vms));
+    let first: BTreeSet<Shape> = once.iter().map(shape).collect();
+    let strangers: Vec<&Shape> = first
+        .iter()
+        .filter(|shape| !is_as_contracted(shape))
+        .collect();
+    assert!(strangers.is_empty(), "{strangers:#?}");
+    let metrics = once.iter().filter(|line| line.measurement == "vm_metrics");
+    let mut further: BTreeSet<Shape> = metrics.map(features).collect();
+    assert_eq!(further.len(), vms.len());
+    further.extend(first.iter().cloned());
+
+    let began = nanoseconds();
+    let modes = [
+        ("STDIN", &[][..]),
+        ("SIGHUP", &[]),
+        ("SIGUSR1", &[]),
+        ("SIGUSR2", &[]),
+        ("none", &["--interval", "1s"]),
+    ];
+    let agents =
+        modes.map(|(signal, args)| (signal, start(&dir.path().join(signal), &uri, signal, args)));
+    for (signal, telegraf) in &agents {
+        let gathers = telegraf.gathers(4);
+        let ended = nanoseconds();
+        for (i, gather) in gathers.iter().enumerate() {
+            let expected = if i == 0 { &first } else { &further };
+            let shapes: BTreeSet<Shape> = gather.iter().map(shape).collect();
+            assert_eq!(&shapes, expected, "{signal}, gather {i}");
+            assert_eq!(
+                gather.len(),
+                expected.len(),
+                "{signal}: a line twice in gather {i}"
+            );
+            // Stamps are cut to the second, which may lie before the start.
+            let stamp = gather[0].timestamp;
+            assert!(
+                stamp > began - 1_000_000_000 && stamp < ended,
+                "{signal}: {stamp}"
+            );
+        }
+        // A second apart, but for the cutting; a mode that asked twice a tick would show here.
+        let whole = gathers[3][0].timestamp - gathers[0][0].timestamp;
+        assert!(
+            (2_000_000_000..=4_500_000_000).contains(&whole),
+            "{signal}: {whole} ns"
+        );
+        assert_eq!(telegraf.plugin_log(), [], "{signal}");
+    }
+}
+
+#[test]
+fn telegraf_passes_on_what_was_written_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let uri = node::write(&dir.path().join("node.xml"), &node::plain(20, 2, 2));
+    let copy = dir.path().join("copy");
+    let mut config = Config::new(&["--uri", &uri]).copied_to(&copy);
+    config.interval = "200ms";
+    let mut telegraf = Telegraf::start(dir.path(), &config);
+    telegraf.gathers(10);
+    let plugin = telegraf.plugin_pid();
+    telegraf.signal(rustix::process::Signal::TERM);
+    telegraf.ends(plugin);
+    let written = lines(&std::fs::read_to_string(&copy).unwrap());
+    assert!(written.len() >= 20 * 6 + 10 * 20 * 7, "{}", written.len());
+    // Values, types and stamps, to the last gather before the end.
+    assert_eq!(sorted(telegraf.out()), sorted(written));
+    assert_eq!(telegraf.plugin_log(), []);
+}
