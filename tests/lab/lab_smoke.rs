@@ -5,7 +5,7 @@ use crate::support::lab::{BRIDGE, Lab};
 use crate::support::lines::{self, Value};
 use crate::support::plugin::Plugin;
 use crate::support::vm::{Nic, VmSpec, disks};
-use crate::support::{succeed, wait_for};
+use crate::support::{succeed, turn, wait_for};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -193,6 +193,7 @@ fn a_killed_test_leaves_no_process() {
         std::thread::sleep(Duration::from_secs(60));
         return;
     }
+    let _turn = turn::take();
     let mut child = again("a_killed_test_leaves_no_process")
         .env(CHILD, "1")
         .stdout(std::process::Stdio::piped())

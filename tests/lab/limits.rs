@@ -4,7 +4,7 @@
 use crate::support::lab::Lab;
 use crate::support::node::{self, Domain};
 use crate::support::plugin::Plugin;
-use crate::support::{program, succeed};
+use crate::support::{program, succeed, turn};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
@@ -21,6 +21,7 @@ fn limited(user: &str, threads: u32) -> Vec<String> {
 
 #[test]
 fn a_thread_that_cannot_start_is_named_with_the_limit() {
+    let _turn = turn::take();
     let folder = tempfile::tempdir().unwrap();
     let everybody = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(folder.path(), everybody).unwrap();

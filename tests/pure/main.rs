@@ -11,3 +11,6 @@ mod line_protocol;
 mod lines;
 mod readme;
 mod scheduler;
+#[path = "../support/turn.rs"]
+mod turn;
+mod turns;

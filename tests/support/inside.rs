@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::{program, succeed};
+use super::{program, succeed, turn};
 
 const INSIDE: &str = "TELEGRAF_KVM_INSIDE";
 
@@ -16,6 +16,7 @@ pub fn inside(test: &str) -> Option<PathBuf> {
     if let Some(folder) = std::env::var_os(INSIDE) {
         return Some(folder.into());
     }
+    let _turn = turn::take();
     let folder = tempfile::tempdir().unwrap();
     // For other users too, and the programs as well.
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();

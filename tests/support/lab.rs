@@ -1,5 +1,6 @@
 //! A throw-away hypervisor (`tests/lab/hypervisor`): its own libvirtd, QEMUs, bridge and taps.
 
+use super::turn::{self, Turn};
 use super::vm::{Vm, VmSpec};
 use super::{cache, child_of, program, run, succeed, wait_for};
 use std::collections::BTreeMap;
@@ -49,11 +50,13 @@ pub struct Lab {
     root: Option<PathBuf>,
     daemon: String,
     vms: AtomicU32,
+    /// Given back when all else is gone.
+    _turn: Turn,
 }
 
 impl Lab {
-    /// Starts a hypervisor and waits until its libvirtd answers. Needs root and what `tests/run`
-    /// installs; panics with what is missing.
+    /// Waits for the turn of the test's module, starts a hypervisor and waits until its libvirtd
+    /// answers. Needs root and what `tests/run` installs; panics with what is missing.
     pub fn start() -> Lab {
         Lab::start_with(false)
     }
@@ -65,6 +68,7 @@ impl Lab {
 
     fn start_with(reachable: bool) -> Lab {
         static COUNT: AtomicU32 = AtomicU32::new(0);
+        let turn = turn::take();
         assert!(
             rustix::process::geteuid().is_root(),
             "a hypervisor needs root: run tests/run, which asks for it by sudo"
@@ -121,6 +125,7 @@ impl Lab {
             root,
             daemon,
             vms: AtomicU32::new(0),
+            _turn: turn,
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! - [`lab`]: a throw-away hypervisor; [`vm`]: its VMs; [`fleet`]: many of them.
 //! - [`inside`]: a test in name spaces of its own.
+//! - [`turn`]: one module after the other; [`alone`]: one test of a module after the other.
 //! - [`virsh`]: what virsh says, as the lines that it should give.
 //! - [`influxd`]: a running InfluxDB.
 //! - [`plugin`]: a running telegraf-kvm; [`lines`]: what it wrote.
@@ -25,6 +26,7 @@ pub mod outage;
 pub mod plugin;
 pub mod proxy;
 pub mod reading;
+pub mod turn;
 pub mod virsh;
 pub mod vm;
 
@@ -155,11 +157,23 @@ pub fn children_of(parent: u32) -> Vec<u32> {
     processes.flatten().filter_map(child).collect()
 }
 
-/// Lets one test of a file run at a time: those that measure time, or need the processor.
-pub fn alone() -> std::sync::MutexGuard<'static, ()> {
+/// What [`alone`] gives.
+pub struct Alone {
+    _lock: std::sync::MutexGuard<'static, ()>,
+    _turn: turn::Turn,
+}
+
+/// Lets one test of a module run at a time, and none of another module: those that measure time,
+/// or need the processor.
+pub fn alone() -> Alone {
     static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let turn = turn::take();
     // A test that failed while it held it is no reason for the next to fail.
-    ALONE
+    let lock = ALONE
         .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    Alone {
+        _lock: lock,
+        _turn: turn,
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::support::lab::Lab;
 use crate::support::lines::{Line, lines};
+use crate::support::turn::{self, Turn};
 use crate::support::{child_of, program, wait_for};
 use rustix::process::{Pid, Signal};
 use std::collections::BTreeMap;
@@ -111,6 +112,7 @@ pub struct Telegraf {
     child: Child,
     pid: u32,
     dir: PathBuf,
+    _turn: Turn,
 }
 
 impl Telegraf {
@@ -121,6 +123,7 @@ impl Telegraf {
 
     /// Starts what [`command`] made.
     pub fn spawn(dir: &Path, mut command: Command) -> Telegraf {
+        let turn = turn::take();
         let console = File::create(dir.join("console")).unwrap();
         let child = command
             .stdout(console.try_clone().unwrap())
@@ -137,6 +140,7 @@ impl Telegraf {
             child,
             pid,
             dir: dir.to_owned(),
+            _turn: turn,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::node;
 use crate::agent::{self, Config};
-use crate::support::run;
+use crate::support::{run, turn};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -30,6 +30,7 @@ fn test_once(dir: &Path, config: &Config, lines: usize) {
 
 /// Twenty runs, `at_once` side by side.
 fn twenty_times(signal: &'static str, args: &[&str], at_once: usize) {
+    let _turn = turn::take();
     let dir = tempfile::tempdir().unwrap();
     let vms = node::plain(100, 3, 2);
     let lines = node::first_lines(&vms);
