@@ -5,7 +5,7 @@ use crate::support::lab::Lab;
 use crate::support::lines::Line;
 use crate::support::plugin::Plugin;
 use crate::support::vm::{Nic, VmSpec, disks};
-use crate::support::{succeed, wait_for};
+use crate::support::{run, succeed, told, wait_for};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -174,4 +174,19 @@ fn an_ordinary_user_needs_nothing_and_is_told_what_locks_it_out() {
     let said = late.stderr();
     assert!(said.lines().last().unwrap().starts_with("I! "), "{said}");
     assert_eq!(said.lines().count(), 2, "{said}");
+}
+
+#[test]
+fn polkit_without_a_system_bus_is_told_how_to_do_without() {
+    let lab = Lab::start();
+    lab.reconfigure_libvirtd("auth_unix_ro = \"polkit\"\n");
+    let (code, _, err) = told(&run(&mut lab.plugin_unprivileged(&["--check"])));
+    assert_eq!(code, Some(1));
+    assert!(err.contains("Unable to get system bus connection"), "{err}");
+    assert!(err.contains("auth_unix_ro = \"none\""), "{err}");
+    assert!(!err.contains("is not running"), "{err}");
+    // The remedy helps.
+    lab.reconfigure_libvirtd("auth_unix_ro = \"none\"\n");
+    let (code, _, err) = told(&run(&mut lab.plugin_unprivileged(&["--check"])));
+    assert_eq!((code, &*err), (Some(0), ""));
 }

@@ -2,25 +2,17 @@
 //! reasons.
 
 use crate::support;
-use crate::support::lab::Lab;
 use crate::support::lines::{lines, one};
 use crate::support::node::{self, Domain, disk, nic};
 use crate::support::plugin::Plugin;
-use crate::support::{config, program, reading, run, wait_for};
+use crate::support::{config, program, reading, run, told, wait_for};
 use rustix::process::Signal;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(30);
-
-/// Exit code, stdout, stderr.
-fn told(output: &Output) -> (Option<i32>, String, String) {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let code = output.status.code();
-    (code, text(&output.stdout), text(&output.stderr))
-}
 
 /// All of it is ours: a library's line has no level.
 fn is_our_log(said: &str) -> bool {
@@ -370,19 +362,4 @@ fn a_node_file_that_may_not_be_read_is_one_line() {
         "{err}"
     );
     assert_eq!(said.next(), None);
-}
-
-#[test]
-fn polkit_without_a_system_bus_is_told_how_to_do_without() {
-    let lab = Lab::start();
-    lab.reconfigure_libvirtd("auth_unix_ro = \"polkit\"\n");
-    let (code, _, err) = told(&run(&mut lab.plugin_unprivileged(&["--check"])));
-    assert_eq!(code, Some(1));
-    assert!(err.contains("Unable to get system bus connection"), "{err}");
-    assert!(err.contains("auth_unix_ro = \"none\""), "{err}");
-    assert!(!err.contains("is not running"), "{err}");
-    // The remedy helps.
-    lab.reconfigure_libvirtd("auth_unix_ro = \"none\"\n");
-    let (code, _, err) = told(&run(&mut lab.plugin_unprivileged(&["--check"])));
-    assert_eq!((code, &*err), (Some(0), ""));
 }
