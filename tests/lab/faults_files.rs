@@ -42,6 +42,17 @@ impl<'t> Case<'t> {
         Case { outage, plugin }
     }
 
+    /// The mount dies, which the VM has left: nothing is said of it any more.
+    fn outage_elsewhere(&mut self, what: &str) {
+        let Self { outage, plugin } = self;
+        let said = plugin.warnings();
+        outage.mount.stop(EXPIRED);
+        outage.carried = 0;
+        outage.expect_all(plugin, what);
+        assert_eq!(plugin.warnings(), said);
+        outage.mount.go_on();
+    }
+
     /// The mount dies, and comes back.
     fn outage(&mut self, what: &str) {
         let Self { outage, plugin } = self;
@@ -101,14 +112,8 @@ fn a_medium_that_is_changed() {
     // No gather sees it before the mount dies.
     change(&["--insert", text(&medium)]);
     case.outage("a changed medium");
-    // The VM has left the mount: nothing is said of it any more.
     change(&["--eject"]);
-    let said = case.plugin.warnings();
-    mount.stop(EXPIRED);
-    case.outage.carried = 0;
-    case.outage.expect_all(&mut case.plugin, "ejected");
-    assert_eq!(case.plugin.warnings(), said);
-    mount.go_on();
+    case.outage_elsewhere("ejected");
 }
 
 #[test]
@@ -166,12 +171,7 @@ fn a_block_copy() {
         "--wait",
         "--pivot",
     ]);
-    let said = case.plugin.warnings();
-    mount.stop(EXPIRED);
-    case.outage.carried = 0;
-    case.outage.expect_all(&mut case.plugin, "pivoted away");
-    assert_eq!(case.plugin.warnings(), said);
-    mount.go_on();
+    case.outage_elsewhere("pivoted away");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What `/proc/net/dev` says of a VM's taps, and its control group of its CPU time, is what libvirt
 //! says, so libvirt is not asked for it; where it is not, libvirt is.
 
+use super::nics::{ip, written};
 use crate::support::lab::Lab;
 use crate::support::lines::{self, Line};
 use crate::support::plugin::Plugin;
@@ -22,10 +23,6 @@ const KEYS: [&str; 8] = [
 const CPU: u32 = 1 << 1;
 /// VIR_DOMAIN_STATS_INTERFACE
 const NET: u32 = 1 << 4;
-
-fn ip(lab: &Lab, args: &str) {
-    succeed(lab.command("ip").args(args.split(' ')));
-}
 
 /// A VM with two taps on which packets have gone both ways, not as many in one as in the other.
 fn talker(lab: &Lab) -> Vm<'_> {
@@ -122,11 +119,6 @@ impl Logged {
     }
 }
 
-fn wire(gather: &[Line], vm: &Vm, device: &str) -> Counters {
-    let line = lines::device(gather, vm.name(), "nic", device);
-    NIC_FIELDS.map(|field| line.int(field).unwrap().try_into().unwrap())
-}
-
 type Stats = BTreeMap<String, String>;
 
 /// Gathers until these groups are asked of no VM (where the look at the host is late, they are);
@@ -211,7 +203,7 @@ fn libvirt_is_asked_for_network_counters_until_they_are_seen_to_be_ours() {
             let exchanged = device == "eth0x" && lab.libvirt_version() == (7, 0);
             let ours = if exchanged { 4 } else { 0 };
             for (shift, gather) in [(ours, &lines), (0, &others)] {
-                let found = wire(gather, &vm, device);
+                let found = written(gather, &vm, device);
                 let place = |at: usize| (at + shift) % 8;
                 let between =
                     |at: usize| from[place(at)] <= found[at] && found[at] <= to[place(at)];
@@ -393,7 +385,7 @@ fn a_nic_of_another_kind_in_the_place_and_with_the_name_of_one_is_not_taken_for_
     for _ in 0..3 {
         let (before, lines, after) = without(NET, &mut here, &lab, &vm);
         let (from, to) = (counters(&before, 0), counters(&after, 0));
-        let found = wire(&lines, &vm, "same0");
+        let found = written(&lines, &vm, "same0");
         let between = |at: usize| from[at] <= found[at] && found[at] <= to[at];
         assert!((0..8).all(between), "{from:?}\n{found:?}\n{to:?}");
         assert!(from[0] != from[4], "no telling the sides apart: {from:?}");

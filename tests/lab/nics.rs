@@ -11,7 +11,8 @@ use std::time::Duration;
 use telegraf_kvm::host::net_dev::{Counters, NetDev, View};
 use telegraf_kvm::sample::NIC_FIELDS;
 
-fn ip(lab: &Lab, args: &str) {
+/// `ip` with these arguments, in the lab.
+pub fn ip(lab: &Lab, args: &str) {
     succeed(lab.command("ip").args(args.split(' ')));
 }
 
@@ -28,7 +29,8 @@ fn counted(lab: &Lab, name: &str, view: View) -> Counters {
     taps.counters(name, view).unwrap()
 }
 
-fn written(gather: &[Line], vm: &Vm, device: &str) -> Counters {
+/// What the gather has of a VM's interface.
+pub fn written(gather: &[Line], vm: &Vm, device: &str) -> Counters {
     let line = lines::device(gather, vm.name(), "nic", device);
     NIC_FIELDS.map(|field| line.int(field).unwrap().try_into().unwrap())
 }

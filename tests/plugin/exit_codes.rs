@@ -3,10 +3,10 @@
 use crate::support;
 use crate::support::lines::lines;
 use crate::support::node::{self, Domain, disk, nic};
-use crate::support::plugin::Plugin;
+use crate::support::plugin::{Plugin, read_first_byte};
 use crate::support::wait_for;
 use rustix::process::{Pid, Signal, kill_process};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::NamedTempFile;
@@ -106,13 +106,7 @@ fn a_reader_that_went_away_is_a_quiet_end() {
         let mut child = spawn(URI[1]);
         let mut stdin = child.stdin.take().unwrap();
         stdin.write_all(b"\n").unwrap();
-        let mut first = [0; 1];
-        child
-            .stdout
-            .as_mut()
-            .unwrap()
-            .read_exact(&mut first)
-            .unwrap();
+        read_first_byte(&mut child);
         drop(child.stdout.take());
         match signal {
             None => stdin.write_all(b"\n").unwrap(),

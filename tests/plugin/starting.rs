@@ -2,7 +2,7 @@
 //! full pipe, a server without an answer, a mask of signals that its parent left.
 
 use crate::support::outage::Mount;
-use crate::support::plugin::{Plugin, kill};
+use crate::support::plugin::{Plugin, kill, read_first_byte};
 use crate::support::{config, full_pipe, program, succeed, wait_until_in};
 use rustix::process::Signal;
 use std::io::{PipeReader, Read, Write};
@@ -98,13 +98,7 @@ fn the_handlers_are_there_before_the_log_begins() {
             stderr.read_to_string(&mut text).unwrap();
             text
         });
-        let mut first = [0; 1];
-        child
-            .stdout
-            .as_mut()
-            .unwrap()
-            .read_exact(&mut first)
-            .unwrap();
+        read_first_byte(&mut child);
         drop(child.stdin.take());
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(0));

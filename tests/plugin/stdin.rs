@@ -1,7 +1,7 @@
 //! stdin: one that does not block, requests that come in a flood, and its end before libvirt answers.
 
 use crate::support::node::{self, Domain};
-use crate::support::plugin::{Plugin, kill};
+use crate::support::plugin::{Plugin, kill, on_terminal, read_some};
 use crate::support::{full_pipe, program, succeed, wait_for};
 use rustix::process::Signal;
 use std::io::{PipeReader, Read, Write};
@@ -21,10 +21,7 @@ const END: Duration = Duration::from_millis(4300);
 fn gather(stdout: &mut impl Read, text: &mut String) {
     let before = text.matches("vm_totals,").count();
     while text.matches("vm_totals,").count() == before || !text.ends_with('\n') {
-        let mut bytes = [0; 4096];
-        let count = stdout.read(&mut bytes).unwrap();
-        assert!(count > 0, "it ended after {text:?}");
-        *text += std::str::from_utf8(&bytes[..count]).unwrap();
+        read_some(stdout, text);
     }
 }
 
@@ -88,13 +85,7 @@ fn nor_is_a_terminal_that_does_not_block() {
         "import os; os.set_blocking(0, False); os.execv('{binary}', ['telegraf-kvm', '--uri', '{}'])",
         URI[1]
     );
-    let mut child = Command::new(program("script"))
-        .args(["-qec", &format!("python3 -c \"{start}\""), "/dev/null"])
-        .env_remove("RUST_LOG")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = on_terminal(&format!("python3 -c \"{start}\""));
     let mut stdin = child.stdin.take().unwrap();
     let (mut stdout, mut text) = (child.stdout.take().unwrap(), String::new());
     for _ in 0..2 {
@@ -115,9 +106,7 @@ fn writing(stdin: OwnedFd) -> (Child, PipeReader, u64) {
     kill_when_caught(&child, Signal::USR1);
     let (mut stderr, mut text) = (child.stderr.take().unwrap(), String::new());
     while !text.contains(" VMs in ") {
-        let mut bytes = [0; 4096];
-        let count = stderr.read(&mut bytes).unwrap();
-        text += std::str::from_utf8(&bytes[..count]).unwrap();
+        read_some(&mut stderr, &mut text);
     }
     let memory = memory(&child);
     (child, reader, memory)

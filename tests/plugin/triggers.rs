@@ -3,7 +3,7 @@
 
 use crate::support;
 use crate::support::lines::lines;
-use crate::support::plugin::Plugin;
+use crate::support::plugin::{Plugin, on_terminal, read_some};
 use crate::support::{program, succeed};
 use rustix::process::Signal;
 use std::io::{Read, Write};
@@ -104,10 +104,7 @@ fn the_interval_gathers_at_once_and_steadily() {
     let mut text = String::new();
     let mut stdout = child.stdout.take().unwrap();
     while text.matches("vm_totals,").count() < 16 {
-        let mut bytes = [0; 4096];
-        let count = stdout.read(&mut bytes).unwrap();
-        assert!(count > 0, "it ended after {text}");
-        text += std::str::from_utf8(&bytes[..count]).unwrap();
+        read_some(&mut stdout, &mut text);
     }
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, Signal::TERM).unwrap();
@@ -139,18 +136,7 @@ fn ten_good_gathers_say_nothing_on_stderr() {
 #[test]
 fn a_terminal_is_told_once_what_to_press() {
     let binary = env!("CARGO_BIN_EXE_telegraf-kvm");
-    let mut script = Command::new(program("script"));
-    let mut child = script
-        .args([
-            "-qec",
-            &format!("'{binary}' --uri test:///default"),
-            "/dev/null",
-        ])
-        .env_remove("RUST_LOG")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = on_terminal(&format!("'{binary}' --uri test:///default"));
     let mut stdin = child.stdin.take().unwrap();
     let mut stdout = child.stdout.take().unwrap();
     let mut text = String::new();
@@ -160,10 +146,7 @@ fn a_terminal_is_told_once_what_to_press() {
         ("vm_features,", "\x04"),
     ] {
         while !text.contains(said) || !text.ends_with('\n') {
-            let mut bytes = [0; 4096];
-            let count = stdout.read(&mut bytes).unwrap();
-            assert!(count > 0, "it ended after {text}");
-            text += std::str::from_utf8(&bytes[..count]).unwrap();
+            read_some(&mut stdout, &mut text);
         }
         stdin.write_all(key.as_bytes()).unwrap();
     }

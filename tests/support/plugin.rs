@@ -1,7 +1,7 @@
 //! A running telegraf-kvm, as Telegraf has one: newlines in, lines out.
 
 use super::lines::{Line, lines};
-use super::{child_of, config, wait_for};
+use super::{child_of, config, program, wait_for};
 use rustix::process::{Pid, Signal};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
@@ -16,6 +16,32 @@ use tempfile::NamedTempFile;
 const LIMIT: Duration = Duration::from_secs(30);
 /// A gather is written in one go, so a pause in its output is its end.
 const QUIET: Duration = Duration::from_millis(300);
+
+/// What runs `line` of shell on a terminal of its own; our pipes are its keys and its screen.
+pub fn on_terminal(line: &str) -> Child {
+    Command::new(program("script"))
+        .args(["-qec", line, "/dev/null"])
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Waits for the first byte on its stdout, and takes that one only.
+pub fn read_first_byte(child: &mut Child) {
+    let stdout = child.stdout.as_mut().unwrap();
+    stdout.read_exact(&mut [0]).unwrap();
+}
+
+/// Reads what has come by now, after a wait for some of it, and appends it to `text`; panics where
+/// nothing can come any more.
+pub fn read_some(from: &mut impl Read, text: &mut String) {
+    let mut bytes = [0; 4096];
+    let count = from.read(&mut bytes).unwrap();
+    assert!(count > 0, "it ended after {text:?}");
+    *text += std::str::from_utf8(&bytes[..count]).unwrap();
+}
 
 /// A running plugin; dropped, it is killed.
 pub struct Plugin {
