@@ -62,7 +62,7 @@ fn a_stdin_that_does_not_block_is_not_at_its_end() {
 }
 
 #[test]
-fn neither_is_it_with_an_interval() {
+fn a_stdin_that_does_not_block_is_not_at_its_end_with_an_interval() {
     for (mut near, far) in non_blocking() {
         let mut child = spawn(&["--interval", "100ms"], far);
         let (mut stdout, mut text) = (child.stdout.take().unwrap(), String::new());
@@ -79,7 +79,7 @@ fn neither_is_it_with_an_interval() {
 }
 
 #[test]
-fn nor_is_a_terminal_that_does_not_block() {
+fn a_terminal_that_does_not_block_is_not_at_its_end() {
     let binary = env!("CARGO_BIN_EXE_telegraf-kvm");
     let start = format!(
         "import os; os.set_blocking(0, False); os.execv('{binary}', ['telegraf-kvm', '--uri', '{}'])",
