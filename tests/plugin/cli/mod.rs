@@ -1,4 +1,4 @@
-//! The door: arguments, configuration, messages and exit codes of the real program.
+//! Arguments, configuration, messages and exit codes of the built program.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
