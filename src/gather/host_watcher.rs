@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::scheduler::HostVerdict;
 use crate::config::BlockStatistics;
 use crate::description_cache::CachedDescription;
-use crate::host::cgroups::{Cgroups, Usage};
+use crate::host::cgroups::{Cgroups, CpuUsage};
 use crate::host::{Mounts, NetDev, Processes, Storage};
 use crate::libvirt::bulk::Groups;
 use crate::maps::{HashMap, HashSet};
@@ -51,7 +51,7 @@ pub struct HostReport {
     /// The VMs whose QEMU is in that network.
     pub in_our_netns: HashSet<Uuid>,
     /// What the VMs' control groups say.
-    pub cpus: HashMap<Uuid, Usage>,
+    pub cpus: HashMap<Uuid, CpuUsage>,
     /// A thread or a process that could not be started for it, and the remedy.
     pub not_started: Option<String>,
 }
@@ -207,7 +207,7 @@ pub fn start(tell: impl Fn(HostReport) + Send + 'static) -> Result<Sender<HostQu
                 seen.in_our_netns = processes.in_our_netns();
             }
             if question.cpus {
-                seen.cpus = cgroups.read(&processes.only());
+                seen.cpus = cgroups.read(&processes.single_processes());
             }
             let not_started = processes.not_started.as_ref();
             seen.not_started = not_started.or(mounts.not_started.as_ref()).cloned();

@@ -18,7 +18,7 @@ use crate::maps::HashMap;
 
 /// What a VM's control group says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Usage {
+pub struct CpuUsage {
     /// When it was read.
     pub at: Instant,
     /// CPU time in ns, all of it,
@@ -31,7 +31,7 @@ pub struct Usage {
     /// gives it a thread of its own), beside the emulator's and those of I/O threads.
     pub vcpus: u64,
     /// In which steps the three times are counted, ns.
-    pub steps: [u64; 3],
+    pub resolution: [u64; 3],
 }
 
 /// The control groups of the VMs asked for last. One or two descriptors a VM stay open.
@@ -39,21 +39,21 @@ pub struct Usage {
 pub struct Cgroups {
     proc: PathBuf,
     root: PathBuf,
-    known: HashMap<Uuid, (u32, Option<Group>)>,
+    known: HashMap<Uuid, (u32, Option<VmCgroup>)>,
 }
 
 #[derive(Debug)]
-struct Group {
+struct VmCgroup {
     folder: File,
-    counters: Counters,
+    files: CpuFiles,
 }
 
 #[derive(Debug)]
-enum Counters {
+enum CpuFiles {
     /// `cpu.stat` of cgroup v2.
-    Unified(File),
+    V2(File),
     /// `cpuacct.usage` and `cpuacct.stat` of cgroup v1.
-    Split(File, File),
+    V1(File, File),
 }
 
 impl Default for Cgroups {
@@ -75,7 +75,7 @@ impl Cgroups {
 
     /// Reads the groups that these QEMU processes are in; the others are forgotten. Who has none in
     /// sight is missing from the answer.
-    pub fn read(&mut self, qemus: &[(Uuid, u32)]) -> HashMap<Uuid, Usage> {
+    pub fn read(&mut self, qemus: &[(Uuid, u32)]) -> HashMap<Uuid, CpuUsage> {
         let mut before = std::mem::take(&mut self.known);
         let mut usages = HashMap::with_capacity_and_hasher(qemus.len(), Default::default());
         for &(uuid, pid) in qemus {
@@ -83,9 +83,9 @@ impl Cgroups {
             // A QEMU that has just started is not in its place yet.
             let group = match known.and_then(|(_, group)| group) {
                 Some(group) => Some(group),
-                None => Group::of(&self.proc, &self.root, pid),
+                None => VmCgroup::of(&self.proc, &self.root, pid),
             };
-            let usage = group.as_ref().and_then(Group::read);
+            let usage = group.as_ref().and_then(VmCgroup::read);
             usages.extend(usage.map(|usage| (uuid, usage)));
             // One that cannot be read any more, for it was removed, is looked up anew.
             let group = group.filter(|_| usage.is_some());
@@ -95,7 +95,7 @@ impl Cgroups {
     }
 }
 
-impl Group {
+impl VmCgroup {
     /// libvirt puts QEMU's main thread in a group `emulator` of the VM's own.
     fn of(proc: &Path, root: &Path, pid: u32) -> Option<Self> {
         let text = fs::read_to_string(proc.join(format!("{pid}/cgroup"))).ok()?;
@@ -116,32 +116,32 @@ impl Group {
             let mut roots = [root.to_path_buf(), root.join("unified")].into_iter();
             roots.find_map(|root| {
                 let folder = root.join(path);
-                let counters = Counters::Unified(File::open(folder.join("cpu.stat")).ok()?);
-                Self::with(&folder, counters)
+                let files = CpuFiles::V2(File::open(folder.join("cpu.stat")).ok()?);
+                Self::with(&folder, files)
             })
         } else {
             let folder = root.join("cpuacct").join(find("cpuacct")?.1);
             let open = |name| File::open(folder.join(name)).ok();
-            let counters = Counters::Split(open("cpuacct.usage")?, open("cpuacct.stat")?);
-            Self::with(&folder, counters)
+            let files = CpuFiles::V1(open("cpuacct.usage")?, open("cpuacct.stat")?);
+            Self::with(&folder, files)
         }
     }
 
-    fn with(folder: &Path, counters: Counters) -> Option<Self> {
+    fn with(folder: &Path, files: CpuFiles) -> Option<Self> {
         let folder = File::open(folder).ok()?;
-        Some(Self { folder, counters })
+        Some(Self { folder, files })
     }
 
-    fn read(&self) -> Option<Usage> {
+    fn read(&self) -> Option<CpuUsage> {
         let mut buffer = [0; 1024];
         let at = Instant::now();
-        let ([time, user, system], steps) = match &self.counters {
-            Counters::Unified(file) => {
+        let ([time, user, system], resolution) = match &self.files {
+            CpuFiles::V2(file) => {
                 let keys = ["usage_usec", "user_usec", "system_usec"];
                 let times = figures(text(file, &mut buffer)?, keys, 1_000)?;
                 (times, [1_000; 3])
             }
-            Counters::Split(usage, stat) => {
+            CpuFiles::V1(usage, stat) => {
                 let time = text(usage, &mut buffer)?.trim().parse().ok()?;
                 let tick = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
                 let [user, system] = figures(text(stat, &mut buffer)?, ["user", "system"], tick)?;
@@ -149,13 +149,13 @@ impl Group {
             }
         };
         let vcpus = self.vcpus()?;
-        Some(Usage {
+        Some(CpuUsage {
             at,
             time,
             user,
             system,
             vcpus,
-            steps,
+            resolution,
         })
     }
 

@@ -3,7 +3,7 @@
 //! libvirt reads `/proc/net/dev` from its top for every NIC that it is asked for
 //! (virNetDevTapInterfaceStats in its src/util/virnetdevtap.c), so what its net group costs grows
 //! with the square of the number of taps. Here is the same reading, once for all. It shows our own
-//! network namespace, which need not be libvirtd's: [`NetDev::view`] tells.
+//! network namespace, which need not be libvirtd's: [`NetDev::perspective`] tells.
 
 use std::path::Path;
 use std::time::Instant;
@@ -15,21 +15,21 @@ use crate::maps::{HashMap, HashSet};
 
 /// Received bytes, packets, errors, drops, then the same sent: the order of
 /// [`NIC_FIELDS`](crate::sample::NIC_FIELDS).
-pub type Counters = [u64; 8];
+pub type NicCounters = [u64; 8];
 
 /// What `/proc/net/dev` said at one moment, in the host's own view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetDev {
     /// Midpoint of the read.
     pub at: Instant,
-    by_name: HashMap<SmolStr, Counters>,
+    by_name: HashMap<SmolStr, NicCounters>,
     /// Names that another interface's name ends with.
-    ends: HashSet<SmolStr>,
+    suffixes: HashSet<SmolStr>,
 }
 
 /// From which side libvirt counts an interface's traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum View {
+pub enum Perspective {
     /// The guest's: what the host sent into a tap the guest received.
     Guest,
     /// The host's own: a macvtap (`<interface type='direct'>`).
@@ -54,40 +54,55 @@ impl NetDev {
         let by_name = lines.clone();
         let by_name = by_name.filter_map(|line| interface(std::str::from_utf8(line).ok()?));
         let by_name = by_name.collect();
-        let ends = ends(&by_name, lines);
-        Self { at, by_name, ends }
+        let suffixes = suffixes(&by_name, lines);
+        Self {
+            at,
+            by_name,
+            suffixes,
+        }
     }
 
     /// Whether libvirt may give this interface another one's counters: it takes the first line of the
     /// table whose name ends with the name (virNetDevTapInterfaceStats, 7.0 to 11.3 at least).
-    pub fn is_end_of_another(&self, name: &str) -> bool {
-        self.ends.contains(name)
+    pub fn is_suffix_of_another(&self, name: &str) -> bool {
+        self.suffixes.contains(name)
     }
 
     /// An interface's counters; `None`: there is none of this name.
-    pub fn counters(&self, name: &str, view: View) -> Option<Counters> {
+    pub fn counters(&self, name: &str, perspective: Perspective) -> Option<NicCounters> {
         let [rb, rp, re, rd, tb, tp, te, td] = *self.by_name.get(name)?;
-        Some(match view {
-            View::Guest => [tb, tp, te, td, rb, rp, re, rd],
-            View::Host => [rb, rp, re, rd, tb, tp, te, td],
+        Some(match perspective {
+            Perspective::Guest => [tb, tp, te, td, rb, rp, re, rd],
+            Perspective::Host => [rb, rp, re, rd, tb, tp, te, td],
         })
     }
 
     /// In which view libvirt's counters of an interface are ours, read between this reading and a
     /// `later` one. `None`: it is another interface, or one whose counters do not tell yet: all
     /// zero, say, as those of another namespace's interface of the same name may be.
-    pub fn view(&self, later: &Self, name: &str, libvirt: &Counters) -> Option<View> {
-        let lies_between = |view| {
-            let (from, to) = (self.counters(name, view)?, later.counters(name, view)?);
+    pub fn perspective(
+        &self,
+        later: &Self,
+        name: &str,
+        libvirt: &NicCounters,
+    ) -> Option<Perspective> {
+        let lies_between = |perspective| {
+            let (from, to) = (
+                self.counters(name, perspective)?,
+                later.counters(name, perspective)?,
+            );
             let each = from.iter().zip(libvirt).zip(&to);
             Some(
                 each.into_iter()
                     .all(|((from, said), to)| from <= said && said <= to),
             )
         };
-        match (lies_between(View::Guest)?, lies_between(View::Host)?) {
-            (true, false) => Some(View::Guest),
-            (false, true) => Some(View::Host),
+        match (
+            lies_between(Perspective::Guest)?,
+            lies_between(Perspective::Host)?,
+        ) {
+            (true, false) => Some(Perspective::Guest),
+            (false, true) => Some(Perspective::Host),
             (true, true) | (false, false) => None,
         }
     }
@@ -95,7 +110,7 @@ impl NetDev {
 
 /// `  vnet0:  rx of bytes packets errs drop fifo frame compressed multicast, tx of the same`.
 /// The kernel allows no colon and no space in a name (dev_valid_name).
-fn interface(line: &str) -> Option<(SmolStr, Counters)> {
+fn interface(line: &str) -> Option<(SmolStr, NicCounters)> {
     let (name, figures) = line.split_once(':')?;
     let mut all = [0; 16];
     let mut figures = figures.split_ascii_whitespace();
@@ -107,8 +122,8 @@ fn interface(line: &str) -> Option<(SmolStr, Counters)> {
 }
 
 /// Of the names in the table, those that another one ends with.
-fn ends<'t>(
-    by_name: &HashMap<SmolStr, Counters>,
+fn suffixes<'t>(
+    by_name: &HashMap<SmolStr, NicCounters>,
     lines: impl Iterator<Item = &'t [u8]>,
 ) -> HashSet<SmolStr> {
     // How long the names are that begin with this byte, a bit for each length (a name has at most 15
@@ -119,7 +134,7 @@ fn ends<'t>(
             lengths[usize::from(first)] |= 1 << name.len();
         }
     }
-    let mut ends = HashSet::default();
+    let mut suffixes = HashSet::default();
     for line in lines {
         let Some(colon) = line.iter().position(|byte| *byte == b':') else {
             continue;
@@ -132,11 +147,11 @@ fn ends<'t>(
                 && let Ok(end) = std::str::from_utf8(end)
                 && let Some((end, _)) = by_name.get_key_value(end)
             {
-                ends.insert(end.clone());
+                suffixes.insert(end.clone());
             }
         }
     }
-    ends
+    suffixes
 }
 
 /// Whether the interface of this name is a macvtap; `None`: `sys` does not show it. A macvtap has a
@@ -164,13 +179,13 @@ short: 1 2 3
     fn what_the_host_sent_the_guest_received() {
         let taps = NetDev::parse(TABLE, Instant::now());
         let swapped = [21, 22, 23, 24, 11, 12, 13, 14];
-        assert_eq!(taps.counters("vnet1", View::Guest), Some(swapped));
+        assert_eq!(taps.counters("vnet1", Perspective::Guest), Some(swapped));
         let plain = [11, 12, 13, 14, 21, 22, 23, 24];
-        assert_eq!(taps.counters("vnet1", View::Host), Some(plain));
+        assert_eq!(taps.counters("vnet1", Perspective::Host), Some(plain));
         let odd = [5, 6, 7, 8, u64::MAX, 2, 3, 4];
-        assert_eq!(taps.counters("tap,odd=1", View::Guest), Some(odd));
+        assert_eq!(taps.counters("tap,odd=1", Perspective::Guest), Some(odd));
         for none in ["net1", "short", "", "face |bytes    packets errs drop"] {
-            assert_eq!(taps.counters(none, View::Host), None, "{none:?}");
+            assert_eq!(taps.counters(none, Perspective::Host), None, "{none:?}");
         }
     }
 
@@ -191,13 +206,15 @@ short: 1 2 3
         ];
         let table = names.map(row).concat();
         let taps = NetDev::parse(&table, Instant::now());
-        let ends: Vec<&[u8]> = names
+        let suffixes: Vec<&[u8]> = names
             .into_iter()
-            .filter(|name| std::str::from_utf8(name).is_ok_and(|name| taps.is_end_of_another(name)))
+            .filter(|name| {
+                std::str::from_utf8(name).is_ok_and(|name| taps.is_suffix_of_another(name))
+            })
             .collect();
-        assert_eq!(ends, [&b"web-0"[..], b"0", b"xtap", b"t"]);
+        assert_eq!(suffixes, [&b"web-0"[..], b"0", b"xtap", b"t"]);
         assert!(
-            !taps.is_end_of_another("net1"),
+            !taps.is_suffix_of_another("net1"),
             "there is none of this name"
         );
     }
@@ -222,26 +239,32 @@ short: 1 2 3
     fn libvirts_figures_lie_between_ours_and_tell_its_view() {
         let (before, after) = (one(50, 5), one(60, 9));
         let said = |received, sent| [received, 1, 0, 0, sent, 1, 0, 0];
-        for (received, sent, view) in [
-            (5, 50, Some(View::Guest)),
-            (9, 60, Some(View::Guest)),
-            (50, 5, Some(View::Host)),
+        for (received, sent, perspective) in [
+            (5, 50, Some(Perspective::Guest)),
+            (9, 60, Some(Perspective::Guest)),
+            (50, 5, Some(Perspective::Host)),
             (4, 50, None),
             (10, 50, None),
             (5, 49, None),
             (61, 9, None),
         ] {
-            let found = before.view(&after, "v", &said(received, sent));
-            assert_eq!(found, view, "{received} {sent}");
+            let found = before.perspective(&after, "v", &said(received, sent));
+            assert_eq!(found, perspective, "{received} {sent}");
         }
-        assert_eq!(before.view(&after, "w", &said(5, 50)), None);
+        assert_eq!(before.perspective(&after, "w", &said(5, 50)), None);
     }
 
     #[test]
     fn what_looks_alike_from_both_sides_tells_nothing() {
         for (before, after) in [(one(0, 0), one(0, 0)), (one(1, 2), one(9, 9))] {
-            assert_eq!(before.view(&after, "v", &[5, 1, 0, 0, 5, 1, 0, 0]), None);
-            assert_eq!(before.view(&after, "v", &[0, 1, 0, 0, 0, 1, 0, 0]), None);
+            assert_eq!(
+                before.perspective(&after, "v", &[5, 1, 0, 0, 5, 1, 0, 0]),
+                None
+            );
+            assert_eq!(
+                before.perspective(&after, "v", &[0, 1, 0, 0, 0, 1, 0, 0]),
+                None
+            );
         }
     }
 }

@@ -241,7 +241,7 @@ impl Processes {
     }
 
     /// The VMs of which exactly one QEMU process is known, and its number.
-    pub fn only(&self) -> Vec<(Uuid, u32)> {
+    pub fn single_processes(&self) -> Vec<(Uuid, u32)> {
         let only = |(uuid, them): (&Uuid, &Vec<Process>)| match &them[..] {
             [one] => Some((*uuid, one.pid)),
             _ => None,

@@ -8,7 +8,7 @@ use super::*;
 use crate::gather::host_watcher::HostReport;
 use crate::gather::scheduler::{Control, HostVerdict};
 use crate::gather::testing::Frozen;
-use crate::host::cgroups::Usage;
+use crate::host::cgroups::CpuUsage;
 use crate::sample::Sample;
 use crate::sample::testing::{device, devices, full};
 
@@ -322,13 +322,13 @@ fn looked(driven: &mut Driven, questions: &Receiver<HostQuery>, time: u64) {
     }
     assert!(driven.out().is_empty(), "the host is looked at first");
     let number = questions.try_recv().unwrap().number;
-    let usage = Usage {
+    let usage = CpuUsage {
         at: Instant::now(),
         time,
         user: time,
         system: time,
         vcpus: 1,
-        steps: [1; 3],
+        resolution: [1; 3],
     };
     driven.gatherer.on_host_report(HostReport {
         number,
