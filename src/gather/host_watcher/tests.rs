@@ -9,29 +9,29 @@ const B: Uuid = Uuid::from_u128(2);
 
 #[test]
 fn one_question_at_a_time() {
-    let (ask, questions) = channel();
+    let (ask, queries) = channel();
     let mut host_watcher = HostWatcher::new(Some(ask), BlockStatistics::Auto, Groups::NONE);
     assert!(host_watcher.ask(vec![(A, None)]));
     assert!(
         !host_watcher.ask(vec![(B, None)]),
         "it is still at the first"
     );
-    let first = questions.try_recv().unwrap();
+    let first = queries.try_recv().unwrap();
     assert_eq!(first.vms, [(A, None)]);
-    assert!(questions.try_recv().is_err());
+    assert!(queries.try_recv().is_err());
     let seen = HostReport {
         number: first.number,
-        look: HostVerdict {
+        verdict: HostVerdict {
             stuck: [A].into_iter().collect(),
             no_block: HashSet::default(),
             ..HostVerdict::default()
         },
         ..HostReport::default()
     };
-    assert!(host_watcher.take(seen.clone()));
-    assert_eq!(host_watcher.verdict(&[A, B]), seen.look);
+    assert!(host_watcher.accept(seen.clone()));
+    assert_eq!(host_watcher.verdict(&[A, B]), seen.verdict);
     assert!(host_watcher.ask(vec![]));
-    assert!(!host_watcher.take(seen), "an answer to the question before");
+    assert!(!host_watcher.accept(seen), "an answer to the query before");
 }
 
 #[test]
@@ -54,8 +54,8 @@ fn the_configuration_forces_how_disks_are_read_but_not_who_is_stuck() {
         (BlockStatistics::PerDisk, HashSet::from_iter([A, B])),
     ] {
         let mut host_watcher = HostWatcher::new(None, setting, Groups::NONE);
-        host_watcher.take(HostReport {
-            look: HostVerdict {
+        host_watcher.accept(HostReport {
+            verdict: HostVerdict {
                 stuck: [B].into_iter().collect(),
                 no_block: [A].into_iter().collect(),
                 ..HostVerdict::default()
@@ -82,16 +82,19 @@ fn where_asking_for_a_disk_touches_it_those_on_silent_mounts_are_left_out() {
         (BlockStatistics::Bulk, 12_008_000, false),
     ] {
         let mut host_watcher = HostWatcher::new(Some(ask.clone()), block_statistics, Groups::NONE);
-        host_watcher.talks_to(version);
-        host_watcher.take(HostReport {
-            silent: HashSet::from_iter([A]),
+        host_watcher.set_libvirt_version(version);
+        host_watcher.accept(HostReport {
+            on_unanswering_mount: HashSet::from_iter([A]),
             ..HostReport::default()
         });
         let expected = HashSet::from_iter(left_out.then_some(A));
         assert_eq!(host_watcher.verdict(&[A, B]).no_disks, expected);
         // While an answer is out, those of which nothing is known, too.
         let late = left_out.then_some([A, B]).into_iter().flatten();
-        assert_eq!(host_watcher.presumed(&[A, B]).no_disks, late.collect());
+        assert_eq!(
+            host_watcher.verdict_without_report(&[A, B]).no_disks,
+            late.collect()
+        );
     }
 }
 
@@ -110,16 +113,16 @@ fn while_an_answer_is_out_only_local_disks_are_taken_for_granted() {
     ] {
         let mut host_watcher = HostWatcher::new(Some(ask.clone()), block_statistics, Groups::NONE);
         assert_eq!(
-            host_watcher.presumed(&[A, B]),
+            host_watcher.verdict_without_report(&[A, B]),
             look(first),
             "{block_statistics:?}"
         );
-        host_watcher.take(HostReport {
-            local: HashSet::from_iter([A]),
+        host_watcher.accept(HostReport {
+            all_disks_local: HashSet::from_iter([A]),
             ..HostReport::default()
         });
         assert_eq!(
-            host_watcher.presumed(&[A, B]),
+            host_watcher.verdict_without_report(&[A, B]),
             look(later),
             "{block_statistics:?}"
         );
@@ -130,7 +133,7 @@ fn while_an_answer_is_out_only_local_disks_are_taken_for_granted() {
         (BlockStatistics::PerDisk, &[A][..]),
     ] {
         let host_watcher = HostWatcher::new(None, block_statistics, Groups::NONE);
-        assert_eq!(host_watcher.presumed(&[A]), look(no_block));
+        assert_eq!(host_watcher.verdict_without_report(&[A]), look(no_block));
     }
 }
 
@@ -143,13 +146,13 @@ fn slow_is_whose_mount_was_silent_and_is_not_dead() {
         (BlockStatistics::Bulk, 12_008_000, &[]),
     ] {
         let mut host_watcher = HostWatcher::new(None, block_statistics, Groups::NONE);
-        host_watcher.talks_to(version);
-        host_watcher.take(HostReport {
-            silent: HashSet::from_iter([A, B]),
-            dead: [(PathBuf::from("/mnt/dead"), [B].into())].into(),
+        host_watcher.set_libvirt_version(version);
+        host_watcher.accept(HostReport {
+            on_unanswering_mount: HashSet::from_iter([A, B]),
+            dead_mounts: [(PathBuf::from("/mnt/dead"), [B].into())].into(),
             ..HostReport::default()
         });
-        let found: Vec<Uuid> = host_watcher.slow().collect();
+        let found: Vec<Uuid> = host_watcher.omitted_for_slow_mounts().collect();
         assert_eq!(found, slow, "{block_statistics:?}, {version}");
     }
 }
@@ -188,7 +191,7 @@ fn a_vm_whose_process_is_out_of_sight_has_its_disks_out_of_sight_too() {
         None,
         Instant::now(),
     ));
-    let question = HostQuery {
+    let query = HostQuery {
         number: 5,
         vms: vec![
             (A, Some(Arc::clone(&described))),
@@ -197,14 +200,14 @@ fn a_vm_whose_process_is_out_of_sight_has_its_disks_out_of_sight_too() {
         ],
         ..HostQuery::default()
     };
-    let seen = see(&mut processes, &mut mounts, &question);
+    let seen = inspect(&mut processes, &mut mounts, &query);
     assert_eq!(seen.number, 5);
-    assert_eq!(seen.look.stuck, HashSet::default());
+    assert_eq!(seen.verdict.stuck, HashSet::default());
     assert_eq!(
-        seen.look.no_block,
+        seen.verdict.no_block,
         HashSet::from_iter([B, Uuid::from_u128(3)])
     );
-    assert_eq!(seen.dead, BTreeMap::new());
+    assert_eq!(seen.dead_mounts, BTreeMap::new());
 }
 
 #[test]
@@ -243,11 +246,11 @@ fn a_volume_is_known_by_its_qemus_command_line() {
         (unreadable, false),
         (None, false),
     ] {
-        let question = HostQuery {
+        let query = HostQuery {
             vms: vec![(A, known)],
             ..HostQuery::default()
         };
-        let seen = see(&mut processes, &mut mounts, &question);
-        assert_eq!(seen.look.no_block.is_empty(), asked, "{question:?}");
+        let seen = inspect(&mut processes, &mut mounts, &query);
+        assert_eq!(seen.verdict.no_block.is_empty(), asked, "{query:?}");
     }
 }

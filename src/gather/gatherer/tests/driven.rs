@@ -263,12 +263,12 @@ fn what_the_host_says_decides_who_is_asked_for_what() {
     let mount = PathBuf::from("/mnt/gone");
     driven.gatherer.on_host_report(HostReport {
         number: question.number,
-        look: HostVerdict {
+        verdict: HostVerdict {
             stuck: [a].into_iter().collect(),
             no_block: [b].into_iter().collect(),
             ..HostVerdict::default()
         },
-        dead: [(mount.clone(), [b].into())].into(),
+        dead_mounts: [(mount.clone(), [b].into())].into(),
         ..HostReport::default()
     });
     driven.next(Answer::Done);
@@ -332,7 +332,7 @@ fn looked(driven: &mut Driven, questions: &Receiver<HostQuery>, time: u64) {
     };
     driven.gatherer.on_host_report(HostReport {
         number,
-        cpus: [(Node::uuid("a"), usage)].into_iter().collect(),
+        cpu_usage: [(Node::uuid("a"), usage)].into_iter().collect(),
         ..HostReport::default()
     });
     driven.next(Answer::Done);
