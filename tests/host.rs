@@ -49,16 +49,16 @@ fn becomes(mounts: &mut Mounts, path: &Path, expected: &Storage) {
     });
 }
 
-/// A look's view, by probers of the program that lies in the test's folder.
+/// A look's view, by checkers of the program that lies in the test's folder.
 fn mounts_of(folder: &Path) -> Mounts {
     Mounts::new(&folder.join("telegraf-kvm"))
 }
 
-/// This process's probers of mounts that have not ended; the one for local paths is not counted.
-fn probers() -> Vec<u32> {
+/// This process's checkers of mounts that have not ended; the one for local paths is not counted.
+fn checkers() -> Vec<u32> {
     let running = |pid: &u32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.contains("(mount prober)") && !stat.contains(") Z ")
+        stat.contains("(mount checker)") && !stat.contains(") Z ")
     };
     let children = children_of(std::process::id()).into_iter();
     children.filter(running).collect()
@@ -152,7 +152,7 @@ fn a_mount_whose_server_stops_is_dead_and_alive_again_once_it_goes_on() {
         thread::sleep(Duration::from_millis(300));
         mount.stop(Duration::from_millis(200));
         assert_eq!(storage(&mut mounts, &mount.image()), dead(&mount));
-        assert_eq!(probers().len(), 2, "one for each Mounts");
+        assert_eq!(checkers().len(), 2, "one for each Mounts");
         mount.go_on();
         for mounts in [&mut mounts, &mut fresh] {
             becomes(mounts, &mount.image(), &Storage::Alive);
@@ -163,9 +163,9 @@ fn a_mount_whose_server_stops_is_dead_and_alive_again_once_it_goes_on() {
 }
 
 #[test]
-fn a_mount_whose_server_is_killed_is_dead_while_a_vm_has_it_and_no_prober_stays() {
+fn a_mount_whose_server_is_killed_is_dead_while_a_vm_has_it_and_no_checker_stays() {
     let Some(folder) =
-        inside("a_mount_whose_server_is_killed_is_dead_while_a_vm_has_it_and_no_prober_stays")
+        inside("a_mount_whose_server_is_killed_is_dead_while_a_vm_has_it_and_no_checker_stays")
     else {
         return;
     };
@@ -173,8 +173,8 @@ fn a_mount_whose_server_is_killed_is_dead_while_a_vm_has_it_and_no_prober_stays(
     let mut mount = Mount::new(&folder, "mount", &[]);
     let (image, late, dead) = (mount.image(), late(&mount), dead(&mount));
     becomes(&mut mounts, &image, &Storage::Alive);
-    assert_eq!(probers().len(), 1);
-    // Once while a prober hangs, once while none does.
+    assert_eq!(checkers().len(), 1);
+    // Once while a checker hangs, once while none does.
     for hanging in [true, false] {
         if hanging {
             mount.stop(Duration::from_millis(200));
@@ -202,19 +202,19 @@ fn a_mount_whose_server_is_killed_is_dead_while_a_vm_has_it_and_no_prober_stays(
         assert!(mounts.look::<&Path>(&[]).is_empty());
         becomes(&mut mounts, &image, &dead);
     }
-    assert_eq!(probers().len(), 1);
+    assert_eq!(checkers().len(), 1);
     drop(mount);
-    wait_for("no prober is left", SLOW, || {
+    wait_for("no checker is left", SLOW, || {
         assert!(mounts.look::<&Path>(&[]).is_empty());
-        probers().is_empty().then_some(())
+        checkers().is_empty().then_some(())
     });
 }
 
-/// Waits until what was asked of the only prober is answered, by the bytes in its pipe.
+/// Waits until what was asked of the only checker is answered, by the bytes in its pipe.
 fn answered() {
-    let prober = wait_for("the prober", SLOW, || probers().pop());
-    let pipe = fs::File::open(format!("/proc/{prober}/fd/1")).unwrap();
-    wait_for("the prober's answer", SLOW, || {
+    let checker = wait_for("the checker", SLOW, || checkers().pop());
+    let pipe = fs::File::open(format!("/proc/{checker}/fd/1")).unwrap();
+    wait_for("the checker's answer", SLOW, || {
         let waiting = rustix::io::ioctl_fionread(&pipe).unwrap();
         (waiting > 0).then_some(())
     });

@@ -3,6 +3,8 @@
 //! counted. No libvirt in here.
 
 pub mod cgroups;
+mod checker;
+pub mod checker_process;
 mod freezer;
 mod mount_state;
 mod mount_table;
@@ -10,8 +12,6 @@ pub mod mounts;
 pub mod net_dev;
 mod nodes;
 mod path_walk;
-pub mod probe;
-mod prober;
 pub mod processes;
 mod resolver;
 mod scan;

@@ -1,4 +1,4 @@
-//! One remote mount in the course of the looks: what its prober is at, and what that tells.
+//! One remote mount in the course of the looks: what its checker is at, and what that tells.
 
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -7,15 +7,15 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::checker::Checker;
+use super::checker_process::Answer;
 use super::path_walk::Walk;
-use super::probe::Answer;
-use super::prober::Prober;
 
 /// A remote mount, as far as a look knows it.
 #[derive(Debug)]
 pub(super) struct Post {
     /// Who asks the mount.
-    pub prober: Prober,
+    pub checker: Checker,
     /// What waits until the mount is known to answer.
     pub queue: Vec<Walk>,
     task: Option<Task>,
@@ -24,15 +24,15 @@ pub(super) struct Post {
     /// It said so, or had not answered when the next look began; and has not since answered a
     /// question before the look after it.
     dead: bool,
-    /// The prober ended, though nobody told it to.
+    /// The checker ended, though nobody told it to.
     gone: bool,
 }
 
-/// What the prober is at.
+/// What the checker is at.
 #[derive(Debug)]
 enum Task {
     /// It asks whether the mount answers.
-    Probe,
+    MountCheck,
     /// It looks at the place where this walk stands.
     Walk(Walk),
     /// What an earlier look asked: not waited for, and the answer says nothing about now.
@@ -55,9 +55,9 @@ pub(super) enum Standing {
 
 impl Post {
     /// Nothing asked yet.
-    pub fn new(prober: Prober) -> Self {
+    pub fn new(checker: Checker) -> Self {
         Self {
-            prober,
+            checker,
             queue: Vec::new(),
             task: None,
             verdict: None,
@@ -71,7 +71,7 @@ impl Post {
     /// of this one: the mount may have died since.
     pub fn begin(&mut self) -> Option<(Walk, Answer)> {
         let mut told = None;
-        while self.is_busy() && is_readable(self.prober.ear()) {
+        while self.is_busy() && is_readable(self.checker.ear()) {
             let asked_at_the_last_look = self.is_waited_for();
             told = self.hear();
             if asked_at_the_last_look && !self.is_busy() && !self.gone {
@@ -92,25 +92,25 @@ impl Post {
         self.dead
     }
 
-    /// Whether a new prober is needed, for [`Post::replace`].
+    /// Whether a new checker is needed, for [`Post::replace`].
     pub fn is_gone(&self) -> bool {
         self.gone
     }
 
-    /// Takes a new prober, and gives back the old one.
-    pub fn replace(&mut self, prober: Prober) -> Prober {
+    /// Takes a new checker, and gives back the old one.
+    pub fn replace(&mut self, checker: Checker) -> Checker {
         self.gone = false;
-        std::mem::replace(&mut self.prober, prober)
+        std::mem::replace(&mut self.checker, checker)
     }
 
-    /// Whether the prober has something to do.
+    /// Whether the checker has something to do.
     pub fn is_busy(&self) -> bool {
         self.task.is_some()
     }
 
-    /// Whether this look waits for the prober.
+    /// Whether this look waits for the checker.
     pub fn is_waited_for(&self) -> bool {
-        matches!(self.task, Some(Task::Probe | Task::Walk(_)))
+        matches!(self.task, Some(Task::MountCheck | Task::Walk(_)))
     }
 
     /// How the mount stands, as far as this look knows by now.
@@ -125,14 +125,14 @@ impl Post {
         }
     }
 
-    /// Gives the prober its next piece of work, if it is free: first the probe, then, on a mount
+    /// Gives the checker its next piece of work, if it is free: first the check of the mount, then, on a mount
     /// that answered, one place after the other, so that one at the most is in hand at the end.
     pub fn feed(&mut self) {
         if self.task.is_some() || self.gone {
             return;
         }
         let (task, place) = match self.verdict {
-            None => (Task::Probe, PathBuf::new()),
+            None => (Task::MountCheck, PathBuf::new()),
             Some(Answer::Alive) => match self.queue.pop() {
                 Some(walk) => {
                     let place = walk.place();
@@ -142,15 +142,15 @@ impl Post {
             },
             Some(_) => return,
         };
-        match self.prober.ask(&[&place]) {
+        match self.checker.ask(&[&place]) {
             Ok(()) => self.task = Some(task),
             Err(_) => self.gone = true,
         }
     }
 
-    /// Hears what the prober has to say; what a walk asked for comes back with it.
+    /// Hears what the checker has to say; what a walk asked for comes back with it.
     pub fn hear(&mut self) -> Option<(Walk, Answer)> {
-        let answer = match self.prober.hear() {
+        let answer = match self.checker.hear() {
             // One question, one answer.
             Ok(answers) => answers.into_iter().next()?,
             Err(_) => {
@@ -160,7 +160,7 @@ impl Post {
             }
         };
         match self.task.take() {
-            Some(Task::Probe) => {
+            Some(Task::MountCheck) => {
                 self.dead = answer == Answer::Dead;
                 self.verdict = Some(answer);
                 None
@@ -200,7 +200,7 @@ mod tests {
 
     use super::*;
 
-    /// Asks, lets the prober say this, and hears it.
+    /// Asks, lets the checker say this, and hears it.
     fn look(post: &mut Post, said: Option<(&mut io::PipeWriter, &[u8])>) -> Standing {
         post.begin();
         post.feed();
@@ -214,8 +214,8 @@ mod tests {
 
     #[test]
     fn who_did_not_answer_is_dead_at_the_next_look_until_it_answers_in_time() {
-        let (prober, _asked, mut told) = Prober::by_hand();
-        let mut post = Post::new(prober);
+        let (checker, _asked, mut told) = Checker::by_hand();
+        let mut post = Post::new(checker);
         assert_eq!(look(&mut post, Some((&mut told, b"A\0"))), Standing::Alive);
         assert_eq!(look(&mut post, None), Standing::Late);
         assert!(post.is_waited_for());
@@ -235,8 +235,8 @@ mod tests {
     /// Loaded storage may take 60 ms each time: asked per disk each time, and never warned of.
     #[test]
     fn an_answer_between_two_looks_is_an_answer() {
-        let (prober, _asked, mut told) = Prober::by_hand();
-        let mut post = Post::new(prober);
+        let (checker, _asked, mut told) = Checker::by_hand();
+        let mut post = Post::new(checker);
         for _ in 0..4 {
             assert_eq!(look(&mut post, None), Standing::Late);
             told.write_all(b"A\0").unwrap();
@@ -254,8 +254,8 @@ mod tests {
 
     #[test]
     fn storage_that_says_it_is_dead_is_so_at_once() {
-        let (prober, _asked, mut told) = Prober::by_hand();
-        let mut post = Post::new(prober);
+        let (checker, _asked, mut told) = Checker::by_hand();
+        let mut post = Post::new(checker);
         for (said, standing) in [
             (b"D\0", Standing::Dead),
             (b"U\0", Standing::Unknown),
@@ -267,17 +267,17 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_is_not_back_because_its_prober_was_killed() {
-        let (prober, _asked, told) = Prober::by_hand();
-        let mut post = Post::new(prober);
+    fn a_mount_is_not_back_because_its_checker_was_killed() {
+        let (checker, _asked, told) = Checker::by_hand();
+        let mut post = Post::new(checker);
         look(&mut post, None);
         assert_eq!(look(&mut post, None), Standing::Dead);
         drop(told);
         post.hear();
         assert!(post.is_gone() && !post.is_busy());
         assert_eq!(post.standing(), Standing::Dead);
-        let (prober, _asked, mut told) = Prober::by_hand();
-        post.replace(prober);
+        let (checker, _asked, mut told) = Checker::by_hand();
+        post.replace(checker);
         assert_eq!(
             look(&mut post, None),
             Standing::Dead,
@@ -291,8 +291,8 @@ mod tests {
 
     #[test]
     fn nonsense_without_an_end_is_not_read_for_ever() {
-        let (prober, _asked, mut told) = Prober::by_hand();
-        let mut post = Post::new(prober);
+        let (checker, _asked, mut told) = Checker::by_hand();
+        let mut post = Post::new(checker);
         look(&mut post, None);
         told.write_all(&[b'y'; 20_000]).unwrap();
         post.begin();
@@ -300,9 +300,9 @@ mod tests {
     }
 
     #[test]
-    fn a_prober_that_ends_leaves_the_mount_unknown() {
-        let (prober, asked, told) = Prober::by_hand();
-        let mut post = Post::new(prober);
+    fn a_checker_that_ends_leaves_the_mount_unknown() {
+        let (checker, asked, told) = Checker::by_hand();
+        let mut post = Post::new(checker);
         drop((asked, told));
         assert_eq!(look(&mut post, None), Standing::Unknown);
         assert!(post.is_gone());

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use super::checker::{Checker, Launch};
 use super::mount_state::{Post, Standing, ready};
 use super::mount_table::{Ground, Mount, Table};
 use super::path_walk::{Stop, Walk};
-use super::prober::{Launch, Prober};
 use super::resolver::Resolver;
 use crate::maps::{HashMap, HashSet};
 use crate::threads::NotStarted;
@@ -51,9 +51,9 @@ pub struct Mounts {
     posts: HashMap<u64, Post>,
     /// Follows paths over local file systems.
     resolver: Resolver,
-    /// Probers that were dismissed and have not ended yet.
+    /// Checkers that were dismissed and have not ended yet.
     dismissed: Vec<Child>,
-    /// A prober that could not be started in the last look.
+    /// A checker that could not be started in the last look.
     pub not_started: Option<String>,
     /// The remote mounts on a path's way, and when it was followed.
     ways: HashMap<OsString, (Vec<u64>, Instant)>,
@@ -82,7 +82,7 @@ struct Fate {
 
 impl Mounts {
     /// Those of this process's mount namespace. `program` is this one: what asks a mount is a
-    /// process of it, started with [`super::probe::FLAG`].
+    /// process of it, started with [`super::checker_process::FLAG`].
     #[must_use]
     pub fn new(program: &Path) -> Self {
         let mut mounts = Self::at(Path::new("/proc/self/mountinfo"), program);
@@ -117,7 +117,7 @@ impl Mounts {
         self.not_started = None;
         self.begin();
         self.read_table();
-        self.keep_probers();
+        self.replace_ended_checkers();
         // As text: to compare paths part by part took more time than all the rest.
         let asked = paths.iter().map(|path| path.as_ref().as_os_str());
         let asked: HashSet<&OsStr> = asked.collect();
@@ -145,7 +145,7 @@ impl Mounts {
         }
         self.wait(start, &mut fates);
 
-        // A mount that carries no disk any more needs no prober. One that hangs is kept: should the
+        // A mount that carries no disk any more needs no checker. One that hangs is kept: should the
         // mount carry disks again, a second one would hang beside it.
         let carrying = carrying(&fates);
         self.dismiss(|id, post| !carrying.contains(&id) && !post.is_busy());
@@ -207,28 +207,28 @@ impl Mounts {
         self.left.retain(|_, left| !table.has_again(&left.mount));
         self.begun.clear();
         self.resolver.forget(&table);
-        self.dismiss(|id, post| table.get(id) != Some(&post.prober.mount));
+        self.dismiss(|id, post| table.get(id) != Some(&post.checker.mount));
         self.table = table;
     }
 
-    /// Replaces probers that somebody has ended, and reaps what was dismissed.
-    fn keep_probers(&mut self) {
+    /// Replaces checkers that somebody has ended, and reaps what was dismissed.
+    fn replace_ended_checkers(&mut self) {
         for post in self.posts.values_mut().filter(|post| post.is_gone()) {
-            if let Ok(prober) = Prober::start(&self.launch, &post.prober.mount) {
-                self.dismissed.extend(post.replace(prober).dismiss());
+            if let Ok(checker) = Checker::start(&self.launch, &post.checker.mount) {
+                self.dismissed.extend(post.replace(checker).dismiss());
             }
         }
-        let dismissed = self.resolver.dismissed().filter_map(Prober::dismiss);
+        let dismissed = self.resolver.dismissed().filter_map(Checker::dismiss);
         self.dismissed.extend(dismissed);
         // Never waited for: one that hangs in the kernel ends when its mount lets it.
         self.dismissed
             .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
     }
 
-    /// Lets those probers end.
+    /// Lets those checkers end.
     fn dismiss(&mut self, whom: impl Fn(u64, &Post) -> bool) {
         let going = self.posts.extract_if(|id, post| whom(*id, post));
-        let children = going.filter_map(|(_, post)| post.prober.dismiss());
+        let children = going.filter_map(|(_, post)| post.checker.dismiss());
         self.dismissed.extend(children);
     }
 
@@ -289,20 +289,20 @@ impl Mounts {
     fn post(&mut self, id: u64) -> Option<&mut Post> {
         if !self.posts.contains_key(&id) {
             let mount = self.table.get(id)?;
-            let prober = match Prober::start(&self.launch, mount) {
-                Ok(prober) => prober,
+            let checker = match Checker::start(&self.launch, mount) {
+                Ok(checker) => checker,
                 Err(error) => {
-                    let what = format!("the prober of {}", mount.point.display());
+                    let what = format!("the mount checker of {}", mount.point.display());
                     self.not_started = Some(NotStarted::new(what, error).to_string());
                     return None;
                 }
             };
-            self.posts.insert(id, Post::new(prober));
+            self.posts.insert(id, Post::new(checker));
         }
         self.posts.get_mut(&id)
     }
 
-    /// Lets all probers work, and the walks go on, until all is known or the time of a look that began
+    /// Lets all checkers work, and the walks go on, until all is known or the time of a look that began
     /// at `start` is over.
     fn wait(&mut self, start: Instant, fates: &mut HashMap<PathBuf, Fate>) {
         let [remote_until, local_until] = [MOUNT_ANSWERS, LOCAL_PATHS].map(|it| start + it);
@@ -314,7 +314,7 @@ impl Mounts {
             if now < local_until
                 && let Err(error) = self.resolver.feed(&self.launch)
             {
-                let error = NotStarted::new("the prober of local paths", error);
+                let error = NotStarted::new("the path resolver", error);
                 self.not_started = Some(error.to_string());
             }
             let local = self.resolver.ear().map(|ear| (None, ear));
@@ -324,7 +324,7 @@ impl Mounts {
             let patience = until.saturating_duration_since(now);
             let patience = if waiting { patience } else { Duration::ZERO };
             let busy = self.posts.iter().filter(|(_, post)| post.is_busy());
-            let remote = busy.map(|(id, post)| (Some(*id), post.prober.ear()));
+            let remote = busy.map(|(id, post)| (Some(*id), post.checker.ear()));
             let ready = match ready(remote.chain(local), patience) {
                 Ok(ready) if !ready.is_empty() => ready,
                 Err(Errno::INTR) => continue,

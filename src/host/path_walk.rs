@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 
+use super::checker_process::{Answer, link};
 use super::mount_table::{Ground, Table};
-use super::probe::{Answer, link};
 
 /// As many links as the kernel follows (path_resolution(7)).
 const MOST_LINKS: u32 = 40;
@@ -28,7 +28,7 @@ pub(super) struct Walk {
 pub(super) enum Stop {
     /// At the file.
     End,
-    /// On the remote mount of this number, where only its prober may look at [`Walk::place`].
+    /// On the remote mount of this number, where only its checker may look at [`Walk::place`].
     Before(u64),
     /// On the local file system with this number, where only a process of its own may look at
     /// [`Walk::place`].
@@ -70,7 +70,7 @@ impl Walk {
     }
 
     /// Goes on over file systems of the kernel alone, as far as it can; `answer` is what
-    /// [`Walk::place`] is, where a prober had to be asked for it.
+    /// [`Walk::place`] is, where a checker had to be asked for it.
     ///
     /// Only what stands on such ground is touched: each component's mount is known by its name
     /// before the component is looked at.

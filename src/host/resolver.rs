@@ -6,11 +6,11 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
+use super::checker::{Checker, Launch};
+use super::checker_process::Answer;
 use super::mount_state::is_readable;
 use super::mount_table::{Mount, Table};
 use super::path_walk::Walk;
-use super::probe::Answer;
-use super::prober::{Launch, Prober};
 use crate::maps::HashMap;
 
 /// The walks that need the same component next.
@@ -25,19 +25,19 @@ struct Step {
 /// takes its place.
 #[derive(Debug, Default)]
 pub(super) struct Resolver {
-    prober: Option<Prober>,
+    checker: Option<Checker>,
     waiting: HashMap<PathBuf, Step>,
     /// In the order in which they are answered.
     asked: VecDeque<Step>,
     /// By the number of the mount that does not answer.
-    hanging: HashMap<u64, Prober>,
+    hanging: HashMap<u64, Checker>,
     /// Needed no more, to be taken by [`Resolver::dismissed`].
-    dismissed: Vec<Prober>,
+    dismissed: Vec<Checker>,
 }
 
 impl Resolver {
     /// A look begins; `table` is that of the last one. A component which was asked for then and is
-    /// not answered by now makes its mount one that does not answer, until its prober says
+    /// not answered by now makes its mount one that does not answer, until its checker says
     /// something.
     pub fn begin(&mut self, table: &Table) {
         self.waiting.clear();
@@ -45,28 +45,28 @@ impl Resolver {
             self.hear();
         }
         if let Some(step) = self.asked.pop_front()
-            && let Some(mut prober) = self.prober.take()
+            && let Some(mut checker) = self.checker.take()
         {
             // Where the table is another by now, `forget` lets it end.
-            prober.mount = table.get(step.mount).cloned().unwrap_or_default();
+            checker.mount = table.get(step.mount).cloned().unwrap_or_default();
             self.dismissed
-                .extend(self.hanging.insert(step.mount, prober));
+                .extend(self.hanging.insert(step.mount, checker));
         }
         self.asked.clear();
-        let back = |_: &u64, prober: &mut Prober| is_readable(prober.ear());
-        let back = self.hanging.extract_if(back).map(|(_, prober)| prober);
+        let back = |_: &u64, checker: &mut Checker| is_readable(checker.ear());
+        let back = self.hanging.extract_if(back).map(|(_, checker)| checker);
         self.dismissed.extend(back);
     }
 
     /// The table is another now: mounts that are no more are forgotten.
     pub fn forget(&mut self, table: &Table) {
-        let gone = |id: &u64, prober: &mut Prober| table.get(*id) != Some(&prober.mount);
-        let gone = self.hanging.extract_if(gone).map(|(_, prober)| prober);
+        let gone = |id: &u64, checker: &mut Checker| table.get(*id) != Some(&checker.mount);
+        let gone = self.hanging.extract_if(gone).map(|(_, checker)| checker);
         self.dismissed.extend(gone);
     }
 
-    /// Probers that are to end.
-    pub fn dismissed(&mut self) -> impl Iterator<Item = Prober> {
+    /// Checkers that are to end.
+    pub fn dismissed(&mut self) -> impl Iterator<Item = Checker> {
         self.dismissed.drain(..)
     }
 
@@ -83,13 +83,13 @@ impl Resolver {
         step.walks.push(walk);
     }
 
-    /// Starts the prober, if there is none: ahead of the first look, for that takes some 10 ms.
+    /// Starts the checker, if there is none: ahead of the first look, for that takes some 10 ms.
     ///
     /// # Errors
     /// The system's, when no process can be started.
     pub fn start(&mut self, launch: &Launch) -> io::Result<()> {
-        if self.prober.is_none() {
-            self.prober = Some(Prober::start(launch, &Mount::default())?);
+        if self.checker.is_none() {
+            self.checker = Some(Checker::start(launch, &Mount::default())?);
         }
         Ok(())
     }
@@ -102,18 +102,18 @@ impl Resolver {
         if !self.asked.is_empty() || self.waiting.is_empty() {
             return Ok(());
         }
-        let prober = match &mut self.prober {
-            Some(prober) => prober,
+        let checker = match &mut self.checker {
+            Some(checker) => checker,
             None => self
-                .prober
-                .insert(Prober::start(launch, &Mount::default())?),
+                .checker
+                .insert(Checker::start(launch, &Mount::default())?),
         };
-        let count = Prober::fits(self.waiting.keys().map(PathBuf::as_path));
+        let count = Checker::fits(self.waiting.keys().map(PathBuf::as_path));
         let places: Vec<PathBuf> = self.waiting.keys().take(count).cloned().collect();
         let steps = places.iter().filter_map(|place| self.waiting.remove(place));
         self.asked.extend(steps);
         let places: Vec<&Path> = places.iter().map(PathBuf::as_path).collect();
-        let asked = prober.ask(&places);
+        let asked = checker.ask(&places);
         if asked.is_err() {
             self.lose();
         }
@@ -122,13 +122,13 @@ impl Resolver {
 
     /// What to wait for, if something was asked.
     pub fn ear(&self) -> Option<BorrowedFd<'_>> {
-        let prober = self.prober.as_ref().filter(|_| !self.asked.is_empty());
-        prober.map(Prober::ear)
+        let checker = self.checker.as_ref().filter(|_| !self.asked.is_empty());
+        checker.map(Checker::ear)
     }
 
     /// The walks that go on, and what each asked for.
     pub fn hear(&mut self) -> Vec<(Walk, Answer)> {
-        let Some(Ok(answers)) = self.prober.as_mut().map(Prober::hear) else {
+        let Some(Ok(answers)) = self.checker.as_mut().map(Checker::hear) else {
             self.lose();
             return Vec::new();
         };
@@ -141,9 +141,9 @@ impl Resolver {
         told
     }
 
-    /// The prober is gone: what it was asked stays unknown in this look.
+    /// The checker is gone: what it was asked stays unknown in this look.
     fn lose(&mut self) {
-        self.dismissed.extend(self.prober.take());
+        self.dismissed.extend(self.checker.take());
         self.asked.clear();
     }
 }
@@ -151,8 +151,8 @@ impl Resolver {
 #[cfg(test)]
 impl Resolver {
     /// From now on this one is asked.
-    pub fn use_prober(&mut self, prober: Prober) {
-        self.prober = Some(prober);
+    pub fn use_checker(&mut self, checker: Checker) {
+        self.checker = Some(checker);
         self.asked.clear();
     }
 }

@@ -53,7 +53,7 @@ impl Fake {
     }
 }
 
-/// Mounts of that table, with threads for probers.
+/// Mounts of that table, with threads for checkers.
 fn at(mountinfo: &Path) -> Mounts {
     let mut mounts = Mounts::at(mountinfo, Path::new("/nonexistent"));
     mounts.launch = Launch::Thread;
@@ -70,7 +70,7 @@ fn storage(mounts: &mut Mounts, path: &Path) -> Storage {
         let enough = match seen {
             Storage::Local | Storage::Alive => 0,
             Storage::Unknown(_) => 500,
-            // On a loaded machine a prober may come too late.
+            // On a loaded machine a checker may come too late.
             Storage::Late(_) | Storage::Dead(_) => 20_000,
         };
         if start.elapsed() >= Duration::from_millis(enough) {
@@ -80,7 +80,7 @@ fn storage(mounts: &mut Mounts, path: &Path) -> Storage {
 }
 
 #[test]
-fn local_files_and_network_disks_need_no_probe() {
+fn local_files_and_network_disks_need_no_check() {
     let fake = Fake::new(&[("nfs", "nfs4")]);
     let mut mounts = at(&fake.table);
     let paths = ["", "pool/image", "nbd://host/x"].map(PathBuf::from);
@@ -193,8 +193,8 @@ fn a_local_mount_that_does_not_answer_is_dead_until_it_does() {
     let (home, image) = (fake.file("home"), fake.file("disk/image"));
     let disk = fake.path("disk");
     let by_hand = |mounts: &mut Mounts| {
-        let (prober, asked, told) = Prober::by_hand();
-        mounts.resolver.use_prober(prober);
+        let (checker, asked, told) = Checker::by_hand();
+        mounts.resolver.use_checker(checker);
         (asked, told)
     };
     let (asked, mut told) = by_hand(&mut mounts);
@@ -211,7 +211,7 @@ fn a_local_mount_that_does_not_answer_is_dead_until_it_does() {
     let unknown = Storage::Unknown(disk.clone());
     assert_eq!((seen.get(&image), seen.get(&home)), (Some(&unknown), None));
     for _ in 0..3 {
-        // A new prober serves what does not lie there.
+        // A new checker serves what does not lie there.
         assert_eq!(storage(&mut mounts, &home), Storage::Local);
         let seen = look(&mut mounts);
         assert_eq!(seen.get(&image), Some(&Storage::Dead(disk.clone())));
@@ -238,8 +238,8 @@ fn the_first_answer_of_a_local_file_system_may_come_late() {
     // This machine may be as busy.
     let known_at_once = || {
         let mut mounts = at(&fake.table);
-        let (prober, asked, mut told) = Prober::by_hand();
-        mounts.resolver.use_prober(prober);
+        let (checker, asked, mut told) = Checker::by_hand();
+        mounts.resolver.use_checker(checker);
         std::thread::spawn(move || {
             std::thread::sleep(MOUNT_ANSWERS + Duration::from_millis(50));
             for _ in io::BufReader::new(asked).split(0) {
@@ -254,19 +254,19 @@ fn the_first_answer_of_a_local_file_system_may_come_late() {
 }
 
 #[test]
-fn a_mount_that_went_away_takes_its_prober_with_it() {
+fn a_mount_that_went_away_takes_its_checker_with_it() {
     let fake = Fake::new(&[("nfs", "nfs4")]);
     let mut mounts = at(&fake.table);
     let file = fake.file("nfs/file");
     assert_eq!(storage(&mut mounts, &file), Storage::Alive);
-    let before = mounts.posts[&2].prober.mount.clone();
-    // Another file system under the same number: not the same prober.
+    let before = mounts.posts[&2].checker.mount.clone();
+    // Another file system under the same number: not the same checker.
     fake.mount(&[("nfs", "nfs")]);
     let text = fs::read_to_string(&fake.table).unwrap();
     fs::write(&fake.table, text.replace("0:2", "0:9")).unwrap();
     let other = fake.file("nfs/other");
     assert_eq!(storage(&mut mounts, &other), Storage::Alive);
-    assert_ne!(mounts.posts[&2].prober.mount, before);
+    assert_ne!(mounts.posts[&2].checker.mount, before);
     fake.mount(&[]);
     mounts.look(&[] as &[&Path]);
     assert_eq!(storage(&mut mounts, &other), Storage::Local);
@@ -309,7 +309,7 @@ fn a_file_whose_mount_went_is_on_no_other_one() {
 }
 
 #[test]
-fn without_a_prober_nothing_is_known() {
+fn without_a_checker_nothing_is_known() {
     let fake = Fake::new(&[("nfs", "nfs4")]);
     let file = fake.file("nfs/file");
     // No program, one that ends at once, and one that talks nonsense.

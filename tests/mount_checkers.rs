@@ -51,40 +51,40 @@ fn process(pid: u32) -> Option<(char, String)> {
     Some((tail.chars().next()?, name.to_owned()))
 }
 
-/// The plugin's probers of mounts, once they are as many; beside them there may be one for paths on
+/// The plugin's checkers of mounts, once they are as many; beside them there may be one for paths on
 /// local file systems.
-fn probers(plugin: &Plugin, count: usize) -> Vec<u32> {
+fn checkers(plugin: &Plugin, count: usize) -> Vec<u32> {
     let parent = plugin.pid();
-    wait_for(&format!("{count} probers"), SLOW, || {
+    wait_for(&format!("{count} checkers"), SLOW, || {
         let children = children_of(parent);
         let called = |name: &'static str| {
             move |pid: &&u32| process(**pid).is_some_and(|(_, found)| found == name)
         };
-        let probers: Vec<u32> = children
+        let checkers: Vec<u32> = children
             .iter()
-            .filter(called("mount prober"))
+            .filter(called("mount checker"))
             .copied()
             .collect();
-        let local = children.iter().filter(called("path prober")).count();
-        let all = probers.len() + local == children.len() && local <= 1;
-        (probers.len() == count && all).then_some(probers)
+        let local = children.iter().filter(called("path resolver")).count();
+        let all = checkers.len() + local == children.len() && local <= 1;
+        (checkers.len() == count && all).then_some(checkers)
     })
 }
 
-/// Gathers until the mount has its prober: on a busy machine the first walk may not come that far.
-fn first_prober(plugin: &mut Plugin) -> Vec<u32> {
-    wait_for("the mount's prober", SLOW, || {
+/// Gathers until the mount has its checker: on a busy machine the first walk may not come that far.
+fn first_checker(plugin: &mut Plugin) -> Vec<u32> {
+    wait_for("the mount's checker", SLOW, || {
         plugin.gather();
         let children = children_of(plugin.pid()).into_iter();
         // The other one is for paths.
         (children.count() == 2).then_some(())
     });
-    probers(plugin, 1)
+    checkers(plugin, 1)
 }
 
-fn expect_gone(probers: &[u32], when: &str) {
-    for pid in probers {
-        wait_for(&format!("the prober's end, {when}"), SLOW, || {
+fn expect_gone(checkers: &[u32], when: &str) {
+    for pid in checkers {
+        wait_for(&format!("the checker's end, {when}"), SLOW, || {
             process(*pid).is_none().then_some(())
         });
     }
@@ -112,7 +112,7 @@ fn end(plugin: &mut Plugin, how: End, limit: Duration) {
 /// A FUSE mount over another whose server is stopped: who asks it cannot be killed, for the request
 /// is in the hands of a server that does not answer.
 #[test]
-fn a_prober_that_cannot_be_killed() {
+fn a_checker_that_cannot_be_killed() {
     let _alone = alone();
     let lab = Lab::start();
     let lower = Mount::start(&lab, &lab.dir().join("lower"));
@@ -138,19 +138,19 @@ fn a_prober_that_cannot_be_killed() {
         let warnings = plugin.warnings();
         assert_eq!(warnings.len(), 1, "{warnings:#?}");
         assert!(warnings[0].contains(point) && warnings[0].contains(vm.name()));
-        let probers = probers(&plugin, 1);
-        support::plugin::kill(probers[0], Signal::KILL);
+        let checkers = checkers(&plugin, 1);
+        support::plugin::kill(checkers[0], Signal::KILL);
         wait_for("uninterruptible sleep", SLOW, || {
-            process(probers[0])
+            process(checkers[0])
                 .is_some_and(|it| it.0 == 'D')
                 .then_some(())
         });
         plugin.gather();
         end(&mut plugin, how, STOP);
-        let (state, _) = process(probers[0]).unwrap();
+        let (state, _) = process(checkers[0]).unwrap();
         assert_eq!(state, 'D', "{how:?}: it outlives the program");
         lower.go_on();
-        expect_gone(&probers, "the mount is back");
+        expect_gone(&checkers, "the mount is back");
     }
 }
 
@@ -206,14 +206,14 @@ fn a_slow_mount_costs_nothing_or_is_said_to() {
     let mut plugin = Plugin::spawn(lab.plugin(&[]));
     plugin.gather();
     let whole = plugin.gather();
-    let prober = probers(&plugin, 1)[0];
-    let pipe = fs::File::open(format!("/proc/{prober}/fd/1")).unwrap();
+    let checker = checkers(&plugin, 1)[0];
+    let pipe = fs::File::open(format!("/proc/{checker}/fd/1")).unwrap();
     for round in 1..=4 {
         mount.stop(Duration::from_millis(200));
         let when = format!("gather {round}");
         expect_lines(&lab, &plugin.gather(), &whole, &when);
         mount.go_on();
-        wait_for("the prober's answer", SLOW, || {
+        wait_for("the checker's answer", SLOW, || {
             (rustix::io::ioctl_fionread(&pipe).unwrap() > 0).then_some(())
         });
         // Once may be a busy host.
@@ -293,7 +293,7 @@ fn a_local_file_system_on_a_dead_disk() {
 
 /// However the program ends, and whether its mount answers or not.
 #[test]
-fn probers_end_with_the_program() {
+fn checkers_end_with_the_program() {
     let _alone = alone();
     let lab = Lab::start();
     let mount = Mount::start(&lab, &lab.dir().join("nfs"));
@@ -305,20 +305,20 @@ fn probers_end_with_the_program() {
     ] {
         for stopped in [false, true] {
             let mut plugin = Plugin::spawn(lab.plugin(&[]));
-            let probers = first_prober(&mut plugin);
+            let checkers = first_checker(&mut plugin);
             if stopped {
                 mount.stop(Duration::from_millis(200));
                 plugin.gather();
             }
             end(&mut plugin, how, STOP);
-            expect_gone(&probers, &format!("{how:?}, stopped {stopped}"));
+            expect_gone(&checkers, &format!("{how:?}, stopped {stopped}"));
             mount.go_on();
         }
     }
 }
 
 #[test]
-fn a_prober_has_its_pipes_and_nothing_else_and_is_replaced() {
+fn a_checker_has_its_pipes_and_nothing_else_and_is_replaced() {
     let _alone = alone();
     let lab = Lab::start();
     let mut plugin = Plugin::spawn(lab.plugin(&[]));
@@ -330,13 +330,13 @@ fn a_prober_has_its_pipes_and_nothing_else_and_is_replaced() {
     });
     plugin.gather();
     // Nothing to ask, nobody to do it.
-    probers(&plugin, 0);
+    checkers(&plugin, 0);
     let mount = Mount::start(&lab, &lab.dir().join("nfs"));
     let vm = vm_on(&lab, &mount.new_image("image", 64, true));
     plugin.gather();
     for _ in 0..3 {
-        let probers = probers(&plugin, 1);
-        let folder = format!("/proc/{}/fd", probers[0]);
+        let checkers = checkers(&plugin, 1);
+        let folder = format!("/proc/{}/fd", checkers[0]);
         let target = |fd: &str| fs::read_link(Path::new(&folder).join(fd)).unwrap();
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 3);
         let pipes = ["0", "1"].map(|fd| target(fd).display().to_string());
@@ -345,14 +345,14 @@ fn a_prober_has_its_pipes_and_nothing_else_and_is_replaced() {
         assert_ne!(&target("1"), told, "not the stdout that Telegraf reads");
         assert_eq!(target("2"), Path::new("/dev/null"));
         // Somebody kills it: the next look but one has another, and no zombie stays.
-        support::plugin::kill(probers[0], Signal::KILL);
+        support::plugin::kill(checkers[0], Signal::KILL);
         plugin.gather();
         plugin.gather();
-        expect_gone(&probers, "it was killed");
+        expect_gone(&checkers, "it was killed");
     }
     assert_eq!(plugin.warnings(), [] as [&str; 0]);
     vm.destroy();
     plugin.gather();
     plugin.gather();
-    probers(&plugin, 0);
+    checkers(&plugin, 0);
 }

@@ -12,9 +12,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::statvfs;
 use rustix::io::Errno;
 
-/// The program's first argument in a prober; the second is the mount point, or nothing in the one
+/// The program's first argument in a checker; the second is the mount point, or nothing in the one
 /// that only follows paths on local file systems.
-pub const FLAG: &str = "--probe";
+pub const FLAG: &str = "--mount-checker";
 
 /// Ends a question, and an answer. No path holds it.
 pub(super) const END: u8 = 0;
@@ -57,14 +57,14 @@ impl Answer {
     }
 }
 
-/// A prober's whole life: answers what stdin asks until that is closed, hanging or not.
+/// A checker's whole life: answers what stdin asks until that is closed, hanging or not.
 pub fn run(point: &Path) -> ! {
     // Else ps and top call it "exe".
     let paths_only = point.as_os_str().is_empty();
     let name = if paths_only {
-        "path prober"
+        "path resolver"
     } else {
-        "mount prober"
+        "mount checker"
     };
     let _ = fs::write("/proc/self/comm", name);
     // A hanging look must not keep it here once nobody waits for the answer. The kernel does not

@@ -1,4 +1,4 @@
-//! The in_our_netns end of a process that asks one mount ([`super::probe`]). Nobody waits for it: it may
+//! The in_our_netns end of a process that asks one mount ([`super::checker_process`]). Nobody waits for it: it may
 //! hang where not even a signal ends it, and a thread that does keeps its whole process from ending.
 
 use std::fs::File;
@@ -9,10 +9,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use super::checker_process::{Answer, END, FLAG};
 use super::mount_table::Mount;
-use super::probe::{Answer, END, FLAG};
 
-/// How probers are started.
+/// How checkers are started.
 #[derive(Debug)]
 pub(super) enum Launch {
     /// As processes of this program.
@@ -27,7 +27,7 @@ const LONGEST: usize = 8192;
 
 /// The in_our_netns end. Dropped, the far one ends, as soon as the kernel lets it.
 #[derive(Debug)]
-pub(super) struct Prober {
+pub(super) struct Checker {
     /// What it asks.
     pub mount: Mount,
     questions: File,
@@ -37,7 +37,7 @@ pub(super) struct Prober {
     child: Option<Child>,
 }
 
-impl Prober {
+impl Checker {
     /// Starts one for this mount.
     ///
     /// # Errors
@@ -58,11 +58,11 @@ impl Prober {
     }
 
     /// Asks for paths, one after the other; the empty path is the mount itself. Only when the
-    /// answers to all earlier questions were heard, and for no more than [`Prober::fits`]: thus the
+    /// answers to all earlier questions were heard, and for no more than [`Checker::fits`]: thus the
     /// pipes have room, and this does not block.
     ///
     /// # Errors
-    /// The prober is gone.
+    /// The checker is gone.
     pub fn ask(&mut self, places: &[&Path]) -> io::Result<()> {
         let mut questions = Vec::new();
         for place in places {
@@ -92,10 +92,10 @@ impl Prober {
     }
 
     /// The answers that are whole by now, in the order of the questions. Blocks unless
-    /// [`Prober::ear`] is readable.
+    /// [`Checker::ear`] is readable.
     ///
     /// # Errors
-    /// The prober is gone, or talks nonsense.
+    /// The checker is gone, or talks nonsense.
     pub fn hear(&mut self) -> io::Result<Vec<Answer>> {
         let mut bytes = [0; 8192];
         let count = match self.answers.read(&mut bytes) {
@@ -128,7 +128,7 @@ impl Prober {
 type Ends = (OwnedFd, OwnedFd, Option<Child>);
 
 /// With pipes of its own only: Telegraf reads our stdout and stderr to their end, which no hanging
-/// prober may hold open.
+/// checker may hold open.
 fn start_process(program: &Path, point: &Path) -> io::Result<Ends> {
     let mut command = Command::new(program);
     command.arg0("telegraf-kvm").arg(FLAG).arg(point);
@@ -141,19 +141,19 @@ fn start_process(program: &Path, point: &Path) -> io::Result<Ends> {
 }
 
 #[cfg(test)]
-impl Prober {
+impl Checker {
     /// One for any mount, whose answers the caller gives; what is asked stays in the first pipe.
     pub fn by_hand() -> (Self, io::PipeReader, io::PipeWriter) {
         let (asked, questions) = io::pipe().unwrap();
         let (answers, told) = io::pipe().unwrap();
-        let prober = Self {
+        let checker = Self {
             mount: Mount::default(),
             questions: OwnedFd::from(questions).into(),
             answers: OwnedFd::from(answers).into(),
             heard: Vec::new(),
             child: None,
         };
-        (prober, asked, told)
+        (checker, asked, told)
     }
 }
 
@@ -162,6 +162,8 @@ fn start_thread(point: &Path) -> io::Result<Ends> {
     let (questions, to) = io::pipe()?;
     let (from, answers) = io::pipe()?;
     let point = point.to_owned();
-    std::thread::spawn(move || super::probe::serve(&point, io::BufReader::new(questions), answers));
+    std::thread::spawn(move || {
+        super::checker_process::serve(&point, io::BufReader::new(questions), answers)
+    });
     Ok((to.into(), from.into(), None))
 }
