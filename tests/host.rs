@@ -29,7 +29,7 @@ const STOPPED: &str = "TELEGRAF_KVM_STOPPED";
 /// What is there of one path, in no more than the time of a look.
 fn storage(mounts: &mut Mounts, path: &Path) -> Storage {
     let start = Instant::now();
-    let mut seen = mounts.look(&[path]);
+    let mut seen = mounts.check(&[path]);
     let took = start.elapsed();
     assert!(took < AT_MOST, "{path:?}: {took:?}");
     seen.remove(path).unwrap_or(Storage::Local)
@@ -131,7 +131,7 @@ fn a_mount_whose_server_stops_is_dead_and_alive_again_once_it_goes_on() {
         ];
         let start = Instant::now();
         for _ in 0..20 {
-            let seen = mounts.look(&paths);
+            let seen = mounts.check(&paths);
             let [image, link, behind] = paths.each_ref().map(|path| seen.get(path).cloned());
             assert_eq!([image, link], [Some(dead(&mount)), Some(dead(&mount))]);
             assert_eq!(behind, None, "it is local");
@@ -186,12 +186,12 @@ fn a_mount_whose_server_is_killed_is_dead_while_a_vm_has_it_and_no_checker_stays
         // It was unmounted, and a QEMU that has the file open has it still.
         assert_eq!(storage(&mut mounts, &image), dead);
         assert!(
-            mounts.look::<&Path>(&[]).is_empty(),
+            mounts.check::<&Path>(&[]).is_empty(),
             "no VM has it any more"
         );
         let root = Storage::Unknown("/".into());
         assert!([root, Storage::Local].contains(&storage(&mut mounts, &image)));
-        assert!(mounts.look::<&Path>(&[]).is_empty());
+        assert!(mounts.check::<&Path>(&[]).is_empty());
         mount = Mount::new(&folder, "mount", &[]);
         becomes(&mut mounts, &image, &Storage::Alive);
     }
@@ -199,13 +199,13 @@ fn a_mount_whose_server_is_killed_is_dead_while_a_vm_has_it_and_no_checker_stays
     mount.stop(Duration::from_millis(200));
     assert_eq!(storage(&mut mounts, &image), late);
     for _ in 0..3 {
-        assert!(mounts.look::<&Path>(&[]).is_empty());
+        assert!(mounts.check::<&Path>(&[]).is_empty());
         becomes(&mut mounts, &image, &dead);
     }
     assert_eq!(checkers().len(), 1);
     drop(mount);
     wait_for("no checker is left", SLOW, || {
-        assert!(mounts.look::<&Path>(&[]).is_empty());
+        assert!(mounts.check::<&Path>(&[]).is_empty());
         checkers().is_empty().then_some(())
     });
 }
@@ -277,7 +277,7 @@ fn a_local_file_system_that_hangs_holds_no_thread_of_ours() {
         let mut mounts = Mounts::at(&table, &program);
         loop {
             let start = Instant::now();
-            let seen = mounts.look(&paths);
+            let seen = mounts.check(&paths);
             if tell.send((seen, start.elapsed())).is_err() {
                 return;
             }

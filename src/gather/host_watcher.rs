@@ -265,7 +265,7 @@ fn inspect(processes: &mut Processes, mounts: &mut Mounts, query: &HostQuery) ->
         .flat_map(|files| &files.paths)
         .copied()
         .collect();
-    let mut storage: HashMap<PathBuf, Storage> = mounts.look(&paths);
+    let mut storage: HashMap<PathBuf, Storage> = mounts.check(&paths);
     // libvirt keeps the variables of the firmware in a folder that no ordinary user enters, and puts
     // no link there.
     let known = query.vms.iter().filter_map(|(_, known)| known.as_ref());
@@ -274,7 +274,9 @@ fn inspect(processes: &mut Processes, mounts: &mut Mounts, query: &HostQuery) ->
         .flat_map(|known| &known.firmware)
         .map(Path::new)
     {
-        if matches!(storage.get(path), Some(Storage::Unknown(_))) && mounts.is_plainly_local(path) {
+        if matches!(storage.get(path), Some(Storage::Unknown(_)))
+            && mounts.is_local_as_written(path)
+        {
             storage.remove(path);
         }
     }

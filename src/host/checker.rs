@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use super::checker_process::{Answer, END, FLAG};
+use super::checker_process::{CheckResult, END, FLAG};
 use super::mount_table::Mount;
 
 /// How checkers are started.
@@ -23,7 +23,7 @@ pub(super) enum Launch {
 }
 
 /// No answer is longer: a letter and a link's target, which is at most PATH_MAX (4096) bytes long.
-const LONGEST: usize = 8192;
+const MAX_RESULT_BYTES: usize = 8192;
 
 /// The in_our_netns end. Dropped, the far one ends, as soon as the kernel lets it.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub(super) struct Checker {
     questions: File,
     answers: File,
     /// Of the answers that are on their way.
-    heard: Vec<u8>,
+    incomplete: Vec<u8>,
     child: Option<Child>,
 }
 
@@ -52,21 +52,21 @@ impl Checker {
             mount: mount.clone(),
             questions: questions.into(),
             answers: answers.into(),
-            heard: Vec::new(),
+            incomplete: Vec::new(),
             child,
         })
     }
 
     /// Asks for paths, one after the other; the empty path is the mount itself. Only when the
-    /// answers to all earlier questions were heard, and for no more than [`Checker::fits`]: thus the
+    /// answers to all earlier questions were heard, and for no more than [`Checker::batch_size`]: thus the
     /// pipes have room, and this does not block.
     ///
     /// # Errors
     /// The checker is gone.
-    pub fn ask(&mut self, places: &[&Path]) -> io::Result<()> {
+    pub fn send(&mut self, paths: &[&Path]) -> io::Result<()> {
         let mut questions = Vec::new();
-        for place in places {
-            questions.extend_from_slice(place.as_os_str().as_bytes());
+        for path in paths {
+            questions.extend_from_slice(path.as_os_str().as_bytes());
             questions.push(END);
         }
         self.questions.write_all(&questions)
@@ -75,10 +75,10 @@ impl Checker {
     /// How many of these paths may be asked for at once, at least one: the questions fit into the
     /// smallest pipe (one page, pipe(7)), and the answers, of PATH_MAX bytes each, into an ordinary
     /// one (64 KiB).
-    pub fn fits<'p>(places: impl Iterator<Item = &'p Path>) -> usize {
+    pub fn batch_size<'p>(paths: impl Iterator<Item = &'p Path>) -> usize {
         let mut room = 4096_usize;
-        let fits = places.take(15).take_while(|place| {
-            let needed = place.as_os_str().len() + 1;
+        let fits = paths.take(15).take_while(|path| {
+            let needed = path.as_os_str().len() + 1;
             let fits = needed <= room;
             room = room.saturating_sub(needed);
             fits
@@ -87,16 +87,16 @@ impl Checker {
     }
 
     /// Readable when there is something to hear.
-    pub fn ear(&self) -> BorrowedFd<'_> {
+    pub fn fd(&self) -> BorrowedFd<'_> {
         self.answers.as_fd()
     }
 
     /// The answers that are whole by now, in the order of the questions. Blocks unless
-    /// [`Checker::ear`] is readable.
+    /// [`Checker::fd`] is readable.
     ///
     /// # Errors
     /// The checker is gone, or talks nonsense.
-    pub fn hear(&mut self) -> io::Result<Vec<Answer>> {
+    pub fn receive(&mut self) -> io::Result<Vec<CheckResult>> {
         let mut bytes = [0; 8192];
         let count = match self.answers.read(&mut bytes) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -104,23 +104,23 @@ impl Checker {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Vec::new()),
             Err(error) => return Err(error),
         };
-        self.heard.extend_from_slice(&bytes[..count]);
-        let Some(end) = self.heard.iter().rposition(|byte| *byte == END) else {
+        self.incomplete.extend_from_slice(&bytes[..count]);
+        let Some(end) = self.incomplete.iter().rposition(|byte| *byte == END) else {
             // It would be read for ever.
-            if self.heard.len() > LONGEST {
+            if self.incomplete.len() > MAX_RESULT_BYTES {
                 return Err(io::ErrorKind::InvalidData.into());
             }
             return Ok(Vec::new());
         };
-        let rest = self.heard.split_off(end + 1);
-        let whole = std::mem::replace(&mut self.heard, rest);
+        let rest = self.incomplete.split_off(end + 1);
+        let whole = std::mem::replace(&mut self.incomplete, rest);
         let answers = whole[..end].split(|byte| *byte == END);
-        let answers: Option<Vec<Answer>> = answers.map(Answer::decode).collect();
+        let answers: Option<Vec<CheckResult>> = answers.map(CheckResult::decode).collect();
         answers.ok_or(io::ErrorKind::InvalidData.into())
     }
 
     /// Lets it end. The process, if it is one, must be reaped some time after.
-    pub fn dismiss(self) -> Option<Child> {
+    pub fn close(self) -> Option<Child> {
         self.child
     }
 }
@@ -143,14 +143,14 @@ fn start_process(program: &Path, point: &Path) -> io::Result<Ends> {
 #[cfg(test)]
 impl Checker {
     /// One for any mount, whose answers the caller gives; what is asked stays in the first pipe.
-    pub fn by_hand() -> (Self, io::PipeReader, io::PipeWriter) {
+    pub fn with_pipes() -> (Self, io::PipeReader, io::PipeWriter) {
         let (asked, questions) = io::pipe().unwrap();
         let (answers, told) = io::pipe().unwrap();
         let checker = Self {
             mount: Mount::default(),
             questions: OwnedFd::from(questions).into(),
             answers: OwnedFd::from(answers).into(),
-            heard: Vec::new(),
+            incomplete: Vec::new(),
             child: None,
         };
         (checker, asked, told)

@@ -21,7 +21,7 @@ pub(super) const END: u8 = 0;
 
 /// What came of a look at a mount, or at a path on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum CheckResult {
     /// The mount answers; the path is there, and is no symbolic link.
     Alive,
     /// The storage says itself that it is dead.
@@ -32,7 +32,7 @@ pub(super) enum Answer {
     Link(PathBuf),
 }
 
-impl Answer {
+impl CheckResult {
     /// A letter, the link's target, and [`END`].
     fn encode(&self) -> Vec<u8> {
         let (letter, target) = match self {
@@ -44,7 +44,7 @@ impl Answer {
         [&[letter], target, &[END]].concat()
     }
 
-    /// From [`Answer::encode`]'s bytes without the end; `None`: it never wrote those.
+    /// From [`CheckResult::encode`]'s bytes without the end; `None`: it never wrote those.
     pub(super) fn decode(text: &[u8]) -> Option<Self> {
         let (letter, target) = text.split_first()?;
         Some(match letter {
@@ -101,9 +101,9 @@ pub(super) fn serve(
             return Ok(());
         }
         let answer = if question.is_empty() {
-            ask(point)
+            check_mount(point)
         } else {
-            link(Path::new(&OsString::from_vec(question.clone())))
+            read_link(Path::new(&OsString::from_vec(question.clone())))
         };
         answers.write_all(&answer.encode())?;
         answers.flush()?;
@@ -111,24 +111,24 @@ pub(super) fn serve(
 }
 
 /// One statvfs: the servers of all kinds of mounts must answer it afresh.
-fn ask(point: &Path) -> Answer {
+fn check_mount(point: &Path) -> CheckResult {
     match statvfs(point) {
         // To users that a FUSE mount does not serve the kernel itself gives success, and nothing in
         // it (fuse_statfs).
-        Ok(answer) if answer.f_bsize == 0 => Answer::Unknown,
-        Ok(_) => Answer::Alive,
-        Err(error) => refused(error),
+        Ok(answer) if answer.f_bsize == 0 => CheckResult::Unknown,
+        Ok(_) => CheckResult::Alive,
+        Err(error) => classify(error),
     }
 }
 
 /// One readlink.
-pub(super) fn link(path: &Path) -> Answer {
+pub(super) fn read_link(path: &Path) -> CheckResult {
     match fs::read_link(path) {
-        Ok(target) => Answer::Link(target),
+        Ok(target) => CheckResult::Link(target),
         Err(error) => match Errno::from_io_error(&error) {
-            Some(Errno::INVAL) => Answer::Alive,
-            Some(error) => refused(error),
-            None => Answer::Unknown,
+            Some(Errno::INVAL) => CheckResult::Alive,
+            Some(error) => classify(error),
+            None => CheckResult::Unknown,
         },
     }
 }
@@ -137,7 +137,7 @@ pub(super) fn link(path: &Path) -> Answer {
 ///
 /// ENOTCONN and ECONNABORTED come from FUSE whose server is gone, ESTALE from NFS, EHOSTDOWN from
 /// CIFS, ESHUTDOWN from Ceph, EIO and ETIMEDOUT from whoever gave up.
-fn refused(error: Errno) -> Answer {
+fn classify(error: Errno) -> CheckResult {
     let dead = [
         Errno::NOTCONN,
         Errno::CONNABORTED,
@@ -155,9 +155,9 @@ fn refused(error: Errno) -> Answer {
         Errno::TIMEDOUT,
     ];
     if dead.contains(&error) {
-        Answer::Dead
+        CheckResult::Dead
     } else {
-        Answer::Unknown
+        CheckResult::Unknown
     }
 }
 
@@ -170,17 +170,17 @@ mod tests {
     #[test]
     fn an_answer_arrives_as_it_was_sent() {
         let odd = OsString::from_vec(b"/a b\n\xff".to_vec());
-        let links = [PathBuf::from("A"), odd.into()].map(Answer::Link);
-        for answer in [Answer::Alive, Answer::Dead, Answer::Unknown]
+        let links = [PathBuf::from("A"), odd.into()].map(CheckResult::Link);
+        for answer in [CheckResult::Alive, CheckResult::Dead, CheckResult::Unknown]
             .into_iter()
             .chain(links)
         {
             let mut sent = answer.encode();
             assert_eq!(sent.pop(), Some(END));
-            assert_eq!(Answer::decode(&sent), Some(answer));
+            assert_eq!(CheckResult::decode(&sent), Some(answer));
         }
         for nonsense in [&b""[..], b"X", b"a"] {
-            assert_eq!(Answer::decode(nonsense), None);
+            assert_eq!(CheckResult::decode(nonsense), None);
         }
     }
 
@@ -209,12 +209,12 @@ mod tests {
     #[test]
     fn only_storage_itself_says_that_it_is_dead() {
         for (error, answer) in [
-            (Errno::STALE, Answer::Dead),
-            (Errno::NOTCONN, Answer::Dead),
-            (Errno::ACCESS, Answer::Unknown),
-            (Errno::NOENT, Answer::Unknown),
+            (Errno::STALE, CheckResult::Dead),
+            (Errno::NOTCONN, CheckResult::Dead),
+            (Errno::ACCESS, CheckResult::Unknown),
+            (Errno::NOENT, CheckResult::Unknown),
         ] {
-            assert_eq!(refused(error), answer, "{error}");
+            assert_eq!(classify(error), answer, "{error}");
         }
     }
 }

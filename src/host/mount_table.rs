@@ -18,12 +18,12 @@ pub(super) struct Mount {
     /// Where it is mounted.
     pub point: PathBuf,
     /// What may be done with it.
-    pub ground: Ground,
+    pub kind: FileSystemKind,
 }
 
 /// What may be done with a file system.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Ground {
+pub(super) enum FileSystemKind {
     /// Answers from this kernel alone.
     Kernel,
     /// Answers from this kernel and its disks, which may be out of reach (iSCSI, Fibre Channel) or
@@ -46,7 +46,7 @@ const DISK: &str = " bcachefs btrfs cramfs erofs exfat ext2 ext3 ext4 f2fs hfs h
     jfs minix msdos nilfs2 ntfs ntfs3 overlay reiserfs squashfs sysv ubifs udf ufs vfat xfs zfs \
     zonefs ";
 
-impl Ground {
+impl FileSystemKind {
     fn of(file_system: &str) -> Self {
         let name = format!(" {file_system} ");
         if file_system == "autofs" {
@@ -63,13 +63,13 @@ impl Ground {
 
 /// All mounts that a process sees.
 #[derive(Debug, Default)]
-pub(super) struct Table {
+pub(super) struct MountTable {
     mounts: Vec<Mount>,
     /// Several may have one mount point: on top of each other, or hidden below another mount.
     at: HashMap<PathBuf, Vec<usize>>,
 }
 
-impl Table {
+impl MountTable {
     /// From the text of mountinfo. Lines that make no sense are passed over.
     pub fn parse(text: &[u8]) -> Self {
         let lines = text.split(|byte| *byte == b'\n');
@@ -93,7 +93,7 @@ impl Table {
 
     /// Whether the file system of this mount, which was unmounted, is mounted in its place again. Its
     /// device number is not reused as long as anything holds a file on it.
-    pub fn has_again(&self, gone: &Mount) -> bool {
+    pub fn is_mounted_again(&self, gone: &Mount) -> bool {
         let same = |mount: &Mount| mount.point == gone.point && mount.device == gone.device;
         self.mounts.iter().any(same)
     }
@@ -139,13 +139,13 @@ fn mount(line: &[u8]) -> Option<Mount> {
     let device = text()?.to_owned();
     let point = unescape(fields.nth(1)?);
     fields.find(|field| *field == b"-")?;
-    let ground = Ground::of(std::str::from_utf8(fields.next()?).ok()?);
+    let kind = FileSystemKind::of(std::str::from_utf8(fields.next()?).ok()?);
     Some(Mount {
         id,
         parent,
         device,
         point,
-        ground,
+        kind,
     })
 }
 
@@ -176,9 +176,9 @@ fn unescape(field: &[u8]) -> PathBuf {
 mod tests {
     use super::*;
 
-    fn at<'a>(table: &'a Table, path: &str) -> Option<(u64, Ground, &'a str)> {
+    fn at<'a>(table: &'a MountTable, path: &str) -> Option<(u64, FileSystemKind, &'a str)> {
         let mount = table.mount_of(Path::new(path))?;
-        Some((mount.id, mount.ground, mount.point.to_str().unwrap()))
+        Some((mount.id, mount.kind, mount.point.to_str().unwrap()))
     }
 
     const TABLE: &[u8] = b"\
@@ -197,49 +197,58 @@ not a line\n";
 
     #[test]
     fn the_longest_mount_point_by_components_counts() {
-        let table = Table::parse(TABLE);
-        assert_eq!(at(&table, "/"), Some((22, Ground::Disk, "/")));
-        assert_eq!(at(&table, "/mnt/nfsx/a"), Some((22, Ground::Disk, "/")));
-        let nfs = Some((30, Ground::Remote, "/mnt/nfs"));
+        let table = MountTable::parse(TABLE);
+        assert_eq!(at(&table, "/"), Some((22, FileSystemKind::Disk, "/")));
+        assert_eq!(
+            at(&table, "/mnt/nfsx/a"),
+            Some((22, FileSystemKind::Disk, "/"))
+        );
+        let nfs = Some((30, FileSystemKind::Remote, "/mnt/nfs"));
         assert_eq!(at(&table, "/mnt/nfs"), nfs);
         assert_eq!(at(&table, "/mnt/nfs/a/b"), nfs);
-        let deep = Some((31, Ground::Remote, "/mnt/nfs/deep"));
+        let deep = Some((31, FileSystemKind::Remote, "/mnt/nfs/deep"));
         assert_eq!(at(&table, "/mnt/nfs/deep/a"), deep);
     }
 
     #[test]
     fn escapes_bind_mounts_automounts_and_unknown_kinds_are_understood() {
-        let table = Table::parse(TABLE);
-        let space = Some((32, Ground::Remote, "/with space\\"));
+        let table = MountTable::parse(TABLE);
+        let space = Some((32, FileSystemKind::Remote, "/with space\\"));
         assert_eq!(at(&table, "/with space\\/x"), space);
-        let bind = Some((38, Ground::Remote, "/images"));
+        let bind = Some((38, FileSystemKind::Remote, "/images"));
         assert_eq!(at(&table, "/images/x"), bind);
-        let automount = Some((33, Ground::Automount, "/net"));
+        let automount = Some((33, FileSystemKind::Automount, "/net"));
         assert_eq!(at(&table, "/net/other/x"), automount);
-        let mounted = Some((34, Ground::Remote, "/net/host"));
+        let mounted = Some((34, FileSystemKind::Remote, "/net/host"));
         assert_eq!(at(&table, "/net/host/x"), mounted);
-        assert_eq!(at(&table, "/odd/x"), Some((39, Ground::Remote, "/odd")));
+        assert_eq!(
+            at(&table, "/odd/x"),
+            Some((39, FileSystemKind::Remote, "/odd"))
+        );
     }
 
     #[test]
     fn what_is_mounted_last_hides_what_was_there() {
-        let table = Table::parse(TABLE);
-        let cover = Some((37, Ground::Disk, "/cover"));
+        let table = MountTable::parse(TABLE);
+        let cover = Some((37, FileSystemKind::Disk, "/cover"));
         assert_eq!(at(&table, "/cover/hidden/x"), cover);
     }
 
     #[test]
     fn a_root_that_is_no_mount_point_is_no_known_ground() {
-        let table = Table::parse(b"40 39 0:5 / /proc rw - proc proc rw\n");
+        let table = MountTable::parse(b"40 39 0:5 / /proc rw - proc proc rw\n");
         assert_eq!(at(&table, "/images/x"), None);
-        assert_eq!(at(&table, "/proc/x"), Some((40, Ground::Kernel, "/proc")));
+        assert_eq!(
+            at(&table, "/proc/x"),
+            Some((40, FileSystemKind::Kernel, "/proc"))
+        );
     }
 
     #[test]
     fn our_own_table_makes_sense() {
-        let table = Table::parse(&std::fs::read("/proc/self/mountinfo").unwrap());
+        let table = MountTable::parse(&std::fs::read("/proc/self/mountinfo").unwrap());
         let proc = table.mount_of(Path::new("/proc/self")).unwrap();
         assert_eq!(proc.point, Path::new("/proc"));
-        assert_eq!(proc.ground, Ground::Kernel);
+        assert_eq!(proc.kind, FileSystemKind::Kernel);
     }
 }

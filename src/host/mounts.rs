@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::checker::{Checker, Launch};
-use super::mount_state::{Post, Standing, ready};
-use super::mount_table::{Ground, Mount, Table};
-use super::path_walk::{Stop, Walk};
+use super::mount_state::{Health, MountState, wait_readable};
+use super::mount_table::{FileSystemKind, Mount, MountTable};
+use super::path_walk::{PathWalk, WalkState};
 use super::resolver::Resolver;
 use crate::maps::{HashMap, HashSet};
 use crate::threads::NotStarted;
@@ -21,7 +21,7 @@ use crate::times::{LOCAL_PATHS, MOUNT_ANSWERS};
 mod tests;
 
 /// A link is followed anew after so long.
-const REMEMBERED: Duration = Duration::from_secs(60);
+const RESOLVED_TTL: Duration = Duration::from_secs(60);
 
 /// What the storage of one path is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,39 +45,39 @@ pub enum Storage {
 pub struct Mounts {
     source: PathBuf,
     text: Vec<u8>,
-    table: Table,
+    table: MountTable,
     launch: Launch,
     /// The remote mounts, by number.
-    posts: HashMap<u64, Post>,
+    states: HashMap<u64, MountState>,
     /// Follows paths over local file systems.
     resolver: Resolver,
-    /// Checkers that were dismissed and have not ended yet.
-    dismissed: Vec<Child>,
+    /// Checkers that were closed and have not ended yet.
+    closing: Vec<Child>,
     /// A checker that could not be started in the last look.
     pub not_started: Option<String>,
     /// The remote mounts on a path's way, and when it was followed.
-    ways: HashMap<OsString, (Vec<u64>, Instant)>,
+    resolved: HashMap<OsString, (Vec<u64>, Instant)>,
     /// Paths whose mount went away (`umount -l`) while they were asked for: a QEMU that has the file
     /// open still has the one on that mount, whatever is mounted there now.
-    left: HashMap<OsString, Left>,
+    unmounted: HashMap<OsString, Unmounted>,
     /// How far paths were followed whose next component lies on a remote mount, and when: what was
     /// looked up on the way there is not looked up again at each look while that mount is silent.
-    begun: HashMap<OsString, (Walk, Instant)>,
+    unfinished: HashMap<OsString, (PathWalk, Instant)>,
 }
 
 /// A mount that went away below a path.
 #[derive(Debug)]
-struct Left {
+struct Unmounted {
     mount: Mount,
     storage: Storage,
 }
 
 /// How one path fared in one look.
 #[derive(Debug)]
-struct Fate {
-    trail: Vec<u64>,
-    /// `None`: it was followed to its end. Else what is wrong, unless a mount on the trail is.
-    lost: Option<Storage>,
+struct PathOutcome {
+    mounts_crossed: Vec<u64>,
+    /// `None`: it was followed to its end. Else what is wrong, unless a mount on the mounts_crossed is.
+    failure: Option<Storage>,
 }
 
 impl Mounts {
@@ -97,84 +97,93 @@ impl Mounts {
         Self {
             source: mountinfo.into(),
             text: Vec::new(),
-            table: Table::default(),
+            table: MountTable::default(),
             launch: Launch::Program(program.into()),
-            posts: HashMap::default(),
+            states: HashMap::default(),
             resolver: Resolver::default(),
-            dismissed: Vec::new(),
+            closing: Vec::new(),
             not_started: None,
-            ways: HashMap::default(),
-            left: HashMap::default(),
-            begun: HashMap::default(),
+            resolved: HashMap::default(),
+            unmounted: HashMap::default(),
+            unfinished: HashMap::default(),
         }
     }
 
     /// Where those of these disk images lie that are not [`Storage::Local`], and whether their mounts
     /// answer. Takes [`MOUNT_ANSWERS`] at most, whatever remote mount hangs, and [`LOCAL_PATHS`] while
     /// local file systems are waited for. Paths not asked for, and mounts without any, are forgotten.
-    pub fn look<P: AsRef<Path>>(&mut self, paths: &[P]) -> HashMap<PathBuf, Storage> {
+    pub fn check<P: AsRef<Path>>(&mut self, paths: &[P]) -> HashMap<PathBuf, Storage> {
         let start = Instant::now();
         self.not_started = None;
-        self.begin();
+        self.receive_late_results();
         self.read_table();
         self.replace_ended_checkers();
         // As text: to compare paths part by part took more time than all the rest.
         let asked = paths.iter().map(|path| path.as_ref().as_os_str());
         let asked: HashSet<&OsStr> = asked.collect();
-        self.ways.retain(|path, _| asked.contains(&**path));
-        self.left.retain(|path, _| asked.contains(&**path));
-        self.begun.retain(|path, _| asked.contains(&**path));
+        self.resolved.retain(|path, _| asked.contains(&**path));
+        self.unmounted.retain(|path, _| asked.contains(&**path));
+        self.unfinished.retain(|path, _| asked.contains(&**path));
 
-        let mut fates = HashMap::default();
+        let mut outcomes = HashMap::default();
         for &path in asked.iter().filter(|path| Path::new(path).is_absolute()) {
-            let fresh = |followed: Instant| start.saturating_duration_since(followed) < REMEMBERED;
-            match self.ways.get(path).filter(|(_, at)| fresh(*at)) {
-                Some((trail, _)) if trail.is_empty() => {}
-                Some((trail, _)) => {
-                    let trail = trail.clone();
-                    fates.insert(path.into(), Fate { trail, lost: None });
+            let fresh =
+                |followed: Instant| start.saturating_duration_since(followed) < RESOLVED_TTL;
+            match self.resolved.get(path).filter(|(_, at)| fresh(*at)) {
+                Some((mounts_crossed, _)) if mounts_crossed.is_empty() => {}
+                Some((mounts_crossed, _)) => {
+                    let mounts_crossed = mounts_crossed.clone();
+                    outcomes.insert(
+                        path.into(),
+                        PathOutcome {
+                            mounts_crossed,
+                            failure: None,
+                        },
+                    );
                 }
                 None => {
-                    let begun = self.begun.remove(path).filter(|(_, at)| fresh(*at));
-                    let new = || Walk::new(Path::new(path));
+                    let begun = self.unfinished.remove(path).filter(|(_, at)| fresh(*at));
+                    let new = || PathWalk::new(Path::new(path));
                     let mut walk = begun.map_or_else(new, |(walk, _)| walk);
-                    let stop = walk.advance(&self.table, None);
-                    self.stopped(walk, stop, &mut fates);
+                    let walk_state = walk.advance(&self.table, None);
+                    self.record(walk, walk_state, &mut outcomes);
                 }
             }
         }
-        self.wait(start, &mut fates);
+        self.wait(start, &mut outcomes);
 
         // A mount that carries no disk any more needs no checker. One that hangs is kept: should the
         // mount carry disks again, a second one would hang beside it.
-        let carrying = carrying(&fates);
-        self.dismiss(|id, post| !carrying.contains(&id) && !post.is_busy());
+        let mounts_in_use = mounts_in_use(&outcomes);
+        self.close_checkers(|id, state| !mounts_in_use.contains(&id) && !state.is_busy());
         // A walk that was begun for an earlier look may have come to its end in this one.
-        let seen = fates.into_iter();
+        let seen = outcomes.into_iter();
         let seen = seen.filter(|(path, _)| asked.contains(path.as_os_str()));
-        let seen = seen.map(|(path, fate)| (path, self.judge(&fate)));
+        let seen = seen.map(|(path, outcome)| (path, self.storage_of(&outcome)));
         let seen = seen.filter(|(_, storage)| *storage != Storage::Local);
-        let left = self.left.iter();
+        let left = self.unmounted.iter();
         let left = left.map(|(path, left)| (path.into(), left.storage.clone()));
         seen.chain(left).collect()
     }
 
     /// Whether a path, taken as it is written, lies on a file system of this kernel's own.
     #[must_use]
-    pub fn is_plainly_local(&self, path: &Path) -> bool {
+    pub fn is_local_as_written(&self, path: &Path) -> bool {
         let mount = self.table.mount_of(path);
-        mount.is_some_and(|mount| matches!(mount.ground, Ground::Kernel | Ground::Disk))
+        mount.is_some_and(|mount| {
+            matches!(mount.kind, FileSystemKind::Kernel | FileSystemKind::Disk)
+        })
     }
 
     /// Hears what was answered since the last look, before that counts as no answer.
-    fn begin(&mut self) {
-        self.resolver.begin(&self.table);
-        let told = self.posts.values_mut().filter_map(Post::begin);
+    fn receive_late_results(&mut self) {
+        self.resolver.begin_check(&self.table);
+        let told = self.states.values_mut().filter_map(MountState::begin_check);
         for (mut walk, answer) in told.collect::<Vec<_>>() {
             // A slow mount is followed by a component a look.
-            if let Stop::Before(_) = walk.advance(&self.table, Some(answer)) {
-                let asked = walk.asked.clone();
-                self.begun.insert(asked.into(), (walk, Instant::now()));
+            if let WalkState::AtRemote(_) = walk.advance(&self.table, Some(answer)) {
+                let path = walk.path.clone();
+                self.unfinished.insert(path.into(), (walk, Instant::now()));
             }
         }
     }
@@ -188,92 +197,114 @@ impl Mounts {
         if text == self.text {
             return;
         }
-        let table = Table::parse(&text);
+        let table = MountTable::parse(&text);
         self.text = text;
-        for (path, (trail, _)) in self.ways.drain() {
+        for (path, (mounts_crossed, _)) in self.resolved.drain() {
             let went = |id: &&u64| table.get(**id) != self.table.get(**id);
-            let Some(mount) = trail.iter().find(went).and_then(|id| self.table.get(*id)) else {
+            let Some(mount) = mounts_crossed
+                .iter()
+                .find(went)
+                .and_then(|id| self.table.get(*id))
+            else {
                 continue;
             };
             let mount = mount.clone();
-            let dead = self.posts.get(&mount.id).is_some_and(Post::is_dead);
+            let dead = self.states.get(&mount.id).is_some_and(MountState::is_dead);
             let storage = match dead {
                 true => Storage::Dead(mount.point.clone()),
                 false => Storage::Unknown(mount.point.clone()),
             };
-            let left = Left { mount, storage };
-            self.left.entry(path).or_insert(left);
+            let left = Unmounted { mount, storage };
+            self.unmounted.entry(path).or_insert(left);
         }
-        self.left.retain(|_, left| !table.has_again(&left.mount));
-        self.begun.clear();
-        self.resolver.forget(&table);
-        self.dismiss(|id, post| table.get(id) != Some(&post.checker.mount));
+        self.unmounted
+            .retain(|_, left| !table.is_mounted_again(&left.mount));
+        self.unfinished.clear();
+        self.resolver.drop_unmounted(&table);
+        self.close_checkers(|id, state| table.get(id) != Some(&state.checker.mount));
         self.table = table;
     }
 
-    /// Replaces checkers that somebody has ended, and reaps what was dismissed.
+    /// Replaces checkers that somebody has ended, and reaps what was closed.
     fn replace_ended_checkers(&mut self) {
-        for post in self.posts.values_mut().filter(|post| post.is_gone()) {
-            if let Ok(checker) = Checker::start(&self.launch, &post.checker.mount) {
-                self.dismissed.extend(post.replace(checker).dismiss());
+        for state in self
+            .states
+            .values_mut()
+            .filter(|state| state.has_checker_ended())
+        {
+            if let Ok(checker) = Checker::start(&self.launch, &state.checker.mount) {
+                self.closing.extend(state.replace(checker).close());
             }
         }
-        let dismissed = self.resolver.dismissed().filter_map(Checker::dismiss);
-        self.dismissed.extend(dismissed);
+        let closed = self.resolver.take_closed().filter_map(Checker::close);
+        self.closing.extend(closed);
         // Never waited for: one that hangs in the kernel ends when its mount lets it.
-        self.dismissed
+        self.closing
             .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
     }
 
     /// Lets those checkers end.
-    fn dismiss(&mut self, whom: impl Fn(u64, &Post) -> bool) {
-        let going = self.posts.extract_if(|id, post| whom(*id, post));
-        let children = going.filter_map(|(_, post)| post.checker.dismiss());
-        self.dismissed.extend(children);
+    fn close_checkers(&mut self, which: impl Fn(u64, &MountState) -> bool) {
+        let going = self.states.extract_if(|id, state| which(*id, state));
+        let children = going.filter_map(|(_, state)| state.checker.close());
+        self.closing.extend(children);
     }
 
     /// Notes where a walk stopped, and sends it on.
-    fn stopped(&mut self, walk: Walk, stop: Stop, fates: &mut HashMap<PathBuf, Fate>) {
-        let mut trail = walk.trail.clone();
-        let path = walk.asked.clone();
-        self.begun.remove(path.as_os_str());
-        let lost = match stop {
-            Stop::End => {
-                let way = (trail.clone(), Instant::now());
-                self.ways.insert(path.clone().into(), way);
+    fn record(
+        &mut self,
+        walk: PathWalk,
+        walk_state: WalkState,
+        outcomes: &mut HashMap<PathBuf, PathOutcome>,
+    ) {
+        let mut mounts_crossed = walk.mounts_crossed.clone();
+        let path = walk.path.clone();
+        self.unfinished.remove(path.as_os_str());
+        let failure = match walk_state {
+            WalkState::Resolved => {
+                let way = (mounts_crossed.clone(), Instant::now());
+                self.resolved.insert(path.clone().into(), way);
                 None
             }
-            Stop::Lost(point) => {
-                self.ways.remove(path.as_os_str());
+            WalkState::Unknown(point) => {
+                self.resolved.remove(path.as_os_str());
                 Some(Storage::Unknown(point))
             }
-            Stop::Dead(point) => {
-                self.ways.remove(path.as_os_str());
+            WalkState::Dead(point) => {
+                self.resolved.remove(path.as_os_str());
                 Some(Storage::Dead(point))
             }
-            Stop::Before(id) => {
+            WalkState::AtRemote(id) => {
                 let begun = (walk.clone(), Instant::now());
-                self.begun.insert(path.clone().into(), begun);
-                if let Some(post) = self.post(id) {
-                    post.queue.push(walk);
+                self.unfinished.insert(path.clone().into(), begun);
+                if let Some(state) = self.mount_state(id) {
+                    state.queue.push(walk);
                 }
-                self.unfinished(&path, &mut trail, id)
+                self.fallback(&path, &mut mounts_crossed, id)
             }
-            Stop::OnDisk(id) if self.resolver.hangs(id) => Some(Storage::Dead(self.point(id))),
-            Stop::OnDisk(id) => {
+            WalkState::AtDisk(id) if self.resolver.is_hanging(id) => {
+                Some(Storage::Dead(self.point(id)))
+            }
+            WalkState::AtDisk(id) => {
                 self.resolver.push(walk, id);
-                self.unfinished(&path, &mut trail, id)
+                self.fallback(&path, &mut mounts_crossed, id)
             }
         };
-        fates.insert(path, Fate { trail, lost });
+        outcomes.insert(
+            path,
+            PathOutcome {
+                mounts_crossed,
+                failure,
+            },
+        );
     }
 
     /// What holds of a path should time run out before the mount of this number says more: the way of
     /// a minute ago is the best that is known.
-    fn unfinished(&self, path: &Path, trail: &mut Vec<u64>, id: u64) -> Option<Storage> {
-        match self.ways.get(path.as_os_str()) {
+    fn fallback(&self, path: &Path, mounts_crossed: &mut Vec<u64>, id: u64) -> Option<Storage> {
+        match self.resolved.get(path.as_os_str()) {
             Some((old, _)) => {
-                trail.extend(old);
+                mounts_crossed.extend(old);
                 None
             }
             None => Some(Storage::Unknown(self.point(id))),
@@ -285,9 +316,9 @@ impl Mounts {
         mount.map_or_else(|| "/".into(), |mount| mount.point.clone())
     }
 
-    /// The post of a mount, set up if there is none.
-    fn post(&mut self, id: u64) -> Option<&mut Post> {
-        if !self.posts.contains_key(&id) {
+    /// The state of a mount, set up if there is none.
+    fn mount_state(&mut self, id: u64) -> Option<&mut MountState> {
+        if !self.states.contains_key(&id) {
             let mount = self.table.get(id)?;
             let checker = match Checker::start(&self.launch, mount) {
                 Ok(checker) => checker,
@@ -297,35 +328,35 @@ impl Mounts {
                     return None;
                 }
             };
-            self.posts.insert(id, Post::new(checker));
+            self.states.insert(id, MountState::new(checker));
         }
-        self.posts.get_mut(&id)
+        self.states.get_mut(&id)
     }
 
     /// Lets all checkers work, and the walks go on, until all is known or the time of a look that began
     /// at `start` is over.
-    fn wait(&mut self, start: Instant, fates: &mut HashMap<PathBuf, Fate>) {
+    fn wait(&mut self, start: Instant, outcomes: &mut HashMap<PathBuf, PathOutcome>) {
         let [remote_until, local_until] = [MOUNT_ANSWERS, LOCAL_PATHS].map(|it| start + it);
         loop {
             let now = Instant::now();
             if now < remote_until {
-                self.posts.values_mut().for_each(Post::feed);
+                self.states.values_mut().for_each(MountState::send_next);
             }
             if now < local_until
-                && let Err(error) = self.resolver.feed(&self.launch)
+                && let Err(error) = self.resolver.send_next(&self.launch)
             {
                 let error = NotStarted::new("the path resolver", error);
                 self.not_started = Some(error.to_string());
             }
-            let local = self.resolver.ear().map(|ear| (None, ear));
+            let local = self.resolver.fd().map(|fd| (None, fd));
             // What came back from an old hang is taken even if nobody is waited for.
-            let waiting = local.is_some() || self.posts.values().any(Post::is_waited_for);
+            let waiting = local.is_some() || self.states.values().any(MountState::is_waited_for);
             let until = local.as_ref().map_or(remote_until, |_| local_until);
-            let patience = until.saturating_duration_since(now);
-            let patience = if waiting { patience } else { Duration::ZERO };
-            let busy = self.posts.iter().filter(|(_, post)| post.is_busy());
-            let remote = busy.map(|(id, post)| (Some(*id), post.checker.ear()));
-            let ready = match ready(remote.chain(local), patience) {
+            let timeout = until.saturating_duration_since(now);
+            let timeout = if waiting { timeout } else { Duration::ZERO };
+            let busy = self.states.iter().filter(|(_, state)| state.is_busy());
+            let remote = busy.map(|(id, state)| (Some(*id), state.checker.fd()));
+            let ready = match wait_readable(remote.chain(local), timeout) {
                 Ok(ready) if !ready.is_empty() => ready,
                 Err(Errno::INTR) => continue,
                 Ok(_) | Err(_) => return,
@@ -333,39 +364,41 @@ impl Mounts {
             for id in ready {
                 let told = match id {
                     Some(id) => {
-                        let told = self.posts.get_mut(&id).and_then(Post::hear);
+                        let told = self.states.get_mut(&id).and_then(MountState::receive);
                         told.into_iter().collect()
                     }
-                    None => self.resolver.hear(),
+                    None => self.resolver.receive(),
                 };
                 for (mut walk, answer) in told {
-                    let stop = walk.advance(&self.table, Some(answer));
-                    self.stopped(walk, stop, fates);
+                    let walk_state = walk.advance(&self.table, Some(answer));
+                    self.record(walk, walk_state, outcomes);
                 }
             }
         }
     }
 
-    fn judge(&self, fate: &Fate) -> Storage {
-        // Without a post there was no process to be had.
-        let standing = |id: &u64| {
-            let post = self.posts.get(id);
-            (post.map_or(Standing::Unknown, Post::standing), *id)
+    fn storage_of(&self, outcome: &PathOutcome) -> Storage {
+        // Without a state there was no process to be had.
+        let health = |id: &u64| {
+            let state = self.states.get(id);
+            (state.map_or(Health::Unknown, MountState::health), *id)
         };
-        let worst = fate.trail.iter().map(standing).max();
-        match (worst, &fate.lost) {
-            (Some((Standing::Dead, id)), _) => Storage::Dead(self.point(id)),
-            (Some((Standing::Late, id)), _) => Storage::Late(self.point(id)),
-            (Some((Standing::Unknown, id)), _) => Storage::Unknown(self.point(id)),
-            (Some((Standing::Alive, _)) | None, Some(lost)) => lost.clone(),
-            (Some((Standing::Alive, _)), None) => Storage::Alive,
+        let worst = outcome.mounts_crossed.iter().map(health).max();
+        match (worst, &outcome.failure) {
+            (Some((Health::Dead, id)), _) => Storage::Dead(self.point(id)),
+            (Some((Health::Late, id)), _) => Storage::Late(self.point(id)),
+            (Some((Health::Unknown, id)), _) => Storage::Unknown(self.point(id)),
+            (Some((Health::Alive, _)) | None, Some(failure)) => failure.clone(),
+            (Some((Health::Alive, _)), None) => Storage::Alive,
             (None, None) => Storage::Local,
         }
     }
 }
 
 /// The numbers of the mounts that these paths lead over.
-fn carrying(fates: &HashMap<PathBuf, Fate>) -> HashSet<u64> {
-    let trails = fates.values().flat_map(|fate| &fate.trail);
-    trails.copied().collect()
+fn mounts_in_use(outcomes: &HashMap<PathBuf, PathOutcome>) -> HashSet<u64> {
+    let crossed = outcomes
+        .values()
+        .flat_map(|outcome| &outcome.mounts_crossed);
+    crossed.copied().collect()
 }

@@ -4,50 +4,50 @@ use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 
-use super::checker_process::{Answer, link};
-use super::mount_table::{Ground, Table};
+use super::checker_process::{CheckResult, read_link};
+use super::mount_table::{FileSystemKind, MountTable};
 
 /// As many links as the kernel follows (path_resolution(7)).
-const MOST_LINKS: u32 = 40;
+const MAX_LINKS: u32 = 40;
 
 /// A path on its way.
 #[derive(Debug, Clone)]
-pub(super) struct Walk {
+pub(super) struct PathWalk {
     /// The path that was asked for.
-    pub asked: PathBuf,
+    pub path: PathBuf,
     /// The remote mounts that the way leads over, by number.
-    pub trail: Vec<u64>,
+    pub mounts_crossed: Vec<u64>,
     /// Followed already: no link in it.
-    done: PathBuf,
-    left: VecDeque<OsString>,
-    links: u32,
+    resolved: PathBuf,
+    remaining: VecDeque<OsString>,
+    links_followed: u32,
 }
 
 /// Where a walk came to.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Stop {
+pub(super) enum WalkState {
     /// At the file.
-    End,
-    /// On the remote mount of this number, where only its checker may look at [`Walk::place`].
-    Before(u64),
+    Resolved,
+    /// On the remote mount of this number, where only its checker may look at [`PathWalk::next_path`].
+    AtRemote(u64),
     /// On the local file system with this number, where only a process of its own may look at
-    /// [`Walk::place`].
-    OnDisk(u64),
+    /// [`PathWalk::next_path`].
+    AtDisk(u64),
     /// Nowhere: at this mount point the way is not known.
-    Lost(PathBuf),
+    Unknown(PathBuf),
     /// The storage says that it is dead.
     Dead(PathBuf),
 }
 
-impl Walk {
+impl PathWalk {
     /// At its start. `path` is absolute.
     pub fn new(path: &Path) -> Self {
         let mut walk = Self {
-            asked: path.into(),
-            trail: Vec::new(),
-            done: PathBuf::from("/"),
-            left: VecDeque::new(),
-            links: 0,
+            path: path.into(),
+            mounts_crossed: Vec::new(),
+            resolved: PathBuf::from("/"),
+            remaining: VecDeque::new(),
+            links_followed: 0,
         };
         walk.prepend(path);
         walk
@@ -56,74 +56,83 @@ impl Walk {
     fn prepend(&mut self, path: &Path) {
         for component in path.components().rev() {
             match component {
-                Component::Normal(name) => self.left.push_front(name.into()),
-                Component::ParentDir => self.left.push_front("..".into()),
+                Component::Normal(name) => self.remaining.push_front(name.into()),
+                Component::ParentDir => self.remaining.push_front("..".into()),
                 Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
             }
         }
     }
 
     /// What has to be looked at next.
-    pub fn place(&self) -> PathBuf {
-        let name = self.left.front();
-        name.map_or_else(|| self.done.clone(), |name| self.done.join(name))
+    pub fn next_path(&self) -> PathBuf {
+        let name = self.remaining.front();
+        name.map_or_else(|| self.resolved.clone(), |name| self.resolved.join(name))
     }
 
-    /// Goes on over file systems of the kernel alone, as far as it can; `answer` is what
-    /// [`Walk::place`] is, where a checker had to be asked for it.
+    /// Goes on over file systems of the kernel alone, as far as it can; `result` is what
+    /// [`PathWalk::next_path`] is, where a checker had to be asked for it.
     ///
-    /// Only what stands on such ground is touched: each component's mount is known by its name
+    /// Only what stands on such kind is touched: each component's mount is known by its name
     /// before the component is looked at.
-    pub fn advance(&mut self, table: &Table, mut answer: Option<Answer>) -> Stop {
-        while let Some(name) = self.left.pop_front() {
+    pub fn advance(&mut self, table: &MountTable, mut result: Option<CheckResult>) -> WalkState {
+        while let Some(name) = self.remaining.pop_front() {
             if name == ".." {
-                self.done.pop();
+                self.resolved.pop();
                 continue;
             }
-            if let Err(stop) = self.step(&name, table, answer.take()) {
-                self.left.push_front(name);
-                return stop;
+            if let Err(state) = self.step(&name, table, result.take()) {
+                self.remaining.push_front(name);
+                return state;
             }
         }
-        match table.mount_of(&self.done) {
-            Some(mount) if mount.ground != Ground::Automount => Stop::End,
-            Some(mount) => Stop::Lost(mount.point.clone()),
-            None => Stop::Lost("/".into()),
+        match table.mount_of(&self.resolved) {
+            Some(mount) if mount.kind != FileSystemKind::Automount => WalkState::Resolved,
+            Some(mount) => WalkState::Unknown(mount.point.clone()),
+            None => WalkState::Unknown("/".into()),
         }
     }
 
-    fn step(&mut self, name: &OsStr, table: &Table, answer: Option<Answer>) -> Result<(), Stop> {
-        let next = self.done.join(name);
-        let mount = table.mount_of(&next).ok_or(Stop::Lost("/".into()))?;
-        match mount.ground {
+    fn step(
+        &mut self,
+        name: &OsStr,
+        table: &MountTable,
+        result: Option<CheckResult>,
+    ) -> Result<(), WalkState> {
+        let next = self.resolved.join(name);
+        let mount = table
+            .mount_of(&next)
+            .ok_or(WalkState::Unknown("/".into()))?;
+        match mount.kind {
             // A look would mount it. There are folders only down to where something is mounted.
-            Ground::Automount => {
-                self.done = next;
+            FileSystemKind::Automount => {
+                self.resolved = next;
                 return Ok(());
             }
-            Ground::Remote if !self.trail.contains(&mount.id) => self.trail.push(mount.id),
-            Ground::Remote | Ground::Disk | Ground::Kernel => {}
+            FileSystemKind::Remote if !self.mounts_crossed.contains(&mount.id) => {
+                self.mounts_crossed.push(mount.id)
+            }
+            FileSystemKind::Remote | FileSystemKind::Disk | FileSystemKind::Kernel => {}
         }
-        let answer = match (answer, mount.ground) {
-            (Some(answer), _) => answer,
-            (None, Ground::Remote) => return Err(Stop::Before(mount.id)),
-            (None, Ground::Disk) => return Err(Stop::OnDisk(mount.id)),
-            (None, Ground::Kernel | Ground::Automount) => link(&next),
+        let result = match (result, mount.kind) {
+            (Some(result), _) => result,
+            (None, FileSystemKind::Remote) => return Err(WalkState::AtRemote(mount.id)),
+            (None, FileSystemKind::Disk) => return Err(WalkState::AtDisk(mount.id)),
+            (None, FileSystemKind::Kernel | FileSystemKind::Automount) => read_link(&next),
         };
-        match answer {
-            Answer::Link(target) => {
-                self.links += 1;
-                if self.links > MOST_LINKS {
-                    return Err(Stop::Lost(mount.point.clone()));
+        match result {
+            CheckResult::Link(target) => {
+                self.links_followed += 1;
+                if self.links_followed > MAX_LINKS {
+                    return Err(WalkState::Unknown(mount.point.clone()));
                 }
                 if target.has_root() {
-                    self.done = PathBuf::from("/");
+                    self.resolved = PathBuf::from("/");
                 }
                 self.prepend(&target);
             }
-            Answer::Alive => self.done = next,
-            Answer::Dead => return Err(Stop::Dead(mount.point.clone())),
-            Answer::Unknown => return Err(Stop::Lost(mount.point.clone())),
+            CheckResult::Alive => self.resolved = next,
+            CheckResult::Dead => return Err(WalkState::Dead(mount.point.clone())),
+            CheckResult::Unknown => return Err(WalkState::Unknown(mount.point.clone())),
         }
         Ok(())
     }

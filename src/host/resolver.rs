@@ -7,17 +7,17 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use super::checker::{Checker, Launch};
-use super::checker_process::Answer;
+use super::checker_process::CheckResult;
 use super::mount_state::is_readable;
-use super::mount_table::{Mount, Table};
-use super::path_walk::Walk;
+use super::mount_table::{Mount, MountTable};
+use super::path_walk::PathWalk;
 use crate::maps::HashMap;
 
 /// The walks that need the same component next.
 #[derive(Debug)]
-struct Step {
+struct PendingStep {
     mount: u64,
-    walks: Vec<Walk>,
+    walks: Vec<PathWalk>,
 }
 
 /// Asks for components, each once for all walks that need it, some at a time. One process does it
@@ -26,60 +26,59 @@ struct Step {
 #[derive(Debug, Default)]
 pub(super) struct Resolver {
     checker: Option<Checker>,
-    waiting: HashMap<PathBuf, Step>,
+    waiting: HashMap<PathBuf, PendingStep>,
     /// In the order in which they are answered.
-    asked: VecDeque<Step>,
+    asked: VecDeque<PendingStep>,
     /// By the number of the mount that does not answer.
     hanging: HashMap<u64, Checker>,
-    /// Needed no more, to be taken by [`Resolver::dismissed`].
-    dismissed: Vec<Checker>,
+    /// Needed no more, to be taken by [`Resolver::take_closed`].
+    closed: Vec<Checker>,
 }
 
 impl Resolver {
     /// A look begins; `table` is that of the last one. A component which was asked for then and is
     /// not answered by now makes its mount one that does not answer, until its checker says
     /// something.
-    pub fn begin(&mut self, table: &Table) {
+    pub fn begin_check(&mut self, table: &MountTable) {
         self.waiting.clear();
-        while self.ear().is_some_and(is_readable) {
-            self.hear();
+        while self.fd().is_some_and(is_readable) {
+            self.receive();
         }
         if let Some(step) = self.asked.pop_front()
             && let Some(mut checker) = self.checker.take()
         {
             // Where the table is another by now, `forget` lets it end.
             checker.mount = table.get(step.mount).cloned().unwrap_or_default();
-            self.dismissed
-                .extend(self.hanging.insert(step.mount, checker));
+            self.closed.extend(self.hanging.insert(step.mount, checker));
         }
         self.asked.clear();
-        let back = |_: &u64, checker: &mut Checker| is_readable(checker.ear());
+        let back = |_: &u64, checker: &mut Checker| is_readable(checker.fd());
         let back = self.hanging.extract_if(back).map(|(_, checker)| checker);
-        self.dismissed.extend(back);
+        self.closed.extend(back);
     }
 
     /// The table is another now: mounts that are no more are forgotten.
-    pub fn forget(&mut self, table: &Table) {
+    pub fn drop_unmounted(&mut self, table: &MountTable) {
         let gone = |id: &u64, checker: &mut Checker| table.get(*id) != Some(&checker.mount);
         let gone = self.hanging.extract_if(gone).map(|(_, checker)| checker);
-        self.dismissed.extend(gone);
+        self.closed.extend(gone);
     }
 
     /// Checkers that are to end.
-    pub fn dismissed(&mut self) -> impl Iterator<Item = Checker> {
-        self.dismissed.drain(..)
+    pub fn take_closed(&mut self) -> impl Iterator<Item = Checker> {
+        self.closed.drain(..)
     }
 
     /// Whether the mount of this number has not answered since the last look or longer.
-    pub fn hangs(&self, mount: u64) -> bool {
+    pub fn is_hanging(&self, mount: u64) -> bool {
         self.hanging.contains_key(&mount)
     }
 
     /// A walk needs its next component, on the mount of this number.
-    pub fn push(&mut self, walk: Walk, mount: u64) {
+    pub fn push(&mut self, walk: PathWalk, mount: u64) {
         let walks = Vec::new();
-        let step = self.waiting.entry(walk.place());
-        let step = step.or_insert(Step { mount, walks });
+        let step = self.waiting.entry(walk.next_path());
+        let step = step.or_insert(PendingStep { mount, walks });
         step.walks.push(walk);
     }
 
@@ -98,7 +97,7 @@ impl Resolver {
     ///
     /// # Errors
     /// The system's, when no process can be started.
-    pub fn feed(&mut self, launch: &Launch) -> io::Result<()> {
+    pub fn send_next(&mut self, launch: &Launch) -> io::Result<()> {
         if !self.asked.is_empty() || self.waiting.is_empty() {
             return Ok(());
         }
@@ -108,28 +107,28 @@ impl Resolver {
                 .checker
                 .insert(Checker::start(launch, &Mount::default())?),
         };
-        let count = Checker::fits(self.waiting.keys().map(PathBuf::as_path));
-        let places: Vec<PathBuf> = self.waiting.keys().take(count).cloned().collect();
-        let steps = places.iter().filter_map(|place| self.waiting.remove(place));
+        let count = Checker::batch_size(self.waiting.keys().map(PathBuf::as_path));
+        let paths: Vec<PathBuf> = self.waiting.keys().take(count).cloned().collect();
+        let steps = paths.iter().filter_map(|path| self.waiting.remove(path));
         self.asked.extend(steps);
-        let places: Vec<&Path> = places.iter().map(PathBuf::as_path).collect();
-        let asked = checker.ask(&places);
+        let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
+        let asked = checker.send(&paths);
         if asked.is_err() {
-            self.lose();
+            self.discard_checker();
         }
         asked
     }
 
     /// What to wait for, if something was asked.
-    pub fn ear(&self) -> Option<BorrowedFd<'_>> {
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         let checker = self.checker.as_ref().filter(|_| !self.asked.is_empty());
-        checker.map(Checker::ear)
+        checker.map(Checker::fd)
     }
 
     /// The walks that go on, and what each asked for.
-    pub fn hear(&mut self) -> Vec<(Walk, Answer)> {
-        let Some(Ok(answers)) = self.checker.as_mut().map(Checker::hear) else {
-            self.lose();
+    pub fn receive(&mut self) -> Vec<(PathWalk, CheckResult)> {
+        let Some(Ok(answers)) = self.checker.as_mut().map(Checker::receive) else {
+            self.discard_checker();
             return Vec::new();
         };
         let mut told = Vec::new();
@@ -142,8 +141,8 @@ impl Resolver {
     }
 
     /// The checker is gone: what it was asked stays unknown in this look.
-    fn lose(&mut self) {
-        self.dismissed.extend(self.checker.take());
+    fn discard_checker(&mut self) {
+        self.closed.extend(self.checker.take());
         self.asked.clear();
     }
 }

@@ -65,7 +65,7 @@ fn at(mountinfo: &Path) -> Mounts {
 fn storage(mounts: &mut Mounts, path: &Path) -> Storage {
     let start = Instant::now();
     loop {
-        let seen = mounts.look(&[path]).remove(path);
+        let seen = mounts.check(&[path]).remove(path);
         let seen = seen.unwrap_or(Storage::Local);
         let enough = match seen {
             Storage::Local | Storage::Alive => 0,
@@ -87,10 +87,10 @@ fn local_files_and_network_disks_need_no_check() {
     let link = fake.link("link", "file");
     let paths = [&paths[..], &[fake.file("file"), link]].concat();
     let start = Instant::now();
-    while !mounts.look(&paths).is_empty() {
+    while !mounts.check(&paths).is_empty() {
         assert!(start.elapsed() < Duration::from_secs(20));
     }
-    assert!(mounts.posts.is_empty());
+    assert!(mounts.states.is_empty());
 }
 
 #[test]
@@ -108,9 +108,9 @@ fn links_are_followed_from_and_onto_remote_mounts() {
         (fake.link("c/back", &on_a), Storage::Alive, 2),
         (home, Storage::Local, 0),
     ];
-    for (path, expected, trail) in chain {
+    for (path, expected, mounts_crossed) in chain {
         assert_eq!(storage(&mut mounts, &path), expected, "{path:?}");
-        assert_eq!(mounts.posts.len(), trail, "{path:?}");
+        assert_eq!(mounts.states.len(), mounts_crossed, "{path:?}");
     }
 }
 
@@ -157,12 +157,12 @@ fn the_way_is_remembered_until_the_mounts_change_or_it_is_not_asked_for() {
     assert_eq!(storage(&mut mounts, &link), Storage::Alive);
     fake.mount(&[("nfs", "nfs4"), ("new", "tmpfs")]);
     assert_eq!(storage(&mut mounts, &link), Storage::Local);
-    assert!(mounts.posts.is_empty());
+    assert!(mounts.states.is_empty());
 
     fs::remove_file(&link).unwrap();
     fake.link("link", "nfs/file");
     assert_eq!(storage(&mut mounts, &link), Storage::Local);
-    assert!(mounts.look::<&Path>(&[]).is_empty());
+    assert!(mounts.check::<&Path>(&[]).is_empty());
     assert_eq!(storage(&mut mounts, &link), Storage::Alive);
 }
 
@@ -175,12 +175,12 @@ fn a_remembered_way_is_followed_anew_after_a_minute() {
     assert_eq!(storage(&mut mounts, &link), Storage::Alive);
     fs::remove_file(&link).unwrap();
     assert_eq!(storage(&mut mounts, &link), Storage::Alive);
-    let (_, followed) = mounts.ways.get_mut(link.as_os_str()).unwrap();
-    *followed -= REMEMBERED;
+    let (_, followed) = mounts.resolved.get_mut(link.as_os_str()).unwrap();
+    *followed -= RESOLVED_TTL;
     let unknown = Storage::Unknown(fake.path("nfs"));
     let start = Instant::now();
     // Until the walk came back the old way holds.
-    while mounts.look(&[&link]).get(&link) != Some(&unknown) {
+    while mounts.check(&[&link]).get(&link) != Some(&unknown) {
         assert!(start.elapsed() < Duration::from_secs(20));
     }
 }
@@ -193,7 +193,7 @@ fn a_local_mount_that_does_not_answer_is_dead_until_it_does() {
     let (home, image) = (fake.file("home"), fake.file("disk/image"));
     let disk = fake.path("disk");
     let by_hand = |mounts: &mut Mounts| {
-        let (checker, asked, told) = Checker::by_hand();
+        let (checker, asked, told) = Checker::with_pipes();
         mounts.resolver.use_checker(checker);
         (asked, told)
     };
@@ -206,14 +206,14 @@ fn a_local_mount_that_does_not_answer_is_dead_until_it_does() {
             }
         }
     });
-    let look = |mounts: &mut Mounts| mounts.look(&[&home, &image]);
-    let seen = look(&mut mounts);
+    let check = |mounts: &mut Mounts| mounts.check(&[&home, &image]);
+    let seen = check(&mut mounts);
     let unknown = Storage::Unknown(disk.clone());
     assert_eq!((seen.get(&image), seen.get(&home)), (Some(&unknown), None));
     for _ in 0..3 {
         // A new checker serves what does not lie there.
         assert_eq!(storage(&mut mounts, &home), Storage::Local);
-        let seen = look(&mut mounts);
+        let seen = check(&mut mounts);
         assert_eq!(seen.get(&image), Some(&Storage::Dead(disk.clone())));
         assert_eq!(seen.get(&home), None);
     }
@@ -221,10 +221,10 @@ fn a_local_mount_that_does_not_answer_is_dead_until_it_does() {
     assert_eq!(storage(&mut mounts, &image), Storage::Local);
     assert_eq!(storage(&mut mounts, &home), Storage::Local);
     // Slow, but there: an answer between two looks is one.
-    assert!(mounts.look::<&Path>(&[]).is_empty());
+    assert!(mounts.check::<&Path>(&[]).is_empty());
     let (_asked, mut told) = by_hand(&mut mounts);
     for _ in 0..3 {
-        let seen = mounts.look(&[&image]);
+        let seen = mounts.check(&[&image]);
         assert_eq!(seen.get(&image), Some(&Storage::Unknown("/".into())));
         told.write_all(b"A\0").unwrap();
     }
@@ -238,7 +238,7 @@ fn the_first_answer_of_a_local_file_system_may_come_late() {
     // This machine may be as busy.
     let known_at_once = || {
         let mut mounts = at(&fake.table);
-        let (checker, asked, mut told) = Checker::by_hand();
+        let (checker, asked, mut told) = Checker::with_pipes();
         mounts.resolver.use_checker(checker);
         std::thread::spawn(move || {
             std::thread::sleep(MOUNT_ANSWERS + Duration::from_millis(50));
@@ -248,7 +248,7 @@ fn the_first_answer_of_a_local_file_system_may_come_late() {
                 }
             }
         });
-        mounts.look(&[&image]).is_empty()
+        mounts.check(&[&image]).is_empty()
     };
     assert!((0..20).any(|_| known_at_once()));
 }
@@ -259,18 +259,18 @@ fn a_mount_that_went_away_takes_its_checker_with_it() {
     let mut mounts = at(&fake.table);
     let file = fake.file("nfs/file");
     assert_eq!(storage(&mut mounts, &file), Storage::Alive);
-    let before = mounts.posts[&2].checker.mount.clone();
+    let before = mounts.states[&2].checker.mount.clone();
     // Another file system under the same number: not the same checker.
     fake.mount(&[("nfs", "nfs")]);
     let text = fs::read_to_string(&fake.table).unwrap();
     fs::write(&fake.table, text.replace("0:2", "0:9")).unwrap();
     let other = fake.file("nfs/other");
     assert_eq!(storage(&mut mounts, &other), Storage::Alive);
-    assert_ne!(mounts.posts[&2].checker.mount, before);
+    assert_ne!(mounts.states[&2].checker.mount, before);
     fake.mount(&[]);
-    mounts.look(&[] as &[&Path]);
+    mounts.check(&[] as &[&Path]);
     assert_eq!(storage(&mut mounts, &other), Storage::Local);
-    assert!(mounts.posts.is_empty());
+    assert!(mounts.states.is_empty());
 }
 
 /// A QEMU that has a file open has the one of the mount that went, whatever stands there now.
@@ -286,17 +286,17 @@ fn a_file_whose_mount_went_is_on_no_other_one() {
         let text = fs::read_to_string(&fake.table).unwrap();
         fs::write(&fake.table, text.replace("0:2", "0:9")).unwrap();
         for _ in 0..2 {
-            let seen = mounts.look(&[&file]).remove(&file);
+            let seen = mounts.check(&[&file]).remove(&file);
             assert_eq!(seen, Some(Storage::Unknown(fake.path("nfs"))));
         }
     }
     // No VM has it any more; one that is started now has the new one.
-    mounts.look(&[] as &[&Path]);
+    mounts.check(&[] as &[&Path]);
     assert_eq!(storage(&mut mounts, &file), Storage::Alive);
     // The same file system comes back in its place, with the files that QEMUs hold.
     fake.mount(&[]);
     assert_eq!(
-        mounts.look(&[&file]).remove(&file),
+        mounts.check(&[&file]).remove(&file),
         Some(Storage::Unknown(fake.path("nfs")))
     );
     let text = "1 0 8:1 / / rw - ext4 /dev/sda rw\n";
@@ -318,15 +318,18 @@ fn without_a_checker_nothing_is_known() {
     for program in ["/nonexistent", "/bin/true", "/bin/echo"] {
         let mut mounts = Mounts::at(&fake.table, Path::new(program));
         for _ in 0..3 {
-            let seen = mounts.look(&[&file]).remove(&file).unwrap();
+            let seen = mounts.check(&[&file]).remove(&file).unwrap();
             let nfs = fake.path("nfs");
             // On a busy machine it may not have ended yet.
             let unknown = [Storage::Unknown(nfs.clone()), Storage::Late(nfs)];
             assert!(unknown.contains(&seen), "{program}: {seen:?}");
             let start = Instant::now();
-            while mounts.posts.values_mut().any(|post| post.is_busy()) {
+            while mounts.states.values_mut().any(|state| state.is_busy()) {
                 assert!(start.elapsed() < Duration::from_secs(20));
-                mounts.posts.values_mut().for_each(|post| drop(post.hear()));
+                mounts
+                    .states
+                    .values_mut()
+                    .for_each(|state| drop(state.receive()));
             }
         }
         mounts.launch = Launch::Thread;
