@@ -243,7 +243,7 @@ fn files<'t>(
         files.unresolved = known.unresolved;
         files.paths.extend(known.paths());
         for number in known.volumes() {
-            match processes.node(*vm, *number) {
+            match processes.block_node_path(*vm, *number) {
                 Some(path) => files.paths.push(path),
                 // Plugged in later, or a driver of QEMU's own.
                 None => files.unresolved = true,
@@ -258,7 +258,7 @@ fn files<'t>(
 
 fn inspect(processes: &mut Processes, mounts: &mut Mounts, query: &HostQuery) -> HostReport {
     let uuids: Vec<Uuid> = query.vms.iter().map(|(uuid, _)| *uuid).collect();
-    let seen = processes.look(&uuids);
+    let seen = processes.check(&uuids);
     let files: Vec<VmFiles> = query.vms.iter().map(|vm| files(processes, vm)).collect();
     let paths: Vec<&Path> = files
         .iter()

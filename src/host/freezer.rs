@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::io::pread;
 
 /// A process's group is looked up anew after so long: it may have been moved to another.
-const LOOKED_UP: Duration = Duration::from_secs(60);
+const LOOKUP_TTL: Duration = Duration::from_secs(60);
 
 /// The v2 control group of one process. One descriptor stays open.
 #[derive(Debug)]
@@ -31,8 +31,8 @@ impl Freezer {
     }
 
     /// Whether it is time to look the group up again.
-    pub fn is_old(&self, now: Instant) -> bool {
-        let fresh = |since| now.saturating_duration_since(since) < LOOKED_UP;
+    pub fn needs_lookup(&self, now: Instant) -> bool {
+        let fresh = |since| now.saturating_duration_since(since) < LOOKUP_TTL;
         !self.since.is_some_and(fresh)
     }
 
@@ -43,7 +43,7 @@ impl Freezer {
             return false;
         };
         match pread(events, &mut buffer, 0) {
-            Ok(length) => says_frozen(&buffer[..length]),
+            Ok(length) => is_frozen_in(&buffer[..length]),
             // The group was removed: the process left it before.
             Err(_) => {
                 self.events = None;
@@ -65,7 +65,7 @@ fn events(process: &Path, cgroups: &Path) -> Option<File> {
 }
 
 /// `KEY VALUE`, a line each.
-fn says_frozen(events: &[u8]) -> bool {
+fn is_frozen_in(events: &[u8]) -> bool {
     let mut lines = events.split(|byte| *byte == b'\n');
     lines.any(|line| line == b"frozen 1")
 }

@@ -2,6 +2,7 @@
 //! which disk images lie on storage that does not answer, and what its network interfaces have
 //! counted. No libvirt in here.
 
+mod block_nodes;
 pub mod cgroups;
 mod checker;
 pub mod checker_process;
@@ -10,7 +11,6 @@ mod mount_state;
 mod mount_table;
 pub mod mounts;
 pub mod net_dev;
-mod nodes;
 mod path_walk;
 pub mod processes;
 mod resolver;

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use rustix::io::pread;
 use uuid::Uuid;
 
+use super::block_nodes::BlockNode;
 use super::freezer::Freezer;
-use super::nodes::Node;
-use super::scan::{Progress, QemuProcess, Scan};
+use super::scan::{QemuProcess, Scan, ScanProgress};
 use crate::maps::{HashMap, HashSet};
 use crate::times::{PROCESS_RECHECK, PROCESS_SCAN};
 
@@ -19,11 +19,11 @@ use crate::times::{PROCESS_RECHECK, PROCESS_SCAN};
 mod tests;
 
 /// VMs that a scan did not find are searched for again after so long,
-const FIRST_RETRY: Duration = Duration::from_secs(1);
+const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// twice as long each time, up to this.
-const LAST_RETRY: Duration = Duration::from_secs(30);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 /// With so many scans hanging there are no further ones.
-const MOST_SCANS: usize = 4;
+const MAX_SCANS: usize = 4;
 
 /// What the process table says of some VMs.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -46,8 +46,8 @@ pub struct Processes {
     /// Why the last scan could not be started.
     pub not_started: Option<String>,
     /// What the last scan did not find, and when to search again.
-    missed: HashSet<Uuid>,
-    retry: Duration,
+    not_found: HashSet<Uuid>,
+    retry_delay: Duration,
     retry_at: Option<Instant>,
     /// Stuck at the last look.
     stuck: HashSet<Uuid>,
@@ -60,33 +60,33 @@ struct Process {
     /// Kept open: it answers for this process, or fails with ESRCH, never for a later one of the
     /// same number.
     stat: File,
-    nodes: Vec<Node>,
+    nodes: Vec<BlockNode>,
     /// The network namespace that it is in.
-    network: Option<Network>,
+    net_namespace: Option<NetNamespace>,
     freezer: Freezer,
-    state: State,
+    state: ProcessState,
     /// How often it had run when it was last seen asleep, and since when that holds.
-    asleep: Option<(u64, Instant)>,
+    asleep_since: Option<(u64, Instant)>,
 }
 
 /// The main thread's state, as far as it matters (proc_pid_stat(5), third field).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum ProcessState {
     /// It runs, or waits for something to do.
-    Well,
+    Responsive,
     /// T, t: by a signal, or a debugger; or by the freezer of cgroup v2, which shows S.
     Stopped,
     /// D; and Z: a main thread that ended while others of its process cannot.
-    Asleep,
+    Uninterruptible,
     /// The process is no more.
-    Gone,
+    Exited,
 }
 
 /// Which `net/dev` it is, by device and inode: each network namespace has one of its own, and a
 /// process shows that of its own (get_proc_task_net), to every user.
-type Network = (u64, u64);
+type NetNamespace = (u64, u64);
 
-fn network(process: &Path) -> Option<Network> {
+fn net_namespace(process: &Path) -> Option<NetNamespace> {
     let dev = fs::metadata(process.join("net/dev")).ok()?;
     Some((dev.dev(), dev.ino()))
 }
@@ -105,31 +105,31 @@ impl Process {
             parent: 0,
             stat,
             nodes,
-            network: network(&folder),
+            net_namespace: net_namespace(&folder),
             freezer: Freezer::of(&folder, cgroups, now),
-            state: State::Gone,
-            asleep: None,
+            state: ProcessState::Exited,
+            asleep_since: None,
         };
         // Now, for its `net/dev` and its control group were found by its number.
-        process.look();
+        process.refresh();
         (uuid, process)
     }
 
-    fn look(&mut self) {
+    fn refresh(&mut self) {
         let mut buffer = [0; 1024];
         let length = pread(&self.stat, &mut buffer, 0).unwrap_or(0);
         (self.state, self.parent) = state_of(&buffer[..length]);
-        if self.state == State::Well && self.freezer.is_frozen() {
-            self.state = State::Stopped;
+        if self.state == ProcessState::Responsive && self.freezer.is_frozen() {
+            self.state = ProcessState::Stopped;
         }
-        if self.state != State::Asleep {
-            self.asleep = None;
+        if self.state != ProcessState::Uninterruptible {
+            self.asleep_since = None;
         }
     }
 
     /// Looks its control group up again when it is time.
-    fn find_group(&mut self, root: &Path, cgroups: &Path, now: Instant) {
-        if self.freezer.is_old(now) {
+    fn refresh_cgroup(&mut self, root: &Path, cgroups: &Path, now: Instant) {
+        if self.freezer.needs_lookup(now) {
             let folder = root.join(self.pid.to_string());
             self.freezer = Freezer::of(&folder, cgroups, now);
         }
@@ -138,24 +138,24 @@ impl Process {
     /// How often it was given a processor. `None` where the kernel does not count (then it says 0).
     ///
     /// Opened by its number, so it holds only if the kept `stat` still answers afterwards.
-    fn runs(&self, root: &Path) -> Option<u64> {
+    fn times_scheduled(&self, root: &Path) -> Option<u64> {
         let text = fs::read_to_string(root.join(format!("{}/schedstat", self.pid))).ok()?;
         let runs = text.split_whitespace().nth(2)?.parse().ok()?;
         (runs > 0).then_some(runs)
     }
 }
 
-/// State and parent from the text of `stat`: `PID (NAME) STATE PARENT ...`; the name may hold spaces
+/// ProcessState and parent from the text of `stat`: `PID (NAME) STATE PARENT ...`; the name may hold spaces
 /// and parentheses.
-fn state_of(stat: &[u8]) -> (State, u32) {
+fn state_of(stat: &[u8]) -> (ProcessState, u32) {
     let end = stat.iter().rposition(|byte| *byte == b')');
     let fields = end.and_then(|end| std::str::from_utf8(&stat[end + 1..]).ok());
     let mut fields = fields.unwrap_or_default().split_ascii_whitespace();
     let state = match fields.next() {
-        Some("T" | "t") => State::Stopped,
-        Some("D" | "Z") => State::Asleep,
-        Some("X" | "x") | None => State::Gone,
-        Some(_) => State::Well,
+        Some("T" | "t") => ProcessState::Stopped,
+        Some("D" | "Z") => ProcessState::Uninterruptible,
+        Some("X" | "x") | None => ProcessState::Exited,
+        Some(_) => ProcessState::Responsive,
     };
     let parent = fields.next().and_then(|parent| parent.parse().ok());
     (state, parent.unwrap_or(0))
@@ -188,8 +188,8 @@ impl Processes {
             known: HashMap::default(),
             scans: Vec::new(),
             not_started: None,
-            missed: HashSet::default(),
-            retry: FIRST_RETRY,
+            not_found: HashSet::default(),
+            retry_delay: MIN_RETRY_DELAY,
             retry_at: None,
             stuck: HashSet::default(),
         }
@@ -199,23 +199,23 @@ impl Processes {
     ///
     /// Usually two preads a VM. 50 ms more where one is newly found in uninterruptible sleep; a scan
     /// of all command lines (300 ms at most) where one is new, has restarted, or is newly stuck.
-    pub fn look(&mut self, vms: &[Uuid]) -> ProcessReport {
-        self.look_at(vms, Instant::now(), || thread::sleep(PROCESS_RECHECK))
+    pub fn check(&mut self, vms: &[Uuid]) -> ProcessReport {
+        self.check_at(vms, Instant::now(), || thread::sleep(PROCESS_RECHECK))
     }
 
-    fn look_at(&mut self, vms: &[Uuid], now: Instant, nap: impl FnOnce()) -> ProcessReport {
+    fn check_at(&mut self, vms: &[Uuid], now: Instant, pause: impl FnOnce()) -> ProcessReport {
         let vms: HashSet<Uuid> = vms.iter().copied().collect();
-        self.take_late();
+        self.take_late_finds();
         self.known.retain(|uuid, _| vms.contains(uuid));
         for process in self.known.values_mut().flatten() {
             // Before `stat` is read, which tells whether the number is still this process's.
-            process.find_group(&self.root, &self.cgroups, now);
-            process.look();
+            process.refresh_cgroup(&self.root, &self.cgroups, now);
+            process.refresh();
         }
-        self.bury();
-        let scanned = self.search(&vms, now);
+        self.drop_exited();
+        let scanned = self.search_missing(&vms, now);
 
-        self.doze(now, nap);
+        self.recheck_sleepers(now, pause);
         let mut stuck = self.all_stuck();
         // The same VM may run twice here, where it migrates from one daemon to another: before one
         // is called stuck, its other process is searched for.
@@ -232,7 +232,7 @@ impl Processes {
 
     /// The file that the VM's QEMU was started with as the block node of this number; `None` also
     /// where more than one process says that it is this VM's.
-    pub fn node(&self, vm: Uuid, number: u32) -> Option<&Path> {
+    pub fn block_node_path(&self, vm: Uuid, number: u32) -> Option<&Path> {
         let [one] = self.known.get(&vm)?.as_slice() else {
             return None;
         };
@@ -251,49 +251,51 @@ impl Processes {
 
     /// The VMs of which every QEMU process known is in our own network namespace.
     pub fn in_our_netns(&self) -> HashSet<Uuid> {
-        let Some(here) = network(&self.root.join("self")) else {
+        let Some(here) = net_namespace(&self.root.join("self")) else {
             return HashSet::default();
         };
-        let in_our_netns =
-            |them: &[Process]| them.iter().all(|process| process.network == Some(here));
+        let in_our_netns = |them: &[Process]| {
+            them.iter()
+                .all(|process| process.net_namespace == Some(here))
+        };
         let known = self.known.iter().filter(|(_, them)| in_our_netns(them));
         known.map(|(uuid, _)| *uuid).collect()
     }
 
-    fn bury(&mut self) {
+    fn drop_exited(&mut self) {
         self.known.retain(|_, processes| {
-            processes.retain(|process| process.state != State::Gone);
+            processes.retain(|process| process.state != ProcessState::Exited);
             !processes.is_empty()
         });
     }
 
     /// Scans if a VM's process is missing and it is time; says whether it did.
-    fn search(&mut self, vms: &HashSet<Uuid>, now: Instant) -> bool {
+    fn search_missing(&mut self, vms: &HashSet<Uuid>, now: Instant) -> bool {
         let missing = |known: &HashMap<Uuid, Vec<Process>>| -> HashSet<Uuid> {
             let missing = vms.iter().filter(|uuid| !known.contains_key(uuid));
             missing.copied().collect()
         };
         let lost = missing(&self.known);
-        let news = !lost.is_subset(&self.missed);
+        let news = !lost.is_subset(&self.not_found);
         let due = !lost.is_empty() && self.retry_at.is_none_or(|at| now >= at);
         if !news && !due {
             return false;
         }
-        self.retry = if news {
-            FIRST_RETRY
+        self.retry_delay = if news {
+            MIN_RETRY_DELAY
         } else {
-            (self.retry * 2).min(LAST_RETRY)
+            (self.retry_delay * 2).min(MAX_RETRY_DELAY)
         };
-        self.retry_at = Some(now + self.retry);
+        self.retry_at = Some(now + self.retry_delay);
         self.scan(vms);
-        self.missed = missing(&self.known);
+        self.not_found = missing(&self.known);
         true
     }
 
     fn scan(&mut self, vms: &HashSet<Uuid>) {
         let until = Instant::now() + PROCESS_SCAN;
-        while self.scans.len() < MOST_SCANS {
-            let hanging = self.scans.iter().map(Scan::in_hand);
+        while self.scans.len() < MAX_SCANS {
+            let hanging = self.scans.iter().map(Scan::current_pid);
             let known = self.known.values().flatten();
             let skip = known.map(|process| process.pid).chain(hanging).collect();
             let scan = match Scan::start(&self.root, vms.clone(), skip) {
@@ -307,57 +309,57 @@ impl Processes {
                 }
             };
             let (root, cgroups, known) = (&self.root, &self.cgroups, &mut self.known);
-            let progress = scan.wait(until, |found| remember(root, cgroups, known, found));
-            if progress == Progress::Done {
+            let progress = scan.wait(until, |found| add(root, cgroups, known, found));
+            if progress == ScanProgress::Done {
                 break;
             }
             self.scans.push(scan);
-            if progress == Progress::Late {
+            if progress == ScanProgress::Unfinished {
                 break;
             }
         }
-        self.bury();
+        self.drop_exited();
     }
 
     /// What scans found that an earlier look did not wait for.
-    fn take_late(&mut self) {
+    fn take_late_finds(&mut self) {
         let (root, cgroups, known) = (&self.root, &self.cgroups, &mut self.known);
         self.scans
-            .retain(|scan| scan.take(|found| remember(root, cgroups, known, found)));
+            .retain(|scan| scan.take(|found| add(root, cgroups, known, found)));
     }
 
     /// Looks twice, once for all, at those asleep, so that an ordinary wait for a disk is told from
     /// one without end. Who ran in between, or has left that state, is well.
-    fn doze(&mut self, now: Instant, nap: impl FnOnce()) {
+    fn recheck_sleepers(&mut self, now: Instant, pause: impl FnOnce()) {
         let root = &self.root;
-        let mut doubtful = Vec::new();
+        let mut sleepers = Vec::new();
         for process in self.known.values_mut().flatten() {
-            if process.state != State::Asleep {
+            if process.state != ProcessState::Uninterruptible {
                 continue;
             }
-            let runs = process.runs(root);
-            match (process.asleep, runs) {
+            let runs = process.times_scheduled(root);
+            match (process.asleep_since, runs) {
                 (Some((then, since)), Some(runs))
                     if then == runs && now >= since + PROCESS_RECHECK => {}
                 _ => {
-                    process.asleep = runs.map(|runs| (runs, now));
-                    doubtful.push((process, runs));
+                    process.asleep_since = runs.map(|runs| (runs, now));
+                    sleepers.push((process, runs));
                 }
             }
         }
-        if doubtful.is_empty() {
+        if sleepers.is_empty() {
             return;
         }
-        nap();
-        for (process, before) in doubtful {
-            let runs = process.runs(root);
-            process.look();
-            if process.state == State::Asleep && runs != before {
-                process.state = State::Well;
-                process.asleep = None;
+        pause();
+        for (process, before) in sleepers {
+            let runs = process.times_scheduled(root);
+            process.refresh();
+            if process.state == ProcessState::Uninterruptible && runs != before {
+                process.state = ProcessState::Responsive;
+                process.asleep_since = None;
             }
         }
-        self.bury();
+        self.drop_exited();
     }
 
     fn all_stuck(&self) -> HashSet<Uuid> {
@@ -371,15 +373,10 @@ impl Processes {
 fn all_stuck(processes: &[Process]) -> bool {
     let is_child = |child: &Process| processes.iter().any(|it| it.pid == child.parent);
     let mut own = processes.iter().filter(|process| !is_child(process));
-    !own.any(|process| process.state == State::Well)
+    !own.any(|process| process.state == ProcessState::Responsive)
 }
 
-fn remember(
-    root: &Path,
-    cgroups: &Path,
-    known: &mut HashMap<Uuid, Vec<Process>>,
-    found: QemuProcess,
-) {
+fn add(root: &Path, cgroups: &Path, known: &mut HashMap<Uuid, Vec<Process>>, found: QemuProcess) {
     let (uuid, process) = Process::new(root, cgroups, found);
     let there = known.entry(uuid).or_default();
     // Two scans may overlap.

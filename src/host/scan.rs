@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags, open, openat};
 use uuid::Uuid;
 
-use super::nodes::{self, Node};
+use super::block_nodes::{self, BlockNode};
 use crate::maps::HashSet;
 use crate::threads::{self, NotStarted};
 
 /// A scan that reads one command line for so long hangs.
 const HANGS_AFTER: Duration = Duration::from_millis(100);
 /// How often that is looked at.
-const GLANCE: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A process with `-uuid UUID` on its command line.
 #[derive(Debug)]
@@ -34,25 +34,25 @@ pub(super) struct QemuProcess {
     /// whatever became of its number since.
     pub stat: File,
     /// The files that its command line has.
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<BlockNode>,
 }
 
 /// A scan under way.
 #[derive(Debug)]
 pub(super) struct Scan {
-    in_hand: Arc<AtomicU32>,
+    current_pid: Arc<AtomicU32>,
     found: Receiver<QemuProcess>,
 }
 
 /// How far a scan came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(super) enum ScanProgress {
     /// All was seen.
     Done,
     /// It goes on.
-    Late,
+    Unfinished,
     /// It hangs, with this process in hand.
-    Hangs,
+    Hanging,
 }
 
 impl Scan {
@@ -65,18 +65,18 @@ impl Scan {
         wanted: HashSet<Uuid>,
         skip: HashSet<u32>,
     ) -> Result<Self, NotStarted> {
-        let in_hand = Arc::new(AtomicU32::new(0));
+        let current_pid = Arc::new(AtomicU32::new(0));
         let (tell, found) = channel();
-        let (root, at) = (PathBuf::from(root), Arc::clone(&in_hand));
+        let (root, at) = (PathBuf::from(root), Arc::clone(&current_pid));
         threads::start("process scan", move || {
             scan(&root, &wanted, &skip, &at, &tell)
         })?;
-        Ok(Self { in_hand, found })
+        Ok(Self { current_pid, found })
     }
 
     /// The process whose command line is being read.
-    pub fn in_hand(&self) -> u32 {
-        self.in_hand.load(Ordering::Relaxed)
+    pub fn current_pid(&self) -> u32 {
+        self.current_pid.load(Ordering::Relaxed)
     }
 
     /// Takes what was found by now; false once there will be no more.
@@ -90,22 +90,22 @@ impl Scan {
     }
 
     /// Takes what is found until the scan is done, or hangs, or `until` has come.
-    pub fn wait(&self, until: Instant, mut each: impl FnMut(QemuProcess)) -> Progress {
-        let (mut pid, mut since) = (self.in_hand(), Instant::now());
+    pub fn wait(&self, until: Instant, mut each: impl FnMut(QemuProcess)) -> ScanProgress {
+        let (mut pid, mut since) = (self.current_pid(), Instant::now());
         loop {
-            match self.found.recv_timeout(GLANCE) {
+            match self.found.recv_timeout(POLL_INTERVAL) {
                 Ok(found) => each(found),
-                Err(RecvTimeoutError::Disconnected) => return Progress::Done,
+                Err(RecvTimeoutError::Disconnected) => return ScanProgress::Done,
                 Err(RecvTimeoutError::Timeout) => {}
             }
             let now = Instant::now();
-            if self.in_hand() != pid {
-                (pid, since) = (self.in_hand(), now);
+            if self.current_pid() != pid {
+                (pid, since) = (self.current_pid(), now);
             } else if now - since >= HANGS_AFTER {
-                return Progress::Hangs;
+                return ScanProgress::Hanging;
             }
             if now >= until {
-                return Progress::Late;
+                return ScanProgress::Unfinished;
             }
         }
     }
@@ -130,7 +130,7 @@ fn scan(
         }
         at.store(pid, Ordering::Relaxed);
         // What may not be read (hidepid), and what ended meanwhile, is simply not seen.
-        if let Ok(Some(found)) = examine(&entry.path(), pid, wanted, &mut line)
+        if let Ok(Some(found)) = read_process(&entry.path(), pid, wanted, &mut line)
             && tell.send(found).is_err()
         {
             return;
@@ -138,7 +138,7 @@ fn scan(
     }
 }
 
-fn examine(
+fn read_process(
     folder: &Path,
     pid: u32,
     wanted: &HashSet<Uuid>,
@@ -154,7 +154,7 @@ fn examine(
         return Ok(None);
     };
     let stat = open_in("stat")?;
-    let nodes = nodes::of(line);
+    let nodes = block_nodes::parse(line);
     Ok(Some(QemuProcess {
         uuid,
         pid,

@@ -40,7 +40,7 @@ fn a_process_stuck_in_the_kernel_is_told_from_one_that_waits() {
     ];
     let vms = [stuck, busy, idle];
     let mut processes = Processes::new();
-    let mut look = || processes.look(&vms);
+    let mut look = || processes.check(&vms);
     wait_for("all are seen, well", SLOW, || {
         let seen = look();
         (seen.stuck.is_empty() && seen.unseen.is_empty()).then_some(())

@@ -52,14 +52,14 @@ fn set(vms: &[Uuid]) -> HashSet<Uuid> {
     vms.iter().copied().collect()
 }
 
-fn look(stuck: &[Uuid], unseen: &[Uuid]) -> ProcessReport {
+fn report(stuck: &[Uuid], unseen: &[Uuid]) -> ProcessReport {
     let (stuck, unseen) = (set(stuck), set(unseen));
     ProcessReport { stuck, unseen }
 }
 
 /// A look in which nothing may need a second one.
 fn at_once(processes: &mut Processes, vms: &[Uuid], now: Instant) -> ProcessReport {
-    processes.look_at(vms, now, || panic!("there was nothing to wait for"))
+    processes.check_at(vms, now, || panic!("there was nothing to wait for"))
 }
 
 #[test]
@@ -72,11 +72,11 @@ fn stopped_and_traced_are_stuck_whatever_the_process_is_called() {
     let mut processes = fake.processes();
     let now = Instant::now();
     let seen = at_once(&mut processes, &vms, now);
-    assert_eq!(seen, look(&[vm(3), vm(4)], &[vm(6)]));
+    assert_eq!(seen, report(&[vm(3), vm(4)], &[vm(6)]));
     fake.set(3, 'S', 2);
     fake.set(2, 'T', 2);
     let seen = at_once(&mut processes, &vms, now);
-    assert_eq!(seen, look(&[vm(2), vm(4)], &[vm(6)]));
+    assert_eq!(seen, report(&[vm(2), vm(4)], &[vm(6)]));
 }
 
 /// The freezer of cgroup v2 leaves the state S.
@@ -107,16 +107,16 @@ fn frozen_by_the_control_group_is_stuck() {
         let vms = [vm(1), vm(2), vm(3), vm(4), vm(5)];
         let mut processes = Processes::below(fake.0.path(), cgroups.path());
         let now = Instant::now();
-        assert_eq!(at_once(&mut processes, &vms, now), look(&[], &[]));
+        assert_eq!(at_once(&mut processes, &vms, now), report(&[], &[]));
         events("machine/a b/emulator", frozen);
-        assert_eq!(at_once(&mut processes, &vms, now), look(&[vm(1)], &[]));
+        assert_eq!(at_once(&mut processes, &vms, now), report(&[vm(1)], &[]));
         events("machine/a b/emulator", well);
-        assert_eq!(at_once(&mut processes, &vms, now), look(&[], &[]));
+        assert_eq!(at_once(&mut processes, &vms, now), report(&[], &[]));
         // It was moved: known after a minute.
         events("machine/d", frozen);
         fake.write(2, "cgroup", "0::/machine/d\n");
         let later = now + Duration::from_secs(61);
-        assert_eq!(at_once(&mut processes, &vms, later), look(&[vm(2)], &[]));
+        assert_eq!(at_once(&mut processes, &vms, later), report(&[vm(2)], &[]));
     }
 }
 
@@ -132,26 +132,26 @@ fn a_long_sleep_is_stuck_and_a_wait_for_a_disk_is_not() {
     let vms = [vm(1), vm(2), vm(3), vm(4), vm(5), vm(6)];
     let mut processes = fake.processes();
     let now = Instant::now();
-    let seen = processes.look_at(&vms, now, || {
+    let seen = processes.check_at(&vms, now, || {
         fake.set(2, 'D', 11);
         fake.set(3, 'S', 11);
         fake.end(4);
     });
-    assert_eq!(seen, look(&[vm(1), vm(5), vm(6)], &[vm(4)]));
+    assert_eq!(seen, report(&[vm(1), vm(5), vm(6)], &[vm(4)]));
 
     // Still the same sleep: known without waiting. The one that ran is doubted again.
     fake.end(6);
     fake.set(2, 'S', 12);
     let now = now + Duration::from_millis(60);
     let vms = &vms[..3];
-    assert_eq!(at_once(&mut processes, vms, now), look(&[vm(1)], &[]));
+    assert_eq!(at_once(&mut processes, vms, now), report(&[vm(1)], &[]));
     fake.set(1, 'D', 12);
     let mut waited = false;
-    let seen = processes.look_at(vms, now + PROCESS_RECHECK * 2, || {
+    let seen = processes.check_at(vms, now + PROCESS_RECHECK * 2, || {
         waited = true;
         fake.set(1, 'D', 13);
     });
-    assert_eq!(seen, look(&[], &[]));
+    assert_eq!(seen, report(&[], &[]));
     assert!(waited);
 }
 
@@ -161,16 +161,19 @@ fn of_two_processes_with_one_uuid_one_that_is_well_is_enough() {
     fake.start(1, vm(1), 'S', 1);
     let mut processes = fake.processes();
     let now = Instant::now();
-    assert_eq!(at_once(&mut processes, &[vm(1)], now), look(&[], &[]));
+    assert_eq!(at_once(&mut processes, &[vm(1)], now), report(&[], &[]));
     // The second came after the scan: it is searched for before the VM is called stuck.
     fake.start(2, vm(1), 'S', 1);
     fake.set(1, 'T', 1);
-    assert_eq!(at_once(&mut processes, &[vm(1)], now), look(&[], &[]));
+    assert_eq!(at_once(&mut processes, &[vm(1)], now), report(&[], &[]));
     fake.set(2, 'T', 1);
-    assert_eq!(at_once(&mut processes, &[vm(1)], now), look(&[vm(1)], &[]));
+    assert_eq!(
+        at_once(&mut processes, &[vm(1)], now),
+        report(&[vm(1)], &[])
+    );
     fake.end(1);
     fake.set(2, 'S', 1);
-    assert_eq!(at_once(&mut processes, &[vm(1)], now), look(&[], &[]));
+    assert_eq!(at_once(&mut processes, &[vm(1)], now), report(&[], &[]));
 }
 
 #[test]
@@ -181,10 +184,13 @@ fn a_child_of_the_process_is_not_its_second() {
     fake.set_child(2, 1, 'S', 1);
     let mut processes = fake.processes();
     let now = Instant::now();
-    assert_eq!(at_once(&mut processes, &[vm(1)], now), look(&[vm(1)], &[]));
+    assert_eq!(
+        at_once(&mut processes, &[vm(1)], now),
+        report(&[vm(1)], &[])
+    );
     fake.set(1, 'S', 1);
     fake.set_child(2, 1, 'T', 1);
-    assert_eq!(at_once(&mut processes, &[vm(1)], now), look(&[], &[]));
+    assert_eq!(at_once(&mut processes, &[vm(1)], now), report(&[], &[]));
 }
 
 #[test]
@@ -196,7 +202,7 @@ fn a_vm_not_found_is_searched_for_again_after_1_2_4_and_at_most_30_seconds() {
     let after = |ms| start + Duration::from_millis(ms);
     let mut unseen = |ms| {
         let seen = at_once(&mut processes, &[late], after(ms));
-        seen == look(&[], &[late])
+        seen == report(&[], &[late])
     };
     assert!(unseen(0));
     assert!(unseen(1100));
@@ -216,7 +222,7 @@ fn a_vm_not_found_is_searched_for_again_after_1_2_4_and_at_most_30_seconds() {
     fake.start(3, vm(3), 'S', 1);
     assert!(unseen(ms + 29_000));
     let seen = at_once(&mut processes, &[late, vm(3)], after(ms + 29_001));
-    assert_eq!(seen, look(&[], &[]));
+    assert_eq!(seen, report(&[], &[]));
 }
 
 #[test]
@@ -225,10 +231,13 @@ fn a_process_that_ended_is_replaced_by_the_next_of_that_vm_at_once() {
     fake.start(1, vm(1), 'T', 1);
     let mut processes = fake.processes();
     let now = Instant::now();
-    assert_eq!(at_once(&mut processes, &[vm(1)], now), look(&[vm(1)], &[]));
+    assert_eq!(
+        at_once(&mut processes, &[vm(1)], now),
+        report(&[vm(1)], &[])
+    );
     fake.end(1);
     fake.start(2, vm(1), 'S', 1);
-    assert_eq!(at_once(&mut processes, &[vm(1)], now), look(&[], &[]));
+    assert_eq!(at_once(&mut processes, &[vm(1)], now), report(&[], &[]));
     assert_eq!(processes.known[&vm(1)].len(), 1);
 }
 
@@ -239,22 +248,22 @@ fn vms_not_asked_for_are_forgotten() {
     fake.start(2, vm(2), 'T', 1);
     let mut processes = fake.processes();
     let both = [vm(1), vm(2)];
-    assert_eq!(processes.look(&both), look(&both, &[]));
-    assert_eq!(processes.look(&both[1..]), look(&both[1..], &[]));
+    assert_eq!(processes.check(&both), report(&both, &[]));
+    assert_eq!(processes.check(&both[1..]), report(&both[1..], &[]));
     assert_eq!(processes.known.len(), 1);
 }
 
 #[test]
 fn without_a_proc_file_system_or_the_right_to_read_it_vms_are_unseen() {
     let mut nowhere = Processes::at(Path::new("/nonexistent"));
-    assert_eq!(nowhere.look(&[vm(1)]), look(&[], &[vm(1)]));
+    assert_eq!(nowhere.check(&[vm(1)]), report(&[], &[vm(1)]));
     let fake = Fake::new();
     fs::create_dir(fake.0.path().join("7")).unwrap();
     fake.write(7, "cmdline", "qemu\0-uuid\0no uuid\0");
     fs::create_dir(fake.0.path().join("8")).unwrap();
     fs::create_dir(fake.0.path().join("9")).unwrap();
     fake.write(9, "cmdline", "qemu\0-uuid");
-    assert_eq!(fake.processes().look(&[vm(1)]), look(&[], &[vm(1)]));
+    assert_eq!(fake.processes().check(&[vm(1)]), report(&[], &[vm(1)]));
 }
 
 #[test]
@@ -274,16 +283,16 @@ fn a_command_line_that_hangs_costs_its_own_vm_only() {
     // No need to wait for the time that all may take.
     let scan = Scan::start(fake.0.path(), set(&vms), HashSet::default()).unwrap();
     let progress = scan.wait(Instant::now() + Duration::from_secs(20), drop);
-    assert_eq!(progress, Progress::Hangs);
+    assert_eq!(progress, ScanProgress::Hanging);
 
     let mut processes = fake.processes();
     let mut seen = ProcessReport::default();
     let start = Instant::now();
     let slow = Duration::from_secs(20);
-    while seen != look(&[vm(4)], &[vm(1), vm(2), vm(3)]) {
+    while seen != report(&[vm(4)], &[vm(1), vm(2), vm(3)]) {
         assert!(start.elapsed() < slow, "{seen:?}");
         let begin = Instant::now();
-        seen = processes.look(&vms);
+        seen = processes.check(&vms);
         assert!(begin.elapsed() < Duration::from_secs(2));
     }
     // They answer: what they have to say is not lost, and no scan is left.
@@ -295,10 +304,10 @@ fn a_command_line_that_hangs_costs_its_own_vm_only() {
         fake.write(pid, "cmdline", &line);
         writer.write_all(line.as_bytes()).unwrap();
     }
-    while seen != look(&[vm(1), vm(2), vm(3), vm(4)], &[]) || !processes.scans.is_empty() {
+    while seen != report(&[vm(1), vm(2), vm(3), vm(4)], &[]) || !processes.scans.is_empty() {
         assert!(start.elapsed() < slow, "{seen:?}");
         thread::sleep(Duration::from_millis(10));
-        seen = processes.look(&vms);
+        seen = processes.check(&vms);
     }
 }
 
@@ -341,15 +350,15 @@ fn a_real_process_is_seen_stopped_continued_and_ended() {
     let vm =
         Uuid::from_u128(0xa11c_e000_0000_0000_0000_0000_0000_0000 + u128::from(std::process::id()));
     let mut processes = Processes::new();
-    assert_eq!(processes.look(&[vm]), look(&[], &[vm]));
+    assert_eq!(processes.check(&[vm]), report(&[], &[vm]));
     let child = real(vm);
-    wait_until("it is found", || processes.look(&[vm]) == look(&[], &[]));
+    wait_until("it is found", || processes.check(&[vm]) == report(&[], &[]));
     signal(&child, rustix::process::Signal::STOP);
-    wait_until("it stops", || processes.look(&[vm]) == look(&[vm], &[]));
+    wait_until("it stops", || processes.check(&[vm]) == report(&[vm], &[]));
     signal(&child, rustix::process::Signal::CONT);
-    wait_until("it goes on", || processes.look(&[vm]) == look(&[], &[]));
+    wait_until("it goes on", || processes.check(&[vm]) == report(&[], &[]));
     drop(child);
-    assert_eq!(processes.look(&[vm]), look(&[], &[vm]));
+    assert_eq!(processes.check(&[vm]), report(&[], &[vm]));
 }
 
 #[test]
@@ -374,10 +383,10 @@ fn near_is_who_is_in_our_network_with_every_process() {
     }
     let mut processes = fake.processes();
     assert_eq!(processes.in_our_netns(), HashSet::default());
-    processes.look(&[vm(1), vm(2), vm(3), vm(5)]);
+    processes.check(&[vm(1), vm(2), vm(3), vm(5)]);
     assert_eq!(processes.in_our_netns(), set(&[vm(1)]));
     fake.end(4);
-    processes.look(&[vm(1), vm(2), vm(3), vm(5)]);
+    processes.check(&[vm(1), vm(2), vm(3), vm(5)]);
     assert_eq!(processes.in_our_netns(), set(&[vm(1), vm(3)]));
     fs::remove_file(here.join("dev")).unwrap();
     assert_eq!(

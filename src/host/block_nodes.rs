@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 /// One such node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Node {
+pub(super) struct BlockNode {
     /// Its number in the XML.
     pub number: u32,
     /// The file.
@@ -16,23 +16,23 @@ pub(super) struct Node {
 }
 
 /// The nodes on a command line, whose arguments end with NUL.
-pub(super) fn of(line: &[u8]) -> Vec<Node> {
+pub(super) fn parse(line: &[u8]) -> Vec<BlockNode> {
     let mut nodes = Vec::new();
     let mut arguments = line.split(|byte| *byte == 0);
     while let Some(argument) = arguments.next() {
         if argument == b"-blockdev" {
             let json = arguments.next().and_then(|json| str::from_utf8(json).ok());
-            nodes.extend(json.and_then(node));
+            nodes.extend(json.and_then(block_node));
         }
     }
     nodes
 }
 
-fn node(json: &str) -> Option<Node> {
+fn block_node(json: &str) -> Option<BlockNode> {
     let name = string(json, "node-name")?;
     let number = name.strip_prefix("libvirt-")?.strip_suffix("-storage")?;
     let path = string(json, "filename").filter(|path| path.starts_with('/'))?;
-    Some(Node {
+    Some(BlockNode {
         number: number.parse().ok()?,
         path: path.into(),
     })
@@ -80,12 +80,12 @@ mod tests {
             r#"{"driver":"file","filename":"/no","node-name":"libvirt-5-storage"}"#,
             "-blockdev",
         ];
-        let node = |number, path: &str| Node {
+        let node = |number, path: &str| BlockNode {
             number,
             path: path.into(),
         };
         let expected = [node(12, r#"/pool/a "b" \c.img"#), node(1, "/dev/vg0/lv1")];
-        assert_eq!(of(arguments.join("\0").as_bytes()), expected);
+        assert_eq!(parse(arguments.join("\0").as_bytes()), expected);
     }
 
     #[test]
@@ -94,6 +94,9 @@ mod tests {
         let json =
             format!(r#"{{"driver":"file","filename":"{name}","node-name":"libvirt-1-storage"}}"#);
         let expected = r#"/x","filename":"/no"#;
-        assert_eq!(node(&json).map(|node| node.path), Some(expected.into()));
+        assert_eq!(
+            block_node(&json).map(|node| node.path),
+            Some(expected.into())
+        );
     }
 }
