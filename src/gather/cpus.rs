@@ -5,7 +5,7 @@
 
 use uuid::Uuid;
 
-use crate::host::cgroups::CpuUsage;
+use crate::host::qemu::cgroups::CpuUsage;
 use crate::maps::{HashMap, HashSet};
 use crate::sample::{Cpu, RunId, Sample};
 

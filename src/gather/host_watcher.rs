@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::scheduler::HostVerdict;
 use crate::config::BlockStatistics;
 use crate::description_cache::CachedDescription;
-use crate::host::cgroups::{Cgroups, CpuUsage};
+use crate::host::qemu::cgroups::{Cgroups, CpuUsage};
 use crate::host::{Mounts, NetDev, Processes, Storage};
 use crate::libvirt::bulk::Groups;
 use crate::maps::{HashMap, HashSet};

@@ -2,20 +2,16 @@
 //! which disk images lie on storage that does not answer, and what its network interfaces have
 //! counted. No libvirt in here.
 
-mod block_nodes;
-pub mod cgroups;
 mod checker;
 pub mod checker_process;
-mod freezer;
 mod mount_state;
 mod mount_table;
 pub mod mounts;
 pub mod net_dev;
 mod path_walk;
-pub mod processes;
+pub mod qemu;
 mod resolver;
-mod scan;
 
 pub use mounts::{Mounts, Storage};
 pub use net_dev::NetDev;
-pub use processes::{ProcessReport, Processes};
+pub use qemu::{ProcessReport, Processes};

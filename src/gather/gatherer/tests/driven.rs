@@ -8,7 +8,7 @@ use super::*;
 use crate::gather::host_watcher::HostReport;
 use crate::gather::scheduler::{Control, HostVerdict};
 use crate::gather::testing::Frozen;
-use crate::host::cgroups::CpuUsage;
+use crate::host::qemu::cgroups::CpuUsage;
 use crate::sample::Sample;
 use crate::sample::testing::{device, devices, full};
 
