@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use log::Level;
 use telegraf_kvm::cli::{self, Command, Flags};
 use telegraf_kvm::config::{self, ConfigError, Loaded, Measurements, NameFilter};
-use telegraf_kvm::host::checker_process;
+use telegraf_kvm::host::mounts::checker_process;
 use telegraf_kvm::main_loop::End;
 use telegraf_kvm::output::Output;
 use telegraf_kvm::service::ActiveVms;

@@ -8,15 +8,21 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::checker::{Checker, Launch};
-use super::mount_state::{Health, MountState, wait_readable};
-use super::mount_table::{FileSystemKind, Mount, MountTable};
-use super::path_walk::{PathWalk, WalkState};
-use super::resolver::Resolver;
+use self::checker::{Checker, Launch};
+use self::path_walk::{PathWalk, WalkState};
+use self::resolver::Resolver;
+use self::state::{Health, MountState, wait_readable};
+use self::table::{FileSystemKind, Mount, MountTable};
 use crate::maps::{HashMap, HashSet};
 use crate::threads::NotStarted;
 use crate::times::{LOCAL_PATHS, MOUNT_ANSWERS};
 
+mod checker;
+pub mod checker_process;
+mod path_walk;
+mod resolver;
+mod state;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -82,7 +88,7 @@ struct PathOutcome {
 
 impl Mounts {
     /// Those of this process's mount namespace. `program` is this one: what asks a mount is a
-    /// process of it, started with [`super::checker_process::FLAG`].
+    /// process of it, started with [`checker_process::FLAG`].
     #[must_use]
     pub fn new(program: &Path) -> Self {
         let mut mounts = Self::at(Path::new("/proc/self/mountinfo"), program);

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 
 use super::checker_process::{CheckResult, read_link};
-use super::mount_table::{FileSystemKind, MountTable};
+use super::table::{FileSystemKind, MountTable};
 
 /// As many links as the kernel follows (path_resolution(7)).
 const MAX_LINKS: u32 = 40;

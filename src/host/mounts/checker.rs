@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::checker_process::{CheckResult, END, FLAG};
-use super::mount_table::Mount;
+use super::table::Mount;
 
 /// How checkers are started.
 #[derive(Debug)]

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use super::checker::{Checker, Launch};
 use super::checker_process::CheckResult;
-use super::mount_state::is_readable;
-use super::mount_table::{Mount, MountTable};
 use super::path_walk::PathWalk;
+use super::state::is_readable;
+use super::table::{Mount, MountTable};
 use crate::maps::HashMap;
 
 /// The walks that need the same component next.
