@@ -1,21 +1,22 @@
-//! The files that a QEMU was started with, by its command line.
+//! The files that a QEMU was started with, taken from its command line.
 //!
-//! libvirt gives each file to QEMU as a block node of its own, `-blockdev {"driver":"file","filename":"/a/b",
-//! "node-name":"libvirt-1-storage",...}`, with a number that no other node of this run ever gets; the domain's XML has it
-//! as `<source index='1'/>` (qemuBlockStorageSourceGetBackendProps, virStorageSource.id).
+//! libvirt gives each file to QEMU as a block node: `-blockdev {"driver":"file","filename":"/a/b",
+//! "node-name":"libvirt-1-storage",...}`. The number in the node's name is never used twice during a run
+//! of a VM. The domain's XML has it as `<source index='1'/>` (qemuBlockStorageSourceGetBackendProps,
+//! virStorageSource.id).
 
 use std::path::PathBuf;
 
-/// One such node.
+/// One file with its number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BlockNode {
-    /// Its number in the XML.
+    /// The `index` in the XML.
     pub number: u32,
-    /// The file.
+    /// The file's absolute path.
     pub path: PathBuf,
 }
 
-/// The nodes on a command line, whose arguments end with NUL.
+/// Finds the nodes on a command line. Each argument ends with NUL.
 pub(super) fn parse(line: &[u8]) -> Vec<BlockNode> {
     let mut nodes = Vec::new();
     let mut arguments = line.split(|byte| *byte == 0);
@@ -38,8 +39,9 @@ fn block_node(json: &str) -> Option<BlockNode> {
     })
 }
 
-/// The string under this key, which stands once in the object, nested or not; a quotation mark within a string has a
-/// backslash before it, so no string is taken for a key. `None` where the value has an escape of more than one character.
+/// The string with this key. The key occurs once in the object, nested or not. A quotation mark inside
+/// a string has a backslash before it, so no part of a string is taken for a key. `None` if the value has
+/// an escape of more than one character.
 fn string(json: &str, key: &str) -> Option<String> {
     let (_, value) = json.split_once(&format!("\"{key}\":\""))?;
     let mut text = String::new();
@@ -61,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_found_by_their_nodes_number() {
+    fn files_are_found_with_the_numbers_of_their_nodes() {
         let arguments = [
             "qemu-system-x86_64",
             "-blockdev",
@@ -89,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_looks_like_a_key_is_none() {
+    fn a_file_name_that_looks_like_a_key_is_not_taken_for_one() {
         let name = r#"/x\",\"filename\":\"/no"#;
         let json =
             format!(r#"{{"driver":"file","filename":"{name}","node-name":"libvirt-1-storage"}}"#);

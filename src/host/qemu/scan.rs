@@ -1,7 +1,8 @@
-//! The process table, looked through for QEMU processes.
+//! Searches the process table for QEMU processes.
 //!
-//! Reading a command line takes the other process's memory lock, and may hang as long as that
-//! process does. So a scan is a thread, and one that hangs is left behind.
+//! Reading a command line takes the memory lock of the other process and may hang for as long as that
+//! process does. Each scan therefore runs in a thread of its own, and a scan that hangs is left to
+//! itself.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -18,48 +19,49 @@ use super::block_nodes::{self, BlockNode};
 use crate::maps::HashSet;
 use crate::threads::{self, NotStarted};
 
-/// A scan that reads one command line for so long hangs.
+/// A scan that takes longer than this for one command line counts as hanging.
 const HANGS_AFTER: Duration = Duration::from_millis(100);
-/// How often that is looked at.
+/// How often this is checked.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A process with `-uuid UUID` on its command line.
 #[derive(Debug)]
 pub(super) struct QemuProcess {
-    /// The VM that it says it runs.
+    /// The UUID on its command line.
     pub uuid: Uuid,
     /// Its number.
     pub pid: u32,
-    /// Its `stat`, opened through the folder whose command line was read: the same process,
-    /// whatever became of its number since.
+    /// Its `stat`, opened through the folder from which the command line was read. It belongs to the
+    /// same process even if the number has been reused since.
     pub stat: File,
-    /// The files that its command line has.
+    /// The files on its command line.
     pub nodes: Vec<BlockNode>,
 }
 
-/// A scan under way.
+/// A scan that has not ended, or whose finds have not all been taken.
 #[derive(Debug)]
 pub(super) struct Scan {
     current_pid: Arc<AtomicU32>,
     found: Receiver<QemuProcess>,
 }
 
-/// How far a scan came.
+/// How far a scan has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ScanProgress {
-    /// All was seen.
+    /// All processes were read.
     Done,
-    /// It goes on.
+    /// The time was not enough; the scan goes on by itself.
     Unfinished,
-    /// It hangs, with this process in hand.
+    /// It hangs on the command line of [`Scan::current_pid`].
     Hanging,
 }
 
 impl Scan {
-    /// Starts looking below `root` for processes of the `wanted` VMs, but for the processes `skip`.
+    /// Starts a search for the processes of the `wanted` VMs in the proc file system at `root`. The
+    /// processes in `skip` are not read.
     ///
     /// # Errors
-    /// The system's, when no thread can be started.
+    /// The error of the system when no thread can be started.
     pub fn start(
         root: &Path,
         wanted: HashSet<Uuid>,
@@ -79,7 +81,7 @@ impl Scan {
         self.current_pid.load(Ordering::Relaxed)
     }
 
-    /// Takes what was found by now; false once there will be no more.
+    /// Takes what has been found so far. Returns false once the scan has ended.
     pub fn take(&self, mut each: impl FnMut(QemuProcess)) -> bool {
         loop {
             match self.found.recv_timeout(Duration::ZERO) {
@@ -89,7 +91,7 @@ impl Scan {
         }
     }
 
-    /// Takes what is found until the scan is done, or hangs, or `until` has come.
+    /// Takes what is found, until the scan is done or hangs, at most until `until`.
     pub fn wait(&self, until: Instant, mut each: impl FnMut(QemuProcess)) -> ScanProgress {
         let (mut pid, mut since) = (self.current_pid(), Instant::now());
         loop {
@@ -118,7 +120,7 @@ fn scan(
     at: &AtomicU32,
     tell: &Sender<QemuProcess>,
 ) {
-    // Kept between processes: a QEMU's command line has some kilobytes.
+    // One buffer for all processes: the command line of a QEMU has some kilobytes.
     let mut line = Vec::new();
     for entry in fs::read_dir(root).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -129,7 +131,7 @@ fn scan(
             continue;
         }
         at.store(pid, Ordering::Relaxed);
-        // What may not be read (hidepid), and what ended meanwhile, is simply not seen.
+        // A process which may not be read (hidepid), or has ended meanwhile, is skipped.
         if let Ok(Some(found)) = read_process(&entry.path(), pid, wanted, &mut line)
             && tell.send(found).is_err()
         {
@@ -138,6 +140,7 @@ fn scan(
     }
 }
 
+/// Reads one process. `None` if it is not the QEMU of a wanted VM. `line` is a buffer.
 fn read_process(
     folder: &Path,
     pid: u32,
@@ -163,7 +166,7 @@ fn read_process(
     }))
 }
 
-/// The argument after `-uuid`, as libvirt has always given it to QEMU. Arguments end with NUL.
+/// The argument after `-uuid`, which libvirt has always given to QEMU. Each argument ends with NUL.
 fn uuid_of(line: &[u8]) -> Option<Uuid> {
     let mut arguments = line.split(|byte| *byte == 0);
     arguments.find(|argument| *argument == b"-uuid")?;
