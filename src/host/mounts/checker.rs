@@ -1,5 +1,8 @@
-//! The in_our_netns end of a process that asks one mount ([`super::checker_process`]). Nobody waits for it: it may
-//! hang where not even a signal ends it, and a thread that does keeps its whole process from ending.
+//! This program's side of a checker, a process that accesses one mount or the local file systems
+//! ([`super::checker_process`]).
+//!
+//! A checker may hang where not even a signal ends it. It is a process because a thread that hangs like
+//! this keeps its whole process from ending. Its end is never waited for.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -12,69 +15,70 @@ use std::process::{Child, Command, Stdio};
 use super::checker_process::{CheckResult, END, FLAG};
 use super::table::Mount;
 
-/// How checkers are started.
+/// How to start a checker.
 #[derive(Debug)]
 pub(super) enum Launch {
-    /// As processes of this program.
+    /// As a process of this program.
     Program(PathBuf),
-    /// As threads: a unit test is not the program.
+    /// As a thread, in unit tests, which are not the program.
     #[cfg(test)]
     Thread,
 }
 
-/// No answer is longer: a letter and a link's target, which is at most PATH_MAX (4096) bytes long.
+/// No result is longer: it is a letter and the target of a link, which has at most PATH_MAX (4096) bytes.
 const MAX_RESULT_BYTES: usize = 8192;
 
-/// The in_our_netns end. Dropped, the far one ends, as soon as the kernel lets it.
+/// A running checker. When this is dropped, the checker's stdin is closed and it ends as soon as the
+/// kernel lets it.
 #[derive(Debug)]
 pub(super) struct Checker {
-    /// What it asks.
+    /// The mount that it checks.
     pub mount: Mount,
-    questions: File,
-    answers: File,
-    /// Of the answers that are on their way.
+    requests: File,
+    results: File,
+    /// The part of a result that has been received so far.
     incomplete: Vec<u8>,
     child: Option<Child>,
 }
 
 impl Checker {
-    /// Starts one for this mount.
+    /// Starts a checker for this mount.
     ///
     /// # Errors
-    /// The system's, when no process can be started.
+    /// The error of the system when no process can be started.
     pub fn start(launch: &Launch, mount: &Mount) -> io::Result<Self> {
-        let (questions, answers, child) = match launch {
+        let (requests, results, child) = match launch {
             Launch::Program(program) => start_process(program, &mount.point)?,
             #[cfg(test)]
             Launch::Thread => start_thread(&mount.point)?,
         };
         Ok(Self {
             mount: mount.clone(),
-            questions: questions.into(),
-            answers: answers.into(),
+            requests: requests.into(),
+            results: results.into(),
             incomplete: Vec::new(),
             child,
         })
     }
 
-    /// Asks for paths, one after the other; the empty path is the mount itself. Only when the
-    /// answers to all earlier questions were heard, and for no more than [`Checker::batch_size`]: thus the
-    /// pipes have room, and this does not block.
+    /// Requests a check of each of these paths. The empty path stands for the mount itself.
+    ///
+    /// This does not block as long as the pipes have room. Therefore the results of all earlier requests
+    /// must have been received, and there may be at most [`Checker::batch_size`] paths.
     ///
     /// # Errors
-    /// The checker is gone.
+    /// The checker has ended.
     pub fn send(&mut self, paths: &[&Path]) -> io::Result<()> {
-        let mut questions = Vec::new();
+        let mut requests = Vec::new();
         for path in paths {
-            questions.extend_from_slice(path.as_os_str().as_bytes());
-            questions.push(END);
+            requests.extend_from_slice(path.as_os_str().as_bytes());
+            requests.push(END);
         }
-        self.questions.write_all(&questions)
+        self.requests.write_all(&requests)
     }
 
-    /// How many of these paths may be asked for at once, at least one: the questions fit into the
-    /// smallest pipe (one page, pipe(7)), and the answers, of PATH_MAX bytes each, into an ordinary
-    /// one (64 KiB).
+    /// How many of these paths may be sent at once, at least one. The requests fit into the smallest pipe
+    /// (one page, pipe(7)), and the results, of PATH_MAX bytes each, into an ordinary pipe (64 KiB).
     pub fn batch_size<'p>(paths: impl Iterator<Item = &'p Path>) -> usize {
         let mut room = 4096_usize;
         let fits = paths.take(15).take_while(|path| {
@@ -86,19 +90,19 @@ impl Checker {
         fits.count().max(1)
     }
 
-    /// Readable when there is something to hear.
+    /// Readable when [`Checker::receive`] does not block.
     pub fn fd(&self) -> BorrowedFd<'_> {
-        self.answers.as_fd()
+        self.results.as_fd()
     }
 
-    /// The answers that are whole by now, in the order of the questions. Blocks unless
-    /// [`Checker::fd`] is readable.
+    /// The results that are complete by now, in the order of the requests. Blocks unless [`Checker::fd`]
+    /// is readable.
     ///
     /// # Errors
-    /// The checker is gone, or talks nonsense.
+    /// The checker has ended, or what it sent is not a result.
     pub fn receive(&mut self) -> io::Result<Vec<CheckResult>> {
         let mut bytes = [0; 8192];
-        let count = match self.answers.read(&mut bytes) {
+        let count = match self.results.read(&mut bytes) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Vec::new()),
@@ -106,7 +110,7 @@ impl Checker {
         };
         self.incomplete.extend_from_slice(&bytes[..count]);
         let Some(end) = self.incomplete.iter().rposition(|byte| *byte == END) else {
-            // It would be read for ever.
+            // Bytes without an end would be collected for ever.
             if self.incomplete.len() > MAX_RESULT_BYTES {
                 return Err(io::ErrorKind::InvalidData.into());
             }
@@ -114,22 +118,23 @@ impl Checker {
         };
         let rest = self.incomplete.split_off(end + 1);
         let whole = std::mem::replace(&mut self.incomplete, rest);
-        let answers = whole[..end].split(|byte| *byte == END);
-        let answers: Option<Vec<CheckResult>> = answers.map(CheckResult::decode).collect();
-        answers.ok_or(io::ErrorKind::InvalidData.into())
+        let results = whole[..end].split(|byte| *byte == END);
+        let results: Option<Vec<CheckResult>> = results.map(CheckResult::decode).collect();
+        results.ok_or(io::ErrorKind::InvalidData.into())
     }
 
-    /// Lets it end. The process, if it is one, must be reaped some time after.
+    /// Lets the checker end. Returns its process, which has to be reaped later.
     pub fn close(self) -> Option<Child> {
         self.child
     }
 }
 
-type Ends = (OwnedFd, OwnedFd, Option<Child>);
+/// Where requests are written, where results are read, and the process.
+type Started = (OwnedFd, OwnedFd, Option<Child>);
 
-/// With pipes of its own only: Telegraf reads our stdout and stderr to their end, which no hanging
-/// checker may hold open.
-fn start_process(program: &Path, point: &Path) -> io::Result<Ends> {
+/// Starts a checker which has no descriptors but its own pipes. Telegraf reads the stdout and stderr of
+/// this program to their end, so a checker that hangs must not hold them open.
+fn start_process(program: &Path, point: &Path) -> io::Result<Started> {
     let mut command = Command::new(program);
     command.arg0("telegraf-kvm").arg(FLAG).arg(point);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -142,28 +147,28 @@ fn start_process(program: &Path, point: &Path) -> io::Result<Ends> {
 
 #[cfg(test)]
 impl Checker {
-    /// One for any mount, whose answers the caller gives; what is asked stays in the first pipe.
+    /// A checker whose results are written by the caller. Requests remain in the first pipe.
     pub fn with_pipes() -> (Self, io::PipeReader, io::PipeWriter) {
-        let (asked, questions) = io::pipe().unwrap();
-        let (answers, told) = io::pipe().unwrap();
+        let (requested, requests) = io::pipe().unwrap();
+        let (results, sent) = io::pipe().unwrap();
         let checker = Self {
             mount: Mount::default(),
-            questions: OwnedFd::from(questions).into(),
-            answers: OwnedFd::from(answers).into(),
+            requests: OwnedFd::from(requests).into(),
+            results: OwnedFd::from(results).into(),
             incomplete: Vec::new(),
             child: None,
         };
-        (checker, asked, told)
+        (checker, requested, sent)
     }
 }
 
 #[cfg(test)]
-fn start_thread(point: &Path) -> io::Result<Ends> {
-    let (questions, to) = io::pipe()?;
-    let (from, answers) = io::pipe()?;
+fn start_thread(point: &Path) -> io::Result<Started> {
+    let (requests, to) = io::pipe()?;
+    let (from, results) = io::pipe()?;
     let point = point.to_owned();
     std::thread::spawn(move || {
-        super::checker_process::serve(&point, io::BufReader::new(questions), answers)
+        super::checker_process::serve(&point, io::BufReader::new(requests), results)
     });
     Ok((to.into(), from.into(), None))
 }

@@ -1,5 +1,5 @@
-//! What is asked of a mount, and the process that asks: this program once more, started with
-//! [`FLAG`]. It may hang for ever; then nothing of it but itself does.
+//! The process that checks a mount, or follows paths on local file systems: this program once more,
+//! started with [`FLAG`]. It may hang for ever without holding up this program.
 
 use std::ffi::OsString;
 use std::fs;
@@ -12,28 +12,28 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::statvfs;
 use rustix::io::Errno;
 
-/// The program's first argument in a checker; the second is the mount point, or nothing in the one
+/// The program's first argument in a checker. The second is the mount point. It is empty in the checker
 /// that only follows paths on local file systems.
 pub const FLAG: &str = "--mount-checker";
 
-/// Ends a question, and an answer. No path holds it.
+/// Ends a request and a result. No path contains it.
 pub(super) const END: u8 = 0;
 
-/// What came of a look at a mount, or at a path on it.
+/// The result of checking a mount, or a path on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum CheckResult {
-    /// The mount answers; the path is there, and is no symbolic link.
+    /// The mount answers; the path exists and is not a symbolic link.
     Alive,
-    /// The storage says itself that it is dead.
+    /// The storage itself reports that it is dead.
     Dead,
-    /// We may not know, or nothing is there.
+    /// Access is denied, or nothing is there.
     Unknown,
-    /// The path is a symbolic link to this.
+    /// The path is a symbolic link with this target.
     Link(PathBuf),
 }
 
 impl CheckResult {
-    /// A letter, the link's target, and [`END`].
+    /// A letter, the target of a link, and [`END`].
     fn encode(&self) -> Vec<u8> {
         let (letter, target) = match self {
             Self::Alive => (b'A', &b""[..]),
@@ -44,7 +44,7 @@ impl CheckResult {
         [&[letter], target, &[END]].concat()
     }
 
-    /// From [`CheckResult::encode`]'s bytes without the end; `None`: it never wrote those.
+    /// Reads what [`CheckResult::encode`] has written, without the [`END`]. `None` for anything else.
     pub(super) fn decode(text: &[u8]) -> Option<Self> {
         let (letter, target) = text.split_first()?;
         Some(match letter {
@@ -57,9 +57,10 @@ impl CheckResult {
     }
 }
 
-/// A checker's whole life: answers what stdin asks until that is closed, hanging or not.
+/// Runs a checker: serves the requests on stdin until stdin is closed. It then ends even if a request
+/// hangs.
 pub fn run(point: &Path) -> ! {
-    // Else ps and top call it "exe".
+    // Otherwise ps and top show it as "exe".
     let paths_only = point.as_os_str().is_empty();
     let name = if paths_only {
         "path resolver"
@@ -67,8 +68,8 @@ pub fn run(point: &Path) -> ! {
         "mount checker"
     };
     let _ = fs::write("/proc/self/comm", name);
-    // A hanging look must not keep it here once nobody waits for the answer. The kernel does not
-    // let go of a thread in uninterruptible sleep, but of everything else.
+    // A request that hangs must not keep the process once its result is not wanted any more. A thread in
+    // uninterruptible sleep cannot be ended, but all others can, and the descriptors are closed.
     let watch = || {
         let stdin = rustix::stdio::stdin();
         loop {
@@ -84,44 +85,44 @@ pub fn run(point: &Path) -> ! {
     signal_hook::low_level::exit(0)
 }
 
-/// Answers one question after the other: an empty one means the mount, others are paths on it.
+/// Serves one request after the other. An empty request means the mount, others are paths on it.
 ///
 /// # Errors
-/// Nobody reads the answers.
+/// The results are not read any more.
 pub(super) fn serve(
     point: &Path,
-    mut questions: impl BufRead,
-    mut answers: impl Write,
+    mut requests: impl BufRead,
+    mut results: impl Write,
 ) -> io::Result<()> {
-    let mut question = Vec::new();
+    let mut request = Vec::new();
     loop {
-        question.clear();
-        questions.read_until(END, &mut question)?;
-        if question.pop() != Some(END) {
+        request.clear();
+        requests.read_until(END, &mut request)?;
+        if request.pop() != Some(END) {
             return Ok(());
         }
-        let answer = if question.is_empty() {
+        let result = if request.is_empty() {
             check_mount(point)
         } else {
-            read_link(Path::new(&OsString::from_vec(question.clone())))
+            read_link(Path::new(&OsString::from_vec(request.clone())))
         };
-        answers.write_all(&answer.encode())?;
-        answers.flush()?;
+        results.write_all(&result.encode())?;
+        results.flush()?;
     }
 }
 
-/// One statvfs: the servers of all kinds of mounts must answer it afresh.
+/// Checks the mount with one statvfs, which on every kind of mount the server itself has to result.
 fn check_mount(point: &Path) -> CheckResult {
     match statvfs(point) {
-        // To users that a FUSE mount does not serve the kernel itself gives success, and nothing in
-        // it (fuse_statfs).
-        Ok(answer) if answer.f_bsize == 0 => CheckResult::Unknown,
+        // Where a FUSE mount does not serve this user, the kernel itself returns success with an empty
+        // result (fuse_statfs).
+        Ok(result) if result.f_bsize == 0 => CheckResult::Unknown,
         Ok(_) => CheckResult::Alive,
         Err(error) => classify(error),
     }
 }
 
-/// One readlink.
+/// Checks a path with one readlink.
 pub(super) fn read_link(path: &Path) -> CheckResult {
     match fs::read_link(path) {
         Ok(target) => CheckResult::Link(target),
@@ -133,10 +134,10 @@ pub(super) fn read_link(path: &Path) -> CheckResult {
     }
 }
 
-/// Whether an error says that the storage is dead, or only that we may not look.
+/// Whether an error means that the storage is dead, or only that the access is not possible.
 ///
-/// ENOTCONN and ECONNABORTED come from FUSE whose server is gone, ESTALE from NFS, EHOSTDOWN from
-/// CIFS, ESHUTDOWN from Ceph, EIO and ETIMEDOUT from whoever gave up.
+/// ENOTCONN and ECONNABORTED come from a FUSE mount whose server has ended, ESTALE from NFS, EHOSTDOWN
+/// from CIFS, ESHUTDOWN from Ceph, EIO and ETIMEDOUT from any client that gave up.
 fn classify(error: Errno) -> CheckResult {
     let dead = [
         Errno::NOTCONN,
@@ -168,16 +169,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_arrives_as_it_was_sent() {
+    fn a_result_is_received_as_it_was_sent() {
         let odd = OsString::from_vec(b"/a b\n\xff".to_vec());
         let links = [PathBuf::from("A"), odd.into()].map(CheckResult::Link);
-        for answer in [CheckResult::Alive, CheckResult::Dead, CheckResult::Unknown]
+        for result in [CheckResult::Alive, CheckResult::Dead, CheckResult::Unknown]
             .into_iter()
             .chain(links)
         {
-            let mut sent = answer.encode();
+            let mut sent = result.encode();
             assert_eq!(sent.pop(), Some(END));
-            assert_eq!(CheckResult::decode(&sent), Some(answer));
+            assert_eq!(CheckResult::decode(&sent), Some(result));
         }
         for nonsense in [&b""[..], b"X", b"a"] {
             assert_eq!(CheckResult::decode(nonsense), None);
@@ -185,36 +186,36 @@ mod tests {
     }
 
     #[test]
-    fn each_question_has_an_answer_until_they_end() {
+    fn each_request_has_a_result_until_stdin_ends() {
         let folder = tempfile::tempdir().unwrap();
         let (file, to_it) = (folder.path().join("file"), folder.path().join("link"));
         fs::write(&file, "").unwrap();
         symlink("file", &to_it).unwrap();
         let paths = [&file, &to_it, &folder.path().join("none")];
-        let mut questions = vec![END];
+        let mut requests = vec![END];
         for path in paths {
-            questions.extend_from_slice(path.as_os_str().as_bytes());
-            questions.push(END);
+            requests.extend_from_slice(path.as_os_str().as_bytes());
+            requests.push(END);
         }
-        // Cut off in the middle: not a question.
-        questions.extend_from_slice(b"/");
-        let mut answers = Vec::new();
-        serve(folder.path(), &questions[..], &mut answers).unwrap();
-        assert_eq!(answers, b"A\0A\0Lfile\0U\0");
-        let mut answers = Vec::new();
-        serve(&folder.path().join("none"), &[END][..], &mut answers).unwrap();
-        assert_eq!(answers, b"U\0");
+        // Cut off in the middle, so not a request.
+        requests.extend_from_slice(b"/");
+        let mut results = Vec::new();
+        serve(folder.path(), &requests[..], &mut results).unwrap();
+        assert_eq!(results, b"A\0A\0Lfile\0U\0");
+        let mut results = Vec::new();
+        serve(&folder.path().join("none"), &[END][..], &mut results).unwrap();
+        assert_eq!(results, b"U\0");
     }
 
     #[test]
-    fn only_storage_itself_says_that_it_is_dead() {
-        for (error, answer) in [
+    fn only_errors_of_the_storage_itself_mean_that_it_is_dead() {
+        for (error, result) in [
             (Errno::STALE, CheckResult::Dead),
             (Errno::NOTCONN, CheckResult::Dead),
             (Errno::ACCESS, CheckResult::Unknown),
             (Errno::NOENT, CheckResult::Unknown),
         ] {
-            assert_eq!(classify(error), answer, "{error}");
+            assert_eq!(classify(error), result, "{error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A path followed through its symbolic links, without a step onto a mount that may hang.
+//! Follows a path through its symbolic links without touching a mount that may hang.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -7,40 +7,41 @@ use std::path::{Component, Path, PathBuf};
 use super::checker_process::{CheckResult, read_link};
 use super::table::{FileSystemKind, MountTable};
 
-/// As many links as the kernel follows (path_resolution(7)).
+/// The number of links which the kernel follows in one path (path_resolution(7)).
 const MAX_LINKS: u32 = 40;
 
-/// A path on its way.
+/// A path that is being followed.
 #[derive(Debug, Clone)]
 pub(super) struct PathWalk {
-    /// The path that was asked for.
+    /// The path as it was given.
     pub path: PathBuf,
-    /// The remote mounts that the way leads over, by number.
+    /// The remote mounts that have been crossed so far, by number.
     pub mounts_crossed: Vec<u64>,
-    /// Followed already: no link in it.
+    /// The part that has been followed. It contains no link.
     resolved: PathBuf,
+    /// The components that remain to be followed.
     remaining: VecDeque<OsString>,
     links_followed: u32,
 }
 
-/// Where a walk came to.
+/// Where a walk has stopped.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum WalkState {
     /// At the file.
     Resolved,
-    /// On the remote mount of this number, where only its checker may look at [`PathWalk::next_path`].
+    /// On the remote mount of this number. Only its checker may access [`PathWalk::next_path`].
     AtRemote(u64),
-    /// On the local file system with this number, where only a process of its own may look at
+    /// On the local file system of this number. Only the path resolver may access
     /// [`PathWalk::next_path`].
     AtDisk(u64),
-    /// Nowhere: at this mount point the way is not known.
+    /// On the mount at this point, where the path cannot be followed further.
     Unknown(PathBuf),
-    /// The storage says that it is dead.
+    /// On the mount at this point, which reports that it is dead.
     Dead(PathBuf),
 }
 
 impl PathWalk {
-    /// At its start. `path` is absolute.
+    /// A walk at its start. `path` is absolute.
     pub fn new(path: &Path) -> Self {
         let mut walk = Self {
             path: path.into(),
@@ -63,17 +64,17 @@ impl PathWalk {
         }
     }
 
-    /// What has to be looked at next.
+    /// The path that has to be checked next.
     pub fn next_path(&self) -> PathBuf {
         let name = self.remaining.front();
         name.map_or_else(|| self.resolved.clone(), |name| self.resolved.join(name))
     }
 
-    /// Goes on over file systems of the kernel alone, as far as it can; `result` is what
-    /// [`PathWalk::next_path`] is, where a checker had to be asked for it.
+    /// Follows the path as far as it lies on file systems that depend on the kernel alone. `result` is the
+    /// result of checking [`PathWalk::next_path`], where a checker had to do that.
     ///
-    /// Only what stands on such kind is touched: each component's mount is known by its name
-    /// before the component is looked at.
+    /// Nothing else is touched: the mount of each component is known by the component's name before
+    /// the component is accessed.
     pub fn advance(&mut self, table: &MountTable, mut result: Option<CheckResult>) -> WalkState {
         while let Some(name) = self.remaining.pop_front() {
             if name == ".." {
@@ -103,7 +104,7 @@ impl PathWalk {
             .mount_of(&next)
             .ok_or(WalkState::Unknown("/".into()))?;
         match mount.kind {
-            // A look would mount it. There are folders only down to where something is mounted.
+            // Any access would mount something. Above a mounted file system there are only folders.
             FileSystemKind::Automount => {
                 self.resolved = next;
                 return Ok(());

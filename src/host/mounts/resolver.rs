@@ -1,5 +1,5 @@
-//! Path components on local file systems, looked up by a process of its own: the disk below such a
-//! file system may not answer, and then whatever looks for a name on it hangs.
+//! Looks up path components on local file systems in a process of its own, the path resolver. The disk
+//! below such a file system may not answer, and then every process that looks up a name on it hangs.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,79 +13,86 @@ use super::state::is_readable;
 use super::table::{Mount, MountTable};
 use crate::maps::HashMap;
 
-/// The walks that need the same component next.
+/// A component that has to be looked up.
 #[derive(Debug)]
 struct PendingStep {
+    /// The mount that it lies on, by number.
     mount: u64,
+    /// The walks that need it.
     walks: Vec<PathWalk>,
 }
 
-/// Asks for components, each once for all walks that need it, some at a time. One process does it
-/// for all local file systems; one that hangs is left with the mount that it hangs on, and another
-/// takes its place.
+/// Looks up components, each once for all walks that need it. One process serves all local file systems.
+/// When it hangs it is set aside together with the mount on which it hangs, and another one is started
+/// for the rest.
 #[derive(Debug, Default)]
 pub(super) struct Resolver {
     checker: Option<Checker>,
     waiting: HashMap<PathBuf, PendingStep>,
-    /// In the order in which they are answered.
-    asked: VecDeque<PendingStep>,
-    /// By the number of the mount that does not answer.
+    /// The components that were sent to the process, in this order.
+    sent: VecDeque<PendingStep>,
+    /// The processes that hang, by the number of the mount on which they do.
     hanging: HashMap<u64, Checker>,
-    /// Needed no more, to be taken by [`Resolver::take_closed`].
+    /// The processes that are not needed any more, until [`Resolver::take_closed`].
     closed: Vec<Checker>,
 }
 
 impl Resolver {
-    /// A look begins; `table` is that of the last one. A component which was asked for then and is
-    /// not answered by now makes its mount one that does not answer, until its checker says
-    /// something.
+    /// Begins a check. `table` is the mount table of the last one. If a component that was sent during
+    /// the last check has no result by now, its mount counts as hanging until the result comes.
     pub fn begin_check(&mut self, table: &MountTable) {
         self.waiting.clear();
         while self.fd().is_some_and(is_readable) {
             self.receive();
         }
-        if let Some(step) = self.asked.pop_front()
+        if let Some(step) = self.sent.pop_front()
             && let Some(mut checker) = self.checker.take()
         {
-            // Where the table is another by now, `forget` lets it end.
+            // If the table has changed meanwhile, `drop_unmounted` closes it.
             checker.mount = table.get(step.mount).cloned().unwrap_or_default();
             self.closed.extend(self.hanging.insert(step.mount, checker));
         }
-        self.asked.clear();
-        let back = |_: &u64, checker: &mut Checker| is_readable(checker.fd());
-        let back = self.hanging.extract_if(back).map(|(_, checker)| checker);
-        self.closed.extend(back);
+        self.sent.clear();
+        let answering = self
+            .hanging
+            .extract_if(|_, checker| is_readable(checker.fd()))
+            .map(|(_, checker)| checker);
+        self.closed.extend(answering);
     }
 
-    /// The table is another now: mounts that are no more are forgotten.
+    /// The mount table has changed: forgets the mounts that are not in it.
     pub fn drop_unmounted(&mut self, table: &MountTable) {
-        let gone = |id: &u64, checker: &mut Checker| table.get(*id) != Some(&checker.mount);
-        let gone = self.hanging.extract_if(gone).map(|(_, checker)| checker);
-        self.closed.extend(gone);
+        let unmounted = self
+            .hanging
+            .extract_if(|id, checker| table.get(*id) != Some(&checker.mount))
+            .map(|(_, checker)| checker);
+        self.closed.extend(unmounted);
     }
 
-    /// Checkers that are to end.
+    /// Takes the processes that are to be closed.
     pub fn take_closed(&mut self) -> impl Iterator<Item = Checker> {
         self.closed.drain(..)
     }
 
-    /// Whether the mount of this number has not answered since the last look or longer.
+    /// Whether a lookup on the mount of this number has hung since the last check or longer.
     pub fn is_hanging(&self, mount: u64) -> bool {
         self.hanging.contains_key(&mount)
     }
 
-    /// A walk needs its next component, on the mount of this number.
+    /// Queues the next component of a walk, which lies on the mount of this number.
     pub fn push(&mut self, walk: PathWalk, mount: u64) {
         let walks = Vec::new();
-        let step = self.waiting.entry(walk.next_path());
-        let step = step.or_insert(PendingStep { mount, walks });
-        step.walks.push(walk);
+        self.waiting
+            .entry(walk.next_path())
+            .or_insert(PendingStep { mount, walks })
+            .walks
+            .push(walk);
     }
 
-    /// Starts the checker, if there is none: ahead of the first look, for that takes some 10 ms.
+    /// Starts the process if there is none. Done ahead of the first check, for it takes some 10 ms.
     ///
     /// # Errors
-    /// The system's, when no process can be started.
+    /// The error of the system when no process can be started.
     pub fn start(&mut self, launch: &Launch) -> io::Result<()> {
         if self.checker.is_none() {
             self.checker = Some(Checker::start(launch, &Mount::default())?);
@@ -93,12 +100,12 @@ impl Resolver {
         Ok(())
     }
 
-    /// Asks for the next components, if all asked for are answered.
+    /// Sends the next components if there are results for all that were sent.
     ///
     /// # Errors
-    /// The system's, when no process can be started.
+    /// The error of the system when no process can be started or written to.
     pub fn send_next(&mut self, launch: &Launch) -> io::Result<()> {
-        if !self.asked.is_empty() || self.waiting.is_empty() {
+        if !self.sent.is_empty() || self.waiting.is_empty() {
             return Ok(());
         }
         let checker = match &mut self.checker {
@@ -110,48 +117,48 @@ impl Resolver {
         let count = Checker::batch_size(self.waiting.keys().map(PathBuf::as_path));
         let paths: Vec<PathBuf> = self.waiting.keys().take(count).cloned().collect();
         let steps = paths.iter().filter_map(|path| self.waiting.remove(path));
-        self.asked.extend(steps);
+        self.sent.extend(steps);
         let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
-        let asked = checker.send(&paths);
-        if asked.is_err() {
+        let sent = checker.send(&paths);
+        if sent.is_err() {
             self.discard_checker();
         }
-        asked
+        sent
     }
 
-    /// What to wait for, if something was asked.
+    /// Readable when a result has come. `None` if nothing was sent.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
-        let checker = self.checker.as_ref().filter(|_| !self.asked.is_empty());
+        let checker = self.checker.as_ref().filter(|_| !self.sent.is_empty());
         checker.map(Checker::fd)
     }
 
-    /// The walks that go on, and what each asked for.
+    /// The walks which can advance, each with the result of its component.
     pub fn receive(&mut self) -> Vec<(PathWalk, CheckResult)> {
-        let Some(Ok(answers)) = self.checker.as_mut().map(Checker::receive) else {
+        let Some(Ok(results)) = self.checker.as_mut().map(Checker::receive) else {
             self.discard_checker();
             return Vec::new();
         };
-        let mut told = Vec::new();
-        for answer in answers {
-            let walks = self.asked.pop_front().map(|step| step.walks);
+        let mut received = Vec::new();
+        for result in results {
+            let walks = self.sent.pop_front().map(|step| step.walks);
             let walks = walks.unwrap_or_default().into_iter();
-            told.extend(walks.map(|walk| (walk, answer.clone())));
+            received.extend(walks.map(|walk| (walk, result.clone())));
         }
-        told
+        received
     }
 
-    /// The checker is gone: what it was asked stays unknown in this look.
+    /// The process has ended: what was sent to it stays unknown in this check.
     fn discard_checker(&mut self) {
         self.closed.extend(self.checker.take());
-        self.asked.clear();
+        self.sent.clear();
     }
 }
 
 #[cfg(test)]
 impl Resolver {
-    /// From now on this one is asked.
+    /// Replaces the process.
     pub fn use_checker(&mut self, checker: Checker) {
         self.checker = Some(checker);
-        self.asked.clear();
+        self.sent.clear();
     }
 }

@@ -1,4 +1,5 @@
-//! One remote mount in the course of the looks: what its checker is at, and what that tells.
+//! The state of one remote mount from check to check: what its checker is doing, and what follows from
+//! it.
 
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -11,50 +12,51 @@ use super::checker::Checker;
 use super::checker_process::CheckResult;
 use super::path_walk::PathWalk;
 
-/// A remote mount, as far as a look knows it.
+/// What is known about a remote mount.
 #[derive(Debug)]
 pub(super) struct MountState {
-    /// Who asks the mount.
+    /// The process that accesses the mount.
     pub checker: Checker,
-    /// What waits until the mount is known to answer.
+    /// The walks that wait until the mount has answered.
     pub queue: Vec<PathWalk>,
     pending: Option<Pending>,
-    /// What the mount said in this look.
+    /// The result of checking the mount itself in this check.
     result: Option<CheckResult>,
-    /// It said so, or had not answered when the next look began; and has not since answered a
-    /// question before the look after it.
+    /// The mount has reported that it is dead, or had not answered a check when the next one began. This
+    /// holds until it answers a request before the check after that request begins.
     dead: bool,
-    /// The checker ended, though nobody told it to.
+    /// The checker's process has ended without being told to.
     checker_ended: bool,
 }
 
-/// What the checker is at.
+/// The request that the checker is working on.
 #[derive(Debug)]
 enum Pending {
-    /// It asks whether the mount answers.
+    /// Whether the mount answers.
     MountCheck,
-    /// It looks at the place where this walk stands.
+    /// The next component of this walk.
     PathStep(PathWalk),
-    /// What an earlier look asked: not waited for, and the answer says nothing about now.
+    /// A request of an earlier check. It is not waited for, and its result says nothing about the
+    /// present.
     Outdated,
 }
 
-/// How a mount stands in one look, from good to bad.
+/// The health of a mount in one check, from good to bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Health {
-    /// It answered just now.
+    /// It has answered in this check.
     Alive,
-    /// We may not know.
+    /// We may not access it, or its checker has ended.
     Unknown,
-    /// No answer in this look, but every earlier question was answered before the next one: a busy
-    /// host, slow storage, or storage that has just died. It may be so for any number of looks.
+    /// It has not answered in this check, but has answered every earlier one before the next began. The
+    /// host is busy, the storage is slow, or it has just died. A mount may be late any number of times.
     Late,
-    /// It says so itself, or has not answered from one look to the next.
+    /// It reports that it is dead, or has not answered a check before the next one began.
     Dead,
 }
 
 impl MountState {
-    /// Nothing asked yet.
+    /// The state of a mount of which nothing is known yet.
     pub fn new(checker: Checker) -> Self {
         Self {
             checker,
@@ -66,15 +68,15 @@ impl MountState {
         }
     }
 
-    /// A look begins. What was answered since the last one is read first: the mount answers, if
-    /// slowly, and a walk that asked it comes back. What was said between two looks is no verdict
-    /// of this one: the mount may have died since.
+    /// Begins a check. First receives what was answered since the last one: it proves that the mount
+    /// answers, if slowly, and a walk that waited for it is returned. Such an answer is not a result of
+    /// this check, for the mount may have died since.
     pub fn begin_check(&mut self) -> Option<(PathWalk, CheckResult)> {
-        let mut told = None;
+        let mut received = None;
         while self.is_busy() && is_readable(self.checker.fd()) {
-            let asked_in_last_check = self.is_waited_for();
-            told = self.receive();
-            if asked_in_last_check && !self.is_busy() && !self.checker_ended {
+            let is_of_last_check = self.is_waited_for();
+            received = self.receive();
+            if is_of_last_check && !self.is_busy() && !self.checker_ended {
                 self.dead = self.result == Some(CheckResult::Dead);
             }
         }
@@ -84,31 +86,31 @@ impl MountState {
         }
         self.result = None;
         self.queue.clear();
-        told
+        received
     }
 
-    /// Whether the mount was dead at the last look.
+    /// Whether the mount was dead at the last check.
     pub fn is_dead(&self) -> bool {
         self.dead
     }
 
-    /// Whether a new checker is needed, for [`MountState::replace`].
+    /// Whether the checker has to be replaced ([`MountState::replace`]).
     pub fn has_checker_ended(&self) -> bool {
         self.checker_ended
     }
 
-    /// Takes a new checker, and gives back the old one.
+    /// Takes a new checker and returns the old one.
     pub fn replace(&mut self, checker: Checker) -> Checker {
         self.checker_ended = false;
         std::mem::replace(&mut self.checker, checker)
     }
 
-    /// Whether the checker has something to do.
+    /// Whether the checker is working on a request.
     pub fn is_busy(&self) -> bool {
         self.pending.is_some()
     }
 
-    /// Whether this look waits for the checker.
+    /// Whether the checker is working on a request of this check.
     pub fn is_waited_for(&self) -> bool {
         matches!(
             self.pending,
@@ -116,7 +118,7 @@ impl MountState {
         )
     }
 
-    /// How the mount stands, as far as this look knows by now.
+    /// The health of the mount, as far as this check knows it by now.
     pub fn health(&self) -> Health {
         match self.result {
             Some(CheckResult::Alive | CheckResult::Link(_)) => Health::Alive,
@@ -128,8 +130,8 @@ impl MountState {
         }
     }
 
-    /// Gives the checker its next piece of work, if it is free: first the check of the mount, then, on a mount
-    /// that answered, one place after the other, so that one at the most is in hand at the end.
+    /// Sends the next request if the checker is idle: first the check of the mount, then, on a mount that
+    /// has answered, one path after the other, so that at most one is pending when the check ends.
     pub fn send_next(&mut self) {
         if self.pending.is_some() || self.checker_ended {
             return;
@@ -151,11 +153,11 @@ impl MountState {
         }
     }
 
-    /// Hears what the checker has to say; what a walk asked for comes back with it.
+    /// Receives a result. If it is for a walk, returns both.
     pub fn receive(&mut self) -> Option<(PathWalk, CheckResult)> {
-        let answer = match self.checker.receive() {
-            // One question, one answer.
-            Ok(answers) => answers.into_iter().next()?,
+        let result = match self.checker.receive() {
+            // There is one request at a time, so there is one result.
+            Ok(results) => results.into_iter().next()?,
             Err(_) => {
                 self.pending = None;
                 self.checker_ended = true;
@@ -164,34 +166,38 @@ impl MountState {
         };
         match self.pending.take() {
             Some(Pending::MountCheck) => {
-                self.dead = answer == CheckResult::Dead;
-                self.result = Some(answer);
+                self.dead = result == CheckResult::Dead;
+                self.result = Some(result);
                 None
             }
-            Some(Pending::PathStep(walk)) => Some((walk, answer)),
+            Some(Pending::PathStep(walk)) => Some((walk, result)),
             Some(Pending::Outdated) | None => None,
         }
     }
 }
 
-/// Which of these have something to say, waited for as long as `timeout`.
+/// Waits until some of these descriptors are readable, for at most `timeout`. Returns their keys.
 ///
 /// # Errors
-/// The system's, a signal included.
+/// The error of poll(2), also when it was interrupted by a signal.
 pub(super) fn wait_readable<'e, K>(
     fds: impl Iterator<Item = (K, BorrowedFd<'e>)>,
     timeout: Duration,
 ) -> Result<Vec<K>, Errno> {
-    let fd = |(key, fd)| (key, PollFd::from_borrowed_fd(fd, PollFlags::IN));
-    let (keys, mut fds): (Vec<K>, Vec<PollFd<'_>>) = fds.map(fd).unzip();
+    let (keys, mut fds): (Vec<K>, Vec<PollFd<'_>>) = fds
+        .map(|(key, fd)| (key, PollFd::from_borrowed_fd(fd, PollFlags::IN)))
+        .unzip();
     let timeout = Timespec::try_from(timeout).map_err(|_| Errno::INVAL)?;
     poll(&mut fds, Some(&timeout))?;
-    let heard = keys.into_iter().zip(&fds);
-    let heard = heard.filter(|(_, fd)| !fd.revents().is_empty());
-    Ok(heard.map(|(key, _)| key).collect())
+    Ok(keys
+        .into_iter()
+        .zip(&fds)
+        .filter(|(_, fd)| !fd.revents().is_empty())
+        .map(|(key, _)| key)
+        .collect())
 }
 
-/// Whether there is something to hear now.
+/// Whether this descriptor is readable now.
 pub(super) fn is_readable(fd: BorrowedFd<'_>) -> bool {
     let fds = std::iter::once(((), fd));
     wait_readable(fds, Duration::ZERO).is_ok_and(|ready| !ready.is_empty())
@@ -203,12 +209,12 @@ mod tests {
 
     use super::*;
 
-    /// Asks, lets the checker say this, and hears it.
-    fn check(state: &mut MountState, said: Option<(&mut io::PipeWriter, &[u8])>) -> Health {
+    /// One check, in which the checker writes these bytes, if any.
+    fn check(state: &mut MountState, written: Option<(&mut io::PipeWriter, &[u8])>) -> Health {
         state.begin_check();
         state.send_next();
-        if let Some((told, words)) = said {
-            told.write_all(words).unwrap();
+        if let Some((results, bytes)) = written {
+            results.write_all(bytes).unwrap();
             state.receive();
             state.send_next();
         }
@@ -216,97 +222,103 @@ mod tests {
     }
 
     #[test]
-    fn who_did_not_answer_is_dead_at_the_next_look_until_it_answers_in_time() {
-        let (checker, _asked, mut told) = Checker::with_pipes();
+    fn an_unanswered_check_makes_the_mount_dead_until_it_answers_in_time() {
+        let (checker, _requests, mut results) = Checker::with_pipes();
         let mut state = MountState::new(checker);
-        assert_eq!(check(&mut state, Some((&mut told, b"A\0"))), Health::Alive);
+        assert_eq!(
+            check(&mut state, Some((&mut results, b"A\0"))),
+            Health::Alive
+        );
         assert_eq!(check(&mut state, None), Health::Late);
         assert!(state.is_waited_for());
         for _ in 0..3 {
             assert_eq!(check(&mut state, None), Health::Dead);
             assert!(state.is_busy() && !state.is_waited_for());
         }
-        // The old answer says nothing about now, and the next one is late again.
-        assert_eq!(check(&mut state, Some((&mut told, b"A\0"))), Health::Dead);
-        assert!(state.is_waited_for(), "asked anew");
-        told.write_all(b"A\0").unwrap();
+        // An outdated answer says nothing about the present.
+        assert_eq!(
+            check(&mut state, Some((&mut results, b"A\0"))),
+            Health::Dead
+        );
+        assert!(state.is_waited_for(), "checked again");
+        results.write_all(b"A\0").unwrap();
         state.receive();
         assert_eq!(state.health(), Health::Alive);
         assert_eq!(check(&mut state, None), Health::Late, "a new problem");
     }
 
-    /// Loaded storage may take 60 ms each time: asked per disk each time, and never warned of.
+    /// Loaded storage may take 60 ms each time. Its disks are then read one by one, without a warning.
     #[test]
-    fn an_answer_between_two_looks_is_an_answer() {
-        let (checker, _asked, mut told) = Checker::with_pipes();
+    fn an_answer_between_two_checks_is_an_answer() {
+        let (checker, _requests, mut results) = Checker::with_pipes();
         let mut state = MountState::new(checker);
         for _ in 0..4 {
             assert_eq!(check(&mut state, None), Health::Late);
-            told.write_all(b"A\0").unwrap();
+            results.write_all(b"A\0").unwrap();
         }
         assert_eq!(check(&mut state, None), Health::Late);
         assert_eq!(check(&mut state, None), Health::Dead);
-        // It answers what was asked two looks ago, then what was asked at the last one.
-        told.write_all(b"A\0").unwrap();
+        // It answers the request of the check before the last, then that of the last one.
+        results.write_all(b"A\0").unwrap();
         assert_eq!(check(&mut state, None), Health::Dead);
-        told.write_all(b"A\0").unwrap();
+        results.write_all(b"A\0").unwrap();
         assert_eq!(check(&mut state, None), Health::Late);
-        told.write_all(b"D\0").unwrap();
-        assert_eq!(check(&mut state, None), Health::Dead, "it said so");
+        results.write_all(b"D\0").unwrap();
+        assert_eq!(check(&mut state, None), Health::Dead, "it reported so");
     }
 
     #[test]
-    fn storage_that_says_it_is_dead_is_so_at_once() {
-        let (checker, _asked, mut told) = Checker::with_pipes();
+    fn storage_that_reports_that_it_is_dead_is_dead_at_once() {
+        let (checker, _requests, mut results) = Checker::with_pipes();
         let mut state = MountState::new(checker);
-        for (said, health) in [
+        for (written, health) in [
             (b"D\0", Health::Dead),
             (b"U\0", Health::Unknown),
             (b"D\0", Health::Dead),
             (b"A\0", Health::Alive),
         ] {
-            assert_eq!(check(&mut state, Some((&mut told, said))), health);
+            assert_eq!(check(&mut state, Some((&mut results, written))), health);
         }
     }
 
     #[test]
     fn a_mount_is_not_back_because_its_checker_was_killed() {
-        let (checker, _asked, told) = Checker::with_pipes();
+        let (checker, _requests, results) = Checker::with_pipes();
         let mut state = MountState::new(checker);
         check(&mut state, None);
         assert_eq!(check(&mut state, None), Health::Dead);
-        drop(told);
+        drop(results);
         state.receive();
         assert!(state.has_checker_ended() && !state.is_busy());
         assert_eq!(state.health(), Health::Dead);
-        let (checker, _asked, mut told) = Checker::with_pipes();
+        let (checker, _requests, mut results) = Checker::with_pipes();
         state.replace(checker);
         assert_eq!(
             check(&mut state, None),
             Health::Dead,
             "nothing is known yet"
         );
-        check(&mut state, Some((&mut told, b"A\0")));
-        told.write_all(b"A\0").unwrap();
+        check(&mut state, Some((&mut results, b"A\0")));
+        results.write_all(b"A\0").unwrap();
         state.receive();
         assert_eq!(state.health(), Health::Alive);
     }
 
     #[test]
-    fn nonsense_without_an_end_is_not_read_for_ever() {
-        let (checker, _asked, mut told) = Checker::with_pipes();
+    fn bytes_without_an_end_are_not_read_for_ever() {
+        let (checker, _requests, mut results) = Checker::with_pipes();
         let mut state = MountState::new(checker);
         check(&mut state, None);
-        told.write_all(&[b'y'; 20_000]).unwrap();
+        results.write_all(&[b'y'; 20_000]).unwrap();
         state.begin_check();
         assert!(state.has_checker_ended() && !state.is_busy());
     }
 
     #[test]
     fn a_checker_that_ends_leaves_the_mount_unknown() {
-        let (checker, asked, told) = Checker::with_pipes();
+        let (checker, requests, results) = Checker::with_pipes();
         let mut state = MountState::new(checker);
-        drop((asked, told));
+        drop((requests, results));
         assert_eq!(check(&mut state, None), Health::Unknown);
         assert!(state.has_checker_ended());
     }

@@ -1,10 +1,14 @@
 use std::fmt::Write as _;
 use std::io::{self, BufRead as _, Write as _};
 use std::os::unix::fs::symlink;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
+use super::checker::Checker;
+use super::path_cache::RESOLVED_TTL;
 use super::*;
+use crate::times::MOUNT_ANSWERS;
 
 /// A folder whose subfolders a table of our own declares to be mounts.
 struct Fake {
@@ -90,7 +94,7 @@ fn local_files_and_network_disks_need_no_check() {
     while !mounts.check(&paths).is_empty() {
         assert!(start.elapsed() < Duration::from_secs(20));
     }
-    assert!(mounts.states.is_empty());
+    assert!(mounts.checkers.states.is_empty());
 }
 
 #[test]
@@ -110,7 +114,7 @@ fn links_are_followed_from_and_onto_remote_mounts() {
     ];
     for (path, expected, mounts_crossed) in chain {
         assert_eq!(storage(&mut mounts, &path), expected, "{path:?}");
-        assert_eq!(mounts.states.len(), mounts_crossed, "{path:?}");
+        assert_eq!(mounts.checkers.states.len(), mounts_crossed, "{path:?}");
     }
 }
 
@@ -157,7 +161,7 @@ fn the_way_is_remembered_until_the_mounts_change_or_it_is_not_asked_for() {
     assert_eq!(storage(&mut mounts, &link), Storage::Alive);
     fake.mount(&[("nfs", "nfs4"), ("new", "tmpfs")]);
     assert_eq!(storage(&mut mounts, &link), Storage::Local);
-    assert!(mounts.states.is_empty());
+    assert!(mounts.checkers.states.is_empty());
 
     fs::remove_file(&link).unwrap();
     fake.link("link", "nfs/file");
@@ -175,7 +179,7 @@ fn a_remembered_way_is_followed_anew_after_a_minute() {
     assert_eq!(storage(&mut mounts, &link), Storage::Alive);
     fs::remove_file(&link).unwrap();
     assert_eq!(storage(&mut mounts, &link), Storage::Alive);
-    let (_, followed) = mounts.resolved.get_mut(link.as_os_str()).unwrap();
+    let (_, followed) = mounts.paths.resolved.get_mut(link.as_os_str()).unwrap();
     *followed -= RESOLVED_TTL;
     let unknown = Storage::Unknown(fake.path("nfs"));
     let start = Instant::now();
@@ -259,18 +263,18 @@ fn a_mount_that_went_away_takes_its_checker_with_it() {
     let mut mounts = at(&fake.table);
     let file = fake.file("nfs/file");
     assert_eq!(storage(&mut mounts, &file), Storage::Alive);
-    let before = mounts.states[&2].checker.mount.clone();
+    let before = mounts.checkers.states[&2].checker.mount.clone();
     // Another file system under the same number: not the same checker.
     fake.mount(&[("nfs", "nfs")]);
     let text = fs::read_to_string(&fake.table).unwrap();
     fs::write(&fake.table, text.replace("0:2", "0:9")).unwrap();
     let other = fake.file("nfs/other");
     assert_eq!(storage(&mut mounts, &other), Storage::Alive);
-    assert_ne!(mounts.states[&2].checker.mount, before);
+    assert_ne!(mounts.checkers.states[&2].checker.mount, before);
     fake.mount(&[]);
     mounts.check(&[] as &[&Path]);
     assert_eq!(storage(&mut mounts, &other), Storage::Local);
-    assert!(mounts.states.is_empty());
+    assert!(mounts.checkers.states.is_empty());
 }
 
 /// A QEMU that has a file open has the one of the mount that went, whatever stands there now.
@@ -324,9 +328,15 @@ fn without_a_checker_nothing_is_known() {
             let unknown = [Storage::Unknown(nfs.clone()), Storage::Late(nfs)];
             assert!(unknown.contains(&seen), "{program}: {seen:?}");
             let start = Instant::now();
-            while mounts.states.values_mut().any(|state| state.is_busy()) {
+            while mounts
+                .checkers
+                .states
+                .values_mut()
+                .any(|state| state.is_busy())
+            {
                 assert!(start.elapsed() < Duration::from_secs(20));
                 mounts
+                    .checkers
                     .states
                     .values_mut()
                     .for_each(|state| drop(state.receive()));
