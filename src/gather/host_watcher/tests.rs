@@ -8,18 +8,18 @@ const A: Uuid = Uuid::from_u128(1);
 const B: Uuid = Uuid::from_u128(2);
 
 #[test]
-fn one_question_at_a_time() {
+fn one_query_at_a_time() {
     let (ask, queries) = channel();
     let mut host_watcher = HostWatcher::new(Some(ask), BlockStatistics::Auto, Groups::NONE);
     assert!(host_watcher.ask(vec![(A, None)]));
     assert!(
         !host_watcher.ask(vec![(B, None)]),
-        "it is still at the first"
+        "it still works on the first"
     );
     let first = queries.try_recv().unwrap();
     assert_eq!(first.vms, [(A, None)]);
     assert!(queries.try_recv().is_err());
-    let seen = HostReport {
+    let report = HostReport {
         number: first.number,
         verdict: HostVerdict {
             stuck: [A].into_iter().collect(),
@@ -28,26 +28,29 @@ fn one_question_at_a_time() {
         },
         ..HostReport::default()
     };
-    assert!(host_watcher.accept(seen.clone()));
-    assert_eq!(host_watcher.verdict(&[A, B]), seen.verdict);
+    assert!(host_watcher.accept(report.clone()));
+    assert_eq!(host_watcher.verdict(&[A, B]), report.verdict);
     assert!(host_watcher.ask(vec![]));
-    assert!(!host_watcher.accept(seen), "an answer to the query before");
+    assert!(
+        !host_watcher.accept(report),
+        "an answer to the query before"
+    );
 }
 
 #[test]
-fn where_nobody_looks_nothing_is_waited_for() {
+fn without_a_thread_no_report_is_waited_for() {
     let mut host_watcher = HostWatcher::new(None, BlockStatistics::Auto, Groups::NONE);
     assert!(!host_watcher.ask(vec![(A, None)]));
     let (ask, _) = channel();
     let mut host_watcher = HostWatcher::new(Some(ask), BlockStatistics::Auto, Groups::NONE);
     for _ in 0..2 {
-        assert!(!host_watcher.ask(vec![(A, None)]), "its thread is gone");
+        assert!(!host_watcher.ask(vec![(A, None)]), "the thread has ended");
     }
     assert_eq!(host_watcher.verdict(&[A]), HostVerdict::default());
 }
 
 #[test]
-fn the_configuration_forces_how_disks_are_read_but_not_who_is_stuck() {
+fn the_configuration_decides_how_disks_are_read_but_not_which_vms_are_stuck() {
     for (setting, no_block) in [
         (BlockStatistics::Auto, HashSet::from_iter([A])),
         (BlockStatistics::Bulk, HashSet::default()),
@@ -71,11 +74,11 @@ fn the_configuration_forces_how_disks_are_read_but_not_who_is_stuck() {
     }
 }
 
-/// From 11.4 on asking for one disk makes QEMU look at all files.
+/// From 11.4 on a call for one disk makes QEMU access all files.
 #[test]
-fn where_asking_for_a_disk_touches_it_those_on_silent_mounts_are_left_out() {
+fn where_per_disk_calls_access_files_disks_on_unanswering_mounts_are_omitted() {
     let (ask, _questions) = channel();
-    for (block_statistics, version, left_out) in [
+    for (block_statistics, version, omitted) in [
         (BlockStatistics::Auto, 11_003_000, false),
         (BlockStatistics::Auto, 12_008_000, true),
         (BlockStatistics::PerDisk, 12_008_000, true),
@@ -87,10 +90,10 @@ fn where_asking_for_a_disk_touches_it_those_on_silent_mounts_are_left_out() {
             on_unanswering_mount: HashSet::from_iter([A]),
             ..HostReport::default()
         });
-        let expected = HashSet::from_iter(left_out.then_some(A));
+        let expected = HashSet::from_iter(omitted.then_some(A));
         assert_eq!(host_watcher.verdict(&[A, B]).no_disks, expected);
-        // While an answer is out, those of which nothing is known, too.
-        let late = left_out.then_some([A, B]).into_iter().flatten();
+        // Without a report also those of which nothing is known.
+        let late = omitted.then_some([A, B]).into_iter().flatten();
         assert_eq!(
             host_watcher.verdict_without_report(&[A, B]).no_disks,
             late.collect()
@@ -99,9 +102,9 @@ fn where_asking_for_a_disk_touches_it_those_on_silent_mounts_are_left_out() {
 }
 
 #[test]
-fn while_an_answer_is_out_only_local_disks_are_taken_for_granted() {
+fn without_a_report_only_local_disks_are_read_in_bulk() {
     let (ask, _questions) = channel();
-    let look = |no_block: &[Uuid]| HostVerdict {
+    let verdict = |no_block: &[Uuid]| HostVerdict {
         stuck: HashSet::default(),
         no_block: no_block.iter().copied().collect(),
         no_disks: HashSet::default(),
@@ -114,7 +117,7 @@ fn while_an_answer_is_out_only_local_disks_are_taken_for_granted() {
         let mut host_watcher = HostWatcher::new(Some(ask.clone()), block_statistics, Groups::NONE);
         assert_eq!(
             host_watcher.verdict_without_report(&[A, B]),
-            look(first),
+            verdict(first),
             "{block_statistics:?}"
         );
         host_watcher.accept(HostReport {
@@ -123,22 +126,22 @@ fn while_an_answer_is_out_only_local_disks_are_taken_for_granted() {
         });
         assert_eq!(
             host_watcher.verdict_without_report(&[A, B]),
-            look(later),
+            verdict(later),
             "{block_statistics:?}"
         );
     }
-    // Of another host nothing will ever be known.
+    // There is never a report of another host.
     for (block_statistics, no_block) in [
         (BlockStatistics::Auto, &[][..]),
         (BlockStatistics::PerDisk, &[A][..]),
     ] {
         let host_watcher = HostWatcher::new(None, block_statistics, Groups::NONE);
-        assert_eq!(host_watcher.verdict_without_report(&[A]), look(no_block));
+        assert_eq!(host_watcher.verdict_without_report(&[A]), verdict(no_block));
     }
 }
 
 #[test]
-fn slow_is_whose_mount_was_silent_and_is_not_dead() {
+fn a_slow_mount_is_one_that_has_not_answered_and_is_not_dead() {
     for (block_statistics, version, slow) in [
         (BlockStatistics::Auto, 11_003_000, &[][..]),
         (BlockStatistics::Auto, 12_008_000, &[A]),
@@ -157,7 +160,7 @@ fn slow_is_whose_mount_was_silent_and_is_not_dead() {
     }
 }
 
-/// A folder as /proc, with the QEMU of `A` in it.
+/// Makes a folder like /proc with the QEMU process of `A` in it.
 fn proc_of_a(root: &Path) {
     let process = root.join("77");
     fs::create_dir_all(process.join("task/77")).unwrap();
@@ -168,7 +171,7 @@ fn proc_of_a(root: &Path) {
 }
 
 #[test]
-fn a_vm_whose_process_is_out_of_sight_has_its_disks_out_of_sight_too() {
+fn the_storage_of_a_vm_without_a_visible_process_is_not_trusted() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("proc");
     proc_of_a(&root);
@@ -178,7 +181,7 @@ fn a_vm_whose_process_is_out_of_sight_has_its_disks_out_of_sight_too() {
     fs::write(&image, "").unwrap();
     let mut processes = Processes::at(&root);
     let mut mounts = Mounts::at(&table, Path::new("/nonexistent"));
-    let described = Arc::new(CachedDescription::new(
+    let description = Arc::new(CachedDescription::new(
         Some(Description {
             disks: vec![Disk {
                 target: "vda".into(),
@@ -194,24 +197,24 @@ fn a_vm_whose_process_is_out_of_sight_has_its_disks_out_of_sight_too() {
     let query = HostQuery {
         number: 5,
         vms: vec![
-            (A, Some(Arc::clone(&described))),
-            (B, Some(described)),
+            (A, Some(Arc::clone(&description))),
+            (B, Some(description)),
             (Uuid::from_u128(3), None),
         ],
         ..HostQuery::default()
     };
-    let seen = inspect(&mut processes, &mut mounts, &query);
-    assert_eq!(seen.number, 5);
-    assert_eq!(seen.verdict.stuck, HashSet::default());
+    let report = inspect(&mut processes, &mut mounts, &query);
+    assert_eq!(report.number, 5);
+    assert_eq!(report.verdict.stuck, HashSet::default());
     assert_eq!(
-        seen.verdict.no_block,
+        report.verdict.no_block,
         HashSet::from_iter([B, Uuid::from_u128(3)])
     );
-    assert_eq!(seen.dead_mounts, BTreeMap::new());
+    assert_eq!(report.dead_mounts, BTreeMap::new());
 }
 
 #[test]
-fn a_volume_is_known_by_its_qemus_command_line() {
+fn the_file_of_a_volume_is_known_from_qemus_command_line() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("proc");
     proc_of_a(&root);
@@ -225,7 +228,7 @@ fn a_volume_is_known_by_its_qemus_command_line() {
     fs::write(root.join("77/cmdline"), line).unwrap();
     let mut processes = Processes::at(&root);
     let mut mounts = Mounts::at(&table, Path::new("/nonexistent"));
-    let described = |volumes: &[u32], unresolved| {
+    let description = |volumes: &[u32], unresolved| {
         let description = Description {
             volumes: volumes.to_vec(),
             unresolved,
@@ -238,11 +241,11 @@ fn a_volume_is_known_by_its_qemus_command_line() {
         )))
     };
     let unreadable = Some(Arc::new(CachedDescription::new(None, None, Instant::now())));
-    for (known, asked) in [
-        (described(&[], false), true),
-        (described(&[7], false), true),
-        (described(&[7], true), false),
-        (described(&[7, 8], false), false),
+    for (known, in_bulk) in [
+        (description(&[], false), true),
+        (description(&[7], false), true),
+        (description(&[7], true), false),
+        (description(&[7, 8], false), false),
         (unreadable, false),
         (None, false),
     ] {
@@ -250,7 +253,7 @@ fn a_volume_is_known_by_its_qemus_command_line() {
             vms: vec![(A, known)],
             ..HostQuery::default()
         };
-        let seen = inspect(&mut processes, &mut mounts, &query);
-        assert_eq!(seen.verdict.no_block.is_empty(), asked, "{query:?}");
+        let report = inspect(&mut processes, &mut mounts, &query);
+        assert_eq!(report.verdict.no_block.is_empty(), in_bulk, "{query:?}");
     }
 }

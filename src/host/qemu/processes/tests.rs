@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// A proc file system as plain files.
+/// A proc file system made of plain files.
 struct Fake(TempDir);
 
 impl Fake {
@@ -58,13 +58,13 @@ fn report(stuck: &[Uuid], unseen: &[Uuid]) -> ProcessReport {
     ProcessReport { stuck, unseen }
 }
 
-/// A look in which nothing may need a second one.
+/// A check which must not pause.
 fn at_once(processes: &mut Processes, vms: &[Uuid], now: Instant) -> ProcessReport {
-    processes.check_at(vms, now, || panic!("there was nothing to wait for"))
+    processes.check_at(vms, now, || panic!("it must not pause"))
 }
 
 #[test]
-fn stopped_and_traced_are_stuck_whatever_the_process_is_called() {
+fn stopped_and_traced_processes_are_stuck_whatever_their_name() {
     let fake = Fake::new();
     for (pid, state) in [(1, 'R'), (2, 'S'), (3, 'T'), (4, 't'), (5, 'I')] {
         fake.start(pid, vm(pid.into()), state, 1);
@@ -80,7 +80,7 @@ fn stopped_and_traced_are_stuck_whatever_the_process_is_called() {
     assert_eq!(seen, report(&[vm(2), vm(4)], &[vm(6)]));
 }
 
-/// The freezer of cgroup v2 leaves the state S.
+/// The freezer of cgroup v2 leaves the state at S.
 #[test]
 fn frozen_by_the_control_group_is_stuck() {
     for mounted in ["", "unified"] {
@@ -97,7 +97,7 @@ fn frozen_by_the_control_group_is_stuck() {
         for (pid, text) in [
             (1, "4:cpu:/\n0::/machine/a b/emulator\n"),
             (2, "0::/machine/b\n"),
-            // In no group of v2, in its root, and in one that is out of sight.
+            // In no group of v2, in the root group, and in one that is not visible.
             (3, "4:cpu:/machine/b\n"),
             (4, "0::/\n"),
             (5, "0::/../machine/c\n"),
@@ -113,7 +113,7 @@ fn frozen_by_the_control_group_is_stuck() {
         assert_eq!(at_once(&mut processes, &vms, now), report(&[vm(1)], &[]));
         events("machine/a b/emulator", well);
         assert_eq!(at_once(&mut processes, &vms, now), report(&[], &[]));
-        // It was moved: known after a minute.
+        // A process that was moved to another group is noticed after a minute.
         events("machine/d", frozen);
         fake.write(2, "cgroup", "0::/machine/d\n");
         let later = now + Duration::from_secs(61);
@@ -128,7 +128,7 @@ fn a_long_sleep_is_stuck_and_a_wait_for_a_disk_is_not() {
         fake.start(pid, vm(pid.into()), 'D', 10);
     }
     fake.start(5, vm(5), 'Z', 10);
-    // A kernel that does not count.
+    // As with a kernel that does not count.
     fake.start(6, vm(6), 'D', 0);
     let vms = [vm(1), vm(2), vm(3), vm(4), vm(5), vm(6)];
     let mut processes = fake.processes();
@@ -140,7 +140,7 @@ fn a_long_sleep_is_stuck_and_a_wait_for_a_disk_is_not() {
     });
     assert_eq!(seen, report(&[vm(1), vm(5), vm(6)], &[vm(4)]));
 
-    // Still the same sleep: known without waiting. The one that ran is doubted again.
+    // A sleep that has not ended is known without a pause. The process that has run is rechecked.
     fake.end(6);
     fake.set(2, 'S', 12);
     let now = now + Duration::from_millis(60);
@@ -157,13 +157,13 @@ fn a_long_sleep_is_stuck_and_a_wait_for_a_disk_is_not() {
 }
 
 #[test]
-fn of_two_processes_with_one_uuid_one_that_is_well_is_enough() {
+fn one_responsive_process_of_two_with_the_same_uuid_is_enough() {
     let fake = Fake::new();
     fake.start(1, vm(1), 'S', 1);
     let mut processes = fake.processes();
     let now = Instant::now();
     assert_eq!(at_once(&mut processes, &[vm(1)], now), report(&[], &[]));
-    // The second came after the scan: it is searched for before the VM is called stuck.
+    // The second process came after the scan. It is searched for before the VM is reported as stuck.
     fake.start(2, vm(1), 'S', 1);
     fake.set(1, 'T', 1);
     assert_eq!(at_once(&mut processes, &[vm(1)], now), report(&[], &[]));
@@ -178,7 +178,7 @@ fn of_two_processes_with_one_uuid_one_that_is_well_is_enough() {
 }
 
 #[test]
-fn a_child_of_the_process_is_not_its_second() {
+fn a_child_process_does_not_count_as_a_second_qemu() {
     let fake = Fake::new();
     fake.start(1, vm(1), 'T', 1);
     fake.start(2, vm(1), 'S', 1);
@@ -211,7 +211,7 @@ fn a_vm_not_found_is_searched_for_again_after_1_2_4_and_at_most_30_seconds() {
     assert!(unseen(3000));
     assert!(!unseen(3200));
 
-    // Others keep it searching; a new one is searched for at once, and finds with it the others.
+    // The delay grows up to 30 s. A new VM is searched for at once, which finds the others as well.
     fake.end(1);
     assert!(unseen(4000));
     let mut ms = 4000;
@@ -243,7 +243,7 @@ fn a_process_that_ended_is_replaced_by_the_next_of_that_vm_at_once() {
 }
 
 #[test]
-fn vms_not_asked_for_are_forgotten() {
+fn vms_that_are_not_checked_are_forgotten() {
     let fake = Fake::new();
     fake.start(1, vm(1), 'T', 1);
     fake.start(2, vm(2), 'T', 1);
@@ -268,10 +268,10 @@ fn without_a_proc_file_system_or_the_right_to_read_it_vms_are_unseen() {
 }
 
 #[test]
-fn a_command_line_that_hangs_costs_its_own_vm_only() {
+fn a_command_line_that_hangs_affects_only_its_own_vm() {
     let fake = Fake::new();
     let pipe = |pid: u32| fake.0.path().join(format!("{pid}/cmdline"));
-    // Three that hang: opening a pipe waits for its writer.
+    // Three command lines hang, for opening a pipe waits for a writer.
     for pid in 1..=3 {
         fake.start(pid, vm(pid.into()), 'T', 1);
         fs::remove_file(pipe(pid)).unwrap();
@@ -281,7 +281,7 @@ fn a_command_line_that_hangs_costs_its_own_vm_only() {
     fake.start(4, vm(4), 'T', 1);
     fake.start(5, vm(5), 'S', 1);
     let vms = [vm(1), vm(2), vm(3), vm(4), vm(5)];
-    // No need to wait for the time that all may take.
+    // A hanging scan is noticed before its time is over.
     let scan = Scan::start(fake.0.path(), set(&vms), HashSet::default()).unwrap();
     let progress = scan.wait(Instant::now() + Duration::from_secs(20), drop);
     assert_eq!(progress, ScanProgress::Hanging);
@@ -296,11 +296,11 @@ fn a_command_line_that_hangs_costs_its_own_vm_only() {
         seen = processes.check(&vms);
         assert!(begin.elapsed() < Duration::from_secs(2));
     }
-    // They answer: what they have to say is not lost, and no scan is left.
+    // The command lines become readable: what the scans find is not lost, and no scan remains.
     for pid in 1..=3 {
         let line = format!("qemu\0-uuid\0{}\0", vm(pid.into()));
         let mut writer = fs::OpenOptions::new().write(true).open(pipe(pid)).unwrap();
-        // Whoever comes later finds a file; the pipe has its readers.
+        // A later scan finds a file, while the pipe still has its readers.
         fs::remove_file(pipe(pid)).unwrap();
         fake.write(pid, "cmdline", &line);
         writer.write_all(line.as_bytes()).unwrap();
@@ -312,7 +312,7 @@ fn a_command_line_that_hangs_costs_its_own_vm_only() {
     }
 }
 
-/// Killed with the test.
+/// A process that is killed when the test ends.
 struct Killed(Child);
 
 impl Drop for Killed {
@@ -327,7 +327,7 @@ fn real(vm: Uuid) -> Killed {
     command.args(["-c", "echo; read line", "sh", "-uuid", &vm.to_string()]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // Once it has said something its command line is its own.
+    // Once it has written something, it has its own command line.
     let out = child.stdout.as_mut().unwrap();
     std::io::Read::read_exact(out, &mut [0]).unwrap();
     Killed(child)
@@ -363,7 +363,7 @@ fn a_real_process_is_seen_stopped_continued_and_ended() {
 }
 
 #[test]
-fn near_is_who_is_in_our_network_with_every_process() {
+fn a_vm_is_in_our_netns_if_every_process_of_it_is() {
     let fake = Fake::new();
     let root = fake.0.path();
     for pid in [1, 2, 3, 4] {
@@ -376,7 +376,7 @@ fn near_is_who_is_in_our_network_with_every_process() {
         let net = root.join(format!("{pid}/net"));
         fs::create_dir(&net).unwrap();
         if same {
-            // The same inode, as /proc has it.
+            // The same inode, as in /proc.
             fs::hard_link(here.join("dev"), net.join("dev")).unwrap();
         } else {
             fs::write(net.join("dev"), "").unwrap();
@@ -393,6 +393,6 @@ fn near_is_who_is_in_our_network_with_every_process() {
     assert_eq!(
         processes.in_our_netns(),
         HashSet::default(),
-        "our own is out of sight"
+        "our own is not visible"
     );
 }
