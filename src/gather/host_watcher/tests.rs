@@ -33,7 +33,7 @@ fn one_query_at_a_time() {
     assert!(host_watcher.ask(vec![]));
     assert!(
         !host_watcher.accept(report),
-        "an answer to the query before"
+        "a report for the query before"
     );
 }
 

@@ -243,7 +243,7 @@ impl Processes {
     /// Distinguishes an ordinary wait for a disk from one without end: the processes in uninterruptible
     /// sleep are checked a second time after one pause for all of them. A process that was scheduled in
     /// between, or has left that state, is responsive. A process which was already found asleep at
-    /// an earlier check and has not run since needs no second look.
+    /// an earlier check and has not run since is not checked a second time.
     fn recheck_sleepers(&mut self, now: Instant, pause: impl FnOnce()) {
         let root = &self.root;
         let mut sleepers = Vec::new();
