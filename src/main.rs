@@ -1,4 +1,4 @@
-//! telegraf-kvm: arguments -> configuration -> run; or a prober of a mount. See the library's page
+//! telegraf-kvm: arguments -> configuration -> run; or the process that checks a mount. See the library's page
 //! for the way of the data.
 
 use std::ffi::OsString;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use log::Level;
 use telegraf_kvm::cli::{self, Command, Flags};
 use telegraf_kvm::config::{self, ConfigError, Loaded, Measurements, NameFilter};
-use telegraf_kvm::host::probe;
+use telegraf_kvm::host::mounts::checker_process;
 use telegraf_kvm::main_loop::End;
 use telegraf_kvm::output::Output;
 use telegraf_kvm::service::ActiveVms;
@@ -31,10 +31,10 @@ const SLOW_READ: Duration = Duration::from_secs(5);
 fn main() {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     if let [flag, point] = args.as_slice()
-        && flag == probe::FLAG
+        && flag == checker_process::FLAG
     {
         libvirt::close_inherited();
-        probe::run(Path::new(point));
+        checker_process::run(Path::new(point));
     }
     let output = Output::take();
     libvirt::share_memory();

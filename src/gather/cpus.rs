@@ -5,7 +5,7 @@
 
 use uuid::Uuid;
 
-use crate::host::cgroups::Usage;
+use crate::host::qemu::cgroups::CpuUsage;
 use crate::maps::{HashMap, HashSet};
 use crate::sample::{Cpu, RunId, Sample};
 
@@ -26,9 +26,9 @@ const TICK: u64 = 10_000_000;
 #[derive(Debug, Default)]
 pub struct Cpus {
     /// This gather's reading,
-    usages: HashMap<Uuid, Usage>,
+    usages: HashMap<Uuid, CpuUsage>,
     /// the last one's,
-    before: HashMap<Uuid, Usage>,
+    before: HashMap<Uuid, CpuUsage>,
     /// and what libvirt said in between: user, system and all, and the vCPUs.
     said: HashMap<RunId, ([u64; 3], u64)>,
     /// The runs whose control group is libvirt's, and the vCPUs that both counted.
@@ -47,14 +47,14 @@ impl Cpus {
     }
 
     /// What the control groups say in this gather.
-    pub fn read(&mut self, usages: HashMap<Uuid, Usage>) {
+    pub fn read(&mut self, usages: HashMap<Uuid, CpuUsage>) {
         for (run, (said, vcpus)) in std::mem::take(&mut self.said) {
             let readings = self.before.get(&run.uuid).zip(usages.get(&run.uuid));
             let Some((from, to)) = readings else { continue };
             let (low, high) = (figures(from), figures(to));
             // A counter in other steps than ours is another one: it would go back where we take over.
             let within = |at: usize| {
-                let in_steps = said[at].is_multiple_of(to.steps[at]);
+                let in_steps = said[at].is_multiple_of(to.resolution[at]);
                 in_steps && low[at] <= said[at] && said[at] <= high[at]
             };
             if from.vcpus == vcpus && to.vcpus == vcpus && (0..3).all(within) {
@@ -131,7 +131,7 @@ impl Cpus {
     }
 }
 
-fn figures(usage: &Usage) -> [u64; 3] {
+fn figures(usage: &CpuUsage) -> [u64; 3] {
     [usage.time, usage.user, usage.system]
 }
 
@@ -142,14 +142,14 @@ mod tests {
     use super::*;
     use crate::sample::testing::{empty, run};
 
-    fn usage(time: u64, vcpus: u64) -> HashMap<Uuid, Usage> {
-        let usage = Usage {
+    fn usage(time: u64, vcpus: u64) -> HashMap<Uuid, CpuUsage> {
+        let usage = CpuUsage {
             at: Instant::now(),
             time,
             user: time / 2,
             system: time / 4,
             vcpus,
-            steps: [1; 3],
+            resolution: [1; 3],
         };
         [(run(1).uuid, usage)].into_iter().collect()
     }
@@ -162,7 +162,7 @@ mod tests {
         sample
     }
 
-    fn gather(cpus: &mut Cpus, reading: HashMap<Uuid, Usage>) -> Option<(Option<u64>, u64)> {
+    fn gather(cpus: &mut Cpus, reading: HashMap<Uuid, CpuUsage>) -> Option<(Option<u64>, u64)> {
         cpus.begin();
         assert_eq!(cpus.of(run(1)), None, "not read yet");
         cpus.read(reading);
@@ -195,7 +195,9 @@ mod tests {
     fn a_counter_in_other_steps_is_another() {
         let in_steps = |time| {
             let mut usage = usage(time, 2);
-            usage.values_mut().for_each(|usage| usage.steps = [100; 3]);
+            usage
+                .values_mut()
+                .for_each(|usage| usage.resolution = [100; 3]);
             usage
         };
         for (libvirt, ours) in [(1201, false), (1200, true)] {

@@ -135,7 +135,7 @@ impl Gatherer {
             log::debug!("a late answer was dropped");
         }
         if let Some(version) = reply.version {
-            self.host_watcher.talks_to(version);
+            self.host_watcher.set_libvirt_version(version);
         }
         let relisted = reply.opened && matches!(reply.result, Ok(Answer::Domains(_)));
         if relisted {
@@ -351,15 +351,23 @@ impl Gatherer {
         let find = |uuid: Uuid| self.active_domains.get(uuid).cloned();
         gathered.locked = self.scheduler.locked().filter_map(&find).collect();
         // By the last look: in a gather that ends without one no mount has come back.
-        let dead = self.host_watcher.dead().iter();
+        let dead = self.host_watcher.dead_mounts().iter();
         let named = dead.map(|(mount, uuids)| {
             let domains = uuids.iter().filter_map(|uuid| find(*uuid));
             (mount.clone(), domains.collect())
         });
         gathered.dead = named.collect();
-        gathered.disks_left_out = self.host_watcher.leaves_out_disks();
-        gathered.unknown_storage = self.host_watcher.left_out().filter_map(&find).collect();
-        gathered.slow_storage = self.host_watcher.slow().filter_map(&find).collect();
+        gathered.disks_left_out = self.host_watcher.omits_unanswering_disks();
+        gathered.unknown_storage = self
+            .host_watcher
+            .omitted_for_unknown_storage()
+            .filter_map(&find)
+            .collect();
+        gathered.slow_storage = self
+            .host_watcher
+            .omitted_for_slow_mounts()
+            .filter_map(&find)
+            .collect();
         gathered.saturated = self.scheduler.saturated().map(|by| by.and_then(&find));
         // Whom a daemon without workers served by priority calls has answered, too.
         let silent = |uuid: &Uuid| !self.samples.has(*uuid);

@@ -1,5 +1,5 @@
-//! The host watcher: what the host says of the VMs before libvirt is asked, in a thread of its own, for
-//! reading a process's command line can hang.
+//! The host watcher checks the host before libvirt is called: QEMU processes, mounts, control groups and
+//! network interfaces. It has a thread of its own, because a check can hang.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -8,334 +8,219 @@ use std::sync::mpsc::{Sender, channel};
 
 use uuid::Uuid;
 
+use self::inspection::inspect;
 use super::scheduler::HostVerdict;
 use crate::config::BlockStatistics;
 use crate::description_cache::CachedDescription;
-use crate::host::cgroups::{Cgroups, Usage};
-use crate::host::{Mounts, NetDev, Processes, Storage};
+use crate::host::qemu::cgroups::{Cgroups, CpuUsage};
+use crate::host::{Mounts, NetDev, Processes};
 use crate::libvirt::bulk::Groups;
 use crate::maps::{HashMap, HashSet};
 use crate::threads::{self, NotStarted};
 
-/// Whom to look at.
+mod inspection;
+#[cfg(test)]
+mod tests;
+
+/// What to check.
 #[derive(Debug, Default)]
 pub struct HostQuery {
-    /// Comes back with the answer.
+    /// The report has the same number.
     pub number: u64,
-    /// Each VM, and what is known of where its disks lie.
+    /// The VMs, each with its description, if one is cached.
     pub vms: Vec<(Uuid, Option<Arc<CachedDescription>>)>,
-    /// Whether the network interfaces' counters are wanted,
-    pub taps: bool,
-    /// and the VMs' CPU time.
-    pub cpus: bool,
+    /// Whether the counters of the network interfaces are wanted.
+    pub wants_net_dev: bool,
+    /// Whether the CPU time of the VMs is wanted.
+    pub wants_cpu_usage: bool,
 }
 
-/// What was seen.
+/// What a check has found.
 #[derive(Debug, Clone, Default)]
 pub struct HostReport {
-    /// The question's number.
+    /// The number of the query.
     pub number: u64,
-    /// What it means for the gather.
-    pub look: HostVerdict,
-    /// VMs with a disk on a mount that does not answer, or has not in time.
-    pub silent: HashSet<Uuid>,
-    /// VMs whose QEMU is in sight, and of which it is not known where all their files lie, or whether
-    /// that answers.
-    pub unknown: HashSet<Uuid>,
-    /// VMs whose disks all lie on file systems of this kernel's own.
-    pub local: HashSet<Uuid>,
-    /// Mounts that have not answered since an earlier look, and the VMs with a disk there.
-    pub dead: BTreeMap<PathBuf, BTreeSet<Uuid>>,
-    /// What the network interfaces have counted.
-    pub taps: Option<NetDev>,
-    /// The VMs whose QEMU is in that network.
+    /// What the gather may ask libvirt for.
+    pub verdict: HostVerdict,
+    /// The VMs with a disk on a mount that has not answered in time.
+    pub on_unanswering_mount: HashSet<Uuid>,
+    /// The VMs with a visible QEMU of which some files are not known, or the storage of a file.
+    pub on_unknown_storage: HashSet<Uuid>,
+    /// The VMs whose disks all lie on file systems of this host.
+    pub all_disks_local: HashSet<Uuid>,
+    /// The mounts that have not answered since an earlier check, and the VMs with a disk there.
+    pub dead_mounts: BTreeMap<PathBuf, BTreeSet<Uuid>>,
+    /// The counters of the network interfaces.
+    pub net_dev: Option<NetDev>,
+    /// The VMs whose QEMU is in the network namespace of these interfaces.
     pub in_our_netns: HashSet<Uuid>,
-    /// What the VMs' control groups say.
-    pub cpus: HashMap<Uuid, Usage>,
-    /// A thread or a process that could not be started for it, and the remedy.
+    /// What the control groups of the VMs have counted.
+    pub cpu_usage: HashMap<Uuid, CpuUsage>,
+    /// A thread or process of the check that could not be started, and the remedy.
     pub not_started: Option<String>,
 }
 
-/// From this version of libvirt on, virDomainBlockStats makes QEMU look at every file of the VM, as the
-/// block group always did: query-named-block-nodes after query-blockstats (12.8 was seen to, 11.3 not
-/// to; what lies between was not tried).
-const TOUCHES: u64 = 11_004_000;
+/// From this version of libvirt on, virDomainBlockStats makes QEMU access every file of the VM, as the
+/// block group always did: it sends query-named-block-nodes after query-blockstats. 12.8 was seen to do
+/// this, 11.3 not to; the versions between them were not tried.
+const PER_DISK_READS_ALL_FILES_SINCE: u64 = 11_004_000;
 
-/// The way to the host watcher's thread, and what it saw last.
+/// Sends queries to the thread that checks the host, and keeps its last report.
 #[derive(Debug)]
 pub struct HostWatcher {
-    ask: Option<Sender<HostQuery>>,
+    /// `None` where there is no thread, for the hypervisor is another host.
+    queries: Option<Sender<HostQuery>>,
+    /// The number of the last query.
     number: u64,
+    /// There is no report for the last query yet.
     waiting: bool,
     last: HostReport,
     block_statistics: BlockStatistics,
-    /// libvirt makes QEMU look at a VM's files also when it is asked for one disk.
-    touches: bool,
-    /// What is read each time.
-    taps: bool,
-    cpus: bool,
+    /// Even a call for one disk makes QEMU access all files of the VM.
+    per_disk_reads_all_files: bool,
+    wants_net_dev: bool,
+    wants_cpu_usage: bool,
 }
 
 impl HostWatcher {
-    /// Nothing asked yet; without a thread to ask, nothing is ever seen. `groups` are those that
-    /// libvirt would be asked for.
+    /// `queries` leads to the thread. Without one there are no reports. `groups` are those that libvirt
+    /// would be asked for.
     pub fn new(
-        ask: Option<Sender<HostQuery>>,
+        queries: Option<Sender<HostQuery>>,
         block_statistics: BlockStatistics,
         groups: Groups,
     ) -> Self {
         Self {
-            taps: groups.has(Groups::NET),
-            cpus: groups.has(Groups::CPU),
-            ask,
+            queries,
             number: 0,
             waiting: false,
             last: HostReport::default(),
-            touches: false,
             block_statistics,
+            per_disk_reads_all_files: false,
+            wants_net_dev: groups.has(Groups::NET),
+            wants_cpu_usage: groups.has(Groups::CPU),
         }
     }
 
-    /// Puts the question; `false` when nobody is there to answer it now.
+    /// Sends a query. Returns `false` if no report is to be expected: there is no thread, or it is still
+    /// working on the last query.
     pub fn ask(&mut self, vms: Vec<(Uuid, Option<Arc<CachedDescription>>)>) -> bool {
-        // Should this look be late, the last one does not hold for a VM of which an event told since.
+        // A VM without a description may have changed since the last report, so that report does not hold
+        // for it if this one is late.
         for (uuid, _) in vms.iter().filter(|(_, known)| known.is_none()) {
-            self.last.local.remove(uuid);
+            self.last.all_disks_local.remove(uuid);
         }
-        let Some(ask) = self.ask.as_ref().filter(|_| !self.waiting) else {
+        let Some(queries) = self.queries.as_ref().filter(|_| !self.waiting) else {
             return false;
         };
         self.number += 1;
-        let number = self.number;
-        let question = HostQuery {
-            number,
+        let query = HostQuery {
+            number: self.number,
             vms,
-            taps: self.taps,
-            cpus: self.cpus,
+            wants_net_dev: self.wants_net_dev,
+            wants_cpu_usage: self.wants_cpu_usage,
         };
-        self.waiting = ask.send(question).is_ok();
+        self.waiting = queries.send(query).is_ok();
         self.waiting
     }
 
-    /// Takes an answer; `false` for one to an older question.
-    pub fn take(&mut self, seen: HostReport) -> bool {
+    /// Takes a report. Returns `false` if it is one for an earlier query.
+    pub fn accept(&mut self, report: HostReport) -> bool {
         self.waiting = false;
-        let current = seen.number == self.number;
-        self.last = seen;
-        current
+        let is_current = report.number == self.number;
+        self.last = report;
+        is_current
     }
 
-    /// The daemon's version of libvirt.
-    pub fn talks_to(&mut self, version: u64) {
-        self.touches = version >= TOUCHES;
+    /// Sets the version of libvirt that the daemon has.
+    pub fn set_libvirt_version(&mut self, version: u64) {
+        self.per_disk_reads_all_files = version >= PER_DISK_READS_ALL_FILES_SINCE;
     }
 
-    /// What was seen, and what the configuration makes of it.
+    /// What the last report and the configuration mean for these VMs.
     pub fn verdict(&self, domains: &[Uuid]) -> HostVerdict {
-        let mut look = self.last.look.clone();
+        let mut verdict = self.last.verdict.clone();
         match self.block_statistics {
             BlockStatistics::Auto => {}
-            BlockStatistics::Bulk => look.no_block.clear(),
-            BlockStatistics::PerDisk => look.no_block.extend(domains),
+            BlockStatistics::Bulk => verdict.no_block.clear(),
+            BlockStatistics::PerDisk => verdict.no_block.extend(domains),
         }
-        if self.leaves_out_disks() {
-            look.no_disks = &self.last.silent | &self.last.unknown;
+        if self.omits_unanswering_disks() {
+            verdict.no_disks = &self.last.on_unanswering_mount | &self.last.on_unknown_storage;
         }
-        look
+        verdict
     }
 
-    /// VMs whose disks are left out, for it is not known where all their files lie.
-    pub fn left_out(&self) -> impl Iterator<Item = Uuid> {
-        let unknown = self.last.unknown.iter().copied();
-        unknown.filter(|_| self.leaves_out_disks())
+    /// The VMs whose disks are omitted because it is not known where all their files lie.
+    pub fn omitted_for_unknown_storage(&self) -> impl Iterator<Item = Uuid> {
+        let unknown = self.last.on_unknown_storage.iter().copied();
+        unknown.filter(|_| self.omits_unanswering_disks())
     }
 
-    /// VMs whose disks are left out, for a mount has not answered in time, though it is not dead.
-    pub fn slow(&self) -> impl Iterator<Item = Uuid> {
-        let dead: HashSet<Uuid> = self.last.dead.values().flatten().copied().collect();
-        let slow = self.last.silent.iter().copied();
-        slow.filter(move |uuid| self.leaves_out_disks() && !dead.contains(uuid))
+    /// The VMs whose disks are omitted because a mount has not answered in time, although it is not dead.
+    pub fn omitted_for_slow_mounts(&self) -> impl Iterator<Item = Uuid> {
+        let dead: HashSet<Uuid> = self.last.dead_mounts.values().flatten().copied().collect();
+        let unanswered = self.last.on_unanswering_mount.iter().copied();
+        unanswered.filter(move |uuid| self.omits_unanswering_disks() && !dead.contains(uuid))
     }
 
     /// Whether disks on a mount that does not answer are not even read one by one.
-    pub fn leaves_out_disks(&self) -> bool {
-        self.touches && self.block_statistics != BlockStatistics::Bulk
+    pub fn omits_unanswering_disks(&self) -> bool {
+        self.per_disk_reads_all_files && self.block_statistics != BlockStatistics::Bulk
     }
 
-    /// What to take for granted as long as an answer is out: a look is late when things hang, so
-    /// only disks that lay on this host's own file systems are asked for in bulk. Where no answer
-    /// will ever come, for the hypervisor is another host, there is nothing to wait for either.
-    pub fn presumed(&self, domains: &[Uuid]) -> HostVerdict {
-        let remote = self.ask.is_none();
-        let doubtful = |uuid: &&Uuid| match self.block_statistics {
-            BlockStatistics::Auto => !remote && !self.last.local.contains(*uuid),
+    /// What to do without a report. A report is late when something hangs, so only the disks of VMs that
+    /// had all of them on local file systems are read in bulk, and where reading one disk accesses all
+    /// files, only the disks of these VMs are read at all. Where there will never be a report, for the
+    /// hypervisor is another host, disks are read as if all were well.
+    pub fn verdict_without_report(&self, domains: &[Uuid]) -> HostVerdict {
+        let may_hang =
+            |uuid: &Uuid| self.queries.is_some() && !self.last.all_disks_local.contains(uuid);
+        let no_block = |uuid: &&Uuid| match self.block_statistics {
+            BlockStatistics::Auto => may_hang(uuid),
             BlockStatistics::Bulk => false,
             BlockStatistics::PerDisk => true,
         };
-        // Nor one by one, where that touches them as well.
-        let left_out =
-            |uuid: &&Uuid| self.leaves_out_disks() && !remote && !self.last.local.contains(*uuid);
+        let no_disks = |uuid: &&Uuid| self.omits_unanswering_disks() && may_hang(uuid);
         HostVerdict {
-            stuck: self.last.look.stuck.clone(),
-            no_block: domains.iter().filter(doubtful).copied().collect(),
-            no_disks: domains.iter().filter(left_out).copied().collect(),
+            stuck: self.last.verdict.stuck.clone(),
+            no_block: domains.iter().filter(no_block).copied().collect(),
+            no_disks: domains.iter().filter(no_disks).copied().collect(),
         }
     }
 
-    /// Mounts that do not answer, and the VMs with a disk there.
-    pub fn dead(&self) -> &BTreeMap<PathBuf, BTreeSet<Uuid>> {
-        &self.last.dead
+    /// The mounts that do not answer, and the VMs with a disk there.
+    pub fn dead_mounts(&self) -> &BTreeMap<PathBuf, BTreeSet<Uuid>> {
+        &self.last.dead_mounts
     }
 }
 
-/// Starts the host watcher; its answers go to `tell`.
+/// Starts the host watcher's thread. Its reports go to `send`.
 ///
 /// # Errors
-/// The system's, when no thread can be started.
-pub fn start(tell: impl Fn(HostReport) + Send + 'static) -> Result<Sender<HostQuery>, NotStarted> {
-    let (ask, questions) = channel::<HostQuery>();
-    let look = move || {
+/// The error of the system when no thread can be started.
+pub fn start(send: impl Fn(HostReport) + Send + 'static) -> Result<Sender<HostQuery>, NotStarted> {
+    let (queries, received) = channel::<HostQuery>();
+    let watch = move || {
         let mut processes = Processes::new();
-        // Also after an upgrade has put another program in this one's place.
+        // This path leads to the running program even after an upgrade has replaced its file.
         let mut mounts = Mounts::new(Path::new("/proc/self/exe"));
         let mut cgroups = Cgroups::default();
-        while let Ok(question) = questions.recv() {
-            let mut seen = see(&mut processes, &mut mounts, &question);
-            // Last, so that what libvirt says is the younger.
-            if question.taps {
-                seen.taps = NetDev::read(Path::new("/proc")).ok();
-                seen.in_our_netns = processes.in_our_netns();
+        while let Ok(query) = received.recv() {
+            let mut report = inspect(&mut processes, &mut mounts, &query);
+            // The counters are read last, so that libvirt's figures are younger than these.
+            if query.wants_net_dev {
+                report.net_dev = NetDev::read(Path::new("/proc")).ok();
+                report.in_our_netns = processes.in_our_netns();
             }
-            if question.cpus {
-                seen.cpus = cgroups.read(&processes.only());
+            if query.wants_cpu_usage {
+                report.cpu_usage = cgroups.read(&processes.single_processes());
             }
             let not_started = processes.not_started.as_ref();
-            seen.not_started = not_started.or(mounts.not_started.as_ref()).cloned();
-            tell(seen);
+            report.not_started = not_started.or(mounts.not_started.as_ref()).cloned();
+            send(report);
         }
     };
-    threads::start("host watcher", look)?;
-    Ok(ask)
+    threads::start("host watcher", watch)?;
+    Ok(queries)
 }
-
-/// The files that a VM's QEMU looks at when it is asked for block statistics.
-struct Files<'t> {
-    vm: Uuid,
-    paths: Vec<&'t Path>,
-    /// Whether the paths are surely all, and QEMU waits for nothing else.
-    complete: bool,
-    /// There may be other files.
-    unresolved: bool,
-}
-
-fn files<'t>(
-    processes: &'t Processes,
-    (vm, known): &'t (Uuid, Option<Arc<CachedDescription>>),
-) -> Files<'t> {
-    let mut files = Files {
-        vm: *vm,
-        paths: Vec::new(),
-        complete: false,
-        unresolved: known.is_none(),
-    };
-    if let Some(known) = known {
-        files.unresolved = known.unresolved;
-        files.paths.extend(known.paths());
-        for number in known.volumes() {
-            match processes.node(*vm, *number) {
-                Some(path) => files.paths.push(path),
-                // Plugged in later, or a driver of QEMU's own.
-                None => files.unresolved = true,
-            }
-        }
-        let description = known.description.as_ref();
-        let waits = description.is_some_and(|known| known.waits_for_server);
-        files.complete = !files.unresolved && !waits;
-    }
-    files
-}
-
-fn see(processes: &mut Processes, mounts: &mut Mounts, question: &HostQuery) -> HostReport {
-    let uuids: Vec<Uuid> = question.vms.iter().map(|(uuid, _)| *uuid).collect();
-    let seen = processes.look(&uuids);
-    let files: Vec<Files> = question.vms.iter().map(|vm| files(processes, vm)).collect();
-    let paths: Vec<&Path> = files
-        .iter()
-        .flat_map(|files| &files.paths)
-        .copied()
-        .collect();
-    let mut storage: HashMap<PathBuf, Storage> = mounts.look(&paths);
-    // libvirt keeps the variables of the firmware in a folder that no ordinary user enters, and puts
-    // no link there.
-    let known = question.vms.iter().filter_map(|(_, known)| known.as_ref());
-    let descriptions = known.filter_map(|known| known.description.as_ref());
-    for path in descriptions
-        .flat_map(|known| &known.firmware)
-        .map(Path::new)
-    {
-        if matches!(storage.get(path), Some(Storage::Unknown(_))) && mounts.is_plainly_local(path) {
-            storage.remove(path);
-        }
-    }
-    let mut no_block = HashSet::default();
-    let mut local = HashSet::default();
-    let mut silent = HashSet::default();
-    let mut unknown = HashSet::default();
-    let mut dead: BTreeMap<PathBuf, BTreeSet<Uuid>> = BTreeMap::new();
-    for files in &files {
-        let uuid = files.vm;
-        // Where our /proc does not show a VM's QEMU, our mounts need not be its mounts either.
-        let out_of_sight =
-            seen.unseen.contains(&uuid) && files.paths.iter().any(|path| path.is_absolute());
-        if out_of_sight || !files.complete {
-            no_block.insert(uuid);
-        }
-        // Of a QEMU out of sight nothing can be known, so there it is no reason to do without disks.
-        let in_sight = !seen.unseen.contains(&uuid);
-        if in_sight && files.unresolved {
-            unknown.insert(uuid);
-        }
-        if files.complete && !files.paths.iter().any(|path| storage.contains_key(*path)) {
-            local.insert(uuid);
-        }
-        if storage.is_empty() {
-            continue;
-        }
-        for path in &files.paths {
-            match storage.get(*path) {
-                Some(Storage::Dead(mount)) => {
-                    no_block.insert(uuid);
-                    silent.insert(uuid);
-                    dead.entry(mount.clone()).or_default().insert(uuid);
-                }
-                Some(Storage::Late(_)) => {
-                    no_block.insert(uuid);
-                    silent.insert(uuid);
-                }
-                Some(Storage::Unknown(_)) => {
-                    no_block.insert(uuid);
-                    if in_sight {
-                        unknown.insert(uuid);
-                    }
-                }
-                Some(Storage::Local | Storage::Alive) | None => {}
-            }
-        }
-    }
-    HostReport {
-        number: question.number,
-        local: &local - &no_block,
-        look: HostVerdict {
-            stuck: seen.stuck,
-            no_block,
-            ..HostVerdict::default()
-        },
-        silent,
-        unknown,
-        dead,
-        ..HostReport::default()
-    }
-}
-
-#[cfg(test)]
-mod tests;

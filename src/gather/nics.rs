@@ -17,7 +17,7 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::description::{Description, Nic};
-use crate::host::net_dev::{self, Counters, NetDev, View};
+use crate::host::net_dev::{self, NetDev, NicCounters, Perspective};
 use crate::maps::{HashMap, HashSet};
 use crate::sample::{Device, Devices, RunId};
 
@@ -33,9 +33,9 @@ pub struct Nics {
     /// The one before it, as long as there is something to compare with it,
     before: Option<NetDev>,
     /// and what libvirt said after it.
-    said: HashMap<RunId, Vec<(SmolStr, Counters)>>,
+    said: HashMap<RunId, Vec<(SmolStr, NicCounters)>>,
     /// The interfaces that are the same here and there.
-    ours: HashMap<RunId, HashMap<SmolStr, View>>,
+    ours: HashMap<RunId, HashMap<SmolStr, Perspective>>,
     /// The macvtaps that were made by hand.
     macvtaps: HashMap<RunId, Vec<SmolStr>>,
     /// libvirtd may have become another process in this gather: what is said in it proves nothing.
@@ -71,8 +71,8 @@ impl Nics {
         let said = std::mem::take(&mut self.said);
         if let Some(before) = self.before.take() {
             for (run, nics) in said {
-                let view = |(name, said): (SmolStr, Counters)| {
-                    let view = before.view(&taps, &name, &said)?;
+                let view = |(name, said): (SmolStr, NicCounters)| {
+                    let view = before.perspective(&taps, &name, &said)?;
                     Some((name, view))
                 };
                 let ours = nics.into_iter().filter_map(view);
@@ -177,21 +177,21 @@ impl Nics {
     }
 
     /// In which view our counters of a NIC are libvirt's, as it has shown.
-    fn proven(&self, run: RunId, name: &str) -> Option<View> {
+    fn proven(&self, run: RunId, name: &str) -> Option<Perspective> {
         self.ours.get(&run)?.get(name).copied()
     }
 
     /// In which view our counters are the guest's, where libvirt's may be wrong.
-    fn doubtful(&self, taps: &NetDev, run: RunId, name: &str, kind: &str) -> Option<View> {
+    fn doubtful(&self, taps: &NetDev, run: RunId, name: &str, kind: &str) -> Option<Perspective> {
         let macvtaps = self.macvtaps.get(&run);
         let by_hand = macvtaps.is_some_and(|all| all.iter().any(|known| known == name));
-        if kind != "ethernet" && !taps.is_end_of_another(name) {
+        if kind != "ethernet" && !taps.is_suffix_of_another(name) {
             return None;
         }
         let view = match kind {
-            "direct" => View::Host,
-            "ethernet" if by_hand => View::Host,
-            "bridge" | "network" | "ethernet" => View::Guest,
+            "direct" => Perspective::Host,
+            "ethernet" if by_hand => Perspective::Host,
+            "bridge" | "network" | "ethernet" => Perspective::Guest,
             // vhost-user, say: not counted by the kernel.
             _ => return None,
         };

@@ -2,20 +2,10 @@
 //! which disk images lie on storage that does not answer, and what its network interfaces have
 //! counted. No libvirt in here.
 
-pub mod cgroups;
-mod freezer;
-mod mount_state;
-mod mount_table;
 pub mod mounts;
 pub mod net_dev;
-mod nodes;
-mod path_walk;
-pub mod probe;
-mod prober;
-pub mod processes;
-mod resolver;
-mod scan;
+pub mod qemu;
 
 pub use mounts::{Mounts, Storage};
 pub use net_dev::NetDev;
-pub use processes::{ProcessReport, Processes};
+pub use qemu::{ProcessReport, Processes};

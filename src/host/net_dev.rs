@@ -1,9 +1,9 @@
-//! The counters of this host's network interfaces, all of them from one read.
+//! The counters of all network interfaces of this host, from one read of `/proc/net/dev`.
 //!
-//! libvirt reads `/proc/net/dev` from its top for every NIC that it is asked for
-//! (virNetDevTapInterfaceStats in its src/util/virnetdevtap.c), so what its net group costs grows
-//! with the square of the number of taps. Here is the same reading, once for all. It shows our own
-//! network namespace, which need not be libvirtd's: [`NetDev::view`] tells.
+//! For its net group libvirt reads this file from its top once for every NIC
+//! (virNetDevTapInterfaceStats in its src/util/virnetdevtap.c), so the cost grows with the square of
+//! the number of taps. Here it is read once for all NICs. It shows our own network namespace, which is not
+//! necessarily libvirtd's: [`NetDev::perspective`] tells by the counters.
 
 use std::path::Path;
 use std::time::Instant;
@@ -13,89 +13,110 @@ use smol_str::SmolStr;
 
 use crate::maps::{HashMap, HashSet};
 
-/// Received bytes, packets, errors, drops, then the same sent: the order of
+/// Bytes, packets, errors and drops received, then the same sent, in the order of
 /// [`NIC_FIELDS`](crate::sample::NIC_FIELDS).
-pub type Counters = [u64; 8];
+pub type NicCounters = [u64; 8];
 
-/// What `/proc/net/dev` said at one moment, in the host's own view.
+/// The content of `/proc/net/dev` at one moment, counted from the host's side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetDev {
-    /// Midpoint of the read.
+    /// The midpoint of the read.
     pub at: Instant,
-    by_name: HashMap<SmolStr, Counters>,
-    /// Names that another interface's name ends with.
-    ends: HashSet<SmolStr>,
+    by_name: HashMap<SmolStr, NicCounters>,
+    /// The names with which the name of another interface ends.
+    suffixes: HashSet<SmolStr>,
 }
 
-/// From which side libvirt counts an interface's traffic.
+/// The side from which libvirt counts the traffic of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum View {
-    /// The guest's: what the host sent into a tap the guest received.
+pub enum Perspective {
+    /// The guest's side: what the host sent into a tap was received by the guest.
     Guest,
-    /// The host's own: a macvtap (`<interface type='direct'>`).
+    /// The host's side, as for a macvtap (`<interface type='direct'>`).
     Host,
 }
 
 impl NetDev {
-    /// Reads `net/dev` below `proc`, as every user may.
+    /// Reads `net/dev` in the proc file system mounted at `proc`. Every user may read it.
     ///
     /// # Errors
-    /// The system's.
+    /// The error of the system.
     pub fn read(proc: &Path) -> io::Result<Self> {
         let start = Instant::now();
         let table = fs::read(proc.join("net/dev"))?;
         Ok(Self::parse(&table, start + start.elapsed() / 2))
     }
 
-    /// Reads the table. A line that is no interface's, or whose name is not UTF-8 (libvirt could
-    /// not have it in its XML), is passed over.
+    /// Parses the table. Lines are skipped if they are not those of an interface, or if the name is not
+    /// UTF-8, for libvirt could not have such a name in its XML.
     pub fn parse(table: &[u8], at: Instant) -> Self {
         let lines = table.split(|byte| *byte == b'\n');
-        let by_name = lines.clone();
-        let by_name = by_name.filter_map(|line| interface(std::str::from_utf8(line).ok()?));
-        let by_name = by_name.collect();
-        let ends = ends(&by_name, lines);
-        Self { at, by_name, ends }
+        let by_name = lines
+            .clone()
+            .filter_map(|line| interface(std::str::from_utf8(line).ok()?))
+            .collect();
+        let suffixes = suffixes(&by_name, lines);
+        Self {
+            at,
+            by_name,
+            suffixes,
+        }
     }
 
-    /// Whether libvirt may give this interface another one's counters: it takes the first line of the
-    /// table whose name ends with the name (virNetDevTapInterfaceStats, 7.0 to 11.3 at least).
-    pub fn is_end_of_another(&self, name: &str) -> bool {
-        self.ends.contains(name)
+    /// Whether libvirt may return the counters of another interface for this one. It takes the first line
+    /// of the table whose name ends with the given name (virNetDevTapInterfaceStats, at least 7.0 to
+    /// 11.3).
+    pub fn is_suffix_of_another(&self, name: &str) -> bool {
+        self.suffixes.contains(name)
     }
 
-    /// An interface's counters; `None`: there is none of this name.
-    pub fn counters(&self, name: &str, view: View) -> Option<Counters> {
+    /// The counters of an interface, seen from one side. `None` if there is no interface of this name.
+    pub fn counters(&self, name: &str, perspective: Perspective) -> Option<NicCounters> {
         let [rb, rp, re, rd, tb, tp, te, td] = *self.by_name.get(name)?;
-        Some(match view {
-            View::Guest => [tb, tp, te, td, rb, rp, re, rd],
-            View::Host => [rb, rp, re, rd, tb, tp, te, td],
+        Some(match perspective {
+            Perspective::Guest => [tb, tp, te, td, rb, rp, re, rd],
+            Perspective::Host => [rb, rp, re, rd, tb, tp, te, td],
         })
     }
 
-    /// In which view libvirt's counters of an interface are ours, read between this reading and a
-    /// `later` one. `None`: it is another interface, or one whose counters do not tell yet: all
-    /// zero, say, as those of another namespace's interface of the same name may be.
-    pub fn view(&self, later: &Self, name: &str, libvirt: &Counters) -> Option<View> {
-        let lies_between = |view| {
-            let (from, to) = (self.counters(name, view)?, later.counters(name, view)?);
-            let each = from.iter().zip(libvirt).zip(&to);
-            Some(
-                each.into_iter()
-                    .all(|((from, said), to)| from <= said && said <= to),
-            )
+    /// From which side libvirt counts an interface, if it counts the one that is read here. `libvirt` are
+    /// its counters, taken between this reading and a `later` one.
+    ///
+    /// `None` if it is another interface, or if the counters do not tell yet. If they are all zero, for
+    /// example, those of an interface with the same name in another namespace may be zero, too.
+    pub fn perspective(
+        &self,
+        later: &Self,
+        name: &str,
+        libvirt: &NicCounters,
+    ) -> Option<Perspective> {
+        let lies_between = |perspective| {
+            let (from, to) = (
+                self.counters(name, perspective)?,
+                later.counters(name, perspective)?,
+            );
+            let all_between = from
+                .iter()
+                .zip(libvirt)
+                .zip(&to)
+                .all(|((from, counter), to)| from <= counter && counter <= to);
+            Some(all_between)
         };
-        match (lies_between(View::Guest)?, lies_between(View::Host)?) {
-            (true, false) => Some(View::Guest),
-            (false, true) => Some(View::Host),
+        match (
+            lies_between(Perspective::Guest)?,
+            lies_between(Perspective::Host)?,
+        ) {
+            (true, false) => Some(Perspective::Guest),
+            (false, true) => Some(Perspective::Host),
             (true, true) | (false, false) => None,
         }
     }
 }
 
-/// `  vnet0:  rx of bytes packets errs drop fifo frame compressed multicast, tx of the same`.
-/// The kernel allows no colon and no space in a name (dev_valid_name).
-fn interface(line: &str) -> Option<(SmolStr, Counters)> {
+/// Parses the line of an interface: `  vnet0:` and 16 figures, bytes, packets, errs, drop, fifo, frame,
+/// compressed and multicast received, then eight that begin with the same four, sent. The kernel
+/// allows neither a colon nor a space in a name (dev_valid_name).
+fn interface(line: &str) -> Option<(SmolStr, NicCounters)> {
     let (name, figures) = line.split_once(':')?;
     let mut all = [0; 16];
     let mut figures = figures.split_ascii_whitespace();
@@ -106,20 +127,20 @@ fn interface(line: &str) -> Option<(SmolStr, Counters)> {
     Some((name.trim_start().into(), [rb, rp, re, rd, tb, tp, te, td]))
 }
 
-/// Of the names in the table, those that another one ends with.
-fn ends<'t>(
-    by_name: &HashMap<SmolStr, Counters>,
+/// The names in the table with which another name ends.
+fn suffixes<'t>(
+    by_name: &HashMap<SmolStr, NicCounters>,
     lines: impl Iterator<Item = &'t [u8]>,
 ) -> HashSet<SmolStr> {
-    // How long the names are that begin with this byte, a bit for each length (a name has at most 15
-    // bytes): it spares nearly every end of a name the search.
+    // For each byte the lengths of the names that begin with it, one bit a length (a name has at most 15
+    // bytes). Nearly every end of a name is ruled out by this without a search.
     let mut lengths = [0_u16; 256];
     for name in by_name.keys() {
         if let (Some(first), 1..16) = (name.bytes().next(), name.len()) {
             lengths[usize::from(first)] |= 1 << name.len();
         }
     }
-    let mut ends = HashSet::default();
+    let mut suffixes = HashSet::default();
     for line in lines {
         let Some(colon) = line.iter().position(|byte| *byte == b':') else {
             continue;
@@ -132,15 +153,16 @@ fn ends<'t>(
                 && let Ok(end) = std::str::from_utf8(end)
                 && let Some((end, _)) = by_name.get_key_value(end)
             {
-                ends.insert(end.clone());
+                suffixes.insert(end.clone());
             }
         }
     }
-    ends
+    suffixes
 }
 
-/// Whether the interface of this name is a macvtap; `None`: `sys` does not show it. A macvtap has a
-/// folder with its character device (the kernel's drivers/net/macvtap.c), no other interface has.
+/// Whether the interface of this name is a macvtap. `None` if there is no such interface in the sysfs
+/// mounted at `sys`. Only a macvtap has a folder with its character device (the kernel's
+/// drivers/net/macvtap.c).
 pub fn is_macvtap(sys: &Path, name: &str) -> Option<bool> {
     let interface = sys.join("class/net").join(name);
     fs::metadata(&interface).ok()?;
@@ -161,21 +183,21 @@ short: 1 2 3
 ";
 
     #[test]
-    fn what_the_host_sent_the_guest_received() {
-        let taps = NetDev::parse(TABLE, Instant::now());
+    fn what_the_host_sent_was_received_by_the_guest() {
+        let net_dev = NetDev::parse(TABLE, Instant::now());
         let swapped = [21, 22, 23, 24, 11, 12, 13, 14];
-        assert_eq!(taps.counters("vnet1", View::Guest), Some(swapped));
+        assert_eq!(net_dev.counters("vnet1", Perspective::Guest), Some(swapped));
         let plain = [11, 12, 13, 14, 21, 22, 23, 24];
-        assert_eq!(taps.counters("vnet1", View::Host), Some(plain));
+        assert_eq!(net_dev.counters("vnet1", Perspective::Host), Some(plain));
         let odd = [5, 6, 7, 8, u64::MAX, 2, 3, 4];
-        assert_eq!(taps.counters("tap,odd=1", View::Guest), Some(odd));
+        assert_eq!(net_dev.counters("tap,odd=1", Perspective::Guest), Some(odd));
         for none in ["net1", "short", "", "face |bytes    packets errs drop"] {
-            assert_eq!(taps.counters(none, View::Host), None, "{none:?}");
+            assert_eq!(net_dev.counters(none, Perspective::Host), None, "{none:?}");
         }
     }
 
     #[test]
-    fn a_name_that_is_the_end_of_anothers_is_known() {
+    fn names_that_are_suffixes_of_others_are_found() {
         let row =
             |name: &[u8]| [b"  ", name, b": 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n"].concat();
         let names: [&[u8]; 9] = [
@@ -190,20 +212,22 @@ short: 1 2 3
             b"t",
         ];
         let table = names.map(row).concat();
-        let taps = NetDev::parse(&table, Instant::now());
-        let ends: Vec<&[u8]> = names
+        let net_dev = NetDev::parse(&table, Instant::now());
+        let suffixes: Vec<&[u8]> = names
             .into_iter()
-            .filter(|name| std::str::from_utf8(name).is_ok_and(|name| taps.is_end_of_another(name)))
+            .filter(|name| {
+                std::str::from_utf8(name).is_ok_and(|name| net_dev.is_suffix_of_another(name))
+            })
             .collect();
-        assert_eq!(ends, [&b"web-0"[..], b"0", b"xtap", b"t"]);
+        assert_eq!(suffixes, [&b"web-0"[..], b"0", b"xtap", b"t"]);
         assert!(
-            !taps.is_end_of_another("net1"),
-            "there is none of this name"
+            !net_dev.is_suffix_of_another("net1"),
+            "there is no interface of this name"
         );
     }
 
     #[test]
-    fn a_macvtap_is_told_by_its_folder() {
+    fn a_macvtap_is_recognized_by_its_folder() {
         let sys = tempfile::tempdir().unwrap();
         let net = sys.path().join("class/net");
         fs::create_dir_all(net.join("mv0/macvtap/tap7")).unwrap();
@@ -219,29 +243,35 @@ short: 1 2 3
     }
 
     #[test]
-    fn libvirts_figures_lie_between_ours_and_tell_its_view() {
+    fn libvirts_figures_lie_between_ours_and_show_its_perspective() {
         let (before, after) = (one(50, 5), one(60, 9));
         let said = |received, sent| [received, 1, 0, 0, sent, 1, 0, 0];
-        for (received, sent, view) in [
-            (5, 50, Some(View::Guest)),
-            (9, 60, Some(View::Guest)),
-            (50, 5, Some(View::Host)),
+        for (received, sent, perspective) in [
+            (5, 50, Some(Perspective::Guest)),
+            (9, 60, Some(Perspective::Guest)),
+            (50, 5, Some(Perspective::Host)),
             (4, 50, None),
             (10, 50, None),
             (5, 49, None),
             (61, 9, None),
         ] {
-            let found = before.view(&after, "v", &said(received, sent));
-            assert_eq!(found, view, "{received} {sent}");
+            let found = before.perspective(&after, "v", &said(received, sent));
+            assert_eq!(found, perspective, "{received} {sent}");
         }
-        assert_eq!(before.view(&after, "w", &said(5, 50)), None);
+        assert_eq!(before.perspective(&after, "w", &said(5, 50)), None);
     }
 
     #[test]
-    fn what_looks_alike_from_both_sides_tells_nothing() {
+    fn counters_that_match_both_sides_show_no_perspective() {
         for (before, after) in [(one(0, 0), one(0, 0)), (one(1, 2), one(9, 9))] {
-            assert_eq!(before.view(&after, "v", &[5, 1, 0, 0, 5, 1, 0, 0]), None);
-            assert_eq!(before.view(&after, "v", &[0, 1, 0, 0, 0, 1, 0, 0]), None);
+            assert_eq!(
+                before.perspective(&after, "v", &[5, 1, 0, 0, 5, 1, 0, 0]),
+                None
+            );
+            assert_eq!(
+                before.perspective(&after, "v", &[0, 1, 0, 0, 0, 1, 0, 0]),
+                None
+            );
         }
     }
 }

@@ -13,7 +13,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-use telegraf_kvm::host::net_dev::{Counters, NetDev, View};
+use telegraf_kvm::host::net_dev::{NetDev, NicCounters, Perspective};
 use telegraf_kvm::sample::NIC_FIELDS;
 
 const KEYS: [&str; 8] = [
@@ -55,7 +55,7 @@ fn send(lab: &Lab) {
     succeed(lab.command("bash").args(["-c", send]));
 }
 
-fn counters(stats: &BTreeMap<String, String>, number: usize) -> Counters {
+fn counters(stats: &BTreeMap<String, String>, number: usize) -> NicCounters {
     KEYS.map(|key| stats[&format!("net.{number}.{key}")].parse().unwrap())
 }
 
@@ -71,13 +71,17 @@ fn our_figures_of_a_tap_are_libvirts() {
         assert_eq!(stats[&format!("net.{number}.name")], name);
         let libvirt = counters(&stats, number);
         println!("{name}: {libvirt:?}");
-        let view = before.view(&after, name, &libvirt);
+        let view = before.perspective(&after, name, &libvirt);
         // 7.0 has received and sent exchanged for <interface type='ethernet'>.
         let exchanged = name == "eth0x" && lab.libvirt_version() == (7, 0);
-        let expected = if exchanged { View::Host } else { View::Guest };
+        let expected = if exchanged {
+            Perspective::Host
+        } else {
+            Perspective::Guest
+        };
         assert_eq!(view, Some(expected), "{before:?}\n{libvirt:?}\n{after:?}");
         let elsewhere = read(&other);
-        assert_eq!(elsewhere.view(&elsewhere, name, &libvirt), None);
+        assert_eq!(elsewhere.perspective(&elsewhere, name, &libvirt), None);
     }
 }
 

@@ -8,7 +8,7 @@ use crate::support::vm::{Vm, VmSpec, disk_xml, disks};
 use crate::support::{succeed, wait_for};
 use std::path::Path;
 use std::time::Duration;
-use telegraf_kvm::host::net_dev::{Counters, NetDev, View};
+use telegraf_kvm::host::net_dev::{NetDev, NicCounters, Perspective};
 use telegraf_kvm::sample::NIC_FIELDS;
 
 /// `ip` with these arguments, in the lab.
@@ -23,21 +23,21 @@ fn send(lab: &Lab, count: usize, to: &str) {
 }
 
 /// What the kernel has counted for the interface of exactly this name, as the guest sees it.
-fn counted(lab: &Lab, name: &str, view: View) -> Counters {
+fn counted(lab: &Lab, name: &str, view: Perspective) -> NicCounters {
     let proc = format!("/proc/{}", lab.init());
     let taps = NetDev::read(Path::new(&proc)).unwrap();
     taps.counters(name, view).unwrap()
 }
 
 /// What the gather has of a VM's interface.
-pub fn written(gather: &[Line], vm: &Vm, device: &str) -> Counters {
+pub fn written(gather: &[Line], vm: &Vm, device: &str) -> NicCounters {
     let line = lines::device(gather, vm.name(), "nic", device);
     NIC_FIELDS.map(|field| line.int(field).unwrap().try_into().unwrap())
 }
 
 /// Gathers four times, with traffic between them but not in them: each interface's counters are
 /// the kernel's.
-fn are_right(lab: &Lab, vm: &Vm, nics: &[(&str, View)], traffic: impl Fn()) {
+fn are_right(lab: &Lab, vm: &Vm, nics: &[(&str, Perspective)], traffic: impl Fn()) {
     let mut plugin = Plugin::spawn(lab.plugin(&[]));
     for gather in 1..=4 {
         let found = plugin.gather();
@@ -82,20 +82,20 @@ fn a_tap_whose_name_is_the_end_of_anothers_has_its_own_counters() {
         ip(&lab, &format!("neigh add {neighbour} dev {name}"));
     }
     ip(&lab, "link set idle0 down");
-    let idle = counted(&lab, "idle0", View::Guest);
+    let idle = counted(&lab, "idle0", Perspective::Guest);
     let traffic = || {
-        let before = ["dmz-web-0", "web-0"].map(|name| counted(&lab, name, View::Guest));
+        let before = ["dmz-web-0", "web-0"].map(|name| counted(&lab, name, Perspective::Guest));
         send(&lab, 2, "192.168.80.2");
         send(&lab, 5, "192.168.81.2");
         wait_for("the packets", Duration::from_secs(20), || {
-            let now = ["dmz-web-0", "web-0"].map(|name| counted(&lab, name, View::Guest));
+            let now = ["dmz-web-0", "web-0"].map(|name| counted(&lab, name, Perspective::Guest));
             (now[0][1] == before[0][1] + 2 && now[1][1] == before[1][1] + 5).then_some(())
         });
     };
     traffic();
     println!("libvirt: {:?}", lab.domstats(vm.name()));
-    assert_eq!(idle, counted(&lab, "idle0", View::Guest));
-    let all = ["dmz-web-0", "web-0", "idle0"].map(|name| (name, View::Guest));
+    assert_eq!(idle, counted(&lab, "idle0", Perspective::Guest));
+    let all = ["dmz-web-0", "web-0", "idle0"].map(|name| (name, Perspective::Guest));
     are_right(&lab, &vm, &all, traffic);
 }
 
@@ -134,22 +134,22 @@ fn a_macvtap_made_by_hand_has_received_what_the_guest_received() {
     // Without an address it answers nothing any more.
     vm.guest("ping -c 2 -i 0.2 192.168.66.1; ip address flush dev eth0");
     let traffic = || {
-        let before = ["hand0", "direct0"].map(|name| counted(&lab, name, View::Host));
+        let before = ["hand0", "direct0"].map(|name| counted(&lab, name, Perspective::Host));
         send(&lab, 3, "192.168.66.2");
         send(&lab, 4, "192.168.66.3");
         wait_for("the packets", Duration::from_secs(20), || {
-            let now = ["hand0", "direct0"].map(|name| counted(&lab, name, View::Host));
+            let now = ["hand0", "direct0"].map(|name| counted(&lab, name, Perspective::Host));
             (now[0][1] == before[0][1] + 3 && now[1][1] == before[1][1] + 4).then_some(())
         });
     };
     traffic();
     println!("libvirt: {:?}", lab.domstats(vm.name()));
     for name in ["hand0", "direct0"] {
-        let counted = counted(&lab, name, View::Host);
+        let counted = counted(&lab, name, Perspective::Host);
         println!("{name}: {counted:?}");
         assert_ne!(counted[0], counted[4], "no telling the sides apart");
     }
-    let both = [("hand0", View::Host), ("direct0", View::Host)];
+    let both = [("hand0", Perspective::Host), ("direct0", Perspective::Host)];
     are_right(&lab, &vm, &both, traffic);
 }
 
@@ -205,7 +205,7 @@ fn a_device_in_the_place_and_with_the_name_of_one_makes_no_rate_with_it() {
         ip(&lab, &neighbour);
         wait_for("the packets", Duration::from_secs(30), || {
             send(&lab, 1, "192.168.77.10");
-            (counted(&lab, "same0", View::Guest)[1] >= count).then_some(())
+            (counted(&lab, "same0", Perspective::Guest)[1] >= count).then_some(())
         });
     };
     let up = "until [ -e /sys/class/net/eth0 ]; do sleep 0.1; done; ip link set eth0 up";

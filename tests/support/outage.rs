@@ -1,4 +1,5 @@
-//! Network storage that can die: a FUSE passthrough (bindfs) whose server can be stopped.
+//! Network storage that can die: a FUSE file system which passes through a folder (bindfs) and whose
+//! server can be stopped.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -18,20 +19,20 @@ use super::{child_of, program, run, wait_for};
 
 const SLOW: Duration = Duration::from_secs(20);
 
-/// A mounted bindfs. Dropped, its server is killed, so that who waits for it gets an error, and it
-/// is unmounted.
+/// A mounted bindfs. When it is dropped, its server is killed, so that processes that wait for it get an
+/// error, and it is unmounted.
 pub struct Mount<'lab> {
     lab: Option<&'lab Lab>,
     point: PathBuf,
     behind: PathBuf,
-    /// bindfs itself, or the nsenter that it runs under.
+    /// bindfs itself, or the nsenter that runs it.
     handle: Child,
     server: Pid,
 }
 
 impl Mount<'static> {
-    /// In the caller's own mounts: `FOLDER/NAME.behind`, with a file `image` in it, seen through
-    /// `FOLDER/NAME`.
+    /// Mounts `FOLDER/NAME.behind`, which has a file `image`, at `FOLDER/NAME` in the mount namespace of the
+    /// caller.
     pub fn new(folder: &Path, name: &str, options: &[&str]) -> Self {
         let point = folder.join(name);
         let behind = point.with_extension("behind");
@@ -42,14 +43,14 @@ impl Mount<'static> {
 }
 
 impl<'lab> Mount<'lab> {
-    /// Inside a lab, at `point` below the lab's folder; files in it lie beside that path. For a
-    /// second the kernel trusts a file's attributes without asking the server.
+    /// Mounts the folder beside `point` at `point`, which is below the lab's folder, inside the lab. The
+    /// kernel uses the attributes of a file for a second before it asks the server again.
     pub fn start(lab: &'lab Lab, point: &Path) -> Self {
         let options = ["-o", "attr_timeout=1,entry_timeout=1"];
         Mount::over(Some(lab), point, &point.with_extension("behind"), &options)
     }
 
-    /// What lies at `behind`, which may be another such mount's point.
+    /// Mounts `behind`, which may be the mount point of another one, at `point`.
     pub fn over(lab: Option<&'lab Lab>, point: &Path, behind: &Path, options: &[&str]) -> Self {
         program("bindfs");
         for folder in [point, behind] {
@@ -80,7 +81,7 @@ impl<'lab> Mount<'lab> {
         }
     }
 
-    /// Where it is mounted.
+    /// The mount point.
     pub fn point(&self) -> &Path {
         &self.point
     }
@@ -90,9 +91,9 @@ impl<'lab> Mount<'lab> {
         self.point.join("image")
     }
 
-    /// A new raw image of `kib` KiB on it, with every block written, or none. Returns its path.
+    /// Makes a raw image of `kib` KiB on it, with every block written or none. Returns its path.
     pub fn new_image(&self, name: &str, kib: usize, written: bool) -> PathBuf {
-        // Behind the mount: the kernel knows nothing of it yet.
+        // It is made behind the mount, so the kernel has nothing of it in its cache.
         let file = self.behind.join(name);
         if written {
             fs::write(file, vec![0xa5; kib << 10]).unwrap();
@@ -103,22 +104,22 @@ impl<'lab> Mount<'lab> {
         self.point.join(name)
     }
 
-    /// The server answers nothing any more, since `ago` when this returns.
+    /// Stops the server. When this returns, it has been stopped for `ago`.
     pub fn stop(&self, ago: Duration) {
         kill_process(self.server, Signal::STOP).unwrap();
         thread::sleep(ago);
     }
 
-    /// The server answers again, what waited first.
+    /// Lets the server go on. It answers the oldest requests first.
     pub fn go_on(&self) {
         kill_process(self.server, Signal::CONT).unwrap();
     }
 
-    /// The server is no more: whoever asks gets an error.
+    /// Kills the server. Every access then returns an error.
     pub fn kill(&mut self) {
-        // Its process may be gone already.
+        // The process may have ended already.
         let _ = kill_process(self.server, Signal::KILL);
-        // nsenter stops when its child is stopped, and sees no end of it then.
+        // nsenter stops when its child is stopped, and then does not notice its end.
         let _ = self.handle.kill();
         let _ = self.handle.wait();
     }
@@ -126,7 +127,7 @@ impl<'lab> Mount<'lab> {
 
 impl Drop for Mount<'_> {
     fn drop(&mut self) {
-        // A second time it could hit another process of this number.
+        // A second signal could reach another process of the same number.
         if matches!(self.handle.try_wait(), Ok(None)) {
             self.kill();
         }
@@ -134,28 +135,29 @@ impl Drop for Mount<'_> {
     }
 }
 
-/// In the lab, or as the caller has it.
+/// A command that runs in the lab, or in the environment of the caller.
 fn command(lab: Option<&Lab>, name: &str) -> Command {
     lab.map_or_else(|| Command::new(program(name)), |lab| lab.command(name))
 }
 
-/// How the promises for one plugin and one dead mount are kept, through `gathers` gathers.
+/// Checks what is promised for a plugin while one mount is dead.
 pub struct Outage<'t> {
-    /// Where.
+    /// The lab.
     pub lab: &'t Lab,
     /// Its VMs.
     pub fleet: &'t Fleet<'t>,
-    /// What is dead.
+    /// The dead mount.
     pub mount: &'t Mount<'t>,
-    /// So many of them, the first, have a file there.
+    /// The number of VMs, from the first on, that have a file there.
     pub carried: usize,
-    /// How long a gather takes when all is well.
+    /// How long a gather takes while the mount answers.
     pub healthy: Duration,
 }
 
 impl Outage<'_> {
-    /// Panics unless all VMs are complete in each of four gathers, all is quick, and no QEMU hangs.
-    /// Where libvirt cannot be asked for a disk without a look at it, those on the mount are left out.
+    /// Panics unless all VMs are complete in each of four gathers, all is quick, and no QEMU hangs. Where a
+    /// call for one disk makes QEMU access all files, the disks of VMs with a file on the mount are
+    /// omitted.
     pub fn expect_all(&self, plugin: &mut Plugin, when: &str) {
         let mut following = Vec::new();
         for round in 1..=4 {
@@ -178,11 +180,12 @@ impl Outage<'_> {
             let quick = at_most(Duration::from_millis(500));
             assert!(list.is_some_and(|took| took < quick), "{when}: {list:?}");
         }
-        // The middle one of three: a machine has moments of its own.
+        // The median of three, for other processes may delay one of them.
         following.sort_unstable();
         let limit = self.healthy.mul_f64(1.5) + at_most(Duration::ZERO);
         assert!(following[1] <= limit, "{when}: {following:?} > {limit:?}");
-        // A QEMU whose main thread waits for its own threads shows S: its monitor tells.
+        // A QEMU whose main thread waits for its other threads has the state S. Only its monitor shows that
+        // it hangs.
         let last = self.fleet.vms.len() - 1;
         expect_quick(self.lab, self.fleet.vms[last].name(), when);
         for vm in &self.fleet.vms {
@@ -192,27 +195,26 @@ impl Outage<'_> {
         }
     }
 
-    /// Panics unless a plugin's first gather has all that can be had.
+    /// Panics unless the first gather of a plugin has everything that is available.
     pub fn expect_complete_first(&self, gather: &[Line], when: &str) {
-        let left_out = self.left_out();
-        self.fleet
-            .expect_complete_first_but(gather, &left_out, when);
-        self.fleet.expect_without_disks(gather, &left_out, when);
+        let omitted = self.omitted();
+        self.fleet.expect_complete_first_but(gather, &omitted, when);
+        self.fleet.expect_without_disks(gather, &omitted, when);
     }
 
-    /// The same of a later one.
+    /// Panics unless a later gather has everything that is available.
     pub fn expect_complete(&self, gather: &[Line], when: &str) {
-        let left_out = self.left_out();
-        self.fleet.expect_complete_but(gather, &left_out, when);
-        self.fleet.expect_without_disks(gather, &left_out, when);
+        let omitted = self.omitted();
+        self.fleet.expect_complete_but(gather, &omitted, when);
+        self.fleet.expect_without_disks(gather, &omitted, when);
     }
 
-    fn left_out(&self) -> Vec<usize> {
-        let left_out = self.lab.asking_touches_disks();
-        (0..self.carried).filter(|_| left_out).collect()
+    fn omitted(&self) -> Vec<usize> {
+        let omitted = self.lab.asking_touches_disks();
+        (0..self.carried).filter(|_| omitted).collect()
     }
 
-    /// Panics unless there is one warning, with the mount and the VMs that have a file there in it.
+    /// Panics unless there is exactly one warning, and it names the mount and the VMs with a file there.
     pub fn expect_one_warning(&self, plugin: &Plugin) {
         let point = self.mount.point().to_str().unwrap();
         let warnings = plugin.warnings();

@@ -55,7 +55,7 @@ impl Gatherer {
         let vms = domains.iter();
         let vms = vms.map(|uuid| (*uuid, self.descriptions.described(*uuid)));
         let asked = self.host_watcher.ask(vms.collect());
-        let presumed = self.host_watcher.presumed(domains);
+        let presumed = self.host_watcher.verdict_without_report(domains);
         if asked {
             self.scheduler.presume(presumed);
         } else {
@@ -98,10 +98,10 @@ impl Gatherer {
 
     /// What the host watcher has seen.
     pub fn on_host_report(&mut self, mut seen: HostReport) {
-        let (taps, cpus) = (seen.taps.take(), std::mem::take(&mut seen.cpus));
+        let (taps, cpus) = (seen.net_dev.take(), std::mem::take(&mut seen.cpu_usage));
         let in_our_netns = std::mem::take(&mut seen.in_our_netns);
         self.gathered.not_started = seen.not_started.take();
-        if self.host_watcher.take(seen) {
+        if self.host_watcher.accept(seen) {
             if let Some(taps) = taps {
                 self.nics.read(taps, in_our_netns);
             }

@@ -8,54 +8,57 @@ const A: Uuid = Uuid::from_u128(1);
 const B: Uuid = Uuid::from_u128(2);
 
 #[test]
-fn one_question_at_a_time() {
-    let (ask, questions) = channel();
+fn one_query_at_a_time() {
+    let (ask, queries) = channel();
     let mut host_watcher = HostWatcher::new(Some(ask), BlockStatistics::Auto, Groups::NONE);
     assert!(host_watcher.ask(vec![(A, None)]));
     assert!(
         !host_watcher.ask(vec![(B, None)]),
-        "it is still at the first"
+        "it still works on the first"
     );
-    let first = questions.try_recv().unwrap();
+    let first = queries.try_recv().unwrap();
     assert_eq!(first.vms, [(A, None)]);
-    assert!(questions.try_recv().is_err());
-    let seen = HostReport {
+    assert!(queries.try_recv().is_err());
+    let report = HostReport {
         number: first.number,
-        look: HostVerdict {
+        verdict: HostVerdict {
             stuck: [A].into_iter().collect(),
             no_block: HashSet::default(),
             ..HostVerdict::default()
         },
         ..HostReport::default()
     };
-    assert!(host_watcher.take(seen.clone()));
-    assert_eq!(host_watcher.verdict(&[A, B]), seen.look);
+    assert!(host_watcher.accept(report.clone()));
+    assert_eq!(host_watcher.verdict(&[A, B]), report.verdict);
     assert!(host_watcher.ask(vec![]));
-    assert!(!host_watcher.take(seen), "an answer to the question before");
+    assert!(
+        !host_watcher.accept(report),
+        "a report for the query before"
+    );
 }
 
 #[test]
-fn where_nobody_looks_nothing_is_waited_for() {
+fn without_a_thread_no_report_is_waited_for() {
     let mut host_watcher = HostWatcher::new(None, BlockStatistics::Auto, Groups::NONE);
     assert!(!host_watcher.ask(vec![(A, None)]));
     let (ask, _) = channel();
     let mut host_watcher = HostWatcher::new(Some(ask), BlockStatistics::Auto, Groups::NONE);
     for _ in 0..2 {
-        assert!(!host_watcher.ask(vec![(A, None)]), "its thread is gone");
+        assert!(!host_watcher.ask(vec![(A, None)]), "the thread has ended");
     }
     assert_eq!(host_watcher.verdict(&[A]), HostVerdict::default());
 }
 
 #[test]
-fn the_configuration_forces_how_disks_are_read_but_not_who_is_stuck() {
+fn the_configuration_decides_how_disks_are_read_but_not_which_vms_are_stuck() {
     for (setting, no_block) in [
         (BlockStatistics::Auto, HashSet::from_iter([A])),
         (BlockStatistics::Bulk, HashSet::default()),
         (BlockStatistics::PerDisk, HashSet::from_iter([A, B])),
     ] {
         let mut host_watcher = HostWatcher::new(None, setting, Groups::NONE);
-        host_watcher.take(HostReport {
-            look: HostVerdict {
+        host_watcher.accept(HostReport {
+            verdict: HostVerdict {
                 stuck: [B].into_iter().collect(),
                 no_block: [A].into_iter().collect(),
                 ..HostVerdict::default()
@@ -71,34 +74,37 @@ fn the_configuration_forces_how_disks_are_read_but_not_who_is_stuck() {
     }
 }
 
-/// From 11.4 on asking for one disk makes QEMU look at all files.
+/// From 11.4 on a call for one disk makes QEMU access all files.
 #[test]
-fn where_asking_for_a_disk_touches_it_those_on_silent_mounts_are_left_out() {
+fn where_per_disk_calls_access_files_disks_on_unanswering_mounts_are_omitted() {
     let (ask, _questions) = channel();
-    for (block_statistics, version, left_out) in [
+    for (block_statistics, version, omitted) in [
         (BlockStatistics::Auto, 11_003_000, false),
         (BlockStatistics::Auto, 12_008_000, true),
         (BlockStatistics::PerDisk, 12_008_000, true),
         (BlockStatistics::Bulk, 12_008_000, false),
     ] {
         let mut host_watcher = HostWatcher::new(Some(ask.clone()), block_statistics, Groups::NONE);
-        host_watcher.talks_to(version);
-        host_watcher.take(HostReport {
-            silent: HashSet::from_iter([A]),
+        host_watcher.set_libvirt_version(version);
+        host_watcher.accept(HostReport {
+            on_unanswering_mount: HashSet::from_iter([A]),
             ..HostReport::default()
         });
-        let expected = HashSet::from_iter(left_out.then_some(A));
+        let expected = HashSet::from_iter(omitted.then_some(A));
         assert_eq!(host_watcher.verdict(&[A, B]).no_disks, expected);
-        // While an answer is out, those of which nothing is known, too.
-        let late = left_out.then_some([A, B]).into_iter().flatten();
-        assert_eq!(host_watcher.presumed(&[A, B]).no_disks, late.collect());
+        // Without a report also those of which nothing is known.
+        let late = omitted.then_some([A, B]).into_iter().flatten();
+        assert_eq!(
+            host_watcher.verdict_without_report(&[A, B]).no_disks,
+            late.collect()
+        );
     }
 }
 
 #[test]
-fn while_an_answer_is_out_only_local_disks_are_taken_for_granted() {
+fn without_a_report_only_local_disks_are_read_in_bulk() {
     let (ask, _questions) = channel();
-    let look = |no_block: &[Uuid]| HostVerdict {
+    let verdict = |no_block: &[Uuid]| HostVerdict {
         stuck: HashSet::default(),
         no_block: no_block.iter().copied().collect(),
         no_disks: HashSet::default(),
@@ -110,32 +116,32 @@ fn while_an_answer_is_out_only_local_disks_are_taken_for_granted() {
     ] {
         let mut host_watcher = HostWatcher::new(Some(ask.clone()), block_statistics, Groups::NONE);
         assert_eq!(
-            host_watcher.presumed(&[A, B]),
-            look(first),
+            host_watcher.verdict_without_report(&[A, B]),
+            verdict(first),
             "{block_statistics:?}"
         );
-        host_watcher.take(HostReport {
-            local: HashSet::from_iter([A]),
+        host_watcher.accept(HostReport {
+            all_disks_local: HashSet::from_iter([A]),
             ..HostReport::default()
         });
         assert_eq!(
-            host_watcher.presumed(&[A, B]),
-            look(later),
+            host_watcher.verdict_without_report(&[A, B]),
+            verdict(later),
             "{block_statistics:?}"
         );
     }
-    // Of another host nothing will ever be known.
+    // There is never a report of another host.
     for (block_statistics, no_block) in [
         (BlockStatistics::Auto, &[][..]),
         (BlockStatistics::PerDisk, &[A][..]),
     ] {
         let host_watcher = HostWatcher::new(None, block_statistics, Groups::NONE);
-        assert_eq!(host_watcher.presumed(&[A]), look(no_block));
+        assert_eq!(host_watcher.verdict_without_report(&[A]), verdict(no_block));
     }
 }
 
 #[test]
-fn slow_is_whose_mount_was_silent_and_is_not_dead() {
+fn a_slow_mount_is_one_that_has_not_answered_and_is_not_dead() {
     for (block_statistics, version, slow) in [
         (BlockStatistics::Auto, 11_003_000, &[][..]),
         (BlockStatistics::Auto, 12_008_000, &[A]),
@@ -143,18 +149,18 @@ fn slow_is_whose_mount_was_silent_and_is_not_dead() {
         (BlockStatistics::Bulk, 12_008_000, &[]),
     ] {
         let mut host_watcher = HostWatcher::new(None, block_statistics, Groups::NONE);
-        host_watcher.talks_to(version);
-        host_watcher.take(HostReport {
-            silent: HashSet::from_iter([A, B]),
-            dead: [(PathBuf::from("/mnt/dead"), [B].into())].into(),
+        host_watcher.set_libvirt_version(version);
+        host_watcher.accept(HostReport {
+            on_unanswering_mount: HashSet::from_iter([A, B]),
+            dead_mounts: [(PathBuf::from("/mnt/dead"), [B].into())].into(),
             ..HostReport::default()
         });
-        let found: Vec<Uuid> = host_watcher.slow().collect();
+        let found: Vec<Uuid> = host_watcher.omitted_for_slow_mounts().collect();
         assert_eq!(found, slow, "{block_statistics:?}, {version}");
     }
 }
 
-/// A folder as /proc, with the QEMU of `A` in it.
+/// Makes a folder like /proc with the QEMU process of `A` in it.
 fn proc_of_a(root: &Path) {
     let process = root.join("77");
     fs::create_dir_all(process.join("task/77")).unwrap();
@@ -165,7 +171,7 @@ fn proc_of_a(root: &Path) {
 }
 
 #[test]
-fn a_vm_whose_process_is_out_of_sight_has_its_disks_out_of_sight_too() {
+fn the_storage_of_a_vm_without_a_visible_process_is_not_trusted() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("proc");
     proc_of_a(&root);
@@ -175,7 +181,7 @@ fn a_vm_whose_process_is_out_of_sight_has_its_disks_out_of_sight_too() {
     fs::write(&image, "").unwrap();
     let mut processes = Processes::at(&root);
     let mut mounts = Mounts::at(&table, Path::new("/nonexistent"));
-    let described = Arc::new(CachedDescription::new(
+    let description = Arc::new(CachedDescription::new(
         Some(Description {
             disks: vec![Disk {
                 target: "vda".into(),
@@ -188,27 +194,27 @@ fn a_vm_whose_process_is_out_of_sight_has_its_disks_out_of_sight_too() {
         None,
         Instant::now(),
     ));
-    let question = HostQuery {
+    let query = HostQuery {
         number: 5,
         vms: vec![
-            (A, Some(Arc::clone(&described))),
-            (B, Some(described)),
+            (A, Some(Arc::clone(&description))),
+            (B, Some(description)),
             (Uuid::from_u128(3), None),
         ],
         ..HostQuery::default()
     };
-    let seen = see(&mut processes, &mut mounts, &question);
-    assert_eq!(seen.number, 5);
-    assert_eq!(seen.look.stuck, HashSet::default());
+    let report = inspect(&mut processes, &mut mounts, &query);
+    assert_eq!(report.number, 5);
+    assert_eq!(report.verdict.stuck, HashSet::default());
     assert_eq!(
-        seen.look.no_block,
+        report.verdict.no_block,
         HashSet::from_iter([B, Uuid::from_u128(3)])
     );
-    assert_eq!(seen.dead, BTreeMap::new());
+    assert_eq!(report.dead_mounts, BTreeMap::new());
 }
 
 #[test]
-fn a_volume_is_known_by_its_qemus_command_line() {
+fn the_file_of_a_volume_is_known_from_qemus_command_line() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("proc");
     proc_of_a(&root);
@@ -222,7 +228,7 @@ fn a_volume_is_known_by_its_qemus_command_line() {
     fs::write(root.join("77/cmdline"), line).unwrap();
     let mut processes = Processes::at(&root);
     let mut mounts = Mounts::at(&table, Path::new("/nonexistent"));
-    let described = |volumes: &[u32], unresolved| {
+    let description = |volumes: &[u32], unresolved| {
         let description = Description {
             volumes: volumes.to_vec(),
             unresolved,
@@ -235,19 +241,19 @@ fn a_volume_is_known_by_its_qemus_command_line() {
         )))
     };
     let unreadable = Some(Arc::new(CachedDescription::new(None, None, Instant::now())));
-    for (known, asked) in [
-        (described(&[], false), true),
-        (described(&[7], false), true),
-        (described(&[7], true), false),
-        (described(&[7, 8], false), false),
+    for (known, in_bulk) in [
+        (description(&[], false), true),
+        (description(&[7], false), true),
+        (description(&[7], true), false),
+        (description(&[7, 8], false), false),
         (unreadable, false),
         (None, false),
     ] {
-        let question = HostQuery {
+        let query = HostQuery {
             vms: vec![(A, known)],
             ..HostQuery::default()
         };
-        let seen = see(&mut processes, &mut mounts, &question);
-        assert_eq!(seen.look.no_block.is_empty(), asked, "{question:?}");
+        let report = inspect(&mut processes, &mut mounts, &query);
+        assert_eq!(report.verdict.no_block.is_empty(), in_bulk, "{query:?}");
     }
 }

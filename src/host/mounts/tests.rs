@@ -1,19 +1,23 @@
 use std::fmt::Write as _;
 use std::io::{self, BufRead as _, Write as _};
 use std::os::unix::fs::symlink;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
+use super::checker::Checker;
+use super::path_cache::RESOLVED_TTL;
 use super::*;
+use crate::times::MOUNT_ANSWERS;
 
-/// A folder whose subfolders a table of our own declares to be mounts.
+/// A folder with a mountinfo file that declares its subfolders to be mounts.
 struct Fake {
     folder: TempDir,
     table: PathBuf,
 }
 
 impl Fake {
-    /// `mounts`: subfolder and type.
+    /// `mounts` are names of subfolders and types of file systems.
     fn new(mounts: &[(&str, &str)]) -> Self {
         let folder = TempDir::new().unwrap();
         let table = folder.path().join("mountinfo");
@@ -36,7 +40,7 @@ impl Fake {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        // The temporary folder itself may be reached by links.
+        // The path of the temporary folder may contain links.
         self.folder.path().canonicalize().unwrap().join(name)
     }
 
@@ -53,44 +57,44 @@ impl Fake {
     }
 }
 
-/// Mounts of that table, with threads for probers.
+/// The mounts in this mountinfo file, with threads in place of checker processes.
 fn at(mountinfo: &Path) -> Mounts {
     let mut mounts = Mounts::at(mountinfo, Path::new("/nonexistent"));
     mounts.launch = Launch::Thread;
     mounts
 }
 
-/// The storage of one path; until it is another than unknown, for walks may take several looks on
-/// a busy machine.
+/// The storage of one path. Waits for a result other than unknown, for on a busy machine a walk may take
+/// several checks.
 fn storage(mounts: &mut Mounts, path: &Path) -> Storage {
     let start = Instant::now();
     loop {
-        let seen = mounts.look(&[path]).remove(path);
-        let seen = seen.unwrap_or(Storage::Local);
-        let enough = match seen {
+        let found = mounts.check(&[path]).remove(path);
+        let found = found.unwrap_or(Storage::Local);
+        let enough = match found {
             Storage::Local | Storage::Alive => 0,
             Storage::Unknown(_) => 500,
-            // On a loaded machine a prober may come too late.
+            // On a busy machine a checker may answer too late.
             Storage::Late(_) | Storage::Dead(_) => 20_000,
         };
         if start.elapsed() >= Duration::from_millis(enough) {
-            return seen;
+            return found;
         }
     }
 }
 
 #[test]
-fn local_files_and_network_disks_need_no_probe() {
+fn local_files_and_network_disks_need_no_checker() {
     let fake = Fake::new(&[("nfs", "nfs4")]);
     let mut mounts = at(&fake.table);
     let paths = ["", "pool/image", "nbd://host/x"].map(PathBuf::from);
     let link = fake.link("link", "file");
     let paths = [&paths[..], &[fake.file("file"), link]].concat();
     let start = Instant::now();
-    while !mounts.look(&paths).is_empty() {
+    while !mounts.check(&paths).is_empty() {
         assert!(start.elapsed() < Duration::from_secs(20));
     }
-    assert!(mounts.posts.is_empty());
+    assert!(mounts.checkers.states.is_empty());
 }
 
 #[test]
@@ -108,14 +112,14 @@ fn links_are_followed_from_and_onto_remote_mounts() {
         (fake.link("c/back", &on_a), Storage::Alive, 2),
         (home, Storage::Local, 0),
     ];
-    for (path, expected, trail) in chain {
+    for (path, expected, mounts_crossed) in chain {
         assert_eq!(storage(&mut mounts, &path), expected, "{path:?}");
-        assert_eq!(mounts.posts.len(), trail, "{path:?}");
+        assert_eq!(mounts.checkers.states.len(), mounts_crossed, "{path:?}");
     }
 }
 
 #[test]
-fn what_is_not_there_or_leads_nowhere_is_unknown() {
+fn missing_files_and_circular_links_are_unknown() {
     let fake = Fake::new(&[("nfs", "nfs4")]);
     let mut mounts = at(&fake.table);
     let root = Storage::Unknown("/".into());
@@ -129,24 +133,24 @@ fn what_is_not_there_or_leads_nowhere_is_unknown() {
 }
 
 #[test]
-fn an_automount_is_never_looked_into() {
+fn an_automount_is_never_accessed() {
     let fake = Fake::new(&[("net", "autofs"), ("net/host", "nfs")]);
     let mut mounts = at(&fake.table);
-    // The table says that host lies on the root, which net hides: it is not mounted yet.
+    // The table says that `host` lies on the root, where `net` hides it: it is not mounted yet.
     fake.file("file");
     let trap = fake.link("net/trap", "../file");
     let net = Storage::Unknown(fake.path("net"));
     assert_eq!(storage(&mut mounts, &trap), net);
     assert_eq!(storage(&mut mounts, &fake.file("net/host/x")), net);
-    // And now it is.
+    // Now it is mounted.
     let text = fs::read_to_string(&fake.table).unwrap();
     fs::write(&fake.table, text.replace("\n3 1", "\n3 2")).unwrap();
-    let seen = storage(&mut mounts, &fake.path("net/host/x"));
-    assert_eq!(seen, Storage::Alive);
+    let found = storage(&mut mounts, &fake.path("net/host/x"));
+    assert_eq!(found, Storage::Alive);
 }
 
 #[test]
-fn the_way_is_remembered_until_the_mounts_change_or_it_is_not_asked_for() {
+fn a_path_stays_resolved_until_the_mounts_change_or_it_is_not_wanted() {
     let fake = Fake::new(&[("nfs", "nfs4")]);
     let mut mounts = at(&fake.table);
     fake.file("nfs/file");
@@ -157,17 +161,17 @@ fn the_way_is_remembered_until_the_mounts_change_or_it_is_not_asked_for() {
     assert_eq!(storage(&mut mounts, &link), Storage::Alive);
     fake.mount(&[("nfs", "nfs4"), ("new", "tmpfs")]);
     assert_eq!(storage(&mut mounts, &link), Storage::Local);
-    assert!(mounts.posts.is_empty());
+    assert!(mounts.checkers.states.is_empty());
 
     fs::remove_file(&link).unwrap();
     fake.link("link", "nfs/file");
     assert_eq!(storage(&mut mounts, &link), Storage::Local);
-    assert!(mounts.look::<&Path>(&[]).is_empty());
+    assert!(mounts.check::<&Path>(&[]).is_empty());
     assert_eq!(storage(&mut mounts, &link), Storage::Alive);
 }
 
 #[test]
-fn a_remembered_way_is_followed_anew_after_a_minute() {
+fn a_path_is_resolved_again_after_a_minute() {
     let fake = Fake::new(&[("nfs", "nfs4")]);
     let mut mounts = at(&fake.table);
     fake.file("nfs/file");
@@ -175,107 +179,110 @@ fn a_remembered_way_is_followed_anew_after_a_minute() {
     assert_eq!(storage(&mut mounts, &link), Storage::Alive);
     fs::remove_file(&link).unwrap();
     assert_eq!(storage(&mut mounts, &link), Storage::Alive);
-    let (_, followed) = mounts.ways.get_mut(link.as_os_str()).unwrap();
-    *followed -= REMEMBERED;
+    let (_, followed) = mounts.paths.resolved.get_mut(link.as_os_str()).unwrap();
+    *followed -= RESOLVED_TTL;
     let unknown = Storage::Unknown(fake.path("nfs"));
     let start = Instant::now();
-    // Until the walk came back the old way holds.
-    while mounts.look(&[&link]).get(&link) != Some(&unknown) {
+    // Until the walk has ended the earlier result holds.
+    while mounts.check(&[&link]).get(&link) != Some(&unknown) {
         assert!(start.elapsed() < Duration::from_secs(20));
     }
 }
 
-/// A disk may take long, or for ever; then what waits for it is left alone, and others go on.
+/// A disk may answer late or never. Then only what waits for it is unknown.
 #[test]
 fn a_local_mount_that_does_not_answer_is_dead_until_it_does() {
     let fake = Fake::new(&[("disk", "xfs")]);
     let mut mounts = at(&fake.table);
     let (home, image) = (fake.file("home"), fake.file("disk/image"));
     let disk = fake.path("disk");
-    let by_hand = |mounts: &mut Mounts| {
-        let (prober, asked, told) = Prober::by_hand();
-        mounts.resolver.use_prober(prober);
-        (asked, told)
+    let use_pipes = |mounts: &mut Mounts| {
+        let (checker, requests, results) = Checker::with_pipes();
+        mounts.resolver.use_checker(checker);
+        (requests, results)
     };
-    let (asked, mut told) = by_hand(&mut mounts);
-    let mut answers = told.try_clone().unwrap();
+    let (requests, mut results) = use_pipes(&mut mounts);
+    let mut answering = results.try_clone().unwrap();
     std::thread::spawn(move || {
-        for question in io::BufReader::new(asked).split(0).map_while(Result::ok) {
-            if !question.ends_with(b"disk/image") {
-                answers.write_all(b"A\0").unwrap();
+        for request in io::BufReader::new(requests).split(0).map_while(Result::ok) {
+            if !request.ends_with(b"disk/image") {
+                answering.write_all(b"A\0").unwrap();
             }
         }
     });
-    let look = |mounts: &mut Mounts| mounts.look(&[&home, &image]);
-    let seen = look(&mut mounts);
+    let check = |mounts: &mut Mounts| mounts.check(&[&home, &image]);
+    let found = check(&mut mounts);
     let unknown = Storage::Unknown(disk.clone());
-    assert_eq!((seen.get(&image), seen.get(&home)), (Some(&unknown), None));
+    assert_eq!(
+        (found.get(&image), found.get(&home)),
+        (Some(&unknown), None)
+    );
     for _ in 0..3 {
-        // A new prober serves what does not lie there.
+        // A new process resolves the paths that do not lie there.
         assert_eq!(storage(&mut mounts, &home), Storage::Local);
-        let seen = look(&mut mounts);
-        assert_eq!(seen.get(&image), Some(&Storage::Dead(disk.clone())));
-        assert_eq!(seen.get(&home), None);
+        let found = check(&mut mounts);
+        assert_eq!(found.get(&image), Some(&Storage::Dead(disk.clone())));
+        assert_eq!(found.get(&home), None);
     }
-    told.write_all(b"A\0").unwrap();
+    results.write_all(b"A\0").unwrap();
     assert_eq!(storage(&mut mounts, &image), Storage::Local);
     assert_eq!(storage(&mut mounts, &home), Storage::Local);
-    // Slow, but there: an answer between two looks is one.
-    assert!(mounts.look::<&Path>(&[]).is_empty());
-    let (_asked, mut told) = by_hand(&mut mounts);
+    // A slow disk: an answer between two checks is an answer.
+    assert!(mounts.check::<&Path>(&[]).is_empty());
+    let (_requests, mut results) = use_pipes(&mut mounts);
     for _ in 0..3 {
-        let seen = mounts.look(&[&image]);
-        assert_eq!(seen.get(&image), Some(&Storage::Unknown("/".into())));
-        told.write_all(b"A\0").unwrap();
+        let found = mounts.check(&[&image]);
+        assert_eq!(found.get(&image), Some(&Storage::Unknown("/".into())));
+        results.write_all(b"A\0").unwrap();
     }
 }
 
-/// On a busy host its process gets its processor late.
+/// On a busy host the path resolver gets a CPU late.
 #[test]
 fn the_first_answer_of_a_local_file_system_may_come_late() {
     let fake = Fake::new(&[("disk", "xfs")]);
     let image = fake.file("disk/image");
-    // This machine may be as busy.
+    // This machine may be busy, too.
     let known_at_once = || {
         let mut mounts = at(&fake.table);
-        let (prober, asked, mut told) = Prober::by_hand();
-        mounts.resolver.use_prober(prober);
+        let (checker, requests, mut results) = Checker::with_pipes();
+        mounts.resolver.use_checker(checker);
         std::thread::spawn(move || {
             std::thread::sleep(MOUNT_ANSWERS + Duration::from_millis(50));
-            for _ in io::BufReader::new(asked).split(0) {
-                if told.write_all(b"A\0").is_err() {
+            for _ in io::BufReader::new(requests).split(0) {
+                if results.write_all(b"A\0").is_err() {
                     return;
                 }
             }
         });
-        mounts.look(&[&image]).is_empty()
+        mounts.check(&[&image]).is_empty()
     };
     assert!((0..20).any(|_| known_at_once()));
 }
 
 #[test]
-fn a_mount_that_went_away_takes_its_prober_with_it() {
+fn the_checker_of_an_unmounted_mount_is_closed() {
     let fake = Fake::new(&[("nfs", "nfs4")]);
     let mut mounts = at(&fake.table);
     let file = fake.file("nfs/file");
     assert_eq!(storage(&mut mounts, &file), Storage::Alive);
-    let before = mounts.posts[&2].prober.mount.clone();
-    // Another file system under the same number: not the same prober.
+    let before = mounts.checkers.states[&2].checker.mount.clone();
+    // Another file system under the same number needs another checker.
     fake.mount(&[("nfs", "nfs")]);
     let text = fs::read_to_string(&fake.table).unwrap();
     fs::write(&fake.table, text.replace("0:2", "0:9")).unwrap();
     let other = fake.file("nfs/other");
     assert_eq!(storage(&mut mounts, &other), Storage::Alive);
-    assert_ne!(mounts.posts[&2].prober.mount, before);
+    assert_ne!(mounts.checkers.states[&2].checker.mount, before);
     fake.mount(&[]);
-    mounts.look(&[] as &[&Path]);
+    mounts.check(&[] as &[&Path]);
     assert_eq!(storage(&mut mounts, &other), Storage::Local);
-    assert!(mounts.posts.is_empty());
+    assert!(mounts.checkers.states.is_empty());
 }
 
-/// A QEMU that has a file open has the one of the mount that went, whatever stands there now.
+/// A QEMU that has a file open has the one on the unmounted file system, whatever is mounted there now.
 #[test]
-fn a_file_whose_mount_went_is_on_no_other_one() {
+fn a_file_on_an_unmounted_mount_is_not_taken_for_one_on_another() {
     let fake = Fake::new(&[("nfs", "nfs4")]);
     let mut mounts = at(&fake.table);
     let file = fake.file("nfs/file");
@@ -286,17 +293,17 @@ fn a_file_whose_mount_went_is_on_no_other_one() {
         let text = fs::read_to_string(&fake.table).unwrap();
         fs::write(&fake.table, text.replace("0:2", "0:9")).unwrap();
         for _ in 0..2 {
-            let seen = mounts.look(&[&file]).remove(&file);
-            assert_eq!(seen, Some(Storage::Unknown(fake.path("nfs"))));
+            let found = mounts.check(&[&file]).remove(&file);
+            assert_eq!(found, Some(Storage::Unknown(fake.path("nfs"))));
         }
     }
-    // No VM has it any more; one that is started now has the new one.
-    mounts.look(&[] as &[&Path]);
+    // No VM has it any more. One that is started now has the file on the new mount.
+    mounts.check(&[] as &[&Path]);
     assert_eq!(storage(&mut mounts, &file), Storage::Alive);
-    // The same file system comes back in its place, with the files that QEMUs hold.
+    // The same file system is mounted again, with the files that QEMU processes have open.
     fake.mount(&[]);
     assert_eq!(
-        mounts.look(&[&file]).remove(&file),
+        mounts.check(&[&file]).remove(&file),
         Some(Storage::Unknown(fake.path("nfs")))
     );
     let text = "1 0 8:1 / / rw - ext4 /dev/sda rw\n";
@@ -309,24 +316,33 @@ fn a_file_whose_mount_went_is_on_no_other_one() {
 }
 
 #[test]
-fn without_a_prober_nothing_is_known() {
+fn without_a_checker_the_storage_is_unknown() {
     let fake = Fake::new(&[("nfs", "nfs4")]);
     let file = fake.file("nfs/file");
-    // No program, one that ends at once, and one that talks nonsense.
+    // A missing program, one that ends at once, and one whose output is not valid.
     let text = fs::read_to_string(&fake.table).unwrap();
     fs::write(&fake.table, text.replace("ext4", "tmpfs")).unwrap();
     for program in ["/nonexistent", "/bin/true", "/bin/echo"] {
         let mut mounts = Mounts::at(&fake.table, Path::new(program));
         for _ in 0..3 {
-            let seen = mounts.look(&[&file]).remove(&file).unwrap();
+            let found = mounts.check(&[&file]).remove(&file).unwrap();
             let nfs = fake.path("nfs");
-            // On a busy machine it may not have ended yet.
+            // On a busy machine the program may not have ended yet.
             let unknown = [Storage::Unknown(nfs.clone()), Storage::Late(nfs)];
-            assert!(unknown.contains(&seen), "{program}: {seen:?}");
+            assert!(unknown.contains(&found), "{program}: {found:?}");
             let start = Instant::now();
-            while mounts.posts.values_mut().any(|post| post.is_busy()) {
+            while mounts
+                .checkers
+                .states
+                .values_mut()
+                .any(|state| state.is_busy())
+            {
                 assert!(start.elapsed() < Duration::from_secs(20));
-                mounts.posts.values_mut().for_each(|post| drop(post.hear()));
+                mounts
+                    .checkers
+                    .states
+                    .values_mut()
+                    .for_each(|state| drop(state.receive()));
             }
         }
         mounts.launch = Launch::Thread;

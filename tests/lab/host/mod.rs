@@ -1,7 +1,7 @@
-//! What the kernel says, asked of a real kernel: a FUSE mount whose server stops stands for a dead
-//! NFS, and what waits for it for a stuck QEMU.
+//! Checks of the host against a real kernel. A FUSE mount whose server is stopped stands for a dead NFS,
+//! and a process that waits for it for a stuck QEMU.
 //!
-//! Each test runs once more in name spaces of its own: mounts, servers and processes end with it.
+//! Each test runs once more in namespaces of its own: mounts, servers and processes end with it.
 
 mod processes;
 use std::fs::{self, Permissions};
@@ -17,15 +17,15 @@ use crate::support::outage::Mount;
 use crate::support::{children_of, wait_for};
 use telegraf_kvm::host::{Mounts, Storage};
 
-/// Ten times what a look may take: this machine may be busy. One that hangs takes for ever.
+/// Ten times what a check may take, for this machine may be busy. A check that hangs takes for ever.
 const AT_MOST: Duration = Duration::from_secs(2);
 const SLOW: Duration = Duration::from_secs(20);
 const STOPPED: &str = "TELEGRAF_KVM_STOPPED";
 
-/// What is there of one path, in no more than the time of a look.
+/// The storage of one path. Fails if the check takes too long.
 fn storage(mounts: &mut Mounts, path: &Path) -> Storage {
     let start = Instant::now();
-    let mut seen = mounts.look(&[path]);
+    let mut seen = mounts.check(&[path]);
     let took = start.elapsed();
     assert!(took < AT_MOST, "{path:?}: {took:?}");
     seen.remove(path).unwrap_or(Storage::Local)
@@ -45,23 +45,23 @@ fn becomes(mounts: &mut Mounts, path: &Path, expected: &Storage) {
     });
 }
 
-/// A look's view, by probers of the program that lies in the test's folder.
+/// The mounts, with checkers of the program that lies in the test's folder.
 fn mounts_of(folder: &Path) -> Mounts {
     Mounts::new(&folder.join("telegraf-kvm"))
 }
 
-/// This process's probers of mounts that have not ended; the one for local paths is not counted.
-fn probers() -> Vec<u32> {
+/// The mount checkers of this process which have not ended. The path resolver is not counted.
+fn checkers() -> Vec<u32> {
     let running = |pid: &u32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.contains("(mount prober)") && !stat.contains(") Z ")
+        stat.contains("(mount checker)") && !stat.contains(") Z ")
     };
     let children = children_of(std::process::id()).into_iter();
     children.filter(running).collect()
 }
 
-/// Watches the calling thread, and fails at the end if it slept uninterruptibly for 20 glances (0.1 s)
-/// in a row.
+/// Watches the calling thread. [`Watch::end`] fails if the thread was in uninterruptible sleep for 20
+/// samples (0.1 s) in a row.
 struct Watch {
     end: Arc<AtomicBool>,
     thread: Option<JoinHandle<u32>>,
@@ -93,7 +93,7 @@ impl Watch {
         let longest = self.thread.take().unwrap().join().unwrap();
         assert!(
             longest < 20,
-            "in uninterruptible sleep for {longest} glances"
+            "in uninterruptible sleep for {longest} samples"
         );
     }
 }
@@ -117,9 +117,9 @@ fn a_mount_whose_server_stops_is_dead_and_alive_again_once_it_goes_on() {
             becomes(&mut mounts, &path, &Storage::Alive);
         }
         mount.stop(Duration::from_millis(ago));
-        // One look in vain may be this host's fault.
+        // One unanswered check may be this host's fault.
         assert_eq!(storage(&mut mounts, &mount.image()), late(&mount));
-        // It hangs; nobody waits for it a second time, and the neighbours are as before.
+        // The checker hangs. It is not waited for again, and other mounts are not affected.
         let paths = [
             mount.image(),
             link.clone(),
@@ -127,28 +127,28 @@ fn a_mount_whose_server_stops_is_dead_and_alive_again_once_it_goes_on() {
         ];
         let start = Instant::now();
         for _ in 0..20 {
-            let seen = mounts.look(&paths);
+            let seen = mounts.check(&paths);
             let [image, link, behind] = paths.each_ref().map(|path| seen.get(path).cloned());
             assert_eq!([image, link], [Some(dead(&mount)), Some(dead(&mount))]);
             assert_eq!(behind, None, "it is local");
         }
         let took = start.elapsed();
-        assert!(took < Duration::from_secs(1), "20 looks: {took:?}");
+        assert!(took < Duration::from_secs(1), "20 checks: {took:?}");
         becomes(&mut mounts, &other.image(), &Storage::Alive);
         assert_eq!(storage(&mut mounts, &mount.image()), dead(&mount));
-        // A fresh start.
+        // After a restart.
         let mut fresh = mounts_of(&folder);
         becomes(&mut fresh, &link, &late(&mount));
         assert_eq!(
             storage(&mut fresh, &mount.point().join("never/seen")),
             dead(&mount)
         );
-        // It answers what was asked then, and no more: an old answer is none.
+        // It answers an earlier request only: an outdated answer does not count.
         mount.go_on();
         thread::sleep(Duration::from_millis(300));
         mount.stop(Duration::from_millis(200));
         assert_eq!(storage(&mut mounts, &mount.image()), dead(&mount));
-        assert_eq!(probers().len(), 2, "one for each Mounts");
+        assert_eq!(checkers().len(), 2, "one for each Mounts");
         mount.go_on();
         for mounts in [&mut mounts, &mut fresh] {
             becomes(mounts, &mount.image(), &Storage::Alive);
@@ -159,9 +159,9 @@ fn a_mount_whose_server_stops_is_dead_and_alive_again_once_it_goes_on() {
 }
 
 #[test]
-fn a_mount_whose_server_is_killed_is_dead_while_a_vm_has_it_and_no_prober_stays() {
+fn a_mount_whose_server_is_killed_is_dead_while_a_vm_has_it_and_no_checker_stays() {
     let Some(folder) =
-        inside("a_mount_whose_server_is_killed_is_dead_while_a_vm_has_it_and_no_prober_stays")
+        inside("a_mount_whose_server_is_killed_is_dead_while_a_vm_has_it_and_no_checker_stays")
     else {
         return;
     };
@@ -169,8 +169,8 @@ fn a_mount_whose_server_is_killed_is_dead_while_a_vm_has_it_and_no_prober_stays(
     let mut mount = Mount::new(&folder, "mount", &[]);
     let (image, late, dead) = (mount.image(), late(&mount), dead(&mount));
     becomes(&mut mounts, &image, &Storage::Alive);
-    assert_eq!(probers().len(), 1);
-    // Once while a prober hangs, once while none does.
+    assert_eq!(checkers().len(), 1);
+    // Once while a checker hangs, and once while none does.
     for hanging in [true, false] {
         if hanging {
             mount.stop(Duration::from_millis(200));
@@ -179,61 +179,61 @@ fn a_mount_whose_server_is_killed_is_dead_while_a_vm_has_it_and_no_prober_stays(
         mount.kill();
         assert_eq!(storage(&mut mounts, &image), dead);
         drop(mount);
-        // It was unmounted, and a QEMU that has the file open has it still.
+        // It was unmounted, but a QEMU that has the file open still has it.
         assert_eq!(storage(&mut mounts, &image), dead);
         assert!(
-            mounts.look::<&Path>(&[]).is_empty(),
+            mounts.check::<&Path>(&[]).is_empty(),
             "no VM has it any more"
         );
         let root = Storage::Unknown("/".into());
         assert!([root, Storage::Local].contains(&storage(&mut mounts, &image)));
-        assert!(mounts.look::<&Path>(&[]).is_empty());
+        assert!(mounts.check::<&Path>(&[]).is_empty());
         mount = Mount::new(&folder, "mount", &[]);
         becomes(&mut mounts, &image, &Storage::Alive);
     }
-    // Needed no more while it hangs, it ends as soon as it can; needed again before, it serves.
+    // A hanging checker which is not needed any more is used again if it is needed before it ends.
     mount.stop(Duration::from_millis(200));
     assert_eq!(storage(&mut mounts, &image), late);
     for _ in 0..3 {
-        assert!(mounts.look::<&Path>(&[]).is_empty());
+        assert!(mounts.check::<&Path>(&[]).is_empty());
         becomes(&mut mounts, &image, &dead);
     }
-    assert_eq!(probers().len(), 1);
+    assert_eq!(checkers().len(), 1);
     drop(mount);
-    wait_for("no prober is left", SLOW, || {
-        assert!(mounts.look::<&Path>(&[]).is_empty());
-        probers().is_empty().then_some(())
+    wait_for("no checker is left", SLOW, || {
+        assert!(mounts.check::<&Path>(&[]).is_empty());
+        checkers().is_empty().then_some(())
     });
 }
 
-/// Waits until what was asked of the only prober is answered, by the bytes in its pipe.
+/// Waits until the only checker has answered, which shows by the bytes in its pipe.
 fn answered() {
-    let prober = wait_for("the prober", SLOW, || probers().pop());
-    let pipe = fs::File::open(format!("/proc/{prober}/fd/1")).unwrap();
-    wait_for("the prober's answer", SLOW, || {
+    let checker = wait_for("the checker", SLOW, || checkers().pop());
+    let pipe = fs::File::open(format!("/proc/{checker}/fd/1")).unwrap();
+    wait_for("the checker's answer", SLOW, || {
         let waiting = rustix::io::ioctl_fionread(&pipe).unwrap();
         (waiting > 0).then_some(())
     });
 }
 
-/// Its answer comes when the look is over, but before the next one: it is asked per disk then, and
-/// there is nothing to warn of.
+/// Its answer comes after the check, but before the next one. Disks are then read one by one, and there
+/// is nothing to warn of.
 #[test]
-fn a_mount_that_answers_between_two_looks_is_late_and_never_dead() {
-    let Some(folder) = inside("a_mount_that_answers_between_two_looks_is_late_and_never_dead")
+fn a_mount_that_answers_between_two_checks_is_late_and_never_dead() {
+    let Some(folder) = inside("a_mount_that_answers_between_two_checks_is_late_and_never_dead")
     else {
         return;
     };
     let mount = Mount::new(&folder, "mount", &[]);
     let mut mounts = mounts_of(&folder);
-    // At the first look nothing is known of it, not even the way.
+    // At the first check nothing is known about it, not even that the path crosses it.
     for known in [false, true] {
         if known {
             becomes(&mut mounts, &mount.image(), &Storage::Alive);
         }
         for _ in 0..5 {
             mount.stop(Duration::from_millis(200));
-            // On a busy machine the first walk may not have come to the mount yet.
+            // On a busy machine the first walk may not have reached the mount yet.
             becomes(&mut mounts, &mount.image(), &late(&mount));
             mount.go_on();
             answered();
@@ -245,8 +245,8 @@ fn a_mount_that_answers_between_two_looks_is_late_and_never_dead() {
     mount.go_on();
 }
 
-/// What the table calls a local file system is one whose disk may be dead: no thread of ours touches
-/// it, also not to follow a path, and a remembered way costs nothing.
+/// The disk of a local file system may be dead, so no thread of this program accesses it, not even to
+/// follow a path. A path that was resolved is not followed again.
 #[test]
 fn a_local_file_system_that_hangs_holds_no_thread_of_ours() {
     let Some(folder) = inside("a_local_file_system_that_hangs_holds_no_thread_of_ours") else {
@@ -263,7 +263,7 @@ fn a_local_file_system_that_hangs_holds_no_thread_of_ours() {
         text += &format!("{number} 1 8:{number} / {point} rw - xfs /dev/sdb{number} rw\n");
     }
     fs::write(&table, text).unwrap();
-    // In a thread: on failure it hangs.
+    // In a thread of its own, for it hangs if the test fails.
     let (tell, told) = std::sync::mpsc::channel();
     let program = folder.join("telegraf-kvm");
     let paths = [disk.image(), other.image()];
@@ -273,17 +273,17 @@ fn a_local_file_system_that_hangs_holds_no_thread_of_ours() {
         let mut mounts = Mounts::at(&table, &program);
         loop {
             let start = Instant::now();
-            let seen = mounts.look(&paths);
+            let seen = mounts.check(&paths);
             if tell.send((seen, start.elapsed())).is_err() {
                 return;
             }
         }
     });
     let dead = Storage::Dead(disk.point().into());
-    // At first the busy machine may not have brought the walk so far.
+    // On a busy machine the first walk may not have reached the disk yet.
     let mut last = None;
     wait_for("the dead disk alone is dead", SLOW, || {
-        let (mut seen, took) = told.recv_timeout(SLOW).expect("a look");
+        let (mut seen, took) = told.recv_timeout(SLOW).expect("a check");
         assert!(took < AT_MOST, "{took:?}");
         let state = seen.remove(&dead_one).expect("not local");
         assert!(
@@ -291,21 +291,21 @@ fn a_local_file_system_that_hangs_holds_no_thread_of_ours() {
             "{state:?}"
         );
         if state == dead {
-            assert_ne!(last, None, "dead at the first look");
+            assert_ne!(last, None, "dead at the first check");
         }
         last = Some(state.clone());
         (state == dead && !seen.contains_key(&well_one)).then_some(())
     });
     disk.go_on();
-    wait_for("both are well", SLOW, || {
-        let (seen, _) = told.recv_timeout(SLOW).expect("a look");
+    wait_for("both are local", SLOW, || {
+        let (seen, _) = told.recv_timeout(SLOW).expect("a check");
         seen.is_empty().then_some(())
     });
-    // The ways are known: nothing is asked any more.
+    // The paths are resolved, so no component is looked up any more.
     disk.stop(Duration::from_millis(1500));
     while told.try_recv().is_ok() {}
     for _ in 0..20 {
-        let (seen, _) = told.recv_timeout(SLOW).expect("a look");
+        let (seen, _) = told.recv_timeout(SLOW).expect("a check");
         assert!(seen.is_empty(), "{seen:?}");
     }
     disk.go_on();
@@ -316,31 +316,31 @@ fn links_inside_a_mount_lead_to_another_that_counts_as_well() {
     let Some(folder) = inside("links_inside_a_mount_lead_to_another_that_counts_as_well") else {
         return;
     };
-    let (in_our_netns, far) = (
-        Mount::new(&folder, "in_our_netns", &[]),
+    let (near, far) = (
+        Mount::new(&folder, "near", &[]),
         Mount::new(&folder, "far", &[]),
     );
-    let link = in_our_netns.point().join("link");
-    symlink(far.image(), folder.join("in_our_netns.behind/link")).unwrap();
+    let link = near.point().join("link");
+    symlink(far.image(), folder.join("near.behind/link")).unwrap();
     let mut mounts = mounts_of(&folder);
     becomes(&mut mounts, &link, &Storage::Alive);
     far.stop(Duration::from_millis(200));
-    // On a loaded machine the in_our_netns one may answer too late as well; but never do both answer.
+    // On a busy machine the first mount may answer too late as well, but never do both answer.
     assert_ne!(storage(&mut mounts, &link), Storage::Alive);
     becomes(&mut mounts, &link, &dead(&far));
     becomes(&mut mounts_of(&folder), &link, &dead(&far));
-    becomes(&mut mounts, &in_our_netns.image(), &Storage::Alive);
+    becomes(&mut mounts, &near.image(), &Storage::Alive);
     far.go_on();
     becomes(&mut mounts, &link, &Storage::Alive);
-    in_our_netns.stop(Duration::from_millis(200));
-    assert_eq!(storage(&mut mounts, &link), late(&in_our_netns));
-    becomes(&mut mounts_of(&folder), &link, &late(&in_our_netns));
-    becomes(&mut mounts, &link, &dead(&in_our_netns));
+    near.stop(Duration::from_millis(200));
+    assert_eq!(storage(&mut mounts, &link), late(&near));
+    becomes(&mut mounts_of(&folder), &link, &late(&near));
+    becomes(&mut mounts, &link, &dead(&near));
 }
 
 #[test]
-fn a_mount_of_which_a_user_may_not_ask_is_unknown_to_that_user_dead_or_not() {
-    let name = "a_mount_of_which_a_user_may_not_ask_is_unknown_to_that_user_dead_or_not";
+fn a_mount_that_a_user_may_not_access_is_unknown_to_that_user_dead_or_not() {
+    let name = "a_mount_that_a_user_may_not_access_is_unknown_to_that_user_dead_or_not";
     let Some(folder) = inside(name) else {
         return;
     };
@@ -348,7 +348,7 @@ fn a_mount_of_which_a_user_may_not_ask_is_unknown_to_that_user_dead_or_not() {
     if is_nobody() {
         let closed = closed.join("mount");
         let own = folder.join("own");
-        // Links to all of them are followed without a touch.
+        // Links to all of them are followed without accessing the mounts.
         for (target, link) in [("closed/mount", "to-closed"), ("own", "to-own")] {
             let unknown = Storage::Unknown(folder.join(target));
             becomes(
@@ -380,7 +380,7 @@ fn a_mount_of_which_a_user_may_not_ask_is_unknown_to_that_user_dead_or_not() {
     let mounts = [
         Mount::new(&closed, "mount", &[]),
         Mount::new(&open, "mount", &[]),
-        // FUSE serves nobody but its owner, and gives others an empty answer.
+        // FUSE serves only the owner of the mount. Other users get an empty answer.
         Mount::new(&folder, "own", &["--no-allow-other"]),
     ];
     fs::set_permissions(&closed, Permissions::from_mode(0o700)).unwrap();

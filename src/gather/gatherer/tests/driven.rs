@@ -8,7 +8,7 @@ use super::*;
 use crate::gather::host_watcher::HostReport;
 use crate::gather::scheduler::{Control, HostVerdict};
 use crate::gather::testing::Frozen;
-use crate::host::cgroups::Usage;
+use crate::host::qemu::cgroups::CpuUsage;
 use crate::sample::Sample;
 use crate::sample::testing::{device, devices, full};
 
@@ -263,12 +263,12 @@ fn what_the_host_says_decides_who_is_asked_for_what() {
     let mount = PathBuf::from("/mnt/gone");
     driven.gatherer.on_host_report(HostReport {
         number: question.number,
-        look: HostVerdict {
+        verdict: HostVerdict {
             stuck: [a].into_iter().collect(),
             no_block: [b].into_iter().collect(),
             ..HostVerdict::default()
         },
-        dead: [(mount.clone(), [b].into())].into(),
+        dead_mounts: [(mount.clone(), [b].into())].into(),
         ..HostReport::default()
     });
     driven.next(Answer::Done);
@@ -322,17 +322,17 @@ fn looked(driven: &mut Driven, questions: &Receiver<HostQuery>, time: u64) {
     }
     assert!(driven.out().is_empty(), "the host is looked at first");
     let number = questions.try_recv().unwrap().number;
-    let usage = Usage {
+    let usage = CpuUsage {
         at: Instant::now(),
         time,
         user: time,
         system: time,
         vcpus: 1,
-        steps: [1; 3],
+        resolution: [1; 3],
     };
     driven.gatherer.on_host_report(HostReport {
         number,
-        cpus: [(Node::uuid("a"), usage)].into_iter().collect(),
+        cpu_usage: [(Node::uuid("a"), usage)].into_iter().collect(),
         ..HostReport::default()
     });
     driven.next(Answer::Done);

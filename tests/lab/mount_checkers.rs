@@ -1,4 +1,4 @@
-//! The processes that ask mounts: they end with the program, and never keep it from its end.
+//! The processes that check mounts: they end with the program, and never keep it from ending.
 
 use crate::support;
 use std::fs;
@@ -14,11 +14,11 @@ use crate::support::vm::{Vm, VmSpec, disk_xml, disks};
 use crate::support::{alone, children_of, program, succeed, wait_for};
 use rustix::process::Signal;
 
-/// What SIGTERM promises, with room for a busy machine.
+/// How long the program may take to end after SIGTERM, with room for a busy machine.
 const STOP: Duration = Duration::from_millis(2300);
 const SLOW: Duration = Duration::from_secs(20);
 
-/// A VM that costs nothing, with a disk of the lab's own and this one.
+/// A paused VM with a disk of the lab and this one.
 fn vm_on<'lab>(lab: &'lab Lab, image: &Path) -> Vm<'lab> {
     lab.create(&VmSpec {
         disks: disks(&["vda"]),
@@ -28,19 +28,19 @@ fn vm_on<'lab>(lab: &'lab Lab, image: &Path) -> Vm<'lab> {
     })
 }
 
-/// Panics unless a gather, while the mount is silent, has all lines of a whole one: also those of the
-/// VM's disks, but where libvirt cannot be asked for a disk without a look at all of them.
+/// Panics unless a gather during which the mount does not answer has all lines of a complete one. The
+/// lines of disks may be missing where a call for one disk makes QEMU access all files.
 fn expect_lines(lab: &Lab, gather: &[Line], whole: &[Line], when: &str) {
-    let left_out = lab.asking_touches_disks();
+    let omitted = lab.asking_touches_disks();
     let kinds = |lines: &[Line], all: bool| -> Vec<(String, Option<String>)> {
         let wanted = |line: &&Line| all || line.tags.get("devtype").is_none_or(|it| it != "disk");
         let kind = |line: &Line| (line.measurement.clone(), line.tags.get("device").cloned());
         lines.iter().filter(wanted).map(kind).collect()
     };
-    assert_eq!(kinds(gather, true), kinds(whole, !left_out), "{when}");
+    assert_eq!(kinds(gather, true), kinds(whole, !omitted), "{when}");
 }
 
-/// The letter of a process's state and its name; `None` when it is gone.
+/// The letter of a process's state, and its name. `None` if it has ended.
 fn process(pid: u32) -> Option<(char, String)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (head, tail) = stat.rsplit_once(") ")?;
@@ -48,40 +48,39 @@ fn process(pid: u32) -> Option<(char, String)> {
     Some((tail.chars().next()?, name.to_owned()))
 }
 
-/// The plugin's probers of mounts, once they are as many; beside them there may be one for paths on
-/// local file systems.
-fn probers(plugin: &Plugin, count: usize) -> Vec<u32> {
+/// The mount checkers of the plugin, once there are this many. Beside them there may be a path resolver.
+fn checkers(plugin: &Plugin, count: usize) -> Vec<u32> {
     let parent = plugin.pid();
-    wait_for(&format!("{count} probers"), SLOW, || {
+    wait_for(&format!("{count} checkers"), SLOW, || {
         let children = children_of(parent);
         let called = |name: &'static str| {
             move |pid: &&u32| process(**pid).is_some_and(|(_, found)| found == name)
         };
-        let probers: Vec<u32> = children
+        let checkers: Vec<u32> = children
             .iter()
-            .filter(called("mount prober"))
+            .filter(called("mount checker"))
             .copied()
             .collect();
-        let local = children.iter().filter(called("path prober")).count();
-        let all = probers.len() + local == children.len() && local <= 1;
-        (probers.len() == count && all).then_some(probers)
+        let local = children.iter().filter(called("path resolver")).count();
+        let all = checkers.len() + local == children.len() && local <= 1;
+        (checkers.len() == count && all).then_some(checkers)
     })
 }
 
-/// Gathers until the mount has its prober: on a busy machine the first walk may not come that far.
-fn first_prober(plugin: &mut Plugin) -> Vec<u32> {
-    wait_for("the mount's prober", SLOW, || {
+/// Gathers until the mount has its checker, for on a busy machine the first walk may not reach it.
+fn first_checker(plugin: &mut Plugin) -> Vec<u32> {
+    wait_for("the mount's checker", SLOW, || {
         plugin.gather();
         let children = children_of(plugin.pid()).into_iter();
-        // The other one is for paths.
+        // The other one is the path resolver.
         (children.count() == 2).then_some(())
     });
-    probers(plugin, 1)
+    checkers(plugin, 1)
 }
 
-fn expect_gone(probers: &[u32], when: &str) {
-    for pid in probers {
-        wait_for(&format!("the prober's end, {when}"), SLOW, || {
+fn expect_gone(checkers: &[u32], when: &str) {
+    for pid in checkers {
+        wait_for(&format!("the checker's end, {when}"), SLOW, || {
             process(*pid).is_none().then_some(())
         });
     }
@@ -93,7 +92,7 @@ enum End {
     Input,
 }
 
-/// Ends the plugin as Telegraf does; its process and its pipes are gone in time.
+/// Ends the plugin as Telegraf does. Panics unless its process and its pipes are gone in time.
 fn end(plugin: &mut Plugin, how: End, limit: Duration) {
     let start = Instant::now();
     match how {
@@ -106,10 +105,10 @@ fn end(plugin: &mut Plugin, how: End, limit: Duration) {
     assert!(took < limit, "{how:?}: {took:?}");
 }
 
-/// A FUSE mount over another whose server is stopped: who asks it cannot be killed, for the request
-/// is in the hands of a server that does not answer.
+/// The mount is a FUSE mount over another one whose server is stopped. A process that accesses it cannot
+/// be killed, because a server which does not answer has already taken the request.
 #[test]
-fn a_prober_that_cannot_be_killed() {
+fn a_checker_that_cannot_be_killed() {
     let _alone = alone();
     let lab = Lab::start();
     let lower = Mount::start(&lab, &lab.dir().join("lower"));
@@ -126,7 +125,7 @@ fn a_prober_that_cannot_be_killed() {
         plugin.gather();
         let whole = plugin.gather();
         lower.stop(Duration::from_millis(200));
-        // The second names it.
+        // The second gather warns of the mount.
         for round in 1..=3 {
             let when = format!("{how:?}, gather {round}");
             expect_lines(&lab, &plugin.gather(), &whole, &when);
@@ -135,25 +134,25 @@ fn a_prober_that_cannot_be_killed() {
         let warnings = plugin.warnings();
         assert_eq!(warnings.len(), 1, "{warnings:#?}");
         assert!(warnings[0].contains(point) && warnings[0].contains(vm.name()));
-        let probers = probers(&plugin, 1);
-        support::plugin::kill(probers[0], Signal::KILL);
+        let checkers = checkers(&plugin, 1);
+        support::plugin::kill(checkers[0], Signal::KILL);
         wait_for("uninterruptible sleep", SLOW, || {
-            process(probers[0])
+            process(checkers[0])
                 .is_some_and(|it| it.0 == 'D')
                 .then_some(())
         });
         plugin.gather();
         end(&mut plugin, how, STOP);
-        let (state, _) = process(probers[0]).unwrap();
-        assert_eq!(state, 'D', "{how:?}: it outlives the program");
+        let (state, _) = process(checkers[0]).unwrap();
+        assert_eq!(state, 'D', "{how:?}: the checker outlives the program");
         lower.go_on();
-        expect_gone(&probers, "the mount is back");
+        expect_gone(&checkers, "the mount is back");
     }
 }
 
-/// On a busy host a mount may answer too late for one look. That is no news; two in a row are.
+/// On a busy host a mount may answer too late for one check. Only two in a row are worth a warning.
 #[test]
-fn one_look_in_vain_is_not_worth_a_line() {
+fn one_unanswered_check_is_not_worth_a_warning() {
     let _alone = alone();
     let lab = Lab::start();
     let mount = Mount::start(&lab, &lab.dir().join("nfs"));
@@ -162,7 +161,7 @@ fn one_look_in_vain_is_not_worth_a_line() {
     // From the second on there are rates.
     plugin.gather();
     let whole = plugin.gather();
-    let mut look = |stopped: bool| {
+    let mut gather = |stopped: bool| {
         match stopped {
             true => mount.stop(Duration::from_millis(200)),
             false => mount.go_on(),
@@ -175,67 +174,67 @@ fn one_look_in_vain_is_not_worth_a_line() {
         plugin.stderr()
     };
     for _ in 0..3 {
-        assert_eq!(look(true), "");
-        assert_eq!(look(false), "");
+        assert_eq!(gather(true), "");
+        assert_eq!(gather(false), "");
     }
-    look(true);
-    assert_eq!(look(true).lines().count(), 1);
-    assert_eq!(look(true).lines().count(), 1);
-    let said = look(false);
-    let back = said.lines().nth(1).unwrap();
+    gather(true);
+    assert_eq!(gather(true).lines().count(), 1);
+    assert_eq!(gather(true).lines().count(), 1);
+    let stderr = gather(false);
+    let back = stderr.lines().nth(1).unwrap();
     assert!(
         back.starts_with("I! ") && back.contains("nfs answers again, after 2 gathers"),
-        "{said}"
+        "{stderr}"
     );
-    assert_eq!(look(true), said);
-    assert_eq!(look(false), said);
+    assert_eq!(gather(true), stderr);
+    assert_eq!(gather(false), stderr);
 }
 
-/// A mount that takes longer than a look waits, but answers before the next one, costs no figure and
-/// no warning; where a disk cannot be asked for without a look at it, the disks and one warning.
+/// A mount that takes longer than a check waits, but answers before the next one, costs no figure and no
+/// warning. Where a call for one disk makes QEMU access all files, it costs the disks and one warning.
 #[test]
-fn a_slow_mount_costs_nothing_or_is_said_to() {
+fn a_slow_mount_costs_nothing_or_is_warned_of() {
     let _alone = alone();
     let lab = Lab::start();
-    let left_out = lab.asking_touches_disks();
+    let omitted = lab.asking_touches_disks();
     let mount = Mount::start(&lab, &lab.dir().join("nfs"));
     let vm = vm_on(&lab, &mount.new_image("image", 64, true));
     let mut plugin = Plugin::spawn(lab.plugin(&[]));
     plugin.gather();
     let whole = plugin.gather();
-    let prober = probers(&plugin, 1)[0];
-    let pipe = fs::File::open(format!("/proc/{prober}/fd/1")).unwrap();
+    let checker = checkers(&plugin, 1)[0];
+    let pipe = fs::File::open(format!("/proc/{checker}/fd/1")).unwrap();
     for round in 1..=4 {
         mount.stop(Duration::from_millis(200));
         let when = format!("gather {round}");
         expect_lines(&lab, &plugin.gather(), &whole, &when);
         mount.go_on();
-        wait_for("the prober's answer", SLOW, || {
+        wait_for("the checker's answer", SLOW, || {
             (rustix::io::ioctl_fionread(&pipe).unwrap() > 0).then_some(())
         });
-        // Once may be a busy host.
-        let said = plugin.stderr();
-        let expected = usize::from(left_out && round > 1);
-        assert_eq!(said.lines().count(), expected, "{when}: {said}");
+        // Once may be due to a busy host.
+        let stderr = plugin.stderr();
+        let expected = usize::from(omitted && round > 1);
+        assert_eq!(stderr.lines().count(), expected, "{when}: {stderr}");
     }
-    if left_out {
-        let said = plugin.stderr();
-        let named = said.contains("longer than 0.15 s") && said.contains(vm.name());
-        assert!(said.starts_with("W! ") && named, "{said}");
+    if omitted {
+        let stderr = plugin.stderr();
+        let named = stderr.contains("longer than 0.15 s") && stderr.contains(vm.name());
+        assert!(stderr.starts_with("W! ") && named, "{stderr}");
         assert_eq!(
             plugin.gather().len(),
             whole.len(),
-            "the mount is quick again"
+            "the mount is fast again"
         );
-        let said = plugin.stderr();
+        let stderr = plugin.stderr();
         assert!(
-            said.ends_with("slow mount any more, after 3 gathers\n"),
-            "{said}"
+            stderr.ends_with("slow mount any more, after 3 gathers\n"),
+            "{stderr}"
         );
     }
 }
 
-/// An ext4 on a loop device whose file lies on storage that died: no step onto it has been made yet.
+/// An ext4 on a loop device whose file lies on storage that has died before any path on it was followed.
 #[test]
 fn a_local_file_system_on_a_dead_disk() {
     if !Path::new("/dev/loop-control").exists() {
@@ -252,7 +251,7 @@ fn a_local_file_system_on_a_dead_disk() {
     let mut mkfs = Command::new(program("mkfs.ext4"));
     mkfs.arg("-q").arg("-d").arg(&content);
     succeed(mkfs.arg(lab.dir().join("san.behind/disk")));
-    // QEMU holds a file of the folder that the file system then covers.
+    // QEMU has a file open in the folder on which the file system is then mounted.
     let local = lab.dir().join("local");
     fs::create_dir(&local).unwrap();
     fs::write(local.join("image"), [0xa5; 65536]).unwrap();
@@ -278,7 +277,7 @@ fn a_local_file_system_on_a_dead_disk() {
             .filter(|pid| process(*pid).is_some_and(|it| it.0 == 'D'))
             .collect();
         end(&mut plugin, how, STOP);
-        assert_eq!(hanging.len(), 1, "one process hangs, and stays alone");
+        assert_eq!(hanging.len(), 1, "exactly one process hangs");
         assert_eq!(warnings.len(), 1, "{warnings:#?}");
         let point = local.to_str().unwrap();
         assert!(warnings[0].contains(point) && warnings[0].contains(vm.name()));
@@ -288,9 +287,9 @@ fn a_local_file_system_on_a_dead_disk() {
     }
 }
 
-/// However the program ends, and whether its mount answers or not.
+/// They do so however the program ends, and whether the mount answers or not.
 #[test]
-fn probers_end_with_the_program() {
+fn checkers_end_with_the_program() {
     let _alone = alone();
     let lab = Lab::start();
     let mount = Mount::start(&lab, &lab.dir().join("nfs"));
@@ -302,20 +301,20 @@ fn probers_end_with_the_program() {
     ] {
         for stopped in [false, true] {
             let mut plugin = Plugin::spawn(lab.plugin(&[]));
-            let probers = first_prober(&mut plugin);
+            let checkers = first_checker(&mut plugin);
             if stopped {
                 mount.stop(Duration::from_millis(200));
                 plugin.gather();
             }
             end(&mut plugin, how, STOP);
-            expect_gone(&probers, &format!("{how:?}, stopped {stopped}"));
+            expect_gone(&checkers, &format!("{how:?}, stopped {stopped}"));
             mount.go_on();
         }
     }
 }
 
 #[test]
-fn a_prober_has_its_pipes_and_nothing_else_and_is_replaced() {
+fn a_checker_has_its_pipes_and_nothing_else_and_is_replaced() {
     let _alone = alone();
     let lab = Lab::start();
     let mut plugin = Plugin::spawn(lab.plugin(&[]));
@@ -326,30 +325,30 @@ fn a_prober_has_its_pipes_and_nothing_else_and_is_replaced() {
         ..VmSpec::default()
     });
     plugin.gather();
-    // Nothing to ask, nobody to do it.
-    probers(&plugin, 0);
+    // Without a remote mount there is no checker.
+    checkers(&plugin, 0);
     let mount = Mount::start(&lab, &lab.dir().join("nfs"));
     let vm = vm_on(&lab, &mount.new_image("image", 64, true));
     plugin.gather();
     for _ in 0..3 {
-        let probers = probers(&plugin, 1);
-        let folder = format!("/proc/{}/fd", probers[0]);
+        let checkers = checkers(&plugin, 1);
+        let folder = format!("/proc/{}/fd", checkers[0]);
         let target = |fd: &str| fs::read_link(Path::new(&folder).join(fd)).unwrap();
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 3);
         let pipes = ["0", "1"].map(|fd| target(fd).display().to_string());
         assert!(pipes.iter().all(|it| it.starts_with("pipe:")), "{pipes:?}");
-        let told = &plugin.stdout_pipe;
-        assert_ne!(&target("1"), told, "not the stdout that Telegraf reads");
+        let stdout = &plugin.stdout_pipe;
+        assert_ne!(&target("1"), stdout, "not the stdout that Telegraf reads");
         assert_eq!(target("2"), Path::new("/dev/null"));
-        // Somebody kills it: the next look but one has another, and no zombie stays.
-        support::plugin::kill(probers[0], Signal::KILL);
+        // After it was killed, the second gather has another one, and no zombie remains.
+        support::plugin::kill(checkers[0], Signal::KILL);
         plugin.gather();
         plugin.gather();
-        expect_gone(&probers, "it was killed");
+        expect_gone(&checkers, "it was killed");
     }
     assert_eq!(plugin.warnings(), [] as [&str; 0]);
     vm.destroy();
     plugin.gather();
     plugin.gather();
-    probers(&plugin, 0);
+    checkers(&plugin, 0);
 }

@@ -1,7 +1,8 @@
-//! The process table, looked through for QEMU processes.
+//! Searches the process table for QEMU processes.
 //!
-//! Reading a command line takes the other process's memory lock, and may hang as long as that
-//! process does. So a scan is a thread, and one that hangs is left behind.
+//! Reading a command line takes the memory lock of the other process and may hang for as long as that
+//! process does. Each scan therefore runs in a thread of its own, and a scan that hangs is left to
+//! itself.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -14,72 +15,73 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags, open, openat};
 use uuid::Uuid;
 
-use super::nodes::{self, Node};
+use super::block_nodes::{self, BlockNode};
 use crate::maps::HashSet;
 use crate::threads::{self, NotStarted};
 
-/// A scan that reads one command line for so long hangs.
+/// A scan that takes longer than this for one command line counts as hanging.
 const HANGS_AFTER: Duration = Duration::from_millis(100);
-/// How often that is looked at.
-const GLANCE: Duration = Duration::from_millis(10);
+/// How often this is checked.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A process with `-uuid UUID` on its command line.
 #[derive(Debug)]
 pub(super) struct QemuProcess {
-    /// The VM that it says it runs.
+    /// The UUID on its command line.
     pub uuid: Uuid,
     /// Its number.
     pub pid: u32,
-    /// Its `stat`, opened through the folder whose command line was read: the same process,
-    /// whatever became of its number since.
+    /// Its `stat`, opened through the folder from which the command line was read. It belongs to the
+    /// same process even if the number has been reused since.
     pub stat: File,
-    /// The files that its command line has.
-    pub nodes: Vec<Node>,
+    /// The files on its command line.
+    pub nodes: Vec<BlockNode>,
 }
 
-/// A scan under way.
+/// A scan that has not ended, or whose finds have not all been taken.
 #[derive(Debug)]
 pub(super) struct Scan {
-    in_hand: Arc<AtomicU32>,
+    current_pid: Arc<AtomicU32>,
     found: Receiver<QemuProcess>,
 }
 
-/// How far a scan came.
+/// How far a scan has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Progress {
-    /// All was seen.
+pub(super) enum ScanProgress {
+    /// All processes were read.
     Done,
-    /// It goes on.
-    Late,
-    /// It hangs, with this process in hand.
-    Hangs,
+    /// The time was not enough; the scan goes on by itself.
+    Unfinished,
+    /// It hangs on the command line of [`Scan::current_pid`].
+    Hanging,
 }
 
 impl Scan {
-    /// Starts looking below `root` for processes of the `wanted` VMs, but for the processes `skip`.
+    /// Starts a search for the processes of the `wanted` VMs in the proc file system at `root`. The
+    /// processes in `skip` are not read.
     ///
     /// # Errors
-    /// The system's, when no thread can be started.
+    /// The error of the system when no thread can be started.
     pub fn start(
         root: &Path,
         wanted: HashSet<Uuid>,
         skip: HashSet<u32>,
     ) -> Result<Self, NotStarted> {
-        let in_hand = Arc::new(AtomicU32::new(0));
+        let current_pid = Arc::new(AtomicU32::new(0));
         let (tell, found) = channel();
-        let (root, at) = (PathBuf::from(root), Arc::clone(&in_hand));
+        let (root, at) = (PathBuf::from(root), Arc::clone(&current_pid));
         threads::start("process scan", move || {
             scan(&root, &wanted, &skip, &at, &tell)
         })?;
-        Ok(Self { in_hand, found })
+        Ok(Self { current_pid, found })
     }
 
     /// The process whose command line is being read.
-    pub fn in_hand(&self) -> u32 {
-        self.in_hand.load(Ordering::Relaxed)
+    pub fn current_pid(&self) -> u32 {
+        self.current_pid.load(Ordering::Relaxed)
     }
 
-    /// Takes what was found by now; false once there will be no more.
+    /// Takes what has been found so far. Returns false once the scan has ended.
     pub fn take(&self, mut each: impl FnMut(QemuProcess)) -> bool {
         loop {
             match self.found.recv_timeout(Duration::ZERO) {
@@ -89,23 +91,23 @@ impl Scan {
         }
     }
 
-    /// Takes what is found until the scan is done, or hangs, or `until` has come.
-    pub fn wait(&self, until: Instant, mut each: impl FnMut(QemuProcess)) -> Progress {
-        let (mut pid, mut since) = (self.in_hand(), Instant::now());
+    /// Takes what is found, until the scan is done or hangs, at most until `until`.
+    pub fn wait(&self, until: Instant, mut each: impl FnMut(QemuProcess)) -> ScanProgress {
+        let (mut pid, mut since) = (self.current_pid(), Instant::now());
         loop {
-            match self.found.recv_timeout(GLANCE) {
+            match self.found.recv_timeout(POLL_INTERVAL) {
                 Ok(found) => each(found),
-                Err(RecvTimeoutError::Disconnected) => return Progress::Done,
+                Err(RecvTimeoutError::Disconnected) => return ScanProgress::Done,
                 Err(RecvTimeoutError::Timeout) => {}
             }
             let now = Instant::now();
-            if self.in_hand() != pid {
-                (pid, since) = (self.in_hand(), now);
+            if self.current_pid() != pid {
+                (pid, since) = (self.current_pid(), now);
             } else if now - since >= HANGS_AFTER {
-                return Progress::Hangs;
+                return ScanProgress::Hanging;
             }
             if now >= until {
-                return Progress::Late;
+                return ScanProgress::Unfinished;
             }
         }
     }
@@ -118,7 +120,7 @@ fn scan(
     at: &AtomicU32,
     tell: &Sender<QemuProcess>,
 ) {
-    // Kept between processes: a QEMU's command line has some kilobytes.
+    // One buffer for all processes: the command line of a QEMU has some kilobytes.
     let mut line = Vec::new();
     for entry in fs::read_dir(root).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -129,8 +131,8 @@ fn scan(
             continue;
         }
         at.store(pid, Ordering::Relaxed);
-        // What may not be read (hidepid), and what ended meanwhile, is simply not seen.
-        if let Ok(Some(found)) = examine(&entry.path(), pid, wanted, &mut line)
+        // A process which may not be read (hidepid), or has ended meanwhile, is skipped.
+        if let Ok(Some(found)) = read_process(&entry.path(), pid, wanted, &mut line)
             && tell.send(found).is_err()
         {
             return;
@@ -138,7 +140,8 @@ fn scan(
     }
 }
 
-fn examine(
+/// Reads one process. `None` if it is not the QEMU of a wanted VM. `line` is a buffer.
+fn read_process(
     folder: &Path,
     pid: u32,
     wanted: &HashSet<Uuid>,
@@ -154,7 +157,7 @@ fn examine(
         return Ok(None);
     };
     let stat = open_in("stat")?;
-    let nodes = nodes::of(line);
+    let nodes = block_nodes::parse(line);
     Ok(Some(QemuProcess {
         uuid,
         pid,
@@ -163,7 +166,7 @@ fn examine(
     }))
 }
 
-/// The argument after `-uuid`, as libvirt has always given it to QEMU. Arguments end with NUL.
+/// The argument after `-uuid`, which libvirt has always given to QEMU. Each argument ends with NUL.
 fn uuid_of(line: &[u8]) -> Option<Uuid> {
     let mut arguments = line.split(|byte| *byte == 0);
     arguments.find(|argument| *argument == b"-uuid")?;

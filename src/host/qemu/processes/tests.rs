@@ -1,3 +1,4 @@
+use std::fs;
 use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
 
@@ -5,7 +6,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// A proc file system as plain files.
+/// A proc file system made of plain files.
 struct Fake(TempDir);
 
 impl Fake {
@@ -52,18 +53,18 @@ fn set(vms: &[Uuid]) -> HashSet<Uuid> {
     vms.iter().copied().collect()
 }
 
-fn look(stuck: &[Uuid], unseen: &[Uuid]) -> ProcessReport {
+fn report(stuck: &[Uuid], unseen: &[Uuid]) -> ProcessReport {
     let (stuck, unseen) = (set(stuck), set(unseen));
     ProcessReport { stuck, unseen }
 }
 
-/// A look in which nothing may need a second one.
+/// A check which must not pause.
 fn at_once(processes: &mut Processes, vms: &[Uuid], now: Instant) -> ProcessReport {
-    processes.look_at(vms, now, || panic!("there was nothing to wait for"))
+    processes.check_at(vms, now, || panic!("it must not pause"))
 }
 
 #[test]
-fn stopped_and_traced_are_stuck_whatever_the_process_is_called() {
+fn stopped_and_traced_processes_are_stuck_whatever_their_name() {
     let fake = Fake::new();
     for (pid, state) in [(1, 'R'), (2, 'S'), (3, 'T'), (4, 't'), (5, 'I')] {
         fake.start(pid, vm(pid.into()), state, 1);
@@ -72,14 +73,14 @@ fn stopped_and_traced_are_stuck_whatever_the_process_is_called() {
     let mut processes = fake.processes();
     let now = Instant::now();
     let seen = at_once(&mut processes, &vms, now);
-    assert_eq!(seen, look(&[vm(3), vm(4)], &[vm(6)]));
+    assert_eq!(seen, report(&[vm(3), vm(4)], &[vm(6)]));
     fake.set(3, 'S', 2);
     fake.set(2, 'T', 2);
     let seen = at_once(&mut processes, &vms, now);
-    assert_eq!(seen, look(&[vm(2), vm(4)], &[vm(6)]));
+    assert_eq!(seen, report(&[vm(2), vm(4)], &[vm(6)]));
 }
 
-/// The freezer of cgroup v2 leaves the state S.
+/// The freezer of cgroup v2 leaves the state at S.
 #[test]
 fn frozen_by_the_control_group_is_stuck() {
     for mounted in ["", "unified"] {
@@ -96,7 +97,7 @@ fn frozen_by_the_control_group_is_stuck() {
         for (pid, text) in [
             (1, "4:cpu:/\n0::/machine/a b/emulator\n"),
             (2, "0::/machine/b\n"),
-            // In no group of v2, in its root, and in one that is out of sight.
+            // In no group of v2, in the root group, and in one that is not visible.
             (3, "4:cpu:/machine/b\n"),
             (4, "0::/\n"),
             (5, "0::/../machine/c\n"),
@@ -107,16 +108,16 @@ fn frozen_by_the_control_group_is_stuck() {
         let vms = [vm(1), vm(2), vm(3), vm(4), vm(5)];
         let mut processes = Processes::below(fake.0.path(), cgroups.path());
         let now = Instant::now();
-        assert_eq!(at_once(&mut processes, &vms, now), look(&[], &[]));
+        assert_eq!(at_once(&mut processes, &vms, now), report(&[], &[]));
         events("machine/a b/emulator", frozen);
-        assert_eq!(at_once(&mut processes, &vms, now), look(&[vm(1)], &[]));
+        assert_eq!(at_once(&mut processes, &vms, now), report(&[vm(1)], &[]));
         events("machine/a b/emulator", well);
-        assert_eq!(at_once(&mut processes, &vms, now), look(&[], &[]));
-        // It was moved: known after a minute.
+        assert_eq!(at_once(&mut processes, &vms, now), report(&[], &[]));
+        // A process that was moved to another group is noticed after a minute.
         events("machine/d", frozen);
         fake.write(2, "cgroup", "0::/machine/d\n");
         let later = now + Duration::from_secs(61);
-        assert_eq!(at_once(&mut processes, &vms, later), look(&[vm(2)], &[]));
+        assert_eq!(at_once(&mut processes, &vms, later), report(&[vm(2)], &[]));
     }
 }
 
@@ -127,64 +128,70 @@ fn a_long_sleep_is_stuck_and_a_wait_for_a_disk_is_not() {
         fake.start(pid, vm(pid.into()), 'D', 10);
     }
     fake.start(5, vm(5), 'Z', 10);
-    // A kernel that does not count.
+    // As with a kernel that does not count.
     fake.start(6, vm(6), 'D', 0);
     let vms = [vm(1), vm(2), vm(3), vm(4), vm(5), vm(6)];
     let mut processes = fake.processes();
     let now = Instant::now();
-    let seen = processes.look_at(&vms, now, || {
+    let seen = processes.check_at(&vms, now, || {
         fake.set(2, 'D', 11);
         fake.set(3, 'S', 11);
         fake.end(4);
     });
-    assert_eq!(seen, look(&[vm(1), vm(5), vm(6)], &[vm(4)]));
+    assert_eq!(seen, report(&[vm(1), vm(5), vm(6)], &[vm(4)]));
 
-    // Still the same sleep: known without waiting. The one that ran is doubted again.
+    // A sleep that has not ended is known without a pause. The process that has run is rechecked.
     fake.end(6);
     fake.set(2, 'S', 12);
     let now = now + Duration::from_millis(60);
     let vms = &vms[..3];
-    assert_eq!(at_once(&mut processes, vms, now), look(&[vm(1)], &[]));
+    assert_eq!(at_once(&mut processes, vms, now), report(&[vm(1)], &[]));
     fake.set(1, 'D', 12);
     let mut waited = false;
-    let seen = processes.look_at(vms, now + PROCESS_RECHECK * 2, || {
+    let seen = processes.check_at(vms, now + PROCESS_RECHECK * 2, || {
         waited = true;
         fake.set(1, 'D', 13);
     });
-    assert_eq!(seen, look(&[], &[]));
+    assert_eq!(seen, report(&[], &[]));
     assert!(waited);
 }
 
 #[test]
-fn of_two_processes_with_one_uuid_one_that_is_well_is_enough() {
+fn one_responsive_process_of_two_with_the_same_uuid_is_enough() {
     let fake = Fake::new();
     fake.start(1, vm(1), 'S', 1);
     let mut processes = fake.processes();
     let now = Instant::now();
-    assert_eq!(at_once(&mut processes, &[vm(1)], now), look(&[], &[]));
-    // The second came after the scan: it is searched for before the VM is called stuck.
+    assert_eq!(at_once(&mut processes, &[vm(1)], now), report(&[], &[]));
+    // The second process came after the scan. It is searched for before the VM is reported as stuck.
     fake.start(2, vm(1), 'S', 1);
     fake.set(1, 'T', 1);
-    assert_eq!(at_once(&mut processes, &[vm(1)], now), look(&[], &[]));
+    assert_eq!(at_once(&mut processes, &[vm(1)], now), report(&[], &[]));
     fake.set(2, 'T', 1);
-    assert_eq!(at_once(&mut processes, &[vm(1)], now), look(&[vm(1)], &[]));
+    assert_eq!(
+        at_once(&mut processes, &[vm(1)], now),
+        report(&[vm(1)], &[])
+    );
     fake.end(1);
     fake.set(2, 'S', 1);
-    assert_eq!(at_once(&mut processes, &[vm(1)], now), look(&[], &[]));
+    assert_eq!(at_once(&mut processes, &[vm(1)], now), report(&[], &[]));
 }
 
 #[test]
-fn a_child_of_the_process_is_not_its_second() {
+fn a_child_process_does_not_count_as_a_second_qemu() {
     let fake = Fake::new();
     fake.start(1, vm(1), 'T', 1);
     fake.start(2, vm(1), 'S', 1);
     fake.set_child(2, 1, 'S', 1);
     let mut processes = fake.processes();
     let now = Instant::now();
-    assert_eq!(at_once(&mut processes, &[vm(1)], now), look(&[vm(1)], &[]));
+    assert_eq!(
+        at_once(&mut processes, &[vm(1)], now),
+        report(&[vm(1)], &[])
+    );
     fake.set(1, 'S', 1);
     fake.set_child(2, 1, 'T', 1);
-    assert_eq!(at_once(&mut processes, &[vm(1)], now), look(&[], &[]));
+    assert_eq!(at_once(&mut processes, &[vm(1)], now), report(&[], &[]));
 }
 
 #[test]
@@ -196,7 +203,7 @@ fn a_vm_not_found_is_searched_for_again_after_1_2_4_and_at_most_30_seconds() {
     let after = |ms| start + Duration::from_millis(ms);
     let mut unseen = |ms| {
         let seen = at_once(&mut processes, &[late], after(ms));
-        seen == look(&[], &[late])
+        seen == report(&[], &[late])
     };
     assert!(unseen(0));
     assert!(unseen(1100));
@@ -204,7 +211,7 @@ fn a_vm_not_found_is_searched_for_again_after_1_2_4_and_at_most_30_seconds() {
     assert!(unseen(3000));
     assert!(!unseen(3200));
 
-    // Others keep it searching; a new one is searched for at once, and finds with it the others.
+    // The delay grows up to 30 s. A new VM is searched for at once, which finds the others as well.
     fake.end(1);
     assert!(unseen(4000));
     let mut ms = 4000;
@@ -216,7 +223,7 @@ fn a_vm_not_found_is_searched_for_again_after_1_2_4_and_at_most_30_seconds() {
     fake.start(3, vm(3), 'S', 1);
     assert!(unseen(ms + 29_000));
     let seen = at_once(&mut processes, &[late, vm(3)], after(ms + 29_001));
-    assert_eq!(seen, look(&[], &[]));
+    assert_eq!(seen, report(&[], &[]));
 }
 
 #[test]
@@ -225,43 +232,46 @@ fn a_process_that_ended_is_replaced_by_the_next_of_that_vm_at_once() {
     fake.start(1, vm(1), 'T', 1);
     let mut processes = fake.processes();
     let now = Instant::now();
-    assert_eq!(at_once(&mut processes, &[vm(1)], now), look(&[vm(1)], &[]));
+    assert_eq!(
+        at_once(&mut processes, &[vm(1)], now),
+        report(&[vm(1)], &[])
+    );
     fake.end(1);
     fake.start(2, vm(1), 'S', 1);
-    assert_eq!(at_once(&mut processes, &[vm(1)], now), look(&[], &[]));
+    assert_eq!(at_once(&mut processes, &[vm(1)], now), report(&[], &[]));
     assert_eq!(processes.known[&vm(1)].len(), 1);
 }
 
 #[test]
-fn vms_not_asked_for_are_forgotten() {
+fn vms_that_are_not_checked_are_forgotten() {
     let fake = Fake::new();
     fake.start(1, vm(1), 'T', 1);
     fake.start(2, vm(2), 'T', 1);
     let mut processes = fake.processes();
     let both = [vm(1), vm(2)];
-    assert_eq!(processes.look(&both), look(&both, &[]));
-    assert_eq!(processes.look(&both[1..]), look(&both[1..], &[]));
+    assert_eq!(processes.check(&both), report(&both, &[]));
+    assert_eq!(processes.check(&both[1..]), report(&both[1..], &[]));
     assert_eq!(processes.known.len(), 1);
 }
 
 #[test]
 fn without_a_proc_file_system_or_the_right_to_read_it_vms_are_unseen() {
     let mut nowhere = Processes::at(Path::new("/nonexistent"));
-    assert_eq!(nowhere.look(&[vm(1)]), look(&[], &[vm(1)]));
+    assert_eq!(nowhere.check(&[vm(1)]), report(&[], &[vm(1)]));
     let fake = Fake::new();
     fs::create_dir(fake.0.path().join("7")).unwrap();
     fake.write(7, "cmdline", "qemu\0-uuid\0no uuid\0");
     fs::create_dir(fake.0.path().join("8")).unwrap();
     fs::create_dir(fake.0.path().join("9")).unwrap();
     fake.write(9, "cmdline", "qemu\0-uuid");
-    assert_eq!(fake.processes().look(&[vm(1)]), look(&[], &[vm(1)]));
+    assert_eq!(fake.processes().check(&[vm(1)]), report(&[], &[vm(1)]));
 }
 
 #[test]
-fn a_command_line_that_hangs_costs_its_own_vm_only() {
+fn a_command_line_that_hangs_affects_only_its_own_vm() {
     let fake = Fake::new();
     let pipe = |pid: u32| fake.0.path().join(format!("{pid}/cmdline"));
-    // Three that hang: opening a pipe waits for its writer.
+    // Three command lines hang, for opening a pipe waits for a writer.
     for pid in 1..=3 {
         fake.start(pid, vm(pid.into()), 'T', 1);
         fs::remove_file(pipe(pid)).unwrap();
@@ -271,38 +281,38 @@ fn a_command_line_that_hangs_costs_its_own_vm_only() {
     fake.start(4, vm(4), 'T', 1);
     fake.start(5, vm(5), 'S', 1);
     let vms = [vm(1), vm(2), vm(3), vm(4), vm(5)];
-    // No need to wait for the time that all may take.
+    // A hanging scan is noticed before its time is over.
     let scan = Scan::start(fake.0.path(), set(&vms), HashSet::default()).unwrap();
     let progress = scan.wait(Instant::now() + Duration::from_secs(20), drop);
-    assert_eq!(progress, Progress::Hangs);
+    assert_eq!(progress, ScanProgress::Hanging);
 
     let mut processes = fake.processes();
     let mut seen = ProcessReport::default();
     let start = Instant::now();
     let slow = Duration::from_secs(20);
-    while seen != look(&[vm(4)], &[vm(1), vm(2), vm(3)]) {
+    while seen != report(&[vm(4)], &[vm(1), vm(2), vm(3)]) {
         assert!(start.elapsed() < slow, "{seen:?}");
         let begin = Instant::now();
-        seen = processes.look(&vms);
+        seen = processes.check(&vms);
         assert!(begin.elapsed() < Duration::from_secs(2));
     }
-    // They answer: what they have to say is not lost, and no scan is left.
+    // The command lines become readable: what the scans find is not lost, and no scan remains.
     for pid in 1..=3 {
         let line = format!("qemu\0-uuid\0{}\0", vm(pid.into()));
         let mut writer = fs::OpenOptions::new().write(true).open(pipe(pid)).unwrap();
-        // Whoever comes later finds a file; the pipe has its readers.
+        // A later scan finds a file, while the pipe still has its readers.
         fs::remove_file(pipe(pid)).unwrap();
         fake.write(pid, "cmdline", &line);
         writer.write_all(line.as_bytes()).unwrap();
     }
-    while seen != look(&[vm(1), vm(2), vm(3), vm(4)], &[]) || !processes.scans.is_empty() {
+    while seen != report(&[vm(1), vm(2), vm(3), vm(4)], &[]) || !processes.scans.is_empty() {
         assert!(start.elapsed() < slow, "{seen:?}");
         thread::sleep(Duration::from_millis(10));
-        seen = processes.look(&vms);
+        seen = processes.check(&vms);
     }
 }
 
-/// Killed with the test.
+/// A process that is killed when the test ends.
 struct Killed(Child);
 
 impl Drop for Killed {
@@ -317,7 +327,7 @@ fn real(vm: Uuid) -> Killed {
     command.args(["-c", "echo; read line", "sh", "-uuid", &vm.to_string()]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // Once it has said something its command line is its own.
+    // Once it has written something, it has its own command line.
     let out = child.stdout.as_mut().unwrap();
     std::io::Read::read_exact(out, &mut [0]).unwrap();
     Killed(child)
@@ -341,19 +351,19 @@ fn a_real_process_is_seen_stopped_continued_and_ended() {
     let vm =
         Uuid::from_u128(0xa11c_e000_0000_0000_0000_0000_0000_0000 + u128::from(std::process::id()));
     let mut processes = Processes::new();
-    assert_eq!(processes.look(&[vm]), look(&[], &[vm]));
+    assert_eq!(processes.check(&[vm]), report(&[], &[vm]));
     let child = real(vm);
-    wait_until("it is found", || processes.look(&[vm]) == look(&[], &[]));
+    wait_until("it is found", || processes.check(&[vm]) == report(&[], &[]));
     signal(&child, rustix::process::Signal::STOP);
-    wait_until("it stops", || processes.look(&[vm]) == look(&[vm], &[]));
+    wait_until("it stops", || processes.check(&[vm]) == report(&[vm], &[]));
     signal(&child, rustix::process::Signal::CONT);
-    wait_until("it goes on", || processes.look(&[vm]) == look(&[], &[]));
+    wait_until("it goes on", || processes.check(&[vm]) == report(&[], &[]));
     drop(child);
-    assert_eq!(processes.look(&[vm]), look(&[], &[vm]));
+    assert_eq!(processes.check(&[vm]), report(&[], &[vm]));
 }
 
 #[test]
-fn near_is_who_is_in_our_network_with_every_process() {
+fn a_vm_is_in_our_netns_if_every_process_of_it_is() {
     let fake = Fake::new();
     let root = fake.0.path();
     for pid in [1, 2, 3, 4] {
@@ -366,7 +376,7 @@ fn near_is_who_is_in_our_network_with_every_process() {
         let net = root.join(format!("{pid}/net"));
         fs::create_dir(&net).unwrap();
         if same {
-            // The same inode, as /proc has it.
+            // The same inode, as in /proc.
             fs::hard_link(here.join("dev"), net.join("dev")).unwrap();
         } else {
             fs::write(net.join("dev"), "").unwrap();
@@ -374,15 +384,15 @@ fn near_is_who_is_in_our_network_with_every_process() {
     }
     let mut processes = fake.processes();
     assert_eq!(processes.in_our_netns(), HashSet::default());
-    processes.look(&[vm(1), vm(2), vm(3), vm(5)]);
+    processes.check(&[vm(1), vm(2), vm(3), vm(5)]);
     assert_eq!(processes.in_our_netns(), set(&[vm(1)]));
     fake.end(4);
-    processes.look(&[vm(1), vm(2), vm(3), vm(5)]);
+    processes.check(&[vm(1), vm(2), vm(3), vm(5)]);
     assert_eq!(processes.in_our_netns(), set(&[vm(1), vm(3)]));
     fs::remove_file(here.join("dev")).unwrap();
     assert_eq!(
         processes.in_our_netns(),
         HashSet::default(),
-        "our own is out of sight"
+        "our own is not visible"
     );
 }

@@ -1,4 +1,4 @@
-//! What is mounted where, as proc_pid_mountinfo(5) has it.
+//! The mount table, read from mountinfo (proc_pid_mountinfo(5)).
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -9,44 +9,43 @@ use crate::maps::{HashMap, HashSet};
 /// One mount.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Mount {
-    /// The kernel's number of it; reused some time after it was unmounted.
+    /// The number that the kernel gave it. Numbers are reused some time after a mount was unmounted.
     pub id: u64,
-    /// The mount that its mount point lies on; 0 when that one is out of our sight.
+    /// The mount that its mount point lies on. 0 where that mount is not visible.
     parent: u64,
-    /// Device number, as text.
+    /// The device number, as text.
     device: String,
     /// Where it is mounted.
     pub point: PathBuf,
-    /// What may be done with it.
-    pub ground: Ground,
+    /// How its file system may be accessed.
+    pub kind: FileSystemKind,
 }
 
-/// What may be done with a file system.
+/// What accessing a file system depends on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Ground {
-    /// Answers from this kernel alone.
+pub(super) enum FileSystemKind {
+    /// Only the kernel itself, so it always answers.
     Kernel,
-    /// Answers from this kernel and its disks, which may be out of reach (iSCSI, Fibre Channel) or
-    /// suspended.
+    /// A disk, which may be unreachable (iSCSI, Fibre Channel) or suspended.
     Disk,
-    /// Somebody else has to answer, who may not: a server, or a process.
+    /// A server, or another process, which may not answer.
     #[default]
     Remote,
-    /// Looking for a name in it makes the kernel mount something.
+    /// An automount: looking up a name in it makes the kernel mount something.
     Automount,
 }
 
-/// File systems without a disk or a server below them.
+/// The file systems without a disk or a server.
 const KERNEL: &str = " bpf cgroup cgroup2 configfs debugfs devpts devtmpfs efivarfs hugetlbfs mqueue \
     proc pstore ramfs rootfs securityfs sysfs tmpfs tracefs ";
 
-/// File systems that need no server. Whatever stands in neither list is looked at with care: a
-/// remote one too many costs a statvfs per gather, a remote one too few hangs QEMU.
+/// The file systems that need a disk but no server. All others count as remote: taking a local file
+/// system for a remote one costs a statvfs per gather, taking a remote one for local hangs QEMU.
 const DISK: &str = " bcachefs btrfs cramfs erofs exfat ext2 ext3 ext4 f2fs hfs hfsplus iso9660 jffs2 \
     jfs minix msdos nilfs2 ntfs ntfs3 overlay reiserfs squashfs sysv ubifs udf ufs vfat xfs zfs \
     zonefs ";
 
-impl Ground {
+impl FileSystemKind {
     fn of(file_system: &str) -> Self {
         let name = format!(" {file_system} ");
         if file_system == "autofs" {
@@ -61,29 +60,30 @@ impl Ground {
     }
 }
 
-/// All mounts that a process sees.
+/// All mounts that are visible to a process.
 #[derive(Debug, Default)]
-pub(super) struct Table {
+pub(super) struct MountTable {
     mounts: Vec<Mount>,
-    /// Several may have one mount point: on top of each other, or hidden below another mount.
-    at: HashMap<PathBuf, Vec<usize>>,
+    /// The indices of the mounts at a mount point. There may be several, on top of each other or hidden
+    /// by another mount.
+    by_point: HashMap<PathBuf, Vec<usize>>,
 }
 
-impl Table {
-    /// From the text of mountinfo. Lines that make no sense are passed over.
+impl MountTable {
+    /// Parses mountinfo. Lines that are not valid are skipped.
     pub fn parse(text: &[u8]) -> Self {
         let lines = text.split(|byte| *byte == b'\n');
         let mut mounts: Vec<Mount> = lines.filter_map(mount).collect();
         let ids: HashSet<u64> = mounts.iter().map(|mount| mount.id).collect();
-        let mut at: HashMap<PathBuf, Vec<usize>> = HashMap::default();
+        let mut by_point: HashMap<PathBuf, Vec<usize>> = HashMap::default();
         for (index, mount) in mounts.iter_mut().enumerate() {
-            // The first of all is its own parent, or has one outside our root.
+            // The first mount is its own parent, or has a parent outside our root.
             if mount.parent == mount.id || !ids.contains(&mount.parent) {
                 mount.parent = 0;
             }
-            at.entry(mount.point.clone()).or_default().push(index);
+            by_point.entry(mount.point.clone()).or_default().push(index);
         }
-        Self { mounts, at }
+        Self { mounts, by_point }
     }
 
     /// The mount of this number.
@@ -91,15 +91,16 @@ impl Table {
         self.mounts.iter().find(|mount| mount.id == id)
     }
 
-    /// Whether the file system of this mount, which was unmounted, is mounted in its place again. Its
-    /// device number is not reused as long as anything holds a file on it.
-    pub fn has_again(&self, gone: &Mount) -> bool {
-        let same = |mount: &Mount| mount.point == gone.point && mount.device == gone.device;
-        self.mounts.iter().any(same)
+    /// Whether the file system of a mount that was unmounted is mounted at the same place again. Its
+    /// device number is not reused while a file on it is open.
+    pub fn is_mounted_again(&self, unmounted: &Mount) -> bool {
+        self.mounts
+            .iter()
+            .any(|mount| mount.point == unmounted.point && mount.device == unmounted.device)
     }
 
-    /// The mount on which an absolute path without links, `.` and `..` lies, found as the kernel
-    /// does it: from the root on, at each component climbing onto what is mounted there.
+    /// The mount on which an absolute path without links, `.` and `..` lies. It is found in the same way
+    /// as in the kernel: from the root on, each component leads onto what is mounted there.
     pub fn mount_of(&self, path: &Path) -> Option<&Mount> {
         let mut here = PathBuf::from("/");
         let mut mount = self.topmost(&here, None);
@@ -112,13 +113,14 @@ impl Table {
         mount
     }
 
-    /// What is mounted at `point`, on top of `below`; `below` itself if nothing is.
+    /// The topmost mount at `point` above `below`, or `below` itself if nothing is mounted there.
     fn topmost<'a>(&'a self, point: &Path, below: Option<&'a Mount>) -> Option<&'a Mount> {
-        let Some(candidates) = self.at.get(point) else {
+        let Some(candidates) = self.by_point.get(point) else {
             return below;
         };
         let mut top = below;
-        // Each step climbs by one; a table that goes in circles ends with its candidates.
+        // Each step goes up by one mount. The number of steps is limited, for an invalid table may have
+        // a circle.
         for _ in candidates {
             let parent = top.map_or(0, |mount| mount.id);
             let on_top = candidates.iter().rev().map(|index| &self.mounts[*index]);
@@ -139,17 +141,17 @@ fn mount(line: &[u8]) -> Option<Mount> {
     let device = text()?.to_owned();
     let point = unescape(fields.nth(1)?);
     fields.find(|field| *field == b"-")?;
-    let ground = Ground::of(std::str::from_utf8(fields.next()?).ok()?);
+    let kind = FileSystemKind::of(std::str::from_utf8(fields.next()?).ok()?);
     Some(Mount {
         id,
         parent,
         device,
         point,
-        ground,
+        kind,
     })
 }
 
-/// Space, tab, newline and backslash stand there as `\040` and the like.
+/// In mountinfo space, tab, newline and backslash are written as octal escapes, like `\040`.
 fn unescape(field: &[u8]) -> PathBuf {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -176,9 +178,9 @@ fn unescape(field: &[u8]) -> PathBuf {
 mod tests {
     use super::*;
 
-    fn at<'a>(table: &'a Table, path: &str) -> Option<(u64, Ground, &'a str)> {
+    fn at<'a>(table: &'a MountTable, path: &str) -> Option<(u64, FileSystemKind, &'a str)> {
         let mount = table.mount_of(Path::new(path))?;
-        Some((mount.id, mount.ground, mount.point.to_str().unwrap()))
+        Some((mount.id, mount.kind, mount.point.to_str().unwrap()))
     }
 
     const TABLE: &[u8] = b"\
@@ -196,50 +198,59 @@ mod tests {
 not a line\n";
 
     #[test]
-    fn the_longest_mount_point_by_components_counts() {
-        let table = Table::parse(TABLE);
-        assert_eq!(at(&table, "/"), Some((22, Ground::Disk, "/")));
-        assert_eq!(at(&table, "/mnt/nfsx/a"), Some((22, Ground::Disk, "/")));
-        let nfs = Some((30, Ground::Remote, "/mnt/nfs"));
+    fn the_longest_mount_point_by_components_applies() {
+        let table = MountTable::parse(TABLE);
+        assert_eq!(at(&table, "/"), Some((22, FileSystemKind::Disk, "/")));
+        assert_eq!(
+            at(&table, "/mnt/nfsx/a"),
+            Some((22, FileSystemKind::Disk, "/"))
+        );
+        let nfs = Some((30, FileSystemKind::Remote, "/mnt/nfs"));
         assert_eq!(at(&table, "/mnt/nfs"), nfs);
         assert_eq!(at(&table, "/mnt/nfs/a/b"), nfs);
-        let deep = Some((31, Ground::Remote, "/mnt/nfs/deep"));
+        let deep = Some((31, FileSystemKind::Remote, "/mnt/nfs/deep"));
         assert_eq!(at(&table, "/mnt/nfs/deep/a"), deep);
     }
 
     #[test]
     fn escapes_bind_mounts_automounts_and_unknown_kinds_are_understood() {
-        let table = Table::parse(TABLE);
-        let space = Some((32, Ground::Remote, "/with space\\"));
+        let table = MountTable::parse(TABLE);
+        let space = Some((32, FileSystemKind::Remote, "/with space\\"));
         assert_eq!(at(&table, "/with space\\/x"), space);
-        let bind = Some((38, Ground::Remote, "/images"));
+        let bind = Some((38, FileSystemKind::Remote, "/images"));
         assert_eq!(at(&table, "/images/x"), bind);
-        let automount = Some((33, Ground::Automount, "/net"));
+        let automount = Some((33, FileSystemKind::Automount, "/net"));
         assert_eq!(at(&table, "/net/other/x"), automount);
-        let mounted = Some((34, Ground::Remote, "/net/host"));
+        let mounted = Some((34, FileSystemKind::Remote, "/net/host"));
         assert_eq!(at(&table, "/net/host/x"), mounted);
-        assert_eq!(at(&table, "/odd/x"), Some((39, Ground::Remote, "/odd")));
+        assert_eq!(
+            at(&table, "/odd/x"),
+            Some((39, FileSystemKind::Remote, "/odd"))
+        );
     }
 
     #[test]
     fn what_is_mounted_last_hides_what_was_there() {
-        let table = Table::parse(TABLE);
-        let cover = Some((37, Ground::Disk, "/cover"));
+        let table = MountTable::parse(TABLE);
+        let cover = Some((37, FileSystemKind::Disk, "/cover"));
         assert_eq!(at(&table, "/cover/hidden/x"), cover);
     }
 
     #[test]
-    fn a_root_that_is_no_mount_point_is_no_known_ground() {
-        let table = Table::parse(b"40 39 0:5 / /proc rw - proc proc rw\n");
+    fn a_path_below_no_known_mount_has_none() {
+        let table = MountTable::parse(b"40 39 0:5 / /proc rw - proc proc rw\n");
         assert_eq!(at(&table, "/images/x"), None);
-        assert_eq!(at(&table, "/proc/x"), Some((40, Ground::Kernel, "/proc")));
+        assert_eq!(
+            at(&table, "/proc/x"),
+            Some((40, FileSystemKind::Kernel, "/proc"))
+        );
     }
 
     #[test]
-    fn our_own_table_makes_sense() {
-        let table = Table::parse(&std::fs::read("/proc/self/mountinfo").unwrap());
+    fn the_table_of_this_process_is_read() {
+        let table = MountTable::parse(&std::fs::read("/proc/self/mountinfo").unwrap());
         let proc = table.mount_of(Path::new("/proc/self")).unwrap();
         assert_eq!(proc.point, Path::new("/proc"));
-        assert_eq!(proc.ground, Ground::Kernel);
+        assert_eq!(proc.kind, FileSystemKind::Kernel);
     }
 }

@@ -1,0 +1,11 @@
+//! The QEMU processes of this host: whether they can answer their monitors, and how much CPU time
+//! their control groups have counted.
+
+mod block_nodes;
+pub mod cgroups;
+mod freezer;
+mod process;
+mod processes;
+mod scan;
+
+pub use processes::{ProcessReport, Processes};
