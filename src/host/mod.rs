@@ -2,6 +2,7 @@
 //! which disk images lie on storage that does not answer, and what its network interfaces have
 //! counted. No libvirt in here.
 
+mod between;
 pub mod cgroups;
 mod freezer;
 mod mount_state;
@@ -16,6 +17,7 @@ pub mod processes;
 mod resolver;
 mod scan;
 
+pub(crate) use between::lie_between;
 pub use mounts::{Mounts, Storage};
 pub use net_dev::NetDev;
 pub use processes::{ProcessReport, Processes};

@@ -11,6 +11,7 @@ use std::{fs, io};
 
 use smol_str::SmolStr;
 
+use super::lie_between;
 use crate::maps::{HashMap, HashSet};
 
 /// Received bytes, packets, errors, drops, then the same sent: the order of
@@ -79,11 +80,7 @@ impl NetDev {
     pub fn view(&self, later: &Self, name: &str, libvirt: &Counters) -> Option<View> {
         let lies_between = |view| {
             let (from, to) = (self.counters(name, view)?, later.counters(name, view)?);
-            let each = from.iter().zip(libvirt).zip(&to);
-            Some(
-                each.into_iter()
-                    .all(|((from, said), to)| from <= said && said <= to),
-            )
+            Some(lie_between(&from, libvirt, &to))
         };
         match (lies_between(View::Guest)?, lies_between(View::Host)?) {
             (true, false) => Some(View::Guest),
