@@ -2,29 +2,25 @@
 
 mod orders;
 
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::active_domains::ActiveDomains;
-use super::cpus::Cpus;
 use super::gather_report::{GatherReport, Problem, Samples};
 use super::host_watcher::{HostQuery, HostWatcher};
 use super::job::{Answer, DomainRef, Measured, WorkerConfig};
-use super::nics::Nics;
 use super::scheduler::{Completeness, Event, Limits, Listed, Scheduler};
 use super::worker::{Failure, Reply};
 use super::worker_pool::{Sink, WorkerPool};
 use crate::config::{NameFilter, Settings};
-use crate::description_cache::{CachedDescription, DescriptionCache, EventFeed};
 use crate::libvirt::DomainEvent;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::events::EventUpdate;
 use crate::maps::HashSet;
 use crate::sample::{DeviceFilter, RunId, Sample};
 use crate::times::{HOST_LOOK, STALL};
+use crate::vms::{EventFeed, VmRecord, Vms};
 
 /// How many domains make a chunk: from 4 to 32 took libvirtd the same time, and the fewer, the less
 /// one that hangs holds up. In our own process nothing hangs, and each chunk is an errand: the
@@ -36,21 +32,15 @@ const CHUNK_IN_PROCESS: usize = 256;
 pub struct Gatherer {
     scheduler: Scheduler,
     workers: WorkerPool,
-    descriptions: DescriptionCache,
+    vms: Vms,
     domains: NameFilter,
     devices: NameFilter,
     /// Whether a measurement needs to know the devices.
     describes: bool,
-    /// Who is active.
-    active_domains: ActiveDomains,
     samples: Samples,
     gathered: GatherReport,
     /// Who looks at the host.
     host_watcher: HostWatcher,
-    /// Whose network counters need no libvirt,
-    nics: Nics,
-    /// and whose CPU time.
-    cpus: Cpus,
     /// Whether a worker may have to wait for its connection while others have one.
     recalls: bool,
     /// Answers that came too late, since the start.
@@ -89,16 +79,13 @@ impl Gatherer {
                 hedge: !in_process,
             }),
             workers: WorkerPool::new(config, workers, jobs, sink),
-            descriptions: DescriptionCache::new(settings.device_cache_ttl),
+            vms: Vms::new(settings.device_cache_ttl),
             domains: settings.domains.clone(),
             devices: settings.devices.clone(),
             describes: Groups::needed(measurements).has(Groups::NET),
-            active_domains: ActiveDomains::default(),
             samples: Samples::default(),
             gathered: GatherReport::default(),
             host_watcher: HostWatcher::new(host_watcher, settings.block_statistics, groups),
-            nics: Nics::default(),
-            cpus: Cpus::default(),
             recalls: !in_process,
             late: 0,
             lost: 0,
@@ -108,12 +95,9 @@ impl Gatherer {
     /// Begins a gather.
     pub fn begin(&mut self) {
         self.workers.begin(Instant::now());
-        self.descriptions.begin();
-        self.nics.begin();
-        self.cpus.begin();
+        self.vms.begin();
         self.samples = Samples::default();
         self.gathered = GatherReport::default();
-        self.active_domains.begin();
         // Should no list come. Who is described, too, is to be known anew.
         let known = self.wanted();
         self.scheduler.knows(known);
@@ -142,11 +126,7 @@ impl Gatherer {
             self.scheduler.reconnected();
         }
         if relisted || reply.reopened || matches!(reply.result, Err(Failure::Lost(_))) {
-            // A libvirtd that was started anew may see its VMs otherwise than the last one did (a
-            // vCPU that went while there was none is no more online, and keeps its control group),
-            // and of what changed meanwhile no event tells.
-            self.nics.clear();
-            self.cpus.clear();
+            self.vms.on_restart();
         }
         if let Ok(answer @ (Answer::LetIn | Answer::Outside)) = &reply.result {
             let connected = matches!(answer, Answer::LetIn);
@@ -182,7 +162,7 @@ impl Gatherer {
         self.carry_out();
         // Once the worker has its next job.
         for one in measured {
-            self.keep(one);
+            self.store(one);
         }
     }
 
@@ -199,9 +179,8 @@ impl Gatherer {
             Answer::Domains(found) if wanted => self.on_list(found),
             Answer::Domains(_) | Answer::Samples(..) | Answer::Done => Event::Done,
             Answer::Described(run, described, problem) => {
-                self.learn(run, described);
-                if let Some((found, text)) = self.active_domains.get(run.uuid).cloned().zip(problem)
-                {
+                self.vms.on_description(run, described);
+                if let Some((found, text)) = self.vms.get(run.uuid).cloned().zip(problem) {
                     self.problem(wanted, Problem::Description(found, text));
                 }
                 Event::Described(run.uuid)
@@ -224,7 +203,7 @@ impl Gatherer {
             Answer::Priority(sample) => {
                 let uuid = sample.run.uuid;
                 if wanted {
-                    self.keep_sample(Completeness::PriorityOnly, *sample);
+                    self.store_sample(Completeness::PriorityOnly, *sample);
                 }
                 Event::Served(uuid)
             }
@@ -233,25 +212,22 @@ impl Gatherer {
 
     fn on_list(&mut self, mut found: Vec<DomainRef>) -> Event {
         let active: HashSet<RunId> = found.iter().map(|f| f.run).collect();
-        self.descriptions.keep(&active);
-        self.nics.keep(&active);
-        self.cpus.keep(&active);
         self.gathered.active = Some(active);
         found.retain(|f| self.domains.matches(&f.name));
-        self.active_domains.listed(found);
+        self.vms.on_list(found);
         Event::Listed(self.wanted())
     }
 
     /// The domains to gather, and which of them are described.
     fn wanted(&self) -> Vec<Listed> {
-        let listed = |found: &DomainRef| Listed {
-            uuid: found.run.uuid,
-            described: !self.describes || self.descriptions.is_current(found.run),
+        let listed = |vm: &VmRecord| Listed {
+            uuid: vm.domain.run.uuid,
+            described: !self.describes || self.vms.is_current(vm),
         };
-        self.active_domains.all().map(listed).collect()
+        self.vms.iter().map(listed).collect()
     }
 
-    /// What the scheduler and the cache have to know of samples before [`Gatherer::keep`] takes them.
+    /// What the scheduler and the cache have to know of samples before [`Gatherer::store`] takes them.
     fn on_samples(
         &mut self,
         measured: &mut [Measured],
@@ -261,14 +237,14 @@ impl Gatherer {
         for one in measured {
             let run = one.sample.run;
             if let Some(described) = one.described.take() {
-                self.learn(run, described);
+                let name = one.sample.name.clone();
+                self.vms.on_run(DomainRef { run, name });
+                self.vms.on_description(run, described);
             }
             if one.outdated {
-                self.descriptions.device_changed(run.uuid, Instant::now());
+                self.vms.device_changed(run.uuid, Instant::now());
             }
-            if let (Some(problem), Some(found)) =
-                (one.problem.take(), self.active_domains.get(run.uuid))
-            {
+            if let (Some(problem), Some(found)) = (one.problem.take(), self.vms.get(run.uuid)) {
                 let problem = Problem::Description(found.clone(), problem);
                 self.gathered.problems.push(problem);
             }
@@ -280,14 +256,7 @@ impl Gatherer {
         Event::Samples(completeness)
     }
 
-    /// A description was read: what the run has shown before is shown again.
-    fn learn(&mut self, run: RunId, described: Arc<CachedDescription>) {
-        self.nics.learn(run, described.description.as_ref());
-        self.descriptions.learn(run, described);
-        self.cpus.forget(run);
-    }
-
-    fn keep(&mut self, one: Measured) {
+    fn store(&mut self, one: Measured) {
         let run = one.sample.run;
         if let Some(active) = &mut self.gathered.active
             && active.insert(run)
@@ -295,19 +264,13 @@ impl Gatherer {
             // It was restarted since the list: its last run is over.
             active.retain(|other| other.uuid != run.uuid || *other == run);
         }
-        self.cpus.said(&one.sample);
-        self.keep_sample(one.completeness, one.sample);
+        self.store_sample(one.completeness, one.sample);
     }
 
-    /// Keeps a sample, with what the host and libvirt's events say of its devices.
-    fn keep_sample(&mut self, completeness: Completeness, mut sample: Sample) {
-        if let Some(nics) = &mut sample.nics {
-            self.nics.said(sample.run, nics);
-            self.nics.correct(sample.run, nics);
-        }
-        self.cpus
-            .correct(completeness == Completeness::Full, &mut sample);
-        sample.removed = self.descriptions.removed(sample.run.uuid);
+    /// Stores a sample, with what the host and libvirt's events tell of its devices.
+    fn store_sample(&mut self, completeness: Completeness, mut sample: Sample) {
+        let full = completeness == Completeness::Full;
+        self.vms.on_sample(full, &mut sample);
         self.samples.keep(completeness, sample);
     }
 
@@ -348,7 +311,7 @@ impl Gatherer {
         gathered.limited_to = self.workers.limited_to();
         let not_started = self.workers.not_started.clone();
         gathered.not_started = not_started.or(gathered.not_started);
-        let find = |uuid: Uuid| self.active_domains.get(uuid).cloned();
+        let find = |uuid: Uuid| self.vms.get(uuid).cloned();
         gathered.locked = self.scheduler.locked().filter_map(&find).collect();
         // By the last look: in a gather that ends without one no mount has come back.
         let dead = self.host_watcher.dead().iter();
@@ -369,7 +332,7 @@ impl Gatherer {
         gathered.refused = refused.filter_map(find).collect();
         self.scheduler.end();
         gathered.hanging = self.scheduler.hanging();
-        gathered.seen = self.active_domains.len();
+        gathered.seen = self.vms.len();
         gathered.complete = self.samples.complete(self.describes);
         gathered.partial = self
             .samples
@@ -395,25 +358,23 @@ impl Gatherer {
     /// What the watch has to tell.
     pub fn on_event_update(&mut self, update: EventUpdate) {
         match update {
-            EventUpdate::Live(since) => self.descriptions.events(EventFeed::Live(since)),
-            EventUpdate::Down => self.descriptions.events(EventFeed::Down),
+            EventUpdate::Live(since) => self.vms.set_feed(EventFeed::Live(since)),
+            EventUpdate::Down => self.vms.set_feed(EventFeed::Down),
             EventUpdate::Event(DomainEvent::DeviceAdded(uuid), at) => {
-                self.descriptions.device_changed(uuid, at);
+                self.vms.device_changed(uuid, at);
             }
             EventUpdate::Event(DomainEvent::DeviceRemoved(uuid, alias), at) => {
-                self.descriptions.device_removed(uuid, &alias, at);
+                self.vms.device_removed(uuid, &alias, at);
             }
             EventUpdate::Event(DomainEvent::ImageChanged(uuid), at) => {
-                self.descriptions.device_changed(uuid, at);
+                self.vms.device_changed(uuid, at);
             }
-            EventUpdate::Event(DomainEvent::Stopped(uuid), at) => {
-                self.active_domains.stopped(uuid, at)
-            }
+            EventUpdate::Event(DomainEvent::Stopped(uuid), at) => self.vms.stopped(uuid, at),
             EventUpdate::Event(DomainEvent::Started(uuid, id, name), at) => {
                 if self.domains.matches(&name) {
                     let run = RunId { uuid, id };
                     let name = name.into();
-                    self.active_domains.started(DomainRef { run, name }, at);
+                    self.vms.started(DomainRef { run, name }, at);
                 }
             }
         }

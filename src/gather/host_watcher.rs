@@ -10,12 +10,12 @@ use uuid::Uuid;
 
 use super::scheduler::HostVerdict;
 use crate::config::BlockStatistics;
-use crate::description_cache::CachedDescription;
 use crate::host::cgroups::{Cgroups, Usage};
 use crate::host::{Mounts, NetDev, Processes, Storage};
 use crate::libvirt::bulk::Groups;
 use crate::maps::{HashMap, HashSet};
 use crate::threads::{self, NotStarted};
+use crate::vms::CachedDescription;
 
 /// Whom to look at.
 #[derive(Debug, Default)]
