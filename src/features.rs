@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use smol_str::SmolStr;
 
-use crate::sample::{Devices, Sample};
+use crate::sample::{DISK_COUNTERS, Devices, NIC_COUNTERS, Sample};
 
 /// The network sums of which a rate is written: (index into the NIC counters, field name).
 pub const NET_RATES: [(usize, &str); 4] = [
@@ -44,8 +44,8 @@ pub struct Features {
 pub struct Previous {
     memory: Option<(Instant, u64)>,
     cpu: Option<PreviousCpu>,
-    net: [Option<PreviousSum<8>>; 4],
-    disk: [Option<PreviousSum<5>>; 4],
+    net: [Option<PreviousSum<NIC_COUNTERS>>; 4],
+    disk: [Option<PreviousSum<DISK_COUNTERS>>; 4],
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -71,8 +71,8 @@ impl Previous {
     pub fn advance(
         &mut self,
         sample: &Sample,
-        net: &[Option<u64>; 8],
-        disk: &[Option<u64>; 5],
+        net: &[Option<u64>; NIC_COUNTERS],
+        disk: &[Option<u64>; DISK_COUNTERS],
     ) -> Features {
         let memory_rate = self.memory_rate(sample);
         Features {

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::features::{Features, Previous};
 use crate::line_protocol::{self, Tags};
 use crate::maps::{HashMap, HashSet};
-use crate::sample::{Devices, RunId, Sample};
+use crate::sample::{DISK_COUNTERS, Devices, NIC_COUNTERS, RunId, Sample};
 use crate::totals::{self, SupportedCounters};
 
 /// The VMs of which samples have been written.
@@ -39,9 +39,9 @@ pub struct VmHistory {
 #[derive(Debug)]
 pub struct Derived {
     /// Sums over the NICs, in the order of [`crate::sample::NIC_FIELDS`].
-    pub net: [Option<u64>; 8],
+    pub net: [Option<u64>; NIC_COUNTERS],
     /// Sums over the disks, in the order of [`crate::sample::DISK_FIELDS`].
-    pub disk: [Option<u64>; 5],
+    pub disk: [Option<u64>; DISK_COUNTERS],
     /// Rates.
     pub features: Features,
 }
@@ -93,14 +93,14 @@ impl VmHistory {
             self.name.clone_from(&sample.name);
             self.tags = tags(sample);
         }
-        let mut net = [None; 8];
+        let mut net = [None; NIC_COUNTERS];
         if let Some(nics) = &sample.nics {
             self.nic_tags.update("nic", nics);
             self.log_nameless(nics);
             self.nics.update(nics);
             net = totals::sum(nics, &self.nics);
         }
-        let mut disk = [None; 5];
+        let mut disk = [None; DISK_COUNTERS];
         if let Some(disks) = &sample.disks {
             self.disk_tags.update("disk", disks);
             self.disks.update(disks);
@@ -114,7 +114,7 @@ impl VmHistory {
         }
     }
 
-    fn log_nameless(&mut self, nics: &Devices<8>) {
+    fn log_nameless(&mut self, nics: &Devices<NIC_COUNTERS>) {
         let nameless = nics.list.iter().filter(|nic| nic.name.is_none()).count();
         if nameless > 0 && !self.nameless_logged {
             self.nameless_logged = true;

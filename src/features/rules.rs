@@ -17,8 +17,8 @@ struct Gather {
     memory: Option<u64>,
     cpu: Option<u64>,
     vcpus: Option<u64>,
-    nics: Option<Vec<Device<8>>>,
-    disks: Option<Vec<Device<5>>>,
+    nics: Option<Vec<Device<NIC_COUNTERS>>>,
+    disks: Option<Vec<Device<DISK_COUNTERS>>>,
 }
 
 fn gather() -> impl Strategy<Value = Gather> {
@@ -27,8 +27,8 @@ fn gather() -> impl Strategy<Value = Gather> {
         counter(),
         counter(),
         prop::option::weighted(0.8, 0..3_u64),
-        any_devices::<8>(&["vnet0", "vnet1"]),
-        any_devices::<5>(&["vda", "vdb"]),
+        any_devices::<NIC_COUNTERS>(&["vnet0", "vnet1"]),
+        any_devices::<DISK_COUNTERS>(&["vda", "vdb"]),
     )
         .prop_map(|(passed, memory, cpu, vcpus, nics, disks)| Gather {
             passed,
@@ -41,7 +41,11 @@ fn gather() -> impl Strategy<Value = Gather> {
 }
 
 /// A sample and its sums.
-type Summed = (Sample, [Option<u64>; 8], [Option<u64>; 5]);
+type Summed = (
+    Sample,
+    [Option<u64>; NIC_COUNTERS],
+    [Option<u64>; DISK_COUNTERS],
+);
 
 /// A device's name and one of its counters.
 type Part = (SmolStr, Option<u64>);
@@ -67,7 +71,11 @@ fn samples(gathers: &[Gather]) -> Vec<Summed> {
             disks.update(list);
             totals::sum(list, &disks)
         });
-        all.push((sample, net.unwrap_or([None; 8]), disk.unwrap_or([None; 5])));
+        all.push((
+            sample,
+            net.unwrap_or([None; NIC_COUNTERS]),
+            disk.unwrap_or([None; DISK_COUNTERS]),
+        ));
     }
     all
 }

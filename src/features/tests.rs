@@ -13,9 +13,12 @@ fn sample(at: Instant, counted: u64) -> Sample {
     sample.vcpus = Some(1);
     sample.nics = Some(devices(
         at,
-        vec![device("vnet0", "bridge", [Some(counted); 8])],
+        vec![device("vnet0", "bridge", [Some(counted); NIC_COUNTERS])],
     ));
-    sample.disks = Some(devices(at, vec![device("vda", "disk", [Some(counted); 5])]));
+    sample.disks = Some(devices(
+        at,
+        vec![device("vda", "disk", [Some(counted); DISK_COUNTERS])],
+    ));
     sample
 }
 
@@ -93,8 +96,8 @@ fn one_devices_fall_is_not_hidden_by_anothers_rise() {
     let of = |seconds, vda, vdb| {
         let mut sample = sample(seconds_after(at, seconds), 0);
         let list = vec![
-            device("vda", "disk", [Some(vda); 5]),
-            device("vdb", "disk", [Some(vdb); 5]),
+            device("vda", "disk", [Some(vda); DISK_COUNTERS]),
+            device("vdb", "disk", [Some(vdb); DISK_COUNTERS]),
         ];
         sample.disks = Some(devices(seconds_after(at, seconds), list));
         sample
@@ -164,7 +167,8 @@ fn another_set_of_devices_gives_no_rate_once() {
     let plugged = |seconds, counted| {
         let mut sample = sample(seconds_after(at, seconds), counted);
         let nics = sample.nics.as_mut().unwrap();
-        nics.list.push(device("vnet1", "bridge", [Some(7); 8]));
+        nics.list
+            .push(device("vnet1", "bridge", [Some(7); NIC_COUNTERS]));
         sample
     };
     let found = derive(&mut history, &plugged(10.0, 1100));
