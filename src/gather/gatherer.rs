@@ -1,4 +1,5 @@
-//! One gather at a time: the scheduler decides, the worker pool asks, and what came in time is put together.
+//! One gather at a time: the scheduler decides, the worker pool queries libvirt, and the replies that
+//! come in time become the report.
 
 mod orders;
 
@@ -22,10 +23,11 @@ use crate::sample::{DeviceFilter, RunId, Sample};
 use crate::times::{HOST_LOOK, STALL};
 use crate::vms::{EventFeed, VmRecord, Vms};
 
-/// How many domains make a chunk: from 4 to 32 took libvirtd the same time, and the fewer, the less
-/// one that hangs holds up. In our own process nothing hangs, and each chunk is an errand: the
-/// worker has the next one at hand, for waiting took it a tenth of its time.
+/// How many domains are queried by one call. From 4 to 32 took libvirtd the same time, and a call
+/// that hangs holds up fewer domains if they are few.
 const CHUNK: usize = 8;
+/// The same for a driver in our own process, where no call hangs. Waiting for the next request took the
+/// worker a tenth of its time, so the requests are few, and it has the next one before it needs it.
 const CHUNK_IN_PROCESS: usize = 256;
 
 /// Runs gathers without ever calling libvirt itself.
@@ -39,19 +41,19 @@ pub struct Gatherer {
     describes: bool,
     samples: Samples,
     gathered: GatherReport,
-    /// Who looks at the host.
     host_watcher: HostWatcher,
     /// Whether a worker may have to wait for its connection while others have one.
     recalls: bool,
-    /// Answers that came too late, since the start.
+    /// Replies that came too late, since the start.
     late: u64,
     /// Connections that were lost, since the start.
     lost: u64,
 }
 
 impl Gatherer {
-    /// `sink` brings workers' replies to whoever calls [`Gatherer::on_reply`]; `host_watcher` is there
-    /// where the hypervisor is this host, and answers to [`Gatherer::on_host_report`].
+    /// `sink` takes the replies of the workers; they come back through [`Gatherer::on_reply`].
+    /// `host_watcher` takes queries where the hypervisor is this host; the reports come back through
+    /// [`Gatherer::on_host_report`].
     pub fn new(settings: &Settings, sink: Sink, host_watcher: Option<Sender<HostQuery>>) -> Self {
         let measurements = &settings.measurements;
         let groups = Groups::needed(measurements);
@@ -61,8 +63,8 @@ impl Gatherer {
             info: measurements.metrics || measurements.features || measurements.totals,
             wanted: DeviceFilter::new(settings),
         };
-        // Each connection to a driver in our own process may be a node of its own: one serves
-        // alone, and there is no daemon that could fail to answer.
+        // Each connection to a driver in our own process may be to another node, so there is only one.
+        // There is no daemon that could fail to answer.
         let in_process = settings.uri.in_process();
         let (workers, jobs, chunk) = if in_process {
             (1, 2, CHUNK_IN_PROCESS)
@@ -98,7 +100,7 @@ impl Gatherer {
         self.vms.begin();
         self.samples = Samples::default();
         self.gathered = GatherReport::default();
-        // Should no list come. Who is described, too, is to be known anew.
+        // In case that no list comes; and some descriptions may no longer be current.
         let known = self.wanted();
         self.scheduler.knows(known);
         self.scheduler.begin(Instant::now());
@@ -227,7 +229,7 @@ impl Gatherer {
         self.vms.iter().map(listed).collect()
     }
 
-    /// What the scheduler and the cache have to know of samples before [`Gatherer::store`] takes them.
+    /// Takes from samples what the scheduler and the records have to know before they are stored.
     fn on_samples(
         &mut self,
         measured: &mut [Measured],
@@ -261,7 +263,7 @@ impl Gatherer {
         if let Some(active) = &mut self.gathered.active
             && active.insert(run)
         {
-            // It was restarted since the list: its last run is over.
+            // The VM was restarted since the list: its last run is over.
             active.retain(|other| other.uuid != run.uuid || *other == run);
         }
         self.store_sample(one.completeness, one.sample);
@@ -274,8 +276,8 @@ impl Gatherer {
         self.samples.keep(completeness, sample);
     }
 
-    /// A sample of this gather to which nothing can be added any more, so that it can be written
-    /// while others are waited for.
+    /// A sample of this gather to which nothing more can be added. It can be written while the gather
+    /// waits for others.
     pub fn take_ready(&mut self) -> Option<Sample> {
         self.samples.take_ready()
     }
@@ -285,7 +287,7 @@ impl Gatherer {
         self.scheduler.is_done()
     }
 
-    /// When [`Gatherer::tick`] wants to be called.
+    /// When [`Gatherer::tick`] has to be called.
     pub fn wake(&self) -> Option<Instant> {
         let recall = self
             .recalls
@@ -302,7 +304,7 @@ impl Gatherer {
         self.carry_out();
     }
 
-    /// Ends the gather with what there is; answers that come later are dropped.
+    /// Ends the gather with what has come; replies that come later are dropped.
     pub fn finish(&mut self) -> GatherReport {
         for call_id in self.workers.forget_waiting() {
             self.scheduler.dropped(call_id);
@@ -324,7 +326,7 @@ impl Gatherer {
         gathered.unknown_storage = self.host_watcher.left_out().filter_map(&find).collect();
         gathered.slow_storage = self.host_watcher.slow().filter_map(&find).collect();
         gathered.saturated = self.scheduler.saturated().map(|by| by.and_then(&find));
-        // Whom a daemon without workers served by priority calls has answered, too.
+        // VMs that libvirtd served by priority calls, while it had no free worker, are not missing.
         let silent = |uuid: &Uuid| !self.samples.has(*uuid);
         let missing = self.scheduler.unanswered().filter(silent);
         gathered.missing = missing.filter_map(&find).collect();
@@ -350,12 +352,12 @@ impl Gatherer {
         self.workers.close(limit);
     }
 
-    /// Answers that came too late, and connections that were lost, since the start.
+    /// Replies that came too late and connections that were lost, since the start.
     pub fn losses(&self) -> (u64, u64) {
         (self.late, self.lost)
     }
 
-    /// What the watch has to tell.
+    /// An event came, or events come from now on, or no more.
     pub fn on_event_update(&mut self, update: EventUpdate) {
         match update {
             EventUpdate::Live(since) => self.vms.set_feed(EventFeed::Live(since)),
