@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use smol_str::SmolStr;
 use uuid::Uuid;
 
-use super::cpus::Processor;
 use super::scheduler::{Completeness, Control, Scope};
-use crate::description_cache::{CachedDescription, Known};
 use crate::libvirt::bulk::Groups;
 use crate::sample::{DeviceFilter, Devices, RunId, Sample};
+use crate::vms::{CachedDescription, Known, Processor};
+
+pub use crate::vms::DomainRef;
 
 /// What every worker has to know.
 #[derive(Debug, Clone)]
@@ -48,15 +48,6 @@ pub enum Job {
     Probe(Vec<DomainRef>),
     /// State and network of these by priority calls.
     Priority(Vec<Target>),
-}
-
-/// An active domain, as the list has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DomainRef {
-    /// Which run of which domain.
-    pub run: RunId,
-    /// Its name.
-    pub name: SmolStr,
 }
 
 /// A domain to ask.

@@ -1,13 +1,10 @@
 //! One gather: the list, the chunks, the workers, and what came back in time.
 
-mod active_domains;
-pub mod cpus;
 mod gather_report;
 mod gatherer;
 pub mod host_watcher;
 pub mod in_flight;
 pub mod job;
-mod nics;
 pub mod scheduler;
 mod session;
 #[cfg(test)]

@@ -11,12 +11,12 @@ use uuid::Uuid;
 
 use super::job::{Answer, DomainRef, Job, Measured, Target, WorkerConfig};
 use super::scheduler::{Completeness, Control, Scope};
-use crate::description_cache::Known;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::{Connection, Domain, Error, Monitor, per_call};
 use crate::maps::{HashMap, HashSet};
 use crate::sample::{RunId, Sample};
 use crate::times::MONITOR_HELD;
+use crate::vms::Known;
 use bulk::{Bulk, find, is_incoming};
 use descriptions::{describe, freshen};
 

@@ -27,18 +27,18 @@ impl Gatherer {
                     continue;
                 }
                 Order::List => {
-                    self.active_domains.ask(Instant::now());
+                    self.vms.list_requested(Instant::now());
                     Job::List
                 }
                 Order::Describe(domains) => Job::Describe(self.domains(&domains)),
-                Order::Canary(domain) => match self.active_domains.get(domain) {
+                Order::Canary(domain) => match self.vms.get(domain) {
                     Some(found) => Job::Canary(found.clone()),
                     None => Job::Probe(Vec::new()),
                 },
                 Order::Ask(domains, scope) => Job::Ask {
                     targets: self.targets(&domains),
                     scope,
-                    active: self.active_domains.len(),
+                    active: self.vms.len(),
                 },
                 Order::Disks(domain) => match self.targets(&[domain]).pop() {
                     Some(target) => Job::Disks(target),
@@ -53,7 +53,7 @@ impl Gatherer {
 
     fn look(&mut self, domains: &[Uuid]) {
         let vms = domains.iter();
-        let vms = vms.map(|uuid| (*uuid, self.descriptions.described(*uuid)));
+        let vms = vms.map(|uuid| (*uuid, self.vms.description(*uuid)));
         let asked = self.host_watcher.ask(vms.collect());
         let presumed = self.host_watcher.verdict_without_report(domains);
         if asked {
@@ -102,11 +102,9 @@ impl Gatherer {
         let in_our_netns = std::mem::take(&mut seen.in_our_netns);
         self.gathered.not_started = seen.not_started.take();
         if self.host_watcher.accept(seen) {
-            if let Some(taps) = taps {
-                self.nics.read(taps, in_our_netns);
-            }
-            self.cpus.read(cpus);
-            let domains: Vec<Uuid> = self.active_domains.all().map(|f| f.run.uuid).collect();
+            let net_dev = taps.map(|net_dev| (net_dev, in_our_netns));
+            self.vms.on_readings(net_dev, cpus);
+            let domains: Vec<Uuid> = self.vms.iter().map(|vm| vm.domain.run.uuid).collect();
             let look = self.host_watcher.verdict(&domains);
             self.scheduler.looked(look, Instant::now());
             self.carry_out();
@@ -114,26 +112,23 @@ impl Gatherer {
     }
 
     fn domains(&self, domains: &[Uuid]) -> Vec<DomainRef> {
-        let found = domains
-            .iter()
-            .filter_map(|uuid| self.active_domains.get(*uuid));
+        let found = domains.iter().filter_map(|uuid| self.vms.get(*uuid));
         found.cloned().collect()
     }
 
-    fn targets(&mut self, domains: &[Uuid]) -> Vec<Target> {
+    fn targets(&self, domains: &[Uuid]) -> Vec<Target> {
         let now = Instant::now();
-        let found = self.domains(domains).into_iter();
-        let target = |found: DomainRef| {
-            let run = found.run;
-            let nics = self.descriptions.nics(run);
-            let wanted = |name: &str| self.devices.matches(name);
-            Target {
-                nics: nics.and_then(|nics| self.nics.of(run, nics, wanted)),
-                processor: self.cpus.of(run),
-                known: self.descriptions.look_up(run, now),
-                found,
-            }
-        };
-        found.map(target).collect()
+        let wanted = |name: &str| self.devices.matches(name);
+        let prepared = domains
+            .iter()
+            .filter_map(|uuid| self.vms.prepare(*uuid, wanted, now));
+        prepared
+            .map(|prepared| Target {
+                found: prepared.domain,
+                known: prepared.known,
+                nics: prepared.nics,
+                processor: prepared.processor,
+            })
+            .collect()
     }
 }

@@ -5,10 +5,10 @@ use std::cell::RefCell;
 use super::*;
 use crate::config::Measurements;
 use crate::description::Description;
-use crate::description_cache::{CachedDescription, DeviceNames};
 use crate::gather::testing::{Node, connect, settings, target};
 use crate::sample::DeviceFilter;
 use crate::sample::testing::{device, devices, full};
+use crate::vms::{CachedDescription, DeviceNames};
 
 const ALL: Measurements = Measurements {
     metrics: true,
