@@ -1,12 +1,14 @@
-//! The command line: arguments to a [`Command`], and how operators write durations.
+//! The command line: from the arguments to a [`Command`].
 
 use std::ffi::OsString;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use lexopt::prelude::*;
 
+use crate::duration;
 use crate::uri::{Masked, quoted};
 use crate::wording::{nearest, shortened};
 
@@ -62,8 +64,8 @@ const FLAGS: [&str; 8] = [
     "--help",
 ];
 
-/// A shorter interval keeps libvirtd busy all the time; a longer one is a slip of the pen.
-const INTERVAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(86_400));
+/// A shorter interval would keep libvirtd busy all the time; a longer one is most likely a typing error.
+const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(86_400);
 
 /// What `--help` prints.
 pub const HELP: &str = include_str!("cli/help.txt");
@@ -97,7 +99,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
             Long("uri") => flags.uri = Some(text(&mut parser, "--uri URI")?),
             Long("interval") => {
                 let text = text(&mut parser, "--interval DURATION")?;
-                let interval = duration(&text, INTERVAL.0, INTERVAL.1);
+                let interval = duration::parse(&text, &INTERVAL);
                 flags.interval =
                     Some(interval.map_err(|m| UsageError(format!("--interval: {m}")))?);
             }
@@ -176,32 +178,6 @@ fn usage(error: lexopt::Error) -> UsageError {
         }
         other => other.to_string(),
     })
-}
-
-/// Reads a duration as operators write it ("300s", "1m30s", "500ms"), between two bounds, both allowed.
-///
-/// # Errors
-/// One sentence saying what is wrong with it and what would be right.
-pub(crate) fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
-    let shown = shortened(text);
-    let value = humantime::parse_duration(text).map_err(|_| {
-        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        if digits {
-            format!("\"{shown}\" has no unit; write \"{shown}s\" for seconds")
-        } else {
-            format!("{shown:?} is not a duration; write for example \"8s\", \"500ms\" or \"1m30s\"")
-        }
-    })?;
-    if value < least || value > most {
-        let (least, most) = (
-            humantime::format_duration(least),
-            humantime::format_duration(most),
-        );
-        return Err(format!(
-            "{shown:?} is out of range; from {least} to {most} is allowed"
-        ));
-    }
-    Ok(value)
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub mod cli;
 pub mod config;
 pub mod description;
 pub mod description_cache;
+mod duration;
 pub mod features;
 pub mod gather;
 pub mod history;

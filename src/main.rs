@@ -76,19 +76,16 @@ fn main() {
 
 /// Loads the configuration and starts the log at its level.
 fn load(flags: &Flags) -> Result<Loaded, i32> {
-    let environment = std::env::var_os("LIBVIRT_DEFAULT_URI");
-    let environment = match environment.map(|value| value.into_string()).transpose() {
-        Ok(value) => value,
-        Err(raw) => {
-            let message = format!(
-                "LIBVIRT_DEFAULT_URI: {} is not valid UTF-8",
-                uri::quoted(&raw)
-            );
-            return Err(fail(&message, EXIT_USAGE));
-        }
-    };
+    let env_uri = std::env::var_os("LIBVIRT_DEFAULT_URI")
+        .map(OsString::into_string)
+        .transpose()
+        .map_err(|raw| {
+            let shown = uri::quoted(&raw);
+            let message = format!("LIBVIRT_DEFAULT_URI: {shown} is not valid UTF-8");
+            fail(&message, EXIT_USAGE)
+        })?;
     let loaded =
-        read_configuration(flags, environment).map_err(|error| fail(&error, EXIT_USAGE))?;
+        read_configuration(flags, env_uri.as_deref()).map_err(|error| fail(&error, EXIT_USAGE))?;
     logging::hide(loaded.settings.uri.masked());
     logging::init(loaded.settings.log_level);
     logging::capture();
@@ -97,30 +94,34 @@ fn load(flags: &Flags) -> Result<Loaded, i32> {
     Ok(loaded)
 }
 
-/// Reads it in a thread of its own: on a hard NFS mount whose server is away a read ends with its
-/// thread only, and a signal is handled by a thread that does not wait there.
-fn read_configuration(flags: &Flags, environment: Option<String>) -> Result<Loaded, ConfigError> {
-    let (tell, answer) = channel();
-    let (given, default_uri) = (flags.clone(), environment.clone());
+/// Reads the configuration in a thread of its own. On a hard NFS mount whose server is away a read does
+/// not return until its thread ends, and signals must still be handled then.
+fn read_configuration(flags: &Flags, env_uri: Option<&str>) -> Result<Loaded, ConfigError> {
+    let (sender, receiver) = channel();
+    let (given, given_env) = (flags.clone(), env_uri.map(str::to_owned));
     let read = move || {
-        let _ = tell.send(config::load(&given, default_uri));
+        let _ = sender.send(load_settings(&given, given_env.as_deref()));
     };
     if threads::start("configuration", read).is_err() {
-        return config::load(flags, environment);
+        return load_settings(flags, env_uri);
     }
-    if let Ok(loaded) = answer.recv_timeout(SLOW_READ) {
+    if let Ok(loaded) = receiver.recv_timeout(SLOW_READ) {
         return loaded;
     }
     let path = flags.config.as_deref();
     let path = path.unwrap_or(Path::new(config::SYSTEM_FILE)).display();
-    let message =
-        format!("{path}: not read after {SLOW_READ:?}; is its storage, or who writes it, away?");
+    let message = format!(
+        "{path}: not read after {SLOW_READ:?}; its storage, or the program that writes it, does not answer"
+    );
     logging::say(Level::Warn, &message);
-    match answer.recv() {
-        Ok(loaded) => loaded,
-        // Its thread cannot end without an answer: a panic ends the process.
-        Err(_) => config::load(flags, environment),
-    }
+    // The thread cannot end without an answer: a panic ends the process.
+    receiver
+        .recv()
+        .unwrap_or_else(|_| load_settings(flags, env_uri))
+}
+
+fn load_settings(flags: &Flags, env_uri: Option<&str>) -> Result<Loaded, ConfigError> {
+    config::load(flags.config.as_deref(), flags.uri.as_deref(), env_uri)
 }
 
 /// `--check`: says what holds, and whether libvirt answers.

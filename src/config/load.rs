@@ -11,7 +11,6 @@ use super::error::{ConfigError, Document, position};
 use super::file::File;
 use super::settings::Settings;
 use super::uri::{self, UriOrigin};
-use crate::cli::Flags;
 use content::{LARGEST, Refusal};
 
 /// Read where `--config` is not given and it exists.
@@ -47,18 +46,28 @@ impl fmt::Display for Source {
     }
 }
 
-/// Loads and validates the configuration; `env_uri` is `LIBVIRT_DEFAULT_URI`.
+/// Loads and validates the configuration, given the value of `--config`, of `--uri` and of the
+/// environment's `LIBVIRT_DEFAULT_URI`.
 ///
 /// # Errors
-/// The file of `--config` does not exist, a file that exists cannot be read, or what stands in it
-/// (or in `--uri` or `LIBVIRT_DEFAULT_URI`) is wrong.
-pub fn load(flags: &Flags, env_uri: Option<String>) -> Result<Loaded, ConfigError> {
-    load_from(flags, env_uri, Path::new(SYSTEM_FILE))
+/// The file of `--config` does not exist, a file that exists cannot be read, or its content or one of
+/// the URIs is wrong.
+pub fn load(
+    file: Option<&Path>,
+    flag_uri: Option<&str>,
+    env_uri: Option<&str>,
+) -> Result<Loaded, ConfigError> {
+    load_from(file, flag_uri, env_uri, Path::new(SYSTEM_FILE))
 }
 
-fn load_from(flags: &Flags, env_uri: Option<String>, system: &Path) -> Result<Loaded, ConfigError> {
-    let source = match &flags.config {
-        Some(path) => Source::Flag(path.clone()),
+fn load_from(
+    file: Option<&Path>,
+    flag_uri: Option<&str>,
+    env_uri: Option<&str>,
+    system: &Path,
+) -> Result<Loaded, ConfigError> {
+    let source = match file {
+        Some(path) => Source::Flag(path.to_owned()),
         None if is_absent(system) => Source::Defaults,
         None => Source::System(system.to_owned()),
     };
@@ -70,7 +79,7 @@ fn load_from(flags: &Flags, env_uri: Option<String>, system: &Path) -> Result<Lo
         Source::Defaults => Settings::default(),
     };
     let in_file = Some(settings.uri).filter(|uri| uri.origin != UriOrigin::Default);
-    settings.uri = uri::choose(flags.uri.as_deref(), in_file, env_uri)?;
+    settings.uri = uri::choose(flag_uri, in_file, env_uri)?;
     Ok(Loaded { settings, source })
 }
 
@@ -190,10 +199,9 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    fn shown(flags: &Flags, system: &Path) -> Result<String, String> {
-        let loaded = load_from(flags, Some("env:///".to_owned()), system);
-        loaded
-            .map(|l| format!("{}; {}", l.source, l.settings.uri))
+    fn shown(file: Option<&Path>, flag_uri: Option<&str>, system: &Path) -> Result<String, String> {
+        load_from(file, flag_uri, Some("env:///"), system)
+            .map(|loaded| format!("{}; {}", loaded.source, loaded.settings.uri))
             .map_err(|error| error.to_string())
     }
 
@@ -210,35 +218,16 @@ mod tests {
         let given = file("given.toml", "# nothing");
         let (s, g) = (system.display(), given.display());
 
-        let flags = Flags::default();
-        assert_eq!(
-            shown(&flags, &system),
-            Ok(format!("{s}; system:/// (from {s})"))
+        let expected = format!("{s}; system:/// (from {s})");
+        assert_eq!(shown(None, None, &system), Ok(expected));
+        let expected = format!(
+            "the defaults ({SYSTEM_FILE} does not exist); env:/// (from LIBVIRT_DEFAULT_URI)"
         );
-        let defaults = format!("the defaults ({SYSTEM_FILE} does not exist)");
-        assert_eq!(
-            shown(&flags, &absent),
-            Ok(format!("{defaults}; env:/// (from LIBVIRT_DEFAULT_URI)"))
-        );
-        let flags = Flags {
-            config: Some(given.clone()),
-            ..flags
-        };
-        assert_eq!(
-            shown(&flags, &system),
-            Ok(format!(
-                "{g} (from --config); env:/// (from LIBVIRT_DEFAULT_URI)"
-            ))
-        );
-        let flags = Flags {
-            uri: Some("flag:///".to_owned()),
-            config: None,
-            ..flags
-        };
-        assert_eq!(
-            shown(&flags, &system),
-            Ok(format!("{s}; flag:/// (from --uri)"))
-        );
+        assert_eq!(shown(None, None, &absent), Ok(expected));
+        let expected = format!("{g} (from --config); env:/// (from LIBVIRT_DEFAULT_URI)");
+        assert_eq!(shown(Some(&given), None, &system), Ok(expected));
+        let expected = format!("{s}; flag:/// (from --uri)");
+        assert_eq!(shown(None, Some("flag:///"), &system), Ok(expected));
     }
 
     #[test]
@@ -246,36 +235,28 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let dangling = folder.path().join("config.toml");
         symlink("nowhere", &dangling).unwrap();
-        let error = shown(&Flags::default(), &dangling).unwrap_err();
+        let error = shown(None, None, &dangling).unwrap_err();
         assert!(error.contains("is a symbolic link to nowhere"), "{error}");
         let dangling = folder.path().join("folder");
         symlink("nowhere", &dangling).unwrap();
-        let error = shown(&Flags::default(), &dangling.join("config.toml")).unwrap_err();
+        let error = shown(None, None, &dangling.join("config.toml")).unwrap_err();
         assert!(error.contains("folder is a symbolic link to "), "{error}");
 
-        let error = shown(&Flags::default(), folder.path()).unwrap_err();
+        let error = shown(None, None, folder.path()).unwrap_err();
+        let path = folder.path().display();
         assert_eq!(
             error,
-            format!(
-                "{}: is a directory; name the file in it",
-                folder.path().display()
-            )
+            format!("{path}: is a directory; name the file in it")
         );
 
         let large = folder.path().join("large");
         let file = fs::File::create(&large).unwrap();
         file.set_len(LARGEST + 1).unwrap();
-        let flags = Flags {
-            config: Some(large.clone()),
-            ..Flags::default()
-        };
-        let error = shown(&flags, folder.path()).unwrap_err();
+        let error = shown(Some(&large), None, folder.path()).unwrap_err();
+        let path = large.display();
         assert_eq!(
             error,
-            format!(
-                "{}: larger than 1048576 bytes, so not a configuration",
-                large.display()
-            )
+            format!("{path}: larger than 1048576 bytes, so not a configuration")
         );
     }
 

@@ -86,7 +86,7 @@ impl fmt::Display for UriOrigin {
 pub(super) fn choose(
     flag: Option<&str>,
     config: Option<Uri>,
-    environment: Option<String>,
+    environment: Option<&str>,
 ) -> Result<Uri, ConfigError> {
     if let Some(value) = flag {
         check(value).map_err(|message| ConfigError::new("--uri", message))?;
@@ -100,9 +100,9 @@ pub(super) fn choose(
     }
     match environment.filter(|value| !value.is_empty()) {
         Some(value) => {
-            check(&value).map_err(|message| ConfigError::new("LIBVIRT_DEFAULT_URI", message))?;
+            check(value).map_err(|message| ConfigError::new("LIBVIRT_DEFAULT_URI", message))?;
             Ok(Uri {
-                value,
+                value: value.to_owned(),
                 origin: UriOrigin::Environment,
             })
         }
@@ -135,7 +135,7 @@ mod tests {
                 origin: UriOrigin::Config("f".into()),
             })
         };
-        let environment = || Some("c:///".to_owned());
+        let environment = || Some("c:///");
         let shown =
             |flag, config, environment| choose(flag, config, environment).unwrap().to_string();
         assert_eq!(
@@ -147,10 +147,7 @@ mod tests {
             shown(None, None, environment()),
             "c:/// (from LIBVIRT_DEFAULT_URI)"
         );
-        assert_eq!(
-            shown(None, None, Some(String::new())),
-            "qemu:///system (the default)"
-        );
+        assert_eq!(shown(None, None, Some("")), "qemu:///system (the default)");
         assert_eq!(shown(None, None, None), "qemu:///system (the default)");
     }
 
@@ -191,7 +188,7 @@ mod tests {
         let empty = "the URI is empty; write for example \"qemu:///system\"";
         assert_eq!(error(Some(""), None), format!("--uri: {empty}"));
         assert_eq!(
-            error(None, Some(" ".into())),
+            error(None, Some(" ")),
             format!("LIBVIRT_DEFAULT_URI: {empty}")
         );
         assert!(error(Some("a\0b"), None).starts_with("--uri: the URI has a NUL"));

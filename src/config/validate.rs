@@ -11,16 +11,13 @@ use super::file::File;
 use super::filter::Pattern;
 use super::uri::{self, Uri, UriOrigin};
 use super::{BlockStatistics, ConfigError, Measurements, NameFilter, Precision, Settings, filter};
-use crate::cli;
+use crate::duration;
 use crate::wording::{nearest, shortened};
 
-const DAY: Duration = Duration::from_secs(86_400);
-/// Without events, less than a second would read every XML in every gather.
-const TTL: (Duration, Duration) = (
-    Duration::from_secs(1),
-    Duration::from_secs(30 * DAY.as_secs()),
-);
-const DEADLINE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3600));
+/// Where libvirt sends no events, less than a second would make each gather read the XML of every VM.
+const DEVICE_CACHE_TTL: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
+const DEADLINE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 
 impl Settings {
     /// Validates a file as written over the defaults.
@@ -30,9 +27,9 @@ impl Settings {
     pub(super) fn from_file(file: File, document: &Document) -> Result<Self, ConfigError> {
         let mut settings = Self::default();
         let within =
-            |key, value: Option<Spanned<String>>, bounds: (Duration, Duration), default| {
+            |key, value: Option<Spanned<String>>, bounds: RangeInclusive<Duration>, default| {
                 or_default(document, key, value, default, |text| {
-                    cli::duration(text, bounds.0, bounds.1)
+                    duration::parse(text, &bounds)
                 })
             };
         if let Some(written) = file.uri {
@@ -41,7 +38,7 @@ impl Settings {
         settings.device_cache_ttl = within(
             "device_cache_ttl",
             file.device_cache_ttl,
-            TTL,
+            DEVICE_CACHE_TTL,
             settings.device_cache_ttl,
         )?;
         settings.deadline = within("deadline", file.deadline, DEADLINE, settings.deadline)?;

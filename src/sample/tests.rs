@@ -121,11 +121,8 @@ fn what_was_not_reported_stays_unreported() {
 fn configured(toml: &str) -> DeviceFilter {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), toml).unwrap();
-    let flags = crate::cli::Flags {
-        config: Some(file.path().to_owned()),
-        ..Default::default()
-    };
-    DeviceFilter::new(&crate::config::load(&flags, None).unwrap().settings)
+    let loaded = crate::config::load(Some(file.path()), None, None).unwrap();
+    DeviceFilter::new(&loaded.settings)
 }
 
 #[test]

@@ -177,7 +177,7 @@ fn a_configuration_on_dead_storage_does_not_keep_it_from_ending() {
         wait_until_in(plugin.pid(), &["fuse", "request_wait_answer"]);
         plugin.wait_until_it_catches(Signal::TERM);
         if mode.is_empty() {
-            plugin.wait_for_log("config.toml: not read after 5s; is its storage");
+            plugin.wait_for_log("config.toml: not read after 5s; its storage");
         }
         plugin.signal(Signal::TERM);
         assert_eq!(plugin.wait(STOP).code(), Some(code), "{mode:?}");
