@@ -4,6 +4,7 @@ mod active_domains;
 pub mod cpus;
 mod gather_report;
 mod gatherer;
+mod groups;
 pub mod host_watcher;
 pub mod in_flight;
 pub mod job;

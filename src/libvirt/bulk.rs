@@ -6,7 +6,6 @@ use smol_str::SmolStr;
 use virt::sys;
 
 use super::Value;
-use crate::config::Measurements;
 use crate::sample::{DISK_COUNTERS, Device, Devices, NIC_COUNTERS, Sample};
 
 /// Passes by a domain whose monitor is occupied instead of waiting for it (libvirt 4.5).
@@ -31,21 +30,6 @@ impl Groups {
     pub const BLOCK: Self = Self(sys::VIR_DOMAIN_STATS_BLOCK);
     /// Those that may need QEMU's monitor.
     pub const MONITOR: Self = Self(Self::CPU.0 | Self::BALLOON.0 | Self::BLOCK.0);
-
-    /// Only the groups that a field of these measurements needs. The vCPU group is never among
-    /// them: `virDomainGetInfo` has the one number we want for a sixth of its price.
-    pub fn needed(wanted: &Measurements) -> Self {
-        let devices = wanted.features || wanted.devices || wanted.totals;
-        let figures = wanted.metrics || wanted.features || wanted.totals;
-        let mut groups = Self::STATE;
-        if figures {
-            groups = groups | Self::CPU | Self::BALLOON;
-        }
-        if devices {
-            groups = groups | Self::NET | Self::BLOCK;
-        }
-        groups
-    }
 
     /// libvirt's number.
     pub fn bits(self) -> u32 {
