@@ -9,6 +9,7 @@ use crate::gather::Gatherer;
 use crate::gather::host_watcher::HostReport;
 use crate::gather::worker::Reply;
 use crate::history::History;
+use crate::libvirt::calls::CallCounts;
 use crate::libvirt::events::EventUpdates;
 use crate::line_protocol::Tags;
 use crate::logging;
@@ -287,6 +288,7 @@ impl MainLoop {
                 partial: gathered.answered - gathered.complete,
                 withheld,
                 lines: memchr::memchr_iter(b'\n', self.buffer.as_bytes()).count(),
+                calls: CallCounts::now(),
                 reconnects,
                 hanging: gathered.hanging,
                 late,
