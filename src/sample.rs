@@ -8,8 +8,8 @@ use std::time::Instant;
 use smol_str::SmolStr;
 use uuid::Uuid;
 
-use crate::config::{NameFilter, Settings};
-use crate::description::{Description, DiskKind};
+use crate::description::Description;
+pub use crate::device_filter::DeviceFilter;
 
 /// How many counters a NIC has.
 pub const NIC_COUNTERS: usize = 8;
@@ -179,11 +179,7 @@ impl Sample {
             }
             // A NIC without a name cannot be meant by a filter of names.
             let list = &mut nics.list;
-            list.retain(|nic| {
-                nic.name
-                    .as_deref()
-                    .is_none_or(|n| wanted.devices.matches(n))
-            });
+            list.retain(|nic| nic.name.as_deref().is_none_or(|name| wanted.nic(name)));
         }
         let Some(description) = description else {
             self.disks = None;
@@ -206,40 +202,6 @@ impl Sample {
         });
         // Of disks that libvirt does not count there is no sum, and 0 would be false.
         disks.complete = complete && !(uncounted && disks.list.is_empty());
-    }
-}
-
-/// The devices that the configuration wants.
-#[derive(Debug, Clone)]
-pub struct DeviceFilter {
-    devices: NameFilter,
-    cdrom: bool,
-    floppy: bool,
-}
-
-impl DeviceFilter {
-    /// As the settings say.
-    pub fn new(settings: &Settings) -> Self {
-        Self {
-            devices: settings.devices.clone(),
-            cdrom: settings.cdrom,
-            floppy: settings.floppy,
-        }
-    }
-
-    /// Whether a NIC of this name is wanted.
-    pub fn nic(&self, name: &str) -> bool {
-        self.devices.matches(name)
-    }
-
-    /// Whether a disk of this name and kind is wanted.
-    pub fn disk(&self, name: &str, kind: DiskKind) -> bool {
-        let kind = match kind {
-            DiskKind::Cdrom => self.cdrom,
-            DiskKind::Floppy => self.floppy,
-            DiskKind::Disk | DiskKind::Lun => true,
-        };
-        kind && self.devices.matches(name)
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::{NameFilter, Uri};
+use crate::device_filter::DeviceFilter;
 
 /// Everything that can be set. Every value is within its bounds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +102,17 @@ impl Default for Settings {
                 collector: false,
             },
             timestamp_precision: Precision::Second,
+        }
+    }
+}
+
+impl DeviceFilter {
+    /// The devices that these settings want.
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            names: settings.devices.clone(),
+            cdrom: settings.cdrom,
+            floppy: settings.floppy,
         }
     }
 }

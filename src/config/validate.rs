@@ -8,10 +8,10 @@ use toml::Spanned;
 
 use super::error::Document;
 use super::file::File;
-use super::filter::Pattern;
 use super::uri::{self, Uri, UriOrigin};
-use super::{BlockStatistics, ConfigError, Measurements, NameFilter, Precision, Settings, filter};
+use super::{BlockStatistics, ConfigError, Measurements, NameFilter, Precision, Settings};
 use crate::duration;
+use crate::name_filter::{self, Pattern};
 use crate::wording::{nearest, shortened};
 
 /// Where libvirt sends no events, less than a second would make each gather read the XML of every VM.
@@ -144,7 +144,7 @@ fn patterns(
     written: Option<Vec<Spanned<String>>>,
 ) -> Result<Vec<Pattern>, ConfigError> {
     let read = |text: Spanned<String>| {
-        let pattern = filter::pattern(text.get_ref());
+        let pattern = name_filter::pattern(text.get_ref());
         pattern.map_err(|message| document.error(text.span(), format!("{key}: {message}")))
     };
     written.unwrap_or_default().into_iter().map(read).collect()
@@ -303,8 +303,8 @@ mod tests {
             timestamp_precision = "1us"
         "#;
         let filter = |include: &str, exclude: &str| NameFilter {
-            include: vec![filter::pattern(include).unwrap()],
-            exclude: vec![filter::pattern(exclude).unwrap()],
+            include: vec![name_filter::pattern(include).unwrap()],
+            exclude: vec![name_filter::pattern(exclude).unwrap()],
         };
         let expected = Settings {
             uri: Uri {

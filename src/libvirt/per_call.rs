@@ -10,7 +10,8 @@ use virt::sys;
 use super::bulk::Groups;
 use super::{Domain, Error, Value};
 use crate::description::Description;
-use crate::sample::{DISK_COUNTERS, Device, DeviceFilter, Devices, NIC_COUNTERS, Sample};
+use crate::device_filter::DeviceFilter;
+use crate::sample::{DISK_COUNTERS, Device, Devices, NIC_COUNTERS, Sample};
 
 /// virDomainState: shut off.
 pub const SHUTOFF: i32 = sys::VIR_DOMAIN_SHUTOFF as i32;

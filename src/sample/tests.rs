@@ -2,7 +2,8 @@ use std::time::Instant;
 
 use super::testing::{device, devices, empty};
 use super::*;
-use crate::description::{Disk, Nic};
+use crate::config::Settings;
+use crate::description::{Disk, DiskKind, Nic};
 
 fn description() -> Description {
     let disk = |target: &str, kind| Disk {

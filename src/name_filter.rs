@@ -11,9 +11,9 @@ const LONGEST: usize = 1024;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NameFilter {
     /// Empty means every name.
-    pub(super) include: Vec<Pattern>,
+    pub(crate) include: Vec<Pattern>,
     /// Wins over `include`.
-    pub(super) exclude: Vec<Pattern>,
+    pub(crate) exclude: Vec<Pattern>,
 }
 
 impl NameFilter {
@@ -26,7 +26,7 @@ impl NameFilter {
 
 /// A shell-like pattern of a whole name. Names have no folders: `/` and a leading dot are ordinary.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Pattern(Vec<Part>);
+pub(crate) struct Pattern(Vec<Part>);
 
 /// What one part of a pattern matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +92,7 @@ impl Part {
 ///
 /// # Errors
 /// One sentence saying what is wrong with it and what would be right.
-pub(super) fn pattern(text: &str) -> Result<Pattern, String> {
+pub(crate) fn pattern(text: &str) -> Result<Pattern, String> {
     if text.is_empty() {
         return Err("an empty pattern matches nothing; write \"*\" for every name".to_owned());
     }
