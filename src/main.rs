@@ -15,6 +15,7 @@ use telegraf_kvm::host::probe;
 use telegraf_kvm::main_loop::End;
 use telegraf_kvm::output::Output;
 use telegraf_kvm::service::ActiveVms;
+use telegraf_kvm::times::FAILURE_DRAIN;
 use telegraf_kvm::trigger::Handlers;
 use telegraf_kvm::{libvirt, logging, output, service, threads, trigger, uri};
 
@@ -199,7 +200,7 @@ fn nothing_to_write(wanted: Measurements, devices_filtered: bool) -> String {
 fn fail(error: &dyn Display, code: i32) -> i32 {
     logging::pass_on_rest();
     logging::say(Level::Error, &error.to_string());
-    output::drain_stderr(Instant::now() + Duration::from_millis(500));
+    output::drain_stderr(Instant::now() + FAILURE_DRAIN);
     code
 }
 

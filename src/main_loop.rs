@@ -18,7 +18,10 @@ use crate::measurements::collector::{self, Collector};
 use crate::output::Output;
 use crate::report::Reporter;
 use crate::sample::Sample;
-use crate::times::{END_DRAIN, END_FIRST_GRACE, END_GRACE, END_PATIENCE, STOP_DRAIN, STOP_GRACE};
+use crate::times::{
+    END_DRAIN, END_FIRST_GRACE, END_GRACE, END_PATIENCE, LIBRARY_OUTPUT, LONGEST_DRAIN, STOP_DRAIN,
+    STOP_GRACE,
+};
 use crate::timestamp::Timestamps;
 use crate::trigger::{Requests, Trigger};
 
@@ -48,10 +51,6 @@ pub enum Mode {
 
 /// Room in the output buffer for the lines of a VM, bytes: of one with some 100 devices.
 const ROOM: usize = 32 * 1024;
-
-/// How often what libraries print is read while a gather waits: libvirt may wait for room in their
-/// pipe (LIBVIRT_LOG_OUTPUTS=1:file:/dev/stderr).
-const PASS_ON: Duration = Duration::from_millis(100);
 
 /// What came of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,7 +159,7 @@ impl MainLoop {
             let limit = match self.ending {
                 Some(Ending::Stop(at)) => at + STOP_GRACE + STOP_DRAIN,
                 Some(Ending::EndOfInput(at)) => at + END_GRACE + END_DRAIN,
-                None => Instant::now() + Duration::from_secs(1),
+                None => Instant::now() + LONGEST_DRAIN,
             };
             output.drain(limit);
         }
@@ -242,7 +241,7 @@ impl MainLoop {
         while !self.gatherer.is_done() {
             let limit = self.limit(start, last_answer);
             let wake = self.gatherer.wake().map_or(limit, |wake| wake.min(limit));
-            let Some(message) = self.receive(wake.min(Instant::now() + PASS_ON)) else {
+            let Some(message) = self.receive(wake.min(Instant::now() + LIBRARY_OUTPUT)) else {
                 if Instant::now() >= limit {
                     break;
                 }

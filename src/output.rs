@@ -22,6 +22,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PIPE_BUF, fcntl_getpipe_size, fcntl_setpipe_size};
 
+use crate::times::{LONGEST_DRAIN, SETTLE};
 use crate::{libvirt, logging};
 
 /// Between two looks whether a pipe has been read: the first, and the longest.
@@ -139,9 +140,7 @@ impl Output {
         let _ = rustix::stdio::dup2_stdout(&nothing);
         let _ = rustix::stdio::dup2_stderr(&nothing);
         logging::close();
-        // What was read from the pipe is not yet parsed: the figure at which nothing was lost any more.
-        let settle = Duration::from_millis(100);
-        thread::sleep(settle);
+        thread::sleep(SETTLE);
     }
 }
 
@@ -199,9 +198,9 @@ pub(crate) fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> rustix::io::Res
 }
 
 /// Waits until all that lies in the pipe has been read, or it has no reader any more; until `limit`
-/// at the longest, and then no longer than a second.
+/// at the longest, and no longer than [`LONGEST_DRAIN`].
 fn wait_until_read(pipe: BorrowedFd<'_>, limit: Option<Instant>) {
-    let limit = limit.map(|limit| limit.min(Instant::now() + Duration::from_secs(1)));
+    let limit = limit.map(|limit| limit.min(Instant::now() + LONGEST_DRAIN));
     let mut wait = SHORT_WAIT;
     while rustix::io::ioctl_fionread(pipe).is_ok_and(|unread| unread > 0) {
         if limit.is_some_and(|limit| Instant::now() >= limit) {

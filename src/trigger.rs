@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::threads::{self, NotStarted};
+use crate::times::{END_FORCED, STOP_FORCED};
 use crate::{input, libvirt};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::flag::register_conditional_shutdown;
@@ -22,12 +23,6 @@ pub enum Trigger {
     /// SIGTERM or SIGINT: end now.
     Stop,
 }
-
-/// Within this time after SIGTERM the process is gone, whatever a thread of it waits for.
-const STOP_WITHIN: Duration = Duration::from_millis(1800);
-
-/// Within this time after the end of input the process is gone.
-const END_WITHIN: Duration = Duration::from_millis(3850);
 
 /// Exit code of a program that was to run until somebody stops it.
 const STOPPED: i32 = 0;
@@ -115,7 +110,7 @@ impl Handlers {
             for signal in signals.forever() {
                 if signal == SIGTERM || signal == SIGINT {
                     tell(Trigger::Stop);
-                    exit_after(STOP_WITHIN);
+                    exit_after(STOP_FORCED);
                 }
                 if requests.is_first() {
                     tell(Trigger::Gather);
@@ -159,7 +154,7 @@ pub fn watch_stdin(
             }
         }
         tell(Trigger::EndOfInput);
-        exit_after(END_WITHIN);
+        exit_after(END_FORCED);
     })
 }
 
