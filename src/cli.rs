@@ -132,7 +132,7 @@ fn answer(parser: &mut lexopt::Parser, command: Command) -> Result<Command, Usag
 /// The value of the flag just met; a flag in its place is a forgotten value, not the value.
 fn value(parser: &mut lexopt::Parser, flag: &str) -> Result<OsString, UsageError> {
     let first = parser.values().ok().and_then(|mut values| values.next());
-    first.ok_or_else(|| UsageError(format!("a value is missing: {flag}")))
+    first.ok_or_else(|| UsageError(format!("{flag}: the value is missing")))
 }
 
 /// As [`value`], for values that must be UTF-8.
@@ -165,7 +165,7 @@ fn no_such(what: &str, arg: &str) -> UsageError {
     let shown = shortened(&masked);
     UsageError(match nearest(arg, &FLAGS) {
         Some(flag) => format!("{what} {shown:?}; did you mean \"{flag}\"?"),
-        None => format!("{what} {shown:?}; \"telegraf-kvm --help\" lists what there is"),
+        None => format!("{what} {shown:?}; \"telegraf-kvm --help\" lists the flags"),
     })
 }
 
@@ -234,15 +234,15 @@ mod tests {
             ),
             (
                 "-x",
-                r#"unknown flag "-x"; "telegraf-kvm --help" lists what there is"#,
+                r#"unknown flag "-x"; "telegraf-kvm --help" lists the flags"#,
             ),
             (
                 "once",
                 r#"unexpected argument "once"; did you mean "--once"?"#,
             ),
-            ("--config", "a value is missing: --config FILE"),
+            ("--config", "--config FILE: the value is missing"),
             ("--config=", "--config FILE: the name is empty"),
-            ("--uri --once", "a value is missing: --uri URI"),
+            ("--uri --once", "--uri URI: the value is missing"),
             (
                 "--once=yes",
                 r#"--once takes no value, but was given "yes""#,

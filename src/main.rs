@@ -62,7 +62,10 @@ fn main() {
             |code| code,
             |loaded| match signals {
                 Ok(signals) => run(loaded, &flags, signals, &output),
-                Err(error) => fail(&format_args!("signal handlers: {error}"), EXIT_NOTHING),
+                Err(error) => fail(
+                    &format_args!("cannot install the signal handlers: {error}"),
+                    EXIT_NOTHING,
+                ),
             },
         ),
     };
@@ -165,7 +168,7 @@ fn run(loaded: Loaded, flags: &Flags, signals: Handlers, output: &Output) -> i32
         ),
         Ok(End::NothingGathered) if flags.once => fail(
             &format_args!(
-                "nothing gathered at {uri}: no active VM that the configuration wants, or libvirt is away"
+                "nothing gathered at {uri}: no active VM passes the name filter, or libvirt does not answer"
             ),
             EXIT_NOTHING,
         ),
@@ -180,14 +183,14 @@ fn nothing_to_write(wanted: Measurements, devices_filtered: bool) -> String {
     let devices = if devices_filtered {
         "no network interface or disk that has counters passes device_include and device_exclude"
     } else {
-        "no VM has a network interface or disk with counters, drives without cdrom = true or \
-         floppy = true aside"
+        "no VM has a network interface or disk with counters (CD-ROM and floppy drives count only \
+         with cdrom = true and floppy = true)"
     };
     let reasons = [
         (wanted.devices, devices),
         (
             wanted.features,
-            "vm_features needs two gathers, and --once has one",
+            "vm_features needs two gathers, and --once makes one",
         ),
         (wanted.metrics || wanted.totals, "no VM reported any figure"),
     ];

@@ -264,8 +264,8 @@ impl MainLoop {
         let cut = self.ending.filter(|_| in_time && !self.gatherer.is_done());
         let mut gathered = self.gatherer.finish();
         gathered.cut = cut.map(|ending| match ending {
-            Ending::EndOfInput(_) => "the input ended",
-            Ending::Stop(_) => "a signal to stop came",
+            Ending::EndOfInput(_) => "standard input ended",
+            Ending::Stop(_) => "a signal to stop arrived",
         });
         logging::pass_on();
         if let Some(active) = &gathered.active {

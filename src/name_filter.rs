@@ -126,8 +126,7 @@ fn bracket(rest: &mut Chars) -> Result<Part, String> {
     let inside = &inside[usize::from(without)..];
     let first = inside.chars().next().map_or(0, char::len_utf8);
     let Some(end) = inside[first..].find(']') else {
-        let why =
-            "a bracket is open; close it, or write \"[[]\" for a bracket that is part of the name";
+        let why = "\"[\" is not closed; close it with \"]\", or write \"[[]\" for a bracket that is part of the name";
         return Err(why.to_owned());
     };
     let (inside, behind) = inside.split_at(first + end);
@@ -145,7 +144,7 @@ fn bracket(rest: &mut Chars) -> Result<Part, String> {
         };
         if from > to {
             return Err(format!(
-                "the range {from}-{to} holds no character; write {to}-{from}"
+                "the range {from}-{to} contains no character; write {to}-{from}"
             ));
         }
         ranges.push((from, to));
@@ -264,7 +263,7 @@ mod tests {
                     prop_assert_eq!(expected, Some(pattern.matches(&name)));
                 }
                 Err(message) => {
-                    prop_assert!(glob.is_err() || message.contains("holds no character"));
+                    prop_assert!(glob.is_err() || message.contains("contains no character"));
                 }
             }
         }

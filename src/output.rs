@@ -70,7 +70,9 @@ impl Output {
     pub fn write(&self, mut lines: &[u8]) -> io::Result<()> {
         let own = match &self.own {
             Ok(own) => own.as_fd(),
-            Err(Errno::BADF) => return Err(io::Error::other("closed when the program started")),
+            Err(Errno::BADF) => {
+                return Err(io::Error::other("it was closed when the program started"));
+            }
             Err(error) => return Err((*error).into()),
         };
         while !lines.is_empty() {

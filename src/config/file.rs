@@ -96,7 +96,7 @@ fn explain(document: &Document, mut error: toml::de::Error) -> ConfigError {
     let syntax = told.lines().map(str::trim).collect::<Vec<_>>().join("; ");
     let no_pair = told.starts_with("key with no value") || told.starts_with("unexpected key");
     let message = match key_of_line(document, span.start) {
-        _ if no_pair => format!("not valid TOML: {syntax}; write KEY = VALUE, one on a line"),
+        _ if no_pair => format!("not valid TOML: {syntax}; write one KEY = VALUE on each line"),
         // What the parser expected (`nan` after `no`) helps less than what the key wants.
         Some((key, wanted)) => {
             let what = syntax.split(", expected ").next().unwrap_or_default();

@@ -106,7 +106,9 @@ fn read(path: &Path) -> Result<Document, ConfigError> {
     let bytes = content::read(path).map_err(|refusal| {
         let message = match refusal {
             Refusal::Kind(what) => what.to_owned(),
-            Refusal::Size => format!("larger than {LARGEST} bytes, so not a configuration"),
+            Refusal::Size => format!(
+                "larger than {LARGEST} bytes, so this is no configuration; check the file's name"
+            ),
             Refusal::System(error) => unreadable(path, &error),
         };
         Document::whole(path, message)
@@ -256,7 +258,9 @@ mod tests {
         let path = large.display();
         assert_eq!(
             error,
-            format!("{path}: larger than 1048576 bytes, so not a configuration")
+            format!(
+                "{path}: larger than 1048576 bytes, so this is no configuration; check the file's name"
+            )
         );
     }
 

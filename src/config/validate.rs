@@ -192,7 +192,7 @@ fn measurements(
     ];
     if written.get_ref().is_empty() {
         let message = format!(
-            "measurements: nothing would be written; name some of {}",
+            "measurements: the list is empty, so nothing would be written; name one or more of {}",
             NAMES.join(", ")
         );
         return Err(document.error(written.span(), message));

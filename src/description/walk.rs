@@ -61,11 +61,11 @@ impl Walk {
             may_match && resolver.resolve_element(element.name()).0 == ResolveResult::Unbound;
         if self.depth == 0 {
             if self.root_seen {
-                return Err(format!("a second root element, <{name}>"));
+                return Err(format!("there is a second root element, <{name}>"));
             }
             if !on_path {
                 return Err(format!(
-                    "the root element <{name}> is no <domain> without a namespace"
+                    "the root element is <{name}>, not a <domain> without a namespace"
                 ));
             }
             self.root_seen = true;
@@ -170,7 +170,7 @@ impl Walk {
 
     pub(super) fn text(&mut self, text: &str) -> Result<(), String> {
         if self.depth == 0 {
-            return Err("text outside the root element".to_owned());
+            return Err("there is text outside the root element".to_owned());
         }
         // Not the text of an element inside it.
         if self.depth == 3
@@ -189,10 +189,10 @@ impl Walk {
 
     pub(super) fn finish(&mut self) -> Result<(), String> {
         if !self.root_seen {
-            return Err("no element at all".to_owned());
+            return Err("there is no element".to_owned());
         }
         if self.depth > 0 {
-            return Err(format!("ends with {} elements still open", self.depth));
+            return Err(format!("it ends with {} elements still open", self.depth));
         }
         self.finished = true;
         Ok(())

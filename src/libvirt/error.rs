@@ -83,9 +83,9 @@ impl Error {
              set auth_unix_ro = \"none\" (for the read-only socket) in libvirtd.conf (virtqemud.conf \
              with modular daemons)"
         } else if !rest.is_empty() && !rest.starts_with('/') {
-            "check that the host can be reached and lets this user in, with: virsh -r -c URI list"
+            "check that the host can be reached and lets the user of this program in, with: virsh -r -c URI list"
         } else if text.contains("Permission denied") || text.contains("authentication") {
-            "the read-only socket is open to every user by default: see unix_sock_ro_perms and \
+            "by default every user may use the read-only socket: check unix_sock_ro_perms and \
              auth_unix_ro in libvirtd.conf (virtqemud.conf with modular daemons)"
         } else if text.contains("No such file") || text.contains("Connection refused") {
             "the daemon is not running: systemctl start libvirtd.socket (with modular daemons \

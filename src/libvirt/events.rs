@@ -141,14 +141,14 @@ pub fn start(
                         }
                     }
                     tell(EventUpdate::Down);
-                    log::debug!("the connection for events was lost");
+                    log::debug!("the connection for events was lost; it is opened again");
                 }
                 Err(error) if error.is_unsupported() => {
                     log::debug!("no events from this driver: {error}");
                     return;
                 }
                 Err(error) => {
-                    log::debug!("no events: {error}");
+                    log::debug!("events cannot be had: {error}");
                     if !wait(&stopped, RETRY) {
                         return;
                     }

@@ -19,6 +19,7 @@ use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use crate::libvirt;
 use crate::maps::HashMap;
 use crate::output::write_all;
+use crate::wording::count;
 
 /// Bytes that wait in the pipe at the most: what the kernel grants any user
 /// (/proc/sys/fs/pipe-max-size). Without it the pipe keeps its 64 KiB.
@@ -158,7 +159,7 @@ impl Captured {
         }
         if full && !std::mem::replace(&mut self.overflowed, true) {
             log::warn!(
-                "libraries say more between two gathers than can be kept; some of it is lost"
+                "libraries print more between two gathers than can be kept, so some lines are lost"
             );
         }
     }
@@ -202,13 +203,21 @@ impl Said {
         }
         for (sort, (line, times)) in again {
             let all = self.counts.get(&sort).copied().unwrap_or_default();
-            log::debug!("a library says {times} times more (in all {all}): {line}");
+            log::debug!(
+                "a library says this {} more, {all} in all: {line}",
+                count(times, "time")
+            );
         }
         if further > 0 && !std::mem::replace(&mut self.overflowed, true) {
-            log::warn!("libraries say more than {MOST} different things; further ones are counted");
+            log::warn!(
+                "libraries print more than {MOST} different messages; further ones are only counted"
+            );
         }
         if further > 0 {
-            log::debug!("libraries say {further} further lines");
+            log::debug!(
+                "libraries print {} more of other messages",
+                count(further, "line")
+            );
         }
     }
 }

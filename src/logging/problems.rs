@@ -42,7 +42,7 @@ impl Problems {
         }
         match count {
             Some(1) => log::log!(level, "{}", message()),
-            Some(count) => log::debug!("{} (time {count})", message()),
+            Some(count) => log::debug!("{} (seen {count} times)", message()),
             None => log::debug!("{}", message()),
         }
     }

@@ -149,7 +149,7 @@ fn what_is_no_regular_file_is_refused_unread() {
         ("/dev/zero".into(), "is a device"),
         ("/dev/tty".into(), "is a device"),
         (folder.path().into(), "is a directory"),
-        ("/proc/kmsg".into(), "is the kernel's (procfs)"),
+        ("/proc/kmsg".into(), "is a file of the kernel (procfs)"),
     ] {
         for mode in [&[][..], &["--once"], &["--check"]] {
             let args = [&URI[..], mode, &["--config", path.to_str().unwrap()]].concat();

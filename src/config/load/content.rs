@@ -47,7 +47,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Refusal> {
         // read from it.
         if fstatfs(&file).is_ok_and(|system| system.f_type == PROC_SUPER_MAGIC) {
             return Err(Refusal::Kind(
-                "is the kernel's (procfs), so not a configuration",
+                "is a file of the kernel (procfs), not a configuration",
             ));
         }
         file.take(LARGEST + 1).read_to_end(&mut bytes)?;

@@ -67,5 +67,5 @@ unsafe fn text(raw: *const c_char) -> String {
 }
 
 fn c_string(value: &str) -> Result<CString, Error> {
-    CString::new(value).map_err(|_| Error::invalid(format!("{value:?} holds a NUL byte")))
+    CString::new(value).map_err(|_| Error::invalid(format!("{value:?} contains a NUL byte")))
 }

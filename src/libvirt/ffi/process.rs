@@ -41,7 +41,7 @@ pub fn start_event_loop() -> Result<(), NotStarted> {
             // SAFETY: no arguments; the default implementation was registered in
             // `initialize`, and this thread alone runs it.
             if unsafe { sys::virEventRunDefaultImpl() } < 0 {
-                log::debug!("libvirt's event loop: {}", last_error());
+                log::debug!("libvirt's event loop failed: {}", last_error());
                 std::thread::sleep(Duration::from_secs(1));
             }
         }

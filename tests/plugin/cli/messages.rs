@@ -90,10 +90,7 @@ fn a_long_value_is_shown_in_part() {
         assert!(err.len() < 600, "{err}");
     }
     for (args, right) in [
-        (
-            &[&*long][..],
-            "\"telegraf-kvm --help\" lists what there is\n",
-        ),
+        (&[&*long][..], "\"telegraf-kvm --help\" lists the flags\n"),
         (&["--interval", &long], "write for example \"8s\", "),
         (
             &["--once", "--interval", &"1".repeat(9000)],
@@ -156,7 +153,10 @@ fn one_gather_is_not_gathers() {
     fs::write(&node, "<node/>").unwrap();
     stdin.write_all(b"\n").unwrap();
     let back = lines.next().unwrap().unwrap();
-    assert_eq!(back, "I! libvirt answers again after 1 gather without");
+    assert_eq!(
+        back,
+        "I! libvirt answers again, after 1 gather without an answer"
+    );
     drop(stdin);
     assert!(child.wait().unwrap().success());
 }
