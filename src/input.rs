@@ -1,4 +1,4 @@
-//! stdin, read so that a non-blocking one is waited for.
+//! Reading stdin, also where it is non-blocking.
 
 use std::io;
 
@@ -7,11 +7,11 @@ use rustix::io::Errno;
 
 /// Reads what there is, and waits while there is nothing; 0 is the end of input.
 ///
-/// Whoever shares the pipe, the socket or the terminal with us may have made it non-blocking
-/// (`O_NONBLOCK` belongs to the open file, not to the process): EAGAIN is not the end.
+/// Another process that shares the pipe, the socket or the terminal may have made it non-blocking
+/// (`O_NONBLOCK` belongs to the open file, not to the process), so EAGAIN is not the end.
 ///
 /// # Errors
-/// The system's.
+/// The error of read(2).
 pub fn read(bytes: &mut [u8]) -> io::Result<usize> {
     let stdin = rustix::stdio::stdin();
     loop {
@@ -26,7 +26,7 @@ pub fn read(bytes: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Whether stdin has something to say this very moment, its end for instance.
+/// Whether a read of stdin would return at once: with input, the end of input or an error.
 pub fn is_readable() -> bool {
     let stdin = rustix::stdio::stdin();
     let mut polled = [PollFd::new(&stdin, PollFlags::IN)];

@@ -1,5 +1,5 @@
-//! telegraf-kvm: arguments -> configuration -> run; or a prober of a mount. See the library's page
-//! for the way of the data.
+//! telegraf-kvm: from the arguments to the configuration to the run. The same program, started by itself,
+//! checks mounts in processes of their own. The library's documentation shows how the data flow.
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -19,14 +19,14 @@ use telegraf_kvm::times::FAILURE_DRAIN;
 use telegraf_kvm::trigger::Handlers;
 use telegraf_kvm::{libvirt, logging, output, service, threads, trigger, uri};
 
-/// All is well.
+/// Success.
 const EXIT_OK: i32 = 0;
-/// `--check` cannot connect, `--once` gathered nothing, or the system refuses what is needed.
+/// `--check` cannot connect, `--once` gathered nothing, or the system refuses something that is needed.
 const EXIT_NOTHING: i32 = 1;
 /// The configuration or the arguments are wrong.
 const EXIT_USAGE: i32 = 2;
 
-/// After this time without a configuration the log says so.
+/// A configuration that has not been read after this time is worth a warning.
 const SLOW_READ: Duration = Duration::from_secs(5);
 
 fn main() {
@@ -39,7 +39,7 @@ fn main() {
     }
     let output = Output::take();
     libvirt::share_memory();
-    // Handlers before anything else: Telegraf may signal right after exec.
+    // Early, for Telegraf may send a signal right after exec.
     let signals = trigger::install_handlers();
     let command = cli::parse(args);
     if let (Ok(signals), false) = (&signals, matches!(command, Ok(Command::Run(_)))) {
@@ -70,15 +70,15 @@ fn main() {
         ),
     };
     logging::pass_on_rest();
-    // What only prints has no Telegraf to wait for.
+    // A command that only prints was not started by Telegraf, and need not wait for its readers.
     if code != EXIT_OK || !only_prints {
         output.close();
     }
-    // By _exit: threads may sit in libvirt, and its own exit handlers would wait for them.
+    // By _exit: threads may still be in libvirt, and its exit handlers would wait for them.
     signal_hook::low_level::exit(code)
 }
 
-/// Loads the configuration and starts the log at its level.
+/// Loads the configuration, and starts the log at the level that it sets.
 fn load(flags: &Flags) -> Result<Loaded, i32> {
     let env_uri = std::env::var_os("LIBVIRT_DEFAULT_URI")
         .map(OsString::into_string)
@@ -128,11 +128,11 @@ fn load_settings(flags: &Flags, env_uri: Option<&str>) -> Result<Loaded, ConfigE
     config::load(flags.config.as_deref(), flags.uri.as_deref(), env_uri)
 }
 
-/// `--check`: says what holds, and whether libvirt answers.
+/// `--check`: prints which configuration and URI are used, and whether libvirt answers.
 fn check(loaded: &Loaded, output: &Output) -> i32 {
     let settings = &loaded.settings;
-    let found = format!("configuration: {}\nURI: {}\n", loaded.source, settings.uri);
-    let code = print(output, &found);
+    let used = format!("configuration: {}\nURI: {}\n", loaded.source, settings.uri);
+    let code = print(output, &used);
     if code != EXIT_OK {
         return code;
     }
@@ -177,8 +177,8 @@ fn run(loaded: Loaded, flags: &Flags, signals: Handlers, output: &Output) -> i32
     }
 }
 
-/// Why `--once` wrote no line although VMs answered: each measurement of the configuration has its own
-/// reason. (vm_collector is always written.)
+/// Why `--once` wrote no line although VMs answered: the reason of each configured measurement. (A line of
+/// vm_collector is always written.)
 fn nothing_to_write(wanted: Measurements, devices_filtered: bool) -> String {
     let devices = if devices_filtered {
         "no network interface or disk that has counters passes device_include and device_exclude"
@@ -194,12 +194,15 @@ fn nothing_to_write(wanted: Measurements, devices_filtered: bool) -> String {
         ),
         (wanted.metrics || wanted.totals, "no VM reported any figure"),
     ];
-    let reasons = reasons.into_iter().filter(|(wanted, _)| *wanted);
-    let reasons: Vec<&str> = reasons.map(|(_, reason)| reason).collect();
+    let reasons: Vec<&str> = reasons
+        .into_iter()
+        .filter(|(is_wanted, _)| *is_wanted)
+        .map(|(_, reason)| reason)
+        .collect();
     format!("nothing to write: {}", reasons.join("; "))
 }
 
-/// The last word: what is wrong. The log may not be there yet.
+/// Prints why the program ends, whether or not the log was started, and returns the exit code.
 fn fail(error: &dyn Display, code: i32) -> i32 {
     logging::pass_on_rest();
     logging::say(Level::Error, &error.to_string());
@@ -207,7 +210,7 @@ fn fail(error: &dyn Display, code: i32) -> i32 {
     code
 }
 
-/// Prints to standard output; a reader that has gone away (`| head`) is a quiet success.
+/// Prints to standard output. It is no failure that the reader has ended (`| head`).
 fn print(output: &Output, text: &str) -> i32 {
     match output.write(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

@@ -4,13 +4,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::config::Precision;
 
-/// The earliest and the latest time, in ns since 1970, that InfluxDB takes: in the years 1677 and
-/// 2262 (MinNanoTime and MaxNanoTime in its models/time.go). Linux lets nobody set its clock before
-/// 1970 or after 2232 (timespec64_valid_settod in include/linux/time64.h).
+/// The earliest time that InfluxDB takes, in ns since 1970: in the year 1677 (MinNanoTime in its
+/// models/time.go). Linux does not let its clock be set before 1970 or after 2232
+/// (timespec64_valid_settod in include/linux/time64.h).
 const FIRST: i64 = i64::MIN + 2;
+/// The latest time that InfluxDB takes: in the year 2262 (MaxNanoTime).
 const LAST: i64 = i64::MAX - 1;
 
-/// The precisions and what they truncate to, in ns: all even, see [`Timestamps`].
+/// The precisions and what they truncate to, in ns. All are even, see [`Timestamps`].
 const STEPS: [(Precision, i64); 4] = [
     (Precision::Second, 1_000_000_000),
     (Precision::Millisecond, 1_000_000),
@@ -18,31 +19,31 @@ const STEPS: [(Precision, i64); 4] = [
     (Precision::Nanosecond, 2),
 ];
 
-/// The last class that is tried at the time itself: its stamps lie 1 ms apart.
+/// The last class that is tried at the time itself: its timestamps lie 1 ms apart.
 const LAST_CLASS: u32 = 19;
 
-/// The most spans that are kept of a class.
+/// How many spans are kept of each class.
 const SPANS: usize = 8;
 
-/// A longer step forward, in ns, begins a new span: the clock may have been set.
+/// A step forward that is longer than this, in ns, begins a new span: the clock may have been set.
 const DAY: i64 = 86_400 * 1_000_000_000;
 
-/// Makes timestamps, no two alike, wherever the clock is set.
+/// Makes timestamps, no two of them equal, whatever the clock is set to.
 ///
-/// The stamps are divided into classes by the number of one bits at their end: the even ones are
-/// class 0, every fourth ns is in class 1, every eighth in class 2, and so on. For each class the
-/// spans in which stamps of it were made are kept; a stamp is new if it lies outside of the spans of
-/// its class. What is truncated is even: class 0. A clock that was set back shows times within a span
-/// of class 0, where it cannot be known any more which stamps were made; there class 1 serves, after
-/// a second such step back class 2, and so on. So a stamp differs from its time by no more than the
-/// precision or, after n steps back, 2^n ns.
+/// Timestamps are divided into classes by the number of one bits at their end: even ones are class 0, every
+/// fourth ns is in class 1, every eighth in class 2, and so on. For each class, the spans of time are kept
+/// in which timestamps of that class were made. A timestamp is new if it lies outside the spans of its
+/// class. Truncated timestamps are even, so they are of class 0. A clock that was set back gives times
+/// within a span of class 0, of which it is not known which timestamps were made. Class 1 is used there,
+/// class 2 after another such step back, and so on. So a timestamp differs from its time by no more than
+/// the precision or, after n steps back, 2^n ns.
 #[derive(Debug)]
 pub struct Timestamps {
     precision: Precision,
     spans: Vec<Span>,
 }
 
-/// From the first to the last of stamps of one class.
+/// From the first to the last timestamp of one class.
 #[derive(Debug)]
 struct Span {
     first: i64,
@@ -50,7 +51,7 @@ struct Span {
 }
 
 impl Timestamps {
-    /// Truncated to `precision` where that leaves them new.
+    /// Timestamps that are truncated to `precision` where that leaves them new.
     pub fn new(precision: Precision) -> Self {
         Self {
             precision,
@@ -58,51 +59,63 @@ impl Timestamps {
         }
     }
 
-    /// The stamp of a gather that begins now, in ns since 1970; negative before that.
+    /// The timestamp of a gather that begins now, in ns since 1970; negative before that.
     pub fn take(&mut self) -> i64 {
         self.at(nanoseconds(SystemTime::now()))
     }
 
     fn at(&mut self, now: i64) -> i64 {
-        let steps = STEPS.into_iter().filter(|step| step.0 >= self.precision);
-        let truncated = steps.map(|(_, step)| now.saturating_sub(now.rem_euclid(step)));
+        let truncated = STEPS
+            .into_iter()
+            .filter(|(precision, _)| *precision >= self.precision)
+            .map(|(_, step)| now.saturating_sub(now.rem_euclid(step)));
         let of_class = (1..=LAST_CLASS).map(|class| {
             let ones = (1_i64 << class) - 1;
             now & !(2 * ones + 1) | ones
         });
-        let stamp = truncated.chain(of_class).find(|&stamp| self.is_new(stamp));
-        // All classes were used: the clock stands still, or was set back again and again.
-        let beside = || {
-            let sides = self.spans.iter().flat_map(Span::beside);
-            let new = sides.filter(|&stamp| self.is_new(stamp));
-            new.min_by_key(|stamp| stamp.abs_diff(now))
+        // Where all classes are in use, the clock stands still, or was set back many times.
+        let beside_a_span = || {
+            self.spans
+                .iter()
+                .flat_map(Span::beside)
+                .filter(|&timestamp| self.is_new(timestamp))
+                .min_by_key(|timestamp| timestamp.abs_diff(now))
         };
-        let stamp = stamp.or_else(beside).unwrap_or(now);
-        self.remember(stamp);
-        stamp
+        let timestamp = truncated
+            .chain(of_class)
+            .find(|&timestamp| self.is_new(timestamp))
+            .or_else(beside_a_span)
+            .unwrap_or(now);
+        self.remember(timestamp);
+        timestamp
     }
 
-    fn is_new(&self, stamp: i64) -> bool {
-        let of_class = |span: &&Span| span.class() == class(stamp);
-        let mut spans = self.spans.iter().filter(of_class);
-        (FIRST..=LAST).contains(&stamp) && spans.all(|span| stamp < span.first || stamp > span.last)
+    fn is_new(&self, timestamp: i64) -> bool {
+        (FIRST..=LAST).contains(&timestamp)
+            && self
+                .spans
+                .iter()
+                .filter(|span| span.class() == class(timestamp))
+                .all(|span| timestamp < span.first || timestamp > span.last)
     }
 
-    fn remember(&mut self, stamp: i64) {
-        let of_class = |span: &&mut Span| span.class() == class(stamp);
-        let spans = self.spans.iter_mut().filter(of_class);
-        let mut spans: Vec<&mut Span> = spans.collect();
-        spans.sort_by_key(|span| span.distance(stamp));
-        let goes_on = |span: &Span| span.last < stamp && span.distance(stamp) < DAY as u64;
+    fn remember(&mut self, timestamp: i64) {
+        let mut spans: Vec<&mut Span> = self
+            .spans
+            .iter_mut()
+            .filter(|span| span.class() == class(timestamp))
+            .collect();
+        spans.sort_by_key(|span| span.distance(timestamp));
+        let goes_on = |span: &Span| span.last < timestamp && span.distance(timestamp) < DAY as u64;
         let full = spans.len() == SPANS;
         match spans.into_iter().find(|span| full || goes_on(span)) {
             Some(span) => {
-                span.first = span.first.min(stamp);
-                span.last = span.last.max(stamp);
+                span.first = span.first.min(timestamp);
+                span.last = span.last.max(timestamp);
             }
             None => self.spans.push(Span {
-                first: stamp,
-                last: stamp,
+                first: timestamp,
+                last: timestamp,
             }),
         }
     }
@@ -113,13 +126,13 @@ impl Span {
         class(self.first)
     }
 
-    /// How far a stamp outside of it is away, in ns.
-    fn distance(&self, stamp: i64) -> u64 {
-        let nearest = stamp.clamp(self.first, self.last);
-        nearest.abs_diff(stamp)
+    /// How far away from this span a timestamp outside of it is, in ns.
+    fn distance(&self, timestamp: i64) -> u64 {
+        let nearest = timestamp.clamp(self.first, self.last);
+        nearest.abs_diff(timestamp)
     }
 
-    /// The stamps of its class next to it.
+    /// The timestamps of its class right before and after it.
     fn beside(&self) -> [i64; 2] {
         let step = 2 << self.class();
         [
@@ -129,11 +142,11 @@ impl Span {
     }
 }
 
-fn class(stamp: i64) -> u32 {
-    stamp.trailing_ones()
+fn class(timestamp: i64) -> u32 {
+    timestamp.trailing_ones()
 }
 
-/// A time in ns since 1970; what InfluxDB does not take is moved to the nearest that it takes.
+/// A time in ns since 1970. A time that InfluxDB does not take becomes the nearest one that it takes.
 fn nanoseconds(time: SystemTime) -> i64 {
     let nanoseconds = match time.duration_since(UNIX_EPOCH) {
         Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(LAST),

@@ -8,13 +8,13 @@ const SECOND: i64 = 1_000_000_000;
 
 #[test]
 fn truncated_as_far_as_it_stays_new() {
-    let mut stamps = Timestamps::new(Precision::Second);
-    assert_eq!(stamps.at(5_100_200_301), 5_000_000_000);
-    assert_eq!(stamps.at(5_100_200_301), 5_100_000_000);
-    assert_eq!(stamps.at(5_100_200_301), 5_100_200_000);
-    assert_eq!(stamps.at(5_100_200_301), 5_100_200_300);
-    assert_eq!(stamps.at(5_100_200_301), 5_100_200_301);
-    assert_eq!(stamps.at(6_900_000_000), 6_000_000_000);
+    let mut timestamps = Timestamps::new(Precision::Second);
+    assert_eq!(timestamps.at(5_100_200_301), 5_000_000_000);
+    assert_eq!(timestamps.at(5_100_200_301), 5_100_000_000);
+    assert_eq!(timestamps.at(5_100_200_301), 5_100_200_000);
+    assert_eq!(timestamps.at(5_100_200_301), 5_100_200_300);
+    assert_eq!(timestamps.at(5_100_200_301), 5_100_200_301);
+    assert_eq!(timestamps.at(6_900_000_000), 6_000_000_000);
 }
 
 #[test]
@@ -29,11 +29,11 @@ fn precision_is_the_coarsest_step() {
     }
 }
 
-/// Where no stamp lies yet, stamps are as coarse as ever; where some do, they are finer.
+/// Where no timestamp lies yet, timestamps are as coarse as ever; where some do, they are finer.
 #[test]
 fn a_clock_set_back_is_believed_and_repeats_nothing() {
-    let mut stamps = Timestamps::new(Precision::Second);
-    let mut at = |ms: i64| stamps.at(ms * 1_000_000);
+    let mut timestamps = Timestamps::new(Precision::Second);
+    let mut at = |ms: i64| timestamps.at(ms * 1_000_000);
     assert_eq!(at(9_300), 9_000_000_000);
     assert_eq!(at(10_300), 10_000_000_000);
     assert_eq!(at(8_001), 8_000_000_000);
@@ -41,12 +41,12 @@ fn a_clock_set_back_is_believed_and_repeats_nothing() {
     let mut seen = HashSet::default();
     for _ in 0..10 {
         for second in [9, 10] {
-            let stamp = at(second * 1000 + 300);
-            assert!(seen.insert(stamp), "{stamp}");
-            assert!(stamp % 1_000_000_000 != 0, "{stamp}");
+            let timestamp = at(second * 1000 + 300);
+            assert!(seen.insert(timestamp), "{timestamp}");
+            assert!(timestamp % 1_000_000_000 != 0, "{timestamp}");
             assert!(
-                stamp.abs_diff((second * 1000 + 300) * 1_000_000) < 2048,
-                "{stamp}"
+                timestamp.abs_diff((second * 1000 + 300) * 1_000_000) < 2048,
+                "{timestamp}"
             );
         }
     }
@@ -55,11 +55,11 @@ fn a_clock_set_back_is_believed_and_repeats_nothing() {
 
 #[test]
 fn a_moment_in_the_far_future_costs_no_precision_afterwards() {
-    let mut stamps = Timestamps::new(Precision::Second);
-    stamps.at(9_300_000_000);
-    stamps.at(4_000_000_000 * SECOND);
-    assert_eq!(stamps.at(10_300_000_000), 10_000_000_000);
-    assert_eq!(stamps.at(11_300_000_000), 11_000_000_000);
+    let mut timestamps = Timestamps::new(Precision::Second);
+    timestamps.at(9_300_000_000);
+    timestamps.at(4_000_000_000 * SECOND);
+    assert_eq!(timestamps.at(10_300_000_000), 10_000_000_000);
+    assert_eq!(timestamps.at(11_300_000_000), 11_000_000_000);
 }
 
 #[test]
@@ -74,25 +74,29 @@ fn the_ends_of_time_are_those_of_influxdb() {
         assert_eq!(nanoseconds(time), expected);
     }
     for end in [FIRST, LAST] {
-        let mut stamps = Timestamps::new(Precision::Second);
+        let mut timestamps = Timestamps::new(Precision::Second);
         let mut seen = HashSet::default();
         for _ in 0..3000 {
-            let stamp = stamps.at(end);
-            assert!((FIRST..=LAST).contains(&stamp), "{stamp}");
-            assert!(stamp.abs_diff(end) <= SECOND as u64, "{stamp}");
-            assert!(seen.insert(stamp), "{stamp}");
+            let timestamp = timestamps.at(end);
+            assert!((FIRST..=LAST).contains(&timestamp), "{timestamp}");
+            assert!(timestamp.abs_diff(end) <= SECOND as u64, "{timestamp}");
+            assert!(seen.insert(timestamp), "{timestamp}");
         }
     }
 }
 
 #[test]
 fn a_clock_that_runs_backwards_costs_little_memory() {
-    let mut stamps = Timestamps::new(Precision::Second);
+    let mut timestamps = Timestamps::new(Precision::Second);
     let mut seen = HashSet::default();
     for second in (0..5000).rev() {
-        assert!(seen.insert(stamps.at(second * 100_000 * SECOND)));
+        assert!(seen.insert(timestamps.at(second * 100_000 * SECOND)));
     }
-    assert!(stamps.spans.len() <= SPANS, "{}", stamps.spans.len());
+    assert!(
+        timestamps.spans.len() <= SPANS,
+        "{}",
+        timestamps.spans.len()
+    );
 }
 
 /// What a clock may do from one gather to the next; ns.
@@ -118,11 +122,11 @@ fn precision() -> impl Strategy<Value = (Precision, i64)> {
 
 proptest! {
     #[test]
-    fn no_stamp_comes_twice(
+    fn no_timestamp_comes_twice(
         precision in precision(),
         ticks in prop::collection::vec(tick(), 1..500),
     ) {
-        let mut stamps = Timestamps::new(precision.0);
+        let mut timestamps = Timestamps::new(precision.0);
         let mut now = 0_i64;
         let mut seen = HashSet::default();
         for tick in ticks {
@@ -132,32 +136,32 @@ proptest! {
                 Tick::To(time) => time,
             }
             .clamp(FIRST, LAST);
-            let stamp = stamps.at(now);
-            prop_assert!((FIRST..=LAST).contains(&stamp));
-            prop_assert!(seen.insert(stamp), "{}", stamp);
+            let timestamp = timestamps.at(now);
+            prop_assert!((FIRST..=LAST).contains(&timestamp));
+            prop_assert!(seen.insert(timestamp), "{}", timestamp);
         }
     }
 
     /// With every gather at least a microsecond after the last one, but for some steps back.
     #[test]
-    fn stamps_are_true(
+    fn timestamps_are_true(
         precision in precision(),
         runs in prop::collection::vec(
             (0..1000 * SECOND, prop::collection::vec(1000..10 * SECOND, 1..50)),
             1..10,
         ),
     ) {
-        let mut stamps = Timestamps::new(precision.0);
+        let mut timestamps = Timestamps::new(precision.0);
         let mut now = 10_000 * SECOND;
         let mut seen = HashSet::default();
         for (back, steps) in runs {
             now -= back;
             for step in steps {
                 now += step;
-                let stamp = stamps.at(now);
-                prop_assert!(seen.insert(stamp), "{}", stamp);
+                let timestamp = timestamps.at(now);
+                prop_assert!(seen.insert(timestamp), "{}", timestamp);
                 let before = i64::max(precision.1, 1024);
-                prop_assert!((now - before..now + 1024).contains(&stamp), "{stamp} at {now}");
+                prop_assert!((now - before..now + 1024).contains(&timestamp), "{timestamp} at {now}");
             }
         }
     }
