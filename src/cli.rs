@@ -27,7 +27,7 @@ pub enum Command {
     Run(Flags),
 }
 
-/// What the flags set; they win over the configuration file.
+/// The values of the flags. They win over the configuration file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Flags {
     /// `--config FILE`.
@@ -36,11 +36,11 @@ pub struct Flags {
     pub uri: Option<String>,
     /// `--once`: one gather, then exit.
     pub once: bool,
-    /// `--interval DURATION`: gather by itself; from 100 ms to one day.
+    /// `--interval DURATION`: gather in this interval, without triggers; from 100 ms to one day.
     pub interval: Option<Duration>,
 }
 
-/// Arguments that cannot be meant: one sentence saying what would be right. Exit code 2.
+/// Wrong arguments: one sentence that says what would be right. Exit code 2.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageError(String);
 
@@ -52,7 +52,7 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
-/// The flags as they are typed, for the nearest one to a misspelt flag.
+/// All flags as they are typed, to suggest one for a misspelt flag.
 const FLAGS: [&str; 8] = [
     "--config",
     "--uri",
@@ -70,13 +70,13 @@ const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration
 /// What `--help` prints.
 pub const HELP: &str = include_str!("cli/help.txt");
 
-/// Reads the arguments, the program's name not among them.
+/// Reads the arguments without the program's name.
 ///
-/// `--help`, `--version` and `--sample-config` answer as soon as they are met. A flag given twice
-/// holds what it was given last.
+/// Arguments after `--help`, `--version` or `--sample-config` are not read. If a flag is given twice, the last
+/// one counts.
 ///
 /// # Errors
-/// An unknown flag, a missing or impossible value, `--once` together with `--interval`.
+/// A flag is unknown, a value is missing or invalid, or `--once` and `--interval` are given together.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
     let args: Vec<OsString> = args.into_iter().collect();
     let mut parser = lexopt::Parser::from_args(args);
@@ -84,9 +84,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
     let mut check = false;
     while let Some(arg) = parser.next().map_err(usage)? {
         match arg {
-            Short('h') | Long("help") => return answer(&mut parser, Command::Help),
-            Short('V') | Long("version") => return answer(&mut parser, Command::Version),
-            Long("sample-config") => return answer(&mut parser, Command::SampleConfig),
+            Short('h') | Long("help") => return only(&mut parser, Command::Help),
+            Short('V') | Long("version") => return only(&mut parser, Command::Version),
+            Long("sample-config") => return only(&mut parser, Command::SampleConfig),
             Long("check") => check = true,
             Long("once") => flags.once = true,
             Long("config") => {
@@ -104,7 +104,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
                     Some(interval.map_err(|m| UsageError(format!("--interval: {m}")))?);
             }
             Short(letter) => {
-                // Telegraf's own flags also go with a single dash: -config is meant as --config.
+                // Telegraf's own flags also work with a single dash, so -config probably means --config.
                 let rest = parser.optional_value().unwrap_or_default();
                 return Err(unknown(&format!("-{letter}{}", rest.to_string_lossy())));
             }
@@ -123,16 +123,19 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
     })
 }
 
-/// The command of the flag just met, whatever follows; but a value of its own (`--help=1`) is an error.
-fn answer(parser: &mut lexopt::Parser, command: Command) -> Result<Command, UsageError> {
+/// The command of the flag that was just read; a value of this flag (`--help=1`) is an error.
+fn only(parser: &mut lexopt::Parser, command: Command) -> Result<Command, UsageError> {
     parser.next().map_err(usage)?;
     Ok(command)
 }
 
-/// The value of the flag just met; a flag in its place is a forgotten value, not the value.
+/// The value of the flag that was just read. If a flag follows, the value is missing.
 fn value(parser: &mut lexopt::Parser, flag: &str) -> Result<OsString, UsageError> {
-    let first = parser.values().ok().and_then(|mut values| values.next());
-    first.ok_or_else(|| UsageError(format!("{flag}: the value is missing")))
+    parser
+        .values()
+        .ok()
+        .and_then(|mut values| values.next())
+        .ok_or_else(|| UsageError(format!("{flag}: the value is missing")))
 }
 
 /// As [`value`], for values that must be UTF-8.
@@ -147,7 +150,7 @@ fn unknown(flag: &str) -> UsageError {
     no_such("unknown flag", flag)
 }
 
-/// What is no flag, or stands behind `--`.
+/// The error for an argument that is no flag or comes after `--`.
 fn unexpected(word: &str) -> UsageError {
     if word.starts_with('-') && word != "-" {
         let shown = shortened(word);
@@ -160,7 +163,7 @@ fn unexpected(word: &str) -> UsageError {
 }
 
 fn no_such(what: &str, arg: &str) -> UsageError {
-    // It may be a URI, with a password that has a space in it.
+    // It may be a URI whose password contains a space.
     let masked = Masked::new(arg).text;
     let shown = shortened(&masked);
     UsageError(match nearest(arg, &FLAGS) {

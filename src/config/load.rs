@@ -1,4 +1,4 @@
-//! Finds the configuration file, reads it, and says what to do where that fails.
+//! Finds and reads the configuration file; where that fails, the error says what to do.
 
 mod content;
 
@@ -13,15 +13,15 @@ use super::settings::Settings;
 use super::uri::{self, UriOrigin};
 use content::{LARGEST, Refusal};
 
-/// Read where `--config` is not given and it exists.
+/// The file that is read where `--config` is not given, if it exists.
 pub const SYSTEM_FILE: &str = "/etc/telegraf-kvm/config.toml";
 
-/// The settings and where they came from.
+/// The settings, and the file they came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loaded {
-    /// What holds.
+    /// The validated settings.
     pub settings: Settings,
-    /// Which file was read, if any.
+    /// The file that was read, if any.
     pub source: Source,
 }
 
@@ -83,8 +83,8 @@ fn load_from(
     Ok(Loaded { settings, source })
 }
 
-/// Whether nothing at all stands there. A dangling link, or a folder that may not be looked into,
-/// is something: running on with the defaults would hide it.
+/// Whether the path does not exist at all. If it is a dangling link or in a folder that may not be read, the
+/// program must not go on with the defaults.
 fn is_absent(path: &Path) -> bool {
     does_not_exist(fs::symlink_metadata(path)) && dangling_link(path).is_none()
 }
@@ -93,13 +93,12 @@ fn does_not_exist(found: io::Result<Metadata>) -> bool {
     found.is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
-/// The symbolic link, the file's own or that of a folder on the way to it, that leads to nothing,
-/// and where it leads.
+/// The symbolic link with a target that does not exist, and its target. The link is the path itself or a folder
+/// on the way to it.
 fn dangling_link(path: &Path) -> Option<(&Path, PathBuf)> {
-    let mut dangling = path
-        .ancestors()
-        .filter(|link| does_not_exist(fs::metadata(link)));
-    dangling.find_map(|link| Some((link, fs::read_link(link).ok()?)))
+    path.ancestors()
+        .filter(|link| does_not_exist(fs::metadata(link)))
+        .find_map(|link| Some((link, fs::read_link(link).ok()?)))
 }
 
 fn read(path: &Path) -> Result<Document, ConfigError> {
@@ -130,7 +129,7 @@ fn read(path: &Path) -> Result<Document, ConfigError> {
     }
 }
 
-/// Why a file cannot be read, and the remedy.
+/// Why the file cannot be read, and the remedy.
 fn unreadable(path: &Path, error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::NotFound => match dangling_link(path) {
@@ -140,7 +139,7 @@ fn unreadable(path: &Path, error: &io::Error) -> String {
                     false => format!("{} ", link.display()),
                 };
                 let target = target.display();
-                format!("{subject}is a symbolic link to {target}, and nothing is there")
+                format!("{subject}is a symbolic link to {target}, which does not exist")
             }
             None => "the configuration does not exist; \
                  \"telegraf-kvm --sample-config\" prints one to start from"
@@ -164,7 +163,7 @@ fn unreadable(path: &Path, error: &io::Error) -> String {
     }
 }
 
-/// The topmost folder on the way to `path` that may not be looked into.
+/// The topmost folder on the way to `path` that this user may not search.
 fn closed_folder(path: &Path) -> Option<&Path> {
     let closed = |path: &Path| {
         fs::metadata(path).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
@@ -175,8 +174,8 @@ fn closed_folder(path: &Path) -> Option<&Path> {
         .and_then(Path::parent)
 }
 
-/// The user we are: number, and name where /etc/passwd has it. Under Telegraf it is seldom the
-/// operator's own, which is why the message says it.
+/// The user of this process: the number, and the name if /etc/passwd has it. Messages show it because under
+/// Telegraf it is seldom the operator.
 fn user() -> String {
     let uid = rustix::process::geteuid().as_raw();
     let passwd = fs::read("/etc/passwd").unwrap_or_default();
@@ -189,10 +188,9 @@ fn user() -> String {
 /// `name:x:uid:...`, see passwd(5).
 fn name_of(uid: u32, passwd: &str) -> Option<&str> {
     let uid = uid.to_string();
-    let fields = |line: &'_ str| line.split(':').nth(2) == Some(uid.as_str());
     passwd
         .lines()
-        .find(|line| fields(line))
+        .find(|line| line.split(':').nth(2) == Some(uid.as_str()))
         .and_then(|line| line.split(':').next())
 }
 

@@ -1,4 +1,4 @@
-//! The configuration: the file as written (`file`) becomes validated [`Settings`] once, at the door.
+//! The configuration: the file as written (`file`) becomes validated [`Settings`] once, when it is loaded.
 
 mod error;
 mod file;

@@ -1,4 +1,4 @@
-//! From the file as written to [`Settings`]: bounds, words, patterns.
+//! Turns the file as written into [`Settings`]: checks bounds, words and patterns.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -23,7 +23,8 @@ impl Settings {
     /// Validates a file as written over the defaults.
     ///
     /// # Errors
-    /// The first value, in the order of [`Settings`], that is out of bounds or not understood.
+    /// A value is out of bounds or not understood. If several are, the error is of the first one in the order of
+    /// [`Settings`].
     pub(super) fn from_file(file: File, document: &Document) -> Result<Self, ConfigError> {
         let mut settings = Self::default();
         let within =
@@ -92,7 +93,7 @@ impl Settings {
     }
 }
 
-/// Validates one text where there is one; an error stands where the text does.
+/// Reads one text if it is given. An error has the place of the text.
 fn or_default<T>(
     document: &Document,
     key: &str,
@@ -220,7 +221,7 @@ fn measurements(
     Ok(chosen)
 }
 
-/// For a value that must be one of a few words.
+/// The error for a value that must be one of a few words.
 fn unknown_word(word: &str, known: &[&str]) -> String {
     let shown = shortened(word);
     match nearest(word, known) {

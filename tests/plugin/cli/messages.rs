@@ -19,7 +19,7 @@ fn a_link_that_leads_nowhere_is_called_one() {
         ("folder/config.toml", &*folder, "gone"),
     ] {
         let expected = format!(
-            "E! {name}/{file}: {subject}is a symbolic link to {target}, and nothing is there\n"
+            "E! {name}/{file}: {subject}is a symbolic link to {target}, which does not exist\n"
         );
         let found = told(&run(&["--config", &format!("{name}/{file}")]));
         assert_eq!(found, (Some(2), String::new(), expected));
