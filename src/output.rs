@@ -23,6 +23,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PIPE_BUF, fcntl_getpipe_size, fcntl_setpipe_size};
 
+use crate::blocking_io::write_all;
 use crate::times::{LONGEST_DRAIN, SETTLE};
 use crate::{libvirt, logging};
 
@@ -181,22 +182,6 @@ fn whole_lines(lines: &[u8], room: usize) -> usize {
     memchr::memrchr(b'\n', within)
         .or_else(|| memchr::memchr(b'\n', lines))
         .map_or(lines.len(), |end| end + 1)
-}
-
-/// Writes all bytes, in one write where the kernel takes them.
-pub(crate) fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> rustix::io::Result<()> {
-    while !bytes.is_empty() {
-        match rustix::io::write(fd, bytes) {
-            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-            Err(Errno::INTR) => {}
-            // Another process that shares the pipe may have made it non-blocking.
-            Err(Errno::AGAIN) => {
-                let _ = poll(&mut [PollFd::new(&fd, PollFlags::OUT)], None);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// Waits until all in the pipe has been read or the pipe has no reader. Where there is a `limit`, it waits

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::threads::{self, NotStarted};
 use crate::times::{END_FORCED, STOP_FORCED};
-use crate::{input, libvirt};
+use crate::{blocking_io, libvirt};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::flag::register_conditional_shutdown;
 use signal_hook::iterator::Signals;
@@ -135,10 +135,10 @@ pub fn watch_stdin(
     tell: impl Fn(Trigger) + Send + 'static,
 ) -> Result<(), NotStarted> {
     threads::start("stdin", move || {
-        let mut is_unused = self_timed && input::is_readable();
+        let mut is_unused = self_timed && blocking_io::is_stdin_readable();
         let mut bytes = [0_u8; 4096];
         loop {
-            match input::read(&mut bytes) {
+            match blocking_io::read_stdin(&mut bytes) {
                 Ok(0) if is_unused => return,
                 Ok(0) => break,
                 Ok(count) => {

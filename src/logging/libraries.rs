@@ -16,9 +16,9 @@ use log::Level;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
+use crate::blocking_io::write_all;
 use crate::libvirt;
 use crate::maps::HashMap;
-use crate::output::write_all;
 use crate::wording::count;
 
 /// The size of the pipe in bytes: the default limit for any user (/proc/sys/fs/pipe-max-size). Where the

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, PROC_SUPER_MAGIC, fstatfs, open};
 
-use crate::input;
+use crate::blocking_io::read_stdin;
 
 /// The largest size in bytes. No configuration is larger, but a disk image given by mistake is.
 pub(super) const LARGEST: u64 = 1 << 20;
@@ -77,6 +77,6 @@ struct Stdin;
 
 impl Read for Stdin {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        input::read(bytes)
+        read_stdin(bytes)
     }
 }
