@@ -14,8 +14,8 @@ pub(super) struct Parser {
     pub(super) description: Description,
     /// How many elements are open.
     depth: usize,
-    /// How many of the open elements, from the root, are on the path `/domain/devices/(interface|disk)/(target|alias)` or
-    /// `/domain/os/(loader|nvram)`.
+    /// How many of the open elements, from the root, are on the path
+    /// `/domain/devices/(interface|disk)/(target|alias)` or `/domain/os/(loader|nvram)`.
     matched: usize,
     /// Whether the second open element is `<os>`.
     in_os: bool,

@@ -19,12 +19,14 @@ const TYPES: [&str; 8] = [
     "vhostvdpa",
 ];
 
-/// The protocols of network disks (virStorageNetProtocol in libvirt) with which the block group does not make QEMU wait.
+/// The protocols of network disks (virStorageNetProtocol in libvirt) with which the block group does not make QEMU
+/// wait.
 ///
 /// For the block group libvirt sends `query-named-block-nodes` to QEMU, whose main thread then calls
 /// `bdrv_co_getlength`, `bdrv_co_get_allocated_file_size`, `bdrv_co_get_info`, `bdrv_get_specific_info` and
 /// `bdrv_snapshot_list` of each node's driver (block/qapi.c in QEMU). In the drivers of these protocols, none of the
-/// last four leaves the process, and the length comes from memory: block/nbd.c, block/iscsi.c, block/curl.c, block/ssh.c.
+/// last four leaves the process, and the length comes from memory: block/nbd.c, block/iscsi.c, block/curl.c,
+/// block/ssh.c.
 ///
 /// The others may wait. rbd reads the first bytes of the image (qemu_rbd_get_specific_info, from QEMU 6.1 on) and may
 /// refresh its header for the list of snapshots. nfs (libnfs) and gluster ask the server for the allocated size,
@@ -101,7 +103,8 @@ pub(super) fn type_is_known(element: &BytesStart) -> Result<bool, String> {
     Ok(of_type.is_none_or(|word| is_known(&word)))
 }
 
-/// Whether this is an argument of `<qemu:commandline>` that creates a block node, which the rest of the XML does not have.
+/// Whether this is an argument of `<qemu:commandline>` that creates a block node, which the rest of the XML does not
+/// have.
 pub(super) fn is_block_argument(element: &BytesStart) -> Result<bool, String> {
     if element.local_name().into_inner() != "arg" {
         return Ok(false);

@@ -87,8 +87,8 @@ impl Error {
             "by default every user may use the read-only socket: check unix_sock_ro_perms and \
              auth_unix_ro in libvirtd.conf (virtqemud.conf with modular daemons)"
         } else if text.contains("No such file") || text.contains("Connection refused") {
-            "the daemon is not running: systemctl start libvirtd.socket (with modular daemons \
-             virtqemud.socket)"
+            "the daemon is not running; start it with: systemctl start libvirtd.socket (virtqemud.socket with \
+             modular daemons)"
         } else {
             "check with: virsh -r -c URI list"
         }
@@ -137,7 +137,9 @@ mod tests {
         assert!(refused.message.contains("Connection refused"), "{refused}");
         for error in [missing, refused] {
             let remedy = error.remedy(LOCAL);
-            assert!(remedy.starts_with("the daemon is not running: systemctl start"));
+            assert!(
+                remedy.starts_with("the daemon is not running; start it with: systemctl start")
+            );
             assert!(remedy.contains("virtqemud.socket"), "modular daemons");
         }
     }

@@ -100,8 +100,8 @@ fn wait(stop: &Receiver<()>, time: Duration) -> bool {
     stop.recv_timeout(time) == Err(RecvTimeoutError::Timeout)
 }
 
-/// Starts the thread, which calls `tell` when there are updates. It ends by itself if the driver has no events. For such a
-/// driver, as for one that does not report devices, cached descriptions have a time to live.
+/// Starts the thread, which calls `tell` when there are updates. It ends by itself if the driver has no events. For
+/// such a driver, as for one that does not report devices, cached descriptions have a time to live.
 ///
 /// # Errors
 /// No thread can be started.
@@ -148,7 +148,7 @@ pub fn start(
                     return;
                 }
                 Err(error) => {
-                    log::debug!("events cannot be had: {error}");
+                    log::debug!("libvirt sends no events: {error}");
                     if !wait(&stopped, RETRY) {
                         return;
                     }

@@ -48,8 +48,8 @@ pub fn start_event_loop() -> Result<(), NotStarted> {
     })
 }
 
-/// Closes all files but stdin, stdout and stderr, in a process of this program that the program has started. libvirt opens
-/// its sockets without O_CLOEXEC and sets that a moment later, so a process that is started in that moment
+/// Closes all files but stdin, stdout and stderr, in a process of this program that the program has started. libvirt
+/// opens its sockets without O_CLOEXEC and sets that a moment later, so a process that is started in that moment
 /// inherits them. Call this first in `main`. Before Linux 5.9 it does nothing.
 pub fn close_inherited() {
     let last = c_uint::MAX;
@@ -78,8 +78,8 @@ extern "C" fn check_stdout() {
 #[unsafe(link_section = ".init_array")]
 static BEFORE_MAIN: extern "C" fn() = check_stdout;
 
-/// Makes all threads use one arena of glibc's allocator, so that memory that one thread has freed serves the others. With the
-/// default of several arenas, a gather of 10,000 VMs kept 54 MB more and took more CPU time.
+/// Makes all threads use one arena of glibc's allocator, so that memory that one thread has freed serves the others.
+/// With the default of several arenas, a gather of 10,000 VMs kept 54 MB more and took more CPU time.
 pub fn share_memory() {
     // SAFETY: this sets a limit of the allocator; no other thread runs yet.
     #[cfg(target_env = "gnu")]
@@ -88,8 +88,8 @@ pub fn share_memory() {
     }
 }
 
-/// Raises the soft limit of open files to the hard limit. rustix is not used for this because it panics where a filter of
-/// system calls (seccomp(2)) denies getrlimit(2).
+/// Raises the soft limit of open files to the hard limit. rustix is not used for this because it panics where a
+/// filter of system calls (seccomp(2)) denies getrlimit(2).
 ///
 /// # Errors
 /// The error of getrlimit(2) or setrlimit(2).
