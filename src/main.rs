@@ -5,19 +5,18 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, IsTerminal};
 use std::path::Path;
-use std::sync::mpsc::channel;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use log::Level;
 use telegraf_kvm::cli::{self, Command, Flags};
-use telegraf_kvm::config::{self, ConfigError, Loaded, Measurements, NameFilter};
+use telegraf_kvm::config::{self, Loaded, Measurements, NameFilter};
 use telegraf_kvm::host::mounts::checker_process;
 use telegraf_kvm::main_loop::End;
 use telegraf_kvm::output::Output;
 use telegraf_kvm::service::ActiveVms;
-use telegraf_kvm::times::FAILURE_DRAIN;
-use telegraf_kvm::trigger::Handlers;
-use telegraf_kvm::{libvirt, logging, output, service, threads, trigger, uri};
+use telegraf_kvm::times::{FAILURE_DRAIN, SLOW_READ};
+use telegraf_kvm::trigger::{Handlers, SignalThread};
+use telegraf_kvm::{libvirt, logging, output, service, trigger, uri};
 
 /// Success.
 const EXIT_OK: i32 = 0;
@@ -25,9 +24,6 @@ const EXIT_OK: i32 = 0;
 const EXIT_NOTHING: i32 = 1;
 /// The configuration or the arguments are wrong.
 const EXIT_USAGE: i32 = 2;
-
-/// A configuration that has not been read after this time is worth a warning.
-const SLOW_READ: Duration = Duration::from_secs(5);
 
 fn main() {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -57,16 +53,12 @@ fn main() {
             concat!("telegraf-kvm ", env!("CARGO_PKG_VERSION"), "\n"),
         ),
         Ok(Command::SampleConfig) => print(&output, config::SAMPLE),
-        Ok(Command::Check(flags)) => load(&flags).map_or_else(|code| code, |l| check(&l, &output)),
-        Ok(Command::Run(flags)) => load(&flags).map_or_else(
+        Ok(Command::Check(flags)) => {
+            load(signals, &flags).map_or_else(|code| code, |(loaded, _)| check(&loaded, &output))
+        }
+        Ok(Command::Run(flags)) => load(signals, &flags).map_or_else(
             |code| code,
-            |loaded| match signals {
-                Ok(signals) => run(loaded, &flags, signals, &output),
-                Err(error) => fail(
-                    &format_args!("cannot install the signal handlers: {error}"),
-                    EXIT_NOTHING,
-                ),
-            },
+            |(loaded, signals)| run(loaded, &flags, signals, &output),
         ),
     };
     logging::pass_on_rest();
@@ -78,8 +70,12 @@ fn main() {
     signal_hook::low_level::exit(code)
 }
 
-/// Loads the configuration, and starts the log at the level that it sets.
-fn load(flags: &Flags) -> Result<Loaded, i32> {
+/// Starts the thread for signals, loads the configuration, and starts the log at the level that it sets.
+fn load(signals: io::Result<Handlers>, flags: &Flags) -> Result<(Loaded, SignalThread), i32> {
+    let signals = signals.map_err(|error| {
+        let message = format!("cannot install the signal handlers: {error}");
+        fail(&message, EXIT_NOTHING)
+    })?;
     let env_uri = std::env::var_os("LIBVIRT_DEFAULT_URI")
         .map(OsString::into_string)
         .transpose()
@@ -88,44 +84,28 @@ fn load(flags: &Flags) -> Result<Loaded, i32> {
             let message = format!("LIBVIRT_DEFAULT_URI: {shown} is not valid UTF-8");
             fail(&message, EXIT_USAGE)
         })?;
-    let loaded =
-        read_configuration(flags, env_uri.as_deref()).map_err(|error| fail(&error, EXIT_USAGE))?;
+    let path = flags.config.as_deref();
+    let path = path.unwrap_or(Path::new(config::SYSTEM_FILE)).display();
+    let slow = format!(
+        "{path}: not read after {SLOW_READ:?}; its storage, or the program that writes it, does not answer"
+    );
+    let (signals, loaded) = signals.start_thread(
+        move || logging::say(Level::Warn, &slow),
+        || {
+            config::load(
+                flags.config.as_deref(),
+                flags.uri.as_deref(),
+                env_uri.as_deref(),
+            )
+        },
+    );
+    let loaded = loaded.map_err(|error| fail(&error, EXIT_USAGE))?;
     logging::hide(loaded.settings.uri.masked());
     logging::init(loaded.settings.log_level);
     logging::capture();
     let (source, uri) = (&loaded.source, &loaded.settings.uri);
     log::debug!("configuration: {source}; URI: {uri}");
-    Ok(loaded)
-}
-
-/// Reads the configuration in a thread of its own. On a hard NFS mount whose server is away a read does
-/// not return until its thread ends, and signals must still be handled then.
-fn read_configuration(flags: &Flags, env_uri: Option<&str>) -> Result<Loaded, ConfigError> {
-    let (sender, receiver) = channel();
-    let (given, given_env) = (flags.clone(), env_uri.map(str::to_owned));
-    let read = move || {
-        let _ = sender.send(load_settings(&given, given_env.as_deref()));
-    };
-    if threads::start("configuration", read).is_err() {
-        return load_settings(flags, env_uri);
-    }
-    if let Ok(loaded) = receiver.recv_timeout(SLOW_READ) {
-        return loaded;
-    }
-    let path = flags.config.as_deref();
-    let path = path.unwrap_or(Path::new(config::SYSTEM_FILE)).display();
-    let message = format!(
-        "{path}: not read after {SLOW_READ:?}; its storage, or the program that writes it, does not answer"
-    );
-    logging::say(Level::Warn, &message);
-    // The thread cannot end without an answer: a panic ends the process.
-    receiver
-        .recv()
-        .unwrap_or_else(|_| load_settings(flags, env_uri))
-}
-
-fn load_settings(flags: &Flags, env_uri: Option<&str>) -> Result<Loaded, ConfigError> {
-    config::load(flags.config.as_deref(), flags.uri.as_deref(), env_uri)
+    Ok((loaded, signals))
 }
 
 /// `--check`: prints which configuration and URI are used, and whether libvirt answers.
@@ -153,7 +133,7 @@ fn check(loaded: &Loaded, output: &Output) -> i32 {
     }
 }
 
-fn run(loaded: Loaded, flags: &Flags, signals: Handlers, output: &Output) -> i32 {
+fn run(loaded: Loaded, flags: &Flags, signals: SignalThread, output: &Output) -> i32 {
     let mode = service::mode(flags.once, flags.interval);
     if !flags.once && flags.interval.is_none() && io::stdin().is_terminal() {
         logging::say(Level::Info, service::HINT);

@@ -13,7 +13,7 @@ use crate::main_loop::{End, MainLoop, Message, Mode};
 use crate::output::Output;
 use crate::threads::{self, NotStarted};
 use crate::times::CLOSE;
-use crate::trigger::{self, Handlers, Requests};
+use crate::trigger::{self, Requests, SignalThread};
 
 /// Why the program cannot run or go on.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl From<libvirt::Error> for Fatal {
 pub fn run(
     settings: Settings,
     mode: Mode,
-    signals: Handlers,
+    signals: SignalThread,
     output: &Output,
 ) -> Result<End, Fatal> {
     let (sender, inbox) = channel();

@@ -66,6 +66,9 @@ pub const END_FORCED: Duration = Duration::from_millis(3850);
 /// What is promised: so long after the end of input the process has ended. Telegraf sends SIGTERM after 5 s.
 pub const END: Duration = Duration::from_secs(4);
 
+/// A configuration that has not been read after this time is worth a warning.
+pub const SLOW_READ: Duration = Duration::from_secs(5);
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,11 +3,12 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
 use crate::threads::{self, NotStarted};
-use crate::times::{END_FORCED, STOP_FORCED};
+use crate::times::{END_FORCED, SLOW_READ, STOP_FORCED};
 use crate::{blocking_io, libvirt};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::flag::register_conditional_shutdown;
@@ -46,6 +47,12 @@ impl Requests {
     }
 }
 
+/// The signals that the program handles.
+const OURS: [i32; 5] = [SIGHUP, SIGUSR1, SIGUSR2, SIGTERM, SIGINT];
+
+/// What [`Handlers::watch`] gives to the thread for signals.
+type Receiving = (Requests, Box<dyn Fn(Trigger) + Send>);
+
 /// The installed signal handlers.
 #[derive(Debug)]
 pub struct Handlers {
@@ -56,18 +63,25 @@ pub struct Handlers {
     aborts: Arc<AtomicBool>,
 }
 
+/// The thread for signals, or why there is none.
+#[derive(Debug)]
+pub struct SignalThread {
+    receiving: Result<Sender<Receiving>, NotStarted>,
+    stops: Arc<AtomicBool>,
+    aborts: Arc<AtomicBool>,
+}
+
 /// Installs the signal handlers. Call this first in `main`: Telegraf may send a signal right after exec,
 /// and a process without a handler would end. signal-hook-registry loses a signal that comes after the
 /// handler is installed and before its action is registered, so signals are blocked until both are.
 ///
-/// Until [`Handlers::watch`], SIGTERM and SIGINT end the process in the handler itself, with exit code 0.
-/// This works whatever the main thread waits for (a write to a full pipe, for example), and where no
+/// Until [`SignalThread::watch`], SIGTERM and SIGINT end the process in the handler itself, with exit code
+/// 0. This works whatever the main thread waits for (a write to a full pipe, for example), and where no
 /// thread can be started.
 ///
 /// # Errors
 /// The system does not let a handler be installed.
 pub fn install_handlers() -> io::Result<Handlers> {
-    const OURS: [i32; 5] = [SIGHUP, SIGUSR1, SIGUSR2, SIGTERM, SIGINT];
     libvirt::while_signals_wait(&OURS, || {
         let stops = Arc::new(AtomicBool::new(true));
         let aborts = Arc::new(AtomicBool::new(false));
@@ -85,29 +99,37 @@ pub fn install_handlers() -> io::Result<Handlers> {
 }
 
 impl Handlers {
-    /// Makes a stop that comes before [`Handlers::watch`] end with exit code 1: for commands that have work to
-    /// finish, such as `--check`.
+    /// Makes a stop that comes before [`SignalThread::watch`] end with exit code 1: for commands that have
+    /// work to finish, such as `--check`.
     pub fn stop_is_failure(&self) {
         self.aborts.store(true, Ordering::SeqCst);
         self.stops.store(false, Ordering::SeqCst);
     }
 
-    /// Starts the thread that calls `tell` for each signal, from now on for SIGTERM and SIGINT, too. Signals
-    /// that came since [`install_handlers`] are not lost.
+    /// Starts the thread for signals, and calls `read` while it handles them. A read from a hard NFS mount
+    /// whose server is away does not return for a signal that has a handler, so the thread that reads must
+    /// not be the one that gets the signal. If `read` takes longer than [`SLOW_READ`], `is_slow` is called.
     ///
-    /// # Errors
-    /// No thread can be started.
-    pub fn watch(
+    /// Where no thread can be started, `read` is called all the same.
+    pub fn start_thread<T>(
         self,
-        requests: Requests,
-        tell: impl Fn(Trigger) + Send + 'static,
-    ) -> Result<(), NotStarted> {
+        is_slow: impl FnOnce() + Send + 'static,
+        read: impl FnOnce() -> T,
+    ) -> (SignalThread, T) {
         let Self {
             mut signals,
             stops,
             aborts,
         } = self;
-        threads::start("signals", move || {
+        let (reading, has_read) = channel::<()>();
+        let (sender, receiver) = channel::<Receiving>();
+        let handle = move || {
+            if has_read.recv_timeout(SLOW_READ) == Err(RecvTimeoutError::Timeout) {
+                is_slow();
+            }
+            let Ok((requests, tell)) = receiver.recv() else {
+                return;
+            };
             for signal in signals.forever() {
                 if signal == SIGTERM || signal == SIGINT {
                     tell(Trigger::Stop);
@@ -117,9 +139,37 @@ impl Handlers {
                     tell(Trigger::Gather);
                 }
             }
-        })?;
-        stops.store(false, Ordering::SeqCst);
-        aborts.store(false, Ordering::SeqCst);
+        };
+        let receiving = threads::start("signals", handle).map(|()| sender);
+        let result = match receiving {
+            Ok(_) => libvirt::while_signals_wait(&OURS, read),
+            Err(_) => read(),
+        };
+        drop(reading);
+        let thread = SignalThread {
+            receiving,
+            stops,
+            aborts,
+        };
+        (thread, result)
+    }
+}
+
+impl SignalThread {
+    /// Has the thread call `tell` for each signal, from now on for SIGTERM and SIGINT, too. Signals that
+    /// came since [`install_handlers`] are not lost.
+    ///
+    /// # Errors
+    /// The thread could not be started.
+    pub fn watch(
+        self,
+        requests: Requests,
+        tell: impl Fn(Trigger) + Send + 'static,
+    ) -> Result<(), NotStarted> {
+        // An error would mean that the thread has ended, which it does only with the process.
+        let _ = self.receiving?.send((requests, Box::new(tell)));
+        self.stops.store(false, Ordering::SeqCst);
+        self.aborts.store(false, Ordering::SeqCst);
         Ok(())
     }
 }

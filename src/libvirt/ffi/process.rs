@@ -112,8 +112,9 @@ pub fn raise_file_limit() -> io::Result<()> {
     }
 }
 
-/// Calls `work` while these signals are blocked, and unblocks them afterwards, also if the process that started this
-/// program had blocked them (pthread_sigmask(3)). Only for a process with one thread.
+/// Calls `work` while these signals are blocked in this thread, and unblocks them afterwards, also if the process
+/// that started this program had blocked them (pthread_sigmask(3)). A signal to the process waits until then, or goes
+/// to another thread.
 pub fn while_signals_wait<T>(signals: &[c_int], work: impl FnOnce() -> T) -> T {
     let change = |how| {
         // SAFETY: an all-zero set is valid memory for sigemptyset, which makes it an empty set; the set lives
