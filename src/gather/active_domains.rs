@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::job::DomainRef;
+use super::protocol::DomainRef;
 use crate::maps::HashMap;
 
 /// What an event told of a domain, and when it came. Both are absolute, so the last one holds.

@@ -1,6 +1,6 @@
 //! One gather at a time: the scheduler decides, the worker pool asks, and what came in time is put together.
 
-mod orders;
+mod actions;
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -12,9 +12,9 @@ use super::active_domains::ActiveDomains;
 use super::cpus::Cpus;
 use super::gather_report::{GatherReport, Problem, Samples};
 use super::host_watcher::{HostQuery, HostWatcher};
-use super::job::{Answer, DomainRef, Measured, WorkerConfig};
 use super::nics::Nics;
-use super::scheduler::{Completeness, Event, Limits, Listed, Scheduler};
+use super::protocol::{Completeness, DomainRef, Measured, Response, WorkerConfig};
+use super::scheduler::{Event, Limits, Listed, Scheduler};
 use super::worker::{Failure, Reply};
 use super::worker_pool::{Sink, WorkerPool};
 use crate::config::{NameFilter, Settings};
@@ -137,7 +137,7 @@ impl Gatherer {
         if let Some(version) = reply.version {
             self.host_watcher.set_libvirt_version(version);
         }
-        let relisted = reply.opened && matches!(reply.result, Ok(Answer::Domains(_)));
+        let relisted = reply.opened && matches!(reply.result, Ok(Response::Domains(_)));
         if relisted {
             self.scheduler.reconnected();
         }
@@ -148,20 +148,20 @@ impl Gatherer {
             self.nics.clear();
             self.cpus.clear();
         }
-        if let Ok(answer @ (Answer::LetIn | Answer::Outside)) = &reply.result {
-            let connected = matches!(answer, Answer::LetIn);
+        if let Ok(response @ (Response::Connected | Response::NotConnected)) = &reply.result {
+            let connected = matches!(response, Response::Connected);
             let begun = self.workers.let_in(reply.worker, connected);
             self.begun(begun);
             return;
         }
         let mut measured = Vec::new();
         let event = match reply.result {
-            Ok(Answer::Samples(some, problems)) if wanted => {
+            Ok(Response::Samples(some, problems)) if wanted => {
                 self.gathered.reached = true;
                 measured = some;
                 self.on_samples(&mut measured, problems)
             }
-            Ok(answer) => self.take(answer, wanted),
+            Ok(response) => self.take(response, wanted),
             Err(Failure::Unreachable(error)) => {
                 self.problem(wanted, Problem::Unreachable(error));
                 Event::Unreachable
@@ -193,12 +193,12 @@ impl Gatherer {
     }
 
     /// What an answer means to the scheduler; its figures are kept where they are wanted.
-    fn take(&mut self, answer: Answer, wanted: bool) -> Event {
+    fn take(&mut self, response: Response, wanted: bool) -> Event {
         self.gathered.reached |= wanted;
-        match answer {
-            Answer::Domains(found) if wanted => self.on_list(found),
-            Answer::Domains(_) | Answer::Samples(..) | Answer::Done => Event::Done,
-            Answer::Described(run, described, problem) => {
+        match response {
+            Response::Domains(found) if wanted => self.on_list(found),
+            Response::Domains(_) | Response::Samples(..) | Response::Done => Event::Done,
+            Response::Described(run, described, problem) => {
                 self.learn(run, described);
                 if let Some((found, text)) = self.active_domains.get(run.uuid).cloned().zip(problem)
                 {
@@ -206,22 +206,22 @@ impl Gatherer {
                 }
                 Event::Described(run.uuid)
             }
-            Answer::Undescribed(found, text) => {
+            Response::Undescribed(found, text) => {
                 let uuid = found.run.uuid;
                 self.problem(wanted, Problem::Description(found, text));
                 Event::Served(uuid)
             }
-            Answer::Withheld(uuid) => Event::Withheld(uuid),
-            Answer::Disks(run, disks) => {
+            Response::MonitorHeld(uuid) => Event::MonitorHeld(uuid),
+            Response::Disks(run, disks) => {
                 if wanted {
                     self.samples.add_disks(run, disks);
                 }
                 Event::Done
             }
-            Answer::LetIn | Answer::Outside => Event::Done,
-            Answer::Alive => Event::Alive,
-            Answer::Control(uuid, control) => Event::Control(uuid, control),
-            Answer::Priority(sample) => {
+            Response::Connected | Response::NotConnected => Event::Done,
+            Response::Alive => Event::Alive,
+            Response::Control(uuid, control) => Event::Control(uuid, control),
+            Response::Priority(sample) => {
                 let uuid = sample.run.uuid;
                 if wanted {
                     self.keep_sample(Completeness::PriorityOnly, *sample);

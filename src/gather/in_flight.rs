@@ -8,58 +8,17 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use super::protocol::{CallId, Request, RequestKind, Risk};
 use crate::maps::HashSet;
 
 /// By how many calls those that were lost with their connection may pass the cap.
 const ORPHANS_PAST_CAP: usize = 4;
 
-/// One call, for good: numbers are never used twice.
-pub type CallId = u64;
-
-/// What a call does, as far as its hanging matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// The list of domains.
-    List,
-    /// One cheap call of the ordinary sort, to see whether libvirtd has a worker to spare.
-    Canary,
-    /// Descriptions.
-    Describe,
-    /// Statistics that need the monitor.
-    Ask,
-    /// Statistics that need none.
-    NoMonitor,
-    /// One domain's disks, one by one.
-    Disks,
-    /// Who holds whom.
-    Probe,
-    /// State and network by libvirtd's priority workers.
-    Priority,
-}
-
-impl Kind {
-    /// Whether QEMU's monitor is asked: such a call hangs with the QEMU.
-    pub fn needs_monitor(self) -> bool {
-        matches!(self, Self::Ask | Self::Disks)
-    }
-}
-
-/// What a call that is to be sent may do to the others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Risk {
-    /// libvirtd's priority workers serve it: it goes on when the ordinary ones are all taken.
-    Priority,
-    /// It hangs only if libvirtd has no ordinary worker to spare.
-    Ordinary,
-    /// It asks a domain that may make it hang.
-    Risky,
-}
-
 /// A call that has not returned.
 #[derive(Debug, Clone)]
 pub struct Call {
     /// What it does.
-    pub kind: Kind,
+    pub kind: RequestKind,
     /// Whom it asks; those that have answered are taken out.
     pub asked: Vec<Uuid>,
     /// When it was sent.
@@ -110,14 +69,14 @@ impl InFlight {
     }
 
     /// Notes a call that is being sent.
-    pub fn send(&mut self, kind: Kind, asked: Vec<Uuid>, now: Instant) -> CallId {
+    pub fn send(&mut self, request: &Request<Uuid>, now: Instant) -> CallId {
         let call_id = self.next;
         self.next += 1;
         self.calls.insert(
             call_id,
             Call {
-                kind,
-                asked,
+                kind: request.kind(),
+                asked: request.domains().to_vec(),
                 since: now,
                 last_reply_at: now,
                 queued: false,
@@ -180,7 +139,7 @@ impl InFlight {
                 .retain(|_, orphan| !(same(orphan) && orphan.blocked_on.is_none()));
         } else if call.abandoned
             && !call.daemon_was_stopped
-            && (call.kind == Kind::List || !call.asked.is_empty())
+            && (call.kind == RequestKind::List || !call.asked.is_empty())
         {
             self.orphaned.insert(call_id, call.clone());
         } else if call.kind.needs_monitor() {
@@ -266,9 +225,9 @@ impl InFlight {
             .map(|(t, c)| (*t, c))
     }
 
-    /// How many calls of this kind are waited for.
-    pub fn count(&self, kind: Kind) -> usize {
-        self.in_hand().filter(|(_, call)| call.kind == kind).count()
+    /// How many calls of these kinds are waited for.
+    pub fn count(&self, of: impl Fn(RequestKind) -> bool) -> usize {
+        self.in_hand().filter(|(_, call)| of(call.kind)).count()
     }
 
     /// Calls that hang: abandoned and not returned, orphaned ones included.
@@ -277,13 +236,13 @@ impl InFlight {
     }
 
     /// Whether a call of this kind hangs that is not known to hang on some domain alone.
-    pub fn hangs(&self, kind: Kind) -> bool {
+    pub fn hangs(&self, kind: RequestKind) -> bool {
         let hangs = |call: &Call| call.abandoned && call.kind == kind && call.blocked_on.is_none();
         self.calls.values().any(hangs)
     }
 
     /// Whether a call of this kind hung when its connection died.
-    pub fn has_orphaned(&self, kind: Kind) -> bool {
+    pub fn has_orphaned(&self, kind: RequestKind) -> bool {
         self.orphaned.values().any(|orphan| orphan.kind == kind)
     }
 
@@ -302,7 +261,7 @@ impl InFlight {
     /// Whether a call that describes hangs on this domain.
     pub fn describes(&self, uuid: Uuid) -> bool {
         let hangs =
-            |c: &Call| c.abandoned && c.kind == Kind::Describe && c.blocked_on == Some(uuid);
+            |c: &Call| c.abandoned && c.kind == RequestKind::Describe && c.blocked_on == Some(uuid);
         self.calls.values().any(hangs)
     }
 

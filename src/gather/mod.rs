@@ -5,9 +5,9 @@ pub mod cpus;
 mod gather_report;
 mod gatherer;
 pub mod host_watcher;
-pub mod in_flight;
-pub mod job;
+mod in_flight;
 mod nics;
+pub mod protocol;
 pub mod scheduler;
 mod session;
 #[cfg(test)]

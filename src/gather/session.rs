@@ -9,8 +9,10 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::job::{Answer, DomainRef, Job, Measured, Target, WorkerConfig};
-use super::scheduler::{Completeness, Control, Scope};
+use super::protocol::{
+    Completeness, Control, DomainRef, Measured, Request, Response, Scope, Target, WorkerConfig,
+    WorkerRequest,
+};
 use crate::description_cache::Known;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::{Connection, Domain, Error, Monitor, per_call};
@@ -54,30 +56,28 @@ impl Session {
     pub(super) fn perform(
         &mut self,
         config: &WorkerConfig,
-        job: &Job,
-        tell: &dyn Fn(Answer),
-    ) -> Result<Answer, Error> {
-        match job {
-            Job::List => self.list(),
-            Job::Describe(domains) => self.describe(domains, tell),
-            Job::Canary(found) => {
+        request: &WorkerRequest,
+        tell: &dyn Fn(Response),
+    ) -> Result<Response, Error> {
+        match request {
+            Request::List => self.list(),
+            Request::Describe(domains) => self.describe(domains, tell),
+            Request::Canary(found) => {
                 if let Some(domain) = self.handle(found.run.uuid)? {
                     unless_gone(domain.info())?;
                 }
-                Ok(Answer::Done)
+                Ok(Response::Done)
             }
-            Job::Ask {
-                targets,
-                scope,
-                active,
-            } => self.ask(config, targets, *scope, *active),
-            Job::Disks(target) => self.disks(config, target),
-            Job::Probe(domains) => self.probe(domains, tell),
-            Job::Priority(targets) => self.priority(config, targets, tell),
+            Request::Statistics { of, scope, active } => {
+                self.statistics(config, of, *scope, *active)
+            }
+            Request::Disks(target) => self.disks(config, target),
+            Request::Probe(domains) => self.probe(domains, tell),
+            Request::Priority(targets) => self.priority(config, targets, tell),
         }
     }
 
-    fn list(&mut self) -> Result<Answer, Error> {
+    fn list(&mut self) -> Result<Response, Error> {
         let domains = self.connection.active_domains()?;
         let room = HashMap::with_capacity_and_hasher(domains.len(), Default::default());
         let mut before = std::mem::replace(&mut self.listed, room);
@@ -101,7 +101,7 @@ impl Session {
             self.handles.remove(&gone.run.uuid);
         }
         self.handles.extend(new);
-        Ok(Answer::Domains(self.listed.values().cloned().collect()))
+        Ok(Response::Domains(self.listed.values().cloned().collect()))
     }
 
     /// The domain's handle on this connection; `None` when it is gone.
@@ -115,14 +115,18 @@ impl Session {
         }
     }
 
-    fn describe(&mut self, domains: &[DomainRef], tell: &dyn Fn(Answer)) -> Result<Answer, Error> {
+    fn describe(
+        &mut self,
+        domains: &[DomainRef],
+        tell: &dyn Fn(Response),
+    ) -> Result<Response, Error> {
         for found in domains {
             let Some(domain) = self.handle(found.run.uuid)? else {
                 continue;
             };
             match domain.monitor() {
                 Ok(Monitor::Occupied(time)) if time >= MONITOR_HELD => {
-                    tell(Answer::Withheld(found.run.uuid));
+                    tell(Response::MonitorHeld(found.run.uuid));
                     continue;
                 }
                 Err(error) if error.is_transport() => return Err(error),
@@ -131,31 +135,31 @@ impl Session {
             }
             match describe(domain, None) {
                 Ok((described, problem)) => {
-                    tell(Answer::Described(found.run, Arc::new(described), problem));
+                    tell(Response::Described(found.run, Arc::new(described), problem));
                 }
                 Err(error) if error.is_transport() => return Err(error),
                 Err(error) if error.is_vanished() => {}
-                Err(error) => tell(Answer::Undescribed(found.clone(), error.to_string())),
+                Err(error) => tell(Response::Undescribed(found.clone(), error.to_string())),
             }
         }
-        Ok(Answer::Done)
+        Ok(Response::Done)
     }
 
-    fn disks(&mut self, config: &WorkerConfig, target: &Target) -> Result<Answer, Error> {
-        let run = target.found.run;
+    fn disks(&mut self, config: &WorkerConfig, target: &Target) -> Result<Response, Error> {
+        let run = target.domain.run;
         let Some(description) = target.known.description().cloned() else {
-            return Ok(Answer::Done);
+            return Ok(Response::Done);
         };
         let Some(domain) = self.handle(run.uuid)? else {
-            return Ok(Answer::Done);
+            return Ok(Response::Done);
         };
         let disks = unless_gone(per_call::disks(domain, &description, &config.wanted))?;
-        Ok(disks.map_or(Answer::Done, |disks| Answer::Disks(run, disks)))
+        Ok(disks.map_or(Response::Done, |disks| Response::Disks(run, disks)))
     }
 
-    fn probe(&mut self, domains: &[DomainRef], tell: &dyn Fn(Answer)) -> Result<Answer, Error> {
+    fn probe(&mut self, domains: &[DomainRef], tell: &dyn Fn(Response)) -> Result<Response, Error> {
         self.connection.lib_version()?;
-        tell(Answer::Alive);
+        tell(Response::Alive);
         for found in domains {
             let uuid = found.run.uuid;
             let monitor = match self.handle(uuid)? {
@@ -171,24 +175,24 @@ impl Session {
                 Monitor::Occupied(time) => Control::Occupied(time),
                 Monitor::Job => Control::Job,
             };
-            tell(Answer::Control(uuid, control));
+            tell(Response::Control(uuid, control));
         }
-        Ok(Answer::Done)
+        Ok(Response::Done)
     }
 
     fn priority(
         &mut self,
         config: &WorkerConfig,
         targets: &[Target],
-        tell: &dyn Fn(Answer),
-    ) -> Result<Answer, Error> {
+        tell: &dyn Fn(Response),
+    ) -> Result<Response, Error> {
         for target in targets {
-            let found = &target.found;
+            let found = &target.domain;
             let Some(domain) = self.handle(found.run.uuid)? else {
                 continue;
             };
             let mut sample = Sample::new(found.run, found.name.clone(), Instant::now());
-            target.lend(&mut sample);
+            target.add_read(&mut sample);
             let description = target.known.description();
             let groups = target.unread(Groups::STATE | Groups::NET);
             let mut cpu = per_call::CpuSource::default();
@@ -204,19 +208,19 @@ impl Session {
             let is_off = sample.state == Some(per_call::SHUTOFF);
             if unless_gone(filled)?.is_some() && !is_off {
                 sample.describe(description, &config.wanted);
-                tell(Answer::Priority(Box::new(sample)));
+                tell(Response::Priority(Box::new(sample)));
             }
         }
-        Ok(Answer::Done)
+        Ok(Response::Done)
     }
 
-    fn ask(
+    fn statistics(
         &mut self,
         config: &WorkerConfig,
         targets: &[Target],
         scope: Scope,
         active: usize,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Response, Error> {
         let groups = match scope {
             Scope::Full => config.groups,
             Scope::NoBlock => config.groups.without(Groups::BLOCK),
@@ -224,7 +228,7 @@ impl Session {
         };
         let mut present: Vec<&Target> = Vec::with_capacity(targets.len());
         for target in targets {
-            if self.handle(target.found.run.uuid)?.is_some() {
+            if self.handle(target.domain.run.uuid)?.is_some() {
                 present.push(target);
             }
         }
@@ -245,22 +249,22 @@ impl Session {
         let mut measured = Vec::with_capacity(samples.len());
         for (place, sample) in samples.into_iter().enumerate() {
             let uuid = sample.run.uuid;
-            if let Some(target) = find(&present, place, |t| t.found.run.uuid == uuid) {
+            if let Some(target) = find(&present, place, |t| t.domain.run.uuid == uuid) {
                 match self.complete(sample, target, groups, scope, config) {
                     Ok(one) => measured.extend(one),
                     Err(error) if error.is_transport() => return Err(error),
                     Err(error) if error.is_vanished() => {}
-                    Err(error) => problems.push((target.found.clone(), error.to_string())),
+                    Err(error) => problems.push((target.domain.clone(), error.to_string())),
                 }
             }
         }
         // Each worker comes to hold a handle of every domain; those of domains that are gone go
         // when they are many.
         if self.handles.len() > 2 * active + 64 {
-            let kept: HashSet<Uuid> = targets.iter().map(|t| t.found.run.uuid).collect();
+            let kept: HashSet<Uuid> = targets.iter().map(|t| t.domain.run.uuid).collect();
             self.handles.retain(|uuid, _| kept.contains(uuid));
         }
-        Ok(Answer::Samples(measured, problems))
+        Ok(Response::Samples(measured, problems))
     }
 
     /// Adds to a bulk sample what needs calls of its own, and the description.
@@ -278,8 +282,8 @@ impl Session {
         let asked = target.unread(groups);
         let mut unasked = Groups::NONE;
         let mut known = &target.known;
-        if sample.run == target.found.run {
-            target.lend(&mut sample);
+        if sample.run == target.domain.run {
+            target.add_read(&mut sample);
         } else {
             // Started anew since the list: what is known is of another run.
             known = &Known::New;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tempfile::{NamedTempFile, TempDir};
 use uuid::Uuid;
 
-use super::job::{DomainRef, Target};
+use super::protocol::{DomainRef, Target};
 use super::worker::Reply;
 use super::worker_pool::Sink;
 use crate::config::{Settings, Uri, UriOrigin};
@@ -54,7 +54,7 @@ pub(crate) fn inbox() -> (Sink, Receiver<Reply>) {
 /// Everything of it is to be asked of libvirt.
 pub(crate) fn target(found: &DomainRef, known: Known) -> Target {
     Target {
-        found: found.clone(),
+        domain: found.clone(),
         known,
         nics: None,
         processor: None,

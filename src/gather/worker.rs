@@ -4,8 +4,7 @@ use std::cell::Cell;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use super::in_flight::CallId;
-use super::job::{Answer, WorkerConfig};
+use super::protocol::{CallId, Response, WorkerConfig};
 use super::session::Session;
 use super::worker_pool::Slot;
 use crate::libvirt::{Connection, Error};
@@ -29,7 +28,7 @@ pub struct Reply {
     /// Which worker.
     pub worker: u64,
     /// What came of it.
-    pub result: Result<Answer, Failure>,
+    pub result: Result<Response, Failure>,
     /// Whether a connection was opened for it,
     pub opened: bool,
     /// in place of one that had been lost.
@@ -41,17 +40,7 @@ pub struct Reply {
 impl Reply {
     /// Whether nothing more follows under this call's number.
     pub fn is_last(&self) -> bool {
-        !matches!(
-            self.result,
-            Ok(Answer::Alive
-                | Answer::Control(..)
-                | Answer::Described(..)
-                | Answer::Undescribed(..)
-                | Answer::Withheld(_)
-                | Answer::LetIn
-                | Answer::Outside
-                | Answer::Priority(_))
-        )
+        self.result.as_ref().map_or(true, Response::is_last)
     }
 }
 
@@ -105,7 +94,7 @@ pub fn run(
                 Err(error) => {
                     tell(match slot.take() {
                         Some(_) => Err(Failure::Unreachable(error)),
-                        None => Ok(Answer::Outside),
+                        None => Ok(Response::NotConnected),
                     });
                     continue;
                 }
@@ -113,7 +102,7 @@ pub fn run(
         };
         // Another worker has it, if opening took too long.
         let Some(job) = slot.take() else {
-            tell(Ok(Answer::LetIn));
+            tell(Ok(Response::Connected));
             continue;
         };
         match open.perform(config, &job, &|answer| tell(Ok(answer))) {

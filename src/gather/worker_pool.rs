@@ -9,8 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::in_flight::CallId;
-use super::job::{Job, WorkerConfig};
+use super::protocol::{CallId, WorkerConfig, WorkerRequest};
 use super::worker::{self, Reply};
 use crate::maps::{HashMap, HashSet};
 use crate::threads;
@@ -20,23 +19,23 @@ pub type Sink = Arc<dyn Fn(Reply) + Send + Sync>;
 
 /// A job on its way to a worker that may still be opening its connection: it belongs to the one that takes it.
 #[derive(Debug, Clone)]
-pub struct Slot(Arc<Mutex<Option<Job>>>);
+pub struct Slot(Arc<Mutex<Option<WorkerRequest>>>);
 
 impl Slot {
-    fn new(job: Job) -> Self {
-        Self(Arc::new(Mutex::new(Some(job))))
+    fn new(request: WorkerRequest) -> Self {
+        Self(Arc::new(Mutex::new(Some(request))))
     }
 
     /// The job, unless it was taken before.
-    pub fn take(&self) -> Option<Job> {
-        self.job().take()
+    pub fn take(&self) -> Option<WorkerRequest> {
+        self.request().take()
     }
 
     fn is_taken(&self) -> bool {
-        self.job().is_none()
+        self.request().is_none()
     }
 
-    fn job(&self) -> MutexGuard<'_, Option<Job>> {
+    fn request(&self) -> MutexGuard<'_, Option<WorkerRequest>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -96,7 +95,7 @@ pub struct WorkerPool {
     /// Workers that libvirtd has not let in yet, by number, and since when each waits.
     outside: HashMap<u64, (Worker, Instant)>,
     /// Jobs for the worker that is free next.
-    waiting: VecDeque<(CallId, Job)>,
+    waiting: VecDeque<(CallId, WorkerRequest)>,
     scarce: Option<Scarce>,
     /// The number of the next worker.
     next: u64,
@@ -161,12 +160,12 @@ impl WorkerPool {
     }
 
     /// Gives the job to an idle worker, or to a new one.
-    pub fn assign(&mut self, call_id: CallId, job: Job) -> Assigned {
-        let Some(job) = self.give(call_id, job) else {
+    pub fn assign(&mut self, call_id: CallId, request: WorkerRequest) -> Assigned {
+        let Some(request) = self.give(call_id, request) else {
             return Assigned::Begun;
         };
         if self.is_full() && !self.busy.is_empty() {
-            return self.wait(call_id, job);
+            return self.wait(call_id, request);
         }
         let (jobs, inbox) = channel();
         let number = self.next;
@@ -184,31 +183,31 @@ impl WorkerPool {
             if self.busy.is_empty() {
                 return Assigned::NoThread;
             }
-            return self.wait(call_id, job);
+            return self.wait(call_id, request);
         }
         self.not_started = None;
         let worker = Worker { number, jobs };
         self.idle.extend((0..self.jobs).map(|_| worker.clone()));
-        match self.give(call_id, job) {
+        match self.give(call_id, request) {
             None => Assigned::Begun,
             Some(_) => Assigned::NoThread,
         }
     }
 
     /// Keeps the job for the next worker that is free.
-    fn wait(&mut self, call_id: CallId, job: Job) -> Assigned {
-        match job {
-            Job::List | Job::Probe(_) | Job::Priority(_) => self.waiting.push_front((call_id, job)),
-            _ => self.waiting.push_back((call_id, job)),
+    fn wait(&mut self, call_id: CallId, request: WorkerRequest) -> Assigned {
+        match request.kind().is_priority() {
+            true => self.waiting.push_front((call_id, request)),
+            false => self.waiting.push_back((call_id, request)),
         }
         Assigned::Waits
     }
 
     /// Gives the job to an idle worker; gives it back where there is none.
-    fn give(&mut self, call_id: CallId, mut job: Job) -> Option<Job> {
+    fn give(&mut self, call_id: CallId, mut request: WorkerRequest) -> Option<WorkerRequest> {
         // A worker whose thread is gone, which only a defect of ours brings about, is passed by.
         while let Some(worker) = self.idle.pop() {
-            let slot = Slot::new(job);
+            let slot = Slot::new(request);
             if worker.jobs.send((call_id, slot.clone())).is_ok() {
                 let since = Instant::now();
                 let busy = Busy {
@@ -219,9 +218,9 @@ impl WorkerPool {
                 self.busy.insert(call_id, busy);
                 return None;
             }
-            job = slot.take()?;
+            request = slot.take()?;
         }
-        Some(job)
+        Some(request)
     }
 
     /// The last reply to a job came: its worker is free again, or ends where enough are. Returns the
@@ -246,11 +245,11 @@ impl WorkerPool {
         if self.idle.len() < room || !self.waiting.is_empty() {
             self.idle.push(worker);
         }
-        let (call_id, job) = self.waiting.pop_front()?;
-        match self.give(call_id, job) {
+        let (call_id, request) = self.waiting.pop_front()?;
+        match self.give(call_id, request) {
             None => Some(call_id),
-            Some(job) => {
-                self.waiting.push_front((call_id, job));
+            Some(request) => {
+                self.waiting.push_front((call_id, request));
                 None
             }
         }
@@ -275,10 +274,10 @@ impl WorkerPool {
     /// them to others. Returns them, and whether each is begun now.
     pub fn recall(&mut self, now: Instant, patience: Duration) -> Vec<(CallId, bool)> {
         let late = self.take_back(now, patience).into_iter();
-        let again = late.map(|(call_id, job)| match self.give(call_id, job) {
+        let again = late.map(|(call_id, request)| match self.give(call_id, request) {
             None => (call_id, true),
-            Some(job) => {
-                self.waiting.push_back((call_id, job));
+            Some(request) => {
+                self.waiting.push_back((call_id, request));
                 (call_id, false)
             }
         });
@@ -286,7 +285,7 @@ impl WorkerPool {
     }
 
     /// The jobs that have waited for so long while another worker has a connection, oldest first.
-    fn take_back(&mut self, now: Instant, patience: Duration) -> Vec<(CallId, Job)> {
+    fn take_back(&mut self, now: Instant, patience: Duration) -> Vec<(CallId, WorkerRequest)> {
         if self.recall_at(patience).is_none_or(|at| now < at) {
             return Vec::new();
         }
@@ -295,10 +294,10 @@ impl WorkerPool {
         let mut late: Vec<CallId> = late.map(|(call_id, _)| *call_id).collect();
         late.sort_unstable();
         let take = |call_id: CallId| {
-            let job = self.busy.get(&call_id)?.slot.take()?;
+            let request = self.busy.get(&call_id)?.slot.take()?;
             let Busy { worker, since, .. } = self.busy.remove(&call_id)?;
             self.outside.insert(worker.number, (worker, since));
-            Some((call_id, job))
+            Some((call_id, request))
         };
         late.into_iter().filter_map(take).collect()
     }

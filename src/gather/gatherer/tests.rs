@@ -4,7 +4,7 @@ use std::sync::mpsc::Receiver;
 
 use super::*;
 use crate::description_cache::Known;
-use crate::gather::in_flight::CallId;
+use crate::gather::protocol::CallId;
 use crate::gather::testing::{LIMIT, Node, inbox, settings};
 use crate::libvirt::Error;
 
@@ -94,7 +94,7 @@ fn who_did_not_answer_in_time_is_missing_and_the_late_answer_is_dropped() {
     gatherer.on_reply(replies.recv_timeout(LIMIT).unwrap());
     // One worker has two jobs: two and two are asked, one waits in the queue.
     let late = replies.recv_timeout(LIMIT).unwrap();
-    assert!(matches!(&late.result, Ok(Answer::Samples(two, _)) if two.len() == 2));
+    assert!(matches!(&late.result, Ok(Response::Samples(two, _)) if two.len() == 2));
     assert!(!gatherer.is_done());
     let gathered = gatherer.finish();
     assert_eq!(missing(&gathered), NAMES);

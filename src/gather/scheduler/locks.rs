@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::order::Order;
+use super::Scheduler;
+use super::interface::Action;
 use super::round::Phase;
-use super::{Scheduler, Scope};
-use crate::gather::in_flight::{Call, CallId, Kind, Risk};
+use crate::gather::in_flight::Call;
+use crate::gather::protocol::{CallId, Request, RequestKind, Scope};
 
 /// How long after its beginning a gather waits for whom it found locked or slow, and how long
 /// where the daemon may just have been started.
@@ -88,7 +89,7 @@ impl Scheduler {
         if call.queued {
             // It was not made yet, so it does not hang.
             self.in_flight.forget(call_id);
-            self.orders.push((call_id, Order::Withdraw));
+            self.actions.push(Action::Withdraw(call_id));
         } else {
             self.in_flight.abandon(call_id, Some(blocked_on));
             if call.kind.needs_monitor() {
@@ -102,30 +103,30 @@ impl Scheduler {
             .copied()
             .filter(|u| !locked || *u != blocked_on);
         match call.kind {
-            Kind::Ask => {
+            RequestKind::Statistics(Scope::Full | Scope::NoBlock) => {
                 // In halves: who else hangs shows sooner, and who answers is sooner on his own.
                 let others: Vec<Uuid> = others.collect();
                 let (one, other) = others.split_at(others.len() / 2);
                 self.requeue(one);
                 self.requeue(other);
             }
-            Kind::NoMonitor => self.requeue(&others.collect::<Vec<_>>()),
-            Kind::Priority => self.round.priority.extend(others),
-            Kind::Describe => {
+            RequestKind::Statistics(Scope::NoMonitor) => self.requeue(&others.collect::<Vec<_>>()),
+            RequestKind::Priority => self.round.priority.extend(others),
+            RequestKind::Describe => {
                 // It stands at this one, which is left to whoever has its job.
                 self.round.held.insert(blocked_on);
                 let undescribed = self.round.undescribed.get_or_insert_default();
                 undescribed.extend(call.asked.iter().filter(|uuid| **uuid != blocked_on));
             }
-            Kind::Canary if self.round.phase == Phase::Canary => self.start(),
-            Kind::List | Kind::Canary | Kind::Disks | Kind::Probe => {}
+            RequestKind::Canary if self.round.phase == Phase::Canary => self.start(),
+            RequestKind::List | RequestKind::Canary | RequestKind::Disks | RequestKind::Probe => {}
         }
     }
 
     /// Asks these again, after those who have not been asked yet: if more hang than may, as many as
     /// possible have answered by then.
     pub(super) fn requeue(&mut self, domains: &[Uuid]) {
-        for scope in [Scope::Full, Scope::NoBlock, Scope::NoMonitor] {
+        for scope in Scope::ALL {
             let vms = &self.round.vms;
             let of_scope = |u: &&Uuid| vms.get(u).is_some_and(|vm| vm.scope == scope);
             let batch: Vec<Uuid> = domains.iter().filter(of_scope).copied().collect();
@@ -142,9 +143,9 @@ impl Scheduler {
         let locked = self.histories.iter();
         let locked = locked.filter(|(_, s)| s.locked.as_ref().is_some_and(unwatched));
         for uuid in locked.map(|(uuid, _)| *uuid).collect::<Vec<_>>() {
-            if self.in_flight.room(Risk::Risky) > 0 && self.round.watched.insert(uuid) {
-                let order = Order::Probe(vec![uuid]);
-                let call_id = self.send(Kind::Probe, vec![uuid], order, now);
+            let risk = RequestKind::Probe.risk(false);
+            if self.in_flight.room(risk) > 0 && self.round.watched.insert(uuid) {
+                let call_id = self.send(Request::Probe(vec![uuid]), now);
                 self.in_flight.abandon(call_id, Some(uuid));
                 self.histories.entry(uuid).or_default().locked = Some(call_id);
             }

@@ -6,8 +6,8 @@
 //!
 //! A gather goes: list -> describe who is new -> look at the host -> canary -> statistics.
 
+mod interface;
 mod locks;
-mod order;
 mod plan;
 mod replies;
 mod round;
@@ -17,9 +17,10 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::in_flight::{Call, CallId, InFlight, Kind, Risk};
+use super::in_flight::{Call, InFlight};
+use super::protocol::{CallId, Completeness, Request, RequestKind};
 use crate::maps::HashMap;
-pub use order::{Completeness, Control, Event, HostVerdict, Limits, Listed, Order, Scope};
+pub use interface::{Action, Event, HostVerdict, Limits, Listed};
 use round::{Phase, Round};
 
 /// What is known of a domain beyond one gather.
@@ -42,7 +43,7 @@ pub struct Scheduler {
     /// The domains of the list, or those last known, and whether each is described.
     listed: Vec<Listed>,
     round: Round,
-    orders: Vec<(CallId, Order)>,
+    actions: Vec<Action>,
     /// Nothing came back from anybody: nothing is sent until something does.
     frozen: bool,
     /// How long a list takes, and a chunk, when all is well.
@@ -59,7 +60,7 @@ impl Scheduler {
             histories: HashMap::default(),
             listed: Vec::new(),
             round: Round::default(),
-            orders: Vec::new(),
+            actions: Vec::new(),
             frozen: false,
             list_pace: Duration::ZERO,
             chunk_pace: Duration::ZERO,
@@ -89,13 +90,9 @@ impl Scheduler {
 
     fn ask_for_list(&mut self, now: Instant) {
         // While a list hangs none is sent again: the domains last known serve.
-        let risk = if self.in_flight.has_orphaned(Kind::List) {
-            Risk::Risky
-        } else {
-            Risk::Priority
-        };
-        if !self.in_flight.hangs(Kind::List) && self.in_flight.room(risk) > 0 {
-            self.send(Kind::List, Vec::new(), Order::List, now);
+        let risk = RequestKind::List.risk(!self.in_flight.has_orphaned(RequestKind::List));
+        if !self.in_flight.hangs(RequestKind::List) && self.in_flight.room(risk) > 0 {
+            self.send(Request::List, now);
         } else {
             self.round.phase = Phase::Describing;
         }
@@ -104,12 +101,14 @@ impl Scheduler {
     /// Ends it: whoever has not answered is not waited for any more.
     pub fn end(&mut self) {
         self.frozen |= self.is_frozen();
-        for (call_id, _) in self.orders.drain(..) {
-            self.in_flight.forget(call_id);
+        for action in self.actions.drain(..) {
+            if let Action::Send(call_id, _) = action {
+                self.in_flight.forget(call_id);
+            }
         }
         // One that describes stands at the first of those that it has not described.
         let stands_at = |call: &Call| {
-            let describes = call.kind == Kind::Describe;
+            let describes = call.kind == RequestKind::Describe;
             call.asked.first().copied().filter(|_| describes)
         };
         let left = self.in_flight.in_hand();
@@ -147,7 +146,7 @@ impl Scheduler {
                 let urgent = &self.round.priority;
                 self.round.recheck_until.is_none()
                     && urgent.is_empty()
-                    && !in_hand.any(|(_, c)| c.kind == Kind::Priority)
+                    && !in_hand.any(|(_, c)| c.kind == RequestKind::Priority)
             }
             Phase::Asking => {
                 let round = &self.round;
@@ -207,9 +206,9 @@ impl Scheduler {
         self.round.fresh = true;
     }
 
-    /// The calls to make now.
-    pub fn orders(&mut self) -> Vec<(CallId, Order)> {
-        std::mem::take(&mut self.orders)
+    /// What is to be done now, in this order.
+    pub fn actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
     }
 
     /// The call waits for a worker that has a connection.
@@ -260,7 +259,7 @@ impl Scheduler {
                 self.round.unknown.remove(&uuid);
                 self.on_served(call_id, uuid, now);
             }
-            Event::Withheld(uuid) => {
+            Event::MonitorHeld(uuid) => {
                 self.round.held.insert(uuid);
                 self.on_served(call_id, uuid, now);
             }
@@ -283,9 +282,9 @@ impl Scheduler {
             .is_some_and(|s| s.locked.is_some())
     }
 
-    fn send(&mut self, kind: Kind, asked: Vec<Uuid>, order: Order, now: Instant) -> CallId {
-        let call_id = self.in_flight.send(kind, asked, now);
-        self.orders.push((call_id, order));
+    fn send(&mut self, request: Request<Uuid>, now: Instant) -> CallId {
+        let call_id = self.in_flight.send(&request, now);
+        self.actions.push(Action::Send(call_id, request));
         call_id
     }
 }

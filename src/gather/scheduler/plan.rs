@@ -4,10 +4,11 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::order::{Order, Scope};
+use super::Scheduler;
+use super::interface::Action;
 use super::round::{Phase, Vm};
-use super::{CallId, Scheduler};
-use crate::gather::in_flight::{Call, Kind, Risk};
+use crate::gather::in_flight::Call;
+use crate::gather::protocol::{Request, RequestKind, Risk, Scope};
 use crate::maps::HashSet;
 
 /// How many new domains are described in one gather; the others' disks wait for the next one.
@@ -44,7 +45,7 @@ impl Scheduler {
             Some(undescribed) => undescribed,
             None => self.new_domains(),
         };
-        if self.in_flight.hangs(Kind::Canary) {
+        if self.in_flight.hangs(RequestKind::Canary) {
             // libvirtd has no worker that could read XML.
             undescribed.clear();
         }
@@ -54,16 +55,17 @@ impl Scheduler {
         {
             let rest = undescribed.split_off(undescribed.len().min(self.limits.chunk));
             let chunk = std::mem::replace(&mut undescribed, rest);
-            self.send(Kind::Describe, chunk.clone(), Order::Describe(chunk), now);
+            self.send(Request::Describe(chunk), now);
         }
         let hopeless =
             self.in_flight.room(Risk::Ordinary) == 0 && self.in_flight.in_hand().next().is_none();
-        let left = !undescribed.is_empty() || self.in_flight.count(Kind::Describe) > 0;
+        let left = !undescribed.is_empty()
+            || self.in_flight.count(|kind| kind == RequestKind::Describe) > 0;
         let waiting = left && !hopeless;
         self.round.undescribed = Some(undescribed);
         if !waiting {
             let listed = self.listed.iter().map(|listed| listed.uuid).collect();
-            self.orders.push((CallId::MAX, Order::LookAtHost(listed)));
+            self.actions.push(Action::LookAtHost(listed));
             self.round.phase = Phase::Looking;
             self.round.look_by = Some(now + self.limits.look);
         }
@@ -101,7 +103,7 @@ impl Scheduler {
         if !suspects.is_empty() && self.round.probe.is_none() {
             self.probe(suspects.into_iter().collect(), now);
         }
-        if self.in_flight.hangs(Kind::Canary) {
+        if self.in_flight.hangs(RequestKind::Canary) {
             self.ask_by_priority_calls();
         } else if self.limits.hedge && self.send_canary(now) {
             self.round.phase = Phase::Canary;
@@ -131,7 +133,8 @@ impl Scheduler {
 
     /// One cheap ordinary call, to a domain that is likely to answer; `false` if there is none.
     pub(super) fn send_canary(&mut self, now: Instant) -> bool {
-        let out = self.in_flight.count(Kind::Canary) > 0 || self.in_flight.hangs(Kind::Canary);
+        let out = self.in_flight.count(|kind| kind == RequestKind::Canary) > 0
+            || self.in_flight.hangs(RequestKind::Canary);
         if out || self.in_flight.room(Risk::Ordinary) == 0 {
             return false;
         }
@@ -146,7 +149,7 @@ impl Scheduler {
         let Some(canary) = able.chain(listed).max_by_key(whole_at) else {
             return false;
         };
-        self.send(Kind::Canary, vec![canary], Order::Canary(canary), now);
+        self.send(Request::Canary(canary), now);
         true
     }
 
@@ -154,7 +157,7 @@ impl Scheduler {
     /// before the daemon had no worker to spare, is left out.
     pub(super) fn start(&mut self) {
         self.round.phase = Phase::Asking;
-        let statistics = |call: &Call| matches!(call.kind, Kind::Ask | Kind::NoMonitor);
+        let statistics = |call: &Call| matches!(call.kind, RequestKind::Statistics(_));
         let asked = self
             .in_flight
             .in_hand()
@@ -163,7 +166,7 @@ impl Scheduler {
         let vms = self.round.vms.iter();
         let left = vms.filter(|(uuid, vm)| vm.completeness.is_none() && !asked.contains(*uuid));
         self.round.queue.clear();
-        for scope in [Scope::Full, Scope::NoBlock, Scope::NoMonitor] {
+        for scope in Scope::ALL {
             let of_scope = left.clone().filter(|(_, vm)| vm.scope == scope);
             let domains: Vec<Uuid> = of_scope.map(|(uuid, _)| *uuid).collect();
             for chunk in domains.chunks(self.limits.chunk) {
@@ -183,11 +186,11 @@ impl Scheduler {
     }
 
     fn hand_out_priority(&mut self, now: Instant) {
-        let idle =
-            self.in_flight.count(Kind::Priority) == 0 && self.in_flight.room(Risk::Priority) > 0;
+        let idle = self.in_flight.count(|kind| kind == RequestKind::Priority) == 0
+            && self.in_flight.room(Risk::Priority) > 0;
         if idle && !self.round.priority.is_empty() {
             let whom = std::mem::take(&mut self.round.priority);
-            self.send(Kind::Priority, whom.clone(), Order::Priority(whom), now);
+            self.send(Request::Priority(whom), now);
         }
     }
 
@@ -220,8 +223,12 @@ impl Scheduler {
     }
 
     fn at_work(&self) -> usize {
-        let mut kinds = [Kind::Ask, Kind::NoMonitor, Kind::Disks, Kind::Describe].into_iter();
-        kinds.by_ref().map(|kind| self.in_flight.count(kind)).sum()
+        self.in_flight.count(|kind| {
+            matches!(
+                kind,
+                RequestKind::Statistics(_) | RequestKind::Disks | RequestKind::Describe
+            )
+        })
     }
 
     /// Whether it answered since the trouble began, or cannot make a call hang.
@@ -235,18 +242,16 @@ impl Scheduler {
 
     /// Sends a batch, or puts it back; `false` when nothing more can be sent now.
     fn ask(&mut self, scope: Scope, domains: Vec<Uuid>, now: Instant) -> bool {
-        let quiet = scope == Scope::NoMonitor;
-        let risky = |uuid: &Uuid| !quiet && !self.is_trusted(*uuid);
+        let kind = RequestKind::Statistics(scope);
+        let risky = |uuid: &Uuid| kind.needs_monitor() && !self.is_trusted(*uuid);
         let (risky, safe): (Vec<Uuid>, Vec<Uuid>) = domains.into_iter().partition(risky);
-        let risk = if risky.is_empty() {
-            Risk::Ordinary
-        } else {
-            Risk::Risky
-        };
-        if self.in_flight.room(risk) > 0 {
-            let kind = if quiet { Kind::NoMonitor } else { Kind::Ask };
-            let domains: Vec<Uuid> = safe.into_iter().chain(risky).collect();
-            self.send(kind, domains.clone(), Order::Ask(domains, scope), now);
+        if self.in_flight.room(kind.risk(risky.is_empty())) > 0 {
+            let request = Request::Statistics {
+                of: safe.into_iter().chain(risky).collect(),
+                scope,
+                active: self.listed.len(),
+            };
+            self.send(request, now);
             return true;
         }
         let busy = self.in_flight.in_hand().next().is_some();
@@ -270,11 +275,7 @@ impl Scheduler {
     }
 
     fn ask_disks(&mut self, uuid: Uuid, now: Instant) -> bool {
-        let risk = if self.is_trusted(uuid) {
-            Risk::Ordinary
-        } else {
-            Risk::Risky
-        };
+        let risk = RequestKind::Disks.risk(self.is_trusted(uuid));
         if self.in_flight.room(risk) == 0 {
             let waiting = self.in_flight.in_hand().next().is_some();
             if waiting {
@@ -282,7 +283,7 @@ impl Scheduler {
             }
             return !waiting;
         }
-        self.send(Kind::Disks, vec![uuid], Order::Disks(uuid), now);
+        self.send(Request::Disks(uuid), now);
         true
     }
 }

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::Scheduler;
-use super::order::{Completeness, Event, Listed, Order, Scope};
+use super::interface::{Event, Listed};
 use super::round::Phase;
-use crate::gather::in_flight::{Call, CallId, Kind};
+use crate::gather::in_flight::Call;
+use crate::gather::protocol::{CallId, Completeness, Request, RequestKind, Scope};
 use crate::maps::{HashMap, HashSet};
 
 /// How often a domain that came in part is asked again, and how often one that keeps doing so is.
@@ -61,16 +62,16 @@ impl Scheduler {
         match (call.kind, event) {
             (_, Event::Unreachable) => self.round.stop(),
             (_, Event::Lost) => self.on_lost(call, now),
-            (Kind::List, Event::Listed(domains)) => {
+            (RequestKind::List, Event::Listed(domains)) => {
                 self.list_pace = now - call.since;
                 self.on_list(domains);
             }
-            (Kind::List, _) => self.round.stop(),
-            (Kind::Canary, _) if self.round.phase == Phase::Canary => self.start(),
-            (Kind::Ask | Kind::NoMonitor, Event::Samples(completeness)) => {
+            (RequestKind::List, _) => self.round.stop(),
+            (RequestKind::Canary, _) if self.round.phase == Phase::Canary => self.start(),
+            (RequestKind::Statistics(_), Event::Samples(completeness)) => {
                 self.on_samples(call, completeness, now)
             }
-            (Kind::Ask | Kind::NoMonitor, _) => {
+            (RequestKind::Statistics(_), _) => {
                 for uuid in &call.asked {
                     self.round.vms.remove(uuid);
                     self.round.refused.insert(*uuid);
@@ -88,18 +89,18 @@ impl Scheduler {
             return;
         }
         match call.kind {
-            Kind::List => {
-                self.send(Kind::List, Vec::new(), Order::List, now);
+            RequestKind::List => {
+                self.send(Request::List, now);
             }
-            Kind::Describe => {
+            RequestKind::Describe => {
                 let undescribed = self.round.undescribed.get_or_insert_default();
                 undescribed.extend(&call.asked);
             }
-            Kind::Canary if self.round.phase == Phase::Canary => self.start(),
-            Kind::Ask | Kind::NoMonitor => self.requeue(&call.asked),
-            Kind::Disks => self.round.disks.extend(&call.asked),
-            Kind::Priority => self.round.priority.extend(&call.asked),
-            Kind::Canary | Kind::Probe => {}
+            RequestKind::Canary if self.round.phase == Phase::Canary => self.start(),
+            RequestKind::Statistics(_) => self.requeue(&call.asked),
+            RequestKind::Disks => self.round.disks.extend(&call.asked),
+            RequestKind::Priority => self.round.priority.extend(&call.asked),
+            RequestKind::Canary | RequestKind::Probe => {}
         }
     }
 
@@ -109,7 +110,7 @@ impl Scheduler {
         self.round.slow.remove(&call_id);
         self.end_grace_if_all_back();
         match (self.round.phase, call.kind) {
-            (Phase::Saturated, Kind::Canary) if !lost => {
+            (Phase::Saturated, RequestKind::Canary) if !lost => {
                 // libvirtd has workers again.
                 self.round.was_saturated = true;
                 if self.round.vms.is_empty() {
@@ -119,7 +120,7 @@ impl Scheduler {
                     self.start();
                 }
             }
-            (Phase::Asking, Kind::Ask | Kind::Disks) => {
+            (Phase::Asking, kind) if kind.needs_monitor() => {
                 let Some(blocked_on) = call.blocked_on else {
                     return;
                 };
@@ -130,7 +131,7 @@ impl Scheduler {
                     .and_then(|vm| vm.completeness)
                 {
                     Some(Completeness::Partial) => self.round.again.push((now, blocked_on)),
-                    Some(Completeness::Full) if call.kind == Kind::Disks => {
+                    Some(Completeness::Full) if call.kind == RequestKind::Disks => {
                         self.round.disks.push_back(blocked_on);
                     }
                     _ => {}
@@ -149,7 +150,7 @@ impl Scheduler {
     }
 
     fn on_samples(&mut self, call: &Call, completeness: Vec<(Uuid, Completeness)>, now: Instant) {
-        if call.kind == Kind::Ask {
+        if call.kind.needs_monitor() {
             self.chunk_pace = (now - call.since).max(self.chunk_pace.mul_f64(0.8));
         }
         let completeness: HashMap<Uuid, Completeness> = completeness.into_iter().collect();

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::order::{Completeness, HostVerdict, Scope};
-use crate::gather::in_flight::CallId;
+use super::interface::HostVerdict;
+use crate::gather::protocol::{CallId, Completeness, Scope};
 use crate::maps::{HashMap, HashSet};
 
 /// How far it has come.

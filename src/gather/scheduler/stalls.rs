@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::Scheduler;
-use super::order::{Control, Order};
 use super::round::Phase;
-use crate::gather::in_flight::{Call, CallId, Kind, Risk};
+use crate::gather::in_flight::Call;
+use crate::gather::protocol::{CallId, Control, Request, RequestKind};
 use crate::maps::HashSet;
 
 /// What clocks and scheduling may make of a time that libvirt measured itself.
@@ -19,19 +19,21 @@ const RECHECK_FOR: Duration = Duration::from_secs(1);
 
 impl Scheduler {
     /// How long a call of this kind may bring nothing.
-    fn patience(&self, kind: Kind) -> Duration {
+    fn patience(&self, kind: RequestKind) -> Duration {
         let far = self.list_pace * 12;
         match kind {
-            Kind::Probe => (self.limits.stall / 2).max(far),
-            Kind::List | Kind::Canary | Kind::Priority => self.limits.stall.max(far),
-            Kind::Ask | Kind::NoMonitor | Kind::Disks | Kind::Describe => {
+            RequestKind::Probe => (self.limits.stall / 2).max(far),
+            RequestKind::List | RequestKind::Canary | RequestKind::Priority => {
+                self.limits.stall.max(far)
+            }
+            RequestKind::Statistics(_) | RequestKind::Disks | RequestKind::Describe => {
                 self.limits.stall.max(far).max(self.chunk_pace * 3)
             }
         }
     }
 
     /// Calls that have brought nothing for longer than they should.
-    fn stalled(&self, now: Instant) -> Vec<(CallId, Kind)> {
+    fn stalled(&self, now: Instant) -> Vec<(CallId, RequestKind)> {
         if !self.limits.hedge {
             return Vec::new();
         }
@@ -66,7 +68,7 @@ impl Scheduler {
         match round.probe.and_then(|probe| self.in_flight.get(probe)) {
             // It may be opening its connection; nothing can be said before it is through.
             Some(_) if !round.alive => {}
-            Some(probe) => times.push(probe.last_reply_at + self.patience(Kind::Probe)),
+            Some(probe) => times.push(probe.last_reply_at + self.patience(RequestKind::Probe)),
             None if self.limits.hedge => {
                 let begun = self.in_flight.in_hand().filter(|(_, call)| !call.queued);
                 times.extend(begun.map(|(call_id, call)| self.due_at(call_id, call)));
@@ -93,7 +95,7 @@ impl Scheduler {
                 return;
             }
         }
-        let due: Vec<(CallId, Kind)> = self
+        let due: Vec<(CallId, RequestKind)> = self
             .stalled(now)
             .into_iter()
             .filter(|(call_id, _)| {
@@ -114,7 +116,7 @@ impl Scheduler {
         }
         if due
             .iter()
-            .any(|(_, kind)| matches!(kind, Kind::List | Kind::Canary))
+            .any(|(_, kind)| matches!(kind, RequestKind::List | RequestKind::Canary))
         {
             whom.extend(self.listed.iter().map(|listed| listed.uuid));
         }
@@ -125,16 +127,16 @@ impl Scheduler {
     }
 
     pub(super) fn probe(&mut self, whom: Vec<Uuid>, now: Instant) {
-        if !whom.is_empty() && self.in_flight.room_to_look(Risk::Priority) {
-            let order = Order::Probe(whom.clone());
+        let risk = RequestKind::Probe.risk(true);
+        if !whom.is_empty() && self.in_flight.room_to_look(risk) {
             self.round.jobs.clear();
             self.round.alive = false;
-            self.round.probe = Some(self.send(Kind::Probe, whom, order, now));
+            self.round.probe = Some(self.send(Request::Probe(whom), now));
         } else {
             // Too many calls are out already; or nobody is known yet, and the list must be waited for.
             for (call_id, kind) in self.stalled(now) {
                 self.round.probed.insert(call_id, now);
-                if kind == Kind::List && !self.listed.is_empty() {
+                if kind == RequestKind::List && !self.listed.is_empty() {
                     self.do_without_list(call_id);
                 }
             }
@@ -173,7 +175,7 @@ impl Scheduler {
         }
         // One that reads XML asks one by one, and waits for whoever has the domain's job.
         let stands_at = |(_, call): &(CallId, &Call)| {
-            call.kind == Kind::Describe && !call.queued && call.asked.first() == Some(&uuid)
+            call.kind == RequestKind::Describe && !call.queued && call.asked.first() == Some(&uuid)
         };
         let describes = self.in_flight.in_hand().find(stands_at);
         if let Some((call_id, _)) =
@@ -218,13 +220,17 @@ impl Scheduler {
         self.give_up_behind_jobs(&examined, now);
         let mut stalled = self.stalled(now);
         stalled.retain(|(call_id, _)| examined.contains(call_id));
-        let of = |wanted: Kind| stalled.iter().find(|s| s.1 == wanted).map(|s| s.0);
-        if let Some(list) = of(Kind::List) {
+        let of = |wanted: RequestKind| stalled.iter().find(|s| s.1 == wanted).map(|s| s.0);
+        if let Some(list) = of(RequestKind::List) {
             self.do_without_list(list);
         }
-        let ordinary =
-            |kind: Kind| kind.needs_monitor() || matches!(kind, Kind::NoMonitor | Kind::Describe);
-        if let Some(canary) = of(Kind::Canary) {
+        let ordinary = |kind: RequestKind| {
+            matches!(
+                kind,
+                RequestKind::Statistics(_) | RequestKind::Disks | RequestKind::Describe
+            )
+        };
+        if let Some(canary) = of(RequestKind::Canary) {
             // Nobody is to blame: libvirtd has no worker to spare.
             self.in_flight.abandon(canary, None);
             self.round.stop();
@@ -284,7 +290,7 @@ impl Scheduler {
             None if !self.listed.is_empty() => None,
             None => {
                 let mut in_hand = self.in_flight.in_hand().map(|(_, call)| call);
-                in_hand.find(|call| call.kind == Kind::List)
+                in_hand.find(|call| call.kind == RequestKind::List)
             }
         };
         let since = call.map(|call| call.since);

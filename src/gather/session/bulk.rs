@@ -6,8 +6,7 @@ use smol_str::SmolStr;
 
 use super::Session;
 use crate::description::Description;
-use crate::gather::job::{DomainRef, Target};
-use crate::gather::scheduler::Completeness;
+use crate::gather::protocol::{Completeness, DomainRef, Target};
 use crate::libvirt::bulk::{self, Groups};
 use crate::libvirt::{Domain, Error, Record, Records};
 use crate::sample::{Device, RunId, Sample};
@@ -55,7 +54,7 @@ impl Session {
     ) -> Result<(), Error> {
         if !self.bulk.works {
             let at = Instant::now();
-            let found = targets.iter().map(|t| &t.found);
+            let found = targets.iter().map(|t| &t.domain);
             samples.extend(found.map(|f| Sample::new(f.run, f.name.clone(), at)));
             return Ok(());
         }
@@ -74,7 +73,7 @@ impl Session {
                 [] => Ok(()),
                 [one] => {
                     if !error.is_vanished() {
-                        problems.push((one.found.clone(), error.to_string()));
+                        problems.push((one.domain.clone(), error.to_string()));
                     }
                     Ok(())
                 }
@@ -96,7 +95,7 @@ impl Session {
     ) -> Result<(), Error> {
         let domains: Vec<&Domain> = targets
             .iter()
-            .filter_map(|t| self.handles.get(&t.found.run.uuid))
+            .filter_map(|t| self.handles.get(&t.domain.run.uuid))
             .collect();
         let flags = if self.bulk.nowait { bulk::NOWAIT } else { 0 };
         let start = Instant::now();
@@ -167,8 +166,8 @@ pub(super) fn find<'t>(
 /// The run that a record is of, and its name; `None` for a domain that is not active any more.
 fn whose(record: &Record, targets: &[&Target], place: usize) -> Option<(RunId, SmolStr)> {
     let id = record.id()?;
-    match find(targets, place, |target| target.found.run.id == id) {
-        Some(target) => Some((target.found.run, target.found.name.clone())),
+    match find(targets, place, |target| target.domain.run.id == id) {
+        Some(target) => Some((target.domain.run, target.domain.name.clone())),
         // Started anew since the list.
         None => {
             let domain = record.domain()?;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::description::Description;
 use crate::description_cache::{CachedDescription, DeviceNames, Known};
-use crate::gather::job::WorkerConfig;
+use crate::gather::protocol::WorkerConfig;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::{Domain, Error};
 use crate::sample::Sample;

@@ -30,7 +30,7 @@ fn config(wanted: Measurements) -> WorkerConfig {
 
 fn listed(session: &mut Session) -> Vec<DomainRef> {
     match session.list().unwrap() {
-        Answer::Domains(found) => found,
+        Response::Domains(found) => found,
         other => panic!("{other:?}"),
     }
 }
@@ -41,8 +41,11 @@ fn asked_for(
     config: &WorkerConfig,
     targets: &[Target],
 ) -> (Vec<Measured>, Vec<(DomainRef, String)>) {
-    match session.ask(config, targets, scope, targets.len()).unwrap() {
-        Answer::Samples(measured, problems) => (measured, problems),
+    match session
+        .statistics(config, targets, scope, targets.len())
+        .unwrap()
+    {
+        Response::Samples(measured, problems) => (measured, problems),
         other => panic!("{other:?}"),
     }
 }
@@ -56,10 +59,10 @@ fn asked(
 }
 
 /// What a job brought, and before it what it told piece by piece.
-fn performed(session: &mut Session, job: &Job) -> (Vec<Answer>, Answer) {
+fn performed(session: &mut Session, request: &WorkerRequest) -> (Vec<Response>, Response) {
     let told = RefCell::new(Vec::new());
     let tell = |answer| told.borrow_mut().push(answer);
-    let last = session.perform(&config(ALL), job, &tell).unwrap();
+    let last = session.perform(&config(ALL), request, &tell).unwrap();
     (told.into_inner(), last)
 }
 
@@ -155,9 +158,9 @@ fn of_a_vm_that_came_in_part_no_xml_is_read() {
 fn a_description_from_before_the_statistics_takes_their_names_and_is_not_read_again() {
     let mut session = Session::new(connect("test:///default"));
     let found = listed(&mut session);
-    let (told, last) = performed(&mut session, &Job::Describe(found.clone()));
-    assert!(matches!(last, Answer::Done), "{last:?}");
-    let [Answer::Described(run, before, None)] = &told[..] else {
+    let (told, last) = performed(&mut session, &Request::Describe(found.clone()));
+    assert!(matches!(last, Response::Done), "{last:?}");
+    let [Response::Described(run, before, None)] = &told[..] else {
         panic!("{told:?}");
     };
     assert_eq!(*run, found[0].run);
@@ -205,7 +208,7 @@ fn nics_that_were_read_already_are_not_asked_for() {
 
     // Of a run that is over: those are another's.
     let mut over = unread;
-    over.found.run.id += 1;
+    over.domain.run.id += 1;
     over.nics = Some(read);
     let found = theirs(&mut session, over.clone());
     assert_eq!(found.list.len(), 1);
@@ -250,14 +253,17 @@ fn a_domain_that_is_gone_or_off_is_no_trouble_and_costs_nobody_else() {
     assert!(measured.iter().all(|m| m.problem.is_none()));
 
     let gone = orphan("gone");
-    let (_, last) = performed(&mut session, &Job::Canary(gone.clone()));
-    assert!(matches!(last, Answer::Done), "{last:?}");
-    let (told, _) = performed(&mut session, &Job::Describe(vec![gone, found[0].clone()]));
-    let [Answer::Described(run, _, None)] = &told[..] else {
+    let (_, last) = performed(&mut session, &Request::Canary(gone.clone()));
+    assert!(matches!(last, Response::Done), "{last:?}");
+    let (told, _) = performed(
+        &mut session,
+        &Request::Describe(vec![gone, found[0].clone()]),
+    );
+    let [Response::Described(run, _, None)] = &told[..] else {
         panic!("{told:?}");
     };
     assert_eq!(*run, found[0].run);
-    let (told, _) = performed(&mut session, &Job::Priority(targets.to_vec()));
+    let (told, _) = performed(&mut session, &Request::Priority(targets.to_vec()));
     assert_eq!(told.len(), 2);
 }
 

@@ -3,8 +3,7 @@ use std::thread::sleep;
 
 use super::*;
 use crate::config::Measurements;
-use crate::gather::job::Answer;
-use crate::gather::scheduler::Scope;
+use crate::gather::protocol::{Request, Response, Scope};
 use crate::gather::testing::{Frozen, LIMIT, inbox, settings};
 use crate::libvirt::bulk::Groups;
 use crate::sample::DeviceFilter;
@@ -30,9 +29,9 @@ fn pool_with(uri: &str, size: usize, jobs: usize) -> (WorkerPool, Receiver<Reply
     (WorkerPool::new(config, size, jobs, sink), replies)
 }
 
-fn nobody() -> Job {
-    Job::Ask {
-        targets: Vec::new(),
+fn nobody() -> WorkerRequest {
+    Request::Statistics {
+        of: Vec::new(),
         scope: Scope::Full,
         active: 0,
     }
@@ -61,7 +60,7 @@ fn a_worker_is_taken_on_when_it_is_needed_and_kept() {
     let (mut pool, replies) = pool("test:///default", 4);
     assert_eq!(counts(&pool), (0, 0));
     for call_id in 0..3 {
-        assert_eq!(pool.assign(call_id, Job::List), Assigned::Begun);
+        assert_eq!(pool.assign(call_id, Request::List), Assigned::Begun);
         assert_eq!(counts(&pool), (1, 0));
         let reply = replies.recv_timeout(LIMIT).unwrap();
         assert_eq!(reply.call_id, call_id);
@@ -105,7 +104,7 @@ fn one_worker_has_the_second_job_at_hand() {
 fn jobs_come_back_in_their_order() {
     let (mut pool, replies) = pool_with("test:///default", 1, 2);
     for call_id in [1, 2] {
-        assert_eq!(pool.assign(call_id, Job::List), Assigned::Begun);
+        assert_eq!(pool.assign(call_id, Request::List), Assigned::Begun);
     }
     let call_ids = [1, 2].map(|_| replies.recv_timeout(LIMIT).unwrap().call_id);
     assert_eq!(call_ids, [1, 2]);
@@ -134,7 +133,7 @@ fn a_worker_whose_thread_is_gone_is_passed_by() {
         number: 99,
         jobs: gone,
     });
-    assert_eq!(pool.assign(7, Job::List), Assigned::Begun);
+    assert_eq!(pool.assign(7, Request::List), Assigned::Begun);
     assert_eq!(counts(&pool), (1, 0));
     assert_eq!(replies.recv_timeout(LIMIT).unwrap().call_id, 7);
 }
@@ -151,15 +150,15 @@ fn a_ticket_of_nobody_changes_nothing() {
 /// A pool with one worker that is connected, and one that waits for a daemon.
 fn half_let_in(frozen: &Frozen) -> (WorkerPool, Receiver<Reply>) {
     let (mut pool, replies) = pool("test:///default", 4);
-    assert_eq!(pool.assign(1, Job::List), Assigned::Begun);
+    assert_eq!(pool.assign(1, Request::List), Assigned::Begun);
     assert_eq!(replies.recv_timeout(LIMIT).unwrap().call_id, 1);
     // The next worker is to open another connection.
     let mut config = WorkerConfig::clone(&pool.config);
     config.uri = frozen.uri();
     pool.config = Arc::new(config);
     let connected = pool.busy.remove(&1).unwrap().worker;
-    assert_eq!(pool.assign(2, Job::List), Assigned::Begun);
-    let slot = Slot::new(Job::List);
+    assert_eq!(pool.assign(2, Request::List), Assigned::Begun);
+    let slot = Slot::new(Request::List);
     slot.take();
     pool.busy.insert(
         1,
@@ -182,8 +181,8 @@ fn a_job_that_waits_for_a_connection_goes_to_a_worker_that_has_one() {
     let recalled = pool.recall(now + LIMIT, LIMIT);
     assert_eq!(recalled, [(2, false)], "the other is busy");
     assert_eq!(pool.connections(), (1, 1));
-    assert_eq!(pool.assign(3, Job::Describe(vec![])), Assigned::Waits);
-    assert_eq!(pool.assign(4, Job::Probe(vec![])), Assigned::Waits);
+    assert_eq!(pool.assign(3, Request::Describe(vec![])), Assigned::Waits);
+    assert_eq!(pool.assign(4, Request::Probe(vec![])), Assigned::Waits);
     // What libvirtd's priority workers serve goes first.
     let begun = [1, 4, 2].map(|call_id| pool.returned(call_id));
     assert_eq!(begun, [Some(4), Some(2), Some(3)]);
@@ -197,7 +196,10 @@ fn a_job_that_waits_for_a_connection_goes_to_a_worker_that_has_one() {
     // The daemon goes: whoever waited learns so, and nothing is said of the job.
     drop(frozen);
     let reply = replies.recv_timeout(LIMIT).unwrap();
-    assert!(matches!(reply.result, Ok(Answer::Outside)), "{reply:?}");
+    assert!(
+        matches!(reply.result, Ok(Response::NotConnected)),
+        "{reply:?}"
+    );
     assert_eq!(pool.let_in(reply.worker, false), None);
     assert_eq!(pool.connections(), (1, 0));
 }
@@ -209,14 +211,18 @@ fn a_worker_that_is_let_in_takes_what_waits() {
     let recalled = pool.recall(Instant::now() + LIMIT, LIMIT);
     assert_eq!(recalled, [(2, false)]);
     assert_eq!(pool.let_in(1, true), Some(2));
-    assert_eq!(pool.assign(5, Job::List), Assigned::Begun, "by a new one");
+    assert_eq!(
+        pool.assign(5, Request::List),
+        Assigned::Begun,
+        "by a new one"
+    );
 }
 
 #[test]
 fn where_nobody_has_a_connection_nothing_is_taken_back() {
     let frozen = Frozen::start();
     let (mut pool, _replies) = pool(&frozen.uri(), 4);
-    assert_eq!(pool.assign(1, Job::List), Assigned::Begun);
+    assert_eq!(pool.assign(1, Request::List), Assigned::Begun);
     assert_eq!(pool.recall_at(Duration::ZERO), None);
     assert_eq!(pool.recall(Instant::now(), Duration::ZERO), []);
     assert_eq!(pool.forget_waiting(), [0; 0]);
@@ -307,10 +313,10 @@ fn no_more_workers_than_are_let_in_but_one_that_hangs_does_not_count() {
     let (mut pool, replies) = pool("test:///default", 4);
     let until = Instant::now() + SCARCE;
     pool.scarce = Some(Scarce { most: 1, until });
-    assert_eq!(pool.assign(1, Job::List), Assigned::Begun);
-    assert_eq!(pool.assign(2, Job::List), Assigned::Waits);
+    assert_eq!(pool.assign(1, Request::List), Assigned::Begun);
+    assert_eq!(pool.assign(2, Request::List), Assigned::Waits);
     pool.busy.get_mut(&1).unwrap().since -= HANGS;
-    assert_eq!(pool.assign(3, Job::List), Assigned::Begun);
+    assert_eq!(pool.assign(3, Request::List), Assigned::Begun);
     for _ in [1, 3] {
         replies.recv_timeout(LIMIT).unwrap();
     }
@@ -322,7 +328,7 @@ fn no_more_workers_than_are_let_in_but_one_that_hangs_does_not_count() {
 #[test]
 fn closed_connections_are_waited_for_and_those_that_hang_are_not() {
     let (mut pool, replies) = pool("test:///default", 4);
-    assert_eq!(pool.assign(1, Job::List), Assigned::Begun);
+    assert_eq!(pool.assign(1, Request::List), Assigned::Begun);
     replies.recv_timeout(LIMIT).unwrap();
     pool.returned(1);
     let begun = Instant::now();

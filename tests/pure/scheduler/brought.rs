@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use super::daemon::Ms;
-use telegraf_kvm::gather::scheduler::Completeness;
+use telegraf_kvm::gather::protocol::Completeness;
 
 /// What one gather brought.
 #[derive(Debug, Default)]
@@ -16,7 +16,7 @@ pub struct Gather {
     pub disks: BTreeSet<Uuid>,
     /// Whether the daemon had no worker to spare, and who is to blame.
     pub saturated: Option<Option<Uuid>>,
-    pub orders: usize,
+    pub actions: usize,
     pub ticks: usize,
 }
 

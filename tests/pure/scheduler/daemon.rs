@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
-use telegraf_kvm::gather::in_flight::CallId;
-use telegraf_kvm::gather::scheduler::{Completeness, Event, Order};
+use telegraf_kvm::gather::protocol::{CallId, Completeness, Request};
+use telegraf_kvm::gather::scheduler::Event;
 use uuid::Uuid;
 
 /// Simulated time: milliseconds since the start.
@@ -50,7 +50,7 @@ pub struct Vm {
 
 #[derive(Debug)]
 pub struct Call {
-    pub order: Order,
+    pub request: Request<Uuid>,
     pub left: VecDeque<Uuid>,
     pub completeness: Vec<(Uuid, Completeness)>,
     /// Microseconds of work done on the VM at the front.
@@ -152,17 +152,10 @@ impl Daemon {
     }
 
     /// A call of ours arrives.
-    pub fn call(&mut self, call_id: CallId, order: Order) {
-        let left = match &order {
-            Order::List | Order::LookAtHost(_) => Vec::new(),
-            Order::Canary(one) | Order::Disks(one) => vec![*one],
-            Order::Describe(some) | Order::Ask(some, _) => some.clone(),
-            Order::Probe(some) | Order::Priority(some) => some.clone(),
-            Order::Withdraw => Vec::new(),
-        };
+    pub fn call(&mut self, call_id: CallId, request: Request<Uuid>) {
         let call = Call {
-            order,
-            left: left.into(),
+            left: request.domains().to_vec().into(),
+            request,
             completeness: Vec::new(),
             paid: 0,
             has_worker: false,
@@ -179,7 +172,7 @@ impl Daemon {
     }
 
     /// How many calls of ours, of these, have been hanging for longer than any healthy one takes.
-    pub fn hanging(&self, of: impl Fn(CallId, &Order) -> bool) -> usize {
+    pub fn hanging(&self, of: impl Fn(CallId, &Request<Uuid>) -> bool) -> usize {
         let long = |call: &Call| {
             // What waits in the queue for nobody burdens nobody.
             let there = call.has_worker || call.connected;
@@ -188,7 +181,7 @@ impl Daemon {
         let hanging = self
             .calls
             .iter()
-            .filter(|(call_id, call)| long(call) && of(**call_id, &call.order));
+            .filter(|(call_id, call)| long(call) && of(**call_id, &call.request));
         hanging.count()
     }
 

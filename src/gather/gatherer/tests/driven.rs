@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::gather::host_watcher::HostReport;
-use crate::gather::scheduler::{Control, HostVerdict};
+use crate::gather::protocol::Control;
+use crate::gather::scheduler::HostVerdict;
 use crate::gather::testing::Frozen;
 use crate::host::qemu::cgroups::CpuUsage;
 use crate::sample::Sample;
@@ -43,7 +44,7 @@ impl Driven {
         *self.out().last().unwrap()
     }
 
-    fn answer(&mut self, call_id: CallId, answer: Answer) {
+    fn answer(&mut self, call_id: CallId, answer: Response) {
         self.gatherer.on_reply(Reply {
             call_id,
             worker: 0,
@@ -55,7 +56,7 @@ impl Driven {
     }
 
     /// Answers the call that was sent last.
-    fn next(&mut self, answer: Answer) {
+    fn next(&mut self, answer: Response) {
         self.answer(self.newest(), answer);
     }
 
@@ -69,7 +70,7 @@ impl Driven {
         self.gatherer.begin();
         self.next(domains(names));
         self.described(names);
-        self.next(Answer::Done);
+        self.next(Response::Done);
     }
 
     /// The call that describes these comes back.
@@ -77,20 +78,20 @@ impl Driven {
         let describe = self.newest();
         for name in names {
             let described = CachedDescription::new(None, None, Instant::now());
-            let answer = Answer::Described(found(name).run, Arc::new(described), None);
+            let answer = Response::Described(found(name).run, Arc::new(described), None);
             self.answer(describe, answer);
         }
-        self.answer(describe, Answer::Done);
+        self.answer(describe, Response::Done);
     }
 
     /// A probe comes back from all of these, and nobody is at their monitors.
     fn probed(&mut self, names: &[&str]) {
         let probe = self.newest();
-        self.answer(probe, Answer::Alive);
+        self.answer(probe, Response::Alive);
         for name in names {
-            self.answer(probe, Answer::Control(Node::uuid(name), Control::Free));
+            self.answer(probe, Response::Control(Node::uuid(name), Control::Free));
         }
-        self.answer(probe, Answer::Done);
+        self.answer(probe, Response::Done);
     }
 
     /// Ends the gather; the workers had their connections.
@@ -116,8 +117,8 @@ fn found(name: &str) -> DomainRef {
     }
 }
 
-fn domains(names: &[&str]) -> Answer {
-    Answer::Domains(names.iter().map(|name| found(name)).collect())
+fn domains(names: &[&str]) -> Response {
+    Response::Domains(names.iter().map(|name| found(name)).collect())
 }
 
 fn sample(name: &str) -> Sample {
@@ -138,9 +139,9 @@ fn measured(name: &str, completeness: Completeness) -> Measured {
     }
 }
 
-fn samples(names: &[&str]) -> Answer {
+fn samples(names: &[&str]) -> Response {
     let measured = names.iter().map(|name| measured(name, Completeness::Full));
-    Answer::Samples(measured.collect(), vec![])
+    Response::Samples(measured.collect(), vec![])
 }
 
 /// Where its images lie now is not known until its XML has been read.
@@ -150,7 +151,7 @@ fn a_vm_that_shows_other_devices_than_it_is_known_to_have_is_described_anew() {
     driven.listed_and_described(&["a", "b"]);
     let mut other = measured("b", Completeness::Partial);
     other.outdated = true;
-    driven.next(Answer::Samples(
+    driven.next(Response::Samples(
         vec![measured("a", Completeness::Full), other],
         vec![],
     ));
@@ -174,7 +175,7 @@ fn while_a_list_hangs_none_is_sent_again_and_the_domains_last_known_serve() {
     for _ in 0..2 {
         assert_eq!(driven.out().len(), 2, "one besides the list");
         // It is no second list: it is answered as what it is, and the gather goes on with both.
-        driven.next(Answer::Done);
+        driven.next(Response::Done);
         driven.next(samples(&["a", "b"]));
         assert!(driven.gatherer.is_done());
         let gathered = driven.finish();
@@ -182,7 +183,7 @@ fn while_a_list_hangs_none_is_sent_again_and_the_domains_last_known_serve() {
         assert_eq!((gathered.active, gathered.hanging), (None, 1));
         driven.gatherer.begin();
     }
-    driven.next(Answer::Done);
+    driven.next(Response::Done);
     let gathered = driven.finish();
     assert_eq!(missing(&gathered), ["a", "b"], "they were asked");
     assert_eq!(gathered.hanging, 2);
@@ -271,20 +272,20 @@ fn what_the_host_says_decides_who_is_asked_for_what() {
         dead_mounts: [(mount.clone(), [b].into())].into(),
         ..HostReport::default()
     });
-    driven.next(Answer::Done);
+    driven.next(Response::Done);
     let &[whole, quiet] = &driven.out()[..] else {
         panic!("{:?}", driven.out());
     };
-    let part = Answer::Samples(vec![measured("a", Completeness::Partial)], vec![]);
+    let part = Response::Samples(vec![measured("a", Completeness::Partial)], vec![]);
     driven.answer(quiet, part);
     assert!(!driven.gatherer.is_done());
     let mut without_disks = measured("b", Completeness::Full);
     without_disks.sample.disks = None;
-    driven.answer(whole, Answer::Samples(vec![without_disks], vec![]));
+    driven.answer(whole, Response::Samples(vec![without_disks], vec![]));
     // Its disks are asked for by themselves, and only its.
     let disks = devices(Instant::now(), vec![device("vdz", "disk", [Some(1); 5])]);
     assert_eq!(driven.out().len(), 1);
-    driven.next(Answer::Disks(found("b").run, disks.clone()));
+    driven.next(Response::Disks(found("b").run, disks.clone()));
     assert!(driven.gatherer.is_done());
     let gathered = driven.finish();
     assert_eq!(names(&gathered), ["a", "b"]);
@@ -335,7 +336,7 @@ fn looked(driven: &mut Driven, questions: &Receiver<HostQuery>, time: u64) {
         cpu_usage: [(Node::uuid("a"), usage)].into_iter().collect(),
         ..HostReport::default()
     });
-    driven.next(Answer::Done);
+    driven.next(Response::Done);
 }
 
 /// Whichever connection it is that a restarted libvirtd cut.
@@ -348,7 +349,7 @@ fn what_the_host_has_proven_is_forgotten_when_any_connection_is_lost() {
         one.sample.vcpus = Some(1);
         let cpu = &mut one.sample.cpu;
         (cpu.time, cpu.user, cpu.system) = (Some(time), Some(time), Some(time));
-        Answer::Samples(vec![one], vec![])
+        Response::Samples(vec![one], vec![])
     };
     let proven = |driven: &Driven| driven.gatherer.cpus.of(found("a").run).is_some();
     looked(&mut driven, &questions, 10);
@@ -371,7 +372,7 @@ fn a_vm_that_was_restarted_since_the_list_is_active() {
     let mut restarted = measured("a", Completeness::Full);
     restarted.sample.run.id += 100;
     let run = restarted.sample.run;
-    let answer = Answer::Samples(vec![restarted, measured("b", Completeness::Full)], vec![]);
+    let answer = Response::Samples(vec![restarted, measured("b", Completeness::Full)], vec![]);
     driven.next(answer);
     let active = driven.finish().active.unwrap();
     assert_eq!(active, HashSet::from_iter([run, found("b").run]));
@@ -385,18 +386,18 @@ fn who_holds_a_call_is_not_waited_for_and_what_the_call_brings_later_is_dropped(
     driven.stall();
     let probe = driven.newest();
     assert_ne!(probe, held);
-    driven.answer(probe, Answer::Alive);
+    driven.answer(probe, Response::Alive);
     let occupied = Control::Occupied(STALL);
-    driven.answer(probe, Answer::Control(Node::uuid("a"), occupied));
+    driven.answer(probe, Response::Control(Node::uuid("a"), occupied));
     // Both are asked again at once, one by one: libvirt passes the first by now.
     let &[a, b] = &driven.out()[2..] else {
         panic!("{:?}", driven.out());
     };
     let part = measured("a", Completeness::Partial);
-    driven.answer(a, Answer::Samples(vec![part], vec![]));
+    driven.answer(a, Response::Samples(vec![part], vec![]));
     driven.answer(b, samples(&["b"]));
-    driven.answer(probe, Answer::Control(Node::uuid("b"), Control::Free));
-    driven.answer(probe, Answer::Done);
+    driven.answer(probe, Response::Control(Node::uuid("b"), Control::Free));
+    driven.answer(probe, Response::Done);
     // It may only be slow: that is waited for a little.
     assert!(!driven.gatherer.is_done());
     std::thread::sleep(Duration::from_millis(700));
@@ -423,18 +424,18 @@ fn whom_a_daemon_without_workers_serves_by_priority_calls_is_not_missing() {
     // The canary does not come back, and nobody is to blame for it.
     driven.stall();
     let probe = driven.newest();
-    driven.answer(probe, Answer::Alive);
+    driven.answer(probe, Response::Alive);
     for name in ["a", "b", "c"] {
         let control = match name {
             "b" => Control::Occupied(Duration::from_secs(60)),
             _ => Control::Free,
         };
-        driven.answer(probe, Answer::Control(Node::uuid(name), control));
+        driven.answer(probe, Response::Control(Node::uuid(name), control));
     }
-    driven.answer(probe, Answer::Done);
+    driven.answer(probe, Response::Done);
     let urgent = driven.newest();
     for name in ["a", "b"] {
-        driven.answer(urgent, Answer::Priority(Box::new(sample(name))));
+        driven.answer(urgent, Response::Priority(Box::new(sample(name))));
     }
     assert!(!driven.gatherer.is_done());
     let gathered = driven.finish();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::gather::protocol::{CallId, Completeness, Control, Request};
 use crate::maps::HashSet;
 
 /// What bounds a gather.
@@ -23,41 +24,15 @@ pub struct Limits {
     pub hedge: bool,
 }
 
-/// How much a call asks of its domains.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
-    /// All groups.
-    Full,
-    /// All but the block group, which would touch storage that may be dead.
-    NoBlock,
-    /// What needs no monitor.
-    NoMonitor,
-}
-
-/// One call to make.
+/// What the scheduler wants done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Order {
-    /// List the active domains.
-    List,
-    /// Read the XML of these, one by one, each reported at once ([`Event::Described`],
-    /// [`Event::Withheld`], or [`Event::Served`] where it failed): from libvirt 11.0 on that waits for
-    /// whoever has the domain's job.
-    Describe(Vec<Uuid>),
-    /// Look at the host for these; answered by [`super::Scheduler::looked`], not under a call's number.
+pub enum Action {
+    /// Make this call; what it brings goes to [`super::Scheduler::on`] under its number.
+    Send(CallId, Request<Uuid>),
+    /// Look at the host for these domains; [`super::Scheduler::looked`] takes the result.
     LookAtHost(Vec<Uuid>),
-    /// `virDomainGetInfo` of this one: an ordinary call, to see whether there is a worker for it.
-    Canary(Uuid),
-    /// Statistics of these.
-    Ask(Vec<Uuid>, Scope),
-    /// The disks of this one, by `virDomainBlockStats`.
-    Disks(Uuid),
-    /// A call that concerns no domain (`virConnectGetLibVersion`), reported as [`Event::Alive`];
-    /// then `virDomainGetControlInfo` of these, one by one, each reported at once.
-    Probe(Vec<Uuid>),
-    /// State and network of these by calls that libvirtd's priority workers serve.
-    Priority(Vec<Uuid>),
-    /// The call of this number, which waits for a worker, is not to be made any more.
-    Withdraw,
+    /// Do not make this call any more: it still waits for a worker.
+    Withdraw(CallId),
 }
 
 /// An active domain that is wanted.
@@ -80,30 +55,7 @@ pub struct HostVerdict {
     pub no_disks: HashSet<Uuid>,
 }
 
-/// How much of a domain's figures is there, from little to all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Completeness {
-    /// What libvirtd's priority workers serve: state and network.
-    PriorityOnly,
-    /// What needs no monitor: libvirt has passed that by.
-    Partial,
-    /// All that it has.
-    Full,
-}
-
-/// What `virDomainGetControlInfo` says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Control {
-    /// Its monitor is free, or the driver cannot tell.
-    Free,
-    /// A command has been in its monitor for so long.
-    Occupied(Duration),
-    /// Somebody is at it within a backup, a migration, a dump or a save; since when, libvirt does not
-    /// say.
-    Job,
-}
-
-/// What a call brought. All but the first five end it.
+/// What a call brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// Of a probe, before it asks the first domain: the daemon answered a call that concerns none.
@@ -116,7 +68,7 @@ pub enum Event {
     Described(Uuid),
     /// Of one that describes: somebody has had this domain's monitor for long, so its XML was not
     /// asked for.
-    Withheld(Uuid),
+    MonitorHeld(Uuid),
     /// The active domains that are wanted.
     Listed(Vec<Listed>),
     /// These came; who was asked and is not among them is gone.
@@ -129,4 +81,16 @@ pub enum Event {
     Lost,
     /// No connection can be opened: whoever is still to be asked would meet the same.
     Unreachable,
+}
+
+impl Event {
+    /// Whether the call is over: nothing more follows under its number.
+    pub fn ends_call(&self) -> bool {
+        match self {
+            Self::Alive | Self::Control(..) => false,
+            Self::Served(_) | Self::Described(_) | Self::MonitorHeld(_) => false,
+            Self::Listed(_) | Self::Samples(_) | Self::Done => true,
+            Self::Refused | Self::Lost | Self::Unreachable => true,
+        }
+    }
 }

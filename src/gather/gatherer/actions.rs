@@ -6,49 +6,45 @@ use uuid::Uuid;
 
 use super::Gatherer;
 use crate::gather::host_watcher::HostReport;
-use crate::gather::in_flight::CallId;
-use crate::gather::job::{DomainRef, Job, Target};
-use crate::gather::scheduler::{Event, Order};
+use crate::gather::protocol::{CallId, Request, Target, WorkerRequest};
+use crate::gather::scheduler::{Action, Event};
 use crate::gather::worker_pool::Assigned;
 use crate::times::STALL;
 
 impl Gatherer {
-    /// Carries out what the scheduler orders.
+    /// Does what the scheduler wants done.
     pub(super) fn carry_out(&mut self) {
-        for (call_id, order) in self.scheduler.orders() {
-            log::trace!("call {call_id}: {order:?}");
-            let job = match order {
-                Order::Withdraw => {
-                    self.workers.withdraw(call_id);
-                    continue;
-                }
-                Order::LookAtHost(domains) => {
-                    self.look(&domains);
-                    continue;
-                }
-                Order::List => {
-                    self.active_domains.ask(Instant::now());
-                    Job::List
-                }
-                Order::Describe(domains) => Job::Describe(self.domains(&domains)),
-                Order::Canary(domain) => match self.active_domains.get(domain) {
-                    Some(found) => Job::Canary(found.clone()),
-                    None => Job::Probe(Vec::new()),
-                },
-                Order::Ask(domains, scope) => Job::Ask {
-                    targets: self.targets(&domains),
-                    scope,
-                    active: self.active_domains.len(),
-                },
-                Order::Disks(domain) => match self.targets(&[domain]).pop() {
-                    Some(target) => Job::Disks(target),
-                    None => Job::Probe(Vec::new()),
-                },
-                Order::Probe(domains) => Job::Probe(self.domains(&domains)),
-                Order::Priority(domains) => Job::Priority(self.targets(&domains)),
-            };
-            self.assign(call_id, job);
+        for action in self.scheduler.actions() {
+            log::trace!("{action:?}");
+            match action {
+                Action::Send(call_id, request) => self.send(call_id, request),
+                Action::LookAtHost(domains) => self.look(&domains),
+                Action::Withdraw(call_id) => self.workers.withdraw(call_id),
+            }
         }
+    }
+
+    fn send(&mut self, call_id: CallId, request: Request<Uuid>) {
+        if request == Request::List {
+            self.active_domains.ask(Instant::now());
+        }
+        let now = Instant::now();
+        let domain = |uuid: Uuid| self.active_domains.get(uuid).cloned();
+        let target = |uuid: Uuid| {
+            let domain = domain(uuid)?;
+            let run = domain.run;
+            let nics = self.descriptions.nics(run);
+            let wanted = |name: &str| self.devices.matches(name);
+            Some(Target {
+                nics: nics.and_then(|nics| self.nics.of(run, nics, wanted)),
+                processor: self.cpus.of(run),
+                known: self.descriptions.look_up(run, now),
+                domain,
+            })
+        };
+        // Where the one domain is gone, a call that asks none takes its place.
+        let request = request.map(domain, target);
+        self.assign(call_id, request.unwrap_or(Request::Probe(Vec::new())));
     }
 
     fn look(&mut self, domains: &[Uuid]) {
@@ -65,8 +61,8 @@ impl Gatherer {
         }
     }
 
-    fn assign(&mut self, call_id: CallId, job: Job) {
-        match self.workers.assign(call_id, job) {
+    fn assign(&mut self, call_id: CallId, request: WorkerRequest) {
+        match self.workers.assign(call_id, request) {
             Assigned::Begun => {}
             Assigned::Waits => self.scheduler.queued(call_id),
             Assigned::NoThread => {
@@ -111,29 +107,5 @@ impl Gatherer {
             self.scheduler.looked(look, Instant::now());
             self.carry_out();
         }
-    }
-
-    fn domains(&self, domains: &[Uuid]) -> Vec<DomainRef> {
-        let found = domains
-            .iter()
-            .filter_map(|uuid| self.active_domains.get(*uuid));
-        found.cloned().collect()
-    }
-
-    fn targets(&mut self, domains: &[Uuid]) -> Vec<Target> {
-        let now = Instant::now();
-        let found = self.domains(domains).into_iter();
-        let target = |found: DomainRef| {
-            let run = found.run;
-            let nics = self.descriptions.nics(run);
-            let wanted = |name: &str| self.devices.matches(name);
-            Target {
-                nics: nics.and_then(|nics| self.nics.of(run, nics, wanted)),
-                processor: self.cpus.of(run),
-                known: self.descriptions.look_up(run, now),
-                found,
-            }
-        };
-        found.map(target).collect()
     }
 }
