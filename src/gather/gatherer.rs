@@ -349,14 +349,15 @@ impl Gatherer {
         let not_started = self.workers.not_started.clone();
         gathered.not_started = not_started.or(gathered.not_started);
         let find = |uuid: Uuid| self.active_domains.get(uuid).cloned();
-        gathered.locked = self.scheduler.locked().filter_map(&find).collect();
+        let outcome = self.scheduler.end();
+        gathered.locked = outcome.locked.into_iter().filter_map(&find).collect();
         // By the last look: in a gather that ends without one no mount has come back.
         let dead = self.host_watcher.dead_mounts().iter();
-        let named = dead.map(|(mount, uuids)| {
+        let dead = dead.map(|(mount, uuids)| {
             let domains = uuids.iter().filter_map(|uuid| find(*uuid));
             (mount.clone(), domains.collect())
         });
-        gathered.dead = named.collect();
+        gathered.dead = dead.collect();
         gathered.disks_left_out = self.host_watcher.omits_unanswering_disks();
         gathered.unknown_storage = self
             .host_watcher
@@ -368,15 +369,18 @@ impl Gatherer {
             .omitted_for_slow_mounts()
             .filter_map(&find)
             .collect();
-        gathered.saturated = self.scheduler.saturated().map(|by| by.and_then(&find));
-        // Whom a daemon without workers served by priority calls has answered, too.
-        let silent = |uuid: &Uuid| !self.samples.has(*uuid);
-        let missing = self.scheduler.unanswered().filter(silent);
-        gathered.missing = missing.filter_map(&find).collect();
-        let refused = self.scheduler.refused().filter(silent);
-        gathered.refused = refused.filter_map(find).collect();
-        self.scheduler.end();
-        gathered.hanging = self.scheduler.hanging();
+        gathered.saturated = outcome.saturated.map(|uuid| uuid.and_then(&find));
+        // A daemon without workers may have served a domain by priority calls all the same.
+        let silent = |uuids: &[Uuid]| {
+            let silent = uuids
+                .iter()
+                .copied()
+                .filter(|uuid| !self.samples.has(*uuid));
+            silent.filter_map(&find).collect()
+        };
+        gathered.missing = silent(&outcome.unanswered);
+        gathered.refused = silent(&outcome.refused);
+        gathered.hanging = outcome.hanging;
         gathered.seen = self.active_domains.len();
         gathered.complete = self.samples.complete(self.describes);
         gathered.partial = self

@@ -7,20 +7,20 @@ use uuid::Uuid;
 use crate::gather::protocol::{CallId, Completeness, Control, Request};
 use crate::maps::HashSet;
 
-/// What bounds a gather.
+/// The bounds of a gather.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Calls for statistics at a time.
+    /// The number of calls for statistics at a time.
     pub workers: usize,
-    /// Domains per call.
+    /// The number of domains per call.
     pub chunk: usize,
     /// A call that has brought nothing for so long is looked into.
     pub stall: Duration,
     /// How long the look at the host is waited for.
     pub look: Duration,
-    /// Calls that may be out at once, hanging ones included.
+    /// The number of calls that may be in flight at once, hanging ones included.
     pub cap: usize,
-    /// Whether a call may be doubted at all: not where all of libvirt lives in our own process.
+    /// Whether calls are looked into at all: not where libvirt runs in our own process.
     pub hedge: bool,
 }
 
@@ -38,48 +38,48 @@ pub enum Action {
 /// An active domain that is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listed {
-    /// Which.
+    /// The domain.
     pub uuid: Uuid,
-    /// Whether its description is in the cache, and holds.
+    /// Whether the cache has a description of it that is current.
     pub described: bool,
 }
 
-/// What the host says before anybody is asked.
+/// What the host shows before any domain is asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostVerdict {
-    /// Their QEMU does not run: it would not answer.
+    /// Domains whose QEMU does not run, so that it would not answer.
     pub stuck: HashSet<Uuid>,
-    /// A disk of theirs lies on a mount that is dead or unknown: the block group is not asked for.
+    /// Domains with a disk on a mount that is dead or unknown: the block group is not asked for.
     pub no_block: HashSet<Uuid>,
-    /// Nor are their disks one by one.
+    /// Domains whose disks are not asked for one by one either.
     pub no_disks: HashSet<Uuid>,
 }
 
 /// What a call brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Of a probe, before it asks the first domain: the daemon answered a call that concerns none.
+    /// [`Request::Probe`], before its first domain: the daemon answered a call that concerns none.
     Alive,
-    /// Of a probe: this domain answered.
+    /// [`Request::Probe`]: what it found of this domain.
     Control(Uuid, Control),
-    /// Of a call that asks one by one: this domain was served.
+    /// A call that serves its domains one by one has come past this domain.
     Served(Uuid),
-    /// Of one that describes: it is known now where this domain's disks lie.
+    /// [`Request::Describe`]: it is known now where the disks of this domain lie.
     Described(Uuid),
-    /// Of one that describes: somebody has had this domain's monitor for long, so its XML was not
+    /// [`Request::Describe`]: the monitor of this domain has been in use for long, so its XML was not
     /// asked for.
     MonitorHeld(Uuid),
-    /// The active domains that are wanted.
+    /// [`Request::List`]: the active domains that are wanted.
     Listed(Vec<Listed>),
-    /// These came; who was asked and is not among them is gone.
+    /// [`Request::Statistics`]: these domains came; one that was asked and is not among them is gone.
     Samples(Vec<(Uuid, Completeness)>),
-    /// It is over.
+    /// The call is over, and brought nothing more that matters here.
     Done,
-    /// The driver or the daemon refused.
+    /// The driver or the daemon refused the call.
     Refused,
-    /// The connection was lost in the middle: what was asked is asked again on another.
+    /// The connection was lost during the call: what was asked is asked again on another.
     Lost,
-    /// No connection can be opened: whoever is still to be asked would meet the same.
+    /// No connection can be opened: all further calls would fail in the same way.
     Unreachable,
 }
 

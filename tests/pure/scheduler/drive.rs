@@ -137,8 +137,8 @@ impl Sim {
             });
             self.go_on(wake.min(limit));
         }
-        self.gather.saturated = self.scheduler.saturated();
-        self.scheduler.end();
+        let outcome = self.scheduler.end();
+        self.gather.saturated = outcome.saturated;
         assert_eq!(self.scheduler.actions().len(), 0, "actions after the end");
         let mut gather = std::mem::take(&mut self.gather);
         gather.took = self.daemon.now - begun;
