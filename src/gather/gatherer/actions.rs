@@ -1,4 +1,4 @@
-//! What the scheduler orders, carried out: who is asked, by which job, and who looks at the host.
+//! Does what the scheduler wants done: gives its calls to workers, and has the host looked at.
 
 use std::time::Instant;
 
@@ -48,14 +48,15 @@ impl Gatherer {
     }
 
     fn look(&mut self, domains: &[Uuid]) {
-        let vms = domains.iter();
-        let vms = vms.map(|uuid| (*uuid, self.descriptions.described(*uuid)));
+        let vms = domains
+            .iter()
+            .map(|uuid| (*uuid, self.descriptions.described(*uuid)));
         let asked = self.host_watcher.ask(vms.collect());
         let presumed = self.host_watcher.verdict_without_report(domains);
         if asked {
             self.scheduler.presume(presumed);
         } else {
-            // Nobody to ask, or still at the last question.
+            // There is no host watcher, or it is still busy with the last query.
             self.scheduler.looked(presumed, Instant::now());
             self.carry_out();
         }
@@ -73,7 +74,7 @@ impl Gatherer {
         }
     }
 
-    /// Takes back the jobs of workers that libvirtd does not let in, for those that have a connection.
+    /// Gives the requests of workers that libvirtd does not let in to workers that have a connection.
     pub(super) fn recall(&mut self, now: Instant) {
         if self.recalls {
             for (call_id, begun) in self.workers.recall(now, STALL) {
@@ -85,14 +86,14 @@ impl Gatherer {
         }
     }
 
-    /// A worker is free, and this job of those that waited is begun by it.
+    /// A worker is free and begins this call, which has waited for one.
     pub(super) fn begun(&mut self, call_id: Option<CallId>) {
         if let Some(call_id) = call_id {
             self.scheduler.begun(call_id, Instant::now());
         }
     }
 
-    /// What the host watcher has seen.
+    /// Takes what the host watcher has seen.
     pub fn on_host_report(&mut self, mut seen: HostReport) {
         let (taps, cpus) = (seen.net_dev.take(), std::mem::take(&mut seen.cpu_usage));
         let in_our_netns = std::mem::take(&mut seen.in_our_netns);
@@ -103,8 +104,8 @@ impl Gatherer {
             }
             self.cpus.read(cpus);
             let domains: Vec<Uuid> = self.active_domains.all().map(|f| f.run.uuid).collect();
-            let look = self.host_watcher.verdict(&domains);
-            self.scheduler.looked(look, Instant::now());
+            let verdict = self.host_watcher.verdict(&domains);
+            self.scheduler.looked(verdict, Instant::now());
             self.carry_out();
         }
     }
