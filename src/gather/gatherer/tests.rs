@@ -87,7 +87,7 @@ fn a_domain_that_is_not_wanted_is_active_but_not_asked() {
 }
 
 #[test]
-fn who_did_not_answer_in_time_is_missing_and_the_late_answer_is_dropped() {
+fn a_vm_that_did_not_answer_in_time_is_missing_and_its_late_reply_is_dropped() {
     let node = Node::of(&NAMES, &[]);
     let (mut gatherer, replies) = gatherer(&chunks_of(&node.uri(), 2));
     gatherer.begin();
@@ -131,7 +131,7 @@ fn a_late_list_is_dropped_too() {
 }
 
 #[test]
-fn no_connection_is_one_trouble_and_no_vm_is_forgotten() {
+fn no_connection_is_one_problem_and_no_vm_is_forgotten() {
     let dir = tempfile::tempdir().unwrap();
     let uri = format!("test+unix:///default?socket={}/none", dir.path().display());
     let (mut gatherer, replies) = gatherer(&settings(&uri));
@@ -165,7 +165,7 @@ fn first_chunk(gatherer: &mut Gatherer, replies: &Receiver<Reply>) -> Reply {
 }
 
 #[test]
-fn who_waits_in_the_queue_when_no_connection_can_be_had_is_missing() {
+fn a_vm_that_waits_in_the_queue_when_no_connection_can_be_opened_is_missing() {
     let node = Node::of(&NAMES, &[]);
     let (mut gatherer, replies) = gatherer(&chunks_of(&node.uri(), 2));
     let reply = first_chunk(&mut gatherer, &replies);

@@ -12,7 +12,7 @@ pub enum Request<D, T = D> {
     /// Lists the active domains.
     List,
     /// Reads the XML of these domains one by one, and reports each at once. From libvirt 11.0 on,
-    /// reading XML waits for whoever has the domain's job.
+    /// reading XML waits for the domain's job.
     Describe(Vec<D>),
     /// `virDomainGetInfo` of one domain: a cheap ordinary call, which shows whether libvirtd has an
     /// ordinary worker for it.

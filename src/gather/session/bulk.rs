@@ -103,7 +103,7 @@ impl Session {
         let records = Records::get(&domains, groups.bits(), flags)?;
         let at = start + start.elapsed() / 2;
         for (place, record) in records.iter().enumerate() {
-            let Some((run, name)) = whose(&record, targets, place) else {
+            let Some((run, name)) = run_of(&record, targets, place) else {
                 continue;
             };
             let mut sample = Sample::new(run, name, at);
@@ -165,7 +165,7 @@ pub(super) fn find<'t>(
 }
 
 /// The run to which a record belongs, and its name; `None` for a domain that is not active any more.
-fn whose(record: &Record, targets: &[&Target], place: usize) -> Option<(RunId, SmolStr)> {
+fn run_of(record: &Record, targets: &[&Target], place: usize) -> Option<(RunId, SmolStr)> {
     let id = record.id()?;
     match find(targets, place, |target| target.domain.run.id == id) {
         Some(target) => Some((target.domain.run, target.domain.name.clone())),

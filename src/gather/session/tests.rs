@@ -1,4 +1,4 @@
-mod jobs;
+mod requests;
 
 use std::cell::RefCell;
 
@@ -59,7 +59,7 @@ fn asked(
     asked_for(Scope::Full, session, config, targets)
 }
 
-/// What a job brought, and before it what it told piece by piece.
+/// What a request brought in the end, and before it what came piece by piece.
 fn performed(session: &mut Session, request: &WorkerRequest) -> (Vec<Response>, Response) {
     let told = RefCell::new(Vec::new());
     let tell = |answer| told.borrow_mut().push(answer);
@@ -135,7 +135,7 @@ fn the_description_is_read_once() {
     assert!(measured[0].described.is_some());
 }
 
-/// Somebody has its job, and from libvirt 11.0 on reading XML waits for that.
+/// Its job is taken, and from libvirt 11.0 on reading XML waits for the job.
 #[test]
 fn of_a_vm_that_came_in_part_no_xml_is_read() {
     let mut session = Session::new(connect("test:///default"));
@@ -234,7 +234,7 @@ fn a_measurement_without_devices_needs_no_description() {
 }
 
 #[test]
-fn a_domain_that_is_gone_or_off_is_no_trouble_and_costs_nobody_else() {
+fn a_domain_that_is_gone_or_off_is_no_problem_and_costs_no_other() {
     let node = Node::of(&["a", "b"], &["off"]);
     let mut session = Session::new(connect(&node.uri()));
     let found = listed(&mut session);

@@ -14,7 +14,7 @@ pub struct Gather {
     /// By VM how many calls brought its figures, and the best of them.
     pub completeness: BTreeMap<Uuid, (u32, Completeness)>,
     pub disks: BTreeSet<Uuid>,
-    /// Whether the daemon had no worker to spare, and who is to blame.
+    /// Whether the daemon had no worker to spare, and whose monitor was occupied the longest.
     pub saturated: Option<Option<Uuid>>,
     pub actions: usize,
     pub ticks: usize,

@@ -1,4 +1,4 @@
-//! Runs gathers of the scheduler against the simulated daemon, as the agent does against a real one,
+//! Runs gathers of the scheduler against the simulated daemon, as the main loop does against a real one,
 //! and holds it to what must be true of every gather.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -84,7 +84,7 @@ impl Sim {
         }
     }
 
-    /// A host that has been gathered from before, so that everybody is described and known.
+    /// A host that has been gathered from before, so that all its VMs are described and known.
     pub fn warm(vms: usize) -> Self {
         Self::new(vms).warmed()
     }
@@ -107,7 +107,7 @@ impl Sim {
         self.start + Duration::from_millis(self.daemon.now)
     }
 
-    /// One gather, ended by its deadline as the agent ends it.
+    /// One gather, ended by its deadline as the main loop ends it.
     pub fn gather(&mut self) -> Gather {
         let begun = self.daemon.now;
         self.gather = Gather::default();
@@ -326,7 +326,7 @@ impl Sim {
         let domains = request.domains();
         assert!(
             !domains.is_empty() || *request == Request::List,
-            "{request:?} asks nobody"
+            "{request:?} asks no VM"
         );
         // A probe that hung on a lock and was cut gives way to another.
         let watch =
@@ -338,11 +338,7 @@ impl Sim {
             );
         }
         let distinct: BTreeSet<&Uuid> = domains.iter().collect();
-        assert_eq!(
-            distinct.len(),
-            domains.len(),
-            "{request:?} asks somebody twice"
-        );
+        assert_eq!(distinct.len(), domains.len(), "{request:?} asks a VM twice");
         let Request::Statistics { scope, .. } = request else {
             return;
         };

@@ -190,7 +190,7 @@ fn calls_that_are_cut_before_they_are_known_to_hang_are_found_out() {
         assert!(gather.took <= 2500, "{} ms", gather.took);
         assert_eq!(sim.scheduler.hanging(), sim.daemon.hanging(|_, _| true));
     });
-    // Four were not counted while nobody had asked again whom they asked.
+    // Four were not counted while their VMs had not been asked again.
     assert!(sim.most_hanging <= 12, "{} hang", sim.most_hanging);
     freeze(&mut sim, 15..35, false);
     sim.gather();
@@ -220,7 +220,7 @@ fn a_locked_vm_whose_calls_are_cut_again_and_again() {
     }
 }
 
-/// Somebody else's call is at that monitor, and a call of ours that waits for a connection hangs on
+/// Another client's call is at that monitor, and a call of ours that waits for a connection hangs on
 /// nothing.
 #[test]
 fn a_call_that_waits_for_a_connection_is_not_taken_to_hang() {
@@ -259,7 +259,7 @@ fn a_call_that_waits_for_a_connection_is_not_taken_to_hang() {
     scheduler.on(probe, Event::Alive, at(301));
     let occupied = Control::Occupied(Duration::from_millis(290));
     scheduler.on(probe, Event::Control(other[0], occupied), at(302));
-    assert_eq!(scheduler.hanging(), 0, "nobody's call of ours");
+    assert_eq!(scheduler.hanging(), 0, "it is no call of ours");
     assert_eq!(scheduler.actions(), []);
     // It does not come back from that one, either: the call is not made at all.
     scheduler.on(probe, Event::Control(one[0], Control::Free), at(303));

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::daemon::{Call, Daemon, Dead, Job, KEEPALIVE, Ms};
 
-/// libvirtd's workers, for everybody; the second are for calls that cannot take long.
+/// libvirtd's workers, which serve all clients; the second are for calls that cannot take long.
 const WORKERS: (usize, usize) = (20, 5);
 const CORES: u64 = 2;
 impl Daemon {
@@ -87,14 +87,14 @@ impl Daemon {
             self.told.push((call_id, Event::Alive));
         }
         loop {
-            let whom = call.left.front().copied();
-            if self.blocks(call_id, call, whom) {
+            let next = call.left.front().copied();
+            if self.blocks(call_id, call, next) {
                 call.blocked.get_or_insert(self.now);
                 return false;
             }
             call.blocked = None;
             self.moved = true;
-            let passed_by = whom.is_some_and(|uuid| !self.holds_job(call_id, call, uuid));
+            let passed_by = next.is_some_and(|uuid| !self.holds_job(call_id, call, uuid));
             let cost = self.cost(call, passed_by);
             if call.paid + budget < cost {
                 call.paid += budget;
@@ -111,8 +111,8 @@ impl Daemon {
     }
 
     /// Whether the call cannot go on at this VM for now. Takes the VM's job where it can be had.
-    fn blocks(&mut self, call_id: CallId, call: &Call, whom: Option<Uuid>) -> bool {
-        let Some(uuid) = whom else {
+    fn blocks(&mut self, call_id: CallId, call: &Call, next: Option<Uuid>) -> bool {
+        let Some(uuid) = next else {
             return call.request == Request::List
                 && self.vms.keys().any(|uuid| self.is_locked(*uuid));
         };
@@ -143,7 +143,7 @@ impl Daemon {
         if !ours && (vm.job.is_some() || held_by_others) {
             return waits;
         }
-        // Whoever was passed by stays so to the end of that VM's turn.
+        // A VM that was skipped stays so to the end of its turn.
         if !ours && call.paid > 0 {
             return false;
         }

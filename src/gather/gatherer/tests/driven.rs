@@ -78,13 +78,13 @@ impl Driven {
         let describe = self.newest();
         for name in names {
             let described = CachedDescription::new(None, None, Instant::now());
-            let answer = Response::Described(found(name).run, Arc::new(described), None);
+            let answer = Response::Described(domain(name).run, Arc::new(described), None);
             self.answer(describe, answer);
         }
         self.answer(describe, Response::Done);
     }
 
-    /// A probe comes back from all of these, and nobody is at their monitors.
+    /// A probe comes back from all of these domains, and their monitors are free.
     fn probed(&mut self, names: &[&str]) {
         let probe = self.newest();
         self.answer(probe, Response::Alive);
@@ -107,7 +107,7 @@ impl Driven {
     }
 }
 
-fn found(name: &str) -> DomainRef {
+fn domain(name: &str) -> DomainRef {
     DomainRef {
         run: RunId {
             uuid: Node::uuid(name),
@@ -118,12 +118,12 @@ fn found(name: &str) -> DomainRef {
 }
 
 fn domains(names: &[&str]) -> Response {
-    Response::Domains(names.iter().map(|name| found(name)).collect())
+    Response::Domains(names.iter().map(|name| domain(name)).collect())
 }
 
 fn sample(name: &str) -> Sample {
     Sample {
-        run: found(name).run,
+        run: domain(name).run,
         name: name.into(),
         ..full(Instant::now())
     }
@@ -156,7 +156,7 @@ fn a_vm_that_shows_other_devices_than_it_is_known_to_have_is_described_anew() {
         vec![],
     ));
     driven.finish();
-    let known = |driven: &Driven, name| driven.gatherer.descriptions.is_current(found(name).run);
+    let known = |driven: &Driven, name| driven.gatherer.descriptions.is_current(domain(name).run);
     assert!(known(&driven, "a") && !known(&driven, "b"));
 }
 
@@ -195,11 +195,11 @@ fn while_a_list_hangs_none_is_sent_again_and_the_domains_last_known_serve() {
     driven.next(domains(&["c"]));
     let gathered = driven.finish();
     let active: Vec<RunId> = gathered.active.into_iter().flatten().collect();
-    assert_eq!(active, [found("c").run]);
+    assert_eq!(active, [domain("c").run]);
 }
 
 #[test]
-fn a_daemon_that_answers_nobody_holds_one_call_however_many_gathers() {
+fn a_stopped_daemon_has_one_call_of_ours_however_many_gathers() {
     let mut driven = Driven::new(|_| {}, None);
     for _ in 0..4 {
         driven.gatherer.begin();
@@ -207,7 +207,7 @@ fn a_daemon_that_answers_nobody_holds_one_call_however_many_gathers() {
         assert!(!gathered.reached && gathered.active.is_none());
         assert_eq!((gathered.hanging, driven.out().len()), (1, 1));
     }
-    // It goes: whoever waits learns so, and the next gather lists again.
+    // It ends: the calls that wait fail, and the next gather lists again.
     driven.lose(driven.newest());
     assert_eq!(driven.gatherer.scheduler.hanging(), 0);
     driven.gatherer.begin();
@@ -249,7 +249,7 @@ fn calls_are_capped_over_all_gathers_as_the_settings_say() {
 }
 
 #[test]
-fn what_the_host_says_decides_who_is_asked_for_what() {
+fn the_look_at_the_host_decides_what_each_vm_is_asked_for() {
     let (ask, questions) = channel();
     let mut driven = Driven::new(|_| {}, Some(ask));
     driven.gatherer.begin();
@@ -257,10 +257,10 @@ fn what_the_host_says_decides_who_is_asked_for_what() {
     driven.described(&["a", "b"]);
     assert!(driven.out().is_empty(), "the host is looked at first");
     let question: HostQuery = questions.try_recv().unwrap();
-    let mut whom: Vec<Uuid> = question.vms.iter().map(|(uuid, _)| *uuid).collect();
-    whom.sort_unstable();
+    let mut vms: Vec<Uuid> = question.vms.iter().map(|(uuid, _)| *uuid).collect();
+    vms.sort_unstable();
     let (a, b) = (Node::uuid("a"), Node::uuid("b"));
-    assert_eq!(whom, [a, b]);
+    assert_eq!(vms, [a, b]);
     let mount = PathBuf::from("/mnt/gone");
     driven.gatherer.on_host_report(HostReport {
         number: question.number,
@@ -285,15 +285,15 @@ fn what_the_host_says_decides_who_is_asked_for_what() {
     // Its disks are asked for by themselves, and only its.
     let disks = devices(Instant::now(), vec![device("vdz", "disk", [Some(1); 5])]);
     assert_eq!(driven.out().len(), 1);
-    driven.next(Response::Disks(found("b").run, disks.clone()));
+    driven.next(Response::Disks(domain("b").run, disks.clone()));
     assert!(driven.gatherer.is_done());
     let gathered = driven.finish();
     assert_eq!(names(&gathered), ["a", "b"]);
     assert_eq!(gathered.samples[1].disks, Some(disks));
     assert_eq!((gathered.seen, gathered.complete), (2, 1));
-    let dead = [(mount, vec![found("b")])].into();
+    let dead = [(mount, vec![domain("b")])].into();
     assert_eq!(gathered.dead, dead);
-    // The next ends before anybody has looked: it knows nothing better.
+    // The next gather ends before the host was looked at: it knows nothing better.
     driven.gatherer.begin();
     assert_eq!(driven.finish().dead, dead);
 }
@@ -310,7 +310,7 @@ fn a_short_deadline_is_not_spent_on_waiting_for_the_host() {
     assert!(driven.out().is_empty(), "the host is looked at first");
     assert!(
         driven.gatherer.wake().unwrap() <= by,
-        "nobody could be asked"
+        "no VM could be asked"
     );
 }
 
@@ -318,7 +318,7 @@ fn a_short_deadline_is_not_spent_on_waiting_for_the_host() {
 fn looked(driven: &mut Driven, questions: &Receiver<HostQuery>, time: u64) {
     driven.gatherer.begin();
     driven.next(domains(&["a"]));
-    if !driven.gatherer.descriptions.is_current(found("a").run) {
+    if !driven.gatherer.descriptions.is_current(domain("a").run) {
         driven.described(&["a"]);
     }
     assert!(driven.out().is_empty(), "the host is looked at first");
@@ -351,7 +351,7 @@ fn what_the_host_has_proven_is_forgotten_when_any_connection_is_lost() {
         (cpu.time, cpu.user, cpu.system) = (Some(time), Some(time), Some(time));
         Response::Samples(vec![one], vec![])
     };
-    let proven = |driven: &Driven| driven.gatherer.cpus.of(found("a").run).is_some();
+    let proven = |driven: &Driven| driven.gatherer.cpus.of(domain("a").run).is_some();
     looked(&mut driven, &questions, 10);
     driven.next(said(15));
     driven.finish();
@@ -375,11 +375,11 @@ fn a_vm_that_was_restarted_since_the_list_is_active() {
     let answer = Response::Samples(vec![restarted, measured("b", Completeness::Full)], vec![]);
     driven.next(answer);
     let active = driven.finish().active.unwrap();
-    assert_eq!(active, HashSet::from_iter([run, found("b").run]));
+    assert_eq!(active, HashSet::from_iter([run, domain("b").run]));
 }
 
 #[test]
-fn who_holds_a_call_is_not_waited_for_and_what_the_call_brings_later_is_dropped() {
+fn a_vm_that_blocks_a_call_is_not_waited_for_and_the_late_reply_is_dropped() {
     let mut driven = Driven::new(|_| {}, None);
     driven.listed_and_described(&["a", "b"]);
     let held = driven.newest();
@@ -416,12 +416,12 @@ fn who_holds_a_call_is_not_waited_for_and_what_the_call_brings_later_is_dropped(
 }
 
 #[test]
-fn whom_a_daemon_without_workers_serves_by_priority_calls_is_not_missing() {
+fn a_vm_that_a_daemon_without_workers_serves_by_priority_calls_is_not_missing() {
     let mut driven = Driven::new(|_| {}, None);
     driven.gatherer.begin();
     driven.next(domains(&["a", "b", "c"]));
     driven.described(&["a", "b", "c"]);
-    // The canary does not come back, and nobody is to blame for it.
+    // The canary does not come back, and no VM blocks it.
     driven.stall();
     let probe = driven.newest();
     driven.answer(probe, Response::Alive);
@@ -439,7 +439,7 @@ fn whom_a_daemon_without_workers_serves_by_priority_calls_is_not_missing() {
     }
     assert!(!driven.gatherer.is_done());
     let gathered = driven.finish();
-    assert_eq!(gathered.saturated, Some(Some(found("b"))));
+    assert_eq!(gathered.saturated, Some(Some(domain("b"))));
     assert_eq!(names(&gathered), ["a", "b"]);
     assert_eq!(gathered.complete, 0);
     assert_eq!(missing(&gathered), ["c"]);

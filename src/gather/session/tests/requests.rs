@@ -1,11 +1,11 @@
-//! The jobs beside the whole statistics.
+//! The requests other than those for statistics.
 
 use super::*;
 use crate::gather::cpus::Processor;
 use crate::sample::Devices;
 
 #[test]
-fn without_the_block_group_the_disks_come_by_a_job_of_their_own() {
+fn without_the_block_group_the_disks_come_by_a_request_of_their_own() {
     let mut session = Session::new(connect("test:///default"));
     let found = listed(&mut session);
     let target = target(&found[0], known(&mut session, &found[0]));
@@ -48,7 +48,7 @@ fn what_needs_no_monitor_is_state_network_and_cpu_time() {
 }
 
 #[test]
-fn urgent_figures_come_one_vm_at_a_time() {
+fn priority_figures_come_one_vm_at_a_time() {
     let node = Node::of(&["a", "b"], &[]);
     let mut session = Session::new(connect(&node.uri()));
     let found = listed(&mut session);
@@ -71,7 +71,7 @@ fn urgent_figures_come_one_vm_at_a_time() {
 }
 
 #[test]
-fn urgent_figures_have_what_was_read_on_this_host() {
+fn priority_figures_have_what_was_read_on_this_host() {
     let node = Node::of(&["a"], &[]);
     let mut session = Session::new(connect(&node.uri()));
     let found = listed(&mut session).remove(0);
@@ -103,7 +103,7 @@ fn a_probe_tells_first_that_the_daemon_answers_and_then_of_each_domain() {
     assert!(matches!(told[0], Response::Alive), "{told:?}");
     assert_eq!(told.len(), 4);
     for (found, answer) in domains.iter().zip(&told[1..]) {
-        // The test driver cannot tell; a domain that is gone holds nobody up.
+        // The test driver does not know; a domain that is gone blocks no call.
         let Response::Control(uuid, Control::Free) = answer else {
             panic!("{answer:?}");
         };
