@@ -58,7 +58,10 @@ impl Scheduler {
         let phase = match round.phase {
             Phase::LookingAtHost { until } => Some(until),
             Phase::Saturated { recheck_until, .. } => recheck_until,
-            Phase::Statistics => round.grace.until(),
+            Phase::Statistics => {
+                let times = [round.grace.until(), round.queue.next_due()];
+                times.into_iter().flatten().min()
+            }
             _ => None,
         };
         let in_flight = round.probe.in_flight();
@@ -74,8 +77,7 @@ impl Scheduler {
             }
             None => None,
         };
-        let times = [phase, round.queue.next_due(), stall];
-        times.into_iter().flatten().min()
+        [phase, stall].into_iter().flatten().min()
     }
 
     /// Time has passed.

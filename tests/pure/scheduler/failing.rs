@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use telegraf_kvm::gather::protocol::{Control, Request};
+use telegraf_kvm::gather::protocol::{Completeness, Control, Request};
 use telegraf_kvm::gather::scheduler::{Action, Event, HostVerdict, Limits, Listed, Scheduler};
 
 use super::daemon::uuid;
@@ -278,4 +278,44 @@ fn a_call_that_waits_for_a_connection_is_not_taken_to_hang() {
     let actions = scheduler.actions();
     assert!(actions.contains(&Action::Withdraw(*second)), "{actions:?}");
     assert_eq!(scheduler.hanging(), 1, "the probe");
+}
+
+/// Otherwise the main loop would call the scheduler without a pause until the gather ends.
+#[test]
+fn a_vm_that_is_not_asked_again_any_more_does_not_wake_the_scheduler() {
+    let limits = Limits { chunk: 1, ..LIMITS };
+    let mut scheduler = Scheduler::new(limits);
+    let start = Instant::now();
+    let at = |ms| start + Duration::from_millis(ms);
+    let listed = [0, 1, 2].map(|n| Listed {
+        uuid: uuid(n),
+        described: true,
+    });
+    scheduler.begin(at(0));
+    let [Action::Send(list, Request::List)] = scheduler.actions()[..] else {
+        panic!("no list");
+    };
+    scheduler.on(list, Event::Listed(listed.to_vec()), at(1));
+    scheduler.actions();
+    scheduler.looked(HostVerdict::default(), at(2));
+    let [Action::Send(canary, Request::Canary(_))] = scheduler.actions()[..] else {
+        panic!("no canary");
+    };
+    scheduler.on(canary, Event::Done, at(3));
+    let asked = scheduler.actions();
+    let [
+        Action::Send(first, _),
+        Action::Send(second, Request::Statistics { of, .. }),
+        Action::Send(_, _),
+    ] = &asked[..]
+    else {
+        panic!("{asked:?}");
+    };
+    // After this nothing more is sent; the third call is still waited for.
+    scheduler.on(*first, Event::Unreachable, at(4));
+    let part = Event::Samples(vec![(of[0], Completeness::Partial)]);
+    scheduler.on(*second, part, at(5));
+    assert!(!scheduler.is_done());
+    scheduler.tick(at(100));
+    assert!(scheduler.wake().is_some_and(|wake| wake > at(100)));
 }
