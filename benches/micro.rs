@@ -121,7 +121,7 @@ fn describe(bencher: Bencher) {
 fn sample_to_features(bencher: Bencher) {
     let mut next = gathers();
     let mut history = History::default();
-    let mut derive = |sample: &Sample| history.of(sample).derive(sample);
+    let mut derive = |sample: &Sample| history.update(sample).1;
     derive(&next());
     let features = derive(&next()).features;
     let rates = features.net.iter().chain(&features.disk);
@@ -140,13 +140,9 @@ fn sample_to_lines(bencher: Bencher) {
     let settings = Settings::default();
     let mut write = |sample: &Sample| {
         buffer.clear();
-        measurements::write(
-            &mut buffer,
-            &settings.measurements,
-            sample,
-            &mut history,
-            STAMP,
-        );
+        let (vm, derived) = history.update(sample);
+        let wanted = &settings.measurements;
+        measurements::write(&mut buffer, wanted, sample, vm, &derived, STAMP);
         buffer.lines().count()
     };
     write(&next());

@@ -1,13 +1,13 @@
-//! Rates: this sample against the last one of the same run that had the field.
+//! Rates: the change of a field since the last sample of the same run that had it.
 
 use std::rc::Rc;
 use std::time::Instant;
 
 use smol_str::SmolStr;
 
-use crate::sample::{Devices, Sample};
+use crate::sample::{DISK_COUNTERS, Devices, NIC_COUNTERS, Sample};
 
-/// The network sums a rate is made of: (index into the NIC counters, field name).
+/// The network sums of which a rate is written: (index into the NIC counters, field name).
 pub const NET_RATES: [(usize, &str); 4] = [
     (0, "net_rxbytes_rate"),
     (4, "net_txbytes_rate"),
@@ -15,7 +15,7 @@ pub const NET_RATES: [(usize, &str); 4] = [
     (5, "net_txpackets_rate"),
 ];
 
-/// The disk sums a rate is made of: (index into the disk counters, field name).
+/// The disk sums of which a rate is written: (index into the disk counters, field name).
 pub const DISK_RATES: [(usize, &str); 4] = [
     (0, "disk_rd_req_rate"),
     (1, "disk_rd_bytes_rate"),
@@ -23,14 +23,15 @@ pub const DISK_RATES: [(usize, &str); 4] = [
     (3, "disk_wr_bytes_rate"),
 ];
 
-/// What is derived for one VM. `None`: no two samples of this run to derive it from.
+/// The rates of one VM. `None`: this run has no two samples from which the rate follows.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Features {
-    /// Change of the memory given, KiB/s.
+    /// Change of the memory given to the VM, KiB/s.
     pub memory_rate: Option<f64>,
-    /// atan of it, degrees.
+    /// The arc tangent of [`Features::memory_rate`], degrees.
     pub memory_angle: Option<f64>,
-    /// CPU time used over measured time x vCPUs, percent; may pass 100 (QEMU's own threads).
+    /// CPU time used, divided by the measured time and the number of vCPUs, percent. It may pass 100,
+    /// for it includes QEMU's own threads.
     pub cpu_usage: Option<f64>,
     /// Per second, in the order of [`NET_RATES`].
     pub net: [Option<f64>; 4],
@@ -38,24 +39,24 @@ pub struct Features {
     pub disk: [Option<f64>; 4],
 }
 
-/// The last value of each field, and when it was measured.
+/// The last value of each field of one run, and when it was measured.
 #[derive(Debug, Clone, Default)]
 pub struct Previous {
     memory: Option<(Instant, u64)>,
-    cpu: Option<PastCpu>,
-    net: [Option<PastSum<8>>; 4],
-    disk: [Option<PastSum<5>>; 4],
+    cpu: Option<PreviousCpu>,
+    net: [Option<PreviousSum<NIC_COUNTERS>>; 4],
+    disk: [Option<PreviousSum<DISK_COUNTERS>>; 4],
 }
 
 #[derive(Debug, Clone, Copy)]
-struct PastCpu {
+struct PreviousCpu {
     at: Instant,
     time: u64,
     vcpus: u64,
 }
 
 #[derive(Debug, Clone)]
-struct PastSum<const N: usize> {
+struct PreviousSum<const N: usize> {
     at: Instant,
     value: u64,
     parts: Rc<Parts<N>>,
@@ -65,13 +66,13 @@ struct PastSum<const N: usize> {
 type Parts<const N: usize> = Vec<(SmolStr, [Option<u64>; N])>;
 
 impl Previous {
-    /// Derives what can be derived, and remembers this sample's figures. A field that the sample
-    /// lacks keeps its older value.
+    /// Calculates the rates of this sample, and remembers its figures for the next one. A field that
+    /// the sample lacks keeps its older value.
     pub fn advance(
         &mut self,
         sample: &Sample,
-        net: &[Option<u64>; 8],
-        disk: &[Option<u64>; 5],
+        net: &[Option<u64>; NIC_COUNTERS],
+        disk: &[Option<u64>; DISK_COUNTERS],
     ) -> Features {
         let memory_rate = self.memory_rate(sample);
         Features {
@@ -103,7 +104,7 @@ impl Previous {
     }
 
     fn cpu_usage(&mut self, sample: &Sample) -> Option<f64> {
-        let now = PastCpu {
+        let now = PreviousCpu {
             at: sample.cpu.at,
             time: sample.cpu.time?,
             vcpus: sample.vcpus?,
@@ -117,14 +118,14 @@ impl Previous {
     }
 }
 
-/// Time really passed; `None` where it did not (no rate can be made of that).
+/// The seconds between the two; `None` where no time passed, for then there is no rate.
 fn seconds(from: Instant, to: Instant) -> Option<f64> {
     let passed = to.checked_duration_since(from)?.as_secs_f64();
     (passed > 0.0).then_some(passed)
 }
 
 fn rates<const N: usize>(
-    previous: &mut [Option<PastSum<N>>; 4],
+    previous: &mut [Option<PreviousSum<N>>; 4],
     devices: Option<&Devices<N>>,
     removed: Option<Instant>,
     sums: &[Option<u64>; N],
@@ -133,23 +134,25 @@ fn rates<const N: usize>(
     let Some(devices) = devices else {
         return [None; 4];
     };
-    let named = devices.list.iter();
-    let named = named.filter_map(|device| Some((device.name.clone()?, device.counters)));
-    let mut parts: Parts<N> = named.collect();
+    let mut parts: Parts<N> = devices
+        .list
+        .iter()
+        .filter_map(|device| Some((device.name.clone()?, device.counters)))
+        .collect();
     parts.sort_unstable();
     let parts = Rc::new(parts);
-    // The four have nearly always the same previous, whose names need comparing once.
+    // The four sums nearly always have the same previous sample, whose names need comparing once.
     let mut compared: Option<(Rc<Parts<N>>, bool)> = None;
     std::array::from_fn(|i| {
         let counter = fields[i].0;
-        let now = PastSum {
+        let now = PreviousSum {
             at: devices.at,
             value: sums[counter]?,
             parts: Rc::clone(&parts),
         };
         let (at, value) = (now.at, now.value);
         let before = previous[i].replace(now)?;
-        // Another device may have the name of the one that was removed since.
+        // Another device may have got the name of a device that was removed since.
         if removed.is_some_and(|removed| removed >= before.at) {
             return None;
         }
@@ -175,8 +178,8 @@ fn are_alike<const N: usize>(before: &Parts<N>, now: &Parts<N>) -> bool {
     names.eq(now.iter().map(|(name, _)| name))
 }
 
-/// Whether a counter fell of any of the same devices: one that was replaced under its name counts
-/// from 0 again, which a sum hides where another device moved more.
+/// Whether a counter fell of any of these devices. A device that was replaced by one of the same name
+/// counts from 0 again, and a sum does not show that where another device moved more.
 fn fell<const N: usize>(before: &Parts<N>, now: &Parts<N>, counter: usize) -> bool {
     let mut pairs = before.iter().zip(now);
     pairs.any(|((_, before), (_, now))| {

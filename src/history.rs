@@ -1,5 +1,10 @@
-//! What is remembered of each run of each VM between gathers: tags escaped once, which counters its
-//! devices can report, and the last values that rates are made of.
+//! What the lines of a gather need of earlier gathers: the tags of each VM, escaped once, the
+//! counters that its devices can report, and the last values that rates are made of.
+//!
+//! Like [`Vms`](crate::vms::Vms), this is one record for each VM, renewed when another run of the VM
+//! begins. The two are apart because they follow different things at different times: `Vms` follows
+//! libvirt's list and events and decides what to ask, this follows the samples, when they are
+//! written. Whoever makes lines of samples needs this one alone, without a gather or a libvirt.
 
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -7,10 +12,10 @@ use uuid::Uuid;
 use crate::features::{Features, Previous};
 use crate::line_protocol::{self, Tags};
 use crate::maps::{HashMap, HashSet};
-use crate::sample::{Devices, RunId, Sample};
+use crate::sample::{DISK_COUNTERS, Devices, NIC_COUNTERS, RunId, Sample};
 use crate::totals::{self, SupportedCounters};
 
-/// All runs.
+/// The VMs of which samples have been written.
 #[derive(Debug, Default)]
 pub struct History(HashMap<Uuid, VmHistory>);
 
@@ -26,44 +31,44 @@ pub struct VmHistory {
     nics: SupportedCounters,
     disks: SupportedCounters,
     previous: Previous,
-    told_nameless: bool,
+    /// It has been logged that this run has NICs without a name.
+    nameless_logged: bool,
 }
 
-/// What is worked out for one VM in one gather.
+/// What is calculated for one VM in one gather.
 #[derive(Debug)]
 pub struct Derived {
     /// Sums over the NICs, in the order of [`crate::sample::NIC_FIELDS`].
-    pub net: [Option<u64>; 8],
+    pub net: [Option<u64>; NIC_COUNTERS],
     /// Sums over the disks, in the order of [`crate::sample::DISK_FIELDS`].
-    pub disk: [Option<u64>; 5],
+    pub disk: [Option<u64>; DISK_COUNTERS],
     /// Rates.
     pub features: Features,
 }
 
 impl History {
-    /// The vm of the sample's run: a new one where the VM was restarted or renamed.
-    pub fn of(&mut self, sample: &Sample) -> &mut VmHistory {
+    /// Adds a sample to the history of its VM, and calculates the sums and rates of this gather. The
+    /// history begins anew where the VM was restarted.
+    pub fn update(&mut self, sample: &Sample) -> (&VmHistory, Derived) {
         let vm = self
             .0
             .entry(sample.run.uuid)
             .or_insert_with(|| VmHistory::new(sample));
         if vm.run != sample.run {
             *vm = VmHistory::new(sample);
-        } else if vm.name != sample.name {
-            vm.name.clone_from(&sample.name);
-            vm.tags = tags(sample);
         }
-        vm
+        let derived = vm.update(sample);
+        (vm, derived)
     }
 
-    /// Forgets runs that are gone and calls `gone` with each VM that is.
-    pub fn keep(&mut self, active: &HashSet<RunId>, mut gone: impl FnMut(Uuid)) {
+    /// Drops the runs that are not active any more, and calls `gone` with the VM of each.
+    pub fn retain(&mut self, active: &HashSet<RunId>, mut gone: impl FnMut(Uuid)) {
         self.0.retain(|uuid, vm| {
-            let stays = active.contains(&vm.run);
-            if !stays {
+            let is_active = active.contains(&vm.run);
+            if !is_active {
                 gone(*uuid);
             }
-            stays
+            is_active
         });
     }
 }
@@ -79,21 +84,27 @@ impl VmHistory {
             nics: SupportedCounters::default(),
             disks: SupportedCounters::default(),
             previous: Previous::default(),
-            told_nameless: false,
+            nameless_logged: false,
         }
     }
 
-    /// Sums and rates of this gather.
-    pub fn derive(&mut self, sample: &Sample) -> Derived {
-        let nics = sample.nics.as_ref();
-        let disks = sample.disks.as_ref();
-        let net = nics.map_or([None; 8], |nics| totals::sum(nics, &mut self.nics));
-        let disk = disks.map_or([None; 5], |disks| totals::sum(disks, &mut self.disks));
-        if let Some(nics) = nics {
-            self.note(nics);
+    fn update(&mut self, sample: &Sample) -> Derived {
+        if self.name != sample.name {
+            self.name.clone_from(&sample.name);
+            self.tags = tags(sample);
         }
-        if let Some(disks) = disks {
-            self.disk_tags.follow("disk", disks);
+        let mut net = [None; NIC_COUNTERS];
+        if let Some(nics) = &sample.nics {
+            self.nic_tags.update("nic", nics);
+            self.log_nameless(nics);
+            self.nics.update(nics);
+            net = totals::sum(nics, &self.nics);
+        }
+        let mut disk = [None; DISK_COUNTERS];
+        if let Some(disks) = &sample.disks {
+            self.disk_tags.update("disk", disks);
+            self.disks.update(disks);
+            disk = totals::sum(disks, &self.disks);
         }
         let features = self.previous.advance(sample, &net, &disk);
         Derived {
@@ -103,11 +114,10 @@ impl VmHistory {
         }
     }
 
-    fn note(&mut self, nics: &Devices<8>) {
-        self.nic_tags.follow("nic", nics);
+    fn log_nameless(&mut self, nics: &Devices<NIC_COUNTERS>) {
         let nameless = nics.list.iter().filter(|nic| nic.name.is_none()).count();
-        if nameless > 0 && !self.told_nameless {
-            self.told_nameless = true;
+        if nameless > 0 && !self.nameless_logged {
+            self.nameless_logged = true;
             log::debug!(
                 "{}: {nameless} of its NICs have no name on the host (user-mode, hostdev) and so \
                  no counters there",
@@ -116,12 +126,13 @@ impl VmHistory {
         }
     }
 
-    /// `,devtype=nic,device=..` of each NIC with a name, in the order of the sample derived last.
+    /// `,devtype=nic,device=..` of each NIC that has a name, in the order of the last sample that has
+    /// NICs.
     pub fn nic_tags(&self) -> impl Iterator<Item = &Tags> {
         self.nic_tags.0.iter().map(|(_, tags)| tags)
     }
 
-    /// `,devtype=disk,device=..` of each disk, in the order of the sample derived last.
+    /// `,devtype=disk,device=..` of each disk, in the order of the last sample that has disks.
     pub fn disk_tags(&self) -> impl Iterator<Item = &Tags> {
         self.disk_tags.0.iter().map(|(_, tags)| tags)
     }
@@ -135,13 +146,13 @@ fn tags(sample: &Sample) -> Tags {
         .with("uuid", &uuid)
 }
 
-/// The tags of one sort of devices, beside their names, in the order in which the devices come.
+/// The names and tags of a VM's NICs or of its disks, in the order in which the samples have them.
 #[derive(Debug, Default)]
 struct DeviceTags(Vec<(SmolStr, Tags)>);
 
 impl DeviceTags {
-    /// Makes tags for devices that are new, and drops those of devices that are gone.
-    fn follow<const N: usize>(&mut self, devtype: &'static str, devices: &Devices<N>) {
+    /// Makes the tags anew where the sample has other devices, or has them in another order.
+    fn update<const N: usize>(&mut self, devtype: &'static str, devices: &Devices<N>) {
         let names = || devices.list.iter().filter_map(|d| d.name.as_ref());
         if !self.0.iter().map(|(name, _)| name).eq(names()) {
             let new = |name: &SmolStr| {
@@ -149,14 +160,14 @@ impl DeviceTags {
                 (name.clone(), tags)
             };
             self.0 = names().map(new).collect();
-            self.tell_apart();
+            self.number_duplicates();
         }
     }
 
-    /// Names may differ only in what line protocol cannot carry. A name that it carries as it is
-    /// keeps its tag; of the others, each whose tag is taken gets `-2`, `-3` and so on after it, the
-    /// first that is free.
-    fn tell_apart(&mut self) {
+    /// Names that differ only in characters which line protocol cannot carry would get the same tag. A
+    /// name that it carries unchanged keeps its tag. Of the other names, each whose tag is taken gets
+    /// the first of `-2`, `-3` and so on that is free.
+    fn number_duplicates(&mut self) {
         let mut taken = HashSet::default();
         let (exact, changed): (Vec<usize>, Vec<usize>) =
             (0..self.0.len()).partition(|&i| line_protocol::is_carried(&self.0[i].0));
@@ -185,13 +196,13 @@ mod tests {
         sample.name = "a b".into();
         let uuid = "6695eb01-f6a4-8304-79aa-97f2502e193f";
         let tags = format!(",VMID=1,name=a\\ b,uuid={uuid}");
-        assert_eq!(history.of(&sample).tags.as_str(), tags);
+        assert_eq!(history.update(&sample).0.tags.as_str(), tags);
         sample.name = "c".into();
         let tags = format!(",VMID=1,name=c,uuid={uuid}");
-        assert_eq!(history.of(&sample).tags.as_str(), tags);
+        assert_eq!(history.update(&sample).0.tags.as_str(), tags);
         sample.run = run(2);
         let tags = format!(",VMID=2,name=c,uuid={uuid}");
-        assert_eq!(history.of(&sample).tags.as_str(), tags);
+        assert_eq!(history.update(&sample).0.tags.as_str(), tags);
         assert_eq!(history.0.len(), 1, "the earlier run is gone");
     }
 
@@ -200,18 +211,17 @@ mod tests {
         let at = Instant::now();
         let mut history = History::default();
         let mut sample = full(at);
-        history.of(&sample).derive(&sample);
         let nics = |vm: &VmHistory| -> Vec<String> {
             vm.nic_tags().map(|tags| tags.as_str().to_owned()).collect()
         };
-        let vm = history.of(&sample);
+        let (vm, _) = history.update(&sample);
         assert_eq!(nics(vm), [",devtype=nic,device=vnet0"]);
         let disks: Vec<&str> = vm.disk_tags().map(Tags::as_str).collect();
         assert_eq!(disks, [",devtype=disk,device=vda"]);
         let other = device("tap,1", "bridge", [Some(1); 8]);
         sample.nics = Some(devices(at, vec![other]));
-        history.of(&sample).derive(&sample);
-        assert_eq!(nics(history.of(&sample)), [",devtype=nic,device=tap\\,1"]);
+        let (vm, _) = history.update(&sample);
+        assert_eq!(nics(vm), [",devtype=nic,device=tap\\,1"]);
     }
 
     #[test]
@@ -229,7 +239,7 @@ mod tests {
             let at = Instant::now();
             let named = |name: &&str| device(name, "disk", [Some(1); 5]);
             let mut tags = DeviceTags::default();
-            tags.follow("disk", &devices(at, names.iter().map(named).collect()));
+            tags.update("disk", &devices(at, names.iter().map(named).collect()));
             let found = tags.0.iter().map(|(_, tags)| tags.as_str());
             let found: Vec<&str> = found
                 .map(|tags| tags.strip_prefix(",devtype=disk,device=").unwrap())
@@ -248,21 +258,21 @@ mod tests {
         counters[0] = None;
         let rest = || device("vdb", "disk", [None, Some(1), None, None, None]);
         without.disks.as_mut().unwrap().list.push(rest());
-        history.of(&with).derive(&with);
+        history.update(&with);
         without.run = run(2);
-        let derived = history.of(&without).derive(&without);
+        let (_, derived) = history.update(&without);
         assert_eq!(derived.disk[1], Some(43));
-        assert_eq!(derived.disk[0], None, "nobody reported it");
+        assert_eq!(derived.disk[0], None, "no device reported it");
     }
 
     #[test]
-    fn runs_that_are_gone_are_forgotten_and_named() {
+    fn runs_that_are_gone_are_dropped_and_named() {
         let mut history = History::default();
-        history.of(&full(Instant::now()));
+        history.update(&full(Instant::now()));
         let mut gone = Vec::new();
-        history.keep(&HashSet::from_iter([run(1)]), |uuid| gone.push(uuid));
+        history.retain(&HashSet::from_iter([run(1)]), |uuid| gone.push(uuid));
         assert!(gone.is_empty());
-        history.keep(&HashSet::from_iter([run(2)]), |uuid| gone.push(uuid));
+        history.retain(&HashSet::from_iter([run(2)]), |uuid| gone.push(uuid));
         assert_eq!(gone, [run(1).uuid]);
         assert!(history.0.is_empty());
     }

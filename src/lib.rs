@@ -9,8 +9,8 @@
 //!   -> look at the host                      host: stuck QEMUs, dead mounts, taps, control groups
 //!   -> chunks of domains -> workers          gather: bulk statistics in parallel, a connection each
 //!   -> Sample per VM                         sample: plain figures, every one an Option
-//!      + Description per VM                  description_cache: from cached XML
-//!   -> Totals, Features                      runs: sums, and rates against the last of the same run
+//!      + Description per VM                  vms: from cached XML
+//!   -> Totals, Features                      history: sums, and rates since the last one of the same run
 //!   -> line protocol                         measurements: one buffer; output: whole lines
 //! ```
 //!
@@ -20,7 +20,6 @@
 pub mod cli;
 pub mod config;
 pub mod description;
-pub mod description_cache;
 pub mod features;
 pub mod gather;
 pub mod history;
@@ -42,4 +41,5 @@ pub mod timestamp;
 pub mod totals;
 pub mod trigger;
 pub mod uri;
+pub(crate) mod vms;
 mod wording;

@@ -269,7 +269,8 @@ impl MainLoop {
         });
         logging::pass_on();
         if let Some(active) = &gathered.active {
-            self.history.keep(active, |uuid| self.reporter.forget(uuid));
+            self.history
+                .retain(active, |uuid| self.reporter.forget(uuid));
         }
         self.reporter.report(&gathered);
         for sample in &gathered.samples {
@@ -314,13 +315,8 @@ impl MainLoop {
             self.buffer.reserve_exact(ROOM.max(self.buffer.len() / 8));
         }
         let wanted = &self.settings.measurements;
-        measurements::write(
-            &mut self.buffer,
-            wanted,
-            sample,
-            &mut self.history,
-            timestamp,
-        );
+        let (vm, derived) = self.history.update(sample);
+        measurements::write(&mut self.buffer, wanted, sample, vm, &derived, timestamp);
     }
 
     /// When the gather under way ends at the latest.

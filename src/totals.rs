@@ -1,77 +1,71 @@
 //! Sums over a VM's devices, and when a sum may be written.
 //!
-//! A sum that dips and comes back is a false peak in everybody's derivative. So it is written only
-//! if every device that can report the counter reported it in this gather.
+//! A sum that falls and rises again is a false peak in every derivative of it. So a sum is written
+//! only if every device that can report the counter reported it in this gather.
 
 use smol_str::SmolStr;
 
 use crate::sample::{Device, Devices};
 
-/// Which counters each device has reported in this run of the VM: a bit per counter, by name. In the
-/// devices' order, which is the same in nearly every gather.
+/// Which counters each device has reported in this run of the VM: its name, and a bit for each
+/// counter. In the order of the devices, which is the same in nearly every gather.
 #[derive(Debug, Clone, Default)]
 pub struct SupportedCounters(Vec<(SmolStr, u16)>);
 
 impl SupportedCounters {
-    /// Takes the devices' names over, and notes what they report.
-    fn follow<const N: usize>(&mut self, devices: &Devices<N>) {
-        let named = devices.list.iter();
-        let named = named.filter_map(|device| Some((device.name.as_ref()?, device)));
-        if !self
-            .0
+    /// Takes over the names of the devices, and adds the counters that they report.
+    pub fn update<const N: usize>(&mut self, devices: &Devices<N>) {
+        let named = devices
+            .list
             .iter()
-            .map(|(name, _)| name)
-            .eq(named.clone().map(|(name, _)| name))
-        {
+            .filter_map(|device| Some((device.name.as_ref()?, device)));
+        let names = named.clone().map(|(name, _)| name);
+        if !self.0.iter().map(|(name, _)| name).eq(names.clone()) {
             let before = std::mem::take(&mut self.0);
-            let has = |name: &SmolStr| before.iter().find(|(known, _)| known == name);
-            let kept = named
-                .clone()
-                .map(|(name, _)| (name.clone(), has(name).map_or(0, |(_, mask)| *mask)));
-            self.0 = kept.collect();
+            let reported = |name: &SmolStr| {
+                let known = before.iter().find(|(known, _)| known == name);
+                known.map_or(0, |(_, mask)| *mask)
+            };
+            self.0 = names.map(|name| (name.clone(), reported(name))).collect();
         }
-        for ((_, has), (_, device)) in self.0.iter_mut().zip(named) {
-            *has |= mask(device);
+        for ((_, reported), (_, device)) in self.0.iter_mut().zip(named) {
+            *reported |= mask(device);
         }
     }
 }
 
-/// Sums `devices` counter by counter. `supported` is brought up to date.
+/// Sums `devices` counter by counter; `supported` has been updated with them.
 ///
-/// A sum over no devices is 0: the VM really moved nothing. Where no device can report a counter,
-/// or one that can did not, there is no sum.
+/// A sum over no devices is 0: the VM really moved nothing. There is no sum of a counter that no
+/// device can report, nor of one that a device can report and did not.
 pub fn sum<const N: usize>(
     devices: &Devices<N>,
-    supported: &mut SupportedCounters,
+    supported: &SupportedCounters,
 ) -> [Option<u64>; N] {
-    supported.follow(devices);
-    let named = devices.list.iter().filter(|device| device.name.is_some());
-    let mut by_kind: Vec<(&str, u16)> = Vec::new();
-    for (device, (_, has)) in named.clone().zip(&supported.0) {
-        match by_kind.iter_mut().find(|(kind, _)| *kind == device.kind) {
-            Some((_, mask)) => *mask |= has,
-            None => by_kind.push((&device.kind, *has)),
-        }
-    }
     if !devices.complete {
         return [None; N];
     }
     if devices.list.is_empty() {
         return [Some(0); N];
     }
-    // What each can report is what any of its kind has supported.
-    let able = named.map(|device| {
-        let mut kinds = by_kind.iter();
-        let kind = kinds.find(|(kind, _)| *kind == device.kind);
-        (kind.map_or(0, |(_, mask)| *mask), &device.counters)
-    });
+    let named = devices.list.iter().filter(|device| device.name.is_some());
+    // A device can report what any device of its kind has reported.
+    let mut by_kind: Vec<(&str, u16)> = Vec::new();
+    for (device, (_, reported)) in named.clone().zip(&supported.0) {
+        match by_kind.iter_mut().find(|(kind, _)| *kind == device.kind) {
+            Some((_, mask)) => *mask |= reported,
+            None => by_kind.push((&device.kind, *reported)),
+        }
+    }
     let mut sums = [None; N];
     let mut vetoed = 0;
-    for (mask, counters) in able {
-        for (counter, (sum, value)) in sums.iter_mut().zip(counters).enumerate() {
+    for device in named {
+        let kind = by_kind.iter().find(|(kind, _)| *kind == device.kind);
+        let supported = kind.map_or(0, |(_, mask)| *mask);
+        for (counter, (sum, value)) in sums.iter_mut().zip(&device.counters).enumerate() {
             let bit = 1 << counter;
             match value {
-                _ if mask & bit == 0 => {}
+                _ if supported & bit == 0 => {}
                 Some(value) => {
                     *sum = Some(sum.map_or(*value, |sum: u64| sum.saturating_add(*value)))
                 }
@@ -84,7 +78,9 @@ pub fn sum<const N: usize>(
 
 fn mask<const N: usize>(device: &Device<N>) -> u16 {
     let counters = device.counters.iter().enumerate();
-    counters.fold(0, |mask, (i, c)| mask | (u16::from(c.is_some()) << i))
+    counters.fold(0, |mask, (i, counter)| {
+        mask | (u16::from(counter.is_some()) << i)
+    })
 }
 
 #[cfg(test)]
@@ -108,9 +104,19 @@ mod tests {
         }
     }
 
+    fn sum_after(devices: &Devices<2>, supported: &mut SupportedCounters) -> [Option<u64>; 2] {
+        supported.update(devices);
+        sum(devices, supported)
+    }
+
+    /// The sums of a run's first gather.
+    fn first_sum(devices: &Devices<2>) -> [Option<u64>; 2] {
+        sum_after(devices, &mut SupportedCounters::default())
+    }
+
     #[test]
     fn no_devices_sum_to_zero() {
-        let sums = sum(&devices(vec![]), &mut SupportedCounters::default());
+        let sums = first_sum(&devices(vec![]));
         assert_eq!(sums, [Some(0), Some(0)]);
     }
 
@@ -118,25 +124,22 @@ mod tests {
     fn an_incomplete_list_has_no_sum() {
         let mut list = devices(vec![device("vda", "disk", [Some(1), Some(2)])]);
         list.complete = false;
-        assert_eq!(sum(&list, &mut SupportedCounters::default()), [None, None]);
+        assert_eq!(first_sum(&list), [None, None]);
     }
 
     #[test]
-    fn a_counter_that_nobody_can_report_is_left_out() {
+    fn a_counter_that_no_device_can_report_is_left_out() {
         let list = devices(vec![
             device("vda", "disk", [Some(1), None]),
             device("vdb", "disk", [Some(2), None]),
         ]);
-        assert_eq!(
-            sum(&list, &mut SupportedCounters::default()),
-            [Some(3), None]
-        );
+        assert_eq!(first_sum(&list), [Some(3), None]);
     }
 
     #[test]
     fn only_nameless_devices_have_no_sum() {
         let list = devices(vec![device("", "user", [None, None])]);
-        assert_eq!(sum(&list, &mut SupportedCounters::default()), [None, None]);
+        assert_eq!(first_sum(&list), [None, None]);
     }
 
     #[test]
@@ -145,10 +148,7 @@ mod tests {
             device("", "network", [None, None]),
             device("tap0", "network", [Some(7), None]),
         ]);
-        assert_eq!(
-            sum(&list, &mut SupportedCounters::default()),
-            [Some(7), None]
-        );
+        assert_eq!(first_sum(&list), [Some(7), None]);
     }
 
     #[test]
@@ -158,12 +158,12 @@ mod tests {
             device("a", "bridge", [Some(1), None]),
             device("b", "vhostuser", [Some(2), None]),
         ];
-        assert_eq!(sum(&devices(both), &mut supported), [Some(3), None]);
+        assert_eq!(sum_after(&devices(both), &mut supported), [Some(3), None]);
         let one = vec![
             device("a", "bridge", [Some(1), None]),
             device("b", "vhostuser", [None, None]),
         ];
-        assert_eq!(sum(&devices(one), &mut supported), [None, None]);
+        assert_eq!(sum_after(&devices(one), &mut supported), [None, None]);
     }
 
     #[test]
@@ -173,7 +173,7 @@ mod tests {
             device("a", "bridge", [Some(1), None]),
             device("b", "bridge", [None, None]),
         ];
-        assert_eq!(sum(&devices(list), &mut supported), [None, None]);
+        assert_eq!(sum_after(&devices(list), &mut supported), [None, None]);
     }
 
     #[test]
@@ -182,9 +182,6 @@ mod tests {
             device("sda", "disk", [Some(4), None]),
             device("sdb", "cdrom", [None, None]),
         ];
-        assert_eq!(
-            sum(&devices(list), &mut SupportedCounters::default()),
-            [Some(4), None]
-        );
+        assert_eq!(first_sum(&devices(list)), [Some(4), None]);
     }
 }

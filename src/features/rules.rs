@@ -1,4 +1,4 @@
-//! The contract's rules of rates, read a second time and held against whole histories.
+//! The contract's rules of rates, written a second time and compared over whole histories.
 
 use std::time::{Duration, Instant};
 
@@ -12,13 +12,13 @@ use crate::totals::{self, SupportedCounters};
 /// What one gather brought.
 #[derive(Debug, Clone)]
 struct Gather {
-    /// Milliseconds since the one before.
+    /// Milliseconds since the previous gather.
     passed: u64,
     memory: Option<u64>,
     cpu: Option<u64>,
     vcpus: Option<u64>,
-    nics: Option<Vec<Device<8>>>,
-    disks: Option<Vec<Device<5>>>,
+    nics: Option<Vec<Device<NIC_COUNTERS>>>,
+    disks: Option<Vec<Device<DISK_COUNTERS>>>,
 }
 
 fn gather() -> impl Strategy<Value = Gather> {
@@ -27,8 +27,8 @@ fn gather() -> impl Strategy<Value = Gather> {
         counter(),
         counter(),
         prop::option::weighted(0.8, 0..3_u64),
-        any_devices::<8>(&["vnet0", "vnet1"]),
-        any_devices::<5>(&["vda", "vdb"]),
+        any_devices::<NIC_COUNTERS>(&["vnet0", "vnet1"]),
+        any_devices::<DISK_COUNTERS>(&["vda", "vdb"]),
     )
         .prop_map(|(passed, memory, cpu, vcpus, nics, disks)| Gather {
             passed,
@@ -41,7 +41,11 @@ fn gather() -> impl Strategy<Value = Gather> {
 }
 
 /// A sample and its sums.
-type Summed = (Sample, [Option<u64>; 8], [Option<u64>; 5]);
+type Summed = (
+    Sample,
+    [Option<u64>; NIC_COUNTERS],
+    [Option<u64>; DISK_COUNTERS],
+);
 
 /// A device's name and one of its counters.
 type Part = (SmolStr, Option<u64>);
@@ -59,9 +63,19 @@ fn samples(gathers: &[Gather]) -> Vec<Summed> {
         sample.vcpus = gather.vcpus;
         sample.nics = gather.nics.clone().map(|list| devices(at, list));
         sample.disks = gather.disks.clone().map(|list| devices(at, list));
-        let net = sample.nics.as_ref().map(|d| totals::sum(d, &mut nics));
-        let disk = sample.disks.as_ref().map(|d| totals::sum(d, &mut disks));
-        all.push((sample, net.unwrap_or([None; 8]), disk.unwrap_or([None; 5])));
+        let net = sample.nics.as_ref().map(|list| {
+            nics.update(list);
+            totals::sum(list, &nics)
+        });
+        let disk = sample.disks.as_ref().map(|list| {
+            disks.update(list);
+            totals::sum(list, &disks)
+        });
+        all.push((
+            sample,
+            net.unwrap_or([None; NIC_COUNTERS]),
+            disk.unwrap_or([None; DISK_COUNTERS]),
+        ));
     }
     all
 }
@@ -76,7 +90,8 @@ fn parts<const N: usize>(devices: Option<&Devices<N>>, index: usize) -> Vec<Part
     parts
 }
 
-/// The contract's rule for one sum, read off the whole history: against the last gather that had it.
+/// The contract's rule for one sum, applied to the whole history: the rate since the last gather that
+/// had the sum.
 fn rule<P>(history: &[(Instant, Option<u64>, P)], grew: impl Fn(&P, &P) -> bool) -> Option<f64> {
     let ((at, now, parts), before) = history.split_last()?;
     let now = (*now)?;
@@ -86,7 +101,7 @@ fn rule<P>(history: &[(Instant, Option<u64>, P)], grew: impl Fn(&P, &P) -> bool)
     (passed > 0.0 && grew(old, parts)).then_some(moved / passed)
 }
 
-/// Same devices, none of whose counters went backwards.
+/// The same devices, and none of their counters went backwards.
 fn same_and_grown(old: &[Part], new: &[Part]) -> bool {
     let names = |parts: &[Part]| -> Vec<_> { parts.iter().map(|(name, _)| name.clone()).collect() };
     let fell =
@@ -95,7 +110,7 @@ fn same_and_grown(old: &[Part], new: &[Part]) -> bool {
 }
 
 proptest! {
-    /// Against a second reading of the contract, over whole histories.
+    /// Compares with the rule above over whole histories.
     #[test]
     fn rates_follow_the_contract(gathers in prop::collection::vec(gather(), 1..12)) {
         let samples = samples(&gathers);

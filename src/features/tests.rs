@@ -5,7 +5,7 @@ use super::*;
 use crate::history::History;
 use crate::sample::testing::{device, devices, empty, run};
 
-/// One VM of one tap and one disk, whose every counter is `counted`.
+/// A VM with one NIC and one disk, all of whose counters are `counted`.
 fn sample(at: Instant, counted: u64) -> Sample {
     let mut sample = empty(at);
     sample.memory.current = Some(counted);
@@ -13,15 +13,18 @@ fn sample(at: Instant, counted: u64) -> Sample {
     sample.vcpus = Some(1);
     sample.nics = Some(devices(
         at,
-        vec![device("vnet0", "bridge", [Some(counted); 8])],
+        vec![device("vnet0", "bridge", [Some(counted); NIC_COUNTERS])],
     ));
-    sample.disks = Some(devices(at, vec![device("vda", "disk", [Some(counted); 5])]));
+    sample.disks = Some(devices(
+        at,
+        vec![device("vda", "disk", [Some(counted); DISK_COUNTERS])],
+    ));
     sample
 }
 
-/// Through the totals and the memory of the run, as the agent does it.
+/// Through the totals and the history of the run, as the main loop does it.
 fn derive(history: &mut History, sample: &Sample) -> Features {
-    history.of(sample).derive(sample).features
+    history.update(sample).1.features
 }
 
 fn seconds_after(at: Instant, seconds: f64) -> Instant {
@@ -33,7 +36,7 @@ fn the_time_that_really_passed_counts_each_call_by_its_own() {
     let at = Instant::now();
     let mut history = History::default();
     assert_eq!(derive(&mut history, &sample(at, 1000)), Features::default());
-    // Of one gather: memory after 2 s, CPU after 4, the NICs after 5, the disks after 8.
+    // In one gather memory is measured after 2 s, CPU after 4, the NICs after 5, the disks after 8.
     let mut second = sample(at, 3000);
     second.memory.at = seconds_after(at, 2.0);
     second.cpu.at = seconds_after(at, 4.0);
@@ -68,7 +71,7 @@ fn memory_given_back_is_a_negative_rate() {
     let found = derive(&mut history, &sample(seconds_after(at, 10.0), 2990));
     assert_eq!(found.memory_rate, Some(-1.0));
     assert_eq!(found.memory_angle, Some(-45.0));
-    // All else went backwards.
+    // Everything else went backwards.
     assert_eq!(
         (found.cpu_usage, found.net, found.disk),
         (None, [None; 4], [None; 4])
@@ -93,14 +96,14 @@ fn one_devices_fall_is_not_hidden_by_anothers_rise() {
     let of = |seconds, vda, vdb| {
         let mut sample = sample(seconds_after(at, seconds), 0);
         let list = vec![
-            device("vda", "disk", [Some(vda); 5]),
-            device("vdb", "disk", [Some(vdb); 5]),
+            device("vda", "disk", [Some(vda); DISK_COUNTERS]),
+            device("vdb", "disk", [Some(vdb); DISK_COUNTERS]),
         ];
         sample.disks = Some(devices(seconds_after(at, seconds), list));
         sample
     };
     derive(&mut history, &of(0.0, 1000, 1000));
-    // Another vda in the old one's place, counting from 0: the sum has grown all the same.
+    // Another vda takes the place of the old one and counts from 0; the sum grows all the same.
     assert_eq!(
         derive(&mut history, &of(10.0, 0, 5000)).disk,
         [None; 4],
@@ -109,7 +112,7 @@ fn one_devices_fall_is_not_hidden_by_anothers_rise() {
     assert_eq!(
         derive(&mut history, &of(20.0, 10, 5000)).disk,
         [Some(1.0); 4],
-        "and then it counts on"
+        "and from there on there is a rate"
     );
 }
 
@@ -137,7 +140,7 @@ fn another_run_of_the_vm_starts_from_nothing() {
     let mut restarted = sample(seconds_after(at, 10.0), 2000);
     restarted.run = run(2);
     assert_eq!(derive(&mut history, &restarted), Features::default());
-    // And the first run does not come back from memory.
+    // And the figures of the first run are not remembered.
     let again = sample(seconds_after(at, 20.0), 3000);
     assert_eq!(derive(&mut history, &again), Features::default());
 }
@@ -164,7 +167,8 @@ fn another_set_of_devices_gives_no_rate_once() {
     let plugged = |seconds, counted| {
         let mut sample = sample(seconds_after(at, seconds), counted);
         let nics = sample.nics.as_mut().unwrap();
-        nics.list.push(device("vnet1", "bridge", [Some(7); 8]));
+        nics.list
+            .push(device("vnet1", "bridge", [Some(7); NIC_COUNTERS]));
         sample
     };
     let found = derive(&mut history, &plugged(10.0, 1100));
@@ -197,12 +201,12 @@ fn a_device_that_was_removed_since_gives_no_rate_once() {
         sample
     };
     derive(&mut history, &of(0.0, None, None));
-    // Another one has its name, and has counted more.
+    // Another device has its name, and has counted more.
     let found = derive(&mut history, &of(10.0, Some(5.0), None));
     assert_eq!((found.net, found.disk), ([None; 4], [Some(1.0); 4]));
     let found = derive(&mut history, &of(20.0, Some(5.0), Some(15.0)));
     assert_eq!((found.net, found.disk), ([Some(1.0); 4], [None; 4]));
-    // Gathers that lacked the sums are bridged, and what went meanwhile counts.
+    // Gathers that lack the sums are bridged, and a device that was removed meanwhile counts.
     let mut lacking = empty(seconds_after(at, 30.0));
     lacking.removed.nic = Some(seconds_after(at, 25.0));
     derive(&mut history, &lacking);

@@ -1,67 +1,59 @@
-//! One gather at a time: the scheduler decides, the worker pool asks, and what came in time is put together.
+//! One gather at a time: the scheduler decides, the worker pool queries libvirt, and the replies that
+//! come in time become the report.
 
 mod actions;
 
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::active_domains::ActiveDomains;
-use super::cpus::Cpus;
 use super::gather_report::{GatherReport, Problem, Samples};
 use super::host_watcher::{HostQuery, HostWatcher};
-use super::nics::Nics;
 use super::protocol::{Completeness, DomainRef, Measured, Response, WorkerConfig};
 use super::scheduler::{Event, Limits, Listed, Scheduler};
 use super::worker::{Failure, Reply};
 use super::worker_pool::{Sink, WorkerPool};
 use crate::config::{NameFilter, Settings};
-use crate::description_cache::{CachedDescription, DescriptionCache, EventFeed};
 use crate::libvirt::DomainEvent;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::events::EventUpdate;
 use crate::maps::HashSet;
 use crate::sample::{DeviceFilter, RunId, Sample};
 use crate::times::{HOST_LOOK, STALL};
+use crate::vms::{EventFeed, VmRecord, Vms};
 
-/// How many domains make a chunk: from 4 to 32 took libvirtd the same time, and the fewer, the less
-/// one that hangs holds up. In our own process nothing hangs, and each chunk is an errand: the
-/// worker has the next one at hand, for waiting took it a tenth of its time.
+/// How many domains are queried by one call. From 4 to 32 took libvirtd the same time, and a call
+/// that hangs holds up fewer domains if they are few.
 const CHUNK: usize = 8;
+/// The same for a driver in our own process, where no call hangs. Waiting for the next request took the
+/// worker a tenth of its time, so the requests are few, and it has the next one before it needs it.
 const CHUNK_IN_PROCESS: usize = 256;
 
 /// Runs gathers without ever calling libvirt itself.
 pub struct Gatherer {
     scheduler: Scheduler,
     workers: WorkerPool,
-    descriptions: DescriptionCache,
+    vms: Vms,
     domains: NameFilter,
     devices: NameFilter,
     /// Whether a measurement needs to know the devices.
     describes: bool,
-    /// Who is active.
-    active_domains: ActiveDomains,
     samples: Samples,
     gathered: GatherReport,
-    /// Who looks at the host.
     host_watcher: HostWatcher,
-    /// Whose network counters need no libvirt,
-    nics: Nics,
-    /// and whose CPU time.
-    cpus: Cpus,
     /// Whether a worker may have to wait for its connection while others have one.
     recalls: bool,
-    /// Answers that came too late, since the start.
+    /// Replies that came too late, since the start.
     late: u64,
     /// Connections that were lost, since the start.
     lost: u64,
 }
 
 impl Gatherer {
-    /// `sink` brings workers' replies to whoever calls [`Gatherer::on_reply`]; `host_watcher` is there
-    /// where the hypervisor is this host, and answers to [`Gatherer::on_host_report`].
+    /// `sink` takes the replies of the workers; they come back through [`Gatherer::on_reply`].
+    /// `host_watcher` takes queries where the hypervisor is this host; the reports come back through
+    /// [`Gatherer::on_host_report`].
     pub fn new(settings: &Settings, sink: Sink, host_watcher: Option<Sender<HostQuery>>) -> Self {
         let measurements = &settings.measurements;
         let groups = Groups::needed(measurements);
@@ -71,8 +63,8 @@ impl Gatherer {
             info: measurements.metrics || measurements.features || measurements.totals,
             wanted: DeviceFilter::new(settings),
         };
-        // Each connection to a driver in our own process may be a node of its own: one serves
-        // alone, and there is no daemon that could fail to answer.
+        // Each connection to a driver in our own process may be to another node, so there is only one.
+        // There is no daemon that could fail to answer.
         let in_process = settings.uri.in_process();
         let (workers, jobs, chunk) = if in_process {
             (1, 2, CHUNK_IN_PROCESS)
@@ -89,16 +81,13 @@ impl Gatherer {
                 hedge: !in_process,
             }),
             workers: WorkerPool::new(config, workers, jobs, sink),
-            descriptions: DescriptionCache::new(settings.device_cache_ttl),
+            vms: Vms::new(settings.device_cache_ttl),
             domains: settings.domains.clone(),
             devices: settings.devices.clone(),
             describes: Groups::needed(measurements).has(Groups::NET),
-            active_domains: ActiveDomains::default(),
             samples: Samples::default(),
             gathered: GatherReport::default(),
             host_watcher: HostWatcher::new(host_watcher, settings.block_statistics, groups),
-            nics: Nics::default(),
-            cpus: Cpus::default(),
             recalls: !in_process,
             late: 0,
             lost: 0,
@@ -108,13 +97,10 @@ impl Gatherer {
     /// Begins a gather.
     pub fn begin(&mut self) {
         self.workers.begin(Instant::now());
-        self.descriptions.begin();
-        self.nics.begin();
-        self.cpus.begin();
+        self.vms.begin();
         self.samples = Samples::default();
         self.gathered = GatherReport::default();
-        self.active_domains.begin();
-        // Should no list come. Who is described, too, is to be known anew.
+        // In case that no list comes; and some descriptions may no longer be current.
         let known = self.wanted();
         self.scheduler.knows(known);
         self.scheduler.begin(Instant::now());
@@ -142,11 +128,7 @@ impl Gatherer {
             self.scheduler.reconnected();
         }
         if relisted || reply.reopened || matches!(reply.result, Err(Failure::Lost(_))) {
-            // A libvirtd that was started anew may see its VMs otherwise than the last one did (a
-            // vCPU that went while there was none is no more online, and keeps its control group),
-            // and of what changed meanwhile no event tells.
-            self.nics.clear();
-            self.cpus.clear();
+            self.vms.on_restart();
         }
         if let Ok(response @ (Response::Connected | Response::NotConnected)) = &reply.result {
             let connected = matches!(response, Response::Connected);
@@ -182,7 +164,7 @@ impl Gatherer {
         self.carry_out();
         // Once the worker has its next job.
         for one in measured {
-            self.keep(one);
+            self.store(one);
         }
     }
 
@@ -199,9 +181,8 @@ impl Gatherer {
             Response::Domains(found) if wanted => self.on_list(found),
             Response::Domains(_) | Response::Samples(..) | Response::Done => Event::Done,
             Response::Described(run, described, problem) => {
-                self.learn(run, described);
-                if let Some((found, text)) = self.active_domains.get(run.uuid).cloned().zip(problem)
-                {
+                self.vms.on_description(run, described);
+                if let Some((found, text)) = self.vms.get(run.uuid).cloned().zip(problem) {
                     self.problem(wanted, Problem::Description(found, text));
                 }
                 Event::Described(run.uuid)
@@ -224,7 +205,7 @@ impl Gatherer {
             Response::Priority(sample) => {
                 let uuid = sample.run.uuid;
                 if wanted {
-                    self.keep_sample(Completeness::PriorityOnly, *sample);
+                    self.store_sample(Completeness::PriorityOnly, *sample);
                 }
                 Event::Served(uuid)
             }
@@ -233,25 +214,22 @@ impl Gatherer {
 
     fn on_list(&mut self, mut found: Vec<DomainRef>) -> Event {
         let active: HashSet<RunId> = found.iter().map(|f| f.run).collect();
-        self.descriptions.keep(&active);
-        self.nics.keep(&active);
-        self.cpus.keep(&active);
         self.gathered.active = Some(active);
         found.retain(|f| self.domains.matches(&f.name));
-        self.active_domains.listed(found);
+        self.vms.on_list(found);
         Event::Listed(self.wanted())
     }
 
     /// The domains to gather, and which of them are described.
     fn wanted(&self) -> Vec<Listed> {
-        let listed = |found: &DomainRef| Listed {
-            uuid: found.run.uuid,
-            described: !self.describes || self.descriptions.is_current(found.run),
+        let listed = |vm: &VmRecord| Listed {
+            uuid: vm.domain.run.uuid,
+            described: !self.describes || self.vms.is_current(vm),
         };
-        self.active_domains.all().map(listed).collect()
+        self.vms.iter().map(listed).collect()
     }
 
-    /// What the scheduler and the cache have to know of samples before [`Gatherer::keep`] takes them.
+    /// Takes from samples what the scheduler and the records have to know before they are stored.
     fn on_samples(
         &mut self,
         measured: &mut [Measured],
@@ -261,14 +239,14 @@ impl Gatherer {
         for one in measured {
             let run = one.sample.run;
             if let Some(described) = one.described.take() {
-                self.learn(run, described);
+                let name = one.sample.name.clone();
+                self.vms.on_run(DomainRef { run, name });
+                self.vms.on_description(run, described);
             }
             if one.outdated {
-                self.descriptions.device_changed(run.uuid, Instant::now());
+                self.vms.device_changed(run.uuid, Instant::now());
             }
-            if let (Some(problem), Some(found)) =
-                (one.problem.take(), self.active_domains.get(run.uuid))
-            {
+            if let (Some(problem), Some(found)) = (one.problem.take(), self.vms.get(run.uuid)) {
                 let problem = Problem::Description(found.clone(), problem);
                 self.gathered.problems.push(problem);
             }
@@ -280,39 +258,26 @@ impl Gatherer {
         Event::Samples(completeness)
     }
 
-    /// A description was read: what the run has shown before is shown again.
-    fn learn(&mut self, run: RunId, described: Arc<CachedDescription>) {
-        self.nics.learn(run, described.description.as_ref());
-        self.descriptions.learn(run, described);
-        self.cpus.forget(run);
-    }
-
-    fn keep(&mut self, one: Measured) {
+    fn store(&mut self, one: Measured) {
         let run = one.sample.run;
         if let Some(active) = &mut self.gathered.active
             && active.insert(run)
         {
-            // It was restarted since the list: its last run is over.
+            // The VM was restarted since the list: its last run is over.
             active.retain(|other| other.uuid != run.uuid || *other == run);
         }
-        self.cpus.said(&one.sample);
-        self.keep_sample(one.completeness, one.sample);
+        self.store_sample(one.completeness, one.sample);
     }
 
-    /// Keeps a sample, with what the host and libvirt's events say of its devices.
-    fn keep_sample(&mut self, completeness: Completeness, mut sample: Sample) {
-        if let Some(nics) = &mut sample.nics {
-            self.nics.said(sample.run, nics);
-            self.nics.correct(sample.run, nics);
-        }
-        self.cpus
-            .correct(completeness == Completeness::Full, &mut sample);
-        sample.removed = self.descriptions.removed(sample.run.uuid);
+    /// Stores a sample, with what the host and libvirt's events tell of its devices.
+    fn store_sample(&mut self, completeness: Completeness, mut sample: Sample) {
+        let full = completeness == Completeness::Full;
+        self.vms.on_sample(full, &mut sample);
         self.samples.keep(completeness, sample);
     }
 
-    /// A sample of this gather to which nothing can be added any more, so that it can be written
-    /// while others are waited for.
+    /// A sample of this gather to which nothing more can be added. It can be written while the gather
+    /// waits for others.
     pub fn take_ready(&mut self) -> Option<Sample> {
         self.samples.take_ready()
     }
@@ -322,7 +287,7 @@ impl Gatherer {
         self.scheduler.is_done()
     }
 
-    /// When [`Gatherer::tick`] wants to be called.
+    /// When [`Gatherer::tick`] has to be called.
     pub fn wake(&self) -> Option<Instant> {
         let recall = self
             .recalls
@@ -339,7 +304,7 @@ impl Gatherer {
         self.carry_out();
     }
 
-    /// Ends the gather with what there is; answers that come later are dropped.
+    /// Ends the gather with what has come; replies that come later are dropped.
     pub fn finish(&mut self) -> GatherReport {
         for call_id in self.workers.forget_waiting() {
             self.scheduler.dropped(call_id);
@@ -348,7 +313,7 @@ impl Gatherer {
         gathered.limited_to = self.workers.limited_to();
         let not_started = self.workers.not_started.clone();
         gathered.not_started = not_started.or(gathered.not_started);
-        let find = |uuid: Uuid| self.active_domains.get(uuid).cloned();
+        let find = |uuid: Uuid| self.vms.get(uuid).cloned();
         let outcome = self.scheduler.end();
         gathered.locked = outcome.locked.into_iter().filter_map(&find).collect();
         // By the last look: in a gather that ends without one no mount has come back.
@@ -381,7 +346,7 @@ impl Gatherer {
         gathered.missing = silent(&outcome.unanswered);
         gathered.refused = silent(&outcome.refused);
         gathered.hanging = outcome.hanging;
-        gathered.seen = self.active_domains.len();
+        gathered.seen = self.vms.len();
         gathered.complete = self.samples.complete(self.describes);
         gathered.partial = self
             .samples
@@ -399,33 +364,31 @@ impl Gatherer {
         self.workers.close(limit);
     }
 
-    /// Answers that came too late, and connections that were lost, since the start.
+    /// Replies that came too late and connections that were lost, since the start.
     pub fn losses(&self) -> (u64, u64) {
         (self.late, self.lost)
     }
 
-    /// What the watch has to tell.
+    /// An event came, or events come from now on, or no more.
     pub fn on_event_update(&mut self, update: EventUpdate) {
         match update {
-            EventUpdate::Live(since) => self.descriptions.events(EventFeed::Live(since)),
-            EventUpdate::Down => self.descriptions.events(EventFeed::Down),
+            EventUpdate::Live(since) => self.vms.set_feed(EventFeed::Live(since)),
+            EventUpdate::Down => self.vms.set_feed(EventFeed::Down),
             EventUpdate::Event(DomainEvent::DeviceAdded(uuid), at) => {
-                self.descriptions.device_changed(uuid, at);
+                self.vms.device_changed(uuid, at);
             }
             EventUpdate::Event(DomainEvent::DeviceRemoved(uuid, alias), at) => {
-                self.descriptions.device_removed(uuid, &alias, at);
+                self.vms.device_removed(uuid, &alias, at);
             }
             EventUpdate::Event(DomainEvent::ImageChanged(uuid), at) => {
-                self.descriptions.device_changed(uuid, at);
+                self.vms.device_changed(uuid, at);
             }
-            EventUpdate::Event(DomainEvent::Stopped(uuid), at) => {
-                self.active_domains.stopped(uuid, at)
-            }
+            EventUpdate::Event(DomainEvent::Stopped(uuid), at) => self.vms.stopped(uuid, at),
             EventUpdate::Event(DomainEvent::Started(uuid, id, name), at) => {
                 if self.domains.matches(&name) {
                     let run = RunId { uuid, id };
                     let name = name.into();
-                    self.active_domains.started(DomainRef { run, name }, at);
+                    self.vms.started(DomainRef { run, name }, at);
                 }
             }
         }

@@ -11,12 +11,12 @@ use uuid::Uuid;
 use self::inspection::inspect;
 use super::scheduler::HostVerdict;
 use crate::config::BlockStatistics;
-use crate::description_cache::CachedDescription;
 use crate::host::qemu::cgroups::{Cgroups, CpuUsage};
 use crate::host::{Mounts, NetDev, Processes};
 use crate::libvirt::bulk::Groups;
 use crate::maps::{HashMap, HashSet};
 use crate::threads::{self, NotStarted};
+use crate::vms::CachedDescription;
 
 mod inspection;
 #[cfg(test)]

@@ -1,12 +1,9 @@
 //! One gather: the list, the chunks, the workers, and what came back in time.
 
-mod active_domains;
-pub mod cpus;
 mod gather_report;
 mod gatherer;
 pub mod host_watcher;
 mod in_flight;
-mod nics;
 pub mod protocol;
 pub mod scheduler;
 mod session;

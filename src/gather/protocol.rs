@@ -5,13 +5,13 @@ mod request;
 use std::sync::Arc;
 use std::time::Duration;
 
-use smol_str::SmolStr;
 use uuid::Uuid;
 
-use super::cpus::Processor;
-use crate::description_cache::{CachedDescription, Known};
 use crate::libvirt::bulk::Groups;
 use crate::sample::{DeviceFilter, Devices, RunId, Sample};
+use crate::vms::{CachedDescription, Known, Processor};
+
+pub use crate::vms::DomainRef;
 pub use request::{CallId, Request, RequestKind, Risk, Scope};
 
 /// What every worker needs to know.
@@ -25,15 +25,6 @@ pub struct WorkerConfig {
     pub info: bool,
     /// The devices that are wanted.
     pub wanted: DeviceFilter,
-}
-
-/// An active domain, as the list has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DomainRef {
-    /// The run of the domain.
-    pub run: RunId,
-    /// Its name.
-    pub name: SmolStr,
 }
 
 /// A domain whose figures are wanted.

@@ -12,8 +12,8 @@ use super::protocol::{DomainRef, Target};
 use super::worker::Reply;
 use super::worker_pool::Sink;
 use crate::config::{Settings, Uri, UriOrigin};
-use crate::description_cache::Known;
 use crate::libvirt::{self, Connection};
+use crate::vms::Known;
 
 /// No reply in a test takes longer.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);

@@ -11,6 +11,7 @@ use std::{fs, io};
 
 use smol_str::SmolStr;
 
+use super::lie_between;
 use crate::maps::{HashMap, HashSet};
 
 /// Bytes, packets, errors and drops received, then the same sent, in the order of
@@ -95,12 +96,7 @@ impl NetDev {
                 self.counters(name, perspective)?,
                 later.counters(name, perspective)?,
             );
-            let all_between = from
-                .iter()
-                .zip(libvirt)
-                .zip(&to)
-                .all(|((from, counter), to)| from <= counter && counter <= to);
-            Some(all_between)
+            Some(lie_between(&from, libvirt, &to))
         };
         match (
             lies_between(Perspective::Guest)?,

@@ -11,19 +11,19 @@ mod totals;
 mod tests;
 
 use crate::config::Measurements;
-use crate::history::History;
+use crate::history::{Derived, VmHistory};
 use crate::sample::Sample;
 
-/// Appends the lines of one VM to `buffer`.
+/// Appends the lines of one VM to `buffer`; `vm` and `derived` are what
+/// [`History::update`](crate::history::History::update) made of the sample.
 pub fn write(
     buffer: &mut String,
     wanted: &Measurements,
     sample: &Sample,
-    history: &mut History,
+    vm: &VmHistory,
+    derived: &Derived,
     timestamp: i64,
 ) {
-    let vm = history.of(sample);
-    let derived = vm.derive(sample);
     if wanted.metrics {
         metrics::write(buffer, sample, vm, timestamp);
     }
@@ -34,6 +34,6 @@ pub fn write(
         devices::write(buffer, sample, vm, timestamp);
     }
     if wanted.totals {
-        totals::write(buffer, sample, &derived, vm, timestamp);
+        totals::write(buffer, sample, derived, vm, timestamp);
     }
 }

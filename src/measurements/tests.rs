@@ -3,6 +3,7 @@ use std::time::Instant;
 use proptest::prelude::*;
 
 use super::*;
+use crate::history::History;
 use crate::sample::testing::{any_devices, devices, empty, full};
 use crate::sample::{DISK_COUNTERS, DISK_FIELDS, NIC_COUNTERS, NIC_FIELDS};
 
@@ -23,7 +24,8 @@ fn written(
     timestamp: i64,
 ) -> String {
     let mut buffer = String::new();
-    write(&mut buffer, wanted, sample, history, timestamp);
+    let (vm, derived) = history.update(sample);
+    write(&mut buffer, wanted, sample, vm, &derived, timestamp);
     buffer
 }
 

@@ -94,13 +94,9 @@ fn written(fixture: &str, settings: &Settings) -> String {
         sample.vcpus = vcpus.map(|(_, count)| count.parse().unwrap());
         sample.describe(Some(&description), &wanted);
         let stamp = reply.at as i64 * 1_000_000_000;
-        measurements::write(
-            &mut lines,
-            &settings.measurements,
-            &sample,
-            &mut history,
-            stamp,
-        );
+        let (vm, derived) = history.update(&sample);
+        let wanted = &settings.measurements;
+        measurements::write(&mut lines, wanted, &sample, vm, &derived, stamp);
     }
     lines
 }

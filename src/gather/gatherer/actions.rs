@@ -26,20 +26,18 @@ impl Gatherer {
 
     fn send(&mut self, call_id: CallId, request: Request<Uuid>) {
         if request == Request::List {
-            self.active_domains.ask(Instant::now());
+            self.vms.list_requested(Instant::now());
         }
         let now = Instant::now();
-        let domain = |uuid: Uuid| self.active_domains.get(uuid).cloned();
+        let wanted = |name: &str| self.devices.matches(name);
+        let domain = |uuid: Uuid| self.vms.get(uuid).cloned();
         let target = |uuid: Uuid| {
-            let domain = domain(uuid)?;
-            let run = domain.run;
-            let nics = self.descriptions.nics(run);
-            let wanted = |name: &str| self.devices.matches(name);
+            let prepared = self.vms.prepare(uuid, wanted, now)?;
             Some(Target {
-                nics: nics.and_then(|nics| self.nics.of(run, nics, wanted)),
-                processor: self.cpus.of(run),
-                known: self.descriptions.look_up(run, now),
-                domain,
+                domain: prepared.domain,
+                known: prepared.known,
+                nics: prepared.nics,
+                processor: prepared.processor,
             })
         };
         // Where the one domain is gone, a call that asks none takes its place.
@@ -50,7 +48,7 @@ impl Gatherer {
     fn look(&mut self, domains: &[Uuid]) {
         let vms = domains
             .iter()
-            .map(|uuid| (*uuid, self.descriptions.described(*uuid)));
+            .map(|uuid| (*uuid, self.vms.description(*uuid)));
         let asked = self.host_watcher.ask(vms.collect());
         let presumed = self.host_watcher.verdict_without_report(domains);
         if asked {
@@ -99,11 +97,9 @@ impl Gatherer {
         let in_our_netns = std::mem::take(&mut seen.in_our_netns);
         self.gathered.not_started = seen.not_started.take();
         if self.host_watcher.accept(seen) {
-            if let Some(taps) = taps {
-                self.nics.read(taps, in_our_netns);
-            }
-            self.cpus.read(cpus);
-            let domains: Vec<Uuid> = self.active_domains.all().map(|f| f.run.uuid).collect();
+            let net_dev = taps.map(|net_dev| (net_dev, in_our_netns));
+            self.vms.on_readings(net_dev, cpus);
+            let domains: Vec<Uuid> = self.vms.iter().map(|vm| vm.domain.run.uuid).collect();
             let verdict = self.host_watcher.verdict(&domains);
             self.scheduler.looked(verdict, Instant::now());
             self.carry_out();

@@ -3,10 +3,10 @@ mod driven;
 use std::sync::mpsc::Receiver;
 
 use super::*;
-use crate::description_cache::Known;
 use crate::gather::protocol::CallId;
 use crate::gather::testing::{LIMIT, Node, inbox, settings};
 use crate::libvirt::Error;
+use crate::vms::Known;
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
@@ -61,9 +61,12 @@ fn a_gather_brings_every_domain_once() {
         assert!(gathered.problems.is_empty(), "{:?}", gathered.problems);
     }
     // What was read is kept.
-    gatherer.descriptions.begin();
-    for found in gatherer.active_domains.all() {
-        let known = gatherer.descriptions.look_up(found.run, Instant::now());
+    gatherer.vms.begin();
+    for name in NAMES {
+        let prepared = gatherer
+            .vms
+            .prepare(Node::uuid(name), |_| true, Instant::now());
+        let known = prepared.unwrap().known;
         assert!(matches!(known, Known::Fresh(_)), "{known:?}");
     }
 }
@@ -126,7 +129,7 @@ fn a_late_list_is_dropped_too() {
     assert_eq!((gathered.active, gathered.hanging), (None, 1));
     gatherer.on_reply(late);
     assert!(gatherer.is_done(), "nothing was begun by it");
-    assert!(gatherer.active_domains.len() == 0);
+    assert!(gatherer.vms.len() == 0);
     assert_eq!(names(&gather(&mut gatherer, &replies)), NAMES);
 }
 

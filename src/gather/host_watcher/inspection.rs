@@ -7,10 +7,10 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::{HostQuery, HostReport};
-use crate::description_cache::CachedDescription;
 use crate::gather::scheduler::HostVerdict;
 use crate::host::{Mounts, Processes, Storage};
 use crate::maps::{HashMap, HashSet};
+use crate::vms::CachedDescription;
 
 /// The files that a VM's QEMU accesses when it is asked for block statistics.
 struct VmFiles<'t> {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::description::Description;
-use crate::description_cache::{CachedDescription, DeviceNames, Known};
 use crate::gather::protocol::WorkerConfig;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::{Domain, Error};
 use crate::sample::Sample;
+use crate::vms::{CachedDescription, DeviceNames, Known};
 
 /// Reads the XML where the cached description is not current any more.
 pub(super) fn freshen(

@@ -5,12 +5,12 @@ use uuid::Uuid;
 use super::Session;
 use super::bulk::{find, is_incoming};
 use super::descriptions::freshen;
-use crate::description_cache::Known;
 use crate::gather::protocol::{Completeness, Measured, Response, Scope, Target, WorkerConfig};
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::{Error, per_call};
 use crate::maps::HashSet;
 use crate::sample::Sample;
+use crate::vms::Known;
 
 impl Session {
     pub(super) fn statistics(

@@ -5,11 +5,11 @@ use std::cell::RefCell;
 use super::*;
 use crate::config::Measurements;
 use crate::description::Description;
-use crate::description_cache::{CachedDescription, DeviceNames, Known};
 use crate::gather::protocol::{Completeness, Measured, Scope};
 use crate::gather::testing::{Node, connect, settings, target};
 use crate::sample::DeviceFilter;
 use crate::sample::testing::{device, devices, full};
+use crate::vms::{CachedDescription, DeviceNames, Known};
 
 const ALL: Measurements = Measurements {
     metrics: true,

@@ -1,6 +1,7 @@
 //! Whole gathers against a daemon that never answers: the test answers in the workers' place.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use crate::gather::testing::Frozen;
 use crate::host::qemu::cgroups::CpuUsage;
 use crate::sample::Sample;
 use crate::sample::testing::{device, devices, full};
+use crate::vms::CachedDescription;
 
 /// A gatherer whose workers all hang: the test answers in their place.
 struct Driven {
@@ -94,6 +96,11 @@ impl Driven {
         self.answer(probe, Response::Done);
     }
 
+    /// Whether the description of this VM is current.
+    fn is_described(&self, name: &str) -> bool {
+        self.gatherer.vms.description(Node::uuid(name)).is_some()
+    }
+
     /// Ends the gather; the workers had their connections.
     fn finish(&mut self) -> GatherReport {
         self.gatherer.workers.connect();
@@ -156,7 +163,7 @@ fn a_vm_that_shows_other_devices_than_it_is_known_to_have_is_described_anew() {
         vec![],
     ));
     driven.finish();
-    let known = |driven: &Driven, name| driven.gatherer.descriptions.is_current(domain(name).run);
+    let known = |driven: &Driven, name| driven.is_described(name);
     assert!(known(&driven, "a") && !known(&driven, "b"));
 }
 
@@ -318,7 +325,7 @@ fn a_short_deadline_is_not_spent_on_waiting_for_the_host() {
 fn looked(driven: &mut Driven, questions: &Receiver<HostQuery>, time: u64) {
     driven.gatherer.begin();
     driven.next(domains(&["a"]));
-    if !driven.gatherer.descriptions.is_current(domain("a").run) {
+    if !driven.is_described("a") {
         driven.described(&["a"]);
     }
     assert!(driven.out().is_empty(), "the host is looked at first");
@@ -351,7 +358,11 @@ fn what_the_host_has_proven_is_forgotten_when_any_connection_is_lost() {
         (cpu.time, cpu.user, cpu.system) = (Some(time), Some(time), Some(time));
         Response::Samples(vec![one], vec![])
     };
-    let proven = |driven: &Driven| driven.gatherer.cpus.of(domain("a").run).is_some();
+    let proven = |driven: &Driven| {
+        let vms = &driven.gatherer.vms;
+        let prepared = vms.prepare(Node::uuid("a"), |_| true, Instant::now());
+        prepared.unwrap().processor.is_some()
+    };
     looked(&mut driven, &questions, 10);
     driven.next(said(15));
     driven.finish();

@@ -1,8 +1,8 @@
 //! The requests other than those for statistics.
 
 use super::*;
-use crate::gather::cpus::Processor;
 use crate::sample::Devices;
+use crate::vms::Processor;
 
 #[test]
 fn without_the_block_group_the_disks_come_by_a_request_of_their_own() {

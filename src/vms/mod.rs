@@ -1,0 +1,251 @@
+//! What is known of the VMs that are to be gathered: one record for the current run of each.
+//!
+//! A record begins when the list, an event or a sample has a run of a VM that was not known, and ends
+//! when the VM is no longer active. Active VMs whose names are not wanted have none.
+
+mod cached_description;
+mod cpu;
+mod freshness;
+mod nics;
+mod proof;
+mod readings;
+mod record;
+
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use crate::description::Nic;
+use crate::maps::HashMap;
+use crate::sample::{Devices, NIC_COUNTERS, RunId};
+
+pub use cached_description::{CachedDescription, DeviceNames, Known};
+pub use cpu::Processor;
+pub use freshness::EventFeed;
+pub use record::{DomainRef, VmRecord};
+
+use cpu::CpuReadings;
+use freshness::Freshness;
+use nics::NetReadings;
+
+/// The records, and what is known of the host and of libvirt as a whole.
+#[derive(Debug)]
+pub struct Vms {
+    records: HashMap<Uuid, VmRecord>,
+    /// Starts and stops that events reported, and that are not in the records yet. Both are absolute,
+    /// so the last one holds.
+    changes: HashMap<Uuid, Change>,
+    /// When the list that is under way was requested.
+    list_requested_at: Option<Instant>,
+    freshness: Freshness,
+    net: NetReadings,
+    cpu: CpuReadings,
+    /// libvirtd may have become another process in this gather. Replies of the last process may still
+    /// be under way, so what is reported in this gather proves nothing.
+    restarted: bool,
+}
+
+/// A start or a stop of a VM, and when the event came.
+#[derive(Debug)]
+struct Change {
+    at: Instant,
+    /// The run that began; `None`: the VM stopped.
+    begun: Option<DomainRef>,
+}
+
+/// What a worker needs to know of a VM before it queries it.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The VM and its run.
+    pub domain: DomainRef,
+    /// Its devices.
+    pub known: Known,
+    /// The counters of its NICs, if ours take the place of libvirt's.
+    pub nics: Option<Devices<NIC_COUNTERS>>,
+    /// Its CPU time and vCPUs, likewise.
+    pub processor: Option<Processor>,
+}
+
+impl Vms {
+    /// No VM is known. Descriptions are read again after `ttl` where events cannot be had.
+    pub fn new(ttl: Duration) -> Self {
+        Self {
+            records: HashMap::default(),
+            changes: HashMap::default(),
+            list_requested_at: None,
+            freshness: Freshness::new(ttl),
+            net: NetReadings::default(),
+            cpu: CpuReadings::default(),
+            restarted: false,
+        }
+    }
+
+    /// A gather begins. The starts and stops that events reported until now hold in it, unless there
+    /// is a list: that is requested later and is more recent.
+    pub fn begin(&mut self) {
+        let described = self.iter().filter(|vm| vm.description.is_some());
+        self.freshness.begin(described.count());
+        self.net.begin();
+        self.cpu.begin();
+        self.restarted = false;
+        self.list_requested_at = None;
+        for (uuid, change) in std::mem::take(&mut self.changes) {
+            match change.begun {
+                Some(domain) => {
+                    self.put(domain);
+                }
+                None => {
+                    self.records.remove(&uuid);
+                }
+            }
+        }
+    }
+
+    /// A list was requested.
+    pub fn list_requested(&mut self, at: Instant) {
+        self.list_requested_at = Some(at);
+    }
+
+    /// The list came; these are its VMs that are wanted. It includes what events reported before it was
+    /// requested, and may not include what they reported later.
+    pub fn on_list(&mut self, wanted: Vec<DomainRef>) {
+        let requested_at = self.list_requested_at.take();
+        self.changes
+            .retain(|_, change| requested_at.is_none_or(|requested_at| change.at >= requested_at));
+        for domain in wanted {
+            self.put(domain).is_listed = true;
+        }
+        self.records
+            .retain(|_, vm| std::mem::take(&mut vm.is_listed));
+    }
+
+    /// A VM was started; this run of it takes effect when the next gather begins.
+    pub fn started(&mut self, domain: DomainRef, at: Instant) {
+        let uuid = domain.run.uuid;
+        let begun = Some(domain);
+        self.changes.insert(uuid, Change { at, begun });
+    }
+
+    /// A VM has stopped; that takes effect when the next gather begins.
+    pub fn stopped(&mut self, uuid: Uuid, at: Instant) {
+        self.changes.insert(uuid, Change { at, begun: None });
+    }
+
+    /// All VMs that are to be gathered.
+    pub fn iter(&self) -> impl Iterator<Item = &VmRecord> {
+        self.records.values()
+    }
+
+    /// How many VMs are to be gathered.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// The VM of this UUID, if it is to be gathered.
+    pub fn get(&self, uuid: Uuid) -> Option<&DomainRef> {
+        self.records.get(&uuid).map(|vm| &vm.domain)
+    }
+
+    /// A sample or a description is of this run, which may have begun since the list.
+    pub fn on_run(&mut self, domain: DomainRef) {
+        if let Some(vm) = self.records.get_mut(&domain.run.uuid) {
+            vm.update(domain);
+        }
+    }
+
+    fn put(&mut self, domain: DomainRef) -> &mut VmRecord {
+        match self.records.entry(domain.run.uuid) {
+            Entry::Occupied(known) => {
+                let vm = known.into_mut();
+                vm.update(domain);
+                vm
+            }
+            Entry::Vacant(slot) => slot.insert(VmRecord::new(domain)),
+        }
+    }
+}
+
+/// Descriptions, and the events that tell whether they hold.
+impl Vms {
+    /// Events come from now on, or no more.
+    pub fn set_feed(&mut self, feed: EventFeed) {
+        self.freshness.set_feed(feed);
+    }
+
+    /// libvirt reports that a device was added or removed, or that a disk may have another image.
+    /// Where the VM is not known yet, its XML is read after the event in any case.
+    pub fn device_changed(&mut self, uuid: Uuid, at: Instant) {
+        if let Some(vm) = self.records.get_mut(&uuid) {
+            vm.changed = Some(at);
+        }
+    }
+
+    /// libvirt reports that the device of this alias was removed.
+    pub fn device_removed(&mut self, uuid: Uuid, alias: &str, at: Instant) {
+        if let Some(vm) = self.records.get_mut(&uuid) {
+            vm.device_removed(alias, at);
+        }
+    }
+
+    /// The XML of a run was read. What the run has proven before is to be proven again.
+    pub fn on_description(&mut self, run: RunId, described: Arc<CachedDescription>) {
+        if let Some(vm) = self.records.get_mut(&run.uuid)
+            && vm.domain.run == run
+        {
+            vm.on_description(&self.net, described);
+        }
+    }
+
+    /// Whether the description of a VM still has the paths of all its images, as far as libvirt
+    /// reports changes.
+    pub fn is_current(&self, vm: &VmRecord) -> bool {
+        let described = vm.unchanged_description();
+        described.is_some_and(|described| self.freshness.holds(described.read_at))
+    }
+
+    /// The description of a VM, if it is current.
+    pub fn description(&self, uuid: Uuid) -> Option<Arc<CachedDescription>> {
+        let vm = self.records.get(&uuid).filter(|vm| self.is_current(vm))?;
+        vm.description.clone()
+    }
+
+    /// What a worker needs to know of a VM before it queries it. NICs whose names are not `wanted` get
+    /// no counters.
+    pub fn prepare(
+        &self,
+        uuid: Uuid,
+        wanted: impl Fn(&str) -> bool,
+        now: Instant,
+    ) -> Option<Prepared> {
+        let vm = self.records.get(&uuid)?;
+        let known = match (&vm.description, vm.unchanged_description()) {
+            (None, _) => Known::New,
+            (Some(changed), None) => Known::Stale(Arc::clone(changed)),
+            (_, Some(described)) if self.freshness.has_expired(described.read_at, now) => {
+                Known::Stale(Arc::clone(described))
+            }
+            (_, Some(described)) => Known::Fresh(Arc::clone(described)),
+        };
+        let nics = self.all_nics(vm);
+        Some(Prepared {
+            domain: vm.domain.clone(),
+            known,
+            nics: nics.and_then(|nics| vm.nics.counters(&self.net, uuid, nics, wanted)),
+            processor: vm.cpu.processor(self.cpu.now.get(&uuid)),
+        })
+    }
+
+    /// The NICs of a VM, where it is certain that these are all: libvirt would have reported a change.
+    fn all_nics<'v>(&self, vm: &'v VmRecord) -> Option<&'v [Nic]> {
+        let described = vm.unchanged_description()?;
+        if !self.freshness.reports_changes_since(described.read_at) {
+            return None;
+        }
+        described.agreed_nics()
+    }
+}
+
+#[cfg(test)]
+mod tests;

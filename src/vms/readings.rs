@@ -1,0 +1,77 @@
+//! What is read on this host, compared with what libvirt reports, and put in its place.
+
+use uuid::Uuid;
+
+use super::{DomainRef, VmRecord, Vms};
+use crate::host::NetDev;
+use crate::host::qemu::cgroups::CpuUsage;
+use crate::maps::{HashMap, HashSet};
+use crate::sample::Sample;
+
+impl Vms {
+    /// What was read in this gather: `/proc/net/dev`, the VMs whose QEMU is in the network namespace
+    /// that it is of, and the control groups.
+    pub fn on_readings(
+        &mut self,
+        net_dev: Option<(NetDev, HashSet<Uuid>)>,
+        usages: HashMap<Uuid, CpuUsage>,
+    ) {
+        let before = net_dev.as_ref().and_then(|_| self.net.before.take());
+        for vm in self.records.values_mut() {
+            if let Some((net_dev, _)) = &net_dev {
+                vm.nics.compare(before.as_ref(), net_dev);
+            }
+            vm.cpu
+                .compare(vm.domain.run.uuid, &self.cpu.before, &usages);
+        }
+        if let Some((net_dev, in_our_netns)) = net_dev {
+            self.net.now = Some(net_dev);
+            self.net.in_our_netns = in_our_netns;
+        }
+        self.cpu.now = usages;
+    }
+
+    /// libvirtd may be another process. It may see its VMs in another way than the last one did (a
+    /// vCPU that was removed while there was none is not online, and keeps its control group), and no
+    /// event reports what changed meanwhile. So everything is to be proven again.
+    pub fn on_restart(&mut self) {
+        for vm in self.records.values_mut() {
+            vm.nics.on_restart();
+            vm.cpu.on_restart();
+        }
+        self.restarted = true;
+    }
+
+    /// Takes from a sample what libvirt reports in it, and corrects what libvirt may report wrongly.
+    /// `full`: the sample did not come in part.
+    pub fn on_sample(&mut self, full: bool, sample: &mut Sample) {
+        let run = sample.run;
+        let mut unlisted;
+        let vm = match self.records.get_mut(&run.uuid) {
+            Some(vm) => {
+                if vm.domain.run != run {
+                    let name = sample.name.clone();
+                    vm.update(DomainRef { run, name });
+                }
+                vm
+            }
+            // The list no longer has the VM, but its sample is written all the same.
+            None => {
+                let name = sample.name.clone();
+                unlisted = VmRecord::new(DomainRef { run, name });
+                &mut unlisted
+            }
+        };
+        if !self.restarted {
+            vm.cpu.report(self.cpu.now.get(&run.uuid), sample);
+        }
+        if let Some(nics) = &mut sample.nics {
+            if !self.restarted {
+                vm.nics.report(&self.net, run.uuid, nics);
+            }
+            vm.nics.correct(&self.net, run.uuid, nics);
+        }
+        vm.cpu.correct(full, sample);
+        sample.removed = vm.removed;
+    }
+}

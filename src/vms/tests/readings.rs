@@ -1,0 +1,163 @@
+//! What the readings of this host prove of a run, and how long that lasts.
+
+use super::*;
+use crate::description::{Description, Nic};
+use crate::host::NetDev;
+use crate::host::qemu::cgroups::CpuUsage;
+use crate::maps::HashSet;
+use crate::sample::testing::{device, devices, empty};
+
+const NET_DEV: &str = "v: 7 0 0 0 0 0 0 0 3 0 0 0 0 0 0 0\n";
+
+/// Everything was read on this host: the VM's tap, and so much CPU time of one vCPU.
+fn read(vms: &mut Vms, time: u64) {
+    let at = Instant::now();
+    let uuid = run(1).uuid;
+    let usage = CpuUsage {
+        at,
+        time,
+        user: time,
+        system: time,
+        vcpus: 1,
+        resolution: [1; 3],
+    };
+    let net_dev = NetDev::parse(NET_DEV.as_bytes(), at);
+    vms.on_readings(
+        Some((net_dev, HashSet::from_iter([uuid]))),
+        HashMap::from_iter([(uuid, usage)]),
+    );
+}
+
+/// libvirt reports the same of this run.
+fn report(vms: &mut Vms, run: RunId, time: u64) {
+    let at = Instant::now();
+    let mut sample = empty(at);
+    sample.run = run;
+    sample.vcpus = Some(1);
+    let cpu = &mut sample.cpu;
+    (cpu.time, cpu.user, cpu.system) = (Some(time), Some(time), Some(time));
+    let counters = [3, 0, 0, 0, 7, 0, 0, 0].map(Some);
+    sample.nics = Some(devices(at, vec![device("v", "bridge", counters)]));
+    vms.on_sample(true, &mut sample);
+}
+
+/// The XML of this run is read; the statistics have the same NIC.
+fn describe(vms: &mut Vms, run: RunId) {
+    let at = Instant::now();
+    let mut sample = empty(at);
+    sample.nics = Some(devices(at, vec![device("v", "bridge", [None; 8])]));
+    let nic = Nic {
+        target: Some("v".into()),
+        kind: "bridge".into(),
+    };
+    let description = Description {
+        nics: vec![nic],
+        ..Description::default()
+    };
+    let names = Some(DeviceNames::of(&sample));
+    let described = CachedDescription::new(Some(description), names, at);
+    vms.on_description(run, Arc::new(described));
+}
+
+/// Whether the NICs and the CPU time of the VM are proven.
+fn proven(vms: &Vms) -> (bool, bool) {
+    let prepared = vms.prepare(run(1).uuid, |_| true, Instant::now()).unwrap();
+    (prepared.nics.is_some(), prepared.processor.is_some())
+}
+
+/// A run of the VM of which both are proven.
+fn both_proven() -> Vms {
+    let mut vms = Vms::new(TTL);
+    vms.set_feed(EventFeed::Live(Instant::now()));
+    vms.begin();
+    list(&mut vms, [run(1)]);
+    describe(&mut vms, run(1));
+    read(&mut vms, 10);
+    report(&mut vms, run(1), 15);
+    vms.begin();
+    assert_eq!(proven(&vms), (false, false), "not read yet");
+    read(&mut vms, 20);
+    assert_eq!(proven(&vms), (true, true));
+    vms
+}
+
+#[test]
+fn what_is_proven_lasts_as_long_as_the_run_is_active() {
+    let mut vms = both_proven();
+    list(&mut vms, [run(1)]);
+    assert_eq!(proven(&vms), (true, true));
+    list(&mut vms, []);
+    list(&mut vms, [run(1)]);
+    describe(&mut vms, run(1));
+    assert_eq!(proven(&vms), (false, false));
+}
+
+#[test]
+fn nothing_is_proven_of_another_run() {
+    let mut vms = both_proven();
+    list(&mut vms, [run(2)]);
+    describe(&mut vms, run(2));
+    assert_eq!(proven(&vms), (false, false), "by the list");
+    let mut vms = both_proven();
+    report(&mut vms, run(2), 25);
+    assert_eq!(vms.get(run(1).uuid), Some(&domain(run(2))));
+    describe(&mut vms, run(2));
+    assert_eq!(proven(&vms), (false, false), "by a sample");
+}
+
+#[test]
+fn a_description_has_both_proven_anew() {
+    let mut vms = both_proven();
+    describe(&mut vms, run(1));
+    assert_eq!(proven(&vms), (false, false));
+    report(&mut vms, run(1), 25);
+    vms.begin();
+    read(&mut vms, 30);
+    assert_eq!(proven(&vms), (true, true));
+}
+
+#[test]
+fn what_was_reported_around_a_restart_proves_nothing() {
+    let mut vms = both_proven();
+    vms.on_restart();
+    assert_eq!(proven(&vms), (false, false));
+    // It was under way when libvirtd was restarted.
+    report(&mut vms, run(1), 25);
+    vms.begin();
+    read(&mut vms, 30);
+    assert_eq!(proven(&vms), (false, false));
+    report(&mut vms, run(1), 35);
+    vms.begin();
+    read(&mut vms, 40);
+    assert_eq!(proven(&vms), (true, true));
+}
+
+#[test]
+fn without_a_reading_nothing_is_proven_or_forgotten() {
+    let mut vms = both_proven();
+    vms.begin();
+    assert_eq!(proven(&vms), (false, false));
+    vms.on_readings(None, HashMap::default());
+    assert_eq!(proven(&vms), (false, false));
+    vms.begin();
+    read(&mut vms, 50);
+    assert_eq!(proven(&vms), (true, true));
+}
+
+#[test]
+fn a_sample_of_a_vm_that_is_not_listed_any_more_is_corrected() {
+    let mut vms = Vms::new(TTL);
+    vms.begin();
+    let net_dev =
+        "web: 9 0 0 0 0 0 0 0 3 0 0 0 0 0 0 0\ndmz-web: 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n";
+    let net_dev = NetDev::parse(net_dev.as_bytes(), Instant::now());
+    let in_our_netns = HashSet::from_iter([run(1).uuid]);
+    vms.on_readings(Some((net_dev, in_our_netns)), HashMap::default());
+    let mut sample = empty(Instant::now());
+    let libvirts = device("web", "bridge", [Some(0); 8]);
+    sample.nics = Some(devices(Instant::now(), vec![libvirts]));
+    vms.on_sample(true, &mut sample);
+    let counters = [3, 0, 0, 0, 9, 0, 0, 0].map(Some);
+    assert_eq!(sample.nics.unwrap().list[0].counters, counters);
+    assert_eq!(vms.len(), 0);
+}
