@@ -1,12 +1,14 @@
-//! The command line: arguments to a [`Command`], and how operators write durations.
+//! The command line: from the arguments to a [`Command`].
 
 use std::ffi::OsString;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use lexopt::prelude::*;
 
+use crate::duration;
 use crate::uri::{Masked, quoted};
 use crate::wording::{nearest, shortened};
 
@@ -25,7 +27,7 @@ pub enum Command {
     Run(Flags),
 }
 
-/// What the flags set; they win over the configuration file.
+/// The values of the flags. They win over the configuration file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Flags {
     /// `--config FILE`.
@@ -34,11 +36,11 @@ pub struct Flags {
     pub uri: Option<String>,
     /// `--once`: one gather, then exit.
     pub once: bool,
-    /// `--interval DURATION`: gather by itself; from 100 ms to one day.
+    /// `--interval DURATION`: gather in this interval, without triggers; from 100 ms to one day.
     pub interval: Option<Duration>,
 }
 
-/// Arguments that cannot be meant: one sentence saying what would be right. Exit code 2.
+/// Wrong arguments: one sentence that says what would be right. Exit code 2.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageError(String);
 
@@ -50,7 +52,7 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
-/// The flags as they are typed, for the nearest one to a misspelt flag.
+/// All flags as they are typed, to suggest one for a misspelt flag.
 const FLAGS: [&str; 8] = [
     "--config",
     "--uri",
@@ -62,19 +64,19 @@ const FLAGS: [&str; 8] = [
     "--help",
 ];
 
-/// A shorter interval keeps libvirtd busy all the time; a longer one is a slip of the pen.
-const INTERVAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(86_400));
+/// A shorter interval would keep libvirtd busy all the time; a longer one is most likely a typing error.
+const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(86_400);
 
 /// What `--help` prints.
 pub const HELP: &str = include_str!("cli/help.txt");
 
-/// Reads the arguments, the program's name not among them.
+/// Reads the arguments without the program's name.
 ///
-/// `--help`, `--version` and `--sample-config` answer as soon as they are met. A flag given twice
-/// holds what it was given last.
+/// Arguments after `--help`, `--version` or `--sample-config` are not read. If a flag is given twice, the last
+/// one counts.
 ///
 /// # Errors
-/// An unknown flag, a missing or impossible value, `--once` together with `--interval`.
+/// A flag is unknown, a value is missing or invalid, or `--once` and `--interval` are given together.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
     let args: Vec<OsString> = args.into_iter().collect();
     let mut parser = lexopt::Parser::from_args(args);
@@ -82,9 +84,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
     let mut check = false;
     while let Some(arg) = parser.next().map_err(usage)? {
         match arg {
-            Short('h') | Long("help") => return answer(&mut parser, Command::Help),
-            Short('V') | Long("version") => return answer(&mut parser, Command::Version),
-            Long("sample-config") => return answer(&mut parser, Command::SampleConfig),
+            Short('h') | Long("help") => return only(&mut parser, Command::Help),
+            Short('V') | Long("version") => return only(&mut parser, Command::Version),
+            Long("sample-config") => return only(&mut parser, Command::SampleConfig),
             Long("check") => check = true,
             Long("once") => flags.once = true,
             Long("config") => {
@@ -97,12 +99,12 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
             Long("uri") => flags.uri = Some(text(&mut parser, "--uri URI")?),
             Long("interval") => {
                 let text = text(&mut parser, "--interval DURATION")?;
-                let interval = duration(&text, INTERVAL.0, INTERVAL.1);
+                let interval = duration::parse(&text, &INTERVAL);
                 flags.interval =
                     Some(interval.map_err(|m| UsageError(format!("--interval: {m}")))?);
             }
             Short(letter) => {
-                // Telegraf's own flags also go with a single dash: -config is meant as --config.
+                // Telegraf's own flags also work with a single dash, so -config probably means --config.
                 let rest = parser.optional_value().unwrap_or_default();
                 return Err(unknown(&format!("-{letter}{}", rest.to_string_lossy())));
             }
@@ -121,16 +123,19 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
     })
 }
 
-/// The command of the flag just met, whatever follows; but a value of its own (`--help=1`) is an error.
-fn answer(parser: &mut lexopt::Parser, command: Command) -> Result<Command, UsageError> {
+/// The command of the flag that was just read; a value of this flag (`--help=1`) is an error.
+fn only(parser: &mut lexopt::Parser, command: Command) -> Result<Command, UsageError> {
     parser.next().map_err(usage)?;
     Ok(command)
 }
 
-/// The value of the flag just met; a flag in its place is a forgotten value, not the value.
+/// The value of the flag that was just read. If a flag follows, the value is missing.
 fn value(parser: &mut lexopt::Parser, flag: &str) -> Result<OsString, UsageError> {
-    let first = parser.values().ok().and_then(|mut values| values.next());
-    first.ok_or_else(|| UsageError(format!("a value is missing: {flag}")))
+    parser
+        .values()
+        .ok()
+        .and_then(|mut values| values.next())
+        .ok_or_else(|| UsageError(format!("{flag}: the value is missing")))
 }
 
 /// As [`value`], for values that must be UTF-8.
@@ -145,7 +150,7 @@ fn unknown(flag: &str) -> UsageError {
     no_such("unknown flag", flag)
 }
 
-/// What is no flag, or stands behind `--`.
+/// The error for an argument that is no flag or comes after `--`.
 fn unexpected(word: &str) -> UsageError {
     if word.starts_with('-') && word != "-" {
         let shown = shortened(word);
@@ -158,12 +163,12 @@ fn unexpected(word: &str) -> UsageError {
 }
 
 fn no_such(what: &str, arg: &str) -> UsageError {
-    // It may be a URI, with a password that has a space in it.
+    // It may be a URI whose password contains a space.
     let masked = Masked::new(arg).text;
     let shown = shortened(&masked);
     UsageError(match nearest(arg, &FLAGS) {
         Some(flag) => format!("{what} {shown:?}; did you mean \"{flag}\"?"),
-        None => format!("{what} {shown:?}; \"telegraf-kvm --help\" lists what there is"),
+        None => format!("{what} {shown:?}; \"telegraf-kvm --help\" lists the flags"),
     })
 }
 
@@ -178,155 +183,5 @@ fn usage(error: lexopt::Error) -> UsageError {
     })
 }
 
-/// Reads a duration as operators write it ("300s", "1m30s", "500ms"), between two bounds, both allowed.
-///
-/// # Errors
-/// One sentence saying what is wrong with it and what would be right.
-pub(crate) fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
-    let shown = shortened(text);
-    let value = humantime::parse_duration(text).map_err(|_| {
-        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        if digits {
-            format!("\"{shown}\" has no unit; write \"{shown}s\" for seconds")
-        } else {
-            format!("{shown:?} is not a duration; write for example \"8s\", \"500ms\" or \"1m30s\"")
-        }
-    })?;
-    if value < least || value > most {
-        let (least, most) = (
-            humantime::format_duration(least),
-            humantime::format_duration(most),
-        );
-        return Err(format!(
-            "{shown:?} is out of range; from {least} to {most} is allowed"
-        ));
-    }
-    Ok(value)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn words(line: &str) -> Result<Command, String> {
-        parse(line.split_whitespace().map(OsString::from)).map_err(|e| e.to_string())
-    }
-
-    #[test]
-    fn flags_arrive() {
-        assert_eq!(words(""), Ok(Command::Run(Flags::default())));
-        let flags = Flags {
-            config: Some("a.toml".into()),
-            uri: Some("test:///default".into()),
-            once: false,
-            interval: Some(Duration::from_millis(90_500)),
-        };
-        assert_eq!(
-            words("--config a.toml --uri=test:///default --interval 1m30s500ms"),
-            Ok(Command::Run(flags.clone()))
-        );
-        let once = Flags {
-            once: true,
-            interval: None,
-            ..flags
-        };
-        assert_eq!(
-            words("--once --config a.toml --uri test:///default --check"),
-            Ok(Command::Check(once))
-        );
-        for help in ["-h", "--help", "--once --help"] {
-            assert_eq!(words(help), Ok(Command::Help));
-        }
-        assert_eq!(words("-V"), Ok(Command::Version));
-        assert_eq!(words("--sample-config"), Ok(Command::SampleConfig));
-    }
-
-    #[test]
-    fn wrong_arguments_say_what_would_be_right() {
-        for (line, expected) in [
-            (
-                "--chek",
-                r#"unknown flag "--chek"; did you mean "--check"?"#,
-            ),
-            (
-                "-config x",
-                r#"unknown flag "-config"; did you mean "--config"?"#,
-            ),
-            (
-                "--sample_config",
-                r#"unknown flag "--sample_config"; did you mean "--sample-config"?"#,
-            ),
-            (
-                "-x",
-                r#"unknown flag "-x"; "telegraf-kvm --help" lists what there is"#,
-            ),
-            (
-                "once",
-                r#"unexpected argument "once"; did you mean "--once"?"#,
-            ),
-            ("--config", "a value is missing: --config FILE"),
-            ("--config=", "--config FILE: the name is empty"),
-            ("--uri --once", "a value is missing: --uri URI"),
-            (
-                "--once=yes",
-                r#"--once takes no value, but was given "yes""#,
-            ),
-            (
-                "--once --interval 5s",
-                "--once and --interval exclude each other: leave one of them out",
-            ),
-            (
-                "--interval 10",
-                r#"--interval: "10" has no unit; write "10s" for seconds"#,
-            ),
-            (
-                "--interval 0",
-                r#"--interval: "0" is out of range; from 100ms to 1day is allowed"#,
-            ),
-            (
-                "--interval 0s",
-                r#"--interval: "0s" is out of range; from 100ms to 1day is allowed"#,
-            ),
-            (
-                "--interval 2days",
-                r#"--interval: "2days" is out of range; from 100ms to 1day is allowed"#,
-            ),
-            (
-                "--interval soon",
-                r#"--interval: "soon" is not a duration; write for example "8s", "500ms" or "1m30s""#,
-            ),
-        ] {
-            assert_eq!(words(line), Err(expected.to_owned()), "{line}");
-        }
-    }
-
-    #[test]
-    fn bytes_that_are_no_text_are_an_error_in_a_uri_only() {
-        use std::os::unix::ffi::OsStringExt;
-        let raw = OsString::from_vec(b"a\xff".to_vec());
-        let config = parse(["--config".into(), raw.clone()]).unwrap();
-        assert_eq!(
-            config,
-            Command::Run(Flags {
-                config: Some(raw.clone().into()),
-                ..Flags::default()
-            })
-        );
-        let uri = |raw| parse(["--uri".into(), raw]).unwrap_err().to_string();
-        let secret = OsString::from_vec(b"a://user:sec ret\xff@host".to_vec());
-        let secret = uri(secret);
-        assert_eq!(
-            secret,
-            r#"--uri URI: "a://user:***@host" is not valid UTF-8"#
-        );
-        let uri = uri(raw);
-        assert_eq!(uri, r#"--uri URI: "a\xFF" is not valid UTF-8"#);
-    }
-
-    #[test]
-    fn help_names_every_flag() {
-        for flag in FLAGS {
-            assert!(HELP.contains(flag), "{flag}");
-        }
-    }
-}
+mod tests;

@@ -1,49 +1,49 @@
-//! What a VM's XML says of its devices, and of the files that QEMU has open for them.
+//! The devices of a VM, and the files that QEMU has open for them, from its XML.
 //!
-//! Only `/domain/devices/interface` and `/domain/devices/disk` in no namespace are devices: a backing chain, a mirror,
-//! metadata and `<qemu:commandline>` may hold elements of the same names.
+//! Only `/domain/devices/interface` and `/domain/devices/disk` without a namespace are devices: a backing chain, a
+//! mirror, metadata and `<qemu:commandline>` may have elements of the same names.
 
+mod parser;
 mod source;
-mod walk;
 
 use quick_xml::events::Event;
 use quick_xml::reader::NsReader;
 use smol_str::SmolStr;
 
-use walk::Walk;
+use parser::Parser;
 
-/// The devices of one VM, as its live XML names them: those with a name, and interfaces without one.
+/// The devices of one VM in its live XML.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Description {
     /// Network interfaces, in the order of the XML.
     pub nics: Vec<Nic>,
-    /// Disks of every kind, in the order of the XML. One without a target is skipped: libvirt gives each a target.
+    /// Disks of every kind, in the order of the XML. A disk without a target is skipped; libvirt gives each disk one.
     pub disks: Vec<Disk>,
-    /// `<alias name='net0'/>` of the network interfaces that have one: libvirt's events name devices by it.
+    /// The aliases (`<alias name='net0'/>`) of the network interfaces. libvirt's events name devices by them.
     pub nic_aliases: Vec<SmolStr>,
-    /// The same of the disks.
+    /// The aliases of the disks.
     pub disk_aliases: Vec<SmolStr>,
-    /// Local paths of block nodes that are no disk's: the firmware (`<os><loader type='pflash'>`) and its variables
+    /// Local paths of block nodes that belong to no disk: the firmware (`<os><loader type='pflash'>`) and its variables
     /// (`<os><nvram>`).
     pub firmware: Vec<String>,
-    /// The numbers of the block nodes that are volumes of a pool (`<source pool='...' volume='...' index='N'/>`): the XML
-    /// does not have their paths, QEMU's command line does.
+    /// The numbers of the block nodes that are volumes of a pool (`<source pool='...' volume='...' index='N'/>`). Their
+    /// paths are not in the XML, but on QEMU's command line.
     pub volumes: Vec<u32>,
-    /// QEMU may have a file open of which the XML gives no local path (see [`Description::parse`]).
+    /// Whether QEMU may have a file open whose local path is not in the XML (see [`Description::parse`]).
     pub unresolved: bool,
-    /// For a network disk QEMU may wait for its server when it is asked for the image's size.
+    /// Whether QEMU may wait for the server of a network disk when it is asked for the size of the image.
     pub waits_for_server: bool,
 }
 
 impl Description {
-    /// The local path of every file that QEMU looks at when it is asked for block statistics, but for volumes.
+    /// The local paths of all files, except volumes, that QEMU looks at when it is asked for block statistics.
     ///
-    /// Two sorts of files cannot be known. The scratch files of a running backup, or its targets, are neither in the XML
-    /// nor in the statistics, and libvirt sends no event when it begins: only `virDomainBackupGetXMLDesc` has them, a
-    /// call for each VM and gather. libvirt puts them beside the disk's image unless it is told another place
-    /// (virDomainBackupDefAssignStore), so the image's mount stands for them. The target of a block copy is in the XML,
-    /// but the first event of the copy tells that it is in step with its source: what was begun after the XML was read
-    /// is not known before.
+    /// Two kinds of files are not known. The scratch files or targets of a running backup are neither in the XML nor in
+    /// the statistics, and libvirt sends no event when a backup begins. Only `virDomainBackupGetXMLDesc` has them, which
+    /// would be a call for each VM in each gather. libvirt puts these files beside the disk's image unless it is told
+    /// another place (virDomainBackupDefAssignStore), so the mount of the image stands for theirs. The target of a
+    /// block copy is in the XML, but the first event of the copy comes when the target is in step with its source. A
+    /// copy that began after the XML was read is not known before that.
     pub fn sources(&self) -> impl Iterator<Item = &str> {
         let disks = self.disks.iter().flat_map(|disk| &disk.sources);
         disks.chain(&self.firmware).map(String::as_str)
@@ -55,7 +55,8 @@ impl Description {
 pub struct Nic {
     /// `<target dev='vnet0'/>`: the name on the host; a user-mode NIC has none.
     pub target: Option<SmolStr>,
-    /// `<interface type='bridge'>`: what libvirt connects it to. Empty where the attribute, always there, is missing.
+    /// `<interface type='bridge'>`: what libvirt connects it to. Empty if the XML lacks the attribute, which libvirt
+    /// always writes.
     pub kind: SmolStr,
 }
 
@@ -66,16 +67,16 @@ pub struct Disk {
     pub target: SmolStr,
     /// `<disk device='disk'>`.
     pub kind: DiskKind,
-    /// Every local path that its image lies at: `<source file='...'>`, `dev` and `dir`, those of its backing chain
-    /// and of a mirror among them, for QEMU stats each of them when it is asked for block statistics.
+    /// The local paths of its image (`<source file='...'>`, `dev` and `dir`), of its backing chain and of a mirror. QEMU
+    /// calls stat(2) for each of them when it is asked for block statistics.
     pub sources: Vec<String>,
-    /// Whether libvirt can have counters of it. Of a vhost-user disk (`<disk type='vhostuser'>`) it has none: QEMU only
-    /// connects the guest with another process, and has no block node for it (qemuBuildVhostUserChardevStr).
+    /// Whether libvirt can have counters of it. It has none of a vhost-user disk (`<disk type='vhostuser'>`): QEMU only
+    /// connects the guest with another process, and has no block node for the disk (qemuBuildVhostUserChardevStr).
     pub counted: bool,
 }
 
-/// `<disk device='...'>`; libvirt's default is `disk`. Its schema (domaincommon.rng) has these four words; a word that
-/// it does not have is read as `disk`, so that a device of a newer libvirt is shown rather than lost.
+/// `<disk device='...'>`; libvirt's default is `disk`. libvirt's schema (domaincommon.rng) has these four words. Any
+/// other word is read as `disk`, so that a device of a newer libvirt is shown rather than lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DiskKind {
     /// A disk.
@@ -89,7 +90,7 @@ pub enum DiskKind {
 }
 
 impl DiskKind {
-    /// The word of the XML.
+    /// The word in the XML.
     pub fn word(self) -> &'static str {
         match self {
             Self::Disk => "disk",
@@ -100,12 +101,12 @@ impl DiskKind {
     }
 }
 
-/// Why a domain's XML could not be read; one short line.
+/// Why a domain's XML could not be read, in one short line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DescriptionError {
-    /// Where, in bytes from the start of the XML.
+    /// The place of the error, in bytes from the start of the XML.
     pub offset: u64,
-    /// What is wrong there; never longer than some 160 characters.
+    /// What is wrong there, in 163 characters at the most.
     pub reason: String,
 }
 
@@ -118,7 +119,7 @@ impl std::fmt::Display for DescriptionError {
 impl std::error::Error for DescriptionError {}
 
 impl DescriptionError {
-    /// The XML library quotes names, which may be of any length and hold anything.
+    /// Shortens the reason, for the XML library quotes names of any length with any characters.
     fn new(offset: u64, reason: impl std::fmt::Display) -> Self {
         const LONGEST: usize = 160;
         let reason = reason.to_string();
@@ -140,39 +141,40 @@ impl DescriptionError {
 impl Description {
     /// Reads the devices from a domain's XML, as `virDomainGetXMLDesc` gives it.
     ///
-    /// It is [`unresolved`](Self::unresolved) where the XML has a volume of a pool without a number, a file that was
-    /// passed in open, a type of source that is not known here, or a block device on QEMU's own command line.
+    /// The description is [`unresolved`](Self::unresolved) if the XML has a volume of a pool without a number, a file
+    /// that was passed to libvirt as an open descriptor, an unknown type of source, or a block device on QEMU's own
+    /// command line.
     ///
     /// Time and memory grow linearly with the XML; nothing recurses.
     ///
     /// # Errors
-    /// When the XML is broken, or is no `<domain>`. (The XML library takes 65,535 levels, more than libvirt's own does.)
+    /// The XML is malformed, or it is no `<domain>`. (The XML library allows 65,535 levels, more than libvirt's does.)
     pub fn parse(xml: &str) -> Result<Self, DescriptionError> {
         let mut reader = NsReader::from_str(xml);
-        // `<target/>` and `<target></target>` are the same: Start, End.
+        // `<target/>` gives the same events as `<target></target>`.
         reader.config_mut().expand_empty_elements = true;
-        // Metadata may declare as many as it likes: we resolve only the few names on our own path.
+        // Metadata may declare any number of namespaces. Only the few names on the path of a device are resolved.
         reader.resolver_mut().set_max_namespace_bindings(usize::MAX);
-        let mut walk = Walk::default();
+        let mut parser = Parser::default();
         loop {
             let offset = reader.buffer_position();
             let event = reader
                 .read_event()
                 .map_err(|error| DescriptionError::new(reader.error_position(), error))?;
             match event {
-                Event::Start(element) => walk.enter(&element, reader.resolver()),
+                Event::Start(element) => parser.enter(&element, reader.resolver()),
                 Event::End(_) => {
-                    walk.leave();
+                    parser.leave();
                     Ok(())
                 }
                 Event::Text(text) if text.trim().is_empty() => Ok(()),
-                Event::Text(text) => walk.text(&text),
-                Event::CData(text) => walk.text(&text),
+                Event::Text(text) => parser.text(&text),
+                Event::CData(text) => parser.text(&text),
                 Event::GeneralRef(entity) => match source::resolved(&entity) {
-                    Some(text) => walk.text(&text),
-                    None => walk.unreadable_text(),
+                    Some(text) => parser.text(&text),
+                    None => parser.unreadable_text(),
                 },
-                Event::Eof => walk.finish(),
+                Event::Eof => parser.finish(),
                 Event::Empty(_)
                 | Event::Comment(_)
                 | Event::Decl(_)
@@ -180,8 +182,8 @@ impl Description {
                 | Event::DocType(_) => Ok(()),
             }
             .map_err(|reason| DescriptionError::new(offset, reason))?;
-            if walk.finished {
-                return Ok(walk.description);
+            if parser.finished {
+                return Ok(parser.description);
             }
         }
     }

@@ -1,22 +1,21 @@
-//! Line protocol: escaping and numbers, and nowhere else.
+//! Line protocol: the only place that escapes and formats.
 //!
 //! The grammar is that of Telegraf's influx parser (plugins/parsers/influx/machine.go.rl and escape.go):
 //!
-//! - In a tag value `,`, `=` and space are escaped by a backslash. A backslash before anything else stands for
-//!   itself, so there is no way to escape a backslash: one at the end, or one before `,`, `=` or space, is an escape
-//!   to some reader down the line (Telegraf itself would keep the latter, InfluxDB 3's parser loses the line over it).
-//!   `\"` is read as `"`, but only in a value that holds one of `,`, `=` and space. All these backslashes are dropped;
-//!   every other one is kept.
-//! - Tab, newline, vertical tab, form feed and carriage return cannot stand in a tag value, escaped or not. They and
+//! - In a tag value, `,`, `=` and space are escaped by a backslash. A backslash before anything else stands for
+//!   itself, so a backslash cannot be escaped: some readers take one at the end, or one before `,`, `=` or space, for an
+//!   escape. (Telegraf keeps the latter; InfluxDB 3's parser loses the line because of it.) `\"` is read as `"`, but
+//!   only in a value that contains `,`, `=` or space. All these backslashes are dropped; every other one is kept.
+//! - Tab, newline, vertical tab, form feed and carriage return are not allowed in a tag value, escaped or not. They and
 //!   all other control characters (C0, DEL, C1 with U+0085) become a space. U+2028 and U+2029 are ordinary bytes to
 //!   Telegraf, and are kept.
-//! - An empty tag value loses the line: it becomes `-`.
-//! - In a string only `\"` and `\\` are escapes.
+//! - A reader loses a line with an empty tag value, so it becomes `-`.
+//! - In a string, only `\"` and `\\` are escapes.
 //! - There is no NaN and no infinity; integers are signed 64-bit.
 
 use std::fmt::Write as _;
 
-/// Tags, escaped once and kept: `,VMID=1,name=test,uuid=...`.
+/// Tags, escaped once and stored: `,VMID=1,name=test,uuid=...`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tags(String);
 
@@ -26,15 +25,14 @@ impl Tags {
         Self::default()
     }
 
-    /// Adds a tag. A value of which nothing can be carried becomes `-`.
+    /// Adds a tag. A value of which nothing can be written becomes `-`.
     ///
-    /// The key is written as it is: plain ASCII, none of the characters that need an escape.
+    /// The key is written as it is, so it must be ASCII without characters that need an escape.
     pub fn with(self, key: &'static str, value: &str) -> Self {
         self.with_or(key, value, "-")
     }
 
-    /// Adds a tag with a value of its own for the case that nothing of `value` can be carried: a VM's name falls back
-    /// to its uuid.
+    /// Adds a tag that has the value `fallback` if nothing of `value` can be written: for a VM's name, its UUID.
     pub fn with_or(mut self, key: &'static str, value: &str, fallback: &str) -> Self {
         debug_assert!(is_plain(key), "the key {key:?} needs an escape");
         self.0.push(',');
@@ -46,29 +44,30 @@ impl Tags {
         self
     }
 
-    /// The same with a number after the last tag's value, to tell two apart whose values became the same.
+    /// The same tags with a number after the last value, to distinguish devices whose names became the same.
     pub fn numbered(&self, number: usize) -> Self {
         Self(format!("{}-{number}", self.0))
     }
 
-    /// The tags as they stand in a line, each with its comma in front.
+    /// The tags as they are written in a line, each after a comma.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// One line in the making. Dropped without [`Line::end`], or ended without a field, it leaves the buffer as it was.
+/// One line that is being written. If it is dropped without [`Line::end`], or ended without a field, the buffer
+/// becomes what it was before.
 #[derive(Debug)]
 pub struct Line<'b> {
     buffer: &'b mut String,
-    /// What the buffer is cut back to when this line is dropped.
+    /// The length to which the buffer is cut when this line is dropped.
     start: usize,
-    /// Where its fields begin.
+    /// The position in the buffer at which the fields begin.
     fields: usize,
 }
 
 impl Line<'_> {
-    /// Begins a line at the end of the buffer. The measurement is written as it is, like a tag's key.
+    /// Begins a line at the end of the buffer. The measurement is written as it is, like the key of a tag.
     pub fn begin<'b>(buffer: &'b mut String, measurement: &'static str, tags: &Tags) -> Line<'b> {
         debug_assert!(
             is_plain(measurement),
@@ -86,7 +85,7 @@ impl Line<'_> {
         }
     }
 
-    /// Begins a line with further tags after the first ones: a device's after its VM's.
+    /// Begins a line with further tags after the first ones: those of a device after those of its VM.
     pub fn begin_with<'b>(
         buffer: &'b mut String,
         measurement: &'static str,
@@ -101,12 +100,12 @@ impl Line<'_> {
         line
     }
 
-    /// An unsigned figure as a signed 64-bit integer: clamped to `i64::MAX`, never wrapped. None is left out.
+    /// Adds an unsigned figure as a signed 64-bit integer, `i64::MAX` at the most. `None` is left out.
     pub fn int(&mut self, key: &'static str, value: Option<u64>) {
         self.signed(key, value.map(|n| i64::try_from(n).unwrap_or(i64::MAX)));
     }
 
-    /// A signed 64-bit integer. None is left out.
+    /// Adds a signed 64-bit integer. `None` is left out.
     pub fn signed(&mut self, key: &'static str, value: Option<i64>) {
         if let Some(n) = value {
             self.key(key);
@@ -115,7 +114,7 @@ impl Line<'_> {
         }
     }
 
-    /// A float: the shortest digits that read back as the same number, never with an exponent. None, NaN and the
+    /// Adds a float, as the shortest digits that are read as the same number, without an exponent. `None`, NaN and
     /// infinities are left out.
     pub fn float(&mut self, key: &'static str, value: Option<f64>) {
         if let Some(x) = value.filter(|x| x.is_finite()) {
@@ -133,7 +132,7 @@ impl Line<'_> {
         }
     }
 
-    /// A string, the empty one too; control characters become a space. None is left out.
+    /// Adds a string, which may be empty; control characters become a space. `None` is left out.
     pub fn string(&mut self, key: &'static str, value: Option<&str>) {
         let Some(value) = value else { return };
         self.key(key);
@@ -150,9 +149,9 @@ impl Line<'_> {
         self.buffer.push_str("\",");
     }
 
-    /// Closes the line with its time, in nanoseconds since 1970. A line left with no field is taken back.
+    /// Ends the line with its time, in nanoseconds since 1970. A line without a field is removed.
     pub fn end(mut self, timestamp_ns: i64) {
-        // Each field ends in a comma, the last one's in a space.
+        // Each field ends in a comma; the last one becomes a space.
         if self.buffer.len() > self.fields {
             self.buffer.pop();
             self.buffer.push(' ');
@@ -176,7 +175,8 @@ impl Drop for Line<'_> {
     }
 }
 
-/// Whether the text can be written as it is: printable ASCII that is neither escaped nor an escape. Most names are.
+/// Whether the text can be written as it is: printable ASCII without characters to escape and without backslashes.
+/// Most names are.
 fn is_plain(text: &str) -> bool {
     !text.is_empty()
         && text
@@ -188,7 +188,7 @@ fn without_control(c: char) -> char {
     if c.is_control() { ' ' } else { c }
 }
 
-/// Whether a tag carries the value as it is, with escapes alone.
+/// Whether a reader of the tag gets exactly this value.
 pub fn is_carried(value: &str) -> bool {
     if is_plain(value) {
         return true;
@@ -205,7 +205,7 @@ fn is_escaped(c: char) -> bool {
     matches!(without_control(c), ',' | '=' | ' ')
 }
 
-/// Writes a tag's value; says whether anything of it could be written.
+/// Writes a tag's value; returns whether anything of it could be written.
 fn push_tag_value(buffer: &mut String, value: &str) -> bool {
     if is_plain(value) {
         buffer.push_str(value);
@@ -213,7 +213,7 @@ fn push_tag_value(buffer: &mut String, value: &str) -> bool {
     }
     let start = buffer.len();
     let quote_reads_as_escape = value.contains(is_escaped);
-    // Backslashes are held back until the next character tells whether they can stay.
+    // Backslashes are written when the next character shows that they can stay.
     let mut backslashes = 0;
     for c in value.chars().map(without_control) {
         if c == '\\' {
@@ -232,146 +232,4 @@ fn push_tag_value(buffer: &mut String, value: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn tag(value: &str) -> String {
-        Tags::new().with("t", value).as_str()[",t=".len()..].to_owned()
-    }
-
-    #[test]
-    fn tag_values_carry_the_name_as_it_is() {
-        for (name, written) in [
-            ("test", "test"),
-            ("a b", r"a\ b"),
-            ("a,b=c", r"a\,b\=c"),
-            (" leading and trailing ", r"\ leading\ and\ trailing\ "),
-            ("é漢🦀\u{202e}", "é漢🦀\u{202e}"),
-            (r#""quoted""#, r#""quoted""#),
-            (r"in\side", r"in\side"),
-            (r"in\\side", r"in\\side"),
-            (r#"back\"quote"#, r#"back\"quote"#),
-            ("\u{2028}\u{2029}", "\u{2028}\u{2029}"),
-        ] {
-            assert_eq!(tag(name), written, "{name:?}");
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_carried_is_changed_as_little_as_possible() {
-        for (name, written) in [
-            ("", "-"),
-            (r"\", "-"),
-            (r"\\\", "-"),
-            ("a\tb\nc\rd\u{b}e\u{c}f", r"a\ b\ c\ d\ e\ f"),
-            ("\u{1}\u{7f}\u{85}\u{9f}", r"\ \ \ \ "),
-            (r"end\", "end"),
-            (r"end\\", "end"),
-            (r"a\,b", r"a\,b"),
-            (r"a\\=b", r"a\=b"),
-            (r"a\ ", r"a\ "),
-            ("a\\\tb", r"a\ b"),
-            (r#"b \"q"#, r#"b\ "q"#),
-            (r#"odd, name=x "q" \b é\"#, r#"odd\,\ name\=x\ "q"\ \b\ é"#),
-        ] {
-            assert_eq!(tag(name), written, "{name:?}");
-        }
-    }
-
-    #[test]
-    fn a_name_that_is_carried_as_it_is_is_told_from_one_that_is_not() {
-        for name in ["a", "a b", "a,b=c", r"in\side", r#""q""#, "é"] {
-            assert!(is_carried(name), "{name:?}");
-        }
-        for name in ["", r"a\", r"a\,b", "a\tb", r#"b \"q"#, r"a\ b"] {
-            assert!(!is_carried(name), "{name:?}");
-        }
-    }
-
-    #[test]
-    fn a_name_of_which_nothing_is_left_falls_back() {
-        let name = |name, uuid| Tags::new().with_or("name", name, uuid).as_str().to_owned();
-        assert_eq!(name("vm", "6695-eb"), ",name=vm");
-        assert_eq!(name(r"\", "6695-eb"), ",name=6695-eb");
-        assert_eq!(name("", ""), ",name=-");
-    }
-
-    #[test]
-    fn a_line_is_measurement_tags_fields_time() {
-        let mut buffer = String::new();
-        let vm = Tags::new().with("VMID", "1").with("name", "test");
-        let device = Tags::new().with("device", "tap,odd=1");
-        let mut line = Line::begin_with(&mut buffer, "vm_devices", &vm, &device);
-        line.int("rxbytes", Some(5));
-        line.int("rxdrops", None);
-        line.signed("level", Some(-5));
-        line.float("rate", Some(0.1));
-        line.string("state", Some("a \"b\" \\ \n c"));
-        line.string("empty", Some(""));
-        line.string("none", None);
-        line.end(17);
-        Line::begin(&mut buffer, "vm_totals", &Tags::new()).end(17);
-        let mut line = Line::begin(&mut buffer, "vm_totals", &vm);
-        line.int("state", Some(1));
-        line.end(-1);
-        assert_eq!(
-            buffer,
-            concat!(
-                r#"vm_devices,VMID=1,name=test,device=tap\,odd\=1 rxbytes=5i,level=-5i,rate=0.1,"#,
-                r#"state="a \"b\" \\   c",empty="" 17"#,
-                "\nvm_totals,VMID=1,name=test state=1i -1\n"
-            )
-        );
-    }
-
-    #[test]
-    fn numbers_are_clamped_and_never_take_an_exponent() {
-        let written = |add: &dyn Fn(&mut Line)| {
-            let mut buffer = String::new();
-            let mut line = Line::begin(&mut buffer, "m", &Tags::new());
-            add(&mut line);
-            line.end(0);
-            buffer
-        };
-        assert_eq!(
-            written(&|l| l.int("v", Some(u64::MAX))),
-            "m v=9223372036854775807i 0\n"
-        );
-        assert_eq!(
-            written(&|l| l.signed("v", Some(i64::MIN))),
-            "m v=-9223372036854775808i 0\n"
-        );
-        assert_eq!(written(&|l| l.float("v", Some(2.0))), "m v=2 0\n");
-        assert_eq!(written(&|l| l.float("v", Some(-0.0))), "m v=-0 0\n");
-        for x in [
-            f64::MAX,
-            f64::MIN,
-            f64::MIN_POSITIVE,
-            f64::from_bits(1),
-            1e21,
-            1e-7,
-        ] {
-            let text = written(&|l| l.float("v", Some(x)));
-            assert!(!text.contains(['e', 'E']), "{text}");
-            let digits = text.trim_start_matches("m v=").trim_end_matches(" 0\n");
-            assert_eq!(digits.parse::<f64>().unwrap().to_bits(), x.to_bits());
-        }
-        for x in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
-            assert_eq!(written(&|l| l.float("v", Some(x))), "");
-        }
-    }
-
-    #[test]
-    fn a_line_without_a_field_or_an_end_leaves_the_buffer_as_it_was() {
-        let mut buffer = String::from("before 1\n");
-        let mut line = Line::begin(&mut buffer, "m", &Tags::new());
-        line.int("v", None);
-        line.float("w", Some(f64::NAN));
-        line.end(1);
-        assert_eq!(buffer, "before 1\n");
-        let mut line = Line::begin(&mut buffer, "m", &Tags::new());
-        line.int("v", Some(1));
-        drop(line);
-        assert_eq!(buffer, "before 1\n");
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
-//! The log on stderr: one line a message, led by the level prefix that Telegraf understands.
+//! The log on stderr: one line per message, with the prefix for its level that Telegraf reads.
 //!
-//! Telegraf (1.32 and later) takes the level of a plugin's stderr line from `E! W! I! D! T! `; a
-//! line over 64 KiB ends its reading of stderr for good, after which a full pipe blocks us.
+//! Telegraf (1.32 and later) takes the level of a plugin's line on stderr from `E! `, `W! `, `I! `, `D! ` or `T! `.
+//! After a line over 64 KiB it reads no more of stderr, and the full pipe would block this program.
 
 mod libraries;
 mod problems;
@@ -16,27 +16,27 @@ use crate::wording::shortened;
 pub use libraries::{capture, close, descriptor, pass_on, pass_on_rest};
 pub use problems::Problems;
 
-/// The longest line, in bytes, the newline included: far below the 64 KiB that Telegraf bears.
+/// The longest line in bytes, newline included: far below the 64 KiB that Telegraf reads.
 const LONGEST: usize = 8 * 1024;
 
-/// What stands where a line was cut.
+/// The text in place of what was cut from a line.
 const CUT: &str = " ... ";
 
-/// How much of the end of a line that is cut remains, in bytes: what is right stands there.
+/// How many bytes at the end of a line that is cut remain. The end of a message says what to do.
 const END: usize = 2 * 1024;
 
-/// The URI whose passwords no line may show.
+/// The URI whose passwords must not be in any line.
 static HIDDEN: OnceLock<Masked> = OnceLock::new();
 
-/// Hides the passwords of this URI in every line from now on: libvirt's messages may repeat it. The
-/// first call counts.
+/// Masks the passwords of this URI in every line from now on, for libvirt's messages may repeat it. Only the
+/// first call has an effect.
 pub fn hide(uri: Masked) {
     let _ = HIDDEN.set(uri);
 }
 
-/// Starts the log at `level`; `RUST_LOG`, where set and not empty, wins.
+/// Starts the log at `level`. `RUST_LOG` wins, if it is set and not empty.
 ///
-/// A `RUST_LOG` that is not understood costs one warning. A second call changes nothing.
+/// An invalid `RUST_LOG` is ignored with a warning. Only the first call has an effect.
 pub fn init(level: LevelFilter) {
     let spec = std::env::var_os("RUST_LOG").unwrap_or_default();
     let spec = spec.to_string_lossy();
@@ -50,23 +50,22 @@ pub fn init(level: LevelFilter) {
         }
         Err(message) => say(Level::Warn, &message),
     }
-    // env_logger gathers what is written here and hands it over in one write; an error of that write
-    // (stderr closed) it drops.
+    // env_logger passes each record on in one write, and ignores an error of that write (stderr is closed).
     builder.target(env_logger::Target::Pipe(Box::new(Descriptor)));
     builder.format(|out, record| {
         out.write_all(line(record.level(), &record.args().to_string()).as_bytes())
     });
-    // An error means that a log is there already.
+    // An error means that the log was started before.
     let _ = builder.try_init();
 }
 
-/// Writes one line to stderr whatever the level of the log: for what ends the program before the
-/// log is there. A closed stderr is ignored.
+/// Writes one line to stderr, whatever the level of the log is and whether or not the log was started. A
+/// closed stderr is ignored.
 pub fn say(level: Level, message: &str) {
     let _ = libraries::write(line(level, message).as_bytes());
 }
 
-/// Where the log goes.
+/// The log's descriptor, as a writer.
 struct Descriptor;
 
 impl Write for Descriptor {
@@ -79,11 +78,12 @@ impl Write for Descriptor {
     }
 }
 
-/// One message as one line, newline included: prefixed, without passwords of URIs, without control
-/// characters, never over 8 KiB; ` ... ` stands where it was cut, which is 2 KiB before its end.
+/// The message as one line, newline included, with the prefix of its level: without passwords of URIs, without
+/// control characters, 8 KiB at the most. A longer line is cut 2 KiB before its end, and has ` ... ` there.
 ///
-/// U+2028 and U+2029 end a line, and U+202A to U+202E and U+2066 to U+2069 change the order in which
-/// the rest of the line is shown (Unicode Standard Annex 9): the name of a VM may hold these.
+/// Some characters that the name of a VM may contain become spaces: U+2028 and U+2029 end a line, and U+202A
+/// to U+202E and U+2066 to U+2069 change the order in which the rest of the line is shown (Unicode
+/// Standard Annex 9).
 pub fn line(level: Level, message: &str) -> String {
     let prefix = match level {
         Level::Error => "E! ",
@@ -117,10 +117,10 @@ pub fn line(level: Level, message: &str) -> String {
     line
 }
 
-/// Reads `RUST_LOG`: `LEVEL`, `MODULE=LEVEL`, several with commas.
+/// Reads `RUST_LOG`: `LEVEL` or `MODULE=LEVEL`, or several of these, separated by commas.
 ///
-/// Not left to env_logger: it takes a misspelt level for the name of a module, and reports what it
-/// does not understand in lines of its own, which Telegraf would log as errors.
+/// env_logger does not do this here because it takes a misspelt level for the name of a module, and reports
+/// errors in lines without a level, which Telegraf logs as errors.
 fn directives(spec: &str) -> Result<Vec<(Option<&str>, LevelFilter)>, String> {
     let mut directives = Vec::new();
     for part in spec

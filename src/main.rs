@@ -1,5 +1,5 @@
-//! telegraf-kvm: arguments -> configuration -> run; or the process that checks a mount. See the library's page
-//! for the way of the data.
+//! telegraf-kvm: from the arguments to the configuration to the run. The same program, started by itself,
+//! checks mounts in processes of their own. The library's documentation shows how the data flow.
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -15,17 +15,18 @@ use telegraf_kvm::host::mounts::checker_process;
 use telegraf_kvm::main_loop::End;
 use telegraf_kvm::output::Output;
 use telegraf_kvm::service::ActiveVms;
+use telegraf_kvm::times::FAILURE_DRAIN;
 use telegraf_kvm::trigger::Handlers;
 use telegraf_kvm::{libvirt, logging, output, service, threads, trigger, uri};
 
-/// All is well.
+/// Success.
 const EXIT_OK: i32 = 0;
-/// `--check` cannot connect, `--once` gathered nothing, or the system refuses what is needed.
+/// `--check` cannot connect, `--once` gathered nothing, or the system refuses something that is needed.
 const EXIT_NOTHING: i32 = 1;
 /// The configuration or the arguments are wrong.
 const EXIT_USAGE: i32 = 2;
 
-/// After this time without a configuration the log says so.
+/// A configuration that has not been read after this time is worth a warning.
 const SLOW_READ: Duration = Duration::from_secs(5);
 
 fn main() {
@@ -38,7 +39,7 @@ fn main() {
     }
     let output = Output::take();
     libvirt::share_memory();
-    // Handlers before anything else: Telegraf may signal right after exec.
+    // Early, for Telegraf may send a signal right after exec.
     let signals = trigger::install_handlers();
     let command = cli::parse(args);
     if let (Ok(signals), false) = (&signals, matches!(command, Ok(Command::Run(_)))) {
@@ -61,34 +62,34 @@ fn main() {
             |code| code,
             |loaded| match signals {
                 Ok(signals) => run(loaded, &flags, signals, &output),
-                Err(error) => fail(&format_args!("signal handlers: {error}"), EXIT_NOTHING),
+                Err(error) => fail(
+                    &format_args!("cannot install the signal handlers: {error}"),
+                    EXIT_NOTHING,
+                ),
             },
         ),
     };
     logging::pass_on_rest();
-    // What only prints has no Telegraf to wait for.
+    // A command that only prints was not started by Telegraf, and need not wait for its readers.
     if code != EXIT_OK || !only_prints {
         output.close();
     }
-    // By _exit: threads may sit in libvirt, and its own exit handlers would wait for them.
+    // By _exit: threads may still be in libvirt, and its exit handlers would wait for them.
     signal_hook::low_level::exit(code)
 }
 
-/// Loads the configuration and starts the log at its level.
+/// Loads the configuration, and starts the log at the level that it sets.
 fn load(flags: &Flags) -> Result<Loaded, i32> {
-    let environment = std::env::var_os("LIBVIRT_DEFAULT_URI");
-    let environment = match environment.map(|value| value.into_string()).transpose() {
-        Ok(value) => value,
-        Err(raw) => {
-            let message = format!(
-                "LIBVIRT_DEFAULT_URI: {} is not valid UTF-8",
-                uri::quoted(&raw)
-            );
-            return Err(fail(&message, EXIT_USAGE));
-        }
-    };
+    let env_uri = std::env::var_os("LIBVIRT_DEFAULT_URI")
+        .map(OsString::into_string)
+        .transpose()
+        .map_err(|raw| {
+            let shown = uri::quoted(&raw);
+            let message = format!("LIBVIRT_DEFAULT_URI: {shown} is not valid UTF-8");
+            fail(&message, EXIT_USAGE)
+        })?;
     let loaded =
-        read_configuration(flags, environment).map_err(|error| fail(&error, EXIT_USAGE))?;
+        read_configuration(flags, env_uri.as_deref()).map_err(|error| fail(&error, EXIT_USAGE))?;
     logging::hide(loaded.settings.uri.masked());
     logging::init(loaded.settings.log_level);
     logging::capture();
@@ -97,37 +98,41 @@ fn load(flags: &Flags) -> Result<Loaded, i32> {
     Ok(loaded)
 }
 
-/// Reads it in a thread of its own: on a hard NFS mount whose server is away a read ends with its
-/// thread only, and a signal is handled by a thread that does not wait there.
-fn read_configuration(flags: &Flags, environment: Option<String>) -> Result<Loaded, ConfigError> {
-    let (tell, answer) = channel();
-    let (given, default_uri) = (flags.clone(), environment.clone());
+/// Reads the configuration in a thread of its own. On a hard NFS mount whose server is away a read does
+/// not return until its thread ends, and signals must still be handled then.
+fn read_configuration(flags: &Flags, env_uri: Option<&str>) -> Result<Loaded, ConfigError> {
+    let (sender, receiver) = channel();
+    let (given, given_env) = (flags.clone(), env_uri.map(str::to_owned));
     let read = move || {
-        let _ = tell.send(config::load(&given, default_uri));
+        let _ = sender.send(load_settings(&given, given_env.as_deref()));
     };
     if threads::start("configuration", read).is_err() {
-        return config::load(flags, environment);
+        return load_settings(flags, env_uri);
     }
-    if let Ok(loaded) = answer.recv_timeout(SLOW_READ) {
+    if let Ok(loaded) = receiver.recv_timeout(SLOW_READ) {
         return loaded;
     }
     let path = flags.config.as_deref();
     let path = path.unwrap_or(Path::new(config::SYSTEM_FILE)).display();
-    let message =
-        format!("{path}: not read after {SLOW_READ:?}; is its storage, or who writes it, away?");
+    let message = format!(
+        "{path}: not read after {SLOW_READ:?}; its storage, or the program that writes it, does not answer"
+    );
     logging::say(Level::Warn, &message);
-    match answer.recv() {
-        Ok(loaded) => loaded,
-        // Its thread cannot end without an answer: a panic ends the process.
-        Err(_) => config::load(flags, environment),
-    }
+    // The thread cannot end without an answer: a panic ends the process.
+    receiver
+        .recv()
+        .unwrap_or_else(|_| load_settings(flags, env_uri))
 }
 
-/// `--check`: says what holds, and whether libvirt answers.
+fn load_settings(flags: &Flags, env_uri: Option<&str>) -> Result<Loaded, ConfigError> {
+    config::load(flags.config.as_deref(), flags.uri.as_deref(), env_uri)
+}
+
+/// `--check`: prints which configuration and URI are used, and whether libvirt answers.
 fn check(loaded: &Loaded, output: &Output) -> i32 {
     let settings = &loaded.settings;
-    let found = format!("configuration: {}\nURI: {}\n", loaded.source, settings.uri);
-    let code = print(output, &found);
+    let used = format!("configuration: {}\nURI: {}\n", loaded.source, settings.uri);
+    let code = print(output, &used);
     if code != EXIT_OK {
         return code;
     }
@@ -163,7 +168,7 @@ fn run(loaded: Loaded, flags: &Flags, signals: Handlers, output: &Output) -> i32
         ),
         Ok(End::NothingGathered) if flags.once => fail(
             &format_args!(
-                "nothing gathered at {uri}: no active VM that the configuration wants, or libvirt is away"
+                "nothing gathered at {uri}: no active VM passes the name filter, or libvirt does not answer"
             ),
             EXIT_NOTHING,
         ),
@@ -172,37 +177,40 @@ fn run(loaded: Loaded, flags: &Flags, signals: Handlers, output: &Output) -> i32
     }
 }
 
-/// Why `--once` wrote no line although VMs answered: each measurement of the configuration has its own
-/// reason. (vm_collector is always written.)
+/// Why `--once` wrote no line although VMs answered: the reason of each configured measurement. (A line of
+/// vm_collector is always written.)
 fn nothing_to_write(wanted: Measurements, devices_filtered: bool) -> String {
     let devices = if devices_filtered {
         "no network interface or disk that has counters passes device_include and device_exclude"
     } else {
-        "no VM has a network interface or disk with counters, drives without cdrom = true or \
-         floppy = true aside"
+        "no VM has a network interface or disk with counters (CD-ROM and floppy drives count only \
+         with cdrom = true and floppy = true)"
     };
     let reasons = [
         (wanted.devices, devices),
         (
             wanted.features,
-            "vm_features needs two gathers, and --once has one",
+            "vm_features needs two gathers, and --once makes one",
         ),
         (wanted.metrics || wanted.totals, "no VM reported any figure"),
     ];
-    let reasons = reasons.into_iter().filter(|(wanted, _)| *wanted);
-    let reasons: Vec<&str> = reasons.map(|(_, reason)| reason).collect();
+    let reasons: Vec<&str> = reasons
+        .into_iter()
+        .filter(|(is_wanted, _)| *is_wanted)
+        .map(|(_, reason)| reason)
+        .collect();
     format!("nothing to write: {}", reasons.join("; "))
 }
 
-/// The last word: what is wrong. The log may not be there yet.
+/// Prints why the program ends, whether or not the log was started, and returns the exit code.
 fn fail(error: &dyn Display, code: i32) -> i32 {
     logging::pass_on_rest();
     logging::say(Level::Error, &error.to_string());
-    output::drain_stderr(Instant::now() + Duration::from_millis(500));
+    output::drain_stderr(Instant::now() + FAILURE_DRAIN);
     code
 }
 
-/// Prints to standard output; a reader that has gone away (`| head`) is a quiet success.
+/// Prints to standard output. It is no failure that the reader has ended (`| head`).
 fn print(output: &Output, text: &str) -> i32 {
     match output.write(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

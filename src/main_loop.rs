@@ -1,4 +1,6 @@
-//! The loop: trigger -> gather -> write. It never calls libvirt itself.
+//! The main loop: waits for a trigger, gathers, writes. It never calls libvirt itself.
+
+mod gather;
 
 use std::io;
 use std::sync::mpsc::Receiver;
@@ -11,24 +13,20 @@ use crate::gather::worker::Reply;
 use crate::history::History;
 use crate::libvirt::events::EventUpdates;
 use crate::line_protocol::Tags;
-use crate::logging;
-use crate::measurements;
-use crate::measurements::collector::{self, Collector};
 use crate::output::Output;
 use crate::report::Reporter;
-use crate::sample::Sample;
-use crate::times::{END_DRAIN, END_FIRST_GRACE, END_GRACE, END_PATIENCE, STOP_DRAIN, STOP_GRACE};
+use crate::times::{END_DRAIN, END_GRACE, LONGEST_DRAIN, STOP_DRAIN, STOP_GRACE};
 use crate::timestamp::Timestamps;
 use crate::trigger::{Requests, Trigger};
 
-/// Everything that reaches the loop.
+/// Everything that other threads send to the loop.
 #[derive(Debug)]
 pub enum Message {
-    /// From stdin, signals.
+    /// From the threads that read stdin and signals.
     Trigger(Trigger),
     /// From a worker.
     Reply(Reply),
-    /// From the watch.
+    /// From the thread that receives libvirt's events.
     EventUpdates(EventUpdates),
     /// From the host watcher.
     HostReport(Box<HostReport>),
@@ -37,27 +35,20 @@ pub enum Message {
 /// When the loop gathers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Once, at once.
+    /// Once, immediately.
     Once,
-    /// When a trigger says so.
+    /// Whenever a trigger asks for it.
     Triggered,
-    /// By itself, first at once.
+    /// In this interval, the first time immediately.
     Every(Duration),
 }
-
-/// Room in the output buffer for the lines of a VM, bytes: of one with some 100 devices.
-const ROOM: usize = 32 * 1024;
-
-/// How often what libraries print is read while a gather waits: libvirt may wait for room in their
-/// pipe (LIBVIRT_LOG_OUTPUTS=1:file:/dev/stderr).
-const PASS_ON: Duration = Duration::from_millis(100);
 
 /// What came of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// Lines of VMs were written, or a signal came first.
     Done,
-    /// VMs answered, but `measurements` wants nothing that one gather gives.
+    /// VMs answered, but the configured measurements have no line after one gather.
     NothingToWrite,
     /// No VM answered, or there is none.
     NothingGathered,
@@ -81,13 +72,14 @@ pub struct MainLoop {
     timestamps: Timestamps,
     reporter: Reporter,
     buffer: String,
+    /// Whether a gather is due.
     pending: bool,
     ending: Option<Ending>,
     lines_written: bool,
     vms_gathered: bool,
-    /// libvirt has answered since the start,
+    /// Whether libvirt has answered since the start.
     answered: bool,
-    /// but had not when the gather in hand began.
+    /// Whether libvirt had not answered yet when the gather under way began.
     opening: bool,
     started: Instant,
     /// The tag of `vm_collector`.
@@ -95,8 +87,8 @@ pub struct MainLoop {
 }
 
 impl MainLoop {
-    /// `inbox` is where triggers, and the gatherer's workers, put what they have; `requests` is told
-    /// when a request was taken out of it.
+    /// `inbox` receives the messages of all other threads, the gatherer's workers among them; `requests` is
+    /// told when a request to gather was taken out of it.
     pub fn new(
         settings: Settings,
         mode: Mode,
@@ -125,10 +117,10 @@ impl MainLoop {
         }
     }
 
-    /// History until there is an end, and writes on `output`; returns what came of it.
+    /// Gathers until the end, and writes to `output`; returns what came of it.
     ///
     /// # Errors
-    /// stdout's, but for a closed pipe, which is a quiet end.
+    /// An error of stdout. A closed pipe is none: the loop ends as it does at the end of input.
     pub fn run(&mut self, output: &Output) -> io::Result<End> {
         let mut tick = Instant::now();
         loop {
@@ -137,7 +129,7 @@ impl MainLoop {
                 && Instant::now() >= tick
             {
                 self.pending = true;
-                // Ticks that were missed are not caught up with.
+                // Ticks that were missed are skipped.
                 let missed = tick.elapsed().as_nanos() / interval.as_nanos().max(1);
                 tick += interval * u32::try_from(missed + 1).unwrap_or(1);
             }
@@ -159,7 +151,7 @@ impl MainLoop {
             let limit = match self.ending {
                 Some(Ending::Stop(at)) => at + STOP_GRACE + STOP_DRAIN,
                 Some(Ending::EndOfInput(at)) => at + END_GRACE + END_DRAIN,
-                None => Instant::now() + Duration::from_secs(1),
+                None => Instant::now() + LONGEST_DRAIN,
             };
             output.drain(limit);
         }
@@ -174,7 +166,7 @@ impl MainLoop {
         )
     }
 
-    /// Closes the connections that are not in use, until `limit` at the longest.
+    /// Closes the connections that are not in use; waits for that until `limit` at the longest.
     pub fn close(&mut self, limit: Instant) {
         self.gatherer.close(limit);
     }
@@ -183,27 +175,22 @@ impl MainLoop {
         matches!(self.ending, Some(Ending::Stop(_)))
     }
 
-    /// Waits until a gather is due or the end has come.
+    /// Waits until a gather is due or the loop is to end.
     fn wait(&mut self, tick: Instant) {
         while !self.pending && self.ending.is_none() {
             let message = match self.mode {
-                Mode::Every(_) => match self.receive(tick) {
-                    Some(message) => message,
-                    None => return,
-                },
-                Mode::Once | Mode::Triggered => match self.inbox.recv() {
-                    Ok(message) => message,
-                    Err(_) => return,
-                },
+                Mode::Every(_) => self.receive(tick),
+                Mode::Once | Mode::Triggered => self.inbox.recv().ok(),
             };
+            let Some(message) = message else { return };
             self.on_message(message);
         }
     }
 
-    /// The next message, `None` when `until` has come.
-    fn receive(&self, until: Instant) -> Option<Message> {
-        let patience = until.saturating_duration_since(Instant::now());
-        self.inbox.recv_timeout(patience).ok()
+    /// The next message; `None` if none came until `limit`.
+    fn receive(&self, limit: Instant) -> Option<Message> {
+        let timeout = limit.saturating_duration_since(Instant::now());
+        self.inbox.recv_timeout(timeout).ok()
     }
 
     fn on_message(&mut self, message: Message) {
@@ -227,116 +214,10 @@ impl MainLoop {
                     self.gatherer.on_event_update(update);
                 }
             }
-            Message::HostReport(seen) => self.gatherer.on_host_report(*seen),
+            Message::HostReport(report) => self.gatherer.on_host_report(*report),
         }
-    }
-
-    fn gather(&mut self, output: &Output) -> io::Result<()> {
-        let timestamp = self.timestamps.take();
-        let start = Instant::now();
-        let mut last_answer = start;
-        self.opening = !self.answered;
-        self.buffer.clear();
-        self.gatherer.begin();
-        while !self.gatherer.is_done() {
-            let limit = self.limit(start, last_answer);
-            let wake = self.gatherer.wake().map_or(limit, |wake| wake.min(limit));
-            let Some(message) = self.receive(wake.min(Instant::now() + PASS_ON)) else {
-                if Instant::now() >= limit {
-                    break;
-                }
-                logging::pass_on();
-                if Instant::now() >= wake {
-                    self.gatherer.tick();
-                }
-                continue;
-            };
-            if let Message::Reply(reply) = &message {
-                last_answer = Instant::now();
-                self.answered |= reply.result.is_ok();
-            }
-            self.on_message(message);
-            while let Some(sample) = self.gatherer.take_ready() {
-                self.write(&sample, timestamp);
-            }
-        }
-        let in_time = start.elapsed() < self.settings.deadline;
-        let cut = self.ending.filter(|_| in_time && !self.gatherer.is_done());
-        let mut gathered = self.gatherer.finish();
-        gathered.cut = cut.map(|ending| match ending {
-            Ending::EndOfInput(_) => "the input ended",
-            Ending::Stop(_) => "a signal to stop came",
-        });
-        logging::pass_on();
-        if let Some(active) = &gathered.active {
-            self.history
-                .retain(active, |uuid| self.reporter.forget(uuid));
-        }
-        self.reporter.report(&gathered);
-        for sample in &gathered.samples {
-            self.write(sample, timestamp);
-        }
-        let withheld = gathered.locked.len() + gathered.missing.len() + gathered.refused.len();
-        if self.settings.measurements.collector {
-            let (late, reconnects) = self.gatherer.losses();
-            let collector = Collector {
-                up: gathered.reached,
-                uptime: self.started.elapsed(),
-                duration: start.elapsed(),
-                seen: gathered.seen,
-                complete: gathered.complete,
-                partial: gathered.answered - gathered.complete,
-                withheld,
-                lines: memchr::memchr_iter(b'\n', self.buffer.as_bytes()).count(),
-                reconnects,
-                hanging: gathered.hanging,
-                late,
-                dead_mounts: gathered.dead.len(),
-            };
-            collector::write(&mut self.buffer, &collector, &self.uri, timestamp);
-        }
-        log::debug!(
-            "{} VMs in {} ms, {} bytes; {} in part, {withheld} withheld, {} calls hang",
-            gathered.answered,
-            start.elapsed().as_millis(),
-            self.buffer.len(),
-            gathered.answered - gathered.complete,
-            gathered.hanging
-        );
-        self.lines_written |= !self.buffer.is_empty();
-        self.vms_gathered |= gathered.answered > 0;
-        output.write(self.buffer.as_bytes())
-    }
-
-    /// Appends a VM's lines to the buffer.
-    fn write(&mut self, sample: &Sample, timestamp: i64) {
-        // By an eighth, not by twice: it stays as large as the largest gather.
-        if self.buffer.capacity() - self.buffer.len() < ROOM {
-            self.buffer.reserve_exact(ROOM.max(self.buffer.len() / 8));
-        }
-        let wanted = &self.settings.measurements;
-        let (vm, derived) = self.history.update(sample);
-        measurements::write(&mut self.buffer, wanted, sample, vm, &derived, timestamp);
-    }
-
-    /// When the gather under way ends at the latest.
-    fn limit(&self, start: Instant, last_answer: Instant) -> Instant {
-        let deadline = start + self.settings.deadline;
-        deadline.min(match self.ending {
-            None => deadline,
-            Some(Ending::Stop(at)) => at + STOP_GRACE,
-            Some(Ending::EndOfInput(at)) => {
-                let grace = if self.opening {
-                    END_FIRST_GRACE
-                } else {
-                    END_GRACE
-                };
-                if self.answered {
-                    (last_answer + END_PATIENCE).min(at + grace)
-                } else {
-                    at + grace
-                }
-            }
-        })
     }
 }
+
+#[cfg(test)]
+mod tests;

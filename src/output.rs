@@ -1,15 +1,16 @@
-//! stdout: whole lines, on a descriptor of the program's own, and time for the reader before the end.
+//! Writes whole lines to stdout, on a descriptor of the program's own, and gives the reader time before the
+//! end.
 //!
-//! A line that is cut is not lost but wrong: Telegraf stores `txdrops=448920473i 179568` as a point
-//! of 1970. The process may end at any time, by itself or by SIGKILL, while it waits for the reader.
-//! So it waits only in writes that are taken as a whole or not at all:
+//! A line that is cut is worse than one that is lost: Telegraf stores `txdrops=448920473i 179568` as a
+//! point of 1970. The process may end at any time while it waits for the reader, by itself or by SIGKILL.
+//! So it waits only in writes of which the kernel takes all or nothing:
 //!
 //! - A pipe takes [`PIPE_BUF`] bytes (one page) as a whole, whatever else happens (pipe(7)).
-//! - A longer line is written when the pipe is empty, and has room for it: such a write waits for
-//!   nothing. Where the pipe cannot be made larger (fcntl(2), F_SETPIPE_SZ: over
-//!   /proc/sys/fs/pipe-max-size, or the user has too many pages in pipes), it may be cut.
-//! - A socket of the Unix domain takes as much as a whole: it is one buffer (`unix_stream_sendmsg`).
-//!   One of TCP and a terminal may take part of a line, and a file does on a full disk.
+//! - A longer line is written when the pipe is empty and large enough, so that the write does not wait.
+//!   Such a line may be cut where the pipe cannot be made large enough (fcntl(2), F_SETPIPE_SZ: the size
+//!   is over /proc/sys/fs/pipe-max-size, or the user has too many pages in pipes).
+//! - A Unix domain socket takes up to a page as a whole: it is one buffer (`unix_stream_sendmsg`). A TCP
+//!   socket or a terminal may take part of a line, and a file does so on a full disk.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,34 +23,36 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PIPE_BUF, fcntl_getpipe_size, fcntl_setpipe_size};
 
+use crate::blocking_io::write_all;
+use crate::times::{LONGEST_DRAIN, SETTLE};
 use crate::{libvirt, logging};
 
-/// Between two looks whether a pipe has been read: the first, and the longest.
+/// The first time between two checks whether a pipe has been read.
 const SHORT_WAIT: Duration = Duration::from_micros(100);
+/// The longest time between two checks.
 const LONG_WAIT: Duration = Duration::from_millis(5);
 
-/// Where the program prints.
+/// Where the program prints: what was stdout when it started.
 #[derive(Debug)]
 pub struct Output {
-    /// Or why there is none.
+    /// The descriptor, or why there is none.
     own: Result<OwnedFd, Errno>,
     kind: FileType,
 }
 
 impl Output {
-    /// Takes stdout away from everything else in this process: what a library prints on descriptor 1
-    /// (GLib does where it cannot convert its messages) goes to stderr. Call once, first thing in
-    /// `main`.
+    /// Reserves stdout for this program's lines: what a library prints to descriptor 1 from now on (as GLib
+    /// does where it cannot convert its messages) goes to stderr. Call this once, first in `main`.
     ///
-    /// From then on a write over the limit of a file's size (`ulimit -f`) fails and does not kill.
+    /// From now on a write beyond the limit of a file's size (`ulimit -f`) fails instead of ending the process.
     pub fn take() -> Self {
-        // By default SIGXFSZ kills; a handler that does nothing much makes it an error (EFBIG).
+        // By default SIGXFSZ ends the process; with any handler the write fails (EFBIG).
         let _ = signal_hook::flag::register(libc::SIGXFSZ, Arc::default());
         let stdout = rustix::stdio::stdout();
         let own = if libvirt::stdout_was_closed() {
             Err(Errno::BADF)
         } else {
-            // Not below 3: those are in use, or will be taken for stdin, stdout and stderr.
+            // At least 3: the lower ones are stdin, stdout and stderr, or would be taken for them.
             rustix::io::fcntl_dupfd_cloexec(stdout, 3)
         };
         let _ = rustix::stdio::dup2_stdout(rustix::stdio::stderr());
@@ -61,15 +64,17 @@ impl Output {
         Self { own, kind }
     }
 
-    /// Writes all of these lines. Nothing is buffered on this side, so there is nothing to flush.
+    /// Writes all of these lines. Nothing is buffered here, so there is nothing to flush.
     ///
     /// # Errors
-    /// The system's: `BrokenPipe` says that nobody reads any more, also of a socket or a terminal. One
-    /// of our own where stdout was closed when the program started.
+    /// The error of write(2), with `BrokenPipe` for a socket or a terminal without a reader as well. Also where
+    /// stdout was closed when the program started.
     pub fn write(&self, mut lines: &[u8]) -> io::Result<()> {
         let own = match &self.own {
             Ok(own) => own.as_fd(),
-            Err(Errno::BADF) => return Err(io::Error::other("closed when the program started")),
+            Err(Errno::BADF) => {
+                return Err(io::Error::other("it was closed when the program started"));
+            }
             Err(error) => return Err((*error).into()),
         };
         while !lines.is_empty() {
@@ -86,8 +91,8 @@ impl Output {
         Ok(())
     }
 
-    /// How many bytes of these lines, at least one line, the next write may have. Waits until the
-    /// pipe has room where one that is too long for a page comes next.
+    /// How many bytes the next write may have: whole lines, at least one. Where the next line is longer than a
+    /// page, this waits until the pipe is empty.
     fn piece(&self, own: BorrowedFd<'_>, lines: &[u8]) -> usize {
         if !matches!(self.kind, FileType::Fifo | FileType::Socket) {
             return lines.len();
@@ -106,12 +111,12 @@ impl Output {
                 }
             })
             .unwrap_or(size);
-        // And what else has room now.
+        // As many further lines as the empty pipe has room for.
         whole_lines(lines, room)
     }
 
-    /// Waits until the pipe on stdout has been read, until `limit` at the longest. `telegraf --test`
-    /// waits for the process while it still reads, and loses what is left in the pipe at its end.
+    /// Waits until all in the pipe on stdout has been read, until `limit` at the longest. `telegraf --test`
+    /// loses what is left in the pipe when the process ends.
     pub fn drain(&self, limit: Instant) {
         if let Ok(own) = &self.own
             && self.kind == FileType::Fifo
@@ -120,13 +125,12 @@ impl Output {
         }
     }
 
-    /// Lets go of stdout and stderr, where they are pipes, and gives their readers time to see the
-    /// end. Nothing can be written afterwards.
+    /// Closes stdout and stderr, where they are pipes, and gives their readers time to see the end. Nothing
+    /// can be written afterwards.
     ///
-    /// At the end of the process Telegraf closes its ends of the pipes; a reader of its own that
-    /// still waits there then logs `E! read |0: file already closed` (3 of 20 runs of
-    /// `telegraf --test`), and what it has not read of stderr by then, the reason of a failed start
-    /// say, is lost.
+    /// When the process ends, Telegraf closes its ends of the pipes. If its own reader still waits there, it
+    /// logs `E! read |0: file already closed` (in 3 of 20 runs of `telegraf --test`), and what it has not
+    /// read of stderr, such as the reason of a failed start, is lost.
     pub fn close(self) {
         if self.kind != FileType::Fifo && !with_stderr(is_pipe) {
             return;
@@ -135,17 +139,15 @@ impl Output {
             return;
         };
         drop(self.own);
-        // Descriptor 1 is stderr by another name.
+        // Descriptor 1 is a copy of stderr since `take`.
         let _ = rustix::stdio::dup2_stdout(&nothing);
         let _ = rustix::stdio::dup2_stderr(&nothing);
         logging::close();
-        // What was read from the pipe is not yet parsed: the figure at which nothing was lost any more.
-        let settle = Duration::from_millis(100);
-        thread::sleep(settle);
+        thread::sleep(SETTLE);
     }
 }
 
-/// [`Output::drain`] for stderr, after the last word.
+/// Waits until all in the pipe on stderr has been read, until `limit` at the longest.
 pub fn drain_stderr(limit: Instant) {
     with_stderr(|stderr| {
         if is_pipe(stderr) {
@@ -154,7 +156,7 @@ pub fn drain_stderr(limit: Instant) {
     });
 }
 
-/// Does something with what was stderr when the program started.
+/// Calls `work` with what was stderr when the program started.
 fn with_stderr<T>(work: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
     match logging::descriptor() {
         Some(log) => work(log.as_fd()),
@@ -172,7 +174,7 @@ fn file_type(fd: &impl AsFd) -> FileType {
     })
 }
 
-/// The length of as many whole lines as `room` bytes hold; of the first one where it is longer.
+/// The length of as many whole lines as fit into `room` bytes, or of the first line where it is longer.
 fn whole_lines(lines: &[u8], room: usize) -> usize {
     let Some(within) = lines.get(..room) else {
         return lines.len();
@@ -182,33 +184,17 @@ fn whole_lines(lines: &[u8], room: usize) -> usize {
         .map_or(lines.len(), |end| end + 1)
 }
 
-/// Writes all of it, in one piece where the kernel takes it.
-pub(crate) fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> rustix::io::Result<()> {
-    while !bytes.is_empty() {
-        match rustix::io::write(fd, bytes) {
-            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-            Err(Errno::INTR) => {}
-            // Another program that shares the pipe may have made it non-blocking.
-            Err(Errno::AGAIN) => {
-                let _ = poll(&mut [PollFd::new(&fd, PollFlags::OUT)], None);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// Waits until all that lies in the pipe has been read, or it has no reader any more; until `limit`
-/// at the longest, and then no longer than a second.
+/// Waits until all in the pipe has been read or the pipe has no reader. Where there is a `limit`, it waits
+/// no longer than that and than [`LONGEST_DRAIN`].
 fn wait_until_read(pipe: BorrowedFd<'_>, limit: Option<Instant>) {
-    let limit = limit.map(|limit| limit.min(Instant::now() + Duration::from_secs(1)));
+    let limit = limit.map(|limit| limit.min(Instant::now() + LONGEST_DRAIN));
     let mut wait = SHORT_WAIT;
     while rustix::io::ioctl_fionread(pipe).is_ok_and(|unread| unread > 0) {
         if limit.is_some_and(|limit| Instant::now() >= limit) {
             return;
         }
         let timeout = Timespec::try_from(wait).ok();
-        // No event is asked for, but one comes unasked: POLLERR, the last reader has gone.
+        // POLLERR needs no request: the last reader has closed the pipe.
         let mut polled = [PollFd::new(&pipe, PollFlags::empty())];
         match poll(&mut polled, timeout.as_ref()) {
             Ok(0) | Err(Errno::INTR) => {}

@@ -1,6 +1,7 @@
-//! What the operator is told of a gather: the same problem once, then counted; its end, too.
+//! Tells the operator about a gather: a problem once when it begins, then only counted, and its end.
 
 mod partial;
+mod storage;
 
 use std::time::Instant;
 
@@ -12,32 +13,31 @@ use crate::gather::protocol::DomainRef;
 use crate::gather::{GatherReport, Problem};
 use crate::logging::Problems;
 use crate::maps::HashSet;
-use crate::times::MOUNT_ANSWERS;
 use crate::wording::count;
 use partial::Partial;
 
 /// How many VMs a message names.
 const NAMED: usize = 10;
 
-/// Remembers what has been said.
+/// Remembers what has been reported.
 #[derive(Debug)]
 pub struct Reporter {
     uri: Uri,
     problems: Problems,
-    /// VMs whose statistics could not be had.
+    /// VMs whose statistics could not be read in the last gather.
     domains: HashSet<Uuid>,
     /// VMs whose figures come in part.
     partial: Partial,
-    /// At the last gather disks were left out, for it was not known where all files lay.
+    /// Whether disks were left out in the last gather because their mounts are unknown.
     unknown_storage: bool,
-    /// VMs whose disks were left out at the last gather, for a mount was slow.
+    /// VMs whose disks were left out in the last gather because a mount was slow.
     slow_storage: HashSet<Uuid>,
-    /// Mounts that do not answer.
+    /// Mounts that did not answer in the last gather.
     dead: HashSet<String>,
 }
 
 impl Reporter {
-    /// Nothing said yet.
+    /// A reporter for libvirt at `uri` that has reported nothing yet.
     pub fn new(uri: Uri) -> Self {
         Self {
             uri,
@@ -50,7 +50,7 @@ impl Reporter {
         }
     }
 
-    /// A VM is gone, and with it what was said of it.
+    /// Forgets what was reported of a VM that is gone.
     pub fn forget(&mut self, uuid: Uuid) {
         self.domains.remove(&uuid);
         self.partial.forget(uuid);
@@ -58,7 +58,7 @@ impl Reporter {
         self.problems.clear(&description_key(uuid));
     }
 
-    /// Says what there is to say.
+    /// Logs what began and what ended with this gather.
     pub fn report(&mut self, gathered: &GatherReport) {
         self.while_it_lasts(
             "threads",
@@ -72,110 +72,19 @@ impl Reporter {
         self.refusals(gathered);
         self.while_it_lasts(
             "clients",
-            gathered.limited_to.map(|most| {
-                format!(
-                    "libvirtd lets in fewer connections than this program wants; it uses at most {most} now, \
-                     so that others get in, and tries more again in an hour: raise max_clients and \
-                     max_anonymous_clients in libvirtd's configuration, or lower workers in this program's"
-                )
-            }),
-            "libvirtd may let all connections in now",
+            gathered.limited_to.map(too_few_clients),
+            "all connections to libvirtd are tried again",
         );
         self.single_domains(gathered);
         self.partial.report(gathered, Instant::now());
-        self.while_it_lasts(
-            "late",
-            (!gathered.missing.is_empty()).then(|| {
-                let (names, hanging) = (names_of(&gathered.missing), hanging(gathered.hanging));
-                match gathered.cut {
-                    Some(why) => format!("{why} before these VMs had answered: {names}"),
-                    None => format!("no answer in time from {names}; {hanging}"),
-                }
-            }),
-            "all VMs answer in time again",
-        );
-        self.while_it_lasts(
-            "locked",
-            (!gathered.locked.is_empty()).then(|| {
-                let names = names_of(&gathered.locked);
-                format!("locked inside libvirtd, and left alone until they are not: {names}")
-            }),
-            "no VM is locked inside libvirtd any more",
-        );
-        let dead: HashSet<String> = gathered
-            .dead
-            .keys()
-            .map(|m| m.display().to_string())
-            .collect();
-        for mount in self.dead.difference(&dead) {
-            if let Some(times) = self.problems.clear(mount) {
-                log::info!("{mount} answers again, after {}", count(times, "gather"));
-            }
-        }
-        for (mount, domains) in &gathered.dead {
-            let mount = mount.display().to_string();
-            self.problems.report(mount.clone(), Level::Warn, || {
-                let names = names_of(domains);
-                if gathered.disks_left_out {
-                    format!(
-                        "{mount} does not answer, and asking this version of libvirt for disks would \
-                         stop the guests, so those of these VMs are left out: {names}"
-                    )
-                } else {
-                    format!("{mount} does not answer, so the disks of these VMs are read one by one: {names}")
-                }
-            });
-        }
-        self.dead = dead;
-        let unknown = &gathered.unknown_storage;
-        // The first look may take longer on a busy machine.
-        let lasts = std::mem::replace(&mut self.unknown_storage, !unknown.is_empty());
-        self.while_it_lasts(
-            "unknown storage",
-            (!unknown.is_empty() && lasts).then(|| {
-                format!(
-                    "it is not known where all files of these VMs lie, and asking this version of \
-                     libvirt for disks would stop the guests if that does not answer, so their disks \
-                     are left out; block_statistics = \"bulk\" asks all the same: {}",
-                    names_of(unknown)
-                )
-            }),
-            "it is known where all files of all VMs lie",
-        );
+        self.late_and_locked(gathered);
+        self.dead_mounts(gathered);
+        self.unknown_storage(&gathered.unknown_storage);
         self.slow_storage(&gathered.slow_storage);
         self.while_it_lasts(
             "saturated",
-            gathered.saturated.as_ref().map(|occupied| {
-                let by = occupied
-                    .as_ref()
-                    .map(|found| format!("; longest occupied is the monitor of VM {}", found.name));
-                format!(
-                    "libvirtd has no worker to spare, so only state and network are gathered{}",
-                    by.unwrap_or_default()
-                )
-            }),
-            "libvirtd has workers to spare again",
-        );
-    }
-
-    /// Once is no news: a mount that dies is called so from the second gather on, and a busy host is late.
-    fn slow_storage(&mut self, slow: &[DomainRef]) {
-        let now = slow.iter().map(|found| found.run.uuid).collect();
-        let before = std::mem::replace(&mut self.slow_storage, now);
-        let again = slow.iter().filter(|it| before.contains(&it.run.uuid));
-        let again: Vec<&str> = again.map(|found| found.name.as_str()).collect();
-        self.while_it_lasts(
-            "slow storage",
-            (!again.is_empty()).then(|| {
-                format!(
-                    "mounts of these VMs take longer than {} s to answer, too long to ask this version \
-                     of libvirt for disks, which would stop the guests if they did not answer at all, so \
-                     their disks are left out; block_statistics = \"bulk\" asks all the same: {}",
-                    MOUNT_ANSWERS.as_secs_f64(),
-                    names(again)
-                )
-            }),
-            "no VM's disks are left out for a slow mount any more",
+            gathered.saturated.as_ref().map(|by| saturated(by.as_ref())),
+            "libvirtd has free workers again",
         );
     }
 
@@ -203,10 +112,12 @@ impl Reporter {
         }
         if let Some(times) = self.problems.clear("libvirt") {
             let gathers = count(times, "gather");
-            log::info!("libvirt answers again after {gathers} without");
+            log::info!("libvirt answers again, after {gathers} without an answer");
         }
         let message = unreachable.map(|error| {
-            format!("libvirt at {uri} opened no more connections in this gather: {error}")
+            format!(
+                "not all connections to libvirt at {uri} could be opened in this gather: {error}"
+            )
         });
         self.while_it_lasts(
             "connections",
@@ -217,34 +128,38 @@ impl Reporter {
 
     fn refusals(&mut self, gathered: &GatherReport) {
         let refused = gathered.problems.iter().find_map(|problem| match problem {
-            Problem::Refused(error) => Some(format!("libvirt refused: {error}")),
+            Problem::Refused(error) => Some(format!("libvirt refused a call: {error}")),
             _ => None,
         });
-        self.while_it_lasts("refused", refused, "libvirt refuses no more");
+        self.while_it_lasts("refused", refused, "libvirt refuses no call any more");
     }
 
     fn single_domains(&mut self, gathered: &GatherReport) {
         let mut now = HashSet::default();
         for problem in &gathered.problems {
-            let (found, text, key) = match problem {
-                Problem::Domain(found, text) => {
-                    now.insert(found.run.uuid);
-                    (found, text, found.run.uuid.to_string())
+            let (domain, text, key) = match problem {
+                Problem::Domain(domain, text) => {
+                    now.insert(domain.run.uuid);
+                    (domain, text, domain.run.uuid.to_string())
                 }
-                // An unreadable description is remembered, so it is met once only.
-                Problem::Description(found, text) => (found, text, description_key(found.run.uuid)),
+                // An unreadable description is cached as such, so this comes in one gather only.
+                Problem::Description(domain, text) => {
+                    (domain, text, description_key(domain.run.uuid))
+                }
                 Problem::Unreachable(_) | Problem::Refused(_) => continue,
             };
             self.problems.report(key, Level::Warn, || {
-                format!("VM {} ({}): {text}", found.name, found.run.uuid)
+                format!("VM {} ({}): {text}", domain.name, domain.run.uuid)
             });
         }
         let before = std::mem::replace(&mut self.domains, now);
         for uuid in before.difference(&self.domains) {
-            let gone = gathered.active.as_ref();
-            let gone = gone.is_some_and(|active| !active.iter().any(|run| run.uuid == *uuid));
+            let is_gone = gathered
+                .active
+                .as_ref()
+                .is_some_and(|active| !active.iter().any(|run| run.uuid == *uuid));
             if let Some(times) = self.problems.clear(&uuid.to_string())
-                && !gone
+                && !is_gone
             {
                 let gathers = count(times, "gather");
                 log::info!("VM {uuid}: its statistics come again, after {gathers} without");
@@ -252,6 +167,29 @@ impl Reporter {
         }
     }
 
+    fn late_and_locked(&mut self, gathered: &GatherReport) {
+        let late = (!gathered.missing.is_empty()).then(|| {
+            let names = names_of(&gathered.missing);
+            match gathered.cut {
+                Some(why) => format!("{why} before these VMs had answered: {names}"),
+                None => format!(
+                    "no answer in time from these VMs: {names}; {}",
+                    hanging(gathered.hanging)
+                ),
+            }
+        });
+        self.while_it_lasts("late", late, "all VMs answer in time again");
+        let locked = (!gathered.locked.is_empty()).then(|| {
+            format!(
+                "locked inside libvirtd, so that each call for them hangs; no call is made for these VMs \
+                 until they are unlocked: {}",
+                names_of(&gathered.locked)
+            )
+        });
+        self.while_it_lasts("locked", locked, "no VM is locked inside libvirtd any more");
+    }
+
+    /// Reports `message` once and counts it while there is one; logs `end` when there is none any more.
     fn while_it_lasts(&mut self, key: &'static str, message: Option<String>, end: &str) {
         match message {
             Some(message) => self.problems.report(key, Level::Warn, || message),
@@ -262,6 +200,26 @@ impl Reporter {
             }
         }
     }
+}
+
+fn too_few_clients(most: usize) -> String {
+    format!(
+        "libvirtd accepts fewer connections than this program wants; at most {most} are used now, so that \
+         other clients get in, and more are tried in an hour; raise max_clients and max_anonymous_clients in \
+         libvirtd's configuration, or lower workers in the configuration of telegraf-kvm"
+    )
+}
+
+fn saturated(busiest: Option<&DomainRef>) -> String {
+    let busiest = busiest
+        .map(|domain| {
+            format!(
+                "; the VM whose monitor has been busy longest: {}",
+                domain.name
+            )
+        })
+        .unwrap_or_default();
+    format!("libvirtd has no free worker, so only state and network are gathered{busiest}")
 }
 
 fn description_key(uuid: Uuid) -> String {
@@ -275,10 +233,10 @@ fn hanging(calls: usize) -> String {
 }
 
 fn names_of(domains: &[DomainRef]) -> String {
-    names(domains.iter().map(|found| found.name.as_str()))
+    names(domains.iter().map(|domain| domain.name.as_str()))
 }
 
-/// The first of them.
+/// The first names in alphabetical order, and how many more there are.
 fn names<'n>(all: impl IntoIterator<Item = &'n str>) -> String {
     let mut named: Vec<&str> = all.into_iter().collect();
     named.sort_unstable();

@@ -1,15 +1,15 @@
-//! What was measured of one VM in one gather: plain figures, every one an `Option`.
+//! The figures of one VM in one gather, each of them an `Option`.
 //!
-//! `None` is "libvirt did not report it", which is never the same as 0. A sample holds no libvirt
-//! handle and knows nothing of line protocol.
+//! `None` means that libvirt did not report the figure, which is never the same as 0. A sample holds no
+//! handle of libvirt and knows nothing of line protocol.
 
 use std::time::Instant;
 
 use smol_str::SmolStr;
 use uuid::Uuid;
 
-use crate::config::{NameFilter, Settings};
-use crate::description::{Description, DiskKind};
+use crate::description::Description;
+pub use crate::device_filter::DeviceFilter;
 
 /// How many counters a NIC has.
 pub const NIC_COUNTERS: usize = 8;
@@ -33,7 +33,7 @@ pub const NIC_FIELDS: [&str; NIC_COUNTERS] = [
 pub const DISK_FIELDS: [&str; DISK_COUNTERS] =
     ["rd_req", "rd_bytes", "wr_reqs", "wr_bytes", "errors"];
 
-/// One run of one VM: a restarted VM keeps its UUID and gets a new id.
+/// One run of one VM. A VM that is started again keeps its UUID and gets a new id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RunId {
     /// The domain's UUID.
@@ -45,13 +45,13 @@ pub struct RunId {
 /// The figures of one VM.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// Whose figures.
+    /// The run of the VM.
     pub run: RunId,
     /// The domain's name.
     pub name: SmolStr,
-    /// virDomainState.
+    /// The state (virDomainState).
     pub state: Option<i32>,
-    /// The reason for it; its meaning depends on the state.
+    /// The reason for the state; what a number means depends on the state.
     pub reason: Option<i32>,
     /// Virtual CPUs online.
     pub vcpus: Option<u64>,
@@ -59,93 +59,93 @@ pub struct Sample {
     pub cpu: Cpu,
     /// Memory.
     pub memory: Memory,
-    /// Network interfaces; `None`: not reported in this gather.
+    /// Network interfaces; `None` if they were not reported in this gather.
     pub nics: Option<Devices<NIC_COUNTERS>>,
-    /// Disks; `None`: not reported in this gather.
+    /// Disks; `None` if they were not reported in this gather.
     pub disks: Option<Devices<DISK_COUNTERS>>,
-    /// The paths of the disks' images (`block.N.path`), where the bulk statistics brought the disks: each path and a NUL
-    /// after it, in the order of the statistics. One text: it is compared with the last one in each gather.
+    /// The paths of the disks' images (`block.N.path`), where the disks came from bulk statistics: each path with a
+    /// NUL after it, in the order of the statistics. It is one string because each gather compares it with the
+    /// last one.
     pub paths: String,
-    /// When devices were last removed.
+    /// When devices were last removed from the VM.
     pub removed: Removed,
 }
 
-/// When libvirt last reported that a device of each sort was removed from a VM: another one may have
-/// taken its name.
+/// When libvirt last reported that a device was removed from a VM. A new device may have taken its name since.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Removed {
-    /// A network interface; `None`: never, as far as it told.
+    /// The last removal of a network interface; `None` if none was reported.
     pub nic: Option<Instant>,
-    /// A disk, likewise.
+    /// The last removal of a disk; `None` if none was reported.
     pub disk: Option<Instant>,
 }
 
-/// CPU time of a VM in ns since it started.
+/// CPU time of a VM, in ns since it started.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cpu {
-    /// Midpoint of the call that brought it.
+    /// Midpoint of the call that reported it.
     pub at: Instant,
-    /// All of it, QEMU's own and vhost threads included.
+    /// All CPU time, that of QEMU itself and of vhost threads included.
     pub time: Option<u64>,
-    /// In user mode.
+    /// CPU time in user mode.
     pub user: Option<u64>,
-    /// In the kernel.
+    /// CPU time in the kernel.
     pub system: Option<u64>,
 }
 
 /// Memory of a VM, sizes in KiB.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Memory {
-    /// Midpoint of the call that brought it.
+    /// Midpoint of the call that reported it.
     pub at: Instant,
-    /// The most it may have.
+    /// The most memory that the VM may have.
     pub maximum: Option<u64>,
-    /// Now given to it.
+    /// The memory that the VM has now.
     pub current: Option<u64>,
-    /// The balloon's size, as libvirt's memory statistics have it.
+    /// The size of the balloon, from libvirt's memory statistics.
     pub actual: Option<u64>,
-    /// Resident on the host.
+    /// Resident memory of the QEMU process on the host.
     pub rss: Option<u64>,
-    /// What the guest calls its total.
+    /// The total memory that the guest sees.
     pub available: Option<u64>,
-    /// What the guest could use without swapping.
+    /// The memory that the guest could use without swapping.
     pub usable: Option<u64>,
-    /// Swapped in by the guest.
+    /// Memory that the guest has swapped in.
     pub swap_in: Option<u64>,
-    /// Swapped out by the guest.
+    /// Memory that the guest has swapped out.
     pub swap_out: Option<u64>,
-    /// Faults that needed the disk (a count).
+    /// How many page faults of the guest needed the disk.
     pub major_fault: Option<u64>,
-    /// Faults that did not (a count).
+    /// How many page faults of the guest did not.
     pub minor_fault: Option<u64>,
-    /// The guest's page cache.
+    /// The size of the guest's page cache.
     pub disk_caches: Option<u64>,
 }
 
-/// The devices of one sort, of one VM.
+/// The network interfaces or the disks of one VM.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Devices<const N: usize> {
-    /// Midpoint of the call that brought the counters.
+    /// Midpoint of the call that reported the counters.
     pub at: Instant,
-    /// Each device that the VM has.
+    /// Each device that the VM has and that is wanted.
     pub list: Vec<Device<N>>,
-    /// Whether the list is surely all of them: only then can it be summed.
+    /// Whether the list is known to be complete. Only then is there a sum.
     pub complete: bool,
 }
 
 /// One device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Device<const N: usize> {
-    /// Its name on the host; a user-mode NIC has none, and no counters either.
+    /// Its name (`vnet0`, `vda`); a user-mode NIC has none, and no counters either.
     pub name: Option<SmolStr>,
-    /// What the XML calls its sort (`bridge`, `cdrom`): devices of one kind report alike.
+    /// Its type in the XML (`bridge`, `cdrom`). Devices of the same kind have the same counters.
     pub kind: SmolStr,
     /// The counters, in the order of [`NIC_FIELDS`] or [`DISK_FIELDS`].
     pub counters: [Option<u64>; N],
 }
 
 impl Sample {
-    /// A sample in which nothing is reported yet, taken at `at`.
+    /// A sample of this moment in which nothing is reported yet.
     pub fn new(run: RunId, name: SmolStr, at: Instant) -> Self {
         Self {
             run,
@@ -162,28 +162,21 @@ impl Sample {
         }
     }
 
-    /// Names the devices' kinds, and leaves out those that the configuration does not want, and
-    /// disks that cannot have counters.
-    /// Without a description the disks are left out altogether: which of them are CD-ROM drives is
-    /// known from the XML alone.
+    /// Sets the kinds of the devices, and removes devices that are not wanted and disks that cannot have
+    /// counters. Without a description all disks are removed: only the XML says which of them are CD-ROM drives.
     pub fn describe(&mut self, description: Option<&Description>, wanted: &DeviceFilter) {
         if let Some(nics) = &mut self.nics {
             for nic in &mut nics.list {
-                let known = description.and_then(|d| {
-                    let mut nics = d.nics.iter();
-                    nics.find(|known| nic.name.is_some() && known.target == nic.name)
-                });
-                if let Some(known) = known {
-                    nic.kind.clone_from(&known.kind);
+                let described = description
+                    .filter(|_| nic.name.is_some())
+                    .and_then(|d| d.nics.iter().find(|described| described.target == nic.name));
+                if let Some(described) = described {
+                    nic.kind.clone_from(&described.kind);
                 }
             }
-            // A NIC without a name cannot be meant by a filter of names.
-            let list = &mut nics.list;
-            list.retain(|nic| {
-                nic.name
-                    .as_deref()
-                    .is_none_or(|n| wanted.devices.matches(n))
-            });
+            // A filter of names does not apply to a NIC without a name.
+            nics.list
+                .retain(|nic| nic.name.as_deref().is_none_or(|name| wanted.nic(name)));
         }
         let Some(description) = description else {
             self.disks = None;
@@ -195,51 +188,20 @@ impl Sample {
         let mut complete = disks.complete;
         let mut uncounted = false;
         disks.list.retain_mut(|disk| {
-            let mut known = description.disks.iter();
-            let Some(known) = known.find(|d| Some(&d.target) == disk.name.as_ref()) else {
+            let described = description
+                .disks
+                .iter()
+                .find(|described| Some(&described.target) == disk.name.as_ref());
+            let Some(described) = described else {
                 complete = false;
                 return false;
             };
-            disk.kind = SmolStr::new_static(known.kind.word());
-            uncounted |= !known.counted;
-            known.counted && wanted.disk(&known.target, known.kind)
+            disk.kind = SmolStr::new_static(described.kind.word());
+            uncounted |= !described.counted;
+            described.counted && wanted.disk(&described.target, described.kind)
         });
-        // Of disks that libvirt does not count there is no sum, and 0 would be false.
+        // If all disks are of a kind that libvirt does not count, the sum is unknown, not 0.
         disks.complete = complete && !(uncounted && disks.list.is_empty());
-    }
-}
-
-/// The devices that the configuration wants.
-#[derive(Debug, Clone)]
-pub struct DeviceFilter {
-    devices: NameFilter,
-    cdrom: bool,
-    floppy: bool,
-}
-
-impl DeviceFilter {
-    /// As the settings say.
-    pub fn new(settings: &Settings) -> Self {
-        Self {
-            devices: settings.devices.clone(),
-            cdrom: settings.cdrom,
-            floppy: settings.floppy,
-        }
-    }
-
-    /// Whether a NIC of this name is wanted.
-    pub fn nic(&self, name: &str) -> bool {
-        self.devices.matches(name)
-    }
-
-    /// Whether a disk of this name and kind is wanted.
-    pub fn disk(&self, name: &str, kind: DiskKind) -> bool {
-        let kind = match kind {
-            DiskKind::Cdrom => self.cdrom,
-            DiskKind::Floppy => self.floppy,
-            DiskKind::Disk | DiskKind::Lun => true,
-        };
-        kind && self.devices.matches(name)
     }
 }
 

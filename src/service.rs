@@ -1,5 +1,5 @@
-//! Wires the threads together: triggers, workers and the watch put messages in one inbox, which
-//! the main_loop empties.
+//! Starts the threads and connects them: triggers, workers, libvirt's events and the host watcher send
+//! their messages to one inbox, which the main loop reads.
 
 use std::io;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use crate::threads::{self, NotStarted};
 use crate::times::CLOSE;
 use crate::trigger::{self, Handlers, Requests};
 
-/// Why the program cannot go on.
+/// Why the program cannot run or go on.
 #[derive(Debug)]
 pub enum Fatal {
-    /// The system's: no thread.
+    /// A thread cannot be started.
     Thread(NotStarted),
-    /// stdout's: a full disk, or it was closed when the program started.
+    /// stdout cannot be written: the disk is full, for example, or stdout was closed when the program started.
     Output(io::Error),
     /// libvirt's client library cannot be set up.
     Library(libvirt::Error),
@@ -54,10 +54,10 @@ impl From<libvirt::Error> for Fatal {
     }
 }
 
-/// Gathers until the end, and writes on `output`; returns what came of it.
+/// Gathers until the end, and writes to `output`; returns what came of it.
 ///
 /// # Errors
-/// [`Fatal`].
+/// No thread can be started, libvirt's library cannot be set up, or stdout cannot be written.
 pub fn run(
     settings: Settings,
     mode: Mode,
@@ -65,7 +65,7 @@ pub fn run(
     output: &Output,
 ) -> Result<End, Fatal> {
     let (sender, inbox) = channel();
-    // Who sends to an main_loop that has ended has nobody left to tell.
+    // Sending fails only when the main loop has ended.
     let tell = sender.clone();
     let requests = Requests::default();
     signals.watch(requests.clone(), move |trigger| {
@@ -78,7 +78,7 @@ pub fn run(
             let _ = tell.send(Message::Trigger(trigger));
         })?;
     }
-    // A descriptor per VM is kept open: the usual soft limit of 1024 is soon reached.
+    // Files of /proc are kept open for each VM, so the usual soft limit of 1024 is soon reached.
     if let Err(error) = libvirt::raise_file_limit() {
         log::debug!("the limit of open files stays as it is: {error}");
     }
@@ -95,8 +95,8 @@ pub fn run(
     }
     let host_watcher = if settings.uri.is_this_host() {
         let tell = sender.clone();
-        Some(host_watcher::start(move |seen| {
-            let _ = tell.send(Message::HostReport(Box::new(seen)));
+        Some(host_watcher::start(move |report| {
+            let _ = tell.send(Message::HostReport(Box::new(report)));
         })?)
     } else {
         None
@@ -120,26 +120,26 @@ pub fn run(
     end.map_err(Fatal::Output)
 }
 
-/// What `--check` found behind the URI.
+/// How many VMs `--check` found.
 #[derive(Debug)]
 pub struct ActiveVms {
     /// Active domains.
     pub active: usize,
-    /// Those of them that the name filter lets pass.
+    /// Active domains that pass the name filter.
     pub wanted: usize,
 }
 
-/// Opens the connection and counts the VMs.
+/// Opens a connection and counts the VMs.
 ///
 /// # Errors
-/// What to say: libvirt's words and the remedy, that it does not answer within
-/// `settings.deadline`, or that no thread can be started to ask it.
+/// The message to print: libvirt's error and the remedy, that libvirt does not answer within
+/// `settings.deadline`, or that no thread can be started.
 pub fn check(settings: &Settings) -> Result<ActiveVms, String> {
-    let (tell, answer) = channel();
+    let (sender, receiver) = channel();
     let uri = settings.uri.value.clone();
     let domains = settings.domains.clone();
-    let look = move || {
-        let look = || {
+    let count = move || {
+        let count = || {
             libvirt::initialize()?;
             let active = Connection::open(&uri)?.active_domains()?;
             let wanted = active.iter().filter(|d| domains.matches(&d.name()));
@@ -148,11 +148,11 @@ pub fn check(settings: &Settings) -> Result<ActiveVms, String> {
                 wanted: wanted.count(),
             })
         };
-        let _ = tell.send(look());
+        let _ = sender.send(count());
     };
-    threads::start("check", look).map_err(|error| error.to_string())?;
-    let why = match answer.recv_timeout(settings.deadline) {
-        Ok(Ok(seen)) => return Ok(seen),
+    threads::start("check", count).map_err(|error| error.to_string())?;
+    let why = match receiver.recv_timeout(settings.deadline) {
+        Ok(Ok(vms)) => return Ok(vms),
         Ok(Err::<_, libvirt::Error>(error)) => {
             format!("{error}; {}", error.remedy(&settings.uri.value))
         }
@@ -164,7 +164,7 @@ pub fn check(settings: &Settings) -> Result<ActiveVms, String> {
     Err(format!("cannot reach libvirt at {}: {why}", settings.uri))
 }
 
-/// How a run by hand on a terminal begins.
+/// What a run by hand on a terminal prints first.
 pub const HINT: &str = "Enter gathers, Ctrl-D ends";
 
 /// The mode that the flags ask for.

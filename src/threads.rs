@@ -1,13 +1,13 @@
-//! Starting threads, and what to say where the system allows no more.
+//! Starting threads, and the message for where the system allows no more.
 
 use std::fmt;
 use std::io;
 use std::thread;
 
-/// A thread, or a process, that the system did not let start.
+/// A thread or a process that the system did not let start.
 #[derive(Debug)]
 pub struct NotStarted {
-    /// What it is for.
+    /// The thread or process, as a message names it.
     what: String,
     error: io::Error,
 }
@@ -23,8 +23,8 @@ impl NotStarted {
 impl fmt::Display for NotStarted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot start {}: {}", self.what, self.error)?;
-        // EAGAIN: too many threads of this user or in this control group (clone(2)); glibc gives it
-        // also where there is no memory for the stack.
+        // EAGAIN: this user or this control group has too many threads (clone(2)). glibc returns it also
+        // where there is no memory for the stack.
         if self.error.kind() == io::ErrorKind::WouldBlock {
             f.write_str(
                 "; raise the limit of processes and threads: ulimit -u (LimitNPROC= of the systemd \
@@ -37,14 +37,14 @@ impl fmt::Display for NotStarted {
 
 impl std::error::Error for NotStarted {}
 
-/// Starts a thread of this name (at most 15 bytes show in ps).
+/// Starts a thread of this name, of which ps shows 15 bytes.
 ///
 /// # Errors
-/// The system's, with the thread's name and the limit to raise.
+/// The system does not start it; the message has the thread's name and the limit to raise.
 pub fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), NotStarted> {
-    let thread = thread::Builder::new().name(name.to_owned()).spawn(work);
-    match thread {
-        Ok(_) => Ok(()),
-        Err(error) => Err(NotStarted::new(format!("the thread \"{name}\""), error)),
-    }
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map(drop)
+        .map_err(|error| NotStarted::new(format!("the thread \"{name}\""), error))
 }

@@ -1,27 +1,34 @@
-//! Times that depend on each other, with a test of how.
+//! The times that depend on each other. The test below holds their inequalities.
 
 use std::time::Duration;
 
-/// All that a look at the host spends on finding QEMU processes. A slower scan goes on by itself.
+// How long a gather waits for what the kernel says of the host.
+
+/// How long the host's report waits for QEMU processes to be found. A slower scan of /proc goes on by itself.
 pub const PROCESS_SCAN: Duration = Duration::from_millis(300);
-/// Between the two looks at a process in uninterruptible sleep.
+/// Between the two readings of a process that is in uninterruptible sleep.
 pub const PROCESS_RECHECK: Duration = Duration::from_millis(50);
-/// All that a look at the host waits for mounts: a loaded NFS, sshfs or Ceph may take 60 ms.
+/// How long the host's report waits for all mounts: a loaded NFS, sshfs or Ceph may take 60 ms.
 pub const MOUNT_ANSWERS: Duration = Duration::from_millis(150);
-/// All that a look at the host waits for the ways of paths over local file systems, which are followed
-/// at the first look and once a minute. A local disk answers at once, or is dead; a busy host gives the
-/// process that follows them its processor late.
+/// How long the host's report waits until paths over local file systems are resolved, which is done in the
+/// first gather and once a minute. A local disk answers at once or is dead, but on a busy host the process
+/// that resolves them may get the CPU late.
 pub const LOCAL_PATHS: Duration = Duration::from_millis(500);
-/// How long a gather waits for the look at the host before it goes on without: longer than all
-/// that the look waits for, so that it is there just when things hang, or the processor is late:
-/// without a look VMs lose their disks from libvirt 11.4 on.
+/// How long a gather waits for the host's report before it goes on without. This is longer than the report
+/// itself waits for anything, so that it comes just when mounts hang or the host is busy: without it VMs
+/// lose their disks from libvirt 11.4 on.
 pub const HOST_LOOK: Duration = Duration::from_millis(1100);
 
-/// A call that has brought nothing for so long is looked into.
+// Calls to libvirt.
+
+/// A call that has not returned after this time is diagnosed.
 pub const STALL: Duration = Duration::from_millis(250);
-/// Whoever has had a domain's monitor for so long may go on having it: its XML is not asked for,
-/// for that would wait. A call of ours that does so all the same is found out after [`STALL`].
+/// A client that has used a domain's monitor for so long may go on doing so. The domain's XML is not asked
+/// for then, since that would wait. A call of ours that waits all the same is diagnosed after [`STALL`].
 pub const MONITOR_HELD: Duration = Duration::from_millis(100);
+/// How often a gather reads what libraries print, while it waits. libvirt may wait for room in their pipe
+/// (LIBVIRT_LOG_OUTPUTS=1:file:/dev/stderr).
+pub const LIBRARY_OUTPUT: Duration = Duration::from_millis(100);
 
 /// How long after its beginning a gather waits for domains that it found locked, and for calls that it
 /// abandoned: they may only be slow.
@@ -37,26 +44,40 @@ pub const NOT_LET_IN: Duration = Duration::from_secs(5);
 /// How long no more connections are tried after that.
 pub const CONNECTIONS_SCARCE: Duration = Duration::from_secs(3600);
 
-/// How long the closing of connections may take at the end.
-pub const CLOSE: Duration = Duration::from_millis(100);
+// The end of the process. The gather under way gets its grace, then the reader of stdout gets time to read,
+// then connections are closed, then the readers of both pipes get time to see the end.
 
-/// After SIGTERM the gather in hand goes on for so long,
+/// How long the closing of connections may take.
+pub const CLOSE: Duration = Duration::from_millis(100);
+/// Between the closing of stdout and stderr and the end of the process: the shortest time in which Telegraf
+/// lost nothing of what it had read but not parsed.
+pub const SETTLE: Duration = Duration::from_millis(100);
+/// How long a reader may take at the most for what is left in a pipe.
+pub const LONGEST_DRAIN: Duration = Duration::from_secs(1);
+/// How long the reader of stderr may take for the message of a program that fails.
+pub const FAILURE_DRAIN: Duration = Duration::from_millis(500);
+
+/// How long the gather under way goes on after SIGTERM or SIGINT.
 pub const STOP_GRACE: Duration = Duration::from_millis(1300);
-/// and what was written may be read for so long.
+/// How long the reader of stdout may take after [`STOP_GRACE`].
 pub const STOP_DRAIN: Duration = Duration::from_millis(200);
-/// What is promised of a stop.
+/// So long after SIGTERM or SIGINT the process ends whatever its threads wait for.
+pub const STOP_FORCED: Duration = Duration::from_millis(1800);
+/// What is promised: so long after SIGTERM or SIGINT the process has ended.
 pub const STOP: Duration = Duration::from_secs(2);
 
-/// After the end of input a gather goes on while the last answer is younger than this,
+/// After the end of input a gather goes on for as long as the last reply is younger than this.
 pub const END_PATIENCE: Duration = Duration::from_millis(1500);
-/// and for so long at the most;
+/// How long a gather goes on after the end of input at the most.
 pub const END_GRACE: Duration = Duration::from_millis(2700);
-/// where libvirt has never answered before, for so long whether answers come or not: opening may take
-/// seconds, and what is written last may be little.
+/// How long the first gather goes on after the end of input, whether replies come or not: opening a connection
+/// may take seconds. It may take some of [`END_DRAIN`], for what is written so late may be little.
 pub const END_FIRST_GRACE: Duration = Duration::from_millis(3400);
-/// What was written may be read for so long after [`END_GRACE`].
+/// How long the reader of stdout may take after [`END_GRACE`].
 pub const END_DRAIN: Duration = Duration::from_millis(900);
-/// What is promised of the end of input: Telegraf sends SIGTERM after 5 s.
+/// So long after the end of input the process ends whatever its threads wait for.
+pub const END_FORCED: Duration = Duration::from_millis(3850);
+/// What is promised: so long after the end of input the process has ended. Telegraf sends SIGTERM after 5 s.
 pub const END: Duration = Duration::from_secs(4);
 
 #[cfg(test)]
@@ -79,14 +100,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_to_others_is_known_before_a_call_of_ours_stalls() {
+    fn other_reasons_to_wait_are_known_before_a_call_of_ours_stalls() {
         assert!(MONITOR_HELD < STALL);
+        assert!(LIBRARY_OUTPUT < STALL);
     }
 
     #[test]
     fn a_stop_and_the_end_of_input_keep_their_time() {
-        assert!(STOP_GRACE + STOP_DRAIN + CLOSE + ROOM <= STOP);
-        assert!(END_GRACE + END_DRAIN + CLOSE + ROOM <= END);
+        let stop = STOP_GRACE + STOP_DRAIN + CLOSE + SETTLE;
+        assert!(stop <= STOP_FORCED && STOP_FORCED < STOP && stop + ROOM <= STOP);
+        let end = END_GRACE + END_DRAIN + CLOSE + SETTLE;
+        assert!(end <= END_FORCED && END_FORCED < END && end + ROOM <= END);
         assert!(END_PATIENCE <= END_GRACE && END_GRACE <= END_FIRST_GRACE);
         assert!(END_FIRST_GRACE + STOP_DRAIN <= END_GRACE + END_DRAIN);
     }
@@ -103,5 +127,11 @@ mod tests {
     fn a_worker_is_given_up_as_not_let_in_long_after_its_request_was_taken_back() {
         assert!(STALL + ROOM < NOT_LET_IN && WORKER_HANGS < NOT_LET_IN);
         assert!(NOT_LET_IN < CONNECTIONS_SCARCE);
+    }
+
+    #[test]
+    fn no_drain_is_cut_short() {
+        let drains = [STOP_DRAIN, END_DRAIN, FAILURE_DRAIN];
+        assert!(drains.iter().all(|drain| *drain <= LONGEST_DRAIN));
     }
 }

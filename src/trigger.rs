@@ -1,4 +1,4 @@
-//! What starts a gather, and what ends the program: stdin, signals.
+//! What starts a gather and what ends the program: stdin and signals.
 
 use std::io;
 use std::sync::Arc;
@@ -7,70 +7,65 @@ use std::thread;
 use std::time::Duration;
 
 use crate::threads::{self, NotStarted};
-use crate::{input, libvirt};
+use crate::times::{END_FORCED, STOP_FORCED};
+use crate::{blocking_io, libvirt};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::flag::register_conditional_shutdown;
 use signal_hook::iterator::Signals;
 
-/// What came in.
+/// What stdin or a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trigger {
-    /// A newline, or one of Telegraf's signals: gather.
+    /// A newline, or one of the signals that Telegraf sends: gather.
     Gather,
-    /// stdin is at its end: answer what is pending, then end.
+    /// stdin is at its end: finish the gather that is pending, then end.
     EndOfInput,
     /// SIGTERM or SIGINT: end now.
     Stop,
 }
 
-/// Within this time after SIGTERM the process is gone, whatever a thread of it waits for.
-const STOP_WITHIN: Duration = Duration::from_millis(1800);
-
-/// Within this time after the end of input the process is gone.
-const END_WITHIN: Duration = Duration::from_millis(3850);
-
-/// Exit code of a program that was to run until somebody stops it.
+/// Exit code of a program that was meant to run until it is stopped.
 const STOPPED: i32 = 0;
 /// Exit code of a program that was stopped before its work was done.
 const UNDONE: i32 = 1;
 
-/// Requests to gather fold before they are sent: while the loop is blocked in a write, a flood of
-/// them would fill the memory.
+/// Combines requests to gather: at most one is on its way to the main loop. A flood of them would fill
+/// the memory while the loop is blocked in a write.
 #[derive(Debug, Clone, Default)]
 pub struct Requests(Arc<AtomicBool>);
 
 impl Requests {
-    /// Whether this one is to be sent: `false` while another is on its way.
+    /// Whether this request is to be sent; `false` while another one is on its way.
     fn is_first(&self) -> bool {
         !self.0.swap(true, Ordering::SeqCst)
     }
 
-    /// The loop has taken the one that was on its way.
+    /// The loop has received the request that was on its way.
     pub fn taken(&self) {
         self.0.store(false, Ordering::SeqCst);
     }
 }
 
-/// The installed handlers.
+/// The installed signal handlers.
 #[derive(Debug)]
 pub struct Handlers {
     signals: Signals,
-    /// SIGTERM and SIGINT end the process at once, with [`STOPPED`],
+    /// Whether SIGTERM and SIGINT end the process in the handler, with exit code [`STOPPED`].
     stops: Arc<AtomicBool>,
-    /// or with [`UNDONE`].
+    /// Whether they do so with exit code [`UNDONE`].
     aborts: Arc<AtomicBool>,
 }
 
-/// Installs the handlers. First thing in `main`: in its signal modes Telegraf may signal right
-/// after exec, and a process without a handler dies of it. A signal that came between a handler and
-/// what it is to do would be lost (signal-hook-registry), so they wait until both are there.
+/// Installs the signal handlers. Call this first in `main`: Telegraf may send a signal right after exec,
+/// and a process without a handler would end. signal-hook-registry loses a signal that comes after the
+/// handler is installed and before its action is registered, so signals are blocked until both are.
 ///
-/// Until [`Handlers::watch`], SIGTERM and SIGINT end the process in the handler itself, with exit
-/// code 0: whatever the main thread waits for (a write to a full pipe, say), and also where no
+/// Until [`Handlers::watch`], SIGTERM and SIGINT end the process in the handler itself, with exit code 0.
+/// This works whatever the main thread waits for (a write to a full pipe, for example), and where no
 /// thread can be started.
 ///
 /// # Errors
-/// The system's.
+/// The system does not let a handler be installed.
 pub fn install_handlers() -> io::Result<Handlers> {
     const OURS: [i32; 5] = [SIGHUP, SIGUSR1, SIGUSR2, SIGTERM, SIGINT];
     libvirt::while_signals_wait(&OURS, || {
@@ -90,17 +85,18 @@ pub fn install_handlers() -> io::Result<Handlers> {
 }
 
 impl Handlers {
-    /// There is work to be done (`--check`, say): a stop before its end has exit code 1.
+    /// Makes a stop that comes before [`Handlers::watch`] end with exit code 1: for commands that have work to
+    /// finish, such as `--check`.
     pub fn stop_is_failure(&self) {
         self.aborts.store(true, Ordering::SeqCst);
         self.stops.store(false, Ordering::SeqCst);
     }
 
-    /// Passes on what signals say, from now on SIGTERM and SIGINT, too. Signals that came since
-    /// [`install_handlers`] are not lost.
+    /// Starts the thread that calls `tell` for each signal, from now on for SIGTERM and SIGINT, too. Signals
+    /// that came since [`install_handlers`] are not lost.
     ///
     /// # Errors
-    /// The system's, when no thread can be started.
+    /// No thread can be started.
     pub fn watch(
         self,
         requests: Requests,
@@ -115,7 +111,7 @@ impl Handlers {
             for signal in signals.forever() {
                 if signal == SIGTERM || signal == SIGINT {
                     tell(Trigger::Stop);
-                    exit_after(STOP_WITHIN);
+                    exit_after(STOP_FORCED);
                 }
                 if requests.is_first() {
                     tell(Trigger::Gather);
@@ -128,43 +124,44 @@ impl Handlers {
     }
 }
 
-/// Passes on what stdin says. With `self_timed` (`--interval`) a stdin that is at its end from the
-/// start, /dev/null under systemd or cron, is no end.
+/// Starts the thread that calls `tell` for what comes from stdin. With `self_timed` (`--interval`), a stdin
+/// that is at its end from the start (/dev/null under systemd or cron) does not count as the end of input.
 ///
 /// # Errors
-/// The system's, when no thread can be started.
+/// No thread can be started.
 pub fn watch_stdin(
     self_timed: bool,
     requests: Requests,
     tell: impl Fn(Trigger) + Send + 'static,
 ) -> Result<(), NotStarted> {
     threads::start("stdin", move || {
-        let mut fresh = self_timed && input::is_readable();
+        let mut is_unused = self_timed && blocking_io::is_stdin_readable();
         let mut bytes = [0_u8; 4096];
         loop {
-            match input::read(&mut bytes) {
-                Ok(0) if fresh => return,
+            match blocking_io::read_stdin(&mut bytes) {
+                Ok(0) if is_unused => return,
                 Ok(0) => break,
                 Ok(count) => {
-                    fresh = false;
-                    // However many newlines lie there, they ask for one gather.
-                    let asks = bytes.iter().take(count).any(|&byte| byte == b'\n');
-                    if asks && requests.is_first() {
+                    is_unused = false;
+                    // All newlines that were read together ask for one gather.
+                    let has_newline = bytes.iter().take(count).any(|&byte| byte == b'\n');
+                    if has_newline && requests.is_first() {
                         tell(Trigger::Gather);
                     }
                 }
-                // Not logged: the end would wait for a reader of stderr.
-                Err(_) if fresh => return,
+                // This is not logged: the end of the program would wait for a reader of stderr.
+                Err(_) if is_unused => return,
                 Err(_) => break,
             }
         }
         tell(Trigger::EndOfInput);
-        exit_after(END_WITHIN);
+        exit_after(END_FORCED);
     })
 }
 
-/// The main thread may hang in a write to a pipe that nobody reads; this one does not.
-fn exit_after(patience: Duration) -> ! {
-    thread::sleep(patience);
+/// Ends the process after this time. The main thread may hang in a write to a pipe that nobody reads; the
+/// calling thread does not.
+fn exit_after(delay: Duration) -> ! {
+    thread::sleep(delay);
     signal_hook::low_level::exit(0)
 }

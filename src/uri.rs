@@ -1,5 +1,5 @@
-//! Connection URIs as libvirt reads them: by libxml2's `xmlParseURI` (RFC 3986), user and path decoded
-//! (`virURIParse`). How they are shown: [`Masked`].
+//! Connection URIs as libvirt reads them (`virURIParse`): parsed by libxml2's `xmlParseURI` (RFC 3986), user
+//! and path decoded. [`Masked`] is how they are shown.
 
 mod masked;
 
@@ -13,7 +13,7 @@ pub use masked::{Masked, quoted};
 #[derive(Debug, PartialEq, Eq)]
 struct Parts<'u> {
     scheme: &'u str,
-    /// Between `//` and the path, where there is `//`.
+    /// The text between `//` and the path; empty where there is no `//`.
     authority: &'u str,
     path: &'u str,
 }
@@ -32,8 +32,8 @@ fn parts(uri: &str) -> Option<Parts<'_>> {
     })
 }
 
-/// Whether libvirt serves this URI by its test driver in our own process: scheme `test` without a
-/// transport or a host.
+/// Whether libvirt serves this URI by its test driver, within this process: the scheme is `test` without a
+/// transport, and there is no host.
 pub fn is_in_process(uri: &str) -> bool {
     parts(uri).is_some_and(|parts| {
         parts.scheme == "test" && (parts.authority.is_empty() || parts.authority.ends_with('@'))
@@ -42,17 +42,17 @@ pub fn is_in_process(uri: &str) -> bool {
 
 /// The file that the test driver reads its node from: the path, decoded (`testConnectOpen`).
 ///
-/// `None` for its built-in node (`test:///default`), for other drivers, and for what libvirt cannot
-/// parse or refuses, which it says itself.
+/// `None` for its built-in node (`test:///default`), for other drivers, and for a URI that libvirt cannot
+/// parse or refuses: its own error says why.
 pub fn node_file(uri: &str) -> Option<PathBuf> {
     let path = is_in_process(uri).then(|| parts(uri))??.path;
-    // What xmlParse3986Segment takes.
+    // The characters that xmlParse3986Segment accepts.
     let is_legal = |c: char| c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@/%".contains(c);
     if !path.chars().all(is_legal) {
         return None;
     }
     let mut bytes = decode(path)?;
-    // A C string ends there.
+    // A C string ends at the first NUL.
     if let Some(end) = bytes.iter().position(|byte| *byte == 0) {
         bytes.truncate(end);
     }
@@ -60,14 +60,14 @@ pub fn node_file(uri: &str) -> Option<PathBuf> {
     (!built_in).then(|| OsString::from_vec(bytes).into())
 }
 
-/// Replaces `%20` and its like; `None` where a `%` begins nothing of the kind.
+/// Replaces `%20` and the like; `None` where no two hexadecimal digits follow a `%`.
 fn decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('%') {
         bytes.extend_from_slice(before.as_bytes());
         let digits = after.get(..2)?;
-        // from_str_radix takes a sign.
+        // from_str_radix would accept a sign.
         if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return None;
         }
@@ -78,7 +78,7 @@ fn decode(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// As [`decode`]; what is no UTF-8 as libvirt's messages have it when they reach the log.
+/// As [`decode`], with invalid UTF-8 replaced as it is in messages of libvirt that are logged.
 fn decode_text(text: &str) -> Option<String> {
     decode(text).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
@@ -104,7 +104,7 @@ mod tests {
             ("test:///default#x", None),
             ("test:///", None),
             ("test://", None),
-            // libvirt's to refuse.
+            // libvirt refuses these.
             ("test:///a b.xml", None),
             ("test:///ü.xml", None),
             ("test:///a%zz.xml", None),

@@ -1,12 +1,12 @@
-//! Parts of messages: values, counts, and the word that was meant.
+//! Parts of messages: values, counts, and the word that was probably meant.
 
 use std::borrow::Cow;
 
 /// How many characters of a value a message shows.
 const SHOWN: usize = 60;
 
-/// The value as a message shows it: at most 60 characters of it, then ` ...`, so that what is right
-/// can be read behind it.
+/// The value as a message shows it: at most 60 characters, then ` ...`, so that the rest of the message
+/// stays readable.
 pub(crate) fn shortened(value: &str) -> Cow<'_, str> {
     match value.char_indices().nth(SHOWN) {
         Some((end, _)) => Cow::Owned(format!("{} ...", &value[..end])),
@@ -14,23 +14,23 @@ pub(crate) fn shortened(value: &str) -> Cow<'_, str> {
     }
 }
 
-/// `1 gather`, `2 gathers`: for nouns whose plural ends in `s`.
+/// `1 gather`, `2 gathers`: for nouns with a plural in `s`.
 pub(crate) fn count(number: u64, noun: &str) -> String {
     let s = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{s}")
 }
 
-/// The one of `known` that `word` may be a misspelling of, or a part, or a longer name.
+/// The word of `known` that `word` may be a misspelling of, a part of, or a longer name for.
 ///
-/// Case, dashes and underscores do not count. A misspelling differs in at most a third of its
-/// characters (as rustc counts it), and a part has at least three.
+/// Case, dashes and underscores do not count. A misspelling differs in at most a third of its characters
+/// (as rustc counts it), and a part has at least three.
 pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let bare = |word: &str| word.to_lowercase().replace(['-', '_'], "");
     let word = bare(word);
     let length = word.chars().count();
     let most = length.max(3) / 3;
     let distance = |known: &str| {
-        // Of a long word each distance would take long, and would be too large.
+        // The distance of a long word would take long to compute, and would be too large.
         let close = known.len().abs_diff(length) <= most;
         let distance = close.then(|| strsim::osa_distance(&word, known));
         distance.filter(|&distance| distance <= most)

@@ -1,19 +1,19 @@
-//! What is wrong with a configuration, where, and what would be right.
+//! Errors of the configuration: the place, what is wrong there, and what would be right.
 
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// One sentence, with file, line and column where there are such. Exit code 2.
+/// One sentence about a wrong configuration, with file, line and column where it has these. Exit code 2.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// `FILE` or `FILE:LINE:COLUMN`, or what else brought the value (`--uri`).
+    /// `FILE`, `FILE:LINE:COLUMN`, or the name of what else set the value (`--uri`).
     place: String,
     message: String,
 }
 
 impl ConfigError {
-    /// An error of a place that is no position in a file.
+    /// An error at a place that is no position in a file.
     pub(super) fn new(place: impl fmt::Display, message: impl Into<String>) -> Self {
         Self {
             place: place.to_string(),
@@ -30,10 +30,10 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// The text of a configuration file and where it came from: what turns a span into line and column.
+/// The text of a configuration file and its name: turns a span into line and column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Document {
-    /// The file's name as the operator wrote it.
+    /// The file's name as the operator gave it.
     pub path: PathBuf,
     /// Its text, without a byte order mark.
     pub text: String,

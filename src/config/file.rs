@@ -1,4 +1,4 @@
-//! The configuration file as written: every key optional, no other key known.
+//! The configuration file as written: each key is optional, and other keys are errors.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use super::ConfigError;
 use super::error::Document;
 use crate::wording::{nearest, shortened};
 
-/// The keys. What a key means and its default stand in [`Settings`](super::Settings).
+/// The keys. [`Settings`](super::Settings) has their meanings and defaults.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
@@ -31,7 +31,7 @@ pub(super) struct File {
     pub timestamp_precision: Option<Spanned<String>>,
 }
 
-/// Each key, and what its value looks like. A test keeps the keys equal to those of [`File`].
+/// Each key, and what its value looks like. A test compares the keys with those of [`File`].
 pub(super) const KEYS: [(&str, &str); 16] = [
     ("uri", "a text such as \"qemu:///system\""),
     ("device_cache_ttl", "a duration such as \"300s\""),
@@ -58,23 +58,23 @@ impl File {
     /// Reads the document.
     ///
     /// # Errors
-    /// TOML that is none, a key given twice, an unknown key, a value of the wrong type.
+    /// The text is not valid TOML, a key is given twice or unknown, or a value has the wrong type.
     pub fn parse(document: &Document) -> Result<Self, ConfigError> {
         toml::from_str(&document.text).map_err(|error| explain(document, error))
     }
 }
 
-/// Says in one line, in an operator's words, what serde and the TOML parser say in theirs.
+/// Rewrites an error of serde or of the TOML parser as one line for operators.
 fn explain(document: &Document, mut error: toml::de::Error) -> ConfigError {
     let span = error.span().unwrap_or(0..0);
     let told = error.message().to_owned();
-    // The key of a value is shown only when there is no text to quote: "MESSAGE\nin `KEY`".
+    // Without its input, the error shows the key of the value: "MESSAGE\nin `KEY`".
     error.set_input(None);
     let shown = error.to_string();
     let key = shown
         .strip_prefix(&told)
-        .and_then(|rest| rest.trim().strip_prefix("in `"));
-    let key = key.map(|key| key.trim_end_matches('`'));
+        .and_then(|rest| rest.trim().strip_prefix("in `"))
+        .map(|key| key.trim_end_matches('`'));
 
     if told.starts_with("unknown field ") {
         return document.error(span.clone(), unknown_key(key_as_written(document, span)));
@@ -96,8 +96,8 @@ fn explain(document: &Document, mut error: toml::de::Error) -> ConfigError {
     let syntax = told.lines().map(str::trim).collect::<Vec<_>>().join("; ");
     let no_pair = told.starts_with("key with no value") || told.starts_with("unexpected key");
     let message = match key_of_line(document, span.start) {
-        _ if no_pair => format!("not valid TOML: {syntax}; write KEY = VALUE, one on a line"),
-        // What the parser expected (`nan` after `no`) helps less than what the key wants.
+        _ if no_pair => format!("not valid TOML: {syntax}; write one KEY = VALUE on each line"),
+        // The value that the key takes helps more than what the parser expected (`nan` after `no`).
         Some((key, wanted)) => {
             let what = syntax.split(", expected ").next().unwrap_or_default();
             format!("{key}: not valid TOML ({what}); write {wanted}")
@@ -107,16 +107,16 @@ fn explain(document: &Document, mut error: toml::de::Error) -> ConfigError {
     document.error(span, message)
 }
 
-/// The known key before the `=` of the line that a byte is in, and what its value looks like.
+/// The known key before the `=` in the line of a byte, and what its value looks like.
 fn key_of_line(document: &Document, byte: usize) -> Option<(&'static str, &'static str)> {
     let before = document.text.get(..byte)?;
     let (key, _) = before.rsplit('\n').next()?.split_once('=')?;
     KEYS.into_iter().find(|(known, _)| *known == key.trim())
 }
 
-/// The offending value: as written, unless it is of a kind better named.
+/// The wrong value as a message shows it: as written, but a table or a list by that word.
 fn found(written: &str, serde: &str) -> String {
-    // A date is a map to serde.
+    // serde takes a date for a map.
     let is_date = written.starts_with(|c: char| c.is_ascii_digit());
     if serde.starts_with("map") && !is_date {
         return "a table".to_owned();
@@ -127,7 +127,7 @@ fn found(written: &str, serde: &str) -> String {
     shortened(written).into_owned()
 }
 
-/// A key as the operator typed it, quotes taken away.
+/// A key as the operator wrote it, without quotes.
 fn key_as_written(document: &Document, span: Range<usize>) -> &str {
     as_written(document, span).trim_matches(['"', '\''])
 }
@@ -172,7 +172,7 @@ mod tests {
         );
     }
     proptest! {
-        /// Whatever stands in the file: an answer, and a place in the file.
+        /// Any text is read, or is an error at a place in the file.
         #[test]
         fn no_text_makes_it_panic(key in ".{0,12}", value in any::<String>(), known in 0..KEYS.len()) {
             for text in [value.clone(), format!("{key} = {value}"), format!("{} = {value}", KEYS[known].0)] {

@@ -1,4 +1,4 @@
-//! Finds the configuration file, reads it, and says what to do where that fails.
+//! Finds and reads the configuration file; where that fails, the error says what to do.
 
 mod content;
 
@@ -11,18 +11,17 @@ use super::error::{ConfigError, Document, position};
 use super::file::File;
 use super::settings::Settings;
 use super::uri::{self, UriOrigin};
-use crate::cli::Flags;
 use content::{LARGEST, Refusal};
 
-/// Read where `--config` is not given and it exists.
+/// The file that is read where `--config` is not given, if it exists.
 pub const SYSTEM_FILE: &str = "/etc/telegraf-kvm/config.toml";
 
-/// The settings and where they came from.
+/// The settings, and the file they came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loaded {
-    /// What holds.
+    /// The validated settings.
     pub settings: Settings,
-    /// Which file was read, if any.
+    /// The file that was read, if any.
     pub source: Source,
 }
 
@@ -47,18 +46,28 @@ impl fmt::Display for Source {
     }
 }
 
-/// Loads and validates the configuration; `env_uri` is `LIBVIRT_DEFAULT_URI`.
+/// Loads and validates the configuration, given the value of `--config`, of `--uri` and of the
+/// environment's `LIBVIRT_DEFAULT_URI`.
 ///
 /// # Errors
-/// The file of `--config` does not exist, a file that exists cannot be read, or what stands in it
-/// (or in `--uri` or `LIBVIRT_DEFAULT_URI`) is wrong.
-pub fn load(flags: &Flags, env_uri: Option<String>) -> Result<Loaded, ConfigError> {
-    load_from(flags, env_uri, Path::new(SYSTEM_FILE))
+/// The file of `--config` does not exist, a file that exists cannot be read, or its content or one of
+/// the URIs is wrong.
+pub fn load(
+    file: Option<&Path>,
+    flag_uri: Option<&str>,
+    env_uri: Option<&str>,
+) -> Result<Loaded, ConfigError> {
+    load_from(file, flag_uri, env_uri, Path::new(SYSTEM_FILE))
 }
 
-fn load_from(flags: &Flags, env_uri: Option<String>, system: &Path) -> Result<Loaded, ConfigError> {
-    let source = match &flags.config {
-        Some(path) => Source::Flag(path.clone()),
+fn load_from(
+    file: Option<&Path>,
+    flag_uri: Option<&str>,
+    env_uri: Option<&str>,
+    system: &Path,
+) -> Result<Loaded, ConfigError> {
+    let source = match file {
+        Some(path) => Source::Flag(path.to_owned()),
         None if is_absent(system) => Source::Defaults,
         None => Source::System(system.to_owned()),
     };
@@ -70,12 +79,12 @@ fn load_from(flags: &Flags, env_uri: Option<String>, system: &Path) -> Result<Lo
         Source::Defaults => Settings::default(),
     };
     let in_file = Some(settings.uri).filter(|uri| uri.origin != UriOrigin::Default);
-    settings.uri = uri::choose(flags.uri.as_deref(), in_file, env_uri)?;
+    settings.uri = uri::choose(flag_uri, in_file, env_uri)?;
     Ok(Loaded { settings, source })
 }
 
-/// Whether nothing at all stands there. A dangling link, or a folder that may not be looked into,
-/// is something: running on with the defaults would hide it.
+/// Whether the path does not exist at all. If it is a dangling link or in a folder that may not be read, the
+/// program must not go on with the defaults.
 fn is_absent(path: &Path) -> bool {
     does_not_exist(fs::symlink_metadata(path)) && dangling_link(path).is_none()
 }
@@ -84,20 +93,21 @@ fn does_not_exist(found: io::Result<Metadata>) -> bool {
     found.is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
-/// The symbolic link, the file's own or that of a folder on the way to it, that leads to nothing,
-/// and where it leads.
+/// The symbolic link with a target that does not exist, and its target. The link is the path itself or a folder
+/// on the way to it.
 fn dangling_link(path: &Path) -> Option<(&Path, PathBuf)> {
-    let mut dangling = path
-        .ancestors()
-        .filter(|link| does_not_exist(fs::metadata(link)));
-    dangling.find_map(|link| Some((link, fs::read_link(link).ok()?)))
+    path.ancestors()
+        .filter(|link| does_not_exist(fs::metadata(link)))
+        .find_map(|link| Some((link, fs::read_link(link).ok()?)))
 }
 
 fn read(path: &Path) -> Result<Document, ConfigError> {
     let bytes = content::read(path).map_err(|refusal| {
         let message = match refusal {
             Refusal::Kind(what) => what.to_owned(),
-            Refusal::Size => format!("larger than {LARGEST} bytes, so not a configuration"),
+            Refusal::Size => format!(
+                "larger than {LARGEST} bytes, so this is no configuration; check the file's name"
+            ),
             Refusal::System(error) => unreadable(path, &error),
         };
         Document::whole(path, message)
@@ -119,7 +129,7 @@ fn read(path: &Path) -> Result<Document, ConfigError> {
     }
 }
 
-/// Why a file cannot be read, and the remedy.
+/// Why the file cannot be read, and the remedy.
 fn unreadable(path: &Path, error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::NotFound => match dangling_link(path) {
@@ -129,7 +139,7 @@ fn unreadable(path: &Path, error: &io::Error) -> String {
                     false => format!("{} ", link.display()),
                 };
                 let target = target.display();
-                format!("{subject}is a symbolic link to {target}, and nothing is there")
+                format!("{subject}is a symbolic link to {target}, which does not exist")
             }
             None => "the configuration does not exist; \
                  \"telegraf-kvm --sample-config\" prints one to start from"
@@ -153,7 +163,7 @@ fn unreadable(path: &Path, error: &io::Error) -> String {
     }
 }
 
-/// The topmost folder on the way to `path` that may not be looked into.
+/// The topmost folder on the way to `path` that this user may not search.
 fn closed_folder(path: &Path) -> Option<&Path> {
     let closed = |path: &Path| {
         fs::metadata(path).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
@@ -164,8 +174,8 @@ fn closed_folder(path: &Path) -> Option<&Path> {
         .and_then(Path::parent)
 }
 
-/// The user we are: number, and name where /etc/passwd has it. Under Telegraf it is seldom the
-/// operator's own, which is why the message says it.
+/// The user of this process: the number, and the name if /etc/passwd has it. Messages show it because under
+/// Telegraf it is seldom the operator.
 fn user() -> String {
     let uid = rustix::process::geteuid().as_raw();
     let passwd = fs::read("/etc/passwd").unwrap_or_default();
@@ -178,10 +188,9 @@ fn user() -> String {
 /// `name:x:uid:...`, see passwd(5).
 fn name_of(uid: u32, passwd: &str) -> Option<&str> {
     let uid = uid.to_string();
-    let fields = |line: &'_ str| line.split(':').nth(2) == Some(uid.as_str());
     passwd
         .lines()
-        .find(|line| fields(line))
+        .find(|line| line.split(':').nth(2) == Some(uid.as_str()))
         .and_then(|line| line.split(':').next())
 }
 
@@ -190,10 +199,9 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    fn shown(flags: &Flags, system: &Path) -> Result<String, String> {
-        let loaded = load_from(flags, Some("env:///".to_owned()), system);
-        loaded
-            .map(|l| format!("{}; {}", l.source, l.settings.uri))
+    fn shown(file: Option<&Path>, flag_uri: Option<&str>, system: &Path) -> Result<String, String> {
+        load_from(file, flag_uri, Some("env:///"), system)
+            .map(|loaded| format!("{}; {}", loaded.source, loaded.settings.uri))
             .map_err(|error| error.to_string())
     }
 
@@ -210,35 +218,16 @@ mod tests {
         let given = file("given.toml", "# nothing");
         let (s, g) = (system.display(), given.display());
 
-        let flags = Flags::default();
-        assert_eq!(
-            shown(&flags, &system),
-            Ok(format!("{s}; system:/// (from {s})"))
+        let expected = format!("{s}; system:/// (from {s})");
+        assert_eq!(shown(None, None, &system), Ok(expected));
+        let expected = format!(
+            "the defaults ({SYSTEM_FILE} does not exist); env:/// (from LIBVIRT_DEFAULT_URI)"
         );
-        let defaults = format!("the defaults ({SYSTEM_FILE} does not exist)");
-        assert_eq!(
-            shown(&flags, &absent),
-            Ok(format!("{defaults}; env:/// (from LIBVIRT_DEFAULT_URI)"))
-        );
-        let flags = Flags {
-            config: Some(given.clone()),
-            ..flags
-        };
-        assert_eq!(
-            shown(&flags, &system),
-            Ok(format!(
-                "{g} (from --config); env:/// (from LIBVIRT_DEFAULT_URI)"
-            ))
-        );
-        let flags = Flags {
-            uri: Some("flag:///".to_owned()),
-            config: None,
-            ..flags
-        };
-        assert_eq!(
-            shown(&flags, &system),
-            Ok(format!("{s}; flag:/// (from --uri)"))
-        );
+        assert_eq!(shown(None, None, &absent), Ok(expected));
+        let expected = format!("{g} (from --config); env:/// (from LIBVIRT_DEFAULT_URI)");
+        assert_eq!(shown(Some(&given), None, &system), Ok(expected));
+        let expected = format!("{s}; flag:/// (from --uri)");
+        assert_eq!(shown(None, Some("flag:///"), &system), Ok(expected));
     }
 
     #[test]
@@ -246,35 +235,29 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let dangling = folder.path().join("config.toml");
         symlink("nowhere", &dangling).unwrap();
-        let error = shown(&Flags::default(), &dangling).unwrap_err();
+        let error = shown(None, None, &dangling).unwrap_err();
         assert!(error.contains("is a symbolic link to nowhere"), "{error}");
         let dangling = folder.path().join("folder");
         symlink("nowhere", &dangling).unwrap();
-        let error = shown(&Flags::default(), &dangling.join("config.toml")).unwrap_err();
+        let error = shown(None, None, &dangling.join("config.toml")).unwrap_err();
         assert!(error.contains("folder is a symbolic link to "), "{error}");
 
-        let error = shown(&Flags::default(), folder.path()).unwrap_err();
+        let error = shown(None, None, folder.path()).unwrap_err();
+        let path = folder.path().display();
         assert_eq!(
             error,
-            format!(
-                "{}: is a directory; name the file in it",
-                folder.path().display()
-            )
+            format!("{path}: is a directory; name the file in it")
         );
 
         let large = folder.path().join("large");
         let file = fs::File::create(&large).unwrap();
         file.set_len(LARGEST + 1).unwrap();
-        let flags = Flags {
-            config: Some(large.clone()),
-            ..Flags::default()
-        };
-        let error = shown(&flags, folder.path()).unwrap_err();
+        let error = shown(Some(&large), None, folder.path()).unwrap_err();
+        let path = large.display();
         assert_eq!(
             error,
             format!(
-                "{}: larger than 1048576 bytes, so not a configuration",
-                large.display()
+                "{path}: larger than 1048576 bytes, so this is no configuration; check the file's name"
             )
         );
     }

@@ -1,39 +1,40 @@
-//! The validated settings: what the rest of the program works with.
+//! The validated settings, which the rest of the program uses.
 
 use std::time::Duration;
 
 use log::LevelFilter;
 
 use super::{NameFilter, Uri};
+use crate::device_filter::DeviceFilter;
 
-/// Everything that can be set. Every value is within its bounds.
+/// All settings. Each value is within its bounds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The libvirt to connect to.
     pub uri: Uri,
-    /// How long a VM's XML is trusted where libvirt sends no events; 1 s to 30 days.
+    /// How long the cached XML of a VM is used where libvirt sends no events; 1 s to 30 days.
     pub device_cache_ttl: Duration,
     /// How long one gather may take; 100 ms to one hour.
     pub deadline: Duration,
-    /// Threads that ask libvirt, a connection each; 1 to 64.
+    /// Threads that call libvirt, each on a connection of its own; 1 to 64.
     pub workers: usize,
-    /// VMs per bulk call; 1 to 256. `None`: what suits the connection.
+    /// VMs per bulk call; 1 to 256. `None`: the size that suits the connection.
     pub chunk_size: Option<usize>,
-    /// Calls that may be in libvirt at once, hanging ones included; 2 to 64.
+    /// Calls that may be in libvirt at the same time, hanging ones included; 2 to 64.
     pub max_calls: usize,
     /// How disks are read.
     pub block_statistics: BlockStatistics,
-    /// What is logged, where `RUST_LOG` says nothing.
+    /// The level of the log where `RUST_LOG` is not set.
     pub log_level: LevelFilter,
-    /// VMs, by name.
+    /// The VMs that are gathered, by name.
     pub domains: NameFilter,
-    /// Network interfaces and disks, by the name libvirt uses (`vnet0`, `vda`).
+    /// The network interfaces and disks that are written, by the name that libvirt uses (`vnet0`, `vda`).
     pub devices: NameFilter,
     /// Whether CD-ROM drives are written.
     pub cdrom: bool,
     /// Whether floppy drives are written.
     pub floppy: bool,
-    /// What is written.
+    /// Which measurements are written.
     pub measurements: Measurements,
     /// What timestamps are truncated to.
     pub timestamp_precision: Precision,
@@ -50,14 +51,14 @@ pub struct Measurements {
     pub devices: bool,
     /// `vm_totals`.
     pub totals: bool,
-    /// `vm_collector`: off unless it is asked for.
+    /// `vm_collector`; off by default.
     pub collector: bool,
 }
 
 /// How disks are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BlockStatistics {
-    /// `"auto"`: in bulk, but one by one where a disk's mount is dead or unknown.
+    /// `"auto"`: in bulk, but one by one if the mount of a disk is dead or unknown.
     Auto,
     /// `"bulk"`: always in bulk.
     Bulk,
@@ -68,13 +69,13 @@ pub enum BlockStatistics {
 /// What timestamps are truncated to, from coarse to fine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Precision {
-    /// `"1s"`: as Telegraf rounds its own inputs.
+    /// `"1s"`: the precision of Telegraf's own inputs.
     Second,
     /// `"1ms"`.
     Millisecond,
     /// `"1us"`.
     Microsecond,
-    /// `"1ns"`: to an even number.
+    /// `"1ns"`: truncated to an even number.
     Nanosecond,
 }
 
@@ -101,6 +102,17 @@ impl Default for Settings {
                 collector: false,
             },
             timestamp_precision: Precision::Second,
+        }
+    }
+}
+
+impl DeviceFilter {
+    /// The devices that these settings want.
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            names: settings.devices.clone(),
+            cdrom: settings.cdrom,
+            floppy: settings.floppy,
         }
     }
 }

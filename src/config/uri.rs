@@ -1,4 +1,4 @@
-//! Which libvirt to connect to, and who said so.
+//! Which libvirt to connect to, and where that was set.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,28 +9,27 @@ use crate::uri::{Masked, is_in_process};
 /// A libvirt connection URI.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uri {
-    /// As libvirt takes it; never empty, no NUL in it. It may hold a password: what is shown is
-    /// [`Uri::masked`].
+    /// The URI for libvirt; not empty, without NUL. It may contain a password, so messages show [`Uri::masked`].
     pub value: String,
-    /// Who set it: an operator who sees the wrong one wants to know where to change it.
+    /// Where it was set. An operator who sees the wrong URI needs to know where to change it.
     pub origin: UriOrigin,
 }
 
-/// Where a [`Uri`] came from, in the order in which they are asked.
+/// Where a [`Uri`] was set, in the order in which these win.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UriOrigin {
     /// `--uri`.
     Flag,
-    /// Key `uri` of this file.
+    /// The key `uri` of this file.
     Config(PathBuf),
     /// `LIBVIRT_DEFAULT_URI`.
     Environment,
-    /// Nobody: [`Uri::default`].
+    /// Nowhere: [`Uri::default`].
     Default,
 }
 
 impl Uri {
-    /// Whether the hypervisor is QEMU on this very host: its processes and mounts can be looked at.
+    /// Whether the hypervisor is QEMU on this host, so that its processes and mounts can be examined.
     pub fn is_this_host(&self) -> bool {
         let rest = self.value.split_once("://");
         rest.is_some_and(|(scheme, rest)| {
@@ -38,20 +37,20 @@ impl Uri {
         })
     }
 
-    /// Whether the driver lives in our own process and each opening makes a node of its own
-    /// (libvirt's `test:///FILE`); `test+unix://` goes through a daemon.
+    /// Whether libvirt's driver runs within this process, where each connection has a node of its own
+    /// (`test:///FILE`). The driver of `test+unix://` runs in a daemon.
     pub fn in_process(&self) -> bool {
         is_in_process(&self.value)
     }
 
-    /// Without its passwords, for everything that is shown or stored.
+    /// The URI without its passwords, for everything that is shown or stored.
     pub fn masked(&self) -> Masked {
         Masked::new(&self.value)
     }
 }
 
 impl Default for Uri {
-    /// The host's QEMU, as `virsh` run by root takes it.
+    /// QEMU on this host, the default of `virsh` for root.
     fn default() -> Self {
         Self {
             value: "qemu:///system".to_owned(),
@@ -77,16 +76,16 @@ impl fmt::Display for UriOrigin {
     }
 }
 
-/// The first URI that is given: flag, configuration (already checked), environment, default.
+/// The first URI that is given: by the flag, the configuration (already checked), the environment, or the default.
 ///
-/// An empty `LIBVIRT_DEFAULT_URI` counts as unset, as it does for libvirt itself.
+/// An empty `LIBVIRT_DEFAULT_URI` counts as not set, as it does for libvirt itself.
 ///
 /// # Errors
-/// The chosen one is empty or has a NUL in it.
+/// The chosen URI is empty or contains a NUL.
 pub(super) fn choose(
     flag: Option<&str>,
     config: Option<Uri>,
-    environment: Option<String>,
+    environment: Option<&str>,
 ) -> Result<Uri, ConfigError> {
     if let Some(value) = flag {
         check(value).map_err(|message| ConfigError::new("--uri", message))?;
@@ -100,9 +99,9 @@ pub(super) fn choose(
     }
     match environment.filter(|value| !value.is_empty()) {
         Some(value) => {
-            check(&value).map_err(|message| ConfigError::new("LIBVIRT_DEFAULT_URI", message))?;
+            check(value).map_err(|message| ConfigError::new("LIBVIRT_DEFAULT_URI", message))?;
             Ok(Uri {
-                value,
+                value: value.to_owned(),
                 origin: UriOrigin::Environment,
             })
         }
@@ -110,7 +109,7 @@ pub(super) fn choose(
     }
 }
 
-/// Whether libvirt can be given this text at all; what it means is libvirt's to say.
+/// Checks that this text can be passed to libvirt, which itself checks what the URI means.
 pub(super) fn check(value: &str) -> Result<(), String> {
     if value.trim().is_empty() {
         return Err("the URI is empty; write for example \"qemu:///system\"".to_owned());
@@ -135,7 +134,7 @@ mod tests {
                 origin: UriOrigin::Config("f".into()),
             })
         };
-        let environment = || Some("c:///".to_owned());
+        let environment = || Some("c:///");
         let shown =
             |flag, config, environment| choose(flag, config, environment).unwrap().to_string();
         assert_eq!(
@@ -147,10 +146,7 @@ mod tests {
             shown(None, None, environment()),
             "c:/// (from LIBVIRT_DEFAULT_URI)"
         );
-        assert_eq!(
-            shown(None, None, Some(String::new())),
-            "qemu:///system (the default)"
-        );
+        assert_eq!(shown(None, None, Some("")), "qemu:///system (the default)");
         assert_eq!(shown(None, None, None), "qemu:///system (the default)");
     }
 
@@ -191,7 +187,7 @@ mod tests {
         let empty = "the URI is empty; write for example \"qemu:///system\"";
         assert_eq!(error(Some(""), None), format!("--uri: {empty}"));
         assert_eq!(
-            error(None, Some(" ".into())),
+            error(None, Some(" ")),
             format!("LIBVIRT_DEFAULT_URI: {empty}")
         );
         assert!(error(Some("a\0b"), None).starts_with("--uri: the URI has a NUL"));

@@ -1,4 +1,4 @@
-//! From the file as written to [`Settings`]: bounds, words, patterns.
+//! Turns the file as written into [`Settings`]: checks bounds, words and patterns.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -8,31 +8,29 @@ use toml::Spanned;
 
 use super::error::Document;
 use super::file::File;
-use super::filter::Pattern;
 use super::uri::{self, Uri, UriOrigin};
-use super::{BlockStatistics, ConfigError, Measurements, NameFilter, Precision, Settings, filter};
-use crate::cli;
+use super::{BlockStatistics, ConfigError, Measurements, NameFilter, Precision, Settings};
+use crate::duration;
+use crate::name_filter::{self, Pattern};
 use crate::wording::{nearest, shortened};
 
-const DAY: Duration = Duration::from_secs(86_400);
-/// Without events, less than a second would read every XML in every gather.
-const TTL: (Duration, Duration) = (
-    Duration::from_secs(1),
-    Duration::from_secs(30 * DAY.as_secs()),
-);
-const DEADLINE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3600));
+/// Where libvirt sends no events, less than a second would make each gather read the XML of every VM.
+const DEVICE_CACHE_TTL: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
+const DEADLINE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 
 impl Settings {
     /// Validates a file as written over the defaults.
     ///
     /// # Errors
-    /// The first value, in the order of [`Settings`], that is out of bounds or not understood.
+    /// A value is out of bounds or not understood. If several are, the error is of the first one in the order of
+    /// [`Settings`].
     pub(super) fn from_file(file: File, document: &Document) -> Result<Self, ConfigError> {
         let mut settings = Self::default();
         let within =
-            |key, value: Option<Spanned<String>>, bounds: (Duration, Duration), default| {
+            |key, value: Option<Spanned<String>>, bounds: RangeInclusive<Duration>, default| {
                 or_default(document, key, value, default, |text| {
-                    cli::duration(text, bounds.0, bounds.1)
+                    duration::parse(text, &bounds)
                 })
             };
         if let Some(written) = file.uri {
@@ -41,7 +39,7 @@ impl Settings {
         settings.device_cache_ttl = within(
             "device_cache_ttl",
             file.device_cache_ttl,
-            TTL,
+            DEVICE_CACHE_TTL,
             settings.device_cache_ttl,
         )?;
         settings.deadline = within("deadline", file.deadline, DEADLINE, settings.deadline)?;
@@ -95,7 +93,7 @@ impl Settings {
     }
 }
 
-/// Validates one text where there is one; an error stands where the text does.
+/// Reads one text if it is given. An error has the place of the text.
 fn or_default<T>(
     document: &Document,
     key: &str,
@@ -147,7 +145,7 @@ fn patterns(
     written: Option<Vec<Spanned<String>>>,
 ) -> Result<Vec<Pattern>, ConfigError> {
     let read = |text: Spanned<String>| {
-        let pattern = filter::pattern(text.get_ref());
+        let pattern = name_filter::pattern(text.get_ref());
         pattern.map_err(|message| document.error(text.span(), format!("{key}: {message}")))
     };
     written.unwrap_or_default().into_iter().map(read).collect()
@@ -195,7 +193,7 @@ fn measurements(
     ];
     if written.get_ref().is_empty() {
         let message = format!(
-            "measurements: nothing would be written; name some of {}",
+            "measurements: the list is empty, so nothing would be written; name one or more of {}",
             NAMES.join(", ")
         );
         return Err(document.error(written.span(), message));
@@ -223,7 +221,7 @@ fn measurements(
     Ok(chosen)
 }
 
-/// For a value that must be one of a few words.
+/// The error for a value that must be one of a few words.
 fn unknown_word(word: &str, known: &[&str]) -> String {
     let shown = shortened(word);
     match nearest(word, known) {
@@ -233,141 +231,4 @@ fn unknown_word(word: &str, known: &[&str]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::SAMPLE;
-    use crate::config::file::KEYS;
-
-    fn read(text: &str) -> Result<Settings, String> {
-        let document = Document {
-            path: "f.toml".into(),
-            text: text.to_owned(),
-        };
-        let settings = File::parse(&document).and_then(|file| Settings::from_file(file, &document));
-        settings.map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn an_empty_file_is_the_defaults() {
-        assert_eq!(read(""), Ok(Settings::default()));
-        assert_eq!(read(SAMPLE), Ok(Settings::default()));
-    }
-
-    #[test]
-    fn the_sample_shows_every_key_with_its_default() {
-        let mut text = String::new();
-        for line in SAMPLE
-            .lines()
-            .filter(|line| !line.is_empty() && !line.starts_with("## "))
-        {
-            let pair = line
-                .strip_prefix("# ")
-                .unwrap_or_else(|| panic!("neither prose nor option: {line}"));
-            text.push_str(&format!("{pair}\n"));
-        }
-        let mut shown: Vec<_> = text
-            .lines()
-            .filter_map(|line| line.split_once(" = "))
-            .map(|pair| pair.0)
-            .collect();
-        let mut keys = KEYS.map(|(key, _)| key);
-        shown.sort_unstable();
-        keys.sort_unstable();
-        assert_eq!(shown, keys);
-        let mut settings = read(&text).unwrap();
-        assert_eq!(settings.uri.origin, UriOrigin::Config("f.toml".into()));
-        settings.uri.origin = UriOrigin::Default;
-        assert_eq!(
-            settings.chunk_size.take(),
-            Some(8),
-            "but in our own process"
-        );
-        assert_eq!(settings, Settings::default());
-    }
-
-    #[test]
-    fn every_key_arrives() {
-        let text = r#"
-            uri = "test:///default"
-            device_cache_ttl = "1m30s"
-            deadline = "500ms"
-            workers = 64
-            chunk_size = 256
-            max_calls = 64
-            block_statistics = "per-disk"
-            log_level = "Trace"
-            domain_include = ["web*"]
-            domain_exclude = ["web9"]
-            device_include = ["vd*"]
-            device_exclude = ["vdb"]
-            cdrom = true
-            floppy = true
-            measurements = ["vm_totals", "vm_collector", "vm_metrics"]
-            timestamp_precision = "1us"
-        "#;
-        let filter = |include: &str, exclude: &str| NameFilter {
-            include: vec![filter::pattern(include).unwrap()],
-            exclude: vec![filter::pattern(exclude).unwrap()],
-        };
-        let expected = Settings {
-            uri: Uri {
-                value: "test:///default".to_owned(),
-                origin: UriOrigin::Config("f.toml".into()),
-            },
-            device_cache_ttl: Duration::from_secs(90),
-            deadline: Duration::from_millis(500),
-            workers: 64,
-            chunk_size: Some(256),
-            max_calls: 64,
-            block_statistics: BlockStatistics::PerDisk,
-            log_level: LevelFilter::Trace,
-            domains: filter("web*", "web9"),
-            devices: filter("vd*", "vdb"),
-            cdrom: true,
-            floppy: true,
-            measurements: Measurements {
-                metrics: true,
-                features: false,
-                devices: false,
-                totals: true,
-                collector: true,
-            },
-            timestamp_precision: Precision::Microsecond,
-        };
-        assert_eq!(read(text), Ok(expected));
-    }
-
-    #[test]
-    fn bounds_are_allowed() {
-        for good in [
-            "workers = 1",
-            "chunk_size = 1",
-            "max_calls = 2",
-            "deadline = \"100ms\"",
-            "deadline = \"1h\"",
-            "device_cache_ttl = \"1s\"",
-            "device_cache_ttl = \"30days\"",
-        ] {
-            assert!(read(good).is_ok(), "{good}");
-        }
-    }
-
-    #[test]
-    fn each_word_for_block_statistics_is_its_own() {
-        for (word, meaning) in [
-            ("auto", BlockStatistics::Auto),
-            ("bulk", BlockStatistics::Bulk),
-            ("per-disk", BlockStatistics::PerDisk),
-        ] {
-            let settings = read(&format!("block_statistics = {word:?}")).unwrap();
-            assert_eq!(settings.block_statistics, meaning);
-        }
-    }
-
-    #[test]
-    fn precisions_go_from_coarse_to_fine() {
-        let all = ["1s", "1ms", "1us", "1ns"].map(|text| precision(text).unwrap());
-        assert!(all.is_sorted());
-        assert!(all[0] < all[3]);
-    }
-}
+mod tests;

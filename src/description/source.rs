@@ -1,13 +1,13 @@
-//! `<source>` elements: the local paths in them, and whether QEMU may wait for a server because of one.
+//! `<source>` elements: their local paths, and whether QEMU may wait for a server.
 
 use quick_xml::XmlVersion;
 use quick_xml::escape::resolve_predefined_entity;
 use quick_xml::events::{BytesRef, BytesStart};
 
-/// The elements of a disk, or of the firmware's variables, that hold a source, and the source itself.
+/// `<source>` and the elements of a disk or of the firmware's variables that contain one.
 pub(super) const NAMES: [&str; 4] = ["source", "backingStore", "mirror", "dataStore"];
 
-/// The types of a disk, of an element of its backing chain and of the like (libvirt: virStorageType) that are known here.
+/// The known types of a disk, of an element of its backing chain and the like (virStorageType in libvirt).
 const TYPES: [&str; 8] = [
     "file",
     "block",
@@ -19,21 +19,23 @@ const TYPES: [&str; 8] = [
     "vhostvdpa",
 ];
 
-/// The protocols of network disks (libvirt: virStorageNetProtocol) for which the block group does not make QEMU wait.
+/// The protocols of network disks (virStorageNetProtocol in libvirt) with which the block group does not make QEMU
+/// wait.
 ///
-/// libvirt asks for it by `query-named-block-nodes`, which calls of each node's driver, in the main thread,
+/// For the block group libvirt sends `query-named-block-nodes` to QEMU, whose main thread then calls
 /// `bdrv_co_getlength`, `bdrv_co_get_allocated_file_size`, `bdrv_co_get_info`, `bdrv_get_specific_info` and
-/// `bdrv_snapshot_list` (QEMU: block/qapi.c). These drivers have none of the last four that leaves the process, and
-/// their lengths come from memory: block/nbd.c, block/iscsi.c, block/curl.c, block/ssh.c.
+/// `bdrv_snapshot_list` of each node's driver (block/qapi.c in QEMU). In the drivers of these protocols, none of the
+/// last four leaves the process, and the length comes from memory: block/nbd.c, block/iscsi.c, block/curl.c,
+/// block/ssh.c.
 ///
-/// Not so the others: rbd reads the image's first bytes for its specific info (qemu_rbd_get_specific_info, from QEMU 6.1
-/// on) and may refresh its header for the list of snapshots; nfs (libnfs) and gluster ask the server for the allocated
-/// size; sheepdog for the snapshots. vxhs, and whatever is not known here, is not trusted.
+/// The others may wait. rbd reads the first bytes of the image (qemu_rbd_get_specific_info, from QEMU 6.1 on) and may
+/// refresh its header for the list of snapshots. nfs (libnfs) and gluster ask the server for the allocated size,
+/// sheepdog for the snapshots. vxhs and unknown protocols are not trusted.
 const ANSWERED_FROM_MEMORY: [&str; 8] = [
     "nbd", "iscsi", "http", "https", "ftp", "ftps", "tftp", "ssh",
 ];
 
-/// Options of QEMU that make a block node.
+/// QEMU's options that create a block node.
 const BLOCK_OPTIONS: [&str; 14] = [
     "drive",
     "blockdev",
@@ -51,19 +53,19 @@ const BLOCK_OPTIONS: [&str; 14] = [
     "snapshot",
 ];
 
-/// What a `<source>` is.
+/// The kind of a `<source>`.
 pub(super) enum Source {
-    /// QEMU looks at the paths in it, and waits for nothing else.
+    /// QEMU looks at its local paths and waits for nothing else.
     Known,
-    /// A volume of a pool, with the number of its block node. Its path is in its pool's XML.
+    /// A volume of a pool, with the number of its block node. Its path is in the XML of the pool.
     Volume(u32),
     /// A network disk for which QEMU may wait for its server.
     Server,
-    /// QEMU may look at something else.
+    /// QEMU may look at other paths than those in it.
     Unknown,
 }
 
-/// Adds the local paths in a `<source>`, and says whether these are all.
+/// Adds the local paths of a `<source>` to `paths`; returns its kind.
 pub(super) fn read(element: &BytesStart, paths: &mut Vec<String>) -> Result<Source, String> {
     let (mut resolved, mut server) = (true, false);
     let (mut is_volume, mut number) = (false, None);
@@ -80,7 +82,7 @@ pub(super) fn read(element: &BytesStart, paths: &mut Vec<String>) -> Result<Sour
             "protocol" => server = !ANSWERED_FROM_MEMORY.contains(&&*value),
             "pool" => is_volume = true,
             "index" => number = value.parse().ok(),
-            // A file that a client of libvirt opened and passed, for which the path is only a name.
+            // fdgroup: a client of libvirt opened the file, so the path is only a name.
             _ => resolved = false,
         }
     }
@@ -93,20 +95,21 @@ pub(super) fn read(element: &BytesStart, paths: &mut Vec<String>) -> Result<Sour
     })
 }
 
-/// Whether an element's type of source, if it has one, is one of those whose sources can be read.
+/// Whether the element's type of source, if it has one, is known.
 pub(super) fn type_is_known(element: &BytesStart) -> Result<bool, String> {
-    let of_type = super::walk::attribute(element, "type")?;
+    let of_type = super::parser::attribute(element, "type")?;
     // `<loader type='pflash'>` is another kind of type.
     let is_known = |word: &str| TYPES.contains(&word) || word == "pflash";
     Ok(of_type.is_none_or(|word| is_known(&word)))
 }
 
-/// Whether this is an argument of `<qemu:commandline>` that makes a block node, of which libvirt's XML knows nothing.
+/// Whether this is an argument of `<qemu:commandline>` that creates a block node, which the rest of the XML does not
+/// have.
 pub(super) fn is_block_argument(element: &BytesStart) -> Result<bool, String> {
     if element.local_name().into_inner() != "arg" {
         return Ok(false);
     }
-    let value = super::walk::attribute(element, "value")?.unwrap_or_default();
+    let value = super::parser::attribute(element, "value")?.unwrap_or_default();
     // `-drive` or `--drive`.
     let option = value.strip_prefix('-').unwrap_or_default();
     let option = option.strip_prefix('-').unwrap_or(option);

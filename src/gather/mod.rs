@@ -2,6 +2,7 @@
 
 mod gather_report;
 mod gatherer;
+mod groups;
 pub mod host_watcher;
 mod in_flight;
 pub mod protocol;

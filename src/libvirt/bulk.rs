@@ -1,4 +1,4 @@
-//! Bulk statistics (`virDomainListGetStats`): which groups, and a record's keys -> [`Sample`].
+//! Bulk statistics (`virDomainListGetStats`): the groups of statistics, and from a record's keys to a [`Sample`].
 
 use std::time::Instant;
 
@@ -6,10 +6,9 @@ use smol_str::SmolStr;
 use virt::sys;
 
 use super::Value;
-use crate::config::Measurements;
 use crate::sample::{DISK_COUNTERS, Device, Devices, NIC_COUNTERS, Sample};
 
-/// Passes by a domain whose monitor is occupied instead of waiting for it (libvirt 4.5).
+/// The flag that skips a domain whose monitor is occupied instead of waiting for it (libvirt 4.5).
 pub const NOWAIT: u32 = sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT;
 
 /// A set of statistics groups (`virDomainStatsTypes`).
@@ -29,40 +28,25 @@ impl Groups {
     pub const NET: Self = Self(sys::VIR_DOMAIN_STATS_INTERFACE);
     /// Disks.
     pub const BLOCK: Self = Self(sys::VIR_DOMAIN_STATS_BLOCK);
-    /// Those that may need QEMU's monitor.
+    /// The groups that may need QEMU's monitor.
     pub const MONITOR: Self = Self(Self::CPU.0 | Self::BALLOON.0 | Self::BLOCK.0);
 
-    /// Only the groups that a field of these measurements needs. The vCPU group is never among
-    /// them: `virDomainGetInfo` has the one number we want for a sixth of its price.
-    pub fn needed(wanted: &Measurements) -> Self {
-        let devices = wanted.features || wanted.devices || wanted.totals;
-        let figures = wanted.metrics || wanted.features || wanted.totals;
-        let mut groups = Self::STATE;
-        if figures {
-            groups = groups | Self::CPU | Self::BALLOON;
-        }
-        if devices {
-            groups = groups | Self::NET | Self::BLOCK;
-        }
-        groups
-    }
-
-    /// libvirt's number.
+    /// The set as libvirt's bit mask.
     pub fn bits(self) -> u32 {
         self.0
     }
 
-    /// Whether all of `other` is in it.
+    /// Whether all groups of `other` are in this set.
     pub fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// What is in both.
+    /// The groups that are in both sets.
     pub fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// Without `other`.
+    /// This set without the groups of `other`.
     pub fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
@@ -75,12 +59,12 @@ impl std::ops::BitOr for Groups {
     }
 }
 
-/// Fills `sample` from a record's parameters (or `virsh domstats` output, for that matter) and
-/// says which groups came. A group came when a figure that is wanted of it did: a driver that lacks
-/// one gives none of its keys, and the cpu group of a host without cpuacct has `cpu.haltpoll.*` alone.
+/// Fills `sample` from the parameters of a record (or from the output of `virsh domstats`), and returns the groups that
+/// were reported. A group was reported if one of its figures that this program uses was: a driver without a
+/// group gives none of its keys, and the cpu group of a host without cpuacct has only `cpu.haltpoll.*`.
 ///
-/// Devices are bound by their index in the key and named by its `name` key: indexes have gaps (a
-/// user-mode NIC is counted, yet has no key), and neither order nor count can be relied on.
+/// The keys of a device have its index in common, and one of them is its name. The indexes have gaps (a user-mode
+/// NIC is counted but has no key), and neither their order nor the count is reliable.
 pub fn fill<'a, K: AsRef<[u8]>>(
     sample: &mut Sample,
     params: impl Iterator<Item = (K, Value<'a>)>,
@@ -122,10 +106,10 @@ pub fn fill<'a, K: AsRef<[u8]>>(
     sample.memory.at = at;
     sample.nics = nics.into_devices(at);
     sample.disks = disks.into_devices(at);
-    came(sample)
+    reported(sample)
 }
 
-fn came(sample: &Sample) -> Groups {
+fn reported(sample: &Sample) -> Groups {
     let memory = &sample.memory;
     let groups = [
         (Groups::STATE, sample.state.is_some()),
@@ -134,8 +118,10 @@ fn came(sample: &Sample) -> Groups {
         (Groups::NET, sample.nics.is_some()),
         (Groups::BLOCK, sample.disks.is_some()),
     ];
-    let came = groups.into_iter().filter(|(_, came)| *came);
-    came.fold(Groups::NONE, |all, (group, _)| all | group)
+    groups
+        .into_iter()
+        .filter(|(_, is_reported)| *is_reported)
+        .fold(Groups::NONE, |all, (group, _)| all | group)
 }
 
 fn balloon(sample: &mut Sample, key: &[u8], value: Value<'_>) {
@@ -184,17 +170,19 @@ fn disk_counter(key: &[u8]) -> Option<usize> {
     })
 }
 
-/// At the first dot. Keys are compared as bytes: this is the inner loop of a gather, and looking for
-/// a char in a str, each checked to be UTF-8, took it three quarters of its instructions.
+/// Splits a key at the first dot. Keys are bytes because this is the inner loop of a gather: to check them for
+/// UTF-8 and search them for a char took three quarters of its instructions.
 fn split(key: &[u8]) -> Option<(&[u8], &[u8])> {
     let dot = key.iter().position(|byte| *byte == b'.')?;
     Some((&key[..dot], &key[dot + 1..]))
 }
 
-/// `net.*` or `block.*` while it is being read.
+/// The devices of `net.*` or `block.*` while these keys are being read.
 #[derive(Default)]
 struct Indexed<const N: usize> {
+    /// The value of `net.count` or `block.count`.
     counted: Option<usize>,
+    /// Index, name and counters of each device.
     slots: Vec<(usize, Option<SmolStr>, [Option<u64>; N])>,
 }
 
@@ -207,11 +195,11 @@ impl<const N: usize> Indexed<N> {
         let Some((index, key)) = split(key) else {
             return;
         };
-        let index = str::from_utf8(index).ok();
-        let Some(index) = index.and_then(|index| index.parse::<usize>().ok()) else {
-            return;
-        };
-        // libvirt sends a device's keys together, so the slot is nearly always the last one.
+        let index = str::from_utf8(index)
+            .ok()
+            .and_then(|index| index.parse::<usize>().ok());
+        let Some(index) = index else { return };
+        // libvirt sends the keys of a device together, so the slot is nearly always the last one.
         let position = match self.slots.iter().rposition(|slot| slot.0 == index) {
             Some(position) => position,
             None => {
@@ -233,7 +221,7 @@ impl<const N: usize> Indexed<N> {
         if self.counted.is_none() && self.slots.is_empty() {
             return None;
         }
-        // No VM has so many; a count that is nonsense must not fill memory.
+        // No VM has more devices than this; a wrong count must not fill the memory.
         let counted = self.counted.unwrap_or_default().min(10_000);
         let mut list: Vec<Device<N>> = self
             .slots
@@ -245,7 +233,7 @@ impl<const N: usize> Indexed<N> {
                 counters,
             })
             .collect();
-        // Devices that are counted but nameless have no counters, and no sum can be made of them.
+        // Devices that are counted but have no keys have no counters, so there is no sum.
         while list.len() < counted {
             list.push(Device {
                 name: None,
@@ -261,7 +249,7 @@ impl<const N: usize> Indexed<N> {
     }
 }
 
-/// A counter or a size: what is negative (-1: not counted) or no number is not reported.
+/// A counter or a size. A negative number (-1: not counted) or another type means that it is not reported.
 fn count(value: Value<'_>) -> Option<u64> {
     match value {
         Value::Integer(number) => u64::try_from(number).ok(),
@@ -269,7 +257,7 @@ fn count(value: Value<'_>) -> Option<u64> {
     }
 }
 
-/// A number of an enumeration: none of libvirt's is negative.
+/// A number of one of libvirt's enumerations, none of which is negative.
 fn choice(value: Value<'_>) -> Option<i32> {
     count(value).and_then(|number| i32::try_from(number).ok())
 }

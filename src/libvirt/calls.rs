@@ -1,4 +1,4 @@
-//! How many calls were made to libvirt, by kind, since the start.
+//! How many calls of each kind this program has made to libvirt since it started.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -31,34 +31,30 @@ pub enum Call {
     Xml,
 }
 
-/// The fields of `vm_collector`, in the order of [`Call`].
-pub const FIELDS: [&str; 12] = [
-    "calls_open",
-    "calls_list",
-    "calls_lookup",
-    "calls_bulk",
-    "calls_info",
-    "calls_state",
-    "calls_cpu",
-    "calls_memory",
-    "calls_interface",
-    "calls_block",
-    "calls_control",
-    "xml_reads",
-];
+const KINDS: usize = Call::Xml as usize + 1;
 
-static COUNTS: [AtomicU64; FIELDS.len()] = [const { AtomicU64::new(0) }; FIELDS.len()];
+static COUNTS: [AtomicU64; KINDS] = [const { AtomicU64::new(0) }; KINDS];
 
-/// One call is being made.
+/// Counts one call, right before it is made.
 pub(super) fn count(call: Call) {
     if let Some(counter) = COUNTS.get(call as usize) {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// The counts so far, in the order of [`FIELDS`].
-pub fn counts() -> [u64; FIELDS.len()] {
-    COUNTS
-        .each_ref()
-        .map(|counter| counter.load(Ordering::Relaxed))
+/// The counts at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CallCounts([u64; KINDS]);
+
+impl CallCounts {
+    /// The calls of all threads so far.
+    pub fn now() -> Self {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Self(COUNTS.each_ref().map(load))
+    }
+
+    /// How many calls of this kind were made.
+    pub fn of(&self, call: Call) -> u64 {
+        self.0.get(call as usize).copied().unwrap_or_default()
+    }
 }

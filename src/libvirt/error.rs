@@ -1,4 +1,4 @@
-//! What libvirt says when a call fails, and what an operator can do about it.
+//! Errors of libvirt, and what an operator can do about them.
 
 use std::fmt;
 
@@ -11,12 +11,12 @@ pub struct Error {
     pub code: u32,
     /// `virErrorDomain`: the part of libvirt that raised it.
     pub domain: u32,
-    /// libvirt's own words.
+    /// libvirt's message.
     pub message: String,
 }
 
 impl Error {
-    /// An error of our own making, in libvirt's clothes (a NUL in a name, say).
+    /// An error that this program found itself, such as a NUL in a name.
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Self {
             code: sys::VIR_ERR_INVALID_ARG,
@@ -25,7 +25,7 @@ impl Error {
         }
     }
 
-    /// The domain is gone or just going: daily life, no problem.
+    /// Whether the domain has stopped or is stopping, which is not a problem.
     pub fn is_vanished(&self) -> bool {
         matches!(
             self.code,
@@ -33,12 +33,12 @@ impl Error {
         )
     }
 
-    /// There is no such domain any more.
+    /// Whether the domain does not exist any more.
     pub fn is_no_domain(&self) -> bool {
         self.code == sys::VIR_ERR_NO_DOMAIN
     }
 
-    /// The driver does not have this call at all.
+    /// Whether the driver does not have this call.
     pub fn is_unsupported(&self) -> bool {
         matches!(
             self.code,
@@ -49,7 +49,7 @@ impl Error {
         )
     }
 
-    /// The driver refused a flag (vz and test refuse NOWAIT with one of these).
+    /// Whether the driver may have refused a flag (vz and test refuse NOWAIT with one of these errors).
     pub fn is_refused_flag(&self) -> bool {
         matches!(
             self.code,
@@ -57,16 +57,15 @@ impl Error {
         )
     }
 
-    /// Raised by the transport, not by the hypervisor: a lost connection shows as
-    /// `VIR_ERR_INTERNAL_ERROR` of the RPC domain, so the code alone tells nothing. `VIR_ERR_RPC` is
-    /// one reply that the protocol cannot carry (a description of more than 4 MiB): the daemon says
-    /// so over a connection that stands.
+    /// Whether the connection was lost. Such an error is a `VIR_ERR_INTERNAL_ERROR` of the RPC domain, so the code
+    /// alone does not show it. `VIR_ERR_RPC` is no lost connection: with it the daemon says that the protocol
+    /// cannot carry one reply (a description of more than 4 MiB).
     pub fn is_transport(&self) -> bool {
         matches!(self.domain, sys::VIR_FROM_RPC | sys::VIR_FROM_REMOTE)
             && !matches!(self.code, sys::VIR_ERR_NO_SUPPORT | sys::VIR_ERR_RPC)
     }
 
-    /// What an operator can do, when a connection to `uri` could not be opened.
+    /// What an operator can do if a connection to `uri` cannot be opened.
     pub fn remedy(&self, uri: &str) -> &'static str {
         let text = self.message.as_str();
         let (scheme, rest) = uri.split_once("://").unwrap_or((uri, ""));
@@ -83,13 +82,13 @@ impl Error {
              set auth_unix_ro = \"none\" (for the read-only socket) in libvirtd.conf (virtqemud.conf \
              with modular daemons)"
         } else if !rest.is_empty() && !rest.starts_with('/') {
-            "check that the host can be reached and lets this user in, with: virsh -r -c URI list"
+            "check that the host can be reached and lets the user of this program in, with: virsh -r -c URI list"
         } else if text.contains("Permission denied") || text.contains("authentication") {
-            "the read-only socket is open to every user by default: see unix_sock_ro_perms and \
+            "by default every user may use the read-only socket: check unix_sock_ro_perms and \
              auth_unix_ro in libvirtd.conf (virtqemud.conf with modular daemons)"
         } else if text.contains("No such file") || text.contains("Connection refused") {
-            "the daemon is not running: systemctl start libvirtd.socket (with modular daemons \
-             virtqemud.socket)"
+            "the daemon is not running; start it with: systemctl start libvirtd.socket (virtqemud.socket with \
+             modular daemons)"
         } else {
             "check with: virsh -r -c URI list"
         }
@@ -120,7 +119,7 @@ mod tests {
         }
     }
 
-    /// What libvirt itself says of `socket`.
+    /// The error of libvirt itself for this socket.
     fn opened(socket: &std::path::Path) -> Error {
         initialize();
         let uri = format!("test+unix:///default?socket={}", socket.display());
@@ -138,7 +137,9 @@ mod tests {
         assert!(refused.message.contains("Connection refused"), "{refused}");
         for error in [missing, refused] {
             let remedy = error.remedy(LOCAL);
-            assert!(remedy.starts_with("the daemon is not running: systemctl start"));
+            assert!(
+                remedy.starts_with("the daemon is not running; start it with: systemctl start")
+            );
             assert!(remedy.contains("virtqemud.socket"), "modular daemons");
         }
     }

@@ -1,5 +1,5 @@
-//! The watch: a connection of its own, on which libvirt reports domains and devices that come and
-//! go.
+//! Receives libvirt's events: a thread with a connection of its own, on which libvirt reports domains that start
+//! and stop, and changes of devices.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,39 +8,40 @@ use std::time::{Duration, Instant};
 use super::{Connection, DomainEvent};
 use crate::threads::{self, NotStarted};
 
-/// What the watch has to tell.
+/// A message about libvirt's events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventUpdate {
-    /// Events come from now on.
+    /// Events are received since this time.
     Live(Instant),
-    /// The connection was lost; it is being opened anew.
+    /// The connection was lost, and events with it. It is opened again.
     Down,
-    /// Something came or went.
+    /// An event, and when it was received.
     Event(DomainEvent, Instant),
 }
 
-/// No more updates wait for the loop.
+/// How many updates may wait for the main loop.
 const MOST: usize = 10_000;
 
-/// The updates that wait for the loop. While that is blocked in a write, a busy daemon goes on
-/// sending: what is too much is given up, and all is read anew, as after a lost connection.
+/// The updates that wait for the main loop. While the loop is blocked in a write, a busy daemon goes on sending
+/// events. If there are too many, all are dropped, and the loop reads everything again as after a lost
+/// connection.
 #[derive(Debug, Clone, Default)]
 pub struct EventUpdates(Arc<Mutex<Waiting>>);
 
 #[derive(Debug, Default)]
 struct Waiting {
     updates: Vec<EventUpdate>,
-    /// Whether the last that was told is [`EventUpdate::Live`].
+    /// Whether events are received now: [`EventUpdate::Live`] was the last of its kind.
     live: bool,
 }
 
 impl EventUpdates {
-    /// Takes all that wait.
+    /// Takes all updates that wait.
     pub fn take(&self) -> Vec<EventUpdate> {
         std::mem::take(&mut self.lock().updates)
     }
 
-    /// Adds one; whether the loop is to be told, for it was the first.
+    /// Adds an update; returns whether it is the first one, so that the loop must be told.
     fn add(&self, update: EventUpdate) -> bool {
         let mut waiting = self.lock();
         let first = waiting.updates.is_empty();
@@ -65,19 +66,19 @@ impl EventUpdates {
     }
 }
 
-/// How often the watch looks whether its connection still stands (no call to the daemon).
-const LOOK: Duration = Duration::from_secs(1);
-/// How long it waits before it opens a lost connection anew.
+/// How often the thread checks whether its connection is alive, which makes no call to the daemon.
+const ALIVE_CHECK: Duration = Duration::from_secs(1);
+/// How long the thread waits before it opens a lost connection again.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Whether this driver reports devices that come and go. QEMU's does, and the test driver where it
-/// can plug devices at all (libvirt 10.0); lxc's and libxl's accept the registration and never send
-/// one, as no other is known to do (`virDomainEventDeviceAddedNew` in libvirt's src).
+/// Whether this driver reports devices that are added and removed. QEMU's driver does, and the test driver in versions
+/// that can add devices (libvirt 10.0). The lxc and libxl drivers accept the registration and never send such an
+/// event, and no other driver is known to (`virDomainEventDeviceAddedNew` in libvirt's source).
 fn reports_devices(driver: Option<&str>) -> bool {
     matches!(driver, Some("QEMU" | "TEST"))
 }
 
-/// The watch's thread. Dropped, it ends as well.
+/// The thread that receives events. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Watcher {
     stop: Sender<()>,
@@ -85,26 +86,25 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Ends the thread, and waits until its connection is closed, until `limit` at the longest.
+    /// Ends the thread and waits until its connection is closed, until `limit` at the longest.
     pub fn close(self, limit: Instant) {
         drop(self.stop);
-        let patience = limit.saturating_duration_since(Instant::now());
-        // An error either way: nothing is ever sent.
-        let _ = self.ended.recv_timeout(patience);
+        let timeout = limit.saturating_duration_since(Instant::now());
+        // Nothing is ever sent, so this returns an error when the thread has ended or the time is up.
+        let _ = self.ended.recv_timeout(timeout);
     }
 }
 
-/// Waits for so long; `false` when the thread is to end.
-fn wait(stop: &Receiver<()>, patience: Duration) -> bool {
-    stop.recv_timeout(patience) == Err(RecvTimeoutError::Timeout)
+/// Waits for this time; returns `false` if the thread is to end.
+fn wait(stop: &Receiver<()>, time: Duration) -> bool {
+    stop.recv_timeout(time) == Err(RecvTimeoutError::Timeout)
 }
 
-/// Starts the watch's thread; `tell` is called when there are updates. It ends by itself where the
-/// driver has no events: the cache's time to live applies then, and where the driver reports no
-/// devices.
+/// Starts the thread, which calls `tell` when there are updates. It ends by itself if the driver has no events. For
+/// such a driver, as for one that does not report devices, cached descriptions have a time to live.
 ///
 /// # Errors
-/// The system's, when no thread can be started.
+/// No thread can be started.
 pub fn start(
     uri: String,
     tell: impl Fn(EventUpdates) + Clone + Send + Sync + 'static,
@@ -117,8 +117,8 @@ pub fn start(
             tell(updates.clone());
         }
     };
-    let watch = move || {
-        // Dropped last, when the connection is closed.
+    let receive = move || {
+        // This is dropped last, after the connection is closed.
         let _ends = ends;
         loop {
             let Ok(connection) = Connection::open(&uri) else {
@@ -136,19 +136,19 @@ pub fn start(
                         tell(EventUpdate::Live(Instant::now()));
                     }
                     while connection.is_alive() {
-                        if !wait(&stopped, LOOK) {
+                        if !wait(&stopped, ALIVE_CHECK) {
                             return;
                         }
                     }
                     tell(EventUpdate::Down);
-                    log::debug!("the connection for events was lost");
+                    log::debug!("the connection for events was lost; it is opened again");
                 }
                 Err(error) if error.is_unsupported() => {
                     log::debug!("no events from this driver: {error}");
                     return;
                 }
                 Err(error) => {
-                    log::debug!("no events: {error}");
+                    log::debug!("libvirt sends no events: {error}");
                     if !wait(&stopped, RETRY) {
                         return;
                     }
@@ -156,7 +156,7 @@ pub fn start(
             }
         }
     };
-    threads::start("watch", watch)?;
+    threads::start("watch", receive)?;
     Ok(Watcher { stop, ended })
 }
 
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn notices_are_told_of_once_and_do_not_grow_without_bounds() {
+    fn updates_are_told_of_once_and_do_not_grow_without_bounds() {
         let event = || EventUpdate::Event(DomainEvent::Stopped(uuid::Uuid::nil()), Instant::now());
         for live in [true, false] {
             let updates = EventUpdates::default();

@@ -1,8 +1,8 @@
-//! libvirt as this program needs it: read-only connections, bulk statistics, and what stands in
-//! for them where a driver has none.
+//! libvirt as this program needs it: read-only connections, bulk statistics, and single calls for drivers
+//! without bulk statistics.
 //!
-//! A connection belongs to one thread ([`Connection`] is not `Send`, so the compiler keeps the
-//! rule): the client library loses wake-ups when two threads call on one connection.
+//! A connection belongs to one thread, for the client library loses wake-ups when two threads make calls on one
+//! connection. [`Connection`] is not `Send`, so the compiler checks this.
 
 pub mod bulk;
 pub mod calls;

@@ -1,6 +1,6 @@
-//! What a driver's bulk reply lacks, fetched by the per-call APIs through the same [`Sample`].
+//! Fetches the figures that a driver's bulk statistics lack, by single calls for each domain.
 //!
-//! The test driver's bulk call has the state alone; lxc, libxl and ch have no bulk call at all.
+//! The test driver's bulk call reports only the state; lxc, libxl and ch have no bulk call at all.
 
 use std::time::Instant;
 
@@ -10,15 +10,16 @@ use virt::sys;
 use super::bulk::Groups;
 use super::{Domain, Error, Value};
 use crate::description::Description;
-use crate::sample::{DISK_COUNTERS, Device, DeviceFilter, Devices, NIC_COUNTERS, Sample};
+use crate::device_filter::DeviceFilter;
+use crate::sample::{DISK_COUNTERS, Device, Devices, NIC_COUNTERS, Sample};
 
 /// virDomainState: shut off.
 pub const SHUTOFF: i32 = sys::VIR_DOMAIN_SHUTOFF as i32;
 
-/// Fetches the groups in `lacking`. A figure that cannot be had stays `None`.
+/// Fetches the figures of the groups in `lacking`. A figure that the driver does not report stays `None`.
 ///
 /// # Errors
-/// Only those after which asking on is pointless: the domain is gone, or the connection is.
+/// The domain has stopped or the connection was lost. Other errors only mean that a figure is not reported.
 pub fn fill(
     sample: &mut Sample,
     domain: &Domain,
@@ -50,21 +51,21 @@ pub fn fill(
     Ok(())
 }
 
-/// Which counter a driver's CPU time comes from, where its bulk reply has none. The two differ
-/// (the control group's, the process's), so a driver has one of them for good.
+/// Where the CPU time of a driver comes from, if its bulk statistics have none. The two sources count differently (the
+/// control group and the process), so one of them is used for a driver from then on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CpuSource {
-    /// `virDomainGetCPUStats`, as far as is known; beside it how many parameters it gives, 0 for
-    /// not asked yet.
+    /// `virDomainGetCPUStats`, as far as is known. The number is how many parameters it gives; 0 if that is not known
+    /// yet.
     Totals(u32),
-    /// `virDomainGetInfo`: there is no other.
+    /// `virDomainGetInfo`: the driver has no other source.
     Info,
 }
 
 impl CpuSource {
-    /// The source to go on with, when the calls for one domain ended with `new`. A domain with a job
-    /// (`has_job`) does not show that a driver lacks control groups: a libvirtd that was started anew
-    /// knows no control group of a VM until its QEMU has answered, and holds the VM's job until then
+    /// The source to use from now on, after the calls for one domain ended with `new`. A domain with a job
+    /// (`has_job`) does not show that a driver lacks control groups: a libvirtd that was restarted does not know
+    /// the control group of a VM until QEMU has answered, and holds the VM's job until then
     /// (qemuProcessReconnect).
     #[must_use]
     pub fn after(self, new: Self, has_job: bool) -> Self {
@@ -82,7 +83,7 @@ impl Default for CpuSource {
     }
 }
 
-/// vCPU count and, where nothing else brought them, memory and CPU time.
+/// Fetches the vCPU count and, if they are not reported yet, memory and CPU time.
 ///
 /// # Errors
 /// As for [`fill`].
@@ -95,7 +96,7 @@ pub fn info(sample: &mut Sample, domain: &Domain, source: CpuSource) -> Result<(
     sample.vcpus = Some(info.nrVirtCpu.into());
     if sample.memory.current.is_none() {
         sample.memory.at = at;
-        // Either size may be unlimited or unknown (libvirt: as many KiB as the type holds).
+        // A size may be unlimited or unknown, for which libvirt returns the largest number of KiB.
         let size = |kib: u64| (kib < u64::MAX / 1024).then_some(kib);
         sample.memory.maximum = size(info.maxMem);
         sample.memory.current = size(info.memory);
@@ -107,10 +108,10 @@ pub fn info(sample: &mut Sample, domain: &Domain, source: CpuSource) -> Result<(
     Ok(())
 }
 
-/// Turns "this driver does not have it" and one domain's own problem into "not reported".
+/// Turns "the driver does not have this call" and a problem of one domain into "not reported".
 ///
-/// `VIR_ERR_OPERATION_INVALID` is said of a domain that has stopped, but also where the host lacks a
-/// control group (lxc's block statistics, CPU statistics): the state tells which.
+/// `VIR_ERR_OPERATION_INVALID` can mean that the domain has stopped, or that the host lacks a control group (lxc's block
+/// and CPU statistics); the state of the domain shows which.
 fn tolerate<T>(domain: &Domain, result: Result<T, Error>) -> Result<Option<T>, Error> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -227,7 +228,7 @@ fn nics(
     Ok(())
 }
 
-/// The disks by `virDomainBlockStats`: QEMU answers it from memory, without touching the image.
+/// The disks by `virDomainBlockStats`, which QEMU answers from memory, without touching the image.
 ///
 /// # Errors
 /// As for [`fill`].
@@ -259,7 +260,7 @@ pub fn disks(
     })
 }
 
-/// -1 says "not counted".
+/// `None` for -1, which means that this is not counted.
 fn counted(value: i64) -> Option<u64> {
     u64::try_from(value).ok()
 }

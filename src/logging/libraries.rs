@@ -1,11 +1,11 @@
-//! What libraries print: libvirt, libxml2 and GLib write to descriptors 1 and 2 by themselves, past
-//! every error handler that a program can set without linking each of them.
+//! Passes on what libraries print. libvirt, libxml2 and GLib write to descriptors 1 and 2 by themselves, and a
+//! program can set error handlers for all of that only if it links each of these libraries.
 //!
-//! So descriptor 2, and 1, which is the same ([`crate::output::Output::take`]), is a pipe from
-//! [`capture`] on, and the log has a private copy of what it was. [`pass_on`] empties the pipe into
-//! the log, while a gather waits, at its end and at that of the program. The pipe is non-blocking at
-//! both ends: when it is full, a library's line is lost, and libvirt does not wait. No thread is
-//! needed for that, and none that could wait for a reader of our stderr.
+//! So from [`capture`] on, descriptor 2 is a pipe, as is descriptor 1, its copy
+//! ([`crate::output::Output::take`]). The log has a descriptor of its own for the real stderr. [`pass_on`]
+//! reads the pipe and logs what it reads: while a gather waits, at the end of each gather, and at the end of
+//! the program. The pipe is non-blocking at both ends. When it is full, a library's line is lost and libvirt
+//! does not wait. This needs no thread, which might have to wait for the reader of stderr.
 
 use std::fs::File;
 use std::io::Read;
@@ -16,35 +16,36 @@ use log::Level;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
+use crate::blocking_io::write_all;
 use crate::libvirt;
 use crate::maps::HashMap;
-use crate::output::write_all;
+use crate::wording::count;
 
-/// Bytes that wait in the pipe at the most: what the kernel grants any user
-/// (/proc/sys/fs/pipe-max-size). Without it the pipe keeps its 64 KiB.
+/// The size of the pipe in bytes: the default limit for any user (/proc/sys/fs/pipe-max-size). Where the
+/// limit is lower, the pipe keeps its 64 KiB.
 const ROOM: usize = 1 << 20;
 
-/// How many sorts of lines are told apart.
+/// How many kinds of lines are distinguished.
 const MOST: usize = 32;
 
-/// Where the log goes, once descriptor 2 is the pipe.
+/// The real stderr, once descriptor 2 is the pipe.
 static LOG: Mutex<Option<Arc<OwnedFd>>> = Mutex::new(None);
 
-/// The pipe's read end and what was read from it.
+/// The pipe and what was read from it.
 static CAPTURED: Mutex<Option<Captured>> = Mutex::new(None);
 
 struct Captured {
     pipe: File,
     /// The write end, to see whether it is full.
     end: OwnedFd,
-    /// It was full once, and that has been said.
+    /// Whether the pipe was full once, which is logged once.
     overflowed: bool,
-    /// A line whose end has not come yet.
+    /// The beginning of a line whose end has not been read yet.
     begun: Vec<u8>,
-    said: Said,
+    logged: Logged,
 }
 
-/// Lets libraries write to a pipe from now on. Where that cannot be had, all stays as it is.
+/// Makes libraries write to a pipe from now on. If the system refuses that, nothing changes.
 pub fn capture() {
     let _ = try_capture();
 }
@@ -62,9 +63,9 @@ fn try_capture() -> rustix::io::Result<()> {
         end,
         overflowed: false,
         begun: Vec::new(),
-        said: Said::default(),
+        logged: Logged::default(),
     });
-    // A panic's message, and all after it, is written where it always was.
+    // The message of a panic and all that follows it go to the real stderr.
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         pass_on_rest();
@@ -74,9 +75,9 @@ fn try_capture() -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// Writes to the log's own descriptor, in one piece where the kernel takes it.
+/// Writes to the log's descriptor, in one write where the kernel takes it.
 pub(super) fn write(bytes: &[u8]) -> std::io::Result<()> {
-    // Not under the lock: this may wait for a reader.
+    // The lock is not held here, for this may wait for the reader.
     match descriptor() {
         Some(log) => write_all(log.as_fd(), bytes)?,
         None => write_all(rustix::stdio::stderr(), bytes)?,
@@ -84,9 +85,9 @@ pub(super) fn write(bytes: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Logs what libraries have written since the last time: each sort of line once, the rest counted.
+/// Logs what libraries have printed since the last time: each kind of line once; the others are counted.
 pub fn pass_on() {
-    // A call that is under way passes this on as well.
+    // If the lock is held, another call is passing this on.
     let Ok(mut captured) = CAPTURED.try_lock() else {
         return;
     };
@@ -95,7 +96,7 @@ pub fn pass_on() {
     }
 }
 
-/// Passes on what there is, also a line without its end.
+/// As [`pass_on`], and also logs a line without its end.
 pub fn pass_on_rest() {
     let Ok(mut captured) = CAPTURED.try_lock() else {
         return;
@@ -109,7 +110,7 @@ pub fn pass_on_rest() {
     }
 }
 
-/// What is written to descriptors 1 and 2 from now on goes where stderr always went.
+/// Makes descriptors 1 and 2 the real stderr again.
 fn restore() {
     libvirt::forget_crash();
     if let Some(log) = lock(&LOG).take() {
@@ -118,12 +119,12 @@ fn restore() {
     }
 }
 
-/// Where the log goes; `None`: descriptor 2.
+/// The descriptor to which the log goes; `None` if it is descriptor 2.
 pub fn descriptor() -> Option<Arc<OwnedFd>> {
     lock(&LOG).clone()
 }
 
-/// Lets go of where the log goes. Nothing can be logged afterwards.
+/// Closes the log's descriptor. Nothing can be logged afterwards.
 pub fn close() {
     libvirt::forget_crash();
     lock(&LOG).take();
@@ -140,7 +141,7 @@ impl Captured {
         let mut text = std::mem::take(&mut self.begun);
         let had = text.len();
         let mut chunk = [0; 4096];
-        // At most what fits: others may go on writing.
+        // At most what fits into the pipe, for other threads may go on writing.
         while text.len() < had + ROOM {
             match self.pipe.read(&mut chunk) {
                 Ok(0) | Err(_) => break,
@@ -149,39 +150,39 @@ impl Captured {
         }
         let end = memchr::memrchr(b'\n', &text).map_or(0, |newline| newline + 1);
         self.begun = text.split_off(end);
-        // A line that long is cut in any case.
+        // A line of this length is cut in any case.
         if self.begun.len() > super::LONGEST {
             text.append(&mut self.begun);
         }
         if !text.is_empty() {
-            self.said.say(&String::from_utf8_lossy(&text));
+            self.logged.log(&String::from_utf8_lossy(&text));
         }
         if full && !std::mem::replace(&mut self.overflowed, true) {
             log::warn!(
-                "libraries say more between two gathers than can be kept; some of it is lost"
+                "libraries print more between two gathers than can be kept, so some lines are lost"
             );
         }
     }
 }
 
-/// The lines that were logged.
+/// The kinds of lines that were logged.
 #[derive(Debug, Default)]
-struct Said {
-    /// How often each sort came.
+struct Logged {
+    /// How many lines of each kind came.
     counts: HashMap<String, u64>,
-    /// More than [`MOST`] sorts came, and that has been said.
+    /// Whether more than [`MOST`] kinds came, which is logged once.
     overflowed: bool,
 }
 
-impl Said {
-    /// Logs each sort of line once. What libvirt itself calls debug or info is there only because the
-    /// environment asks for it (`LIBVIRT_DEBUG`): it goes to the debug log as it is.
-    fn say(&mut self, text: &str) {
+impl Logged {
+    /// Logs each kind of line once. What libvirt itself logs as debug or info was asked for by the environment
+    /// (`LIBVIRT_DEBUG`): all of it goes to the debug log.
+    fn log(&mut self, text: &str) {
         let mut again: HashMap<String, (&str, u64)> = HashMap::default();
         let mut further = 0_u64;
         let mut level = Level::Warn;
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
-            // A message of several lines has its level in the first one.
+            // A message of several lines has its level in the first of them.
             if !line.starts_with(char::is_whitespace) {
                 level = level_of(line);
             }
@@ -189,48 +190,57 @@ impl Said {
                 log::debug!("a library says: {line}");
                 continue;
             }
-            let sort = sort(line);
-            if let Some(count) = self.counts.get_mut(&sort) {
+            let kind = kind_of(line);
+            if let Some(count) = self.counts.get_mut(&kind) {
                 *count += 1;
-                again.entry(sort).or_insert((line, 0)).1 += 1;
+                again.entry(kind).or_insert((line, 0)).1 += 1;
             } else if self.counts.len() < MOST {
-                self.counts.insert(sort, 1);
+                self.counts.insert(kind, 1);
                 log::warn!("a library says: {line}");
             } else {
                 further += 1;
             }
         }
-        for (sort, (line, times)) in again {
-            let all = self.counts.get(&sort).copied().unwrap_or_default();
-            log::debug!("a library says {times} times more (in all {all}): {line}");
+        for (kind, (line, times)) in again {
+            let all = self.counts.get(&kind).copied().unwrap_or_default();
+            log::debug!(
+                "a library says this {} more, {all} in all: {line}",
+                count(times, "time")
+            );
         }
         if further > 0 && !std::mem::replace(&mut self.overflowed, true) {
-            log::warn!("libraries say more than {MOST} different things; further ones are counted");
+            log::warn!(
+                "libraries print more than {MOST} different messages; further ones are only counted"
+            );
         }
         if further > 0 {
-            log::debug!("libraries say {further} further lines");
+            log::debug!(
+                "libraries print {} more of other messages",
+                count(further, "line")
+            );
         }
     }
 }
 
-/// What lines that differ in numbers alone (times, addresses, serials) have in common.
-fn sort(line: &str) -> String {
-    let mut sort = String::with_capacity(line.len());
+/// The line with 0 in place of each number: lines of one kind differ only in times, addresses and the like.
+fn kind_of(line: &str) -> String {
+    let mut kind = String::with_capacity(line.len());
     for word in line.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
         let number = word.starts_with(|c: char| c.is_ascii_digit());
         match word.char_indices().next_back() {
             Some((at, end)) if number && !end.is_ascii_alphanumeric() => {
-                sort.push('0');
-                sort.push_str(&word[at..]);
+                kind.push('0');
+                kind.push_str(&word[at..]);
             }
-            _ if number => sort.push('0'),
-            _ => sort.push_str(word),
+            _ if number => kind.push('0'),
+            _ => kind.push_str(word),
         }
     }
-    sort
+    kind
 }
 
-/// libvirt's own log (`LIBVIRT_DEBUG`) says its level: `TIME: THREAD: debug : ...` (virLogFormatString).
+/// The level of a line. Lines of libvirt's log (`LIBVIRT_DEBUG`) have it: `TIME: THREAD: debug : ...`
+/// (virLogFormatString).
 fn level_of(line: &str) -> Level {
     match line.split(": ").nth(2) {
         Some("debug " | "info ") => Level::Debug,
@@ -243,9 +253,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_that_differ_in_numbers_are_one_sort() {
+    fn lines_that_differ_in_numbers_are_of_one_kind() {
         let of = |time: &str, serial: &str| {
-            sort(&format!(
+            kind_of(&format!(
                 "{time}+0000: 12: warning : virNetClientCallDispatchReply:9 : serial {serial}"
             ))
         };
@@ -253,19 +263,19 @@ mod tests {
             of("2026-01-01 10:00:00.000", "17"),
             of("2026-02-03 11:22:33.444", "0x7f3a")
         );
-        assert_ne!(sort("no a"), sort("no b"));
-        assert_eq!(sort("x1 22"), "x1 0");
+        assert_ne!(kind_of("no a"), kind_of("no b"));
+        assert_eq!(kind_of("x1 22"), "x1 0");
     }
 
     #[test]
-    fn each_sort_counts_and_their_number_is_bounded() {
-        let mut said = Said::default();
-        said.say("a 1\na 2\n\n b \n");
-        assert_eq!((said.counts.len(), said.overflowed), (2, false));
-        assert_eq!(said.counts["a 0"], 2);
+    fn each_kind_counts_and_their_number_is_bounded() {
+        let mut logged = Logged::default();
+        logged.log("a 1\na 2\n\n b \n");
+        assert_eq!((logged.counts.len(), logged.overflowed), (2, false));
+        assert_eq!(logged.counts["a 0"], 2);
         let letters = |n: u32| char::from_u32(0x4e00 + n).unwrap().to_string();
-        said.say(&(0..1000).map(letters).collect::<Vec<_>>().join("\n"));
-        assert_eq!((said.counts.len(), said.overflowed), (MOST, true));
+        logged.log(&(0..1000).map(letters).collect::<Vec<_>>().join("\n"));
+        assert_eq!((logged.counts.len(), logged.overflowed), (MOST, true));
     }
 
     #[test]

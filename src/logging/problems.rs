@@ -1,4 +1,4 @@
-//! The same trouble is said once and then counted.
+//! Logs a problem once and then counts it.
 
 use std::borrow::Cow;
 
@@ -6,27 +6,26 @@ use log::Level;
 
 use crate::maps::HashMap;
 
-/// How many problems are told apart. A host has a few kinds and a few hundred VMs.
+/// How many problems are distinguished. A host has a few kinds of problems and some hundred VMs.
 const MOST: usize = 1024;
 
-/// The problems that have been said and are not over yet.
+/// The problems that were logged and are not over yet.
 ///
-/// A key stands for one problem of one thing (`"connect"`, `"vm UUID partial"`). It must be
-/// cleared when the trouble is over or the thing is gone.
+/// A key stands for one problem of one thing: `"libvirt"`, or the UUID of a VM. It must be cleared when the
+/// problem is over or the thing is gone.
 #[derive(Debug, Default)]
 pub struct Problems {
-    /// How often each has been reported.
+    /// How often each problem was reported.
     counts: HashMap<Cow<'static, str>, u64>,
-    /// More than [`MOST`] came together, and that has been said.
+    /// Whether more than [`MOST`] problems came together, which is logged once.
     overflowed: bool,
 }
 
 impl Problems {
-    /// Reports one occurrence: logged at `level` the first time, at debug, with its count,
-    /// afterwards.
+    /// Reports one occurrence: logs it at `level` the first time, and at debug with its count afterwards.
     ///
-    /// With 1024 problems known, a new one is logged at debug only, and the first such also costs
-    /// one warning: to forget an older one instead would say both again in every gather.
+    /// While 1024 problems are known, new ones are logged at debug only, after one warning. If older ones were
+    /// forgotten instead, all of them would be logged again in every gather.
     pub fn report(
         &mut self,
         key: impl Into<Cow<'static, str>>,
@@ -42,13 +41,12 @@ impl Problems {
         }
         match count {
             Some(1) => log::log!(level, "{}", message()),
-            Some(count) => log::debug!("{} (time {count})", message()),
+            Some(count) => log::debug!("{} (seen {count} times)", message()),
             None => log::debug!("{}", message()),
         }
     }
 
-    /// Forgets a problem, so that it is said again when it comes back, and gives how often it had
-    /// been reported. The caller logs the recovery.
+    /// Forgets a problem that is over, and returns how often it was reported. The caller logs that it is over.
     pub fn clear(&mut self, key: &str) -> Option<u64> {
         let count = self.counts.remove(key);
         if self.counts.is_empty() {
@@ -57,7 +55,7 @@ impl Problems {
         count
     }
 
-    /// Counts one occurrence; `None` where there is no room for a new problem.
+    /// Counts one occurrence; `None` if there is no room for a new problem.
     fn count(&mut self, key: Cow<'static, str>) -> Option<u64> {
         if self.counts.len() >= MOST && !self.counts.contains_key(&key) {
             self.overflowed = true;
@@ -74,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_trouble_is_counted_until_cleared() {
+    fn a_problem_is_counted_until_cleared() {
         let mut problems = Problems::default();
         assert_eq!(problems.count("a".into()), Some(1));
         assert_eq!(problems.count("a".into()), Some(2));

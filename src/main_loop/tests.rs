@@ -8,7 +8,10 @@ fn main_loop(mode: Mode) -> (MainLoop, Sender<Message>) {
     let settings = settings("test:///default");
     let (sender, receiver) = channel();
     let gatherer = Gatherer::new(&settings, sink, None);
-    (MainLoop::new(settings, mode, gatherer, receiver, Requests::default()), sender)
+    (
+        MainLoop::new(settings, mode, gatherer, receiver, Requests::default()),
+        sender,
+    )
 }
 
 fn ms(n: u64) -> Duration {

@@ -1,41 +1,59 @@
-//! `vm_collector`: how the collector itself fares. One line a gather, where it is asked for, also
-//! while libvirt is away.
+//! `vm_collector`: how this program itself fares. One line per gather, where the configuration asks
+//! for it; also while libvirt does not answer.
 
 use std::time::Duration;
 
-use crate::libvirt::calls;
+use crate::libvirt::calls::{Call, CallCounts};
 use crate::line_protocol::{Line, Tags};
 
-/// What there is to say of a gather.
+/// The fields that count calls, in the order in which they are written.
+const CALLS: [(&str, Call); 12] = [
+    ("calls_open", Call::Open),
+    ("calls_list", Call::List),
+    ("calls_lookup", Call::Lookup),
+    ("calls_bulk", Call::Bulk),
+    ("calls_info", Call::Info),
+    ("calls_state", Call::State),
+    ("calls_cpu", Call::Cpu),
+    ("calls_memory", Call::Memory),
+    ("calls_interface", Call::Interface),
+    ("calls_block", Call::Block),
+    ("calls_control", Call::Control),
+    ("xml_reads", Call::Xml),
+];
+
+/// The figures of one gather, and counters since the program started.
 #[derive(Debug, Clone, Default)]
 pub struct Collector {
-    /// Whether libvirt answered.
+    /// Whether libvirt answered in this gather.
     pub up: bool,
-    /// Since the program started.
+    /// Time since the program started.
     pub uptime: Duration,
     /// How long the gather took.
     pub duration: Duration,
-    /// Active domains that are wanted.
+    /// Active domains that pass the name filter.
     pub seen: usize,
-    /// Domains whose figures came in full,
+    /// Domains whose figures came in full.
     pub complete: usize,
-    /// in part,
+    /// Domains whose figures came in part.
     pub partial: usize,
-    /// and not at all: locked, or no answer in time.
+    /// Domains without figures: locked, refused, or no answer in time.
     pub withheld: usize,
-    /// Lines written, this one aside.
+    /// Lines written, without this one.
     pub lines: usize,
-    /// Connections that were lost, since the start.
+    /// Calls made to libvirt since the start.
+    pub calls: CallCounts,
+    /// Connections lost since the start.
     pub reconnects: u64,
     /// Calls that have not returned.
     pub hanging: usize,
-    /// Answers that came too late and were dropped, since the start.
+    /// Replies since the start that came too late for their gather and were dropped.
     pub late: u64,
     /// Mounts that do not answer.
     pub dead_mounts: usize,
 }
 
-/// Appends the line. Its tag is the URI: one Telegraf may run several collectors.
+/// Appends the line. Its tag is the URI, for one Telegraf may run this program for several of them.
 pub fn write(buffer: &mut String, collector: &Collector, uri: &Tags, timestamp: i64) {
     let count = |n: usize| u64::try_from(n).ok();
     let nanos = |d: Duration| u64::try_from(d.as_nanos()).ok();
@@ -49,8 +67,8 @@ pub fn write(buffer: &mut String, collector: &Collector, uri: &Tags, timestamp: 
     line.int("vms_partial", count(collector.partial));
     line.int("vms_withheld", count(collector.withheld));
     line.int("lines", count(collector.lines));
-    for (key, calls) in calls::FIELDS.into_iter().zip(calls::counts()) {
-        line.int(key, Some(calls));
+    for (key, call) in CALLS {
+        line.int(key, Some(collector.calls.of(call)));
     }
     line.int("reconnects", Some(collector.reconnects));
     line.int("calls_hanging", count(collector.hanging));

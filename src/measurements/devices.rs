@@ -2,20 +2,23 @@
 
 use crate::history::VmHistory;
 use crate::line_protocol::{Line, Tags};
-use crate::sample::{DISK_FIELDS, Device, NIC_FIELDS, Sample};
+use crate::sample::{DISK_FIELDS, Device, Devices, NIC_FIELDS, Sample};
 
 pub(super) fn write(buffer: &mut String, sample: &Sample, vm: &VmHistory, timestamp: i64) {
-    // A device without a name has no line: there is nothing to call it by, and no counters.
-    let nics = sample.nics.iter().flat_map(|nics| &nics.list);
-    let nics = nics.filter(|nic| nic.name.is_some());
-    for (nic, tags) in nics.zip(vm.nic_tags()) {
+    for (nic, tags) in named(sample.nics.as_ref()).zip(vm.nic_tags()) {
         device(buffer, nic, &NIC_FIELDS, (&vm.tags, tags), timestamp);
     }
-    let disks = sample.disks.iter().flat_map(|disks| &disks.list);
-    let disks = disks.filter(|disk| disk.name.is_some());
-    for (disk, tags) in disks.zip(vm.disk_tags()) {
+    for (disk, tags) in named(sample.disks.as_ref()).zip(vm.disk_tags()) {
         device(buffer, disk, &DISK_FIELDS, (&vm.tags, tags), timestamp);
     }
+}
+
+/// The devices that have a line. A device without a name has no counters, and no tag that could name it.
+fn named<const N: usize>(devices: Option<&Devices<N>>) -> impl Iterator<Item = &Device<N>> {
+    devices
+        .into_iter()
+        .flat_map(|devices| &devices.list)
+        .filter(|device| device.name.is_some())
 }
 
 fn device<const N: usize>(

@@ -1,6 +1,7 @@
-//! The words for a domain's state and its reason.
+//! The words for the state of a domain and its reason.
 
-/// virDomainState, in the old collector's words (libvirt's pmsuspended is "suspended").
+/// The words for virDomainState. They are those of the earlier collector, which has "suspended" for libvirt's
+/// pmsuspended.
 const STATES: [&str; 8] = [
     "no state",
     "running",
@@ -12,8 +13,8 @@ const STATES: [&str; 8] = [
     "suspended",
 ];
 
-/// virDomain*Reason by state, in libvirt's own words (the VIR_ENUM_IMPL tables of its
-/// `domain_conf.c`, which are the words of its status XML), with a hyphen where it has a blank.
+/// The words for virDomain*Reason, by state. They are those of libvirt's status XML (the VIR_ENUM_IMPL tables in its
+/// `domain_conf.c`), with a hyphen in place of a space.
 const REASONS: [&[&str]; 8] = [
     &["unknown"],
     &[
@@ -64,13 +65,13 @@ const REASONS: [&[&str]; 8] = [
     &["unknown"],
 ];
 
-/// The state's word; `None` for a number that this program does not know.
+/// The word for a state; `None` for a number that this program does not know.
 pub(super) fn word(state: i32) -> Option<&'static str> {
     let index = usize::try_from(state).ok()?;
     STATES.get(index).copied()
 }
 
-/// The reason's word; one that a newer libvirt invented is "unknown".
+/// The word for a reason; "unknown" for a number that this program does not know.
 pub(super) fn reason(state: i32, reason: i32) -> &'static str {
     let word = || {
         let reasons = REASONS.get(usize::try_from(state).ok()?)?;

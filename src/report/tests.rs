@@ -43,7 +43,7 @@ fn lasts_and_ends(key: &str, problem: &GatherReport) {
     reporter.report(problem);
     reporter.report(&reached(vec![]));
     assert_eq!(reporter.problems.clear(key), None, "{key} is over");
-    // Nothing else was said of it.
+    // Nothing else was reported of it.
     assert_eq!(
         format!("{:?}", reporter.problems),
         format!("{:?}", Problems::default())
@@ -79,12 +79,12 @@ fn while_libvirt_is_away_nothing_else_ends() {
 }
 
 #[test]
-fn one_worker_without_a_connection_is_said_once_not_in_every_gather() {
+fn one_worker_without_a_connection_is_reported_once_not_in_every_gather() {
     lasts_and_ends("connections", &reached(vec![unreachable(), unreachable()]));
 }
 
 #[test]
-fn a_daemon_that_lets_in_few_clients_is_said_once() {
+fn a_daemon_that_accepts_few_clients_is_reported_once() {
     let mut few = reached(vec![]);
     few.limited_to = Some(2);
     lasts_and_ends("clients", &few);
@@ -137,7 +137,7 @@ fn each_dead_mount_is_a_problem_of_its_own() {
 }
 
 #[test]
-fn a_slow_mount_is_said_of_the_vm_whose_disks_are_left_out_twice_running() {
+fn a_slow_mount_is_reported_of_the_vm_whose_disks_are_left_out_twice_running() {
     let slow = |ids: &[u32]| {
         let vm = |id: &u32| DomainRef {
             run: RunId {
@@ -161,20 +161,20 @@ fn a_slow_mount_is_said_of_the_vm_whose_disks_are_left_out_twice_running() {
     for _ in 0..3 {
         reporter.report(&slow(&[1]));
     }
-    assert_eq!(reporter.problems.clear(key), Some(3), "said once");
+    assert_eq!(reporter.problems.clear(key), Some(3), "reported once");
     reporter.report(&slow(&[1]));
     reporter.report(&reached(vec![]));
     assert_eq!(reporter.problems.clear(key), None, "over");
 }
 
 #[test]
-fn a_vms_trouble_is_counted_until_its_figures_come_again() {
+fn a_vms_problem_is_counted_until_its_figures_come_again() {
     let problem = || Problem::Domain(found("a"), "internal error".to_owned());
     lasts_and_ends(&run(1).uuid.to_string(), &reached(vec![problem()]));
 }
 
 #[test]
-fn an_unreadable_description_is_met_once_and_stays_said() {
+fn an_unreadable_description_is_reported_once_and_not_cleared() {
     let mut reporter = reporter();
     let problem = Problem::Description(found("a"), "its description is unreadable".to_owned());
     reporter.report(&reached(vec![problem]));
@@ -184,7 +184,7 @@ fn an_unreadable_description_is_met_once_and_stays_said() {
 }
 
 #[test]
-fn a_vms_troubles_end_with_the_vm() {
+fn a_vms_problems_end_with_the_vm() {
     let mut reporter = reporter();
     reporter.report(&reached(vec![
         Problem::Domain(found("a"), "internal error".to_owned()),

@@ -1,4 +1,4 @@
-//! Samples for the tests of whoever works with them.
+//! Samples for tests.
 
 use std::time::Instant;
 
@@ -15,12 +15,12 @@ pub(crate) fn run(id: u32) -> RunId {
     }
 }
 
-/// Nothing reported.
+/// A sample in which nothing is reported.
 pub(crate) fn empty(at: Instant) -> Sample {
     Sample::new(run(1), "test".into(), at)
 }
 
-/// Everything reported, each figure another.
+/// A sample in which everything is reported, with a different value in each figure.
 pub(crate) fn full(at: Instant) -> Sample {
     let mut sample = empty(at);
     sample.state = Some(1);
@@ -48,7 +48,7 @@ pub(crate) fn full(at: Instant) -> Sample {
     sample
 }
 
-/// A device; an empty name is none.
+/// A device; it has no name if `name` is empty.
 pub(crate) fn device<const N: usize>(
     name: &str,
     kind: &str,
@@ -61,7 +61,7 @@ pub(crate) fn device<const N: usize>(
     }
 }
 
-/// All devices there are.
+/// A complete list of devices.
 pub(crate) fn devices<const N: usize>(at: Instant, list: Vec<Device<N>>) -> Devices<N> {
     Devices {
         at,
@@ -70,7 +70,7 @@ pub(crate) fn devices<const N: usize>(at: Instant, list: Vec<Device<N>>) -> Devi
     }
 }
 
-/// A counter: often small enough to be met again, sometimes not reported, sometimes at the very top.
+/// A counter: often small, so that values repeat, sometimes the largest one, sometimes not reported.
 pub(crate) fn counter() -> impl Strategy<Value = Option<u64>> {
     prop_oneof![
         6 => (0..6_u64).prop_map(Some),
@@ -80,7 +80,7 @@ pub(crate) fn counter() -> impl Strategy<Value = Option<u64>> {
     ]
 }
 
-/// Some devices out of a few, each at most once, in any order; not reported at all, at times.
+/// Some of these devices, each at most once, in any order; sometimes none are reported at all.
 pub(crate) fn any_devices<const N: usize>(
     names: &'static [&'static str],
 ) -> impl Strategy<Value = Option<Vec<Device<N>>>> {

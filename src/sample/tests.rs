@@ -2,7 +2,8 @@ use std::time::Instant;
 
 use super::testing::{device, devices, empty};
 use super::*;
-use crate::description::{Disk, Nic};
+use crate::config::Settings;
+use crate::description::{Disk, DiskKind, Nic};
 
 fn description() -> Description {
     let disk = |target: &str, kind| Disk {
@@ -121,11 +122,8 @@ fn what_was_not_reported_stays_unreported() {
 fn configured(toml: &str) -> DeviceFilter {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), toml).unwrap();
-    let flags = crate::cli::Flags {
-        config: Some(file.path().to_owned()),
-        ..Default::default()
-    };
-    DeviceFilter::new(&crate::config::load(&flags, None).unwrap().settings)
+    let loaded = crate::config::load(Some(file.path()), None, None).unwrap();
+    DeviceFilter::new(&loaded.settings)
 }
 
 #[test]

@@ -1,42 +1,42 @@
 //! URIs without their passwords.
 //!
-//! libvirt has no use for a password in a URI. It takes `user:password` for the user's name, and what it
-//! starts or connects to (ssh, a proxy) repeats that name in messages; a URI that it cannot parse it
-//! repeats as a whole.
+//! libvirt does not use a password in a URI. It takes `user:password` as the user's name, and the programs it
+//! starts or connects to (ssh, a proxy) repeat that name in messages. libvirt itself repeats a URI that it
+//! cannot parse.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
 
 use super::{decode_text, is_in_process};
 
-/// What stands where a password stood.
+/// The text that is shown in place of a password.
 const MASK: &str = "***";
 
-/// Parameters of the query that hold a secret have one of these in their names.
+/// A parameter of the query is secret if its name contains one of these.
 const SECRET_NAMES: [&str; 4] = ["pass", "pw", "secret", "token"];
 
-/// Shorter secrets are replaced only where they stand behind the user's name: as a word by itself
-/// such a one could be anything.
+/// Shorter passwords are masked only behind the user's name: a word of three letters in a message may be any
+/// word.
 const SHORTEST_WORD: usize = 4;
 
-/// A URI and what of it must not be shown.
+/// A URI, and the parts of it that must not be shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Masked {
-    /// The URI with `***` in the place of each password; the same where it has none.
+    /// The URI with `***` in place of each password.
     pub text: String,
-    /// What other texts may repeat of it, and what to show instead; the longest first.
+    /// Texts of the URI that messages may repeat, each with the text to show instead; the longest first.
     secrets: Vec<(String, String)>,
 }
 
 impl Masked {
-    /// No URI: only what stands in a message counts.
+    /// Knows no URI: only URIs within a message are masked.
     pub const NOTHING: Self = Self {
         text: String::new(),
         secrets: Vec::new(),
     };
 
-    /// Masks `user:PASSWORD@`, parameters with a name like `password`, and the same in URIs that are
-    /// parameters themselves (`name=`, `proxy=`).
+    /// Masks `user:PASSWORD@` and parameters with a name like `password`, also in URIs that are parameters
+    /// (`name=`, `proxy=`).
     pub fn new(uri: &str) -> Self {
         let mut secrets = Vec::new();
         let text = mask(uri, &mut secrets);
@@ -48,7 +48,7 @@ impl Masked {
         Self { text, secrets }
     }
 
-    /// Masks in `message` whatever it repeats of this URI, and passwords in any other.
+    /// Masks in `message` the secrets of this URI, and passwords in any other URI.
     pub fn mask_in<'m>(&self, message: &'m str) -> Cow<'m, str> {
         let mut message = Cow::Borrowed(message);
         for (secret, shown) in &self.secrets {
@@ -60,7 +60,7 @@ impl Masked {
             let mut words = message.split_inclusive(ends_word).peekable();
             let mut masked = String::with_capacity(message.len());
             while let Some(word) = words.next() {
-                // As a long value is shortened.
+                // Shortened values end in ` ...`.
                 let cut = words.peek().is_some_and(|next| next.starts_with("..."));
                 let (word, end) = word.split_at(word.trim_end_matches(ends_word).len());
                 masked.push_str(&mask_word(word, cut));
@@ -74,7 +74,7 @@ impl Masked {
     }
 }
 
-/// What is no text, in quotation marks and without its passwords.
+/// An argument that is not UTF-8, in quotation marks and without its passwords.
 pub fn quoted(raw: &OsStr) -> String {
     let text = raw.to_string_lossy();
     let masked = Masked::new(&text).text;
@@ -89,8 +89,8 @@ fn ends_word(c: char) -> bool {
     c.is_whitespace() || matches!(c, '"' | '\'')
 }
 
-/// A word of a message, which may begin with anything (`--uri=`). The end of one that is `cut` is
-/// missing, and may have had the `@`.
+/// Masks one word of a message; the word may have any text (`--uri=`) before the URI. The end of a word that
+/// is `cut` is missing, and may have contained the `@`.
 fn mask_word(word: &str, cut: bool) -> Cow<'_, str> {
     let Some((lead, rest)) = word.split_once("://") else {
         return word.into();
@@ -102,7 +102,7 @@ fn mask_word(word: &str, cut: bool) -> Cow<'_, str> {
     }
 }
 
-/// Replaces `secret`; one that is a bare password only where it is a word of its own.
+/// Replaces `secret`. A bare password is replaced only where it is a word of its own.
 fn replace(message: &str, secret: &str, shown: &str) -> String {
     if shown != MASK {
         return message.replace(secret, shown);
@@ -122,7 +122,7 @@ fn replace(message: &str, secret: &str, shown: &str) -> String {
     masked
 }
 
-/// The URI without its passwords, which are added to `secrets`.
+/// Returns the URI without its passwords, and adds these to `secrets`.
 fn mask(uri: &str, secrets: &mut Vec<(String, String)>) -> String {
     let (lead, rest) = split_lead(uri);
     let mut masked = lead.to_owned();
@@ -164,7 +164,7 @@ fn mask(uri: &str, secrets: &mut Vec<(String, String)>) -> String {
     masked
 }
 
-/// What stands before the authority, with all slashes, and the rest.
+/// Splits the URI before the authority, all slashes in the first part.
 fn split_lead(uri: &str) -> (&str, &str) {
     let start = match uri.find("://") {
         Some(scheme) => scheme + 1,
@@ -174,8 +174,8 @@ fn split_lead(uri: &str) -> (&str, &str) {
     uri.split_at(uri.len() - uri[start..].trim_start_matches('/').len())
 }
 
-/// Whether the path is a file's name, which may hold anything. The scheme may stand behind other
-/// characters of a message.
+/// Whether the path is a file's name, which may contain any characters. Other characters of a message may
+/// precede the scheme.
 fn has_file_path(uri: &str) -> bool {
     let of_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
     let before = uri.split(':').next().unwrap_or_default();
@@ -202,7 +202,7 @@ fn hide_word(password: &str, secrets: &mut Vec<(String, String)>) {
     secrets.extend(words.map(|word| (word, MASK.to_owned())));
 }
 
-/// A text as written, as libvirt decodes it, and as libvirt quotes it for a shell (`virBufferEscapeShell`).
+/// The text as written, as libvirt decodes it, and as libvirt quotes it for a shell (`virBufferEscapeShell`).
 fn forms(written: &str) -> impl Iterator<Item = String> {
     let decoded = decode_text(written);
     let quoted = decoded.as_ref().map(|text| text.replace('\'', "'\\''"));
@@ -211,7 +211,7 @@ fn forms(written: &str) -> impl Iterator<Item = String> {
         .flatten()
 }
 
-/// User and password of a URI, and what follows them: from the `@` on, or nothing.
+/// The user and the password of a URI, and the text that follows them: from the `@` on, or nothing.
 struct Userinfo<'u> {
     user: &'u str,
     password: &'u str,
@@ -219,7 +219,7 @@ struct Userinfo<'u> {
 }
 
 impl<'u> Userinfo<'u> {
-    /// Of `text` up to `end`; `None` where there is no password.
+    /// Splits `text` up to `end`; `None` where there is no password.
     fn up_to(end: usize, text: &'u str) -> Option<Self> {
         let (userinfo, rest) = text.split_at(end);
         let colon =
@@ -234,17 +234,17 @@ impl<'u> Userinfo<'u> {
     }
 }
 
-/// Those before the first `/`, `?` or `#`, as the standard has it.
+/// The user and the password before the first `/`, `?` or `#`, as RFC 3986 has it.
 fn in_authority(text: &str) -> Option<Userinfo<'_>> {
     let authority = text.split(['/', '?', '#']).next()?;
     Userinfo::up_to(authority.rfind('@')?, text)
 }
 
-/// Those of a URI that may be malformed.
+/// The user and the password of a URI that may be malformed.
 ///
-/// A password that should have been encoded (`/`, `?`, `#` or `@` in it), or one without a host
-/// behind it, makes a URI that libvirt does not parse but repeats, or one in which the password is
-/// taken for a port and a path. So all up to the last `@` counts, but for one in the query.
+/// A password with `/`, `?`, `#` or `@` in it that is not encoded, or without a host after it, makes a URI that
+/// libvirt cannot parse and repeats, or in which it takes the password for a port and a path. So everything
+/// up to the last `@` that is not in the query counts as user and password.
 fn anywhere(text: &str) -> Option<Userinfo<'_>> {
     let (before, query) = text.split_at(text.find(['?', '#']).unwrap_or(text.len()));
     let authority = before.split('/').next()?;
@@ -266,150 +266,4 @@ fn anywhere(text: &str) -> Option<Userinfo<'_>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_password_is_masked_wherever_it_stands() {
-        for (uri, shown) in [
-            (
-                "qemu+ssh://user:secret@host/system",
-                "qemu+ssh://user:***@host/system",
-            ),
-            (
-                "qemu+tcp://user:se%40cret@[::1]:16509/system",
-                "qemu+tcp://user:***@[::1]:16509/system",
-            ),
-            (
-                "qemu+ssh://user%3Asecret@host/system",
-                "qemu+ssh://user:***@host/system",
-            ),
-            (
-                "esx://:secret@host/?no_verify=1",
-                "esx://:***@host/?no_verify=1",
-            ),
-            // Not encoded as it should be: libvirt cannot parse these, and says them again.
-            (
-                "qemu+ssh://user:a@b@host/system",
-                "qemu+ssh://user:***@host/system",
-            ),
-            (
-                "qemu+ssh://user:a/b@host/system",
-                "qemu+ssh://user:***@host/system",
-            ),
-            (
-                "qemu+ssh://user:a?b#c@host/system",
-                "qemu+ssh://user:***@host/system",
-            ),
-            ("qemu://user:a b@host/system", "qemu://user:***@host/system"),
-            ("user:secret@host", "user:***@host"),
-            ("qemu+ssh://user:secret", "qemu+ssh://user:***"),
-            ("qemu+ssh://user:secret/system", "qemu+ssh://user:***"),
-            (
-                "qemu+ssh://user:secret%40host/system",
-                "qemu+ssh://user:***",
-            ),
-            ("qemu+ssh:/user:secret@host/x", "qemu+ssh:***@host/x"),
-            ("//user:secret@host/x", "//user:***@host/x"),
-            ("qemu:///user:secret@host/x", "qemu:///user:***@host/x"),
-            // A host and its port, as libvirt reads these.
-            ("qemu+ssh://user:12/se@host/x", "qemu+ssh://user:***@host/x"),
-            ("qemu+ssh://user:12?se@host/x", "qemu+ssh://user:***@host/x"),
-            ("qemu+ssh://user:12#se@host/x", "qemu+ssh://user:***@host/x"),
-            (
-                "qemu+ssh://user:a@b/c@host/x?socket=/run/a@b",
-                "qemu+ssh://user:***@host/x?socket=/run/a@b",
-            ),
-            // In the query.
-            (
-                "esx://host/?proxy=http://u:secret@p:80&x=1",
-                "esx://host/?proxy=http://u:***@p:80&x=1",
-            ),
-            (
-                "remote+tls://host/?name=esx%3A%2F%2Fu%3Asecret%40h%2F",
-                "remote+tls://host/?name=esx://u:***@h/",
-            ),
-            ("a://h/?proxy=u:secret@p:80", "a://h/?proxy=u:***@p:80"),
-            (
-                "a://h/?Pass%77ord=secret;x=y#f",
-                "a://h/?Pass%77ord=***;x=y#f",
-            ),
-        ] {
-            let masked = Masked::new(uri);
-            assert_eq!(masked.text, shown);
-            assert_eq!(masked.mask_in(&format!("<{uri}>")), format!("<{shown}>"));
-        }
-    }
-
-    #[test]
-    fn a_uri_without_a_password_stays_as_it_is() {
-        for uri in [
-            "qemu:///system",
-            "qemu+ssh://user@host:22/system?keyfile=/home/a:b@c/key&socket=/run/x",
-            "qemu+ssh://host:22/system?socket=/run/a@b",
-            "qemu+tcp://[fe80::1]/system?x=a@b",
-            "qemu+unix:///system?socket=/run/a:b@c",
-            "qemu+ssh://user:@host/system",
-            "qemu+tcp://host:16509?socket=/run/a@b",
-            "qemu+ssh://host:/system",
-            "test:///tmp/a:b@c.xml",
-            "test:/tmp/a:b@c.xml",
-            "test:///default?name=qemu%3A%2F%2F%2Fsystem",
-            "test:///%zz?a=%zz&&=#x",
-            "no uri",
-            "",
-        ] {
-            let masked = Masked::new(uri);
-            assert_eq!(masked.text, uri);
-            assert_eq!(masked.mask_in(uri), uri);
-        }
-    }
-
-    /// As ssh says it (`USER@HOST: Permission denied`) with the user that libvirt has decoded.
-    #[test]
-    fn messages_repeat_no_password() {
-        let masked = Masked::new("qemu+ssh://user:se%2Fcret@host/system?x_token=s3same");
-        for (said, shown) in [
-            (
-                "user:se/cret@host: Permission denied",
-                "user:***@host: Permission denied",
-            ),
-            ("no 's3same', se/cret or se%2Fcret", "no '***', *** or ***"),
-            ("s3samen, unsecret", "s3samen, unsecret"),
-            (
-                "unknown flag \"-uri=esx://u:other@h/\"",
-                "unknown flag \"-uri=esx://u:***@h/\"",
-            ),
-            (
-                "unknown flag \"-uri=esx://u:oth ...\"",
-                "unknown flag \"-uri=esx://u:*** ...\"",
-            ),
-            (
-                "unknown flag \"-uri=esx://h/?password=other\"",
-                "unknown flag \"-uri=esx://h/?password=***\"",
-            ),
-            (
-                "b://u:pw@h/?token=other (from --uri)",
-                "b://u:***@h/?token=*** (from --uri)",
-            ),
-            (
-                "at a://h/ and b://u:pw@h/: no",
-                "at a://h/ and b://u:***@h/: no",
-            ),
-            ("<test:///tmp/a:b@c.xml>", "<test:///tmp/a:b@c.xml>"),
-        ] {
-            assert_eq!(masked.mask_in(said), shown);
-        }
-        // In quotation marks for ssh's shell, and in bytes that are no text.
-        let quoted = Masked::new("qemu+ssh://user:a'cret%FF@host/system");
-        for said in [
-            "-l 'user:a'\\''cret\u{fffd}' host",
-            "user:a'cret\u{fffd}@host:",
-        ] {
-            assert!(!quoted.mask_in(said).contains("cret"), "{said}");
-        }
-        // One that could be a part of any word.
-        let short = Masked::new("qemu+ssh://user:e@host/system");
-        assert_eq!(short.mask_in("the user:e@host"), "the user:***@host");
-    }
-}
+mod tests;

@@ -149,7 +149,7 @@ fn what_is_no_regular_file_is_refused_unread() {
         ("/dev/zero".into(), "is a device"),
         ("/dev/tty".into(), "is a device"),
         (folder.path().into(), "is a directory"),
-        ("/proc/kmsg".into(), "is the kernel's (procfs)"),
+        ("/proc/kmsg".into(), "is a file of the kernel (procfs)"),
     ] {
         for mode in [&[][..], &["--once"], &["--check"]] {
             let args = [&URI[..], mode, &["--config", path.to_str().unwrap()]].concat();
@@ -177,7 +177,7 @@ fn a_configuration_on_dead_storage_does_not_keep_it_from_ending() {
         wait_until_in(plugin.pid(), &["fuse", "request_wait_answer"]);
         plugin.wait_until_it_catches(Signal::TERM);
         if mode.is_empty() {
-            plugin.wait_for_log("config.toml: not read after 5s; is its storage");
+            plugin.wait_for_log("config.toml: not read after 5s; its storage");
         }
         plugin.signal(Signal::TERM);
         assert_eq!(plugin.wait(STOP).code(), Some(code), "{mode:?}");

@@ -201,7 +201,7 @@ fn an_end_before_libvirt_answers_is_called_so() {
     assert_eq!(plugin.wait(LONG).code(), Some(0));
     assert!(closed.elapsed() < END, "{:?}", closed.elapsed());
     let expected = format!(
-        "W! the input ended before libvirt at test://{} (from --uri) had answered\n",
+        "W! standard input ended before libvirt at test://{} (from --uri) had answered\n",
         fifo.display()
     );
     assert_eq!(

@@ -44,7 +44,7 @@ fn what_a_library_prints_is_no_line() {
     assert_eq!(lines(std::str::from_utf8(&output.stdout).unwrap()).len(), 4);
 }
 
-const CLOSED: &str = "E! standard output: closed when the program started\n";
+const CLOSED: &str = "E! standard output: it was closed when the program started\n";
 
 #[test]
 fn a_closed_stdout_is_an_error_to_all_that_print() {

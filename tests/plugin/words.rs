@@ -114,7 +114,7 @@ fn what_libraries_print_is_logged_once() {
     assert_eq!(warnings.len(), 2, "{said}");
     assert!(warnings[0].starts_with("W! a library says: "), "{said}");
     assert!(
-        said.contains("D! a library says 1 times more (in all 3): "),
+        said.contains("D! a library says this 1 time more, 3 in all: "),
         "{said}"
     );
 
@@ -243,11 +243,11 @@ fn nothing_to_write_has_its_true_reason() {
     let drives = node::write(&[drives]);
     let drives = node::uri(&drives);
     let default = "test:///default".to_owned();
-    let two = "vm_features needs two gathers, and --once has one";
+    let two = "vm_features needs two gathers, and --once makes one";
     let filtered =
         "no network interface or disk that has counters passes device_include and device_exclude";
-    let none = "no VM has a network interface or disk with counters, drives without cdrom = true or \
-                floppy = true aside";
+    let none = "no VM has a network interface or disk with counters (CD-ROM and floppy drives count only \
+                with cdrom = true and floppy = true)";
     for (uri, settings, reason) in [
         (
             &default,

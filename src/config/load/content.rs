@@ -1,4 +1,4 @@
-//! What stands in a file, where it is one that can be read without waiting; or on stdin.
+//! Reads the content of a regular file, or of stdin. All other files are refused, for reading them may wait.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -7,22 +7,22 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, PROC_SUPER_MAGIC, fstatfs, open};
 
-use crate::input;
+use crate::blocking_io::read_stdin;
 
-/// No configuration is that large; a disk image given by mistake is. Bytes.
+/// The largest size in bytes. No configuration is larger, but a disk image given by mistake is.
 pub(super) const LARGEST: u64 = 1 << 20;
 
-/// The names of standard input. They are links to what is open there, which may be a pipe.
+/// The names of standard input. They are links to the open file, which may be a pipe.
 const STDIN: [&str; 3] = ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
 
-/// Why nothing was read.
+/// Why a file was not read.
 #[derive(Debug)]
 pub(super) enum Refusal {
-    /// It is no regular file.
+    /// It is not a regular file; the text says what it is.
     Kind(&'static str),
     /// It is larger than [`LARGEST`].
     Size,
-    /// The system's.
+    /// The system returned an error.
     System(io::Error),
 }
 
@@ -32,8 +32,8 @@ impl From<io::Error> for Refusal {
     }
 }
 
-/// Reads all of a regular file, or of standard input. Of all else, opening it may already wait (a
-/// FIFO) or do something (a tape): it is looked at before, and once more when it is open.
+/// Reads all of a regular file or of standard input. To open another kind of file may wait (a FIFO) or have an
+/// effect (a tape), so the kind is checked before the file is opened, and again afterwards.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, Refusal> {
     let mut bytes = Vec::new();
     if STDIN.iter().any(|name| path == Path::new(name)) {
@@ -43,11 +43,10 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Refusal> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = File::from(open(path, flags, Mode::empty()).map_err(io::Error::from)?);
         refuse_special(&file.metadata()?)?;
-        // There files wait that call themselves regular: /proc/kmsg, which would also lose what is
-        // read from it.
+        // Files of /proc are regular, but reading one may wait: /proc/kmsg, which also loses what is read from it.
         if fstatfs(&file).is_ok_and(|system| system.f_type == PROC_SUPER_MAGIC) {
             return Err(Refusal::Kind(
-                "is the kernel's (procfs), so not a configuration",
+                "is a file of the kernel (procfs), not a configuration",
             ));
         }
         file.take(LARGEST + 1).read_to_end(&mut bytes)?;
@@ -78,6 +77,6 @@ struct Stdin;
 
 impl Read for Stdin {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        input::read(bytes)
+        read_stdin(bytes)
     }
 }

@@ -76,12 +76,10 @@ fn a_domain_that_is_not_wanted_is_active_but_not_asked() {
     let node = Node::of(&NAMES, &[]);
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "domain_exclude = [\"[b-d]\"]\n").unwrap();
-    let flags = crate::cli::Flags {
-        config: Some(file.path().to_owned()),
-        uri: Some(node.uri()),
-        ..Default::default()
-    };
-    let settings = crate::config::load(&flags, None).unwrap().settings;
+    let (path, uri) = (file.path(), node.uri());
+    let settings = crate::config::load(Some(path), Some(&uri), None)
+        .unwrap()
+        .settings;
     let (mut gatherer, replies) = gatherer(&settings);
     let gathered = gather(&mut gatherer, &replies);
     assert_eq!(names(&gathered), ["a", "e"]);

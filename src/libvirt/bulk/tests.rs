@@ -21,58 +21,6 @@ fn names<const N: usize>(devices: Option<&Devices<N>>) -> Vec<Option<&str>> {
 }
 
 #[test]
-fn only_groups_that_a_field_needs_are_asked_for() {
-    let none = Measurements {
-        metrics: false,
-        features: false,
-        devices: false,
-        totals: false,
-        collector: false,
-    };
-    let devices = Groups::NET | Groups::BLOCK;
-    let figures = Groups::CPU | Groups::BALLOON;
-    for (wanted, groups) in [
-        (
-            Measurements {
-                metrics: true,
-                ..none
-            },
-            Groups::STATE | figures,
-        ),
-        (
-            Measurements {
-                devices: true,
-                ..none
-            },
-            Groups::STATE | devices,
-        ),
-        (
-            Measurements {
-                totals: true,
-                ..none
-            },
-            Groups::STATE | devices | figures,
-        ),
-        (
-            Measurements {
-                features: true,
-                ..none
-            },
-            Groups::STATE | devices | figures,
-        ),
-        (
-            Measurements {
-                collector: true,
-                ..none
-            },
-            Groups::STATE,
-        ),
-    ] {
-        assert_eq!(Groups::needed(&wanted), groups, "{wanted:?}");
-    }
-}
-
-#[test]
 fn groups_are_sets() {
     let both = Groups::CPU | Groups::NET;
     assert!(both.has(Groups::CPU) && both.has(both) && both.has(Groups::NONE));

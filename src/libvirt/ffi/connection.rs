@@ -14,32 +14,33 @@ use crate::libvirt::Error;
 use crate::libvirt::calls::{Call, count};
 use crate::uri::node_file;
 
-/// Keepalive: seconds between probes and how many may be missed. A shorter one declared healthy
-/// but busy daemons dead.
+/// Keepalive: the seconds between two probes, and how many may remain unanswered. With shorter times, healthy but busy
+/// daemons were declared dead.
 const KEEPALIVE: (c_int, c_uint) = (5, 5);
 
 /// A read-only connection, owned by the thread that opened it.
 #[derive(Debug)]
 pub struct Connection {
     pub(super) raw: NonNull<sys::virConnect>,
-    /// What was registered for events: each keeps the connection in memory until it is taken back.
+    /// The ids of the registrations for events. Each keeps the connection in memory until it is removed.
     pub(super) registered: RefCell<Vec<c_int>>,
 }
 
-/// Says what is wrong with a node file of the test driver: libvirt says only that it cannot parse it.
+/// Returns an error that says what is wrong with a node file of the test driver. libvirt's own error says only that it
+/// cannot parse the file.
 fn check_node_file(uri: &str) -> Result<(), Error> {
     let Some(path) = node_file(uri) else {
         return Ok(());
     };
-    let look = || {
+    let read = || {
         let meta = std::fs::metadata(&path)?;
-        // A FIFO can be read once only.
+        // A FIFO can be read only once.
         if meta.is_file() || meta.is_dir() {
             File::open(&path)?.read_exact(&mut [0])?;
         }
         Ok(())
     };
-    look().map_err(|error: std::io::Error| match error.kind() {
+    read().map_err(|error: std::io::Error| match error.kind() {
         ErrorKind::UnexpectedEof => {
             Error::invalid(format!("{}: the file is empty", path.display()))
         }
@@ -48,11 +49,11 @@ fn check_node_file(uri: &str) -> Result<(), Error> {
 }
 
 impl Connection {
-    /// Opens `uri` read-only (`virConnectOpenReadOnly`) with keepalive on where the transport has
-    /// one. May block for as long as a frozen daemon stays frozen.
+    /// Opens `uri` read-only (`virConnectOpenReadOnly`), with keepalive if the transport has it. This may block for as
+    /// long as the daemon is frozen.
     ///
     /// # Errors
-    /// Whatever libvirt says; [`Error::remedy`] knows what to do about the common ones.
+    /// The error of libvirt; [`Error::remedy`] says what to do.
     pub fn open(uri: &str) -> Result<Self, Error> {
         check_node_file(uri)?;
         count(Call::Open);
@@ -65,13 +66,13 @@ impl Connection {
                 registered: RefCell::default(),
             })
             .ok_or_else(last_error)?;
-        // SAFETY: the connection is open. Drivers in our own process have no keepalive and say so;
-        // nothing is lost then.
+        // SAFETY: the connection is open. Drivers that run in this process have no keepalive and return an
+        // error, which can be ignored.
         unsafe { sys::virConnectSetKeepAlive(raw, KEEPALIVE.0, KEEPALIVE.1) };
         Ok(connection)
     }
 
-    /// Whether the transport still stands, as far as this end knows (no call to the daemon).
+    /// Whether the connection is alive, as far as this side knows; makes no call to the daemon.
     pub fn is_alive(&self) -> bool {
         // SAFETY: the connection is open for as long as `self` is.
         unsafe { sys::virConnectIsAlive(self.raw.as_ptr()) == 1 }
@@ -79,7 +80,7 @@ impl Connection {
 
     /// The driver's name (`virConnectGetType`): QEMU, TEST, LXC, ...
     pub fn driver(&self) -> Option<String> {
-        // SAFETY: the name belongs to the connection and is copied; NULL says that it failed.
+        // SAFETY: the name belongs to the connection and is copied; NULL means that the call failed.
         unsafe {
             let raw = sys::virConnectGetType(self.raw.as_ptr());
             (!raw.is_null()).then(|| text(raw))
@@ -87,10 +88,10 @@ impl Connection {
     }
 
     /// The daemon's version of libvirt, 11_003_000 for 11.3.0 (`virConnectGetLibVersion`): a round trip
-    /// that concerns no domain.
+    /// for which the daemon needs no domain.
     ///
     /// # Errors
-    /// Whatever libvirt says.
+    /// The error of libvirt.
     pub fn lib_version(&self) -> Result<u64, Error> {
         let mut version = 0;
         // SAFETY: the number lives through the call.
@@ -98,10 +99,10 @@ impl Connection {
         Ok(version)
     }
 
-    /// Handles of all active domains (`virConnectListAllDomains`), names, UUIDs and ids in them.
+    /// Handles of all active domains (`virConnectListAllDomains`), with their names, UUIDs and ids.
     ///
     /// # Errors
-    /// Whatever libvirt says.
+    /// The error of libvirt.
     pub fn active_domains(&self) -> Result<Vec<Domain>, Error> {
         count(Call::List);
         let mut list: *mut sys::virDomainPtr = ptr::null_mut();
@@ -122,10 +123,10 @@ impl Connection {
         }
     }
 
-    /// A handle by UUID (`virDomainLookupByUUID`): answers even while another domain is locked.
+    /// A handle by UUID (`virDomainLookupByUUID`). This returns even while another domain is locked.
     ///
     /// # Errors
-    /// `VIR_ERR_NO_DOMAIN` where there is none; else whatever libvirt says.
+    /// `VIR_ERR_NO_DOMAIN` if there is no such domain, or another error of libvirt.
     pub fn lookup(&self, uuid: Uuid) -> Result<Domain, Error> {
         count(Call::Lookup);
         // SAFETY: the UUID's 16 bytes live through the call.
@@ -140,11 +141,11 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         for id in self.registered.take() {
-            // SAFETY: the connection is open, if only at this end: the registration goes there
-            // first, and with it its reference of the connection.
+            // SAFETY: the connection is open, at least at this end, where libvirt removes the registration
+            // first, and with it the reference to the connection.
             unsafe { sys::virConnectDomainEventDeregisterAny(self.raw.as_ptr(), id) };
         }
-        // SAFETY: our one reference goes; handles still alive keep the connection themselves.
+        // SAFETY: this gives up the one reference that `self` has; handles have references of their own.
         unsafe { sys::virConnectClose(self.raw.as_ptr()) };
     }
 }

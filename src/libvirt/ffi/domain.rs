@@ -1,4 +1,4 @@
-//! Handles of domains, and what is asked of one by a call of its own.
+//! Handles of domains, and the calls for a single domain.
 
 use std::ffi::{c_int, c_uint};
 use std::ptr::{self, NonNull};
@@ -12,7 +12,7 @@ use super::{Value, c_string, check, last_error, text};
 use crate::libvirt::Error;
 use crate::libvirt::calls::{Call, count};
 
-/// A handle of one domain. It names the domain (by UUID) and keeps its connection open.
+/// A handle of one domain. It identifies the domain by its UUID and keeps its connection open.
 #[derive(Debug)]
 pub struct Domain {
     pub(super) raw: NonNull<sys::virDomain>,
@@ -21,25 +21,25 @@ pub struct Domain {
 /// Whether a domain's monitor is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Monitor {
-    /// Nobody.
+    /// The monitor is free.
     Free,
-    /// A command has been in it for so long.
+    /// A command has occupied the monitor for this time.
     Occupied(Duration),
-    /// Somebody, within a job that libvirt tells the progress of (backup, migration, dump, save): the
-    /// time that it gives is the job's own (qemuDomainGetControlInfo in its src/qemu/qemu_driver.c).
+    /// The monitor is in use within a job whose progress libvirt reports (backup, migration, dump, save). The time that
+    /// libvirt gives then is that of the job (qemuDomainGetControlInfo in its src/qemu/qemu_driver.c).
     Job,
 }
 
 impl Domain {
-    /// The domain's UUID; no call to the daemon.
+    /// The domain's UUID; makes no call to the daemon.
     pub fn uuid(&self) -> Uuid {
         // SAFETY: the handle is valid for as long as `self` is.
         unsafe { uuid_of(self.raw.as_ptr()) }
     }
 
-    /// The id of the run that the handle was made of; `None` for an inactive domain.
+    /// The id of the run for which the handle was made; `None` for an inactive domain.
     pub fn id(&self) -> Option<u32> {
-        // SAFETY: as above; libvirt's "no id" is (unsigned) -1.
+        // SAFETY: as above; libvirt returns (unsigned) -1 for a domain without an id.
         let id = unsafe { sys::virDomainGetID(self.raw.as_ptr()) };
         (id != c_uint::MAX).then_some(id)
     }
@@ -53,7 +53,7 @@ impl Domain {
     /// `virDomainGetInfo`: needs no QEMU monitor.
     ///
     /// # Errors
-    /// Whatever libvirt says.
+    /// The error of libvirt.
     pub fn info(&self) -> Result<sys::virDomainInfo, Error> {
         count(Call::Info);
         let mut info = sys::virDomainInfo {
@@ -71,7 +71,7 @@ impl Domain {
     /// `virDomainGetState`: state and reason, libvirt's numbers.
     ///
     /// # Errors
-    /// Whatever libvirt says.
+    /// The error of libvirt.
     pub fn state(&self) -> Result<(i32, i32), Error> {
         count(Call::State);
         let (mut state, mut reason) = (0, 0);
@@ -80,11 +80,11 @@ impl Domain {
         Ok((state, reason))
     }
 
-    /// Whether the domain's monitor is in use (`virDomainGetControlInfo`: takes no job and is served by
-    /// libvirtd's priority workers).
+    /// Whether the domain's monitor is in use (`virDomainGetControlInfo`). The call takes no job, and
+    /// priority workers of libvirtd serve it.
     ///
     /// # Errors
-    /// Whatever libvirt says; other drivers than QEMU's do not have it.
+    /// The error of libvirt. Only QEMU's driver has this call.
     pub fn monitor(&self) -> Result<Monitor, Error> {
         count(Call::Control);
         let mut info = sys::virDomainControlInfo {
@@ -103,11 +103,11 @@ impl Domain {
         })
     }
 
-    /// `virDomainGetCPUStats`, the total over all CPUs: calls `each` with key and value. `known` is
-    /// how many parameters the driver has, asked for where it is 0.
+    /// `virDomainGetCPUStats`, the total over all CPUs: calls `each` with key and value. `known` is the number of
+    /// parameters that the driver has; if it is 0, a first call asks for it.
     ///
     /// # Errors
-    /// Whatever libvirt says.
+    /// The error of libvirt.
     pub fn cpu_totals(
         &self,
         known: &mut u32,
@@ -116,8 +116,8 @@ impl Domain {
         const ROOM: usize = 16;
         // SAFETY: an all-zero parameter is a valid one (an empty name, no type).
         let mut params: [sys::virTypedParameter; ROOM] = unsafe { std::mem::zeroed() };
-        // SAFETY: start_cpu -1 with one CPU is libvirt's form for the total; at most `ROOM`
-        // parameters are written, and what strings they own is freed by `virTypedParamsClear`.
+        // SAFETY: start_cpu -1 with one CPU asks for the total; at most `ROOM` parameters are written, and
+        // `virTypedParamsClear` frees the strings that they own.
         unsafe {
             let domain = self.raw.as_ptr();
             if *known == 0 {
@@ -143,7 +143,7 @@ impl Domain {
     /// `virDomainMemoryStats`: calls `each` with tag (`VIR_DOMAIN_MEMORY_STAT_*`) and value.
     ///
     /// # Errors
-    /// Whatever libvirt says.
+    /// The error of libvirt.
     pub fn memory_stats(&self, mut each: impl FnMut(u32, u64)) -> Result<(), Error> {
         count(Call::Memory);
         const ROOM: usize = 32;
@@ -158,18 +158,18 @@ impl Domain {
         Ok(())
     }
 
-    /// `virDomainInterfaceStats` of the NIC with this name on the host; -1 = not counted.
+    /// `virDomainInterfaceStats` of the NIC with this name on the host; -1 means not counted.
     ///
     /// # Errors
-    /// Whatever libvirt says.
+    /// The error of libvirt.
     pub fn interface_stats(
         &self,
         target: &str,
     ) -> Result<sys::virDomainInterfaceStatsStruct, Error> {
         count(Call::Interface);
         let target = c_string(target)?;
-        // SAFETY: all-zero is a valid value of this struct of integers; libvirt is told its size
-        // and writes no more; the name lives through the call.
+        // SAFETY: all-zero is a valid value of this struct of integers; libvirt gets its size and does not write
+        // more; the name lives through the call.
         unsafe {
             let mut stats: sys::virDomainInterfaceStatsStruct = std::mem::zeroed();
             check(sys::virDomainInterfaceStats(
@@ -182,10 +182,10 @@ impl Domain {
         }
     }
 
-    /// `virDomainBlockStats` of the disk with this target; -1 = not counted.
+    /// `virDomainBlockStats` of the disk with this target; -1 means not counted.
     ///
     /// # Errors
-    /// Whatever libvirt says.
+    /// The error of libvirt.
     pub fn block_stats(&self, target: &str) -> Result<sys::virDomainBlockStatsStruct, Error> {
         count(Call::Block);
         let target = c_string(target)?;
@@ -205,10 +205,10 @@ impl Domain {
     /// The live XML (`virDomainGetXMLDesc`).
     ///
     /// # Errors
-    /// Whatever libvirt says.
+    /// The error of libvirt.
     pub fn xml(&self) -> Result<String, Error> {
         count(Call::Xml);
-        // SAFETY: the text is ours to free once it is copied.
+        // SAFETY: the caller owns the text, which is freed after it was copied.
         unsafe {
             let raw = sys::virDomainGetXMLDesc(self.raw.as_ptr(), 0);
             if raw.is_null() {
@@ -223,7 +223,7 @@ impl Domain {
 
 impl Drop for Domain {
     fn drop(&mut self) {
-        // SAFETY: our one reference goes.
+        // SAFETY: this gives up the one reference that `self` has.
         unsafe { sys::virDomainFree(self.raw.as_ptr()) };
     }
 }

@@ -1,4 +1,4 @@
-//! Events: what libvirt reports of domains by itself.
+//! Events of domains, which libvirt sends by itself.
 
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::ptr;
@@ -10,31 +10,31 @@ use super::domain::uuid_of;
 use super::{Connection, last_error, text};
 use crate::libvirt::Error;
 
-/// What an event tells.
+/// An event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DomainEvent {
-    /// The domain runs, under this id and name: started, restored or migrated in.
+    /// The domain runs, with this id and name: it was started, restored or migrated in.
     Started(Uuid, u32, String),
-    /// It runs no more: shut down, destroyed, saved, crashed or migrated away.
+    /// The domain does not run any more: it was shut down, destroyed, saved or migrated away, or it crashed.
     Stopped(Uuid),
-    /// A device was added to it.
+    /// A device was added to the domain.
     DeviceAdded(Uuid),
-    /// The device of this alias (`<alias name='net0'/>`) was removed from it.
+    /// The device with this alias (`<alias name='net0'/>`) was removed from the domain.
     DeviceRemoved(Uuid, String),
-    /// A medium may have been changed (a tray moved), or a block job that copies to another image is
-    /// ready for it or has ended.
+    /// The image of a disk may have changed: a tray moved, so a medium may have been changed, or a block job that copies
+    /// to another image is in step with its source or has ended.
     ImageChanged(Uuid),
 }
 
 type EventSink = Box<dyn Fn(DomainEvent) + Send + Sync>;
 
 impl Connection {
-    /// Calls `on_event` whenever a domain starts or stops, or a device or the image behind one
-    /// changes (`virConnectDomainEventRegisterAny`), from the event loop's thread, for as long as
-    /// the connection stands. A driver may have no events of trays and block jobs.
+    /// Calls `on_event` whenever a domain starts or stops, or a device or its image changes
+    /// (`virConnectDomainEventRegisterAny`). The thread of the event loop makes these calls for as long as the
+    /// connection is open. A driver may have no events for trays and block jobs.
     ///
     /// # Errors
-    /// Drivers without events say `VIR_ERR_NO_SUPPORT`.
+    /// `VIR_ERR_NO_SUPPORT` if the driver has no events, or another error of libvirt.
     pub fn on_event(
         &self,
         on_event: impl Fn(DomainEvent) + Clone + Send + Sync + 'static,
@@ -59,8 +59,8 @@ impl Connection {
             c_int,
             *mut c_void,
         );
-        // SAFETY: libvirt keeps each callback under the generic type by design, and calls it with
-        // the arguments that its event has: these.
+        // SAFETY: libvirt stores all callbacks as the generic type, and calls each with the arguments of its
+        // event, which are these.
         let (lifecycle, added, removed, tray, job) = unsafe {
             (
                 std::mem::transmute::<Lifecycle, Generic>(started_or_stopped),
@@ -79,8 +79,7 @@ impl Connection {
         ] {
             let sink: Box<EventSink> = Box::new(Box::new(on_event.clone()));
             let opaque = Box::into_raw(sink).cast::<c_void>();
-            // SAFETY: `opaque` is owned by the registration and freed by `free_sink`, or below
-            // where that failed.
+            // SAFETY: the registration owns `opaque` and frees it by `free_sink`; if it fails, it is freed below.
             unsafe {
                 let registered = sys::virConnectDomainEventRegisterAny(
                     self.raw.as_ptr(),
@@ -113,7 +112,7 @@ unsafe extern "C" fn started_or_stopped(
     _: c_int,
     opaque: *mut c_void,
 ) {
-    // SAFETY: as in `device_added`; the name is copied. None of the three calls the daemon.
+    // SAFETY: as in `device_added`; the name is copied. None of the three functions calls the daemon.
     unsafe {
         let sink = &*opaque.cast::<EventSink>();
         let uuid = uuid_of(domain);
@@ -171,8 +170,8 @@ unsafe extern "C" fn tray_moved(
     }
 }
 
-/// Whatever the job's new state: ready, completed, failed or cancelled, its target is a file that
-/// QEMU has open now, or has no more.
+/// In every new state of the job (ready, completed, failed or cancelled), QEMU has opened the target of the job or has
+/// closed it.
 unsafe extern "C" fn block_job_changed(
     _: sys::virConnectPtr,
     domain: sys::virDomainPtr,

@@ -1,7 +1,7 @@
-//! All `unsafe` of this program: libvirt's C API behind types that free what they own.
+//! All `unsafe` code of this program: libvirt's C API behind types that free what they own.
 //!
-//! The `virt` crate's own wrappers leak statistics records, have no `virDomainListGetStats` and no
-//! domain events, and panic where an operator's typing reaches them, hence `virt::sys` directly.
+//! This uses `virt::sys` directly because the wrappers of the `virt` crate leak statistics records, have neither
+//! `virDomainListGetStats` nor domain events, and panic at some input of operators.
 
 mod connection;
 mod crash;
@@ -29,8 +29,8 @@ pub use records::{Record, Records};
 pub use value::Value;
 
 fn last_error() -> Error {
-    // SAFETY: the error is this thread's own and stays valid until the next libvirt call; the
-    // message is copied before that.
+    // SAFETY: the error belongs to this thread and is valid until its next call to libvirt; the message is copied
+    // before that.
     unsafe {
         let error = sys::virGetLastError();
         if error.is_null() {
@@ -52,7 +52,7 @@ fn check(returned: c_int) -> Result<c_int, Error> {
     }
 }
 
-/// Copies a C string; what is no UTF-8 is replaced.
+/// Copies a C string; invalid UTF-8 is replaced.
 ///
 /// # Safety
 /// `raw` is null or a NUL-terminated string that lives through the call.
@@ -67,5 +67,5 @@ unsafe fn text(raw: *const c_char) -> String {
 }
 
 fn c_string(value: &str) -> Result<CString, Error> {
-    CString::new(value).map_err(|_| Error::invalid(format!("{value:?} holds a NUL byte")))
+    CString::new(value).map_err(|_| Error::invalid(format!("{value:?} contains a NUL byte")))
 }

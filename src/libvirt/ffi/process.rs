@@ -1,4 +1,4 @@
-//! What concerns the whole process: libvirt's library and its event loop, descriptors, memory.
+//! Set-up of the whole process: libvirt's library and its event loop, descriptors, memory, signals.
 
 use std::ffi::{c_int, c_uint, c_void};
 use std::io;
@@ -12,18 +12,18 @@ use super::{check, last_error};
 use crate::libvirt::Error;
 use crate::threads::{self, NotStarted};
 
-/// libvirt prints errors to stderr unless told otherwise; ours come back as [`Error`].
+/// libvirt prints errors to stderr unless there is an error function. Here they are returned as [`Error`].
 unsafe extern "C" fn silent(_: *mut c_void, _: sys::virErrorPtr) {}
 
-/// Sets the library up. Call once, before any connection is opened and any thread is started.
+/// Sets the library up. Call this once, before any connection is opened.
 ///
 /// # Errors
-/// Whatever `virInitialize` or `virEventRegisterDefaultImpl` says.
+/// The error of `virInitialize` or `virEventRegisterDefaultImpl`.
 pub fn initialize() -> Result<(), Error> {
-    // SAFETY: the error function has the signature asked for and touches nothing; setting it stores a
-    // pointer. The other two take no arguments and are documented as the first ones to make.
+    // SAFETY: the error function has the required signature and does nothing; setting it stores a pointer. The
+    // other two functions have no arguments and are documented as the first ones to call.
     unsafe {
-        // First: virInitialize has errors of its own (LIBVIRT_DEBUG=bogus).
+        // This is the first call because virInitialize may fail itself (LIBVIRT_DEBUG=bogus).
         sys::virSetErrorFunc(ptr::null_mut(), Some(silent));
         check(sys::virInitialize())?;
         check(sys::virEventRegisterDefaultImpl())?;
@@ -34,71 +34,71 @@ pub fn initialize() -> Result<(), Error> {
 /// Starts the thread that runs libvirt's event loop: keepalive and domain events need it.
 ///
 /// # Errors
-/// The system's, when no thread can be started.
+/// No thread can be started.
 pub fn start_event_loop() -> Result<(), NotStarted> {
     threads::start("events", || {
         loop {
-            // SAFETY: no arguments; the default implementation was registered in
-            // `initialize`, and this thread alone runs it.
+            // SAFETY: there are no arguments; `initialize` has registered the default implementation, and only
+            // this thread runs it.
             if unsafe { sys::virEventRunDefaultImpl() } < 0 {
-                log::debug!("libvirt's event loop: {}", last_error());
+                log::debug!("libvirt's event loop failed: {}", last_error());
                 std::thread::sleep(Duration::from_secs(1));
             }
         }
     })
 }
 
-/// Closes all files but stdin, stdout and stderr, for a process that this program has started of
-/// itself: libvirt opens its sockets without O_CLOEXEC and marks them a moment later, so what
-/// starts in that moment has them. Call first thing in `main`. Before Linux 5.9 it does nothing.
+/// Closes all files but stdin, stdout and stderr, in a process of this program that the program has started. libvirt
+/// opens its sockets without O_CLOEXEC and sets that a moment later, so a process that is started in that moment
+/// inherits them. Call this first in `main`. Before Linux 5.9 it does nothing.
 pub fn close_inherited() {
     let last = c_uint::MAX;
-    // SAFETY: nothing was opened yet, so that nobody owns what is closed; by number, for the C
-    // library has no such function before glibc 2.34.
+    // SAFETY: nothing was opened yet, so nothing in this process owns the descriptors. The call is made by number
+    // because glibc has no such function before 2.34.
     unsafe { libc::syscall(libc::SYS_close_range, 3, last, 0) };
 }
 
 static STDOUT_WAS_CLOSED: AtomicBool = AtomicBool::new(false);
 
-/// Whether the program was started without descriptor 1 (`>&-`). Rust's runtime opens /dev/null in
-/// its place before `main`.
+/// Whether the program was started without descriptor 1 (`>&-`). Rust's runtime opens /dev/null in its place before
+/// `main`.
 pub fn stdout_was_closed() -> bool {
     STDOUT_WAS_CLOSED.load(Ordering::Relaxed)
 }
 
-extern "C" fn look_at_stdout() {
-    // SAFETY: asks for flags; for a number that is no open descriptor it fails, and does nothing.
+extern "C" fn check_stdout() {
+    // SAFETY: this only reads flags; it fails for a number that is no open descriptor.
     let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) };
     STDOUT_WAS_CLOSED.store(flags < 0, Ordering::Relaxed);
 }
 
-// SAFETY: the C runtime calls what stands in this section once, before `main` and so before Rust's
-// runtime; the function needs nothing of either.
+// SAFETY: the C runtime calls the functions of this section once, before `main` and so before Rust's runtime; this
+// function needs neither.
 #[used]
 #[unsafe(link_section = ".init_array")]
-static BEFORE_MAIN: extern "C" fn() = look_at_stdout;
+static BEFORE_MAIN: extern "C" fn() = check_stdout;
 
-/// All threads take memory from one place: what one has freed serves the next. With glibc's usual
-/// arena per thread a gather of 10,000 VMs kept 54 MB more, and took more processor time for it.
+/// Makes all threads use one arena of glibc's allocator, so that memory that one thread has freed serves the others.
+/// With the default of several arenas, a gather of 10,000 VMs kept 54 MB more and took more CPU time.
 pub fn share_memory() {
-    // SAFETY: sets a limit of the allocator's; no other thread runs yet.
+    // SAFETY: this sets a limit of the allocator; no other thread runs yet.
     #[cfg(target_env = "gnu")]
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
     }
 }
 
-/// Raises the soft limit of open files to the hard one. rustix panics where a filter of system calls
-/// (seccomp(2)) denies the question.
+/// Raises the soft limit of open files to the hard limit. rustix is not used for this because it panics where a
+/// filter of system calls (seccomp(2)) denies getrlimit(2).
 ///
 /// # Errors
-/// The system's.
+/// The error of getrlimit(2) or setrlimit(2).
 pub fn raise_file_limit() -> io::Result<()> {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
     };
-    // SAFETY: the structure lives through both calls, which keep no pointer to it.
+    // SAFETY: the structure lives through both calls, which do not keep a pointer to it.
     let done = unsafe {
         libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && {
             limit.rlim_cur = limit.rlim_max;
@@ -112,12 +112,12 @@ pub fn raise_file_limit() -> io::Result<()> {
     }
 }
 
-/// Does `work` while these signals wait, and lets them in afterwards, also those that whoever started
-/// the program had blocked (pthread_sigmask(3)). Only in a process of one thread.
+/// Calls `work` while these signals are blocked, and unblocks them afterwards, also if the process that started this
+/// program had blocked them (pthread_sigmask(3)). Only for a process with one thread.
 pub fn while_signals_wait<T>(signals: &[c_int], work: impl FnOnce() -> T) -> T {
     let change = |how| {
-        // SAFETY: an all-zero set is valid memory for sigemptyset, which makes it an empty one; it
-        // lives through the calls, and the old mask is not asked for.
+        // SAFETY: an all-zero set is valid memory for sigemptyset, which makes it an empty set; the set lives
+        // through the calls, and the old mask is not requested.
         unsafe {
             let mut set: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&mut set);

@@ -1,4 +1,4 @@
-//! Bulk statistics.
+//! Records of bulk statistics.
 
 use std::ffi::c_uint;
 use std::marker::PhantomData;
@@ -19,11 +19,10 @@ pub struct Records {
 }
 
 impl Records {
-    /// `virDomainListGetStats`: the groups asked for, of the domains asked for. Domains that are
-    /// gone are left out by libvirt.
+    /// `virDomainListGetStats` for these groups of these domains. libvirt leaves out domains that do not exist any more.
     ///
     /// # Errors
-    /// Whatever libvirt says. All handles must be of one connection, or libvirt refuses them.
+    /// The error of libvirt, which also refuses handles of different connections.
     pub fn get(domains: &[&Domain], groups: u32, flags: u32) -> Result<Self, Error> {
         count(Call::Bulk);
         let mut handles: Vec<sys::virDomainPtr> = domains
@@ -32,7 +31,7 @@ impl Records {
             .chain([ptr::null_mut()])
             .collect();
         let mut raw: *mut sys::virDomainStatsRecordPtr = ptr::null_mut();
-        // SAFETY: the list of handles ends in NULL as the API asks; the records become ours.
+        // SAFETY: the list of handles ends in NULL as the API requires; `Records` owns the records.
         let count = check(unsafe {
             sys::virDomainListGetStats(handles.as_mut_ptr(), groups, &mut raw, flags)
         })?;
@@ -54,7 +53,7 @@ impl Records {
 
 impl Drop for Records {
     fn drop(&mut self) {
-        // SAFETY: ours, freed once; NULL is allowed.
+        // SAFETY: `self` owns the records and frees them once; NULL is allowed.
         unsafe { sys::virDomainStatsRecordListFree(self.raw) };
     }
 }
@@ -67,17 +66,17 @@ pub struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// The domain's id as of this very call; `None`: not active any more.
+    /// The domain's id at the time of the call; `None` if it is not active any more.
     pub fn id(&self) -> Option<u32> {
         // SAFETY: the record's handle is valid as long as the record.
         let id = unsafe { sys::virDomainGetID((*self.raw).dom) };
         (id != c_uint::MAX).then_some(id)
     }
 
-    /// The domain, as of this very call.
+    /// A handle of the domain, with its id at the time of the call.
     pub fn domain(&self) -> Option<Domain> {
-        // SAFETY: the record's handle is valid as long as the record; virDomainRef makes the
-        // borrowed handle a reference of its own for `Domain` to drop.
+        // SAFETY: the record's handle is valid as long as the record; virDomainRef adds a reference, which `Domain`
+        // gives up when it is dropped.
         unsafe {
             let raw = NonNull::new((*self.raw).dom)?;
             sys::virDomainRef(raw.as_ptr());
@@ -85,7 +84,7 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// Key and value of each parameter; strings that are no UTF-8 are passed over.
+    /// Key and value of each parameter; strings that are not UTF-8 are skipped.
     pub fn params(&self) -> impl Iterator<Item = (&'a [u8], Value<'a>)> {
         // SAFETY: the record holds `nparams` parameters and lives as long as its list.
         let params = unsafe {
@@ -96,7 +95,7 @@ impl<'a> Record<'a> {
                 std::slice::from_raw_parts(record.params, record.nparams.max(0) as usize)
             }
         };
-        // SAFETY: libvirt filled these in: a NUL-terminated key and the union's member of `type_`.
+        // SAFETY: libvirt has set these: a key that ends in NUL, and the union's member of `type_`.
         params.iter().filter_map(|param| unsafe { typed(param) })
     }
 }

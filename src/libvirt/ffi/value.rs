@@ -1,10 +1,10 @@
-//! Typed parameters: how libvirt hands over a figure.
+//! Typed parameters, as which libvirt returns figures.
 
 use std::ffi::{CStr, c_uint};
 
 use virt::sys;
 
-/// A statistics value, whatever integer type this libvirt gave it (they vary by version).
+/// A value of the statistics. The integer types vary between versions of libvirt, so they are one here.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Value<'a> {
     /// int, uint, llong, ullong and boolean.
@@ -16,7 +16,7 @@ pub enum Value<'a> {
 }
 
 /// # Safety
-/// `param` was filled in by libvirt.
+/// libvirt has set `param`.
 pub(super) unsafe fn typed(param: &sys::virTypedParameter) -> Option<(&[u8], Value<'_>)> {
     // SAFETY: the caller's promise: `type_` names the union's member, `field` ends in NUL.
     unsafe {

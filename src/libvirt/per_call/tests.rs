@@ -14,13 +14,13 @@ fn one_call_that_cannot_be_answered_costs_the_vm_nothing_else() {
     let node = Node::of(&["running"], &["off"]);
     let connection = connect(&node.uri());
     let running = connection.lookup(Node::uuid("running")).unwrap();
-    // lxc says this of a container that runs on a host without that control group.
+    // This is lxc's error for a container that runs on a host without that control group.
     let invalid = error(sys::VIR_ERR_OPERATION_INVALID, sys::VIR_FROM_LXC);
     assert_eq!(tolerate::<()>(&running, Err(invalid.clone())), Ok(None));
     let unsupported = error(sys::VIR_ERR_NO_SUPPORT, sys::VIR_FROM_LXC);
     assert_eq!(tolerate::<()>(&running, Err(unsupported)), Ok(None));
     assert_eq!(tolerate(&running, Ok(1)), Ok(Some(1)));
-    // And this is the same error of one that has stopped.
+    // The same error for a container that has stopped.
     let off = connection.lookup(Node::uuid("off")).unwrap();
     assert_eq!(tolerate::<()>(&off, Err(invalid.clone())), Err(invalid));
     let gone = error(sys::VIR_ERR_NO_DOMAIN, sys::VIR_FROM_LXC);

@@ -19,7 +19,7 @@ fn a_link_that_leads_nowhere_is_called_one() {
         ("folder/config.toml", &*folder, "gone"),
     ] {
         let expected = format!(
-            "E! {name}/{file}: {subject}is a symbolic link to {target}, and nothing is there\n"
+            "E! {name}/{file}: {subject}is a symbolic link to {target}, which does not exist\n"
         );
         let found = told(&run(&["--config", &format!("{name}/{file}")]));
         assert_eq!(found, (Some(2), String::new(), expected));
@@ -90,10 +90,7 @@ fn a_long_value_is_shown_in_part() {
         assert!(err.len() < 600, "{err}");
     }
     for (args, right) in [
-        (
-            &[&*long][..],
-            "\"telegraf-kvm --help\" lists what there is\n",
-        ),
+        (&[&*long][..], "\"telegraf-kvm --help\" lists the flags\n"),
         (&["--interval", &long], "write for example \"8s\", "),
         (
             &["--once", "--interval", &"1".repeat(9000)],
@@ -156,7 +153,10 @@ fn one_gather_is_not_gathers() {
     fs::write(&node, "<node/>").unwrap();
     stdin.write_all(b"\n").unwrap();
     let back = lines.next().unwrap().unwrap();
-    assert_eq!(back, "I! libvirt answers again after 1 gather without");
+    assert_eq!(
+        back,
+        "I! libvirt answers again, after 1 gather without an answer"
+    );
     drop(stdin);
     assert!(child.wait().unwrap().success());
 }

@@ -104,10 +104,10 @@ fn wrong_arguments_are_one_line_and_exit_code_2() {
             &["--interval", "10"],
             "E! --interval: \"10\" has no unit; write \"10s\" for seconds\n",
         ),
-        (&["--config"], "E! a value is missing: --config FILE\n"),
+        (&["--config"], "E! --config FILE: the value is missing\n"),
         (
             &["a\nb"],
-            "E! unexpected argument \"a\\nb\"; \"telegraf-kvm --help\" lists what there is\n",
+            "E! unexpected argument \"a\\nb\"; \"telegraf-kvm --help\" lists the flags\n",
         ),
         (
             &["--uri", "", "--check"],
@@ -115,11 +115,11 @@ fn wrong_arguments_are_one_line_and_exit_code_2() {
         ),
         (
             &["-x"],
-            "E! unknown flag \"-x\"; \"telegraf-kvm --help\" lists what there is\n",
+            "E! unknown flag \"-x\"; \"telegraf-kvm --help\" lists the flags\n",
         ),
         (
             &["-o"],
-            "E! unknown flag \"-o\"; \"telegraf-kvm --help\" lists what there is\n",
+            "E! unknown flag \"-o\"; \"telegraf-kvm --help\" lists the flags\n",
         ),
         (
             &["--", "--check"],

@@ -17,7 +17,7 @@ fn warnings_recovery_and_debug_keep_their_levels() {
     config.debug = true;
     let telegraf = Telegraf::start(dir.path(), &config);
     // The same trouble again is a matter of debug.
-    telegraf.wait_for_log("(time 3)");
+    telegraf.wait_for_log("(seen 3 times)");
     node::write(&file, &node::plain(2, 1, 1));
     telegraf.gathers(2);
     telegraf.wait_for_log("answers again");
@@ -36,14 +36,14 @@ fn warnings_recovery_and_debug_keep_their_levels() {
     let infos = of_level('I');
     assert_eq!(infos.len(), 1, "{log:#?}");
     assert!(
-        infos[0].starts_with("libvirt answers again after "),
+        infos[0].starts_with("libvirt answers again, after "),
         "{log:#?}"
     );
     let debugs = of_level('D');
     assert!(
         debugs
             .iter()
-            .any(|line| line.contains("cannot reach") && line.ends_with("(time 2)"))
+            .any(|line| line.contains("cannot reach") && line.ends_with("(seen 2 times)"))
     );
     assert!(
         debugs.iter().any(|line| line.starts_with("2 VMs in ")),

@@ -1,4 +1,4 @@
-//! The walk through a domain's XML, element by element.
+//! Reads a domain's XML, element by element.
 
 use quick_xml::XmlVersion;
 use quick_xml::events::BytesStart;
@@ -8,16 +8,16 @@ use smol_str::SmolStr;
 use super::source::{self, Source};
 use super::{Description, Disk, DiskKind, Nic};
 
-/// The walk through the elements. Of where it stands it keeps two numbers, not the path itself.
+/// The state of the reading. Two numbers stand for the path of open elements.
 #[derive(Default)]
-pub(super) struct Walk {
+pub(super) struct Parser {
     pub(super) description: Description,
     /// How many elements are open.
     depth: usize,
-    /// How many of them, from the root, lie on `/domain/devices/(interface|disk)/(target|alias)` or
-    /// `/domain/os/(loader|nvram)`.
+    /// How many of the open elements, from the root, are on the path
+    /// `/domain/devices/(interface|disk)/(target|alias)` or `/domain/os/(loader|nvram)`.
     matched: usize,
-    /// The second of them is `<os>`.
+    /// Whether the second open element is `<os>`.
     in_os: bool,
     root_seen: bool,
     pub(super) finished: bool,
@@ -40,7 +40,7 @@ enum Device {
     Firmware(String),
 }
 
-impl Walk {
+impl Parser {
     pub(super) fn enter(
         &mut self,
         element: &BytesStart,
@@ -56,16 +56,16 @@ impl Walk {
                 3 => (name == "target" || name == "alias") && !self.in_os,
                 _ => false,
             };
-        // Resolving costs a look at each namespace in scope: only where the name already fits.
+        // Resolving looks at each namespace in scope, so it is done only if the name fits.
         let on_path =
             may_match && resolver.resolve_element(element.name()).0 == ResolveResult::Unbound;
         if self.depth == 0 {
             if self.root_seen {
-                return Err(format!("a second root element, <{name}>"));
+                return Err(format!("there is a second root element, <{name}>"));
             }
             if !on_path {
                 return Err(format!(
-                    "the root element <{name}> is no <domain> without a namespace"
+                    "the root element is <{name}>, not a <domain> without a namespace"
                 ));
             }
             self.root_seen = true;
@@ -107,7 +107,7 @@ impl Walk {
         aliases.extend(name.map(SmolStr::from));
     }
 
-    /// A `<source>` at any depth of a disk or of the firmware, or what it stands in.
+    /// Handles a `<source>` at any depth of a disk or of the firmware, or the element that it is in.
     fn source(&mut self, element: &BytesStart) -> Result<(), String> {
         if element.name().into_inner() != "source" {
             self.description.unresolved |= !source::type_is_known(element)?;
@@ -134,14 +134,14 @@ impl Walk {
         }
     }
 
-    /// The library has seen to it that each end has its start.
+    /// Leaves an element. The XML library checks that each end has its start.
     pub(super) fn leave(&mut self) {
         self.depth = self.depth.saturating_sub(1);
         if self.matched <= self.depth {
             return;
         }
         self.matched = self.depth;
-        // Only the device's own end finds the walk this far up with a device open.
+        // At this depth only the device's own element can have ended.
         if self.depth == 2 {
             match self.device.take() {
                 Some(Device::Nic { target, kind }) => {
@@ -161,7 +161,7 @@ impl Walk {
                 Some(Device::Firmware(path)) if !path.is_empty() => {
                     self.description.firmware.push(path);
                 }
-                // QEMU has its files open all the same.
+                // A disk without a target is no disk here, but QEMU has its files open.
                 Some(Device::Disk { sources, .. }) => self.description.firmware.extend(sources),
                 Some(Device::Firmware(_)) | None => {}
             }
@@ -170,9 +170,9 @@ impl Walk {
 
     pub(super) fn text(&mut self, text: &str) -> Result<(), String> {
         if self.depth == 0 {
-            return Err("text outside the root element".to_owned());
+            return Err("there is text outside the root element".to_owned());
         }
-        // Not the text of an element inside it.
+        // The text directly in the element, not that of an element within it.
         if self.depth == 3
             && let Some(Device::Firmware(path)) = &mut self.device
         {
@@ -181,7 +181,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Text with an entity that libvirt's XML does not have.
+    /// Handles an entity that cannot be resolved; libvirt's XML has none.
     pub(super) fn unreadable_text(&mut self) -> Result<(), String> {
         self.description.unresolved |= matches!(self.device, Some(Device::Firmware(_)));
         self.text("")
@@ -189,10 +189,10 @@ impl Walk {
 
     pub(super) fn finish(&mut self) -> Result<(), String> {
         if !self.root_seen {
-            return Err("no element at all".to_owned());
+            return Err("there is no element".to_owned());
         }
         if self.depth > 0 {
-            return Err(format!("ends with {} elements still open", self.depth));
+            return Err(format!("it ends with {} elements still open", self.depth));
         }
         self.finished = true;
         Ok(())
@@ -200,7 +200,7 @@ impl Walk {
 }
 
 impl Device {
-    /// `None` for the loader that is no block node: QEMU read it at its start (`-bios`).
+    /// `None` for a loader that is no block node: QEMU read it when it started (`-bios`).
     fn open(element: &BytesStart) -> Result<Option<Self>, String> {
         let of_type = attribute(element, "type")?;
         let of_type = of_type.as_deref();
@@ -228,7 +228,7 @@ impl Device {
     }
 }
 
-/// The value of an attribute in no namespace, entities resolved.
+/// The value of an attribute without a namespace, with entities resolved.
 pub(super) fn attribute(element: &BytesStart, name: &str) -> Result<Option<String>, String> {
     for attribute in element.attributes() {
         let attribute = attribute.map_err(|error| error.to_string())?;

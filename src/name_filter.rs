@@ -1,4 +1,4 @@
-//! Which names to gather: shell-like patterns.
+//! Filters of names by shell-like patterns.
 
 use std::str::Chars;
 
@@ -7,26 +7,26 @@ use crate::wording::shortened;
 /// The longest pattern, in characters.
 const LONGEST: usize = 1024;
 
-/// Patterns of names to gather and names to leave out.
+/// Patterns for the names to include and to exclude.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NameFilter {
-    /// Empty means every name.
-    pub(super) include: Vec<Pattern>,
-    /// Wins over `include`.
-    pub(super) exclude: Vec<Pattern>,
+    /// The patterns of names to include; if there are none, all names are.
+    pub(crate) include: Vec<Pattern>,
+    /// The patterns of names to exclude; they win over `include`.
+    pub(crate) exclude: Vec<Pattern>,
 }
 
 impl NameFilter {
-    /// Whether a thing of that name is gathered. The whole name must match; case counts.
+    /// Whether this name is included. A pattern must match the whole name; case counts.
     pub fn matches(&self, name: &str) -> bool {
         let any = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(name));
         (self.include.is_empty() || any(&self.include)) && !any(&self.exclude)
     }
 }
 
-/// A shell-like pattern of a whole name. Names have no folders: `/` and a leading dot are ordinary.
+/// A shell-like pattern for a whole name. `/` and a leading dot are ordinary characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Pattern(Vec<Part>);
+pub(crate) struct Pattern(Vec<Part>);
 
 /// What one part of a pattern matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +35,7 @@ enum Part {
     One(char),
     /// `?`: any one character.
     Any,
-    /// `*`: any text, an empty one too.
+    /// `*`: any text, also an empty one.
     Text,
     /// `[abc]`, `[a-z]`: a character from one of the ranges.
     Within(Vec<(char, char)>),
@@ -48,8 +48,8 @@ impl Pattern {
     fn matches(&self, name: &str) -> bool {
         let mut rest = name.chars();
         let mut at = 0;
-        // The part after the last `*`, and what of the name that `*` has not taken yet. Earlier ones
-        // need no other try: what the last one can take includes what they could leave to it.
+        // The index after the last `*`, and the part of the name that this `*` has not matched yet. It is enough
+        // to extend the last `*`: it can match everything that a longer match of an earlier one would leave to it.
         let mut last_text: Option<(usize, Chars)> = None;
         loop {
             let before = rest.clone();
@@ -61,7 +61,7 @@ impl Pattern {
                 }
                 (None, None) => return true,
                 (Some(part), Some(c)) if part.is(c) => at += 1,
-                // With the name at its end, a longer text of the `*` would leave even less.
+                // At the end of the name, a longer match of the `*` would leave even less.
                 (_, None) => return false,
                 _ => {
                     let Some((after, untaken)) = &mut last_text else {
@@ -91,8 +91,8 @@ impl Part {
 /// Reads one pattern: `*`, `?`, `[abc]`, `[a-z]`, `[!abc]`.
 ///
 /// # Errors
-/// One sentence saying what is wrong with it and what would be right.
-pub(super) fn pattern(text: &str) -> Result<Pattern, String> {
+/// One sentence that says what is wrong with the pattern and what would be right.
+pub(crate) fn pattern(text: &str) -> Result<Pattern, String> {
     if text.is_empty() {
         return Err("an empty pattern matches nothing; write \"*\" for every name".to_owned());
     }
@@ -109,7 +109,7 @@ pub(super) fn pattern(text: &str) -> Result<Pattern, String> {
     while let Some(c) = rest.next() {
         parts.push(match c {
             '?' => Part::Any,
-            // Any number of stars is one star.
+            // Several stars match the same as one.
             '*' if parts.last() == Some(&Part::Text) => continue,
             '*' => Part::Text,
             '[' => bracket(&mut rest).map_err(bad)?,
@@ -119,15 +119,14 @@ pub(super) fn pattern(text: &str) -> Result<Pattern, String> {
     Ok(Pattern(parts))
 }
 
-/// Reads from behind `[` to behind its `]`. A `]` that comes first is one of the characters.
+/// Reads from after `[` to after its `]`. A `]` in the first place is one of the characters.
 fn bracket(rest: &mut Chars) -> Result<Part, String> {
     let inside = rest.as_str();
     let without = inside.starts_with('!');
     let inside = &inside[usize::from(without)..];
     let first = inside.chars().next().map_or(0, char::len_utf8);
     let Some(end) = inside[first..].find(']') else {
-        let why =
-            "a bracket is open; close it, or write \"[[]\" for a bracket that is part of the name";
+        let why = "\"[\" is not closed; close it with \"]\", or write \"[[]\" for a bracket that is part of the name";
         return Err(why.to_owned());
     };
     let (inside, behind) = inside.split_at(first + end);
@@ -145,7 +144,7 @@ fn bracket(rest: &mut Chars) -> Result<Part, String> {
         };
         if from > to {
             return Err(format!(
-                "the range {from}-{to} holds no character; write {to}-{from}"
+                "the range {from}-{to} contains no character; write {to}-{from}"
             ));
         }
         ranges.push((from, to));
@@ -218,7 +217,7 @@ mod tests {
             assert!(!unmatched.chars().any(matches), "{text}");
             assert!(!filter.matches("") && !filter.matches("aa"), "{text}");
         }
-        // Not of the documented syntax, so ordinary.
+        // These are not in the documented syntax, so they are ordinary characters.
         assert!(filter(&[r"{a,b}\*"], &[]).matches(r"{a,b}\c"));
     }
 
@@ -250,7 +249,7 @@ mod tests {
     }
 
     proptest! {
-        /// The crate glob is what matched names before.
+        /// The crate glob matched names in earlier versions.
         #[test]
         fn it_matches_as_the_crate_glob_does(
             text in r"(\*|\?|[ab]|\[!?\]?[a-d!/.-]{0,4}\]|[\[\]!./ä-]){1,9}",
@@ -264,7 +263,7 @@ mod tests {
                     prop_assert_eq!(expected, Some(pattern.matches(&name)));
                 }
                 Err(message) => {
-                    prop_assert!(glob.is_err() || message.contains("holds no character"));
+                    prop_assert!(glob.is_err() || message.contains("contains no character"));
                 }
             }
         }

@@ -1,0 +1,147 @@
+//! One gather: receives messages until it is done or its time is up, and writes the lines.
+
+use std::io;
+use std::time::Instant;
+
+use super::{Ending, MainLoop, Message};
+use crate::gather::GatherReport;
+use crate::libvirt::calls::CallCounts;
+use crate::measurements::collector::{self, Collector};
+use crate::output::Output;
+use crate::sample::Sample;
+use crate::times::{END_FIRST_GRACE, END_GRACE, END_PATIENCE, LIBRARY_OUTPUT, STOP_GRACE};
+use crate::{logging, measurements};
+
+/// Room in the output buffer for the lines of one VM with some 100 devices, in bytes.
+const ROOM: usize = 32 * 1024;
+
+impl MainLoop {
+    pub(super) fn gather(&mut self, output: &Output) -> io::Result<()> {
+        let timestamp = self.timestamps.take();
+        let start = Instant::now();
+        self.opening = !self.answered;
+        self.buffer.clear();
+        self.gatherer.begin();
+        self.receive_replies(start, timestamp);
+        let is_in_time = start.elapsed() < self.settings.deadline;
+        let cut = self
+            .ending
+            .filter(|_| is_in_time && !self.gatherer.is_done());
+        let mut gathered = self.gatherer.finish();
+        gathered.cut = cut.map(|ending| match ending {
+            Ending::EndOfInput(_) => "standard input ended",
+            Ending::Stop(_) => "a signal to stop arrived",
+        });
+        logging::pass_on();
+        if let Some(active) = &gathered.active {
+            self.history
+                .retain(active, |uuid| self.reporter.forget(uuid));
+        }
+        self.reporter.report(&gathered);
+        for sample in &gathered.samples {
+            self.write(sample, timestamp);
+        }
+        let withheld = gathered.locked.len() + gathered.missing.len() + gathered.refused.len();
+        if self.settings.measurements.collector {
+            self.write_collector(&gathered, withheld, start, timestamp);
+        }
+        log::debug!(
+            "{} VMs in {} ms, {} bytes; {} in part, {withheld} withheld, {} calls hang",
+            gathered.answered,
+            start.elapsed().as_millis(),
+            self.buffer.len(),
+            gathered.answered - gathered.complete,
+            gathered.hanging
+        );
+        self.lines_written |= !self.buffer.is_empty();
+        self.vms_gathered |= gathered.answered > 0;
+        output.write(self.buffer.as_bytes())
+    }
+
+    /// Handles messages until the gather is done or its time is up. The lines of each VM are written as
+    /// soon as its figures are complete.
+    fn receive_replies(&mut self, start: Instant, timestamp: i64) {
+        let mut last_reply = start;
+        while !self.gatherer.is_done() {
+            let limit = self.limit(start, last_reply);
+            let wake = self.gatherer.wake().map_or(limit, |wake| wake.min(limit));
+            let Some(message) = self.receive(wake.min(Instant::now() + LIBRARY_OUTPUT)) else {
+                if Instant::now() >= limit {
+                    break;
+                }
+                logging::pass_on();
+                if Instant::now() >= wake {
+                    self.gatherer.tick();
+                }
+                continue;
+            };
+            if let Message::Reply(reply) = &message {
+                last_reply = Instant::now();
+                self.answered |= reply.result.is_ok();
+            }
+            self.on_message(message);
+            while let Some(sample) = self.gatherer.take_ready() {
+                self.write(&sample, timestamp);
+            }
+        }
+    }
+
+    /// Appends a VM's lines to the buffer.
+    fn write(&mut self, sample: &Sample, timestamp: i64) {
+        // The buffer grows by an eighth and not to twice its size: it stays as large as the largest gather.
+        if self.buffer.capacity() - self.buffer.len() < ROOM {
+            self.buffer.reserve_exact(ROOM.max(self.buffer.len() / 8));
+        }
+        let wanted = &self.settings.measurements;
+        let (vm, derived) = self.history.update(sample);
+        measurements::write(&mut self.buffer, wanted, sample, vm, &derived, timestamp);
+    }
+
+    /// Appends the line of `vm_collector` to the buffer.
+    fn write_collector(
+        &mut self,
+        gathered: &GatherReport,
+        withheld: usize,
+        start: Instant,
+        timestamp: i64,
+    ) {
+        let (late, reconnects) = self.gatherer.losses();
+        let collector = Collector {
+            up: gathered.reached,
+            uptime: self.started.elapsed(),
+            duration: start.elapsed(),
+            seen: gathered.seen,
+            complete: gathered.complete,
+            partial: gathered.answered - gathered.complete,
+            withheld,
+            lines: memchr::memchr_iter(b'\n', self.buffer.as_bytes()).count(),
+            calls: CallCounts::now(),
+            reconnects,
+            hanging: gathered.hanging,
+            late,
+            dead_mounts: gathered.dead.len(),
+        };
+        collector::write(&mut self.buffer, &collector, &self.uri, timestamp);
+    }
+
+    /// When the gather under way ends at the latest.
+    pub(super) fn limit(&self, start: Instant, last_reply: Instant) -> Instant {
+        let deadline = start + self.settings.deadline;
+        deadline.min(match self.ending {
+            None => deadline,
+            Some(Ending::Stop(at)) => at + STOP_GRACE,
+            Some(Ending::EndOfInput(at)) => {
+                let grace = if self.opening {
+                    END_FIRST_GRACE
+                } else {
+                    END_GRACE
+                };
+                if self.answered {
+                    (last_reply + END_PATIENCE).min(at + grace)
+                } else {
+                    at + grace
+                }
+            }
+        })
+    }
+}
