@@ -9,7 +9,7 @@ use log::Level;
 use uuid::Uuid;
 
 use crate::config::Uri;
-use crate::gather::job::DomainRef;
+use crate::gather::protocol::DomainRef;
 use crate::gather::{GatherReport, Problem};
 use crate::logging::Problems;
 use crate::maps::HashSet;

@@ -30,6 +30,20 @@ pub const MONITOR_HELD: Duration = Duration::from_millis(100);
 /// (LIBVIRT_LOG_OUTPUTS=1:file:/dev/stderr).
 pub const LIBRARY_OUTPUT: Duration = Duration::from_millis(100);
 
+/// How long after its beginning a gather waits for domains that it found locked, and for calls that it
+/// abandoned: they may only be slow.
+pub const GRACE: Duration = Duration::from_millis(600);
+/// The same where the daemon may just have been started.
+pub const GRACE_AFTER_START: Duration = Duration::from_secs(3);
+/// How long a daemon that seems to have no worker to spare may still prove the contrary.
+pub const SATURATION_RECHECK: Duration = Duration::from_secs(1);
+/// A worker that has been busy with one request for so long hangs: another may take its place.
+pub const WORKER_HANGS: Duration = Duration::from_secs(1);
+/// A worker that libvirtd has not let in for so long waits because of `max_clients`.
+pub const NOT_LET_IN: Duration = Duration::from_secs(5);
+/// How long no more connections are tried after that.
+pub const CONNECTIONS_SCARCE: Duration = Duration::from_secs(3600);
+
 // The end of the process. The gather under way gets its grace, then the reader of stdout gets time to read,
 // then connections are closed, then the readers of both pipes get time to see the end.
 
@@ -102,6 +116,20 @@ mod tests {
         assert!(end <= END_FORCED && END_FORCED < END && end + ROOM <= END);
         assert!(END_PATIENCE <= END_GRACE && END_GRACE <= END_FIRST_GRACE);
         assert!(END_FIRST_GRACE + STOP_DRAIN <= END_GRACE + END_DRAIN);
+    }
+
+    #[test]
+    fn what_is_waited_for_has_time_to_stall_and_to_be_probed() {
+        let found_out = STALL + STALL / 2;
+        assert!(found_out + ROOM <= GRACE && GRACE < GRACE_AFTER_START);
+        assert!(found_out + ROOM <= SATURATION_RECHECK);
+        assert!(found_out + ROOM <= WORKER_HANGS);
+    }
+
+    #[test]
+    fn a_worker_is_given_up_as_not_let_in_long_after_its_request_was_taken_back() {
+        assert!(STALL + ROOM < NOT_LET_IN && WORKER_HANGS < NOT_LET_IN);
+        assert!(NOT_LET_IN < CONNECTIONS_SCARCE);
     }
 
     #[test]

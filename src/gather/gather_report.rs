@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
-use super::job::DomainRef;
-use super::scheduler::Completeness;
+use super::protocol::{Completeness, DomainRef};
 use crate::libvirt::Error;
 use crate::maps::{HashMap, HashSet};
 use crate::sample::{Devices, RunId, Sample};

@@ -1,7 +1,7 @@
 //! One gather at a time: the scheduler decides, the worker pool queries libvirt, and the replies that
 //! come in time become the report.
 
-mod orders;
+mod actions;
 
 use std::sync::mpsc::Sender;
 use std::time::Instant;
@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use super::gather_report::{GatherReport, Problem, Samples};
 use super::host_watcher::{HostQuery, HostWatcher};
-use super::job::{Answer, DomainRef, Measured, WorkerConfig};
-use super::scheduler::{Completeness, Event, Limits, Listed, Scheduler};
+use super::protocol::{Completeness, DomainRef, Measured, Response, WorkerConfig};
+use super::scheduler::{Event, Limits, Listed, Scheduler};
 use super::worker::{Failure, Reply};
 use super::worker_pool::{Sink, WorkerPool};
 use crate::config::{NameFilter, Settings};
@@ -123,27 +123,27 @@ impl Gatherer {
         if let Some(version) = reply.version {
             self.host_watcher.set_libvirt_version(version);
         }
-        let relisted = reply.opened && matches!(reply.result, Ok(Answer::Domains(_)));
+        let relisted = reply.opened && matches!(reply.result, Ok(Response::Domains(_)));
         if relisted {
             self.scheduler.reconnected();
         }
         if relisted || reply.reopened || matches!(reply.result, Err(Failure::Lost(_))) {
             self.vms.on_restart();
         }
-        if let Ok(answer @ (Answer::LetIn | Answer::Outside)) = &reply.result {
-            let connected = matches!(answer, Answer::LetIn);
+        if let Ok(response @ (Response::Connected | Response::NotConnected)) = &reply.result {
+            let connected = matches!(response, Response::Connected);
             let begun = self.workers.let_in(reply.worker, connected);
             self.begun(begun);
             return;
         }
         let mut measured = Vec::new();
         let event = match reply.result {
-            Ok(Answer::Samples(some, problems)) if wanted => {
+            Ok(Response::Samples(some, problems)) if wanted => {
                 self.gathered.reached = true;
                 measured = some;
                 self.on_samples(&mut measured, problems)
             }
-            Ok(answer) => self.take(answer, wanted),
+            Ok(response) => self.take(response, wanted),
             Err(Failure::Unreachable(error)) => {
                 self.problem(wanted, Problem::Unreachable(error));
                 Event::Unreachable
@@ -175,34 +175,34 @@ impl Gatherer {
     }
 
     /// What an answer means to the scheduler; its figures are kept where they are wanted.
-    fn take(&mut self, answer: Answer, wanted: bool) -> Event {
+    fn take(&mut self, response: Response, wanted: bool) -> Event {
         self.gathered.reached |= wanted;
-        match answer {
-            Answer::Domains(found) if wanted => self.on_list(found),
-            Answer::Domains(_) | Answer::Samples(..) | Answer::Done => Event::Done,
-            Answer::Described(run, described, problem) => {
+        match response {
+            Response::Domains(found) if wanted => self.on_list(found),
+            Response::Domains(_) | Response::Samples(..) | Response::Done => Event::Done,
+            Response::Described(run, described, problem) => {
                 self.vms.on_description(run, described);
                 if let Some((found, text)) = self.vms.get(run.uuid).cloned().zip(problem) {
                     self.problem(wanted, Problem::Description(found, text));
                 }
                 Event::Described(run.uuid)
             }
-            Answer::Undescribed(found, text) => {
+            Response::Undescribed(found, text) => {
                 let uuid = found.run.uuid;
                 self.problem(wanted, Problem::Description(found, text));
                 Event::Served(uuid)
             }
-            Answer::Withheld(uuid) => Event::Withheld(uuid),
-            Answer::Disks(run, disks) => {
+            Response::MonitorHeld(uuid) => Event::MonitorHeld(uuid),
+            Response::Disks(run, disks) => {
                 if wanted {
                     self.samples.add_disks(run, disks);
                 }
                 Event::Done
             }
-            Answer::LetIn | Answer::Outside => Event::Done,
-            Answer::Alive => Event::Alive,
-            Answer::Control(uuid, control) => Event::Control(uuid, control),
-            Answer::Priority(sample) => {
+            Response::Connected | Response::NotConnected => Event::Done,
+            Response::Alive => Event::Alive,
+            Response::Control(uuid, control) => Event::Control(uuid, control),
+            Response::Priority(sample) => {
                 let uuid = sample.run.uuid;
                 if wanted {
                     self.store_sample(Completeness::PriorityOnly, *sample);
@@ -314,14 +314,15 @@ impl Gatherer {
         let not_started = self.workers.not_started.clone();
         gathered.not_started = not_started.or(gathered.not_started);
         let find = |uuid: Uuid| self.vms.get(uuid).cloned();
-        gathered.locked = self.scheduler.locked().filter_map(&find).collect();
+        let outcome = self.scheduler.end();
+        gathered.locked = outcome.locked.into_iter().filter_map(&find).collect();
         // By the last look: in a gather that ends without one no mount has come back.
         let dead = self.host_watcher.dead_mounts().iter();
-        let named = dead.map(|(mount, uuids)| {
+        let dead = dead.map(|(mount, uuids)| {
             let domains = uuids.iter().filter_map(|uuid| find(*uuid));
             (mount.clone(), domains.collect())
         });
-        gathered.dead = named.collect();
+        gathered.dead = dead.collect();
         gathered.disks_left_out = self.host_watcher.omits_unanswering_disks();
         gathered.unknown_storage = self
             .host_watcher
@@ -333,15 +334,18 @@ impl Gatherer {
             .omitted_for_slow_mounts()
             .filter_map(&find)
             .collect();
-        gathered.saturated = self.scheduler.saturated().map(|by| by.and_then(&find));
-        // VMs that libvirtd served by priority calls, while it had no free worker, are not missing.
-        let silent = |uuid: &Uuid| !self.samples.has(*uuid);
-        let missing = self.scheduler.unanswered().filter(silent);
-        gathered.missing = missing.filter_map(&find).collect();
-        let refused = self.scheduler.refused().filter(silent);
-        gathered.refused = refused.filter_map(find).collect();
-        self.scheduler.end();
-        gathered.hanging = self.scheduler.hanging();
+        gathered.saturated = outcome.saturated.map(|uuid| uuid.and_then(&find));
+        // A daemon without workers may have served a domain by priority calls all the same.
+        let silent = |uuids: &[Uuid]| {
+            let silent = uuids
+                .iter()
+                .copied()
+                .filter(|uuid| !self.samples.has(*uuid));
+            silent.filter_map(&find).collect()
+        };
+        gathered.missing = silent(&outcome.unanswered);
+        gathered.refused = silent(&outcome.refused);
+        gathered.hanging = outcome.hanging;
         gathered.seen = self.vms.len();
         gathered.complete = self.samples.complete(self.describes);
         gathered.partial = self

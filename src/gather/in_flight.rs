@@ -1,103 +1,62 @@
 //! The calls that have not returned: which are waited for, which hang, and on which domain.
 //!
-//! A call that hangs in libvirtd is a resource of the host: its 20 workers serve everybody. So
-//! calls are counted until they return, over any number of gathers, and there is a cap.
+//! A call that hangs occupies one of libvirtd's 20 workers, which serve all clients of the host. So
+//! calls are counted until they return, over any number of gathers, and their number is capped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use super::protocol::{CallId, Request, RequestKind, Risk};
 use crate::maps::HashSet;
 
-/// By how many calls those that were lost with their connection may pass the cap.
+/// By how many calls the orphaned ones may exceed the cap.
 const ORPHANS_PAST_CAP: usize = 4;
-
-/// One call, for good: numbers are never used twice.
-pub type CallId = u64;
-
-/// What a call does, as far as its hanging matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// The list of domains.
-    List,
-    /// One cheap call of the ordinary sort, to see whether libvirtd has a worker to spare.
-    Canary,
-    /// Descriptions.
-    Describe,
-    /// Statistics that need the monitor.
-    Ask,
-    /// Statistics that need none.
-    NoMonitor,
-    /// One domain's disks, one by one.
-    Disks,
-    /// Who holds whom.
-    Probe,
-    /// State and network by libvirtd's priority workers.
-    Priority,
-}
-
-impl Kind {
-    /// Whether QEMU's monitor is asked: such a call hangs with the QEMU.
-    pub fn needs_monitor(self) -> bool {
-        matches!(self, Self::Ask | Self::Disks)
-    }
-}
-
-/// What a call that is to be sent may do to the others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Risk {
-    /// libvirtd's priority workers serve it: it goes on when the ordinary ones are all taken.
-    Priority,
-    /// It hangs only if libvirtd has no ordinary worker to spare.
-    Ordinary,
-    /// It asks a domain that may make it hang.
-    Risky,
-}
 
 /// A call that has not returned.
 #[derive(Debug, Clone)]
 pub struct Call {
     /// What it does.
-    pub kind: Kind,
-    /// Whom it asks; those that have answered are taken out.
+    pub kind: RequestKind,
+    /// The domains that it has not served yet.
     pub asked: Vec<Uuid>,
     /// When it was sent.
     pub since: Instant,
     /// When it last brought something.
     pub last_reply_at: Instant,
-    /// It waits for a worker, and so in nobody's hands.
+    /// It waits for a worker of ours, and was not made yet.
     pub queued: bool,
-    /// Not waited for any more; what it brings is dropped.
+    /// It is not waited for any more; what it brings is dropped.
     pub abandoned: bool,
-    /// The domain it hangs on, where that is known.
+    /// The domain on which it hangs, where that is known.
     pub blocked_on: Option<Uuid>,
-    /// The daemon served nobody when it was abandoned: it will return when the daemon goes on.
+    /// The daemon was stopped when the call was abandoned: it returns when the daemon goes on.
     pub daemon_was_stopped: bool,
 }
 
-/// How long a call whose connection died is counted where nothing tells what became of it. Without
-/// an end so many of them might come together that nothing could ever be asked again.
+/// How long an orphaned call is counted where nothing shows what became of it. Without an end they
+/// might become so many that no call could ever be sent again.
 const ORPHAN_LIFETIME: Duration = Duration::from_secs(600);
 
 /// All calls that have not returned.
 #[derive(Debug)]
 pub struct InFlight {
     calls: BTreeMap<CallId, Call>,
-    /// Calls that hung when their connection died: they go on hanging in libvirtd, until an answer
-    /// shows that they cannot.
+    /// Calls that hung when their connection was lost: they are taken to hang in libvirtd until a
+    /// reply shows that they cannot.
     orphaned: BTreeMap<CallId, Call>,
-    /// Calls whose connection died while they were waited for, or the daemon served nobody: whether they hang shows when those
-    /// that they asked are asked again.
+    /// Calls whose connection was lost while they were waited for, or while the daemon was stopped.
+    /// Whether they hang shows when their domains are asked again.
     lost: Vec<Call>,
     next: CallId,
     cap: usize,
-    /// Since when something hangs.
+    /// When the first of the calls that hang was sent.
     hanging_since: Option<Instant>,
 }
 
 impl InFlight {
-    /// Empty; at most `cap` calls may be out at once, and one more for the priority workers.
+    /// No calls yet; at most `cap` may be in flight at once, and one more for the priority workers.
     pub fn new(cap: usize) -> Self {
         Self {
             calls: BTreeMap::new(),
@@ -109,15 +68,15 @@ impl InFlight {
         }
     }
 
-    /// Notes a call that is being sent.
-    pub fn send(&mut self, kind: Kind, asked: Vec<Uuid>, now: Instant) -> CallId {
+    /// Adds a call that is being sent.
+    pub fn send(&mut self, request: &Request<Uuid>, now: Instant) -> CallId {
         let call_id = self.next;
         self.next += 1;
         self.calls.insert(
             call_id,
             Call {
-                kind,
-                asked,
+                kind: request.kind(),
+                asked: request.domains().to_vec(),
                 since: now,
                 last_reply_at: now,
                 queued: false,
@@ -134,13 +93,13 @@ impl InFlight {
         self.calls.get(&call_id)
     }
 
-    /// As [`InFlight::get`].
+    /// The call, while it has not returned, to be changed.
     pub fn get_mut(&mut self, call_id: CallId) -> Option<&mut Call> {
         self.calls.get_mut(&call_id)
     }
 
-    /// Not waited for any more. The trouble is as old as its first call: who answered since then
-    /// answered in spite of it.
+    /// The call is not waited for any more. The trouble began when the first of such calls was sent: a
+    /// domain that has answered since then answers in spite of it.
     pub fn abandon(&mut self, call_id: CallId, blocked_on: Option<Uuid>) {
         if let Some(call) = self.calls.get_mut(&call_id) {
             call.abandoned = true;
@@ -149,7 +108,7 @@ impl InFlight {
         }
     }
 
-    /// The daemon serves nobody: that a call hangs is neither its fault nor its domain's.
+    /// The call is not waited for any more, because the daemon is stopped: no domain blocks it.
     pub fn abandon_in_stopped_daemon(&mut self, call_id: CallId) {
         self.abandon(call_id, None);
         if let Some(call) = self.calls.get_mut(&call_id) {
@@ -157,85 +116,85 @@ impl InFlight {
         }
     }
 
-    /// The daemon serves somebody: what does not return now hangs for a reason of its own.
-    pub fn serves(&mut self) {
+    /// The daemon is not stopped: a call that does not return hangs for a reason of its own.
+    pub fn daemon_serves(&mut self) {
         for call in self.calls.values_mut() {
             call.daemon_was_stopped = false;
         }
     }
 
-    /// It was never sent.
+    /// The call was never made.
     pub fn forget(&mut self, call_id: CallId) {
         self.calls.remove(&call_id);
-        self.settle();
+        self.update_hanging_since();
     }
 
-    /// It returned. With `lost` its connection died first: libvirtd may still be at it.
+    /// The call returned. If it was `lost` with its connection, libvirtd may still work on it.
     pub fn returned(&mut self, call_id: CallId, lost: bool) -> Option<Call> {
         let call = self.calls.remove(&call_id)?;
         if !lost {
-            // What asked no domain, a list, shows by itself that it can return.
+            // A call that concerns no domain, like a list, shows that others of its kind return, too.
             let same = |orphan: &Call| orphan.kind == call.kind && orphan.asked.is_empty();
             self.orphaned
                 .retain(|_, orphan| !(same(orphan) && orphan.blocked_on.is_none()));
         } else if call.abandoned
             && !call.daemon_was_stopped
-            && (call.kind == Kind::List || !call.asked.is_empty())
+            && (call.kind == RequestKind::List || !call.asked.is_empty())
         {
             self.orphaned.insert(call_id, call.clone());
         } else if call.kind.needs_monitor() {
             self.lost.push(call.clone());
         }
-        self.settle();
+        self.update_hanging_since();
         Some(call)
     }
 
-    /// The domain's lock can be had, so no call hangs on that. With `idle` nobody is at its monitor
-    /// either.
-    pub fn cleared(&mut self, uuid: Uuid, idle: bool) {
-        self.acquit(|u| *u == uuid, idle);
+    /// The domain is not locked, so no call hangs on its lock. If its monitor is free, none hangs on
+    /// that either.
+    pub fn rule_out(&mut self, uuid: Uuid, monitor_is_free: bool) {
+        self.rule_out_where(|other| *other == uuid, monitor_is_free);
     }
 
-    /// Whom lost calls may hang on.
-    pub fn suspects(&self) -> BTreeSet<Uuid> {
+    /// Domains on which orphaned calls may hang.
+    pub fn suspected_domains(&self) -> BTreeSet<Uuid> {
         self.orphaned
             .values()
             .flat_map(|orphan| orphan.asked.iter().copied())
             .collect()
     }
 
-    /// Only these domains still are: nothing hangs on one that is gone.
-    pub fn keep(&mut self, active: &HashSet<Uuid>) {
-        self.acquit(|uuid| !active.contains(uuid), true);
+    /// Only these domains are active: no call hangs on one that is gone.
+    pub fn retain_active(&mut self, active: &HashSet<Uuid>) {
+        self.rule_out_where(|uuid| !active.contains(uuid), true);
     }
 
-    /// None of the lost calls hangs on one of these.
-    fn acquit(&mut self, these: impl Fn(&Uuid) -> bool, idle: bool) {
-        let hangs = |call: &mut Call| {
-            if call.kind.needs_monitor() && !idle {
+    /// No orphaned or lost call hangs on one of `these`.
+    fn rule_out_where(&mut self, these: impl Fn(&Uuid) -> bool, monitor_is_free: bool) {
+        let may_hang = |call: &mut Call| {
+            if call.kind.needs_monitor() && !monitor_is_free {
                 return true;
             }
             if call
                 .blocked_on
                 .is_some_and(|blocked_on| !these(&blocked_on))
             {
-                // Whether it will hang on the others when it comes to them is not known.
+                // Whether it will hang on its other domains, too, is not known.
                 return true;
             }
             let list = call.asked.is_empty();
             call.asked.retain(|uuid| !these(uuid));
-            // It may have come past the one that it hung on, and hang on the next.
+            // It may have come past the domain that blocked it, and hang on the next.
             call.blocked_on = None;
             list || !call.asked.is_empty()
         };
-        self.orphaned.retain(|_, orphan| hangs(orphan));
-        self.lost.retain_mut(hangs);
-        self.settle();
+        self.orphaned.retain(|_, orphan| may_hang(orphan));
+        self.lost.retain_mut(may_hang);
+        self.update_hanging_since();
     }
 
-    /// Somebody is at the domain's monitor or has its lock: a lost call that asked it, if there is
-    /// one, must be taken to hang on it.
-    pub fn confirm(&mut self, uuid: Uuid) {
+    /// The domain's monitor is in use, or the domain is locked: a lost call that concerns it must be
+    /// taken to hang on it.
+    pub fn attribute_lost(&mut self, uuid: Uuid) {
         for mut call in self.lost.extract_if(.., |call| call.asked.contains(&uuid)) {
             call.blocked_on = Some(uuid);
             let call_id = self.next;
@@ -245,14 +204,14 @@ impl InFlight {
         }
     }
 
-    /// Forgets calls that were lost so long ago that they say nothing of today.
+    /// Forgets calls that were orphaned so long ago that they probably do not hang any more.
     pub fn age(&mut self, now: Instant) {
         self.orphaned
             .retain(|_, orphan| now < orphan.since + ORPHAN_LIFETIME);
-        self.settle();
+        self.update_hanging_since();
     }
 
-    fn settle(&mut self) {
+    fn update_hanging_since(&mut self) {
         if self.hanging() == 0 {
             self.hanging_since = None;
         }
@@ -266,50 +225,56 @@ impl InFlight {
             .map(|(t, c)| (*t, c))
     }
 
-    /// How many calls of this kind are waited for.
-    pub fn count(&self, kind: Kind) -> usize {
-        self.in_hand().filter(|(_, call)| call.kind == kind).count()
+    /// Whether any call is waited for.
+    pub fn is_any_in_hand(&self) -> bool {
+        self.in_hand().next().is_some()
     }
 
-    /// Calls that hang: abandoned and not returned, orphaned ones included.
+    /// How many calls of these kinds are waited for.
+    pub fn count(&self, of: impl Fn(RequestKind) -> bool) -> usize {
+        self.in_hand().filter(|(_, call)| of(call.kind)).count()
+    }
+
+    /// The number of calls that hang: those that were abandoned and have not returned, and the
+    /// orphaned ones.
     pub fn hanging(&self) -> usize {
         self.calls.values().filter(|c| c.abandoned).count() + self.orphaned.len()
     }
 
-    /// Whether a call of this kind hangs that is not known to hang on some domain alone.
-    pub fn hangs(&self, kind: Kind) -> bool {
+    /// Whether a call of this kind hangs without a domain that is known to block it.
+    pub fn hangs(&self, kind: RequestKind) -> bool {
         let hangs = |call: &Call| call.abandoned && call.kind == kind && call.blocked_on.is_none();
         self.calls.values().any(hangs)
     }
 
-    /// Whether a call of this kind hung when its connection died.
-    pub fn has_orphaned(&self, kind: Kind) -> bool {
+    /// Whether a call of this kind hung when its connection was lost.
+    pub fn has_orphaned(&self, kind: RequestKind) -> bool {
         self.orphaned.values().any(|orphan| orphan.kind == kind)
     }
 
-    /// Whether a call of ours that needs the monitor hangs on this domain: it holds the domain's
-    /// job, so that a call that does not wait passes the domain by.
-    pub fn holds(&self, uuid: Uuid) -> bool {
+    /// Whether a call of ours that needs the monitor hangs on this domain. Such a call has the domain's
+    /// job, so that NOWAIT calls skip the monitor.
+    pub fn holds_monitor(&self, uuid: Uuid) -> bool {
         let held = |c: &Call| c.abandoned && c.kind.needs_monitor() && c.blocked_on == Some(uuid);
         self.calls.values().chain(self.orphaned.values()).any(held)
     }
 
-    /// Since when something hangs.
+    /// When the first of the calls that hang was sent.
     pub fn hanging_since(&self) -> Option<Instant> {
         self.hanging_since
     }
 
-    /// Whether a call that describes hangs on this domain.
-    pub fn describes(&self, uuid: Uuid) -> bool {
+    /// Whether a call that reads XML hangs on this domain.
+    pub fn is_describing_blocked_on(&self, uuid: Uuid) -> bool {
         let hangs =
-            |c: &Call| c.abandoned && c.kind == Kind::Describe && c.blocked_on == Some(uuid);
+            |c: &Call| c.abandoned && c.kind == RequestKind::Describe && c.blocked_on == Some(uuid);
         self.calls.values().any(hangs)
     }
 
-    /// How many calls may be out when one of this risk is sent. Of the risky ones one fewer than the
-    /// cap, so that there is always room to ask the domains that answer; and beyond the cap one that
-    /// libvirtd's priority workers serve, for that is the way to find out what hangs, and all that a
-    /// libvirtd without ordinary workers still answers.
+    /// How many calls may be in flight when one of this risk has been sent. A risky call leaves one
+    /// place below the cap, so that there is always room for the domains that answer. A call that the
+    /// priority workers serve may exceed the cap by one: it finds out what hangs, and is all that a
+    /// libvirtd without free ordinary workers still answers.
     fn limit(&self, risk: Risk) -> usize {
         match risk {
             Risk::Priority => self.cap + 1,
@@ -318,18 +283,19 @@ impl InFlight {
         }
     }
 
-    /// How many more calls of this risk may be sent. Lost calls do not take the last ordinary one.
+    /// How many more calls of this risk may be sent. Orphaned calls do not take the last place of an
+    /// ordinary one.
     pub fn room(&self, risk: Risk) -> usize {
         let out = self.calls.len() + self.orphaned.len();
         let last = risk == Risk::Ordinary
             && self.in_hand().next().is_none()
-            && self.room_to_look(Risk::Ordinary);
+            && self.has_room_to_look(Risk::Ordinary);
         self.limit(risk).saturating_sub(out).max(usize::from(last))
     }
 
-    /// Whether one more call may be sent to find out what became of the others, for nothing but an
-    /// answer shows that a lost one hangs no more: it may pass the limit by some, within reason.
-    pub fn room_to_look(&self, risk: Risk) -> bool {
+    /// Whether one more call may be sent to find out what became of the others. Only a reply shows that
+    /// an orphaned call hangs no more, so a few of those may exceed the limit.
+    pub fn has_room_to_look(&self, risk: Risk) -> bool {
         let (calls, orphaned) = (self.calls.len(), self.orphaned.len());
         let limit = self.limit(risk);
         calls < limit && calls + orphaned < limit + orphaned.min(ORPHANS_PAST_CAP)

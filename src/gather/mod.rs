@@ -4,8 +4,8 @@ mod gather_report;
 mod gatherer;
 mod groups;
 pub mod host_watcher;
-pub mod in_flight;
-pub mod job;
+mod in_flight;
+pub mod protocol;
 pub mod scheduler;
 mod session;
 #[cfg(test)]

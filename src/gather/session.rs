@@ -1,7 +1,8 @@
-//! What a worker asks on its connection, and what it has learnt of the driver behind it.
+//! What a worker does on its connection, and what it has learnt of the driver behind it.
 
 mod bulk;
 mod descriptions;
+mod statistics;
 
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
@@ -9,27 +10,25 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::job::{Answer, DomainRef, Job, Measured, Target, WorkerConfig};
-use super::scheduler::{Completeness, Control, Scope};
+use super::protocol::{Control, DomainRef, Request, Response, Target, WorkerConfig, WorkerRequest};
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::{Connection, Domain, Error, Monitor, per_call};
-use crate::maps::{HashMap, HashSet};
+use crate::maps::HashMap;
 use crate::sample::{RunId, Sample};
 use crate::times::MONITOR_HELD;
-use crate::vms::Known;
-use bulk::{Bulk, find, is_incoming};
-use descriptions::{describe, freshen};
+use bulk::Bulk;
+use descriptions::describe;
 
 /// One open connection with the handles that belong to it.
 pub(super) struct Session {
     handles: HashMap<Uuid, Domain>,
-    /// The last list, by id,
+    /// The last list, by libvirt's domain id.
     listed: HashMap<u32, DomainRef>,
-    /// and whether an id means the same run for as long as the connection stands: QEMU's driver and
-    /// the test driver count them up, others take a process's number or the hypervisor's.
+    /// Whether an id means the same run for as long as the connection lasts: QEMU's driver and the
+    /// test driver count ids up, other drivers use the id of a process or of the hypervisor.
     lasting_ids: bool,
     bulk: Bulk,
-    /// The driver is QEMU's: a reply without the resident size was given without the monitor.
+    /// The driver is QEMU's: its reply lacks the resident size where the monitor was skipped.
     qemu: bool,
     cpu: per_call::CpuSource,
     pub(super) connection: Connection,
@@ -50,61 +49,59 @@ impl Session {
         }
     }
 
-    /// Does a job; what comes one by one is told as it comes.
+    /// Makes the call; what comes one by one is passed to `tell` as it comes.
     pub(super) fn perform(
         &mut self,
         config: &WorkerConfig,
-        job: &Job,
-        tell: &dyn Fn(Answer),
-    ) -> Result<Answer, Error> {
-        match job {
-            Job::List => self.list(),
-            Job::Describe(domains) => self.describe(domains, tell),
-            Job::Canary(found) => {
-                if let Some(domain) = self.handle(found.run.uuid)? {
-                    unless_gone(domain.info())?;
+        request: &WorkerRequest,
+        tell: &dyn Fn(Response),
+    ) -> Result<Response, Error> {
+        match request {
+            Request::List => self.list(),
+            Request::Describe(domains) => self.describe(domains, tell),
+            Request::Canary(domain) => {
+                if let Some(handle) = self.handle(domain.run.uuid)? {
+                    unless_gone(handle.info())?;
                 }
-                Ok(Answer::Done)
+                Ok(Response::Done)
             }
-            Job::Ask {
-                targets,
-                scope,
-                active,
-            } => self.ask(config, targets, *scope, *active),
-            Job::Disks(target) => self.disks(config, target),
-            Job::Probe(domains) => self.probe(domains, tell),
-            Job::Priority(targets) => self.priority(config, targets, tell),
+            Request::Statistics { of, scope, active } => {
+                self.statistics(config, of, *scope, *active)
+            }
+            Request::Disks(target) => self.disks(config, target),
+            Request::Probe(domains) => self.probe(domains, tell),
+            Request::Priority(targets) => self.priority(config, targets, tell),
         }
     }
 
-    fn list(&mut self) -> Result<Answer, Error> {
-        let domains = self.connection.active_domains()?;
-        let room = HashMap::with_capacity_and_hasher(domains.len(), Default::default());
+    fn list(&mut self) -> Result<Response, Error> {
+        let handles = self.connection.active_domains()?;
+        let room = HashMap::with_capacity_and_hasher(handles.len(), Default::default());
         let mut before = std::mem::replace(&mut self.listed, room);
         if !self.lasting_ids {
             before.clear();
             self.handles.clear();
         }
         let mut new = Vec::new();
-        for domain in domains {
-            // Between the list and its export a domain may have stopped: no id, not active.
-            let Some(id) = domain.id() else { continue };
-            let found = before.remove(&id).unwrap_or_else(|| {
-                let uuid = domain.uuid();
-                let (run, name) = (RunId { uuid, id }, domain.name().into());
-                new.push((uuid, domain));
+        for handle in handles {
+            // A domain that has stopped since libvirt made the list has no id.
+            let Some(id) = handle.id() else { continue };
+            let domain = before.remove(&id).unwrap_or_else(|| {
+                let uuid = handle.uuid();
+                let (run, name) = (RunId { uuid, id }, handle.name().into());
+                new.push((uuid, handle));
                 DomainRef { run, name }
             });
-            self.listed.insert(id, found);
+            self.listed.insert(id, domain);
         }
         for gone in before.values() {
             self.handles.remove(&gone.run.uuid);
         }
         self.handles.extend(new);
-        Ok(Answer::Domains(self.listed.values().cloned().collect()))
+        Ok(Response::Domains(self.listed.values().cloned().collect()))
     }
 
-    /// The domain's handle on this connection; `None` when it is gone.
+    /// The domain's handle on this connection; `None` when the domain is gone.
     fn handle(&mut self, uuid: Uuid) -> Result<Option<&Domain>, Error> {
         match self.handles.entry(uuid) {
             Entry::Occupied(held) => Ok(Some(held.into_mut())),
@@ -115,53 +112,61 @@ impl Session {
         }
     }
 
-    fn describe(&mut self, domains: &[DomainRef], tell: &dyn Fn(Answer)) -> Result<Answer, Error> {
-        for found in domains {
-            let Some(domain) = self.handle(found.run.uuid)? else {
+    fn describe(
+        &mut self,
+        domains: &[DomainRef],
+        tell: &dyn Fn(Response),
+    ) -> Result<Response, Error> {
+        for domain in domains {
+            let Some(handle) = self.handle(domain.run.uuid)? else {
                 continue;
             };
-            match domain.monitor() {
+            match handle.monitor() {
                 Ok(Monitor::Occupied(time)) if time >= MONITOR_HELD => {
-                    tell(Answer::Withheld(found.run.uuid));
+                    tell(Response::MonitorHeld(domain.run.uuid));
                     continue;
                 }
                 Err(error) if error.is_transport() => return Err(error),
-                // Other drivers than QEMU's cannot tell.
+                // Drivers other than QEMU's do not know.
                 Ok(_) | Err(_) => {}
             }
-            match describe(domain, None) {
+            match describe(handle, None) {
                 Ok((described, problem)) => {
-                    tell(Answer::Described(found.run, Arc::new(described), problem));
+                    tell(Response::Described(
+                        domain.run,
+                        Arc::new(described),
+                        problem,
+                    ));
                 }
                 Err(error) if error.is_transport() => return Err(error),
                 Err(error) if error.is_vanished() => {}
-                Err(error) => tell(Answer::Undescribed(found.clone(), error.to_string())),
+                Err(error) => tell(Response::Undescribed(domain.clone(), error.to_string())),
             }
         }
-        Ok(Answer::Done)
+        Ok(Response::Done)
     }
 
-    fn disks(&mut self, config: &WorkerConfig, target: &Target) -> Result<Answer, Error> {
-        let run = target.found.run;
+    fn disks(&mut self, config: &WorkerConfig, target: &Target) -> Result<Response, Error> {
+        let run = target.domain.run;
         let Some(description) = target.known.description().cloned() else {
-            return Ok(Answer::Done);
+            return Ok(Response::Done);
         };
-        let Some(domain) = self.handle(run.uuid)? else {
-            return Ok(Answer::Done);
+        let Some(handle) = self.handle(run.uuid)? else {
+            return Ok(Response::Done);
         };
-        let disks = unless_gone(per_call::disks(domain, &description, &config.wanted))?;
-        Ok(disks.map_or(Answer::Done, |disks| Answer::Disks(run, disks)))
+        let disks = unless_gone(per_call::disks(handle, &description, &config.wanted))?;
+        Ok(disks.map_or(Response::Done, |disks| Response::Disks(run, disks)))
     }
 
-    fn probe(&mut self, domains: &[DomainRef], tell: &dyn Fn(Answer)) -> Result<Answer, Error> {
+    fn probe(&mut self, domains: &[DomainRef], tell: &dyn Fn(Response)) -> Result<Response, Error> {
         self.connection.lib_version()?;
-        tell(Answer::Alive);
-        for found in domains {
-            let uuid = found.run.uuid;
+        tell(Response::Alive);
+        for domain in domains {
+            let uuid = domain.run.uuid;
             let monitor = match self.handle(uuid)? {
-                Some(domain) => match domain.monitor() {
+                Some(handle) => match handle.monitor() {
                     Err(error) if error.is_transport() => return Err(error),
-                    // Gone, or a driver that cannot tell.
+                    // The domain is gone, or the driver does not know.
                     other => other.unwrap_or(Monitor::Free),
                 },
                 None => Monitor::Free,
@@ -171,181 +176,43 @@ impl Session {
                 Monitor::Occupied(time) => Control::Occupied(time),
                 Monitor::Job => Control::Job,
             };
-            tell(Answer::Control(uuid, control));
+            tell(Response::Control(uuid, control));
         }
-        Ok(Answer::Done)
+        Ok(Response::Done)
     }
 
     fn priority(
         &mut self,
         config: &WorkerConfig,
         targets: &[Target],
-        tell: &dyn Fn(Answer),
-    ) -> Result<Answer, Error> {
+        tell: &dyn Fn(Response),
+    ) -> Result<Response, Error> {
         for target in targets {
-            let found = &target.found;
-            let Some(domain) = self.handle(found.run.uuid)? else {
+            let domain = &target.domain;
+            let Some(handle) = self.handle(domain.run.uuid)? else {
                 continue;
             };
-            let mut sample = Sample::new(found.run, found.name.clone(), Instant::now());
-            target.lend(&mut sample);
+            let mut sample = Sample::new(domain.run, domain.name.clone(), Instant::now());
+            target.add_read(&mut sample);
             let description = target.known.description();
             let groups = target.unread(Groups::STATE | Groups::NET);
             let mut cpu = per_call::CpuSource::default();
             let filled = per_call::fill(
                 &mut sample,
-                domain,
+                handle,
                 groups,
                 description,
                 &config.wanted,
                 &mut cpu,
             );
-            // Stopped since the list: a domain that is off has a state, too.
+            // A domain that has stopped since the list has a state, too.
             let is_off = sample.state == Some(per_call::SHUTOFF);
             if unless_gone(filled)?.is_some() && !is_off {
                 sample.describe(description, &config.wanted);
-                tell(Answer::Priority(Box::new(sample)));
+                tell(Response::Priority(Box::new(sample)));
             }
         }
-        Ok(Answer::Done)
-    }
-
-    fn ask(
-        &mut self,
-        config: &WorkerConfig,
-        targets: &[Target],
-        scope: Scope,
-        active: usize,
-    ) -> Result<Answer, Error> {
-        let groups = match scope {
-            Scope::Full => config.groups,
-            Scope::NoBlock => config.groups.without(Groups::BLOCK),
-            Scope::NoMonitor => config.groups.without(Groups::MONITOR),
-        };
-        let mut present: Vec<&Target> = Vec::with_capacity(targets.len());
-        for target in targets {
-            if self.handle(target.found.run.uuid)?.is_some() {
-                present.push(target);
-            }
-        }
-        let mut samples = Vec::with_capacity(present.len());
-        let mut problems = Vec::new();
-        // Whom the same is to be asked of goes together.
-        let mut batches: Vec<(Groups, Vec<&Target>)> = Vec::new();
-        for target in &present {
-            let unread = target.unread(groups);
-            match batches.iter_mut().find(|(groups, _)| *groups == unread) {
-                Some((_, batch)) => batch.push(target),
-                None => batches.push((unread, vec![target])),
-            }
-        }
-        for (groups, batch) in &batches {
-            self.bulk_samples(*groups, batch, &mut samples, &mut problems)?;
-        }
-        let mut measured = Vec::with_capacity(samples.len());
-        for (place, sample) in samples.into_iter().enumerate() {
-            let uuid = sample.run.uuid;
-            if let Some(target) = find(&present, place, |t| t.found.run.uuid == uuid) {
-                match self.complete(sample, target, groups, scope, config) {
-                    Ok(one) => measured.extend(one),
-                    Err(error) if error.is_transport() => return Err(error),
-                    Err(error) if error.is_vanished() => {}
-                    Err(error) => problems.push((target.found.clone(), error.to_string())),
-                }
-            }
-        }
-        // Each worker comes to hold a handle of every domain; those of domains that are gone go
-        // when they are many.
-        if self.handles.len() > 2 * active + 64 {
-            let kept: HashSet<Uuid> = targets.iter().map(|t| t.found.run.uuid).collect();
-            self.handles.retain(|uuid, _| kept.contains(uuid));
-        }
-        Ok(Answer::Samples(measured, problems))
-    }
-
-    /// Adds to a bulk sample what needs calls of its own, and the description.
-    fn complete(
-        &mut self,
-        mut sample: Sample,
-        target: &Target,
-        groups: Groups,
-        scope: Scope,
-        config: &WorkerConfig,
-    ) -> Result<Option<Measured>, Error> {
-        let Some(domain) = self.handles.get(&sample.run.uuid) else {
-            return Ok(None);
-        };
-        let asked = target.unread(groups);
-        let mut unasked = Groups::NONE;
-        let mut known = &target.known;
-        if sample.run == target.found.run {
-            target.lend(&mut sample);
-        } else {
-            // Started anew since the list: what is known is of another run.
-            known = &Known::New;
-            unasked = groups.without(asked);
-        }
-        let completeness = match scope {
-            Scope::NoMonitor if self.qemu && is_incoming(&sample) => Completeness::Full,
-            Scope::NoMonitor => Completeness::Partial,
-            Scope::Full | Scope::NoBlock => self.completeness(&sample, groups, known.description()),
-        };
-        // Somebody has the job of a domain that came in part, or is migrated in, and from libvirt 11.0
-        // on reading its XML waits for that, up to 30 s: what is known of it must do.
-        let held = completeness == Completeness::Partial
-            || scope == Scope::NoMonitor
-            || self.qemu && is_incoming(&sample);
-        let (described, problem) = if held {
-            (None, None)
-        } else {
-            freshen(domain, &sample, known, config)?
-        };
-        let outdated = described.is_none() && known.is_outdated(&sample);
-        let description = match &described {
-            Some(read) => read.description.as_ref(),
-            None => known.description(),
-        };
-        let lacking = if self.bulk.works {
-            asked.and(self.bulk.lacking)
-        } else {
-            asked
-        };
-        let mut lacking = lacking | unasked;
-        if (scope == Scope::NoMonitor || completeness == Completeness::Partial)
-            && sample.cpu.user.is_none()
-        {
-            // These need no monitor.
-            lacking = lacking | config.groups.and(Groups::CPU);
-        }
-        let mut source = self.cpu;
-        per_call::fill(
-            &mut sample,
-            domain,
-            lacking,
-            description,
-            &config.wanted,
-            &mut source,
-        )?;
-        self.cpu = self
-            .cpu
-            .after(source, self.qemu && completeness == Completeness::Partial);
-        // Its sizes are in the balloon's group, too.
-        let has_info = sample.vcpus.is_some() && sample.memory.current.is_some();
-        if config.info && !has_info {
-            per_call::info(&mut sample, domain, self.cpu)?;
-        }
-        if scope == Scope::NoMonitor && self.qemu {
-            // The balloon's size is one counter there, whoever is asked for it.
-            sample.memory.actual = sample.memory.current;
-        }
-        sample.describe(description, &config.wanted);
-        Ok(Some(Measured {
-            sample,
-            completeness,
-            described,
-            outdated,
-            problem,
-        }))
+        Ok(Response::Done)
     }
 }
 

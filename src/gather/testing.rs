@@ -1,4 +1,4 @@
-//! What the tests ask: nodes of libvirt's test driver, and a daemon that never answers.
+//! What the tests of gathers share: nodes of libvirt's test driver, and a daemon that never answers.
 
 use std::os::unix::net::UnixListener;
 use std::sync::mpsc::{Receiver, channel};
@@ -8,14 +8,14 @@ use std::time::Duration;
 use tempfile::{NamedTempFile, TempDir};
 use uuid::Uuid;
 
-use super::job::{DomainRef, Target};
+use super::protocol::{DomainRef, Target};
 use super::worker::Reply;
 use super::worker_pool::Sink;
 use crate::config::{Settings, Uri, UriOrigin};
 use crate::libvirt::{self, Connection};
 use crate::vms::Known;
 
-/// No reply of the tests' takes longer.
+/// No reply in a test takes longer.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// A connection to `uri`.
@@ -51,10 +51,10 @@ pub(crate) fn inbox() -> (Sink, Receiver<Reply>) {
     (Arc::new(sink), receiver)
 }
 
-/// Everything of it is to be asked of libvirt.
-pub(crate) fn target(found: &DomainRef, known: Known) -> Target {
+/// A target of which nothing was read on this host.
+pub(crate) fn target(domain: &DomainRef, known: Known) -> Target {
     Target {
-        found: found.clone(),
+        domain: domain.clone(),
         known,
         nics: None,
         processor: None,
@@ -101,8 +101,8 @@ impl Node {
     }
 }
 
-/// A daemon that takes connections and never answers, as a frozen one does. Dropped, it is gone,
-/// and whoever waits for it learns so.
+/// A daemon that takes connections and never answers, like one that is stopped. When it is dropped, the
+/// connections to it fail.
 pub(crate) struct Frozen {
     dir: TempDir,
     listener: UnixListener,

@@ -1,62 +1,52 @@
-//! A worker: one thread, one connection, one job at a time.
+//! A worker: one thread, one connection, one request at a time.
 
 use std::cell::Cell;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use super::in_flight::CallId;
-use super::job::{Answer, WorkerConfig};
+use super::protocol::{CallId, Response, WorkerConfig};
 use super::session::Session;
 use super::worker_pool::Slot;
 use crate::libvirt::{Connection, Error};
 
-/// Why a job brought nothing.
+/// Why a request brought nothing.
 #[derive(Debug, Clone)]
 pub enum Failure {
     /// No connection could be opened.
     Unreachable(Error),
-    /// The connection was lost in the middle.
+    /// The connection was lost during the call.
     Lost(Error),
     /// The connection stands, but the call failed.
     Refused(Error),
 }
 
-/// A worker's reply to one job, or a part of it.
+/// A worker's reply to one request, or a part of it.
 #[derive(Debug)]
 pub struct Reply {
-    /// Which job: numbers are never used twice.
+    /// The call.
     pub call_id: CallId,
-    /// Which worker.
+    /// The number of the worker.
     pub worker: u64,
-    /// What came of it.
-    pub result: Result<Answer, Failure>,
-    /// Whether a connection was opened for it,
+    /// What the call brought.
+    pub result: Result<Response, Failure>,
+    /// Whether a connection was opened for the call.
     pub opened: bool,
-    /// in place of one that had been lost.
+    /// Whether that connection replaces one that was lost.
     pub reopened: bool,
     /// The daemon's version of libvirt, where a connection was opened.
     pub version: Option<u64>,
 }
 
 impl Reply {
-    /// Whether nothing more follows under this call's number.
+    /// Whether nothing more follows for this call.
     pub fn is_last(&self) -> bool {
-        !matches!(
-            self.result,
-            Ok(Answer::Alive
-                | Answer::Control(..)
-                | Answer::Described(..)
-                | Answer::Undescribed(..)
-                | Answer::Withheld(_)
-                | Answer::LetIn
-                | Answer::Outside
-                | Answer::Priority(_))
-        )
+        self.result.as_ref().map_or(true, Response::is_last)
     }
 }
 
-/// How often an opening that fails at once is tried, and what is at once.
+/// How often a connection is tried that fails at once.
 const TRIES: u32 = 3;
+/// A failure within this time is one at once.
 const QUICK: Duration = Duration::from_millis(100);
 
 /// Opens a connection.
@@ -66,22 +56,22 @@ fn open(uri: &str) -> Result<Connection, Error> {
         tries += 1;
         let begun = Instant::now();
         match Connection::open(uri) {
-            // A daemon that is just going or coming closes what it has accepted.
+            // A daemon that is just stopping or starting closes connections which it has accepted.
             Err(error) if error.is_transport() && tries < TRIES && begun.elapsed() < QUICK => {}
             result => return result,
         }
     }
 }
 
-/// The worker's thread: ends when nobody can send it jobs any more.
+/// The worker's thread. It ends when no request can come any more.
 pub fn run(
     number: u64,
     config: &WorkerConfig,
-    jobs: &Receiver<(CallId, Slot)>,
+    requests: &Receiver<(CallId, Slot)>,
     reply: &dyn Fn(Reply),
 ) {
     let mut session: Option<Session> = None;
-    while let Ok((call_id, slot)) = jobs.recv() {
+    while let Ok((call_id, slot)) = requests.recv() {
         let lost = session.take_if(|s| !s.connection.is_alive());
         let (opened, reopened) = (session.is_none(), lost.is_some());
         let version = Cell::new(None);
@@ -105,19 +95,19 @@ pub fn run(
                 Err(error) => {
                     tell(match slot.take() {
                         Some(_) => Err(Failure::Unreachable(error)),
-                        None => Ok(Answer::Outside),
+                        None => Ok(Response::NotConnected),
                     });
                     continue;
                 }
             },
         };
-        // Another worker has it, if opening took too long.
-        let Some(job) = slot.take() else {
-            tell(Ok(Answer::LetIn));
+        // If opening took too long, another worker has the request.
+        let Some(request) = slot.take() else {
+            tell(Ok(Response::Connected));
             continue;
         };
-        match open.perform(config, &job, &|answer| tell(Ok(answer))) {
-            Ok(answer) => tell(Ok(answer)),
+        match open.perform(config, &request, &|response| tell(Ok(response))) {
+            Ok(response) => tell(Ok(response)),
             Err(error) if error.is_transport() || !open.connection.is_alive() => {
                 session = None;
                 tell(Err(Failure::Lost(error)));

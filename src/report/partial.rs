@@ -77,7 +77,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::gather::job::DomainRef;
+    use crate::gather::protocol::DomainRef;
     use crate::sample::testing::full;
 
     fn gathered(in_part: bool) -> GatherReport {

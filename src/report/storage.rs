@@ -4,7 +4,7 @@ use log::Level;
 
 use super::{Reporter, names, names_of};
 use crate::gather::GatherReport;
-use crate::gather::job::DomainRef;
+use crate::gather::protocol::DomainRef;
 use crate::maps::HashSet;
 use crate::times::MOUNT_ANSWERS;
 use crate::wording::count;

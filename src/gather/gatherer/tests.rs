@@ -3,7 +3,7 @@ mod driven;
 use std::sync::mpsc::Receiver;
 
 use super::*;
-use crate::gather::in_flight::CallId;
+use crate::gather::protocol::CallId;
 use crate::gather::testing::{LIMIT, Node, inbox, settings};
 use crate::libvirt::Error;
 use crate::vms::Known;
@@ -88,14 +88,14 @@ fn a_domain_that_is_not_wanted_is_active_but_not_asked() {
 }
 
 #[test]
-fn who_did_not_answer_in_time_is_missing_and_the_late_answer_is_dropped() {
+fn a_vm_that_did_not_answer_in_time_is_missing_and_its_late_reply_is_dropped() {
     let node = Node::of(&NAMES, &[]);
     let (mut gatherer, replies) = gatherer(&chunks_of(&node.uri(), 2));
     gatherer.begin();
     gatherer.on_reply(replies.recv_timeout(LIMIT).unwrap());
     // One worker has two jobs: two and two are asked, one waits in the queue.
     let late = replies.recv_timeout(LIMIT).unwrap();
-    assert!(matches!(&late.result, Ok(Answer::Samples(two, _)) if two.len() == 2));
+    assert!(matches!(&late.result, Ok(Response::Samples(two, _)) if two.len() == 2));
     assert!(!gatherer.is_done());
     let gathered = gatherer.finish();
     assert_eq!(missing(&gathered), NAMES);
@@ -132,7 +132,7 @@ fn a_late_list_is_dropped_too() {
 }
 
 #[test]
-fn no_connection_is_one_trouble_and_no_vm_is_forgotten() {
+fn no_connection_is_one_problem_and_no_vm_is_forgotten() {
     let dir = tempfile::tempdir().unwrap();
     let uri = format!("test+unix:///default?socket={}/none", dir.path().display());
     let (mut gatherer, replies) = gatherer(&settings(&uri));
@@ -166,7 +166,7 @@ fn first_chunk(gatherer: &mut Gatherer, replies: &Receiver<Reply>) -> Reply {
 }
 
 #[test]
-fn who_waits_in_the_queue_when_no_connection_can_be_had_is_missing() {
+fn a_vm_that_waits_in_the_queue_when_no_connection_can_be_opened_is_missing() {
     let node = Node::of(&NAMES, &[]);
     let (mut gatherer, replies) = gatherer(&chunks_of(&node.uri(), 2));
     let reply = first_chunk(&mut gatherer, &replies);

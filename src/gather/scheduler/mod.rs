@@ -1,33 +1,45 @@
-//! What to ask of whom, what to hedge, what to abandon: the decisions of a gather, without a
-//! thread, a clock or a libvirt in them.
+//! Decides which call to make next, which to retry and which to abandon. A pure state machine: no
+//! threads, no clock, no libvirt.
 //!
-//! Events come in with their time ([`Scheduler::on`], [`Scheduler::looked`], [`Scheduler::tick`]), orders
-//! go out ([`Scheduler::orders`]). What an order brings is reported call by call under its number.
+//! Events come in with their time ([`Scheduler::on`], [`Scheduler::looked`], [`Scheduler::tick`]),
+//! and [`Scheduler::actions`] says what is to be done. What a call brings is reported under its
+//! number.
 //!
-//! A gather goes: list -> describe who is new -> look at the host -> canary -> statistics.
+//! A healthy gather: list, describe the new domains, look at the host, canary, statistics
+//! (`next_phase` in `phases.rs`).
 
+mod descriptions;
+mod grace;
+mod interface;
 mod locks;
-mod order;
-mod plan;
+mod outcome;
+mod phases;
+mod probe;
+mod queue;
 mod replies;
 mod round;
 mod stalls;
+mod statistics;
 
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::in_flight::{Call, CallId, InFlight, Kind, Risk};
+use super::in_flight::InFlight;
+use super::protocol::{CallId, Request, RequestKind};
 use crate::maps::HashMap;
-pub use order::{Completeness, Control, Event, HostVerdict, Limits, Listed, Order, Scope};
-use round::{Phase, Round};
+use grace::Grace;
+pub use interface::{Action, Event, HostVerdict, Limits, Listed};
+pub use outcome::Outcome;
+use phases::Phase;
+use round::Round;
 
 /// What is known of a domain beyond one gather.
 #[derive(Debug, Clone, Copy, Default)]
 struct DomainHistory {
     /// When it last answered in full.
-    whole_at: Option<Instant>,
-    /// Gathers in a row in which it came in part with no call of ours to blame.
+    full_at: Option<Instant>,
+    /// The number of gathers in a row in which it came in part although no call of ours blocked it.
     partial_streak: u32,
     /// Our call that hangs on its lock: nothing more is asked of it until that returns.
     locked: Option<CallId>,
@@ -42,16 +54,17 @@ pub struct Scheduler {
     /// The domains of the list, or those last known, and whether each is described.
     listed: Vec<Listed>,
     round: Round,
-    orders: Vec<(CallId, Order)>,
-    /// Nothing came back from anybody: nothing is sent until something does.
-    frozen: bool,
-    /// How long a list takes, and a chunk, when all is well.
+    actions: Vec<Action>,
+    /// No reply came in the last gather: nothing is sent until one does.
+    daemon_is_stopped: bool,
+    /// How long the last list took.
     list_pace: Duration,
+    /// How long a chunk takes when all is well.
     chunk_pace: Duration,
 }
 
 impl Scheduler {
-    /// Nothing known yet.
+    /// A scheduler that knows nothing yet.
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
@@ -59,8 +72,8 @@ impl Scheduler {
             histories: HashMap::default(),
             listed: Vec::new(),
             round: Round::default(),
-            orders: Vec::new(),
-            frozen: false,
+            actions: Vec::new(),
+            daemon_is_stopped: false,
             list_pace: Duration::ZERO,
             chunk_pace: Duration::ZERO,
         }
@@ -74,125 +87,49 @@ impl Scheduler {
     /// Begins a gather.
     pub fn begin(&mut self, now: Instant) {
         self.round = Round {
-            began: Some(now),
+            grace: Grace::new(now),
             ..Round::default()
         };
         self.in_flight.age(now);
-        if self.frozen {
-            // Nothing is sent into a daemon that is frozen, but its first word is waited for.
-            self.round.waiting = true;
-            return;
+        // Nothing is sent into a stopped daemon: its first reply begins the gather.
+        if !self.daemon_is_stopped {
+            self.next_phase(now);
+            self.advance(now);
         }
-        self.ask_for_list(now);
-        self.advance(now);
-    }
-
-    fn ask_for_list(&mut self, now: Instant) {
-        // While a list hangs none is sent again: the domains last known serve.
-        let risk = if self.in_flight.has_orphaned(Kind::List) {
-            Risk::Risky
-        } else {
-            Risk::Priority
-        };
-        if !self.in_flight.hangs(Kind::List) && self.in_flight.room(risk) > 0 {
-            self.send(Kind::List, Vec::new(), Order::List, now);
-        } else {
-            self.round.phase = Phase::Describing;
-        }
-    }
-
-    /// Ends it: whoever has not answered is not waited for any more.
-    pub fn end(&mut self) {
-        self.frozen |= self.is_frozen();
-        for (call_id, _) in self.orders.drain(..) {
-            self.in_flight.forget(call_id);
-        }
-        // One that describes stands at the first of those that it has not described.
-        let stands_at = |call: &Call| {
-            let describes = call.kind == Kind::Describe;
-            call.asked.first().copied().filter(|_| describes)
-        };
-        let left = self.in_flight.in_hand();
-        let left: Vec<_> = left
-            .map(|(call_id, call)| (call_id, stands_at(call)))
-            .collect();
-        for (call_id, blocked_on) in left {
-            if self.frozen {
-                self.in_flight.abandon_in_stopped_daemon(call_id);
-            } else {
-                self.in_flight.abandon(call_id, blocked_on);
-            }
-        }
-        for (uuid, vm) in std::mem::take(&mut self.round).vms {
-            let held = self.in_flight.holds(uuid);
-            if let Some(history) = self.histories.get_mut(&uuid) {
-                let missed = vm.completeness == Some(Completeness::Partial) && !held;
-                history.partial_streak = if missed {
-                    history.partial_streak + 1
-                } else {
-                    0
-                };
-            }
-        }
-        self.round.phase = Phase::Over;
     }
 
     /// Whether nothing is left to wait for.
     pub fn is_done(&self) -> bool {
-        let mut in_hand = self.in_flight.in_hand();
-        match self.round.phase {
-            Phase::Over => in_hand.next().is_none(),
+        let round = &self.round;
+        match &round.phase {
+            Phase::Over => !self.in_flight.is_any_in_hand(),
             // What is queued in a daemon without workers may stay there.
-            Phase::Saturated => {
-                let urgent = &self.round.priority;
-                self.round.recheck_until.is_none()
-                    && urgent.is_empty()
-                    && !in_hand.any(|(_, c)| c.kind == Kind::Priority)
+            Phase::Saturated {
+                recheck_until,
+                left,
+            } => {
+                let in_hand = self.in_flight.count(|kind| kind == RequestKind::Priority);
+                recheck_until.is_none() && left.is_empty() && in_hand == 0
             }
-            Phase::Asking => {
-                let round = &self.round;
-                round.grace_until.is_none() && round.is_empty() && in_hand.next().is_none()
+            Phase::Statistics => {
+                let is_waiting = round.grace.until().is_some();
+                !is_waiting && round.queue.is_empty() && !self.in_flight.is_any_in_hand()
             }
-            Phase::Listing | Phase::Describing | Phase::Looking | Phase::Canary => false,
+            Phase::NotBegun | Phase::Listing | Phase::Describing => false,
+            Phase::LookingAtHost { .. } | Phase::Canary => false,
         }
     }
 
-    /// Calls that hang.
+    /// The number of calls that hang.
     pub fn hanging(&self) -> usize {
         self.in_flight.hanging()
     }
 
     /// Domains that are locked inside libvirtd: nothing is asked of them.
     pub fn locked(&self) -> impl Iterator<Item = Uuid> {
-        let locked = self.histories.iter().filter(|(_, s)| s.locked.is_some());
+        let histories = self.histories.iter();
+        let locked = histories.filter(|(_, history)| history.locked.is_some());
         locked.map(|(uuid, _)| *uuid)
-    }
-
-    /// Domains of this gather that have not answered yet: all that are listed, where it did not come
-    /// to asking them.
-    pub fn unanswered(&self) -> impl Iterator<Item = Uuid> {
-        let silent = self
-            .round
-            .vms
-            .iter()
-            .filter(|(_, vm)| vm.completeness.is_none());
-        let unasked = matches!(self.round.phase, Phase::Describing | Phase::Looking);
-        let unasked = self.listed.iter().filter(move |_| unasked);
-        let unasked = unasked.map(|listed| listed.uuid);
-        let unasked = unasked.filter(|uuid| !self.is_locked(*uuid));
-        silent.map(|(uuid, _)| *uuid).chain(unasked)
-    }
-
-    /// Domains of this gather whose statistics were refused.
-    pub fn refused(&self) -> impl Iterator<Item = Uuid> {
-        self.round.refused.iter().copied()
-    }
-
-    /// Whether this gather found libvirtd without a worker to spare, and which domain's monitor has
-    /// been occupied the longest.
-    pub fn saturated(&self) -> Option<Option<Uuid>> {
-        let saturated = self.round.phase == Phase::Saturated || self.round.was_saturated;
-        saturated.then_some(self.round.occupied.map(|(uuid, _)| uuid))
     }
 
     /// Whether what this call brings is still wanted.
@@ -204,12 +141,12 @@ impl Scheduler {
 
     /// The list is coming on a connection that was opened for it.
     pub fn reconnected(&mut self) {
-        self.round.fresh = true;
+        self.round.grace.set_daemon_is_fresh();
     }
 
-    /// The calls to make now.
-    pub fn orders(&mut self) -> Vec<(CallId, Order)> {
-        std::mem::take(&mut self.orders)
+    /// What is to be done now, in this order.
+    pub fn actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
     }
 
     /// The call waits for a worker that has a connection.
@@ -219,73 +156,85 @@ impl Scheduler {
         }
     }
 
-    /// A call that waited for a worker is begun.
+    /// A worker begins a call that has waited for one.
     pub fn begun(&mut self, call_id: CallId, now: Instant) {
         if let Some(call) = self.in_flight.get_mut(call_id) {
             (call.queued, call.since, call.last_reply_at) = (false, now, now);
         }
     }
 
-    /// The call was never begun.
+    /// The call was never made.
     pub fn dropped(&mut self, call_id: CallId) {
         self.in_flight.forget(call_id);
     }
 
-    /// What to take for granted, should the host's look that was ordered be late.
-    pub fn presume(&mut self, look: HostVerdict) {
-        self.round.look = look;
+    /// What to presume of the host, should the look at it be late.
+    pub fn presume(&mut self, host: HostVerdict) {
+        self.round.host = host;
     }
 
-    /// What the host says.
-    pub fn looked(&mut self, look: HostVerdict, now: Instant) {
-        if self.round.phase == Phase::Looking {
-            self.round.look = look;
-            self.after_look(now);
+    /// What the look at the host has shown.
+    pub fn looked(&mut self, host: HostVerdict, now: Instant) {
+        if matches!(self.round.phase, Phase::LookingAtHost { .. }) {
+            self.round.host = host;
+            self.next_phase(now);
         }
         self.advance(now);
     }
 
     /// What a call brought.
     pub fn on(&mut self, call_id: CallId, event: Event, now: Instant) {
-        self.frozen = false;
+        self.daemon_is_stopped = false;
         self.round.last_reply_at = Some(now);
         if !matches!(event, Event::Lost | Event::Unreachable) {
-            self.in_flight.serves();
+            self.in_flight.daemon_serves();
         }
         match event {
             Event::Alive => self.on_alive(call_id, now),
             Event::Control(uuid, control) => self.on_control(call_id, uuid, control, now),
             Event::Served(uuid) => self.on_served(call_id, uuid, now),
             Event::Described(uuid) => {
-                self.round.unknown.remove(&uuid);
+                self.round.descriptions.on_described(uuid);
                 self.on_served(call_id, uuid, now);
             }
-            Event::Withheld(uuid) => {
-                self.round.held.insert(uuid);
+            Event::MonitorHeld(uuid) => {
+                self.round.descriptions.on_held(uuid);
                 self.on_served(call_id, uuid, now);
             }
-            event => {
-                let lost = event == Event::Lost;
-                if let Some(call) = self.in_flight.returned(call_id, lost) {
-                    self.on_return(call_id, &call, event, now);
-                }
-            }
+            Event::Listed(_)
+            | Event::Samples(_)
+            | Event::Done
+            | Event::Refused
+            | Event::Lost
+            | Event::Unreachable => self.on_end_of_call(call_id, event, now),
         }
-        if std::mem::take(&mut self.round.waiting) {
-            self.ask_for_list(now);
+        if matches!(self.round.phase, Phase::NotBegun) {
+            // The daemon was stopped, and goes on.
+            self.next_phase(now);
         }
         self.advance(now);
     }
 
-    fn is_locked(&self, uuid: Uuid) -> bool {
-        self.histories
-            .get(&uuid)
-            .is_some_and(|s| s.locked.is_some())
+    fn on_end_of_call(&mut self, call_id: CallId, event: Event, now: Instant) {
+        let is_lost = event == Event::Lost;
+        if let Some(call) = self.in_flight.returned(call_id, is_lost) {
+            self.on_return(call_id, &call, event, now);
+        }
     }
 
-    fn send(&mut self, kind: Kind, asked: Vec<Uuid>, order: Order, now: Instant) -> CallId {
-        let call_id = self.in_flight.send(kind, asked, now);
-        self.orders.push((call_id, order));
+    fn is_locked(&self, uuid: Uuid) -> bool {
+        let history = self.histories.get(&uuid);
+        history.is_some_and(|history| history.locked.is_some())
+    }
+
+    /// When the domain last answered in full.
+    fn full_at(&self, uuid: Uuid) -> Option<Instant> {
+        self.histories.get(&uuid)?.full_at
+    }
+
+    fn send(&mut self, request: Request<Uuid>, now: Instant) -> CallId {
+        let call_id = self.in_flight.send(&request, now);
+        self.actions.push(Action::Send(call_id, request));
         call_id
     }
 }

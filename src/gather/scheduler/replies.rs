@@ -1,24 +1,28 @@
-//! What calls bring, and what follows from it.
+//! What follows from the replies to calls.
 
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
 use super::Scheduler;
-use super::order::{Completeness, Event, Listed, Order, Scope};
-use super::round::Phase;
-use crate::gather::in_flight::{Call, CallId, Kind};
+use super::interface::{Event, Listed};
+use super::phases::Phase;
+use crate::gather::in_flight::Call;
+use crate::gather::protocol::{CallId, Completeness, Request, RequestKind, Scope};
 use crate::maps::{HashMap, HashSet};
 
-/// How often a domain that came in part is asked again, and how often one that keeps doing so is.
-const TRIES: (u32, u32) = (7, 2);
-/// How often where the daemon may just have been started.
-const FRESH_TRIES: u32 = 24;
+/// How often a domain that came in part is asked again in one gather.
+const TRIES: u32 = 7;
+/// The same for a domain that came in part in the last gathers, too.
+const TRIES_IN_STREAK: u32 = 2;
+/// The same where the daemon may just have been started.
+const TRIES_AFTER_START: u32 = 24;
 /// How many connections may be lost in one gather before nothing more is sent in it.
 const LOSSES: u32 = 16;
 
 impl Scheduler {
-    /// A call that asks one by one has come past this domain, which is therefore not locked.
+    /// A call that serves its domains one by one has come past this one, which is therefore not
+    /// locked.
     pub(super) fn on_served(&mut self, call_id: CallId, uuid: Uuid, now: Instant) {
         if let Some(call) = self.in_flight.get_mut(call_id) {
             call.last_reply_at = now;
@@ -33,25 +37,13 @@ impl Scheduler {
         }
     }
 
+    /// A call is over.
     pub(super) fn on_return(&mut self, call_id: CallId, call: &Call, event: Event, now: Instant) {
         let lost = matches!(event, Event::Lost | Event::Unreachable);
         if !lost {
-            let histories = self.histories.iter_mut();
-            let released = histories.filter_map(|(uuid, history)| {
-                let locked = history.locked.take_if(|by| *by == call_id);
-                locked.is_some().then_some(*uuid)
-            });
-            for uuid in released.collect::<Vec<_>>() {
-                self.release(uuid);
-            }
+            self.release_locked_by(call_id);
         }
-        if self
-            .round
-            .probe
-            .take_if(|probe| *probe == call_id)
-            .is_some()
-            && !lost
-        {
+        if self.round.probe.end(call_id) && !lost {
             self.on_probed(now);
         }
         if call.abandoned {
@@ -61,22 +53,39 @@ impl Scheduler {
         match (call.kind, event) {
             (_, Event::Unreachable) => self.round.stop(),
             (_, Event::Lost) => self.on_lost(call, now),
-            (Kind::List, Event::Listed(domains)) => {
+            (RequestKind::List, Event::Listed(domains)) => {
                 self.list_pace = now - call.since;
-                self.on_list(domains);
+                self.on_list(domains, now);
             }
-            (Kind::List, _) => self.round.stop(),
-            (Kind::Canary, _) if self.round.phase == Phase::Canary => self.start(),
-            (Kind::Ask | Kind::NoMonitor, Event::Samples(completeness)) => {
-                self.on_samples(call, completeness, now)
+            (RequestKind::List, _) => self.round.stop(),
+            (RequestKind::Canary, _) if matches!(self.round.phase, Phase::Canary) => {
+                self.next_phase(now);
             }
-            (Kind::Ask | Kind::NoMonitor, _) => {
+            (RequestKind::Statistics(_), Event::Samples(samples)) => {
+                self.on_samples(call, samples, now);
+            }
+            (RequestKind::Statistics(_), _) => {
                 for uuid in &call.asked {
                     self.round.vms.remove(uuid);
                     self.round.refused.insert(*uuid);
                 }
             }
             _ => {}
+        }
+    }
+
+    /// The call that hung on the lock of a domain has returned.
+    fn release_locked_by(&mut self, call_id: CallId) {
+        let released: Vec<Uuid> = self
+            .histories
+            .iter_mut()
+            .filter_map(|(uuid, history)| {
+                let locked = history.locked.take_if(|by| *by == call_id);
+                locked.is_some().then_some(*uuid)
+            })
+            .collect();
+        for uuid in released {
+            self.release(uuid);
         }
     }
 
@@ -88,50 +97,46 @@ impl Scheduler {
             return;
         }
         match call.kind {
-            Kind::List => {
-                self.send(Kind::List, Vec::new(), Order::List, now);
+            RequestKind::List => {
+                self.send(Request::List, now);
             }
-            Kind::Describe => {
-                let undescribed = self.round.undescribed.get_or_insert_default();
-                undescribed.extend(&call.asked);
+            RequestKind::Describe => {
+                let domains = call.asked.iter().copied();
+                self.round.descriptions.again(domains);
             }
-            Kind::Canary if self.round.phase == Phase::Canary => self.start(),
-            Kind::Ask | Kind::NoMonitor => self.requeue(&call.asked),
-            Kind::Disks => self.round.disks.extend(&call.asked),
-            Kind::Priority => self.round.priority.extend(&call.asked),
-            Kind::Canary | Kind::Probe => {}
+            RequestKind::Canary if matches!(self.round.phase, Phase::Canary) => {
+                self.next_phase(now);
+            }
+            RequestKind::Statistics(_) => self.requeue(&call.asked),
+            RequestKind::Disks => {
+                for uuid in &call.asked {
+                    self.round.queue.push_disks(*uuid);
+                }
+            }
+            RequestKind::Priority => self.ask_by_priority(&call.asked),
+            RequestKind::Canary | RequestKind::Probe => {}
         }
     }
 
-    /// What comes too late is dropped, but tells that its call hangs no more. One that was `lost`
-    /// with its connection tells nothing of libvirtd's workers.
+    /// A call that was abandoned is over: what it brought is dropped, but it hangs no more. One that
+    /// was `lost` with its connection tells nothing of libvirtd's workers.
     fn on_late(&mut self, call_id: CallId, call: &Call, lost: bool, now: Instant) {
-        self.round.slow.remove(&call_id);
-        self.end_grace_if_all_back();
-        match (self.round.phase, call.kind) {
-            (Phase::Saturated, Kind::Canary) if !lost => {
+        self.round.grace.returned(call_id);
+        match (&self.round.phase, call.kind) {
+            (Phase::Saturated { .. }, RequestKind::Canary) if !lost => {
                 // libvirtd has workers again.
                 self.round.was_saturated = true;
-                if self.round.vms.is_empty() {
-                    // It was found out before any was taken up.
-                    self.round.phase = Phase::Describing;
-                } else {
-                    self.start();
-                }
+                self.next_phase(now);
             }
-            (Phase::Asking, Kind::Ask | Kind::Disks) => {
+            (Phase::Statistics, kind) if kind.needs_monitor() => {
                 let Some(blocked_on) = call.blocked_on else {
                     return;
                 };
-                match self
-                    .round
-                    .vms
-                    .get(&blocked_on)
-                    .and_then(|vm| vm.completeness)
-                {
-                    Some(Completeness::Partial) => self.round.again.push((now, blocked_on)),
-                    Some(Completeness::Full) if call.kind == Kind::Disks => {
-                        self.round.disks.push_back(blocked_on);
+                let vm = self.round.vms.get(&blocked_on);
+                match vm.and_then(|vm| vm.completeness) {
+                    Some(Completeness::Partial) => self.round.queue.push_again(now, blocked_on),
+                    Some(Completeness::Full) if kind == RequestKind::Disks => {
+                        self.round.queue.push_disks(blocked_on);
                     }
                     _ => {}
                 }
@@ -140,58 +145,64 @@ impl Scheduler {
         }
     }
 
-    fn on_list(&mut self, domains: Vec<Listed>) {
+    fn on_list(&mut self, domains: Vec<Listed>, now: Instant) {
         let active: HashSet<Uuid> = domains.iter().map(|listed| listed.uuid).collect();
         self.histories.retain(|uuid, _| active.contains(uuid));
-        self.in_flight.keep(&active);
+        self.in_flight.retain_active(&active);
         self.listed = domains;
-        self.round.phase = Phase::Describing;
+        self.next_phase(now);
     }
 
-    fn on_samples(&mut self, call: &Call, completeness: Vec<(Uuid, Completeness)>, now: Instant) {
-        if call.kind == Kind::Ask {
+    fn on_samples(&mut self, call: &Call, samples: Vec<(Uuid, Completeness)>, now: Instant) {
+        let needs_monitor = call.kind.needs_monitor();
+        if needs_monitor {
             self.chunk_pace = (now - call.since).max(self.chunk_pace.mul_f64(0.8));
         }
-        let completeness: HashMap<Uuid, Completeness> = completeness.into_iter().collect();
+        let samples: HashMap<Uuid, Completeness> = samples.into_iter().collect();
         for uuid in &call.asked {
-            let Some(completeness) = completeness.get(uuid) else {
-                // It is gone, which is daily life.
+            let Some(completeness) = samples.get(uuid) else {
+                // The domain is gone, which happens every day.
                 self.round.vms.remove(uuid);
                 continue;
             };
             match completeness {
-                Completeness::Full => self.in_flight.cleared(*uuid, call.kind.needs_monitor()),
+                Completeness::Full => self.in_flight.rule_out(*uuid, needs_monitor),
                 Completeness::Partial | Completeness::PriorityOnly => {
-                    self.in_flight.cleared(*uuid, false);
-                    self.in_flight.confirm(*uuid);
+                    self.in_flight.rule_out(*uuid, false);
+                    self.in_flight.attribute_lost(*uuid);
                 }
             }
-            let held = self.in_flight.holds(*uuid);
-            let history = self.histories.entry(*uuid).or_default();
-            let Some(vm) = self.round.vms.get_mut(uuid) else {
-                continue;
-            };
-            vm.completeness = Some(*completeness);
-            match (vm.scope, completeness) {
-                (Scope::NoMonitor, _) => {}
-                (scope, Completeness::Full) => {
-                    history.whole_at = Some(now);
-                    if scope == Scope::NoBlock && !self.round.look.no_disks.contains(uuid) {
-                        self.round.disks.push_back(*uuid);
-                    }
+            self.on_sample(*uuid, *completeness, now);
+        }
+    }
+
+    /// Decides whether the domain is asked again, or for its disks.
+    fn on_sample(&mut self, uuid: Uuid, completeness: Completeness, now: Instant) {
+        let is_held_by_us = self.in_flight.holds_monitor(uuid);
+        let history = self.histories.entry(uuid).or_default();
+        let Some(vm) = self.round.vms.get_mut(&uuid) else {
+            return;
+        };
+        vm.completeness = Some(completeness);
+        match (vm.scope, completeness) {
+            (Scope::NoMonitor, _) => {}
+            (scope, Completeness::Full) => {
+                history.full_at = Some(now);
+                if scope == Scope::NoBlock && !self.round.host.no_disks.contains(&uuid) {
+                    self.round.queue.push_disks(uuid);
                 }
-                _ if held => {}
-                _ => {
-                    let tries = match history.partial_streak {
-                        _ if self.round.fresh => FRESH_TRIES,
-                        0 | 1 => TRIES.0,
-                        _ => TRIES.1,
-                    };
-                    if vm.tries < tries {
-                        let pause = Duration::from_millis(5 << vm.tries.min(4));
-                        vm.tries += 1;
-                        self.round.again.push((now + pause, *uuid));
-                    }
+            }
+            _ if is_held_by_us => {}
+            _ => {
+                let tries = match history.partial_streak {
+                    _ if self.round.grace.daemon_is_fresh() => TRIES_AFTER_START,
+                    0 | 1 => TRIES,
+                    _ => TRIES_IN_STREAK,
+                };
+                if vm.tries < tries {
+                    let pause = Duration::from_millis(5 << vm.tries.min(4));
+                    vm.tries += 1;
+                    self.round.queue.push_again(now + pause, uuid);
                 }
             }
         }

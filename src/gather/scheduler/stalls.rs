@@ -1,161 +1,164 @@
-//! Calls that bring nothing: who holds them, who is locked, whether libvirtd has a worker to spare, whether it is stopped.
+//! Diagnoses calls that do not return: blocked by a domain, a locked domain, no free worker in
+//! libvirtd, a stopped libvirtd.
 
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
 use super::Scheduler;
-use super::order::{Control, Order};
-use super::round::Phase;
-use crate::gather::in_flight::{Call, CallId, Kind, Risk};
+use super::phases::Phase;
+use crate::gather::in_flight::Call;
+use crate::gather::protocol::{CallId, Control, Request, RequestKind};
 use crate::maps::HashSet;
+use crate::times::SATURATION_RECHECK;
 
-/// What clocks and scheduling may make of a time that libvirt measured itself.
+/// How far a time that libvirt measured may be off: clocks differ, and a busy host schedules late.
 const SLACK: Duration = Duration::from_millis(100);
-
-/// How long a daemon that seems to have no worker to spare may still prove the contrary: on a busy
-/// host an answer takes its time.
-const RECHECK_FOR: Duration = Duration::from_secs(1);
 
 impl Scheduler {
     /// How long a call of this kind may bring nothing.
-    fn patience(&self, kind: Kind) -> Duration {
+    fn patience(&self, kind: RequestKind) -> Duration {
         let far = self.list_pace * 12;
         match kind {
-            Kind::Probe => (self.limits.stall / 2).max(far),
-            Kind::List | Kind::Canary | Kind::Priority => self.limits.stall.max(far),
-            Kind::Ask | Kind::NoMonitor | Kind::Disks | Kind::Describe => {
+            RequestKind::Probe => (self.limits.stall / 2).max(far),
+            RequestKind::List | RequestKind::Canary | RequestKind::Priority => {
+                self.limits.stall.max(far)
+            }
+            RequestKind::Statistics(_) | RequestKind::Disks | RequestKind::Describe => {
                 self.limits.stall.max(far).max(self.chunk_pace * 3)
             }
         }
     }
 
     /// Calls that have brought nothing for longer than they should.
-    fn stalled(&self, now: Instant) -> Vec<(CallId, Kind)> {
+    fn stalled(&self, now: Instant) -> Vec<(CallId, RequestKind)> {
         if !self.limits.hedge {
             return Vec::new();
         }
-        let stalled =
+        let is_stalled =
             |call: &Call| !call.queued && now >= call.last_reply_at + self.patience(call.kind);
         self.in_flight
             .in_hand()
-            .filter(|(_, call)| stalled(call))
+            .filter(|(_, call)| is_stalled(call))
             .map(|(call_id, call)| (call_id, call.kind))
             .collect()
     }
 
-    /// When a call is to be looked into: when it stalls, and if that told nothing, from time to time.
+    /// When a call is to be looked into: when it stalls, and if that showed nothing, from time to time.
     fn due_at(&self, call_id: CallId, call: &Call) -> Instant {
         let patience = self.patience(call.kind);
         let stalls = call.last_reply_at + patience;
-        let probed = self.round.probed.get(&call_id);
-        probed.map_or(stalls, |at| stalls.max(*at + 2 * patience))
+        let looked_into = self.round.probe.looked_into_at(call_id);
+        looked_into.map_or(stalls, |at| stalls.max(at + 2 * patience))
     }
 
-    /// When [`Scheduler::tick`] wants to be called.
+    /// When [`Scheduler::tick`] is to be called.
     pub fn wake(&self) -> Option<Instant> {
         let round = &self.round;
-        let mut times: Vec<Instant> = round.again.iter().map(|(at, _)| *at).collect();
-        if round.phase == Phase::Looking {
-            times.extend(round.look_by);
-        }
-        times.extend(round.recheck_until);
-        if round.phase == Phase::Asking {
-            times.extend(round.grace_until);
-        }
-        match round.probe.and_then(|probe| self.in_flight.get(probe)) {
-            // It may be opening its connection; nothing can be said before it is through.
-            Some(_) if !round.alive => {}
-            Some(probe) => times.push(probe.last_reply_at + self.patience(Kind::Probe)),
+        let phase = match round.phase {
+            Phase::LookingAtHost { until } => Some(until),
+            Phase::Saturated { recheck_until, .. } => recheck_until,
+            Phase::Statistics => {
+                let times = [round.grace.until(), round.queue.next_due()];
+                times.into_iter().flatten().min()
+            }
+            _ => None,
+        };
+        let in_flight = round.probe.in_flight();
+        let stall = match in_flight.and_then(|probe| self.in_flight.get(probe)) {
+            // It may be opening its connection: until that is done, its silence means nothing.
+            Some(_) if !round.probe.daemon_answered() => None,
+            Some(probe) => Some(probe.last_reply_at + self.patience(RequestKind::Probe)),
             None if self.limits.hedge => {
                 let begun = self.in_flight.in_hand().filter(|(_, call)| !call.queued);
-                times.extend(begun.map(|(call_id, call)| self.due_at(call_id, call)));
+                begun
+                    .map(|(call_id, call)| self.due_at(call_id, call))
+                    .min()
             }
-            None => {}
-        }
-        times.into_iter().min()
+            None => None,
+        };
+        [phase, stall].into_iter().flatten().min()
     }
 
     /// Time has passed.
     pub fn tick(&mut self, now: Instant) {
-        self.look_into(now);
+        self.look_into_stalls(now);
         self.advance(now);
     }
 
-    /// Sends a probe where calls stall, and makes something of a probe that stalls itself.
-    fn look_into(&mut self, now: Instant) {
-        if let Some(probe) = self.round.probe {
+    /// Sends a probe where calls stall, and draws the conclusion where a probe stalls itself.
+    fn look_into_stalls(&mut self, now: Instant) {
+        if let Some(probe) = self.round.probe.in_flight() {
             let stalled = self.stalled(now);
-            if self.round.alive && stalled.iter().any(|(call_id, _)| *call_id == probe) {
+            if self.round.probe.daemon_answered()
+                && stalled.iter().any(|(call_id, _)| *call_id == probe)
+            {
                 self.on_probe_stalled(probe, now);
             }
-            if self.round.probe.is_some() {
+            if self.round.probe.in_flight().is_some() {
                 return;
             }
         }
-        let due: Vec<(CallId, Kind)> = self
-            .stalled(now)
-            .into_iter()
-            .filter(|(call_id, _)| {
-                self.in_flight
-                    .get(*call_id)
-                    .is_some_and(|c| now >= self.due_at(*call_id, c))
-            })
-            .collect();
+        let is_due = |call_id: CallId| {
+            let call = self.in_flight.get(call_id);
+            call.is_some_and(|call| now >= self.due_at(call_id, call))
+        };
+        let mut due = self.stalled(now);
+        due.retain(|(call_id, _)| is_due(*call_id));
         if due.is_empty() {
             return;
         }
-        // One probe serves those that are about to stall as well.
-        let mut whom: Vec<Uuid> = Vec::new();
-        for (_, call) in self.in_flight.in_hand() {
-            if now >= call.last_reply_at + self.patience(call.kind) / 2 {
-                whom.extend(&call.asked);
-            }
-        }
+        // One probe serves the calls that are about to stall as well.
+        let mut domains: Vec<Uuid> = self
+            .in_flight
+            .in_hand()
+            .filter(|(_, call)| now >= call.last_reply_at + self.patience(call.kind) / 2)
+            .flat_map(|(_, call)| call.asked.iter().copied())
+            .collect();
         if due
             .iter()
-            .any(|(_, kind)| matches!(kind, Kind::List | Kind::Canary))
+            .any(|(_, kind)| matches!(kind, RequestKind::List | RequestKind::Canary))
         {
-            whom.extend(self.listed.iter().map(|listed| listed.uuid));
+            domains.extend(self.listed.iter().map(|listed| listed.uuid));
         }
         let mut seen = HashSet::default();
-        whom.retain(|uuid| !self.is_locked(*uuid) && seen.insert(*uuid));
-        self.round.examined = due.into_iter().map(|(call_id, _)| call_id).collect();
-        self.probe(whom, now);
+        domains.retain(|uuid| !self.is_locked(*uuid) && seen.insert(*uuid));
+        let examined = due.into_iter().map(|(call_id, _)| call_id);
+        self.round.probe.examine(examined.collect());
+        self.probe(domains, now);
     }
 
-    pub(super) fn probe(&mut self, whom: Vec<Uuid>, now: Instant) {
-        if !whom.is_empty() && self.in_flight.room_to_look(Risk::Priority) {
-            let order = Order::Probe(whom.clone());
-            self.round.jobs.clear();
-            self.round.alive = false;
-            self.round.probe = Some(self.send(Kind::Probe, whom, order, now));
-        } else {
-            // Too many calls are out already; or nobody is known yet, and the list must be waited for.
-            for (call_id, kind) in self.stalled(now) {
-                self.round.probed.insert(call_id, now);
-                if kind == Kind::List && !self.listed.is_empty() {
-                    self.do_without_list(call_id);
-                }
+    pub(super) fn probe(&mut self, domains: Vec<Uuid>, now: Instant) {
+        let risk = RequestKind::Probe.risk(true);
+        if !domains.is_empty() && self.in_flight.has_room_to_look(risk) {
+            let call_id = self.send(Request::Probe(domains), now);
+            self.round.probe.sent(call_id);
+            return;
+        }
+        // Too many calls are in flight; or no domain is known yet, and the list must be waited for.
+        for (call_id, kind) in self.stalled(now) {
+            self.round.probe.note_looked_into(call_id, now);
+            if kind == RequestKind::List && !self.listed.is_empty() {
+                self.do_without_list(call_id, now);
             }
         }
     }
 
-    /// It hangs on a locked domain, or is slow: the domains last known serve.
-    fn do_without_list(&mut self, list: CallId) {
+    /// The list hangs on a locked domain, or is slow: the domains last known serve.
+    fn do_without_list(&mut self, list: CallId, now: Instant) {
         self.in_flight.abandon(list, None);
-        self.round.phase = Phase::Describing;
+        self.next_phase(now);
     }
 
-    /// The daemon answers: if the probe does not come back from a domain, that one is locked.
+    /// The daemon answers: if the probe does not come back from a domain, that domain is locked.
     pub(super) fn on_alive(&mut self, call_id: CallId, now: Instant) {
         if let Some(call) = self.in_flight.get_mut(call_id) {
             call.last_reply_at = now;
         }
-        self.round.alive |= self.round.probe == Some(call_id);
+        self.round.probe.on_alive(call_id);
     }
 
-    /// A probe's answer for one domain.
+    /// What a probe says of one domain.
     pub(super) fn on_control(
         &mut self,
         call_id: CallId,
@@ -164,110 +167,114 @@ impl Scheduler {
         now: Instant,
     ) {
         self.on_served(call_id, uuid, now);
-        self.in_flight.cleared(uuid, control == Control::Free);
-        if self.round.probe != Some(call_id) {
+        self.in_flight.rule_out(uuid, control == Control::Free);
+        if !self.round.probe.is(call_id) || control == Control::Free {
             return;
         }
-        if control == Control::Free {
-            return;
-        }
-        // One that reads XML asks one by one, and waits for whoever has the domain's job.
-        let stands_at = |(_, call): &(CallId, &Call)| {
-            call.kind == Kind::Describe && !call.queued && call.asked.first() == Some(&uuid)
-        };
-        let describes = self.in_flight.in_hand().find(stands_at);
-        if let Some((call_id, _)) =
-            describes.filter(|(_, c)| now >= c.last_reply_at + self.limits.stall / 2)
-        {
-            self.give_up(call_id, uuid);
+        if let Some(call_id) = self.describing_blocked_on(uuid, now) {
+            self.give_up(call_id, uuid, now);
         }
         let Control::Occupied(time) = control else {
-            self.round.jobs.push(uuid);
-            self.in_flight.confirm(uuid);
+            self.round.probe.add_job(uuid);
+            self.in_flight.attribute_lost(uuid);
             return;
         };
-        if self
-            .round
-            .occupied
-            .is_none_or(|(_, longest)| time > longest)
-        {
-            self.round.occupied = Some((uuid, time));
-        }
-        let stall = self.limits.stall;
-        let culprit = self.in_flight.in_hand().find(|(_, call)| {
-            let age = now - call.since;
-            // Occupied by our call, not by somebody's before it: that one would have been passed by.
-            call.kind.needs_monitor()
-                && !call.queued
-                && call.asked.contains(&uuid)
-                && time >= stall / 2
-                && time <= age + SLACK
-        });
-        if let Some((call_id, _)) = culprit {
-            self.give_up(call_id, uuid);
-            // Its job is our call's, so no call of ours from before can have it.
-            self.in_flight.cleared(uuid, true);
+        self.round.probe.add_occupied(uuid, time);
+        if let Some(call_id) = self.occupant(uuid, time, now) {
+            self.give_up(call_id, uuid, now);
+            // Our call has the domain's job, so that no call of ours from before can have it.
+            self.in_flight.rule_out(uuid, true);
         } else {
-            self.in_flight.confirm(uuid);
+            self.in_flight.attribute_lost(uuid);
         }
     }
 
-    /// The probe has been round.
+    /// Our call that waits for the XML of this domain, whose job or monitor is in use: such a call
+    /// asks one domain after the other.
+    fn describing_blocked_on(&self, uuid: Uuid, now: Instant) -> Option<CallId> {
+        let waits_for_it = |call: &Call| {
+            call.kind == RequestKind::Describe && !call.queued && call.asked.first() == Some(&uuid)
+        };
+        let mut in_hand = self.in_flight.in_hand();
+        let (call_id, call) = in_hand.find(|(_, call)| waits_for_it(call))?;
+        (now >= call.last_reply_at + self.limits.stall / 2).then_some(call_id)
+    }
+
+    /// Our call that has occupied the monitor of this domain for `time`. If another client had had it
+    /// before, our call would have been passed by.
+    fn occupant(&self, uuid: Uuid, time: Duration, now: Instant) -> Option<CallId> {
+        let occupies = |call: &Call| {
+            call.kind.needs_monitor()
+                && !call.queued
+                && call.asked.contains(&uuid)
+                && time >= self.limits.stall / 2
+                && time <= now - call.since + SLACK
+        };
+        let mut in_hand = self.in_flight.in_hand();
+        let (call_id, _) = in_hand.find(|(_, call)| occupies(call))?;
+        Some(call_id)
+    }
+
+    /// The probe has come back from all its domains.
     pub(super) fn on_probed(&mut self, now: Instant) {
-        let examined = std::mem::take(&mut self.round.examined);
+        let examined = self.round.probe.take_examined();
         self.give_up_behind_jobs(&examined, now);
         let mut stalled = self.stalled(now);
         stalled.retain(|(call_id, _)| examined.contains(call_id));
-        let of = |wanted: Kind| stalled.iter().find(|s| s.1 == wanted).map(|s| s.0);
-        if let Some(list) = of(Kind::List) {
-            self.do_without_list(list);
+        let of_kind = |wanted: RequestKind| {
+            let mut stalled = stalled.iter();
+            let found = stalled.find(|(_, kind)| *kind == wanted);
+            found.map(|(call_id, _)| *call_id)
+        };
+        let needs_worker = |kind: RequestKind| !kind.is_priority() && kind != RequestKind::Canary;
+        if let Some(list) = of_kind(RequestKind::List) {
+            self.do_without_list(list, now);
         }
-        let ordinary =
-            |kind: Kind| kind.needs_monitor() || matches!(kind, Kind::NoMonitor | Kind::Describe);
-        if let Some(canary) = of(Kind::Canary) {
-            // Nobody is to blame: libvirtd has no worker to spare.
+        if let Some(canary) = of_kind(RequestKind::Canary) {
+            // No domain blocks it: libvirtd has no worker to spare. On a busy host an answer takes
+            // its time, so that the canary may still prove the contrary.
             self.in_flight.abandon(canary, None);
             self.round.stop();
-            self.round.recheck_until = Some(now + RECHECK_FOR);
-            self.ask_by_priority_calls();
-        } else if stalled.iter().any(|(_, kind)| ordinary(*kind)) {
-            // Slow, or is there no worker left? A cheap call will tell.
+            self.round.phase = self.saturated(Some(now + SATURATION_RECHECK));
+        } else if stalled.iter().any(|(_, kind)| needs_worker(*kind)) {
+            // Is the call slow, or has libvirtd no worker left? A cheap call shows that.
             self.send_canary(now);
         }
         for (call_id, _) in stalled {
-            self.round.probed.insert(call_id, now);
+            self.round.probe.note_looked_into(call_id, now);
         }
     }
 
     /// Of a domain with an async job (backup, migration, dump, save) libvirt does not say since when
-    /// somebody is at its monitor. It may be our call, which would have passed by anybody else: so
-    /// it is, where that stalls and no domain was found whose time fits.
+    /// its monitor has been in use. If a call of ours stalls which concerns the domain, and no other
+    /// domain was found whose time fits, our call is the one: it would have passed by any other.
     fn give_up_behind_jobs(&mut self, examined: &[CallId], now: Instant) {
-        let jobs = std::mem::take(&mut self.round.jobs);
+        let jobs = self.round.probe.take_jobs();
         for (call_id, kind) in self.stalled(now) {
             let Some(call) = self.in_flight.get(call_id).filter(|_| kind.needs_monitor()) else {
                 continue;
             };
             let blocked_on = call.asked.iter().copied().find(|uuid| jobs.contains(uuid));
             if let Some(blocked_on) = blocked_on.filter(|_| examined.contains(&call_id)) {
-                self.give_up(call_id, blocked_on);
+                self.give_up(call_id, blocked_on, now);
             }
         }
     }
 
-    /// A probe that found the daemon alive and does not come back from a domain: it is locked.
+    /// The probe found that the daemon answers, and does not come back from a domain, which is
+    /// therefore locked.
     fn on_probe_stalled(&mut self, probe: CallId, now: Instant) {
         let Some(call) = self.in_flight.get(probe).cloned() else {
             return;
         };
         let first = call.asked.first().copied();
         self.in_flight.abandon(probe, first);
-        self.round.probe = None;
+        self.round.probe.end(probe);
         if let Some(first) = first {
-            self.lock(first, probe);
+            self.lock(first, probe, now);
         }
-        let rest = call.asked.into_iter().filter(|uuid| !self.is_locked(*uuid));
-        let rest: Vec<Uuid> = rest.collect();
+        let mut rest = call.asked;
+        rest.retain(|uuid| !self.is_locked(*uuid));
         if rest.is_empty() {
             self.on_probed(now);
         } else {
@@ -275,23 +282,21 @@ impl Scheduler {
         }
     }
 
-    /// Whether nothing has come back from anybody since a call was sent that any daemon answers
-    /// which is not frozen: a probe, or the first list of all.
-    pub(super) fn is_frozen(&self) -> bool {
-        let probe = self.round.probe.filter(|_| !self.round.alive);
-        let call = match probe {
+    /// Whether no reply has come since a call was sent that any daemon answers unless it is stopped:
+    /// a probe, or the first list of all.
+    pub(super) fn is_daemon_stopped(&self) -> bool {
+        let probe = self.round.probe.in_flight();
+        let call = match probe.filter(|_| !self.round.probe.daemon_answered()) {
             Some(probe) => self.in_flight.get(probe),
             None if !self.listed.is_empty() => None,
             None => {
                 let mut in_hand = self.in_flight.in_hand().map(|(_, call)| call);
-                in_hand.find(|call| call.kind == Kind::List)
+                in_hand.find(|call| call.kind == RequestKind::List)
             }
         };
-        let since = call.map(|call| call.since);
-        since.is_some_and(|since| {
-            self.round
-                .last_reply_at
-                .is_none_or(|last_reply_at| last_reply_at <= since)
+        call.is_some_and(|call| {
+            let last_reply_at = self.round.last_reply_at;
+            last_reply_at.is_none_or(|at| at <= call.since)
         })
     }
 }

@@ -1,4 +1,4 @@
-//! The bulk call: a whole chunk at once, as far as the driver can.
+//! The bulk call: the statistics of a whole chunk at once, as far as the driver supports it.
 
 use std::time::Instant;
 
@@ -6,33 +6,33 @@ use smol_str::SmolStr;
 
 use super::Session;
 use crate::description::Description;
-use crate::gather::job::{DomainRef, Target};
-use crate::gather::scheduler::Completeness;
+use crate::gather::protocol::{Completeness, DomainRef, Target};
 use crate::libvirt::bulk::{self, Groups};
 use crate::libvirt::{Domain, Error, Record, Records};
 use crate::sample::{Device, RunId, Sample};
 
-/// virDomainState: running. Only such a domain shows what the driver's bulk reply can hold.
+/// virDomainState: running. Only the reply of a running domain shows what the driver supports.
 const RUNNING: i32 = 1;
-/// Paused, by an incoming migration or by the start that precedes it, and running or paused in a
-/// post-copy migration, under way or failed: in part is all there is.
+/// States and reasons of a domain that is being migrated in: paused by the migration or by the start
+/// that precedes it; running or paused in a post-copy migration, under way or failed. Such a domain
+/// has no more figures than those that came.
 const INCOMING: [(i32, i32); 6] = [(3, 2), (3, 11), (1, 10), (1, 11), (3, 12), (3, 13)];
 
-/// What the driver's bulk call can do; learnt by asking, once per connection.
+/// What the driver's bulk call supports, as its replies on this connection have shown.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bulk {
-    /// lxc, libxl and ch have no bulk call.
+    /// There is a bulk call: lxc, libxl and ch have none.
     pub(super) works: bool,
-    /// vz and older test drivers refuse the flag.
+    /// It takes the NOWAIT flag: vz and older test drivers refuse it.
     pub(super) nowait: bool,
-    /// Groups that a running domain's reply has been asked for,
+    /// Groups for which a running domain has been asked.
     pub(super) judged: Groups,
-    /// and those of them that it never holds.
+    /// Groups that were asked for and have never come.
     pub(super) lacking: Groups,
 }
 
 impl Default for Bulk {
-    /// All that it can be: the driver has not been asked yet.
+    /// Everything is supported, as long as the driver has not been asked.
     fn default() -> Self {
         Self {
             works: true,
@@ -44,8 +44,8 @@ impl Default for Bulk {
 }
 
 impl Session {
-    /// The bulk call for `targets`; where it fails as a whole, each domain in a call of its own,
-    /// so that one that cannot be read costs nobody else.
+    /// Makes the bulk call for `targets`. Where it fails as a whole, each domain gets a call of its own,
+    /// so that a domain which cannot be read does not cost the figures of the others.
     pub(super) fn bulk_samples(
         &mut self,
         groups: Groups,
@@ -55,8 +55,8 @@ impl Session {
     ) -> Result<(), Error> {
         if !self.bulk.works {
             let at = Instant::now();
-            let found = targets.iter().map(|t| &t.found);
-            samples.extend(found.map(|f| Sample::new(f.run, f.name.clone(), at)));
+            let domains = targets.iter().map(|target| &target.domain);
+            samples.extend(domains.map(|domain| Sample::new(domain.run, domain.name.clone(), at)));
             return Ok(());
         }
         match self.bulk_call(groups, targets, samples) {
@@ -74,7 +74,7 @@ impl Session {
                 [] => Ok(()),
                 [one] => {
                     if !error.is_vanished() {
-                        problems.push((one.found.clone(), error.to_string()));
+                        problems.push((one.domain.clone(), error.to_string()));
                     }
                     Ok(())
                 }
@@ -96,14 +96,14 @@ impl Session {
     ) -> Result<(), Error> {
         let domains: Vec<&Domain> = targets
             .iter()
-            .filter_map(|t| self.handles.get(&t.found.run.uuid))
+            .filter_map(|t| self.handles.get(&t.domain.run.uuid))
             .collect();
         let flags = if self.bulk.nowait { bulk::NOWAIT } else { 0 };
         let start = Instant::now();
         let records = Records::get(&domains, groups.bits(), flags)?;
         let at = start + start.elapsed() / 2;
         for (place, record) in records.iter().enumerate() {
-            let Some((run, name)) = whose(&record, targets, place) else {
+            let Some((run, name)) = run_of(&record, targets, place) else {
                 continue;
             };
             let mut sample = Sample::new(run, name, at);
@@ -120,7 +120,7 @@ impl Session {
         Ok(())
     }
 
-    /// Whether libvirt passed the domain's monitor by. A disk that cannot have counters tells nothing.
+    /// Whether libvirt skipped the domain's monitor. A disk that cannot have counters shows nothing.
     pub(super) fn completeness(
         &self,
         sample: &Sample,
@@ -135,7 +135,7 @@ impl Session {
                     known.any(|known| !known.counted && disk.name.as_ref() == Some(&known.target))
                 };
                 let silent = |disk: &Device<5>| disk.counters.iter().all(Option::is_none);
-                // Usually the first one has counters, and that is all there is to look at.
+                // Usually the first disk has counters, and no other is looked at.
                 disks.list.iter().all(silent) && !disks.list.iter().all(|disk| uncounted(&disk))
             });
         if self.qemu && !is_incoming(sample) && (without_memory || without_disks) {
@@ -146,14 +146,14 @@ impl Session {
     }
 }
 
-/// Whether the VM is being migrated in: in part is all there is.
+/// Whether the domain is being migrated in: it has no more figures than those that came.
 pub(super) fn is_incoming(sample: &Sample) -> bool {
     let state = sample.state.zip(sample.reason);
     state.is_some_and(|state| INCOMING.contains(&state))
 }
 
-/// The target that is meant, most likely the one at `place`: what comes back has the order of what
-/// was asked, but for those that are missing.
+/// Finds a target, most likely at `place`: the reply has the order of the targets, but some may be
+/// missing.
 pub(super) fn find<'t>(
     targets: &[&'t Target],
     place: usize,
@@ -164,12 +164,12 @@ pub(super) fn find<'t>(
     found.copied()
 }
 
-/// The run that a record is of, and its name; `None` for a domain that is not active any more.
-fn whose(record: &Record, targets: &[&Target], place: usize) -> Option<(RunId, SmolStr)> {
+/// The run to which a record belongs, and its name; `None` for a domain that is not active any more.
+fn run_of(record: &Record, targets: &[&Target], place: usize) -> Option<(RunId, SmolStr)> {
     let id = record.id()?;
-    match find(targets, place, |target| target.found.run.id == id) {
-        Some(target) => Some((target.found.run, target.found.name.clone())),
-        // Started anew since the list.
+    match find(targets, place, |target| target.domain.run.id == id) {
+        Some(target) => Some((target.domain.run, target.domain.name.clone())),
+        // The domain was restarted since the list.
         None => {
             let domain = record.domain()?;
             let uuid = domain.uuid();

@@ -1,16 +1,16 @@
-//! Descriptions: when the XML is read, and what is made of it.
+//! When the XML of a domain is read, and the description that is made of it.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::description::Description;
-use crate::gather::job::WorkerConfig;
+use crate::gather::protocol::WorkerConfig;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::{Domain, Error};
 use crate::sample::Sample;
 use crate::vms::{CachedDescription, DeviceNames, Known};
 
-/// Reads the XML where the cached description does not hold any more.
+/// Reads the XML where the cached description is not current any more.
 pub(super) fn freshen(
     domain: &Domain,
     sample: &Sample,
@@ -26,7 +26,7 @@ pub(super) fn freshen(
         let known = current;
         let names = match &known.names {
             Some(before) => before.and(sample),
-            // CachedDescription a moment ago, before any statistics: these are the names.
+            // It was described a moment ago, before any statistics: these are the names.
             None => Some(DeviceNames::of(sample)),
         };
         if names.is_none() {
@@ -48,7 +48,7 @@ pub(super) fn freshen(
     }
 }
 
-/// Reads the XML; beside it the problem where it could not be understood.
+/// Reads the XML; beside the description the problem, where the XML could not be understood.
 pub(super) fn describe(
     domain: &Domain,
     names: Option<DeviceNames>,

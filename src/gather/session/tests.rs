@@ -1,14 +1,15 @@
-mod jobs;
+mod requests;
 
 use std::cell::RefCell;
 
 use super::*;
 use crate::config::Measurements;
 use crate::description::Description;
+use crate::gather::protocol::{Completeness, Measured, Scope};
 use crate::gather::testing::{Node, connect, settings, target};
 use crate::sample::DeviceFilter;
 use crate::sample::testing::{device, devices, full};
-use crate::vms::{CachedDescription, DeviceNames};
+use crate::vms::{CachedDescription, DeviceNames, Known};
 
 const ALL: Measurements = Measurements {
     metrics: true,
@@ -30,7 +31,7 @@ fn config(wanted: Measurements) -> WorkerConfig {
 
 fn listed(session: &mut Session) -> Vec<DomainRef> {
     match session.list().unwrap() {
-        Answer::Domains(found) => found,
+        Response::Domains(found) => found,
         other => panic!("{other:?}"),
     }
 }
@@ -41,8 +42,11 @@ fn asked_for(
     config: &WorkerConfig,
     targets: &[Target],
 ) -> (Vec<Measured>, Vec<(DomainRef, String)>) {
-    match session.ask(config, targets, scope, targets.len()).unwrap() {
-        Answer::Samples(measured, problems) => (measured, problems),
+    match session
+        .statistics(config, targets, scope, targets.len())
+        .unwrap()
+    {
+        Response::Samples(measured, problems) => (measured, problems),
         other => panic!("{other:?}"),
     }
 }
@@ -55,11 +59,11 @@ fn asked(
     asked_for(Scope::Full, session, config, targets)
 }
 
-/// What a job brought, and before it what it told piece by piece.
-fn performed(session: &mut Session, job: &Job) -> (Vec<Answer>, Answer) {
+/// What a request brought in the end, and before it what came piece by piece.
+fn performed(session: &mut Session, request: &WorkerRequest) -> (Vec<Response>, Response) {
     let told = RefCell::new(Vec::new());
     let tell = |answer| told.borrow_mut().push(answer);
-    let last = session.perform(&config(ALL), job, &tell).unwrap();
+    let last = session.perform(&config(ALL), request, &tell).unwrap();
     (told.into_inner(), last)
 }
 
@@ -131,7 +135,7 @@ fn the_description_is_read_once() {
     assert!(measured[0].described.is_some());
 }
 
-/// Somebody has its job, and from libvirt 11.0 on reading XML waits for that.
+/// Its job is taken, and from libvirt 11.0 on reading XML waits for the job.
 #[test]
 fn of_a_vm_that_came_in_part_no_xml_is_read() {
     let mut session = Session::new(connect("test:///default"));
@@ -155,9 +159,9 @@ fn of_a_vm_that_came_in_part_no_xml_is_read() {
 fn a_description_from_before_the_statistics_takes_their_names_and_is_not_read_again() {
     let mut session = Session::new(connect("test:///default"));
     let found = listed(&mut session);
-    let (told, last) = performed(&mut session, &Job::Describe(found.clone()));
-    assert!(matches!(last, Answer::Done), "{last:?}");
-    let [Answer::Described(run, before, None)] = &told[..] else {
+    let (told, last) = performed(&mut session, &Request::Describe(found.clone()));
+    assert!(matches!(last, Response::Done), "{last:?}");
+    let [Response::Described(run, before, None)] = &told[..] else {
         panic!("{told:?}");
     };
     assert_eq!(*run, found[0].run);
@@ -205,7 +209,7 @@ fn nics_that_were_read_already_are_not_asked_for() {
 
     // Of a run that is over: those are another's.
     let mut over = unread;
-    over.found.run.id += 1;
+    over.domain.run.id += 1;
     over.nics = Some(read);
     let found = theirs(&mut session, over.clone());
     assert_eq!(found.list.len(), 1);
@@ -230,7 +234,7 @@ fn a_measurement_without_devices_needs_no_description() {
 }
 
 #[test]
-fn a_domain_that_is_gone_or_off_is_no_trouble_and_costs_nobody_else() {
+fn a_domain_that_is_gone_or_off_is_no_problem_and_costs_no_other() {
     let node = Node::of(&["a", "b"], &["off"]);
     let mut session = Session::new(connect(&node.uri()));
     let found = listed(&mut session);
@@ -250,14 +254,17 @@ fn a_domain_that_is_gone_or_off_is_no_trouble_and_costs_nobody_else() {
     assert!(measured.iter().all(|m| m.problem.is_none()));
 
     let gone = orphan("gone");
-    let (_, last) = performed(&mut session, &Job::Canary(gone.clone()));
-    assert!(matches!(last, Answer::Done), "{last:?}");
-    let (told, _) = performed(&mut session, &Job::Describe(vec![gone, found[0].clone()]));
-    let [Answer::Described(run, _, None)] = &told[..] else {
+    let (_, last) = performed(&mut session, &Request::Canary(gone.clone()));
+    assert!(matches!(last, Response::Done), "{last:?}");
+    let (told, _) = performed(
+        &mut session,
+        &Request::Describe(vec![gone, found[0].clone()]),
+    );
+    let [Response::Described(run, _, None)] = &told[..] else {
         panic!("{told:?}");
     };
     assert_eq!(*run, found[0].run);
-    let (told, _) = performed(&mut session, &Job::Priority(targets.to_vec()));
+    let (told, _) = performed(&mut session, &Request::Priority(targets.to_vec()));
     assert_eq!(told.len(), 2);
 }
 

@@ -1,10 +1,10 @@
 use std::sync::mpsc::Receiver;
 use std::thread::sleep;
+use std::time::Duration;
 
 use super::*;
 use crate::config::Measurements;
-use crate::gather::job::Answer;
-use crate::gather::scheduler::Scope;
+use crate::gather::protocol::{Request, Response, Scope};
 use crate::gather::testing::{Frozen, LIMIT, inbox, settings};
 use crate::libvirt::bulk::Groups;
 use crate::sample::DeviceFilter;
@@ -13,7 +13,7 @@ fn pool(uri: &str, size: usize) -> (WorkerPool, Receiver<Reply>) {
     pool_with(uri, size, 1)
 }
 
-fn pool_with(uri: &str, size: usize, jobs: usize) -> (WorkerPool, Receiver<Reply>) {
+fn pool_with(uri: &str, size: usize, requests_each: usize) -> (WorkerPool, Receiver<Reply>) {
     let settings = settings(uri);
     let config = WorkerConfig {
         uri: uri.to_owned(),
@@ -27,24 +27,24 @@ fn pool_with(uri: &str, size: usize, jobs: usize) -> (WorkerPool, Receiver<Reply
         wanted: DeviceFilter::new(&settings),
     };
     let (sink, replies) = inbox();
-    (WorkerPool::new(config, size, jobs, sink), replies)
+    (WorkerPool::new(config, size, requests_each, sink), replies)
 }
 
-fn nobody() -> Job {
-    Job::Ask {
-        targets: Vec::new(),
+fn no_domains() -> WorkerRequest {
+    Request::Statistics {
+        of: Vec::new(),
         scope: Scope::Full,
         active: 0,
     }
 }
 
 impl WorkerPool {
-    /// The jobs that have not come back, in no order.
+    /// The calls that have not come back, in no order.
     pub(in crate::gather) fn busy(&self) -> Vec<CallId> {
         self.busy.keys().copied().collect()
     }
 
-    /// As if all workers had their connections, and had begun their jobs.
+    /// As if all workers had their connections, and had begun their requests.
     pub(in crate::gather) fn connect(&mut self) {
         for busy in self.busy.values() {
             busy.slot.take();
@@ -57,11 +57,11 @@ fn counts(pool: &WorkerPool) -> (usize, usize) {
 }
 
 #[test]
-fn a_worker_is_taken_on_when_it_is_needed_and_kept() {
+fn a_worker_is_started_when_it_is_needed_and_kept() {
     let (mut pool, replies) = pool("test:///default", 4);
     assert_eq!(counts(&pool), (0, 0));
     for call_id in 0..3 {
-        assert_eq!(pool.assign(call_id, Job::List), Assigned::Begun);
+        assert_eq!(pool.assign(call_id, Request::List), Assigned::Begun);
         assert_eq!(counts(&pool), (1, 0));
         let reply = replies.recv_timeout(LIMIT).unwrap();
         assert_eq!(reply.call_id, call_id);
@@ -71,11 +71,11 @@ fn a_worker_is_taken_on_when_it_is_needed_and_kept() {
 }
 
 #[test]
-fn a_job_goes_to_nobody_whose_call_hangs() {
+fn no_request_goes_to_a_worker_whose_call_hangs() {
     let frozen = Frozen::start();
     let (mut pool, replies) = pool(&frozen.uri(), 1);
-    assert_eq!(pool.assign(1, nobody()), Assigned::Begun);
-    assert_eq!(pool.assign(2, nobody()), Assigned::Begun);
+    assert_eq!(pool.assign(1, no_domains()), Assigned::Begun);
+    assert_eq!(pool.assign(2, no_domains()), Assigned::Begun);
     assert_eq!(counts(&pool), (2, 0), "a fresh worker for the second");
     let until = Instant::now() + LIMIT;
     let mut history = 0;
@@ -87,12 +87,12 @@ fn a_job_goes_to_nobody_whose_call_hangs() {
 }
 
 #[test]
-fn one_worker_has_the_second_job_at_hand() {
+fn one_worker_has_the_second_request_at_hand() {
     let frozen = Frozen::start();
     let (mut pool, _replies) = pool_with(&frozen.uri(), 1, 2);
-    assert_eq!(pool.assign(1, nobody()), Assigned::Begun);
+    assert_eq!(pool.assign(1, no_domains()), Assigned::Begun);
     assert_eq!(counts(&pool), (1, 1));
-    assert_eq!(pool.assign(2, nobody()), Assigned::Begun);
+    assert_eq!(pool.assign(2, no_domains()), Assigned::Begun);
     assert_eq!(counts(&pool), (2, 0));
     sleep(Duration::from_millis(300));
     assert_eq!(frozen.waiting(), 1, "one connection");
@@ -102,21 +102,21 @@ fn one_worker_has_the_second_job_at_hand() {
 }
 
 #[test]
-fn jobs_come_back_in_their_order() {
+fn requests_come_back_in_their_order() {
     let (mut pool, replies) = pool_with("test:///default", 1, 2);
     for call_id in [1, 2] {
-        assert_eq!(pool.assign(call_id, Job::List), Assigned::Begun);
+        assert_eq!(pool.assign(call_id, Request::List), Assigned::Begun);
     }
     let call_ids = [1, 2].map(|_| replies.recv_timeout(LIMIT).unwrap().call_id);
     assert_eq!(call_ids, [1, 2]);
 }
 
 #[test]
-fn who_comes_back_where_enough_are_free_goes() {
+fn a_worker_ends_where_enough_are_free() {
     let frozen = Frozen::start();
     let (mut pool, _replies) = pool(&frozen.uri(), 2);
     for call_id in 1..=4 {
-        assert_eq!(pool.assign(call_id, nobody()), Assigned::Begun);
+        assert_eq!(pool.assign(call_id, no_domains()), Assigned::Begun);
     }
     let mut after = Vec::new();
     for call_id in 1..=4 {
@@ -132,18 +132,18 @@ fn a_worker_whose_thread_is_gone_is_passed_by() {
     let (gone, _) = channel();
     pool.idle.push(Worker {
         number: 99,
-        jobs: gone,
+        requests: gone,
     });
-    assert_eq!(pool.assign(7, Job::List), Assigned::Begun);
+    assert_eq!(pool.assign(7, Request::List), Assigned::Begun);
     assert_eq!(counts(&pool), (1, 0));
     assert_eq!(replies.recv_timeout(LIMIT).unwrap().call_id, 7);
 }
 
 #[test]
-fn a_ticket_of_nobody_changes_nothing() {
+fn an_unknown_call_changes_nothing() {
     let frozen = Frozen::start();
     let (mut pool, _replies) = pool(&frozen.uri(), 1);
-    assert_eq!(pool.assign(1, nobody()), Assigned::Begun);
+    assert_eq!(pool.assign(1, no_domains()), Assigned::Begun);
     pool.returned(99);
     assert_eq!(counts(&pool), (1, 0));
 }
@@ -151,15 +151,15 @@ fn a_ticket_of_nobody_changes_nothing() {
 /// A pool with one worker that is connected, and one that waits for a daemon.
 fn half_let_in(frozen: &Frozen) -> (WorkerPool, Receiver<Reply>) {
     let (mut pool, replies) = pool("test:///default", 4);
-    assert_eq!(pool.assign(1, Job::List), Assigned::Begun);
+    assert_eq!(pool.assign(1, Request::List), Assigned::Begun);
     assert_eq!(replies.recv_timeout(LIMIT).unwrap().call_id, 1);
     // The next worker is to open another connection.
     let mut config = WorkerConfig::clone(&pool.config);
     config.uri = frozen.uri();
     pool.config = Arc::new(config);
     let connected = pool.busy.remove(&1).unwrap().worker;
-    assert_eq!(pool.assign(2, Job::List), Assigned::Begun);
-    let slot = Slot::new(Job::List);
+    assert_eq!(pool.assign(2, Request::List), Assigned::Begun);
+    let slot = Slot::new(Request::List);
     slot.take();
     pool.busy.insert(
         1,
@@ -173,7 +173,7 @@ fn half_let_in(frozen: &Frozen) -> (WorkerPool, Receiver<Reply>) {
 }
 
 #[test]
-fn a_job_that_waits_for_a_connection_goes_to_a_worker_that_has_one() {
+fn a_request_that_waits_for_a_connection_goes_to_a_worker_that_has_one() {
     let frozen = Frozen::start();
     let (mut pool, replies) = half_let_in(&frozen);
     let now = Instant::now();
@@ -182,8 +182,8 @@ fn a_job_that_waits_for_a_connection_goes_to_a_worker_that_has_one() {
     let recalled = pool.recall(now + LIMIT, LIMIT);
     assert_eq!(recalled, [(2, false)], "the other is busy");
     assert_eq!(pool.connections(), (1, 1));
-    assert_eq!(pool.assign(3, Job::Describe(vec![])), Assigned::Waits);
-    assert_eq!(pool.assign(4, Job::Probe(vec![])), Assigned::Waits);
+    assert_eq!(pool.assign(3, Request::Describe(vec![])), Assigned::Waits);
+    assert_eq!(pool.assign(4, Request::Probe(vec![])), Assigned::Waits);
     // What libvirtd's priority workers serve goes first.
     let begun = [1, 4, 2].map(|call_id| pool.returned(call_id));
     assert_eq!(begun, [Some(4), Some(2), Some(3)]);
@@ -194,10 +194,13 @@ fn a_job_that_waits_for_a_connection_goes_to_a_worker_that_has_one() {
         last = Some(reply.call_id);
     }
     assert_eq!(pool.returned(3), None);
-    // The daemon goes: whoever waited learns so, and nothing is said of the job.
+    // The daemon goes: the worker that waited learns so, and no call ends by it.
     drop(frozen);
     let reply = replies.recv_timeout(LIMIT).unwrap();
-    assert!(matches!(reply.result, Ok(Answer::Outside)), "{reply:?}");
+    assert!(
+        matches!(reply.result, Ok(Response::NotConnected)),
+        "{reply:?}"
+    );
     assert_eq!(pool.let_in(reply.worker, false), None);
     assert_eq!(pool.connections(), (1, 0));
 }
@@ -209,14 +212,18 @@ fn a_worker_that_is_let_in_takes_what_waits() {
     let recalled = pool.recall(Instant::now() + LIMIT, LIMIT);
     assert_eq!(recalled, [(2, false)]);
     assert_eq!(pool.let_in(1, true), Some(2));
-    assert_eq!(pool.assign(5, Job::List), Assigned::Begun, "by a new one");
+    assert_eq!(
+        pool.assign(5, Request::List),
+        Assigned::Begun,
+        "by a new one"
+    );
 }
 
 #[test]
-fn where_nobody_has_a_connection_nothing_is_taken_back() {
+fn where_no_worker_has_a_connection_nothing_is_taken_back() {
     let frozen = Frozen::start();
     let (mut pool, _replies) = pool(&frozen.uri(), 4);
-    assert_eq!(pool.assign(1, Job::List), Assigned::Begun);
+    assert_eq!(pool.assign(1, Request::List), Assigned::Begun);
     assert_eq!(pool.recall_at(Duration::ZERO), None);
     assert_eq!(pool.recall(Instant::now(), Duration::ZERO), []);
     assert_eq!(pool.forget_waiting(), [0; 0]);
@@ -224,7 +231,7 @@ fn where_nobody_has_a_connection_nothing_is_taken_back() {
 }
 
 #[test]
-fn a_job_that_is_taken_back_is_begun_by_a_worker_that_is_free() {
+fn a_request_that_is_taken_back_is_begun_by_a_worker_that_is_free() {
     let frozen = Frozen::start();
     let (mut pool, replies) = half_let_in(&frozen);
     assert_eq!(pool.returned(1), None);
@@ -239,27 +246,30 @@ fn a_job_that_is_taken_back_is_begun_by_a_worker_that_is_free() {
 }
 
 #[test]
-fn each_worker_outside_is_kept_though_the_same_job_was_taken_from_both() {
+fn each_worker_that_is_not_let_in_is_kept_though_the_same_request_was_taken_from_both() {
     let frozen = Frozen::start();
     let (mut pool, _replies) = half_let_in(&frozen);
     assert_eq!(pool.recall(Instant::now() + LIMIT, LIMIT), [(2, false)]);
     // The one that is in goes, and its successor waits as well.
-    let jobs = channel().0;
+    let requests = channel().0;
     let (second, inbox) = channel();
-    pool.busy.get_mut(&1).unwrap().worker = Worker { number: 0, jobs };
+    pool.busy.get_mut(&1).unwrap().worker = Worker {
+        number: 0,
+        requests,
+    };
     pool.idle.push(Worker {
         number: 7,
-        jobs: second,
+        requests: second,
     });
-    let (call_id, job) = pool.waiting.pop_front().unwrap();
-    assert_eq!(pool.assign(call_id, job), Assigned::Begun);
+    let (call_id, request) = pool.waiting.pop_front().unwrap();
+    assert_eq!(pool.assign(call_id, request), Assigned::Begun);
     assert_eq!(pool.recall(Instant::now() + LIMIT, LIMIT), [(2, false)]);
     assert_eq!(pool.connections(), (1, 2));
     drop(inbox);
 }
 
 #[test]
-fn a_job_whose_worker_waits_outside_is_not_begun_after_its_gather() {
+fn a_request_whose_worker_is_not_let_in_is_not_begun_after_its_gather() {
     let frozen = Frozen::start();
     let (mut pool, _replies) = half_let_in(&frozen);
     assert_eq!(pool.forget_waiting(), [2]);
@@ -268,7 +278,7 @@ fn a_job_whose_worker_waits_outside_is_not_begun_after_its_gather() {
 }
 
 #[test]
-fn a_job_that_waits_can_be_withdrawn() {
+fn a_request_that_waits_can_be_withdrawn() {
     let frozen = Frozen::start();
     let (mut pool, _replies) = half_let_in(&frozen);
     assert_eq!(pool.recall(Instant::now() + LIMIT, LIMIT), [(2, false)]);
@@ -286,10 +296,10 @@ fn where_few_are_let_in_one_connection_is_left_to_others() {
     pool.begin(now);
     assert_eq!(pool.limited_to(), None, "it may be slow only");
     for number in [11, 12] {
-        let jobs = channel().0;
-        pool.idle.push(Worker { number, jobs });
+        let requests = channel().0;
+        pool.idle.push(Worker { number, requests });
     }
-    let later = now + OUTSIDE + LIMIT;
+    let later = now + NOT_LET_IN + LIMIT;
     pool.begin(later);
     assert_eq!(pool.limited_to(), Some(2), "three are in");
     assert_eq!(counts(&pool), (1, 1));
@@ -298,19 +308,19 @@ fn where_few_are_let_in_one_connection_is_left_to_others() {
     drop(frozen);
     assert_eq!(replies.recv_timeout(LIMIT).unwrap().worker, 1);
     pool.ended.1.recv_timeout(LIMIT).unwrap();
-    pool.begin(later + SCARCE);
+    pool.begin(later + CONNECTIONS_SCARCE);
     assert_eq!(pool.limited_to(), None, "more are tried again");
 }
 
 #[test]
 fn no_more_workers_than_are_let_in_but_one_that_hangs_does_not_count() {
     let (mut pool, replies) = pool("test:///default", 4);
-    let until = Instant::now() + SCARCE;
+    let until = Instant::now() + CONNECTIONS_SCARCE;
     pool.scarce = Some(Scarce { most: 1, until });
-    assert_eq!(pool.assign(1, Job::List), Assigned::Begun);
-    assert_eq!(pool.assign(2, Job::List), Assigned::Waits);
-    pool.busy.get_mut(&1).unwrap().since -= HANGS;
-    assert_eq!(pool.assign(3, Job::List), Assigned::Begun);
+    assert_eq!(pool.assign(1, Request::List), Assigned::Begun);
+    assert_eq!(pool.assign(2, Request::List), Assigned::Waits);
+    pool.busy.get_mut(&1).unwrap().since -= WORKER_HANGS;
+    assert_eq!(pool.assign(3, Request::List), Assigned::Begun);
     for _ in [1, 3] {
         replies.recv_timeout(LIMIT).unwrap();
     }
@@ -322,7 +332,7 @@ fn no_more_workers_than_are_let_in_but_one_that_hangs_does_not_count() {
 #[test]
 fn closed_connections_are_waited_for_and_those_that_hang_are_not() {
     let (mut pool, replies) = pool("test:///default", 4);
-    assert_eq!(pool.assign(1, Job::List), Assigned::Begun);
+    assert_eq!(pool.assign(1, Request::List), Assigned::Begun);
     replies.recv_timeout(LIMIT).unwrap();
     pool.returned(1);
     let begun = Instant::now();

@@ -117,7 +117,7 @@ fn heal(sim: &mut Sim) {
         let vm = sim.daemon.vm(vm);
         (vm.frozen, vm.locked, vm.busy) = (false, false, None);
     }
-    // Whoever is away comes back, and what hung has time to return.
+    // A daemon that is away comes back, and calls that hung have time to return.
     sim.pause(25_000);
 }
 
@@ -143,7 +143,7 @@ fn run(sight: Sight, pause: Ms, schedule: Vec<(Ms, Fault)>) -> Result<(), TestCa
     }
     heal(&mut sim);
     if sim.scheduler.hanging() >= 7 {
-        // So many calls were cut while they hung that nobody is left who could tell.
+        // So many calls were cut while they hung that no room is left to find out what became of them.
         sim.pause(600_000);
     }
     sim.gather();
@@ -172,7 +172,7 @@ proptest! {
         run(sight, pause, schedule)?;
     }
 
-    /// Up to six that freeze at any time, out of sight, cost nobody else a figure once two gathers
+    /// Up to six that freeze at any time, out of sight, cost the others no figure once two gathers
     /// are over; and each that thaws alone is complete within two gathers.
     #[test]
     fn any_six_frozen(
@@ -199,7 +199,7 @@ proptest! {
         prop_assert_eq!(sim.daemon.hanging(|_, _| true), 0);
     }
 
-    /// A VM whose lock is taken at any time costs nobody else a figure, and at most three calls.
+    /// A VM whose lock is taken at any time costs the others no figure, and at most three calls.
     #[test]
     fn any_lock(vm in 0..VMS, at in 0..400_u64, gathers in 1..6_usize, hidden: bool) {
         let mut sim = Sim::warm(VMS);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use super::daemon::Ms;
-use telegraf_kvm::gather::scheduler::Completeness;
+use telegraf_kvm::gather::protocol::Completeness;
 
 /// What one gather brought.
 #[derive(Debug, Default)]
@@ -14,9 +14,9 @@ pub struct Gather {
     /// By VM how many calls brought its figures, and the best of them.
     pub completeness: BTreeMap<Uuid, (u32, Completeness)>,
     pub disks: BTreeSet<Uuid>,
-    /// Whether the daemon had no worker to spare, and who is to blame.
+    /// Whether the daemon had no worker to spare, and whose monitor was occupied the longest.
     pub saturated: Option<Option<Uuid>>,
-    pub orders: usize,
+    pub actions: usize,
     pub ticks: usize,
 }
 

@@ -1,12 +1,12 @@
 //! A libvirtd on simulated time: what it does with our calls while QEMUs freeze, locks are held and
 //! connections die. The figures and the behaviour are those measured on the real one (libvirt 9.0,
-//! two cores): NOWAIT passes by a VM whose job is taken, the first call that meets a frozen QEMU
+//! two cores): NOWAIT skips a VM whose job is taken, the first call that meets a frozen QEMU
 //! hangs and keeps the job, a list hangs while any VM is locked.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
-use telegraf_kvm::gather::in_flight::CallId;
-use telegraf_kvm::gather::scheduler::{Completeness, Event, Order};
+use telegraf_kvm::gather::protocol::{CallId, Completeness, Request};
+use telegraf_kvm::gather::scheduler::Event;
 use uuid::Uuid;
 
 /// Simulated time: milliseconds since the start.
@@ -15,7 +15,7 @@ pub type Ms = u64;
 /// After so long without a sign of a stopped daemon, keepalive closes our connections.
 pub const KEEPALIVE: Ms = 30_000;
 
-/// Who holds a VM's job, and since when.
+/// The owner of a VM's job, and since when.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Job {
     Ours(CallId, Ms),
@@ -50,7 +50,7 @@ pub struct Vm {
 
 #[derive(Debug)]
 pub struct Call {
-    pub order: Order,
+    pub request: Request<Uuid>,
     pub left: VecDeque<Uuid>,
     pub completeness: Vec<(Uuid, Completeness)>,
     /// Microseconds of work done on the VM at the front.
@@ -152,17 +152,10 @@ impl Daemon {
     }
 
     /// A call of ours arrives.
-    pub fn call(&mut self, call_id: CallId, order: Order) {
-        let left = match &order {
-            Order::List | Order::LookAtHost(_) => Vec::new(),
-            Order::Canary(one) | Order::Disks(one) => vec![*one],
-            Order::Describe(some) | Order::Ask(some, _) => some.clone(),
-            Order::Probe(some) | Order::Priority(some) => some.clone(),
-            Order::Withdraw => Vec::new(),
-        };
+    pub fn call(&mut self, call_id: CallId, request: Request<Uuid>) {
         let call = Call {
-            order,
-            left: left.into(),
+            left: request.domains().to_vec().into(),
+            request,
             completeness: Vec::new(),
             paid: 0,
             has_worker: false,
@@ -179,16 +172,16 @@ impl Daemon {
     }
 
     /// How many calls of ours, of these, have been hanging for longer than any healthy one takes.
-    pub fn hanging(&self, of: impl Fn(CallId, &Order) -> bool) -> usize {
+    pub fn hanging(&self, of: impl Fn(CallId, &Request<Uuid>) -> bool) -> usize {
         let long = |call: &Call| {
-            // What waits in the queue for nobody burdens nobody.
+            // A call that waits in the queue without a connection burdens no worker.
             let there = call.has_worker || call.connected;
             there && call.blocked.is_some_and(|since| self.now >= since + 150)
         };
         let hanging = self
             .calls
             .iter()
-            .filter(|(call_id, call)| long(call) && of(**call_id, &call.order));
+            .filter(|(call_id, call)| long(call) && of(**call_id, &call.request));
         hanging.count()
     }
 
@@ -213,7 +206,7 @@ impl Daemon {
         std::mem::take(&mut self.told)
     }
 
-    /// The VM is destroyed: whoever waits for its QEMU gets an error.
+    /// The VM is destroyed: calls that wait for its QEMU fail.
     pub fn go(&mut self, n: usize) {
         let vm = self.vm(n);
         *vm = Vm {

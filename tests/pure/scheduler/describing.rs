@@ -80,7 +80,7 @@ fn vms_that_are_new_and_frozen_out_of_sight() {
 }
 
 #[test]
-fn what_lies_nobody_knows_where_is_not_asked_for_in_bulk() {
+fn disks_on_unknown_storage_are_not_asked_for_in_bulk() {
     let mut sim = Sim::with(
         1200,
         Limits {

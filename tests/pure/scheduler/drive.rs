@@ -1,18 +1,15 @@
-//! Runs gathers of the scheduler against the simulated daemon, as the agent does against a real one,
+//! Runs gathers of the scheduler against the simulated daemon, as the main loop does against a real one,
 //! and holds it to what must be true of every gather.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use telegraf_kvm::gather::in_flight::CallId;
-use telegraf_kvm::gather::scheduler::{
-    Completeness, Event, HostVerdict, Limits, Order, Scheduler, Scope,
-};
+use telegraf_kvm::gather::protocol::{CallId, Completeness, Request, Scope};
+use telegraf_kvm::gather::scheduler::{Action, Event, HostVerdict, Limits, Scheduler};
 use uuid::Uuid;
 
 use super::brought::Gather;
 use super::daemon::{Daemon, Ms, uuid};
-use super::serving::is_urgent;
 
 pub const LIMITS: Limits = Limits {
     workers: 4,
@@ -46,7 +43,7 @@ pub struct Sim {
     /// This libvirt cannot be asked for a single disk either.
     pub disks_left_out: bool,
     start: Instant,
-    orders: HashMap<CallId, Order>,
+    requests: HashMap<CallId, Request<Uuid>>,
     happenings: BTreeMap<(Ms, usize), Happening>,
     look_at: Option<Ms>,
     /// What the host showed in this gather, or what was taken for granted.
@@ -75,7 +72,7 @@ impl Sim {
             sight: Sight::Honest(2),
             disks_left_out: false,
             start: Instant::now(),
-            orders: HashMap::new(),
+            requests: HashMap::new(),
             happenings: BTreeMap::new(),
             look_at: None,
             seen: HostVerdict::default(),
@@ -87,7 +84,7 @@ impl Sim {
         }
     }
 
-    /// A host that has been gathered from before, so that everybody is described and known.
+    /// A host that has been gathered from before, so that all its VMs are described and known.
     pub fn warm(vms: usize) -> Self {
         Self::new(vms).warmed()
     }
@@ -110,7 +107,7 @@ impl Sim {
         self.start + Duration::from_millis(self.daemon.now)
     }
 
-    /// One gather, ended by its deadline as the agent ends it.
+    /// One gather, ended by its deadline as the main loop ends it.
     pub fn gather(&mut self) -> Gather {
         let begun = self.daemon.now;
         self.gather = Gather::default();
@@ -140,14 +137,18 @@ impl Sim {
             });
             self.go_on(wake.min(limit));
         }
-        self.gather.saturated = self.scheduler.saturated();
-        self.scheduler.end();
-        assert_eq!(self.scheduler.orders().len(), 0, "orders after the end");
+        let outcome = self.scheduler.end();
+        self.gather.saturated = outcome.saturated;
+        assert_eq!(self.scheduler.actions().len(), 0, "actions after the end");
         let mut gather = std::mem::take(&mut self.gather);
         gather.took = self.daemon.now - begun;
         assert!(gather.took <= DEADLINE, "a gather took {} ms", gather.took);
         assert!(gather.ticks < 1000, "{} ticks in a gather", gather.ticks);
-        assert!(gather.orders < 300, "{} orders in a gather", gather.orders);
+        assert!(
+            gather.actions < 300,
+            "{} actions in a gather",
+            gather.actions
+        );
         gather
     }
 
@@ -204,7 +205,9 @@ impl Sim {
             .hanging(|call_id, _| !self.cut.contains(&call_id));
         let cap = self.limits.cap;
         // One more may be for libvirtd's priority workers.
-        let ordinary = |call_id, order: &Order| !self.cut.contains(&call_id) && !is_urgent(order);
+        let ordinary = |call_id, request: &Request<Uuid>| {
+            !self.cut.contains(&call_id) && !request.kind().is_priority()
+        };
         let ordinary = self.daemon.hanging(ordinary);
         assert!(ordinary <= cap, "{ordinary} calls of ours hang at {next}");
         assert!(live <= cap + 1, "{live} calls of ours hang at {next}");
@@ -232,20 +235,13 @@ impl Sim {
     }
 
     fn tell(&mut self, call_id: CallId, event: Event) {
-        let ends = !matches!(
-            event,
-            Event::Alive
-                | Event::Control(..)
-                | Event::Described(_)
-                | Event::Withheld(_)
-                | Event::Served(_)
-        );
-        let order = if ends {
-            self.orders.remove(&call_id)
+        let ends = event.ends_call();
+        let request = if ends {
+            self.requests.remove(&call_id)
         } else {
-            self.orders.get(&call_id).cloned()
+            self.requests.get(&call_id).cloned()
         };
-        let Some(order) = order else { return };
+        let Some(request) = request else { return };
         let wanted = self.scheduler.is_wanted(call_id);
         if event == Event::Lost {
             self.cut.insert(call_id);
@@ -254,8 +250,8 @@ impl Sim {
             self.deaths = self.daemon.deaths;
             self.scheduler.reconnected();
         }
-        match (&event, &order) {
-            (Event::Samples(completeness), Order::Ask(_, scope)) if wanted => {
+        match (&event, &request) {
+            (Event::Samples(completeness), Request::Statistics { scope, .. }) if wanted => {
                 for (uuid, completeness) in completeness {
                     let completeness = match (completeness, scope) {
                         (Completeness::Partial, _) | (_, Scope::NoMonitor) => Completeness::Partial,
@@ -265,7 +261,7 @@ impl Sim {
                 }
             }
             (Event::Served(uuid), _) if wanted => self.keep(*uuid, Completeness::PriorityOnly),
-            (Event::Done, Order::Disks(uuid)) if wanted => {
+            (Event::Done, Request::Disks(uuid)) if wanted => {
                 self.gather.disks.insert(*uuid);
             }
             _ => {}
@@ -293,67 +289,72 @@ impl Sim {
     }
 
     fn carry_out(&mut self) {
-        for (call_id, order) in self.scheduler.orders() {
-            self.gather.orders += 1;
-            self.check(&order);
-            // The simulation has a worker for each call.
-            assert_ne!(order, Order::Withdraw);
-            if let Order::LookAtHost(_) = order {
-                if self.sight != Sight::Hidden {
-                    let vms = self.daemon.vms.keys();
-                    self.seen = HostVerdict {
-                        stuck: Default::default(),
-                        no_block: vms.filter(|u| !self.local.contains(u)).copied().collect(),
-                        ..HostVerdict::default()
-                    };
-                    self.scheduler.presume(self.seen.clone());
+        for action in self.scheduler.actions() {
+            self.gather.actions += 1;
+            match action {
+                Action::LookAtHost(_) => self.ask_host(),
+                Action::Send(call_id, request) => {
+                    self.check(&request);
+                    self.requests.insert(call_id, request.clone());
+                    self.daemon.call(call_id, request);
                 }
-                self.look_at = match self.sight {
-                    Sight::Honest(after) => Some(self.daemon.now + after),
-                    Sight::Hidden => Some(self.daemon.now),
-                    Sight::Never => None,
-                };
-                continue;
+                Action::Withdraw(_) => panic!("the simulation has a worker for each call"),
             }
-            self.orders.insert(call_id, order.clone());
-            self.daemon.call(call_id, order);
         }
     }
 
-    /// What must be true of every order.
-    fn check(&self, order: &Order) {
-        let locked: BTreeSet<Uuid> = self.scheduler.locked().collect();
-        let whom: &[Uuid] = match order {
-            Order::List | Order::LookAtHost(_) | Order::Withdraw => return,
-            Order::Canary(one) | Order::Disks(one) => &[*one],
-            Order::Describe(some) | Order::Ask(some, _) => some,
-            Order::Probe(some) | Order::Priority(some) => some,
+    fn ask_host(&mut self) {
+        if self.sight != Sight::Hidden {
+            let vms = self.daemon.vms.keys();
+            self.seen = HostVerdict {
+                stuck: Default::default(),
+                no_block: vms.filter(|u| !self.local.contains(u)).copied().collect(),
+                ..HostVerdict::default()
+            };
+            self.scheduler.presume(self.seen.clone());
+        }
+        self.look_at = match self.sight {
+            Sight::Honest(after) => Some(self.daemon.now + after),
+            Sight::Hidden => Some(self.daemon.now),
+            Sight::Never => None,
         };
-        assert!(!whom.is_empty(), "{order:?} asks nobody");
+    }
+
+    /// What must be true of every request.
+    fn check(&self, request: &Request<Uuid>) {
+        let locked: BTreeSet<Uuid> = self.scheduler.locked().collect();
+        let domains = request.domains();
+        assert!(
+            !domains.is_empty() || *request == Request::List,
+            "{request:?} asks no VM"
+        );
         // A probe that hung on a lock and was cut gives way to another.
-        let watch = !self.cut.is_empty() && matches!(order, Order::Probe(one) if one.len() == 1);
-        for uuid in whom.iter().filter(|_| !watch) {
+        let watch =
+            !self.cut.is_empty() && matches!(request, Request::Probe(one) if one.len() == 1);
+        for uuid in domains.iter().filter(|_| !watch) {
             assert!(
                 !locked.contains(uuid),
-                "{order:?} asks {uuid}, which is locked"
+                "{request:?} asks {uuid}, which is locked"
             );
         }
-        let distinct: BTreeSet<&Uuid> = whom.iter().collect();
-        assert_eq!(distinct.len(), whom.len(), "{order:?} asks somebody twice");
-        let Order::Ask(_, scope) = order else { return };
-        for other in self
-            .orders
+        let distinct: BTreeSet<&Uuid> = domains.iter().collect();
+        assert_eq!(distinct.len(), domains.len(), "{request:?} asks a VM twice");
+        let Request::Statistics { scope, .. } = request else {
+            return;
+        };
+        for (_, other) in self
+            .requests
             .iter()
             .filter(|(call_id, _)| self.scheduler.is_wanted(**call_id))
         {
-            if let Order::Ask(others, _) = other.1 {
-                let both = whom.iter().find(|uuid| others.contains(uuid));
+            if let Request::Statistics { of: others, .. } = other {
+                let both = domains.iter().find(|uuid| others.contains(uuid));
                 assert!(both.is_none(), "{both:?} is asked by two calls at a time");
             }
         }
         let full = *scope == Scope::Full;
         let monitor = *scope != Scope::NoMonitor;
-        for uuid in whom {
+        for uuid in domains {
             let stuck = self.seen.stuck.contains(uuid) && monitor;
             assert!(!stuck, "{uuid} is asked, though it is seen to be stuck");
             let dead = self.seen.no_block.contains(uuid) && full;

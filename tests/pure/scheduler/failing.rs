@@ -2,9 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use telegraf_kvm::gather::scheduler::{
-    Control, Event, HostVerdict, Limits, Listed, Order, Scheduler,
-};
+use telegraf_kvm::gather::protocol::{Completeness, Control, Request};
+use telegraf_kvm::gather::scheduler::{Action, Event, HostVerdict, Limits, Listed, Scheduler};
 
 use super::daemon::uuid;
 use super::drive::{DEADLINE, LIMITS, Sight, Sim};
@@ -18,7 +17,11 @@ fn a_spent_daemon_still_gives_state_and_network() {
     gathers(&mut sim, 5, |n, sim, gather| {
         assert_eq!(gather.completeness.len(), 50, "gather {n}");
         assert!(gather.took <= 2000, "gather {n}: {} ms", gather.took);
-        assert!(sim.daemon.hanging(|_, order| !matches!(order, Order::List)) <= 1);
+        assert!(
+            sim.daemon
+                .hanging(|_, request| !matches!(request, Request::List))
+                <= 1
+        );
     });
     assert!(sim.most_hanging <= 1, "{} hang", sim.most_hanging);
     let gather = sim.gather();
@@ -48,7 +51,7 @@ fn a_canary_that_is_cut_tells_of_no_worker() {
         gathers(&mut sim, 2, |_, _, _| {});
         sim.at(after, |sim| {
             let calls = sim.daemon.calls.iter();
-            let mut canaries = calls.filter(|(_, call)| matches!(call.order, Order::Canary(_)));
+            let mut canaries = calls.filter(|(_, call)| matches!(call.request, Request::Canary(_)));
             let canary = *canaries.next().unwrap().0;
             sim.daemon.cut(|call_id| call_id == canary);
         });
@@ -56,9 +59,9 @@ fn a_canary_that_is_cut_tells_of_no_worker() {
         assert_eq!(gather.completeness.len(), 50, "cut after {after}");
         assert_eq!(gather.part() + gather.whole(), 0, "cut after {after}");
         assert!(
-            gather.orders < 10,
-            "cut after {after}: {} orders",
-            gather.orders
+            gather.actions < 10,
+            "cut after {after}: {} actions",
+            gather.actions
         );
     }
 }
@@ -187,7 +190,7 @@ fn calls_that_are_cut_before_they_are_known_to_hang_are_found_out() {
         assert!(gather.took <= 2500, "{} ms", gather.took);
         assert_eq!(sim.scheduler.hanging(), sim.daemon.hanging(|_, _| true));
     });
-    // Four were not counted while nobody had asked again whom they asked.
+    // Four were not counted while their VMs had not been asked again.
     assert!(sim.most_hanging <= 12, "{} hang", sim.most_hanging);
     freeze(&mut sim, 15..35, false);
     sim.gather();
@@ -217,7 +220,7 @@ fn a_locked_vm_whose_calls_are_cut_again_and_again() {
     }
 }
 
-/// Somebody else's call is at that monitor, and a call of ours that waits for a connection hangs on
+/// Another client's call is at that monitor, and a call of ours that waits for a connection hangs on
 /// nothing.
 #[test]
 fn a_call_that_waits_for_a_connection_is_not_taken_to_hang() {
@@ -226,7 +229,7 @@ fn a_call_that_waits_for_a_connection_is_not_taken_to_hang() {
     let start = Instant::now();
     let at = |ms| start + Duration::from_millis(ms);
     scheduler.begin(at(0));
-    let [(list, Order::List)] = scheduler.orders()[..] else {
+    let [Action::Send(list, Request::List)] = scheduler.actions()[..] else {
         panic!("no list");
     };
     let listed = [1, 2].map(|number| Listed {
@@ -234,41 +237,85 @@ fn a_call_that_waits_for_a_connection_is_not_taken_to_hang() {
         described: true,
     });
     scheduler.on(list, Event::Listed(listed.to_vec()), at(1));
-    scheduler.orders();
+    scheduler.actions();
     scheduler.looked(HostVerdict::default(), at(2));
-    let [(canary, Order::Canary(_))] = scheduler.orders()[..] else {
+    let [Action::Send(canary, Request::Canary(_))] = scheduler.actions()[..] else {
         panic!("no canary");
     };
     scheduler.on(canary, Event::Done, at(3));
-    let asked = scheduler.orders();
-    let [(_, Order::Ask(one, _)), (second, Order::Ask(other, _))] = &asked[..] else {
+    let asked = scheduler.actions();
+    let [
+        Action::Send(_, Request::Statistics { of: one, .. }),
+        Action::Send(second, Request::Statistics { of: other, .. }),
+    ] = &asked[..]
+    else {
         panic!("{asked:?}");
     };
     scheduler.queued(*second);
     scheduler.tick(at(300));
-    let [(probe, Order::Probe(_))] = scheduler.orders()[..] else {
+    let [Action::Send(probe, Request::Probe(_))] = scheduler.actions()[..] else {
         panic!("no probe");
     };
     scheduler.on(probe, Event::Alive, at(301));
     let occupied = Control::Occupied(Duration::from_millis(290));
     scheduler.on(probe, Event::Control(other[0], occupied), at(302));
-    assert_eq!(scheduler.hanging(), 0, "nobody's call of ours");
-    assert_eq!(scheduler.orders(), []);
+    assert_eq!(scheduler.hanging(), 0, "it is no call of ours");
+    assert_eq!(scheduler.actions(), []);
     // It does not come back from that one, either: the call is not made at all.
     scheduler.on(probe, Event::Control(one[0], Control::Free), at(303));
     scheduler.on(probe, Event::Done, at(304));
-    let [(canary, Order::Canary(_))] = scheduler.orders()[..] else {
+    let [Action::Send(canary, Request::Canary(_))] = scheduler.actions()[..] else {
         panic!("no canary");
     };
     scheduler.on(canary, Event::Done, at(305));
     scheduler.tick(at(1000));
-    let [(probe, Order::Probe(_))] = scheduler.orders()[..] else {
+    let [Action::Send(probe, Request::Probe(_))] = scheduler.actions()[..] else {
         panic!("no second probe");
     };
     scheduler.on(probe, Event::Alive, at(1001));
     scheduler.on(probe, Event::Control(one[0], Control::Free), at(1002));
     scheduler.tick(at(1400));
-    let orders = scheduler.orders();
-    assert!(orders.contains(&(*second, Order::Withdraw)), "{orders:?}");
+    let actions = scheduler.actions();
+    assert!(actions.contains(&Action::Withdraw(*second)), "{actions:?}");
     assert_eq!(scheduler.hanging(), 1, "the probe");
+}
+
+/// Otherwise the main loop would call the scheduler without a pause until the gather ends.
+#[test]
+fn a_vm_that_is_not_asked_again_any_more_does_not_wake_the_scheduler() {
+    let limits = Limits { chunk: 1, ..LIMITS };
+    let mut scheduler = Scheduler::new(limits);
+    let start = Instant::now();
+    let at = |ms| start + Duration::from_millis(ms);
+    let listed = [0, 1, 2].map(|n| Listed {
+        uuid: uuid(n),
+        described: true,
+    });
+    scheduler.begin(at(0));
+    let [Action::Send(list, Request::List)] = scheduler.actions()[..] else {
+        panic!("no list");
+    };
+    scheduler.on(list, Event::Listed(listed.to_vec()), at(1));
+    scheduler.actions();
+    scheduler.looked(HostVerdict::default(), at(2));
+    let [Action::Send(canary, Request::Canary(_))] = scheduler.actions()[..] else {
+        panic!("no canary");
+    };
+    scheduler.on(canary, Event::Done, at(3));
+    let asked = scheduler.actions();
+    let [
+        Action::Send(first, _),
+        Action::Send(second, Request::Statistics { of, .. }),
+        Action::Send(_, _),
+    ] = &asked[..]
+    else {
+        panic!("{asked:?}");
+    };
+    // After this nothing more is sent; the third call is still waited for.
+    scheduler.on(*first, Event::Unreachable, at(4));
+    let part = Event::Samples(vec![(of[0], Completeness::Partial)]);
+    scheduler.on(*second, part, at(5));
+    assert!(!scheduler.is_done());
+    scheduler.tick(at(100));
+    assert!(scheduler.wake().is_some_and(|wake| wake > at(100)));
 }

@@ -6,7 +6,7 @@ use super::{freeze, gathers, healthy};
 use telegraf_kvm::gather::scheduler::Limits;
 
 #[test]
-fn who_is_seen_to_be_frozen_makes_nothing_hang() {
+fn a_vm_that_is_seen_to_be_frozen_makes_no_call_hang() {
     let limit = healthy(50) + 100;
     for frozen in [1, 6, 20, 50] {
         let mut sim = Sim::warm(50);
@@ -67,7 +67,7 @@ fn six_frozen_out_of_sight_cost_six_calls() {
         let of = frozen.clone();
         gathers(&mut sim, 4, move |n, sim, gather| {
             sim.assert_whole_but(gather, |n| of.contains(&n));
-            // Who froze after it had answered is found by the second gather.
+            // A VM that froze after it had answered is found by the second gather.
             let limit = [
                 [800, 1400, 2000][way],
                 if way == 2 { 600 } else { 300 },
@@ -179,7 +179,7 @@ fn all_frozen_out_of_sight_give_what_needs_no_monitor() {
 }
 
 #[test]
-fn who_thaws_while_others_stay_frozen_is_complete_within_two_gathers() {
+fn a_vm_that_thaws_while_others_stay_frozen_is_complete_within_two_gathers() {
     let mut sim = Sim::warm(50);
     sim.sight = Sight::Hidden;
     freeze(&mut sim, 0..6, true);

@@ -38,7 +38,7 @@ fn disks_on_a_dead_mount_are_asked_one_by_one() {
 }
 
 #[test]
-fn a_locked_vm_costs_nobody_else_anything() {
+fn a_locked_vm_costs_the_others_nothing() {
     for sight in [Sight::Honest(2), Sight::Hidden] {
         for locked in [0, 7, 20] {
             let mut sim = Sim::warm(21);
@@ -64,7 +64,7 @@ fn a_locked_vm_costs_nobody_else_anything() {
 }
 
 #[test]
-fn a_vm_that_is_locked_in_the_middle_of_a_gather_costs_nobody_else_anything() {
+fn a_vm_that_is_locked_during_a_gather_costs_the_others_nothing() {
     // Of these two the second is also asked by the cheap call that goes before the statistics.
     let moments = (0..8).chain((8..120).step_by(8));
     for (after, vm) in moments.flat_map(|after| [(after, 9), (after, 23)]) {
@@ -101,7 +101,7 @@ fn a_lock_that_is_held_for_a_moment_only_is_waited_for() {
 
 #[test]
 fn locks_that_take_up_the_cap_are_waited_for_where_the_daemon_was_just_started() {
-    // Its first bulk calls go on for a second, each with a VM's lock held: whoever is asked next is
+    // Its first bulk calls go on for a second, each with a VM's lock held: the VM that is asked next is
     // locked next, until as many calls hang as may.
     let mut times = (0..).map(|n: Ms| 20 + n * 7919 % 900);
     for vms in [4, 6, 12].repeat(100) {
@@ -120,7 +120,7 @@ fn locks_that_take_up_the_cap_are_waited_for_where_the_daemon_was_just_started()
 }
 
 #[test]
-fn two_locked_vms_cost_nobody_else_anything() {
+fn two_locked_vms_cost_the_others_nothing() {
     let mut sim = Sim::warm(30);
     sim.daemon.vm(4).locked = true;
     sim.daemon.vm(5).locked = true;

@@ -46,7 +46,7 @@ fn healthy_vms_are_asked_once() {
         assert!(gather.completeness.values().all(|(times, _)| *times == 1));
         assert!(gather.took < 300, "{} ms", gather.took);
         // A list, the look, a canary and the chunks; the first time the descriptions as well.
-        assert!(gather.orders <= 2 * 7 + 3, "{} orders", gather.orders);
+        assert!(gather.actions <= 2 * 7 + 3, "{} actions", gather.actions);
     });
     assert_eq!(sim.most_hanging, 0);
 }

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use telegraf_kvm::gather::in_flight::CallId;
-use telegraf_kvm::gather::scheduler::{Completeness, Control, Event, Listed, Order, Scope};
+use telegraf_kvm::gather::protocol::{CallId, Completeness, Control, Request, Scope};
+use telegraf_kvm::gather::scheduler::{Event, Listed};
 use uuid::Uuid;
 
 use super::daemon::{Call, Daemon, Dead, Job, KEEPALIVE, Ms};
 
-/// libvirtd's workers, for everybody; the second are for calls that cannot take long.
+/// libvirtd's workers, which serve all clients; the second are for calls that cannot take long.
 const WORKERS: (usize, usize) = (20, 5);
 const CORES: u64 = 2;
 impl Daemon {
@@ -52,7 +52,7 @@ impl Daemon {
 
     fn deal_out_workers(&mut self, calls: &mut BTreeMap<CallId, Call>) {
         let has = |urgent: bool, calls: &BTreeMap<CallId, Call>| {
-            let of = |c: &&Call| c.has_worker && is_urgent(&c.order) == urgent;
+            let of = |c: &&Call| c.has_worker && c.request.kind().is_priority() == urgent;
             calls.values().filter(of).count()
         };
         let locked = self.vms.values().filter(|vm| vm.here && vm.locked).count();
@@ -63,7 +63,7 @@ impl Daemon {
         let mut urgent = WORKERS.1.saturating_sub(urgent_at_work);
         ordinary = ordinary.saturating_sub(urgent_at_work.saturating_sub(WORKERS.1));
         for call in calls.values_mut().filter(|call| !call.has_worker) {
-            let pool = if is_urgent(&call.order) && urgent > 0 {
+            let pool = if call.request.kind().is_priority() && urgent > 0 {
                 &mut urgent
             } else {
                 &mut ordinary
@@ -82,19 +82,19 @@ impl Daemon {
     /// A millisecond's work on a call; whether it is over.
     fn work(&mut self, call_id: CallId, call: &mut Call, share: u64) -> bool {
         let mut budget = share;
-        if matches!(call.order, Order::Probe(_)) && call.connected && !call.told {
+        if matches!(call.request, Request::Probe(_)) && call.connected && !call.told {
             call.told = true;
             self.told.push((call_id, Event::Alive));
         }
         loop {
-            let whom = call.left.front().copied();
-            if self.blocks(call_id, call, whom) {
+            let next = call.left.front().copied();
+            if self.blocks(call_id, call, next) {
                 call.blocked.get_or_insert(self.now);
                 return false;
             }
             call.blocked = None;
             self.moved = true;
-            let passed_by = whom.is_some_and(|uuid| !self.holds_job(call_id, call, uuid));
+            let passed_by = next.is_some_and(|uuid| !self.holds_job(call_id, call, uuid));
             let cost = self.cost(call, passed_by);
             if call.paid + budget < cost {
                 call.paid += budget;
@@ -111,9 +111,10 @@ impl Daemon {
     }
 
     /// Whether the call cannot go on at this VM for now. Takes the VM's job where it can be had.
-    fn blocks(&mut self, call_id: CallId, call: &Call, whom: Option<Uuid>) -> bool {
-        let Some(uuid) = whom else {
-            return call.order == Order::List && self.vms.keys().any(|uuid| self.is_locked(*uuid));
+    fn blocks(&mut self, call_id: CallId, call: &Call, next: Option<Uuid>) -> bool {
+        let Some(uuid) = next else {
+            return call.request == Request::List
+                && self.vms.keys().any(|uuid| self.is_locked(*uuid));
         };
         let held_by_others = self.is_held_by_others(uuid);
         let vm = self.vms.get_mut(&uuid).unwrap();
@@ -123,16 +124,16 @@ impl Daemon {
         if vm.locked || vm.locked_by.is_some() {
             return true;
         }
-        if matches!(call.order, Order::Describe(_)) {
+        if matches!(call.request, Request::Describe(_)) {
             let held = vm.job.is_some() || held_by_others;
             // That is looked at once, before the call: one that waits goes on waiting.
             let withheld = call.blocked.is_none() && self.is_withheld(uuid);
             return self.xml_takes_job && held && !withheld;
         }
         let vm = self.vms.get_mut(&uuid).unwrap();
-        let (monitor, waits) = match &call.order {
-            Order::Ask(_, scope) => (*scope != Scope::NoMonitor, false),
-            Order::Disks(_) => (true, true),
+        let (monitor, waits) = match &call.request {
+            Request::Statistics { scope, .. } => (*scope != Scope::NoMonitor, false),
+            Request::Disks(_) => (true, true),
             _ => (false, false),
         };
         if !monitor {
@@ -142,17 +143,17 @@ impl Daemon {
         if !ours && (vm.job.is_some() || held_by_others) {
             return waits;
         }
-        // Whoever was passed by stays so to the end of that VM's turn.
+        // A VM that was skipped stays so to the end of its turn.
         if !ours && call.paid > 0 {
             return false;
         }
         vm.job.get_or_insert(Job::Ours(call_id, self.now));
         match vm.dead {
-            Some(Dead::Sparse) if matches!(call.order, Order::Ask(_, Scope::Full)) => {
+            Some(Dead::Sparse) if asks_blocks(&call.request) => {
                 vm.locked_by = Some(call_id);
                 return true;
             }
-            Some(Dead::Written) if matches!(call.order, Order::Ask(_, Scope::Full)) => {
+            Some(Dead::Written) if asks_blocks(&call.request) => {
                 vm.frozen = true;
             }
             _ => {}
@@ -172,7 +173,8 @@ impl Daemon {
     }
 
     fn holds_job(&self, call_id: CallId, call: &Call, uuid: Uuid) -> bool {
-        let monitor = matches!(call.order, Order::Ask(_, Scope::Full | Scope::NoBlock));
+        let scope = scope(&call.request);
+        let monitor = scope.is_some_and(|scope| scope != Scope::NoMonitor);
         let job = self.vms[&uuid].job;
         !monitor || matches!(job, Some(Job::Ours(by, _)) if by == call_id)
     }
@@ -189,26 +191,24 @@ impl Daemon {
     /// Microseconds for the next piece of it.
     fn cost(&self, call: &Call, passed_by: bool) -> u64 {
         let Some(uuid) = call.left.front() else {
-            return match call.order {
-                Order::List => 1200 + 10 * self.vms.len() as u64,
+            return match call.request {
+                Request::List => 1200 + 10 * self.vms.len() as u64,
                 _ => 300,
             };
         };
         if !self.vms[uuid].here {
             return 50;
         }
-        match &call.order {
-            Order::Ask(_, Scope::Full) if !passed_by => 7000,
-            Order::Ask(_, Scope::NoBlock) if !passed_by => 4400,
-            Order::Ask(..) => 1000,
-            Order::Disks(_) => 3000,
-            Order::Describe(_) => 400,
-            Order::Priority(_) => 500,
-            Order::Canary(_)
-            | Order::Probe(_)
-            | Order::List
-            | Order::LookAtHost(_)
-            | Order::Withdraw => 110,
+        match &call.request {
+            Request::Statistics { scope, .. } => match scope {
+                Scope::Full if !passed_by => 7000,
+                Scope::NoBlock if !passed_by => 4400,
+                _ => 1000,
+            },
+            Request::Disks(_) => 3000,
+            Request::Describe(_) => 400,
+            Request::Priority(_) => 500,
+            Request::Canary(_) | Request::Probe(_) | Request::List => 110,
         }
     }
 
@@ -216,8 +216,8 @@ impl Daemon {
         let now = self.now;
         let withheld = self.is_withheld(uuid);
         let vm = self.vms.get_mut(&uuid).unwrap();
-        let event = match &call.order {
-            Order::Probe(_) => {
+        let event = match &call.request {
+            Request::Probe(_) => {
                 let since = match vm.job.filter(|_| vm.here) {
                     Some(Job::Ours(_, since) | Job::Others(since)) => Some(since),
                     None => None,
@@ -229,14 +229,14 @@ impl Daemon {
                 };
                 Some(Event::Control(uuid, told))
             }
-            Order::Describe(_) if vm.here && withheld => Some(Event::Withheld(uuid)),
-            Order::Describe(_) if vm.here => {
+            Request::Describe(_) if vm.here && withheld => Some(Event::MonitorHeld(uuid)),
+            Request::Describe(_) if vm.here => {
                 if call.connected {
                     self.described.insert(uuid);
                 }
                 Some(Event::Described(uuid))
             }
-            Order::Priority(_) if vm.here => Some(Event::Served(uuid)),
+            Request::Priority(_) if vm.here => Some(Event::Served(uuid)),
             _ => None,
         };
         if matches!(vm.job, Some(Job::Ours(by, _)) if by == call_id) {
@@ -258,8 +258,8 @@ impl Daemon {
     }
 
     fn finish(&mut self, call_id: CallId, call: &mut Call) {
-        let event = match &call.order {
-            Order::List => {
+        let event = match &call.request {
+            Request::List => {
                 let here = self.vms.iter().filter(|(_, vm)| vm.here);
                 let listed = |uuid: &Uuid| Listed {
                     uuid: *uuid,
@@ -267,7 +267,7 @@ impl Daemon {
                 };
                 Event::Listed(here.map(|(uuid, _)| listed(uuid)).collect())
             }
-            Order::Ask(..) => Event::Samples(std::mem::take(&mut call.completeness)),
+            Request::Statistics { .. } => Event::Samples(std::mem::take(&mut call.completeness)),
             _ => Event::Done,
         };
         if call.connected {
@@ -276,7 +276,15 @@ impl Daemon {
     }
 }
 
-/// Calls that the priority workers serve.
-pub fn is_urgent(order: &Order) -> bool {
-    matches!(order, Order::List | Order::Probe(_) | Order::Priority(_))
+/// The scope of a call for statistics.
+fn scope(request: &Request<Uuid>) -> Option<Scope> {
+    match request {
+        Request::Statistics { scope, .. } => Some(*scope),
+        _ => None,
+    }
+}
+
+/// Whether the call touches the images.
+fn asks_blocks(request: &Request<Uuid>) -> bool {
+    scope(request) == Some(Scope::Full)
 }

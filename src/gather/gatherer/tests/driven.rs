@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::gather::host_watcher::HostReport;
-use crate::gather::scheduler::{Control, HostVerdict};
+use crate::gather::protocol::Control;
+use crate::gather::scheduler::HostVerdict;
 use crate::gather::testing::Frozen;
 use crate::host::qemu::cgroups::CpuUsage;
 use crate::sample::Sample;
@@ -45,7 +46,7 @@ impl Driven {
         *self.out().last().unwrap()
     }
 
-    fn answer(&mut self, call_id: CallId, answer: Answer) {
+    fn answer(&mut self, call_id: CallId, answer: Response) {
         self.gatherer.on_reply(Reply {
             call_id,
             worker: 0,
@@ -57,7 +58,7 @@ impl Driven {
     }
 
     /// Answers the call that was sent last.
-    fn next(&mut self, answer: Answer) {
+    fn next(&mut self, answer: Response) {
         self.answer(self.newest(), answer);
     }
 
@@ -71,7 +72,7 @@ impl Driven {
         self.gatherer.begin();
         self.next(domains(names));
         self.described(names);
-        self.next(Answer::Done);
+        self.next(Response::Done);
     }
 
     /// The call that describes these comes back.
@@ -79,20 +80,20 @@ impl Driven {
         let describe = self.newest();
         for name in names {
             let described = CachedDescription::new(None, None, Instant::now());
-            let answer = Answer::Described(found(name).run, Arc::new(described), None);
+            let answer = Response::Described(domain(name).run, Arc::new(described), None);
             self.answer(describe, answer);
         }
-        self.answer(describe, Answer::Done);
+        self.answer(describe, Response::Done);
     }
 
-    /// A probe comes back from all of these, and nobody is at their monitors.
+    /// A probe comes back from all of these domains, and their monitors are free.
     fn probed(&mut self, names: &[&str]) {
         let probe = self.newest();
-        self.answer(probe, Answer::Alive);
+        self.answer(probe, Response::Alive);
         for name in names {
-            self.answer(probe, Answer::Control(Node::uuid(name), Control::Free));
+            self.answer(probe, Response::Control(Node::uuid(name), Control::Free));
         }
-        self.answer(probe, Answer::Done);
+        self.answer(probe, Response::Done);
     }
 
     /// Whether the description of this VM is current.
@@ -113,7 +114,7 @@ impl Driven {
     }
 }
 
-fn found(name: &str) -> DomainRef {
+fn domain(name: &str) -> DomainRef {
     DomainRef {
         run: RunId {
             uuid: Node::uuid(name),
@@ -123,13 +124,13 @@ fn found(name: &str) -> DomainRef {
     }
 }
 
-fn domains(names: &[&str]) -> Answer {
-    Answer::Domains(names.iter().map(|name| found(name)).collect())
+fn domains(names: &[&str]) -> Response {
+    Response::Domains(names.iter().map(|name| domain(name)).collect())
 }
 
 fn sample(name: &str) -> Sample {
     Sample {
-        run: found(name).run,
+        run: domain(name).run,
         name: name.into(),
         ..full(Instant::now())
     }
@@ -145,9 +146,9 @@ fn measured(name: &str, completeness: Completeness) -> Measured {
     }
 }
 
-fn samples(names: &[&str]) -> Answer {
+fn samples(names: &[&str]) -> Response {
     let measured = names.iter().map(|name| measured(name, Completeness::Full));
-    Answer::Samples(measured.collect(), vec![])
+    Response::Samples(measured.collect(), vec![])
 }
 
 /// Where its images lie now is not known until its XML has been read.
@@ -157,7 +158,7 @@ fn a_vm_that_shows_other_devices_than_it_is_known_to_have_is_described_anew() {
     driven.listed_and_described(&["a", "b"]);
     let mut other = measured("b", Completeness::Partial);
     other.outdated = true;
-    driven.next(Answer::Samples(
+    driven.next(Response::Samples(
         vec![measured("a", Completeness::Full), other],
         vec![],
     ));
@@ -181,7 +182,7 @@ fn while_a_list_hangs_none_is_sent_again_and_the_domains_last_known_serve() {
     for _ in 0..2 {
         assert_eq!(driven.out().len(), 2, "one besides the list");
         // It is no second list: it is answered as what it is, and the gather goes on with both.
-        driven.next(Answer::Done);
+        driven.next(Response::Done);
         driven.next(samples(&["a", "b"]));
         assert!(driven.gatherer.is_done());
         let gathered = driven.finish();
@@ -189,7 +190,7 @@ fn while_a_list_hangs_none_is_sent_again_and_the_domains_last_known_serve() {
         assert_eq!((gathered.active, gathered.hanging), (None, 1));
         driven.gatherer.begin();
     }
-    driven.next(Answer::Done);
+    driven.next(Response::Done);
     let gathered = driven.finish();
     assert_eq!(missing(&gathered), ["a", "b"], "they were asked");
     assert_eq!(gathered.hanging, 2);
@@ -201,11 +202,11 @@ fn while_a_list_hangs_none_is_sent_again_and_the_domains_last_known_serve() {
     driven.next(domains(&["c"]));
     let gathered = driven.finish();
     let active: Vec<RunId> = gathered.active.into_iter().flatten().collect();
-    assert_eq!(active, [found("c").run]);
+    assert_eq!(active, [domain("c").run]);
 }
 
 #[test]
-fn a_daemon_that_answers_nobody_holds_one_call_however_many_gathers() {
+fn a_stopped_daemon_has_one_call_of_ours_however_many_gathers() {
     let mut driven = Driven::new(|_| {}, None);
     for _ in 0..4 {
         driven.gatherer.begin();
@@ -213,7 +214,7 @@ fn a_daemon_that_answers_nobody_holds_one_call_however_many_gathers() {
         assert!(!gathered.reached && gathered.active.is_none());
         assert_eq!((gathered.hanging, driven.out().len()), (1, 1));
     }
-    // It goes: whoever waits learns so, and the next gather lists again.
+    // It ends: the calls that wait fail, and the next gather lists again.
     driven.lose(driven.newest());
     assert_eq!(driven.gatherer.scheduler.hanging(), 0);
     driven.gatherer.begin();
@@ -255,7 +256,7 @@ fn calls_are_capped_over_all_gathers_as_the_settings_say() {
 }
 
 #[test]
-fn what_the_host_says_decides_who_is_asked_for_what() {
+fn the_look_at_the_host_decides_what_each_vm_is_asked_for() {
     let (ask, questions) = channel();
     let mut driven = Driven::new(|_| {}, Some(ask));
     driven.gatherer.begin();
@@ -263,10 +264,10 @@ fn what_the_host_says_decides_who_is_asked_for_what() {
     driven.described(&["a", "b"]);
     assert!(driven.out().is_empty(), "the host is looked at first");
     let question: HostQuery = questions.try_recv().unwrap();
-    let mut whom: Vec<Uuid> = question.vms.iter().map(|(uuid, _)| *uuid).collect();
-    whom.sort_unstable();
+    let mut vms: Vec<Uuid> = question.vms.iter().map(|(uuid, _)| *uuid).collect();
+    vms.sort_unstable();
     let (a, b) = (Node::uuid("a"), Node::uuid("b"));
-    assert_eq!(whom, [a, b]);
+    assert_eq!(vms, [a, b]);
     let mount = PathBuf::from("/mnt/gone");
     driven.gatherer.on_host_report(HostReport {
         number: question.number,
@@ -278,28 +279,28 @@ fn what_the_host_says_decides_who_is_asked_for_what() {
         dead_mounts: [(mount.clone(), [b].into())].into(),
         ..HostReport::default()
     });
-    driven.next(Answer::Done);
+    driven.next(Response::Done);
     let &[whole, quiet] = &driven.out()[..] else {
         panic!("{:?}", driven.out());
     };
-    let part = Answer::Samples(vec![measured("a", Completeness::Partial)], vec![]);
+    let part = Response::Samples(vec![measured("a", Completeness::Partial)], vec![]);
     driven.answer(quiet, part);
     assert!(!driven.gatherer.is_done());
     let mut without_disks = measured("b", Completeness::Full);
     without_disks.sample.disks = None;
-    driven.answer(whole, Answer::Samples(vec![without_disks], vec![]));
+    driven.answer(whole, Response::Samples(vec![without_disks], vec![]));
     // Its disks are asked for by themselves, and only its.
     let disks = devices(Instant::now(), vec![device("vdz", "disk", [Some(1); 5])]);
     assert_eq!(driven.out().len(), 1);
-    driven.next(Answer::Disks(found("b").run, disks.clone()));
+    driven.next(Response::Disks(domain("b").run, disks.clone()));
     assert!(driven.gatherer.is_done());
     let gathered = driven.finish();
     assert_eq!(names(&gathered), ["a", "b"]);
     assert_eq!(gathered.samples[1].disks, Some(disks));
     assert_eq!((gathered.seen, gathered.complete), (2, 1));
-    let dead = [(mount, vec![found("b")])].into();
+    let dead = [(mount, vec![domain("b")])].into();
     assert_eq!(gathered.dead, dead);
-    // The next ends before anybody has looked: it knows nothing better.
+    // The next gather ends before the host was looked at: it knows nothing better.
     driven.gatherer.begin();
     assert_eq!(driven.finish().dead, dead);
 }
@@ -316,7 +317,7 @@ fn a_short_deadline_is_not_spent_on_waiting_for_the_host() {
     assert!(driven.out().is_empty(), "the host is looked at first");
     assert!(
         driven.gatherer.wake().unwrap() <= by,
-        "nobody could be asked"
+        "no VM could be asked"
     );
 }
 
@@ -342,7 +343,7 @@ fn looked(driven: &mut Driven, questions: &Receiver<HostQuery>, time: u64) {
         cpu_usage: [(Node::uuid("a"), usage)].into_iter().collect(),
         ..HostReport::default()
     });
-    driven.next(Answer::Done);
+    driven.next(Response::Done);
 }
 
 /// Whichever connection it is that a restarted libvirtd cut.
@@ -355,7 +356,7 @@ fn what_the_host_has_proven_is_forgotten_when_any_connection_is_lost() {
         one.sample.vcpus = Some(1);
         let cpu = &mut one.sample.cpu;
         (cpu.time, cpu.user, cpu.system) = (Some(time), Some(time), Some(time));
-        Answer::Samples(vec![one], vec![])
+        Response::Samples(vec![one], vec![])
     };
     let proven = |driven: &Driven| {
         let vms = &driven.gatherer.vms;
@@ -382,32 +383,32 @@ fn a_vm_that_was_restarted_since_the_list_is_active() {
     let mut restarted = measured("a", Completeness::Full);
     restarted.sample.run.id += 100;
     let run = restarted.sample.run;
-    let answer = Answer::Samples(vec![restarted, measured("b", Completeness::Full)], vec![]);
+    let answer = Response::Samples(vec![restarted, measured("b", Completeness::Full)], vec![]);
     driven.next(answer);
     let active = driven.finish().active.unwrap();
-    assert_eq!(active, HashSet::from_iter([run, found("b").run]));
+    assert_eq!(active, HashSet::from_iter([run, domain("b").run]));
 }
 
 #[test]
-fn who_holds_a_call_is_not_waited_for_and_what_the_call_brings_later_is_dropped() {
+fn a_vm_that_blocks_a_call_is_not_waited_for_and_the_late_reply_is_dropped() {
     let mut driven = Driven::new(|_| {}, None);
     driven.listed_and_described(&["a", "b"]);
     let held = driven.newest();
     driven.stall();
     let probe = driven.newest();
     assert_ne!(probe, held);
-    driven.answer(probe, Answer::Alive);
+    driven.answer(probe, Response::Alive);
     let occupied = Control::Occupied(STALL);
-    driven.answer(probe, Answer::Control(Node::uuid("a"), occupied));
+    driven.answer(probe, Response::Control(Node::uuid("a"), occupied));
     // Both are asked again at once, one by one: libvirt passes the first by now.
     let &[a, b] = &driven.out()[2..] else {
         panic!("{:?}", driven.out());
     };
     let part = measured("a", Completeness::Partial);
-    driven.answer(a, Answer::Samples(vec![part], vec![]));
+    driven.answer(a, Response::Samples(vec![part], vec![]));
     driven.answer(b, samples(&["b"]));
-    driven.answer(probe, Answer::Control(Node::uuid("b"), Control::Free));
-    driven.answer(probe, Answer::Done);
+    driven.answer(probe, Response::Control(Node::uuid("b"), Control::Free));
+    driven.answer(probe, Response::Done);
     // It may only be slow: that is waited for a little.
     assert!(!driven.gatherer.is_done());
     std::thread::sleep(Duration::from_millis(700));
@@ -426,30 +427,30 @@ fn who_holds_a_call_is_not_waited_for_and_what_the_call_brings_later_is_dropped(
 }
 
 #[test]
-fn whom_a_daemon_without_workers_serves_by_priority_calls_is_not_missing() {
+fn a_vm_that_a_daemon_without_workers_serves_by_priority_calls_is_not_missing() {
     let mut driven = Driven::new(|_| {}, None);
     driven.gatherer.begin();
     driven.next(domains(&["a", "b", "c"]));
     driven.described(&["a", "b", "c"]);
-    // The canary does not come back, and nobody is to blame for it.
+    // The canary does not come back, and no VM blocks it.
     driven.stall();
     let probe = driven.newest();
-    driven.answer(probe, Answer::Alive);
+    driven.answer(probe, Response::Alive);
     for name in ["a", "b", "c"] {
         let control = match name {
             "b" => Control::Occupied(Duration::from_secs(60)),
             _ => Control::Free,
         };
-        driven.answer(probe, Answer::Control(Node::uuid(name), control));
+        driven.answer(probe, Response::Control(Node::uuid(name), control));
     }
-    driven.answer(probe, Answer::Done);
+    driven.answer(probe, Response::Done);
     let urgent = driven.newest();
     for name in ["a", "b"] {
-        driven.answer(urgent, Answer::Priority(Box::new(sample(name))));
+        driven.answer(urgent, Response::Priority(Box::new(sample(name))));
     }
     assert!(!driven.gatherer.is_done());
     let gathered = driven.finish();
-    assert_eq!(gathered.saturated, Some(Some(found("b"))));
+    assert_eq!(gathered.saturated, Some(Some(domain("b"))));
     assert_eq!(names(&gathered), ["a", "b"]);
     assert_eq!(gathered.complete, 0);
     assert_eq!(missing(&gathered), ["c"]);

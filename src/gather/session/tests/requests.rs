@@ -1,11 +1,11 @@
-//! The jobs beside the whole statistics.
+//! The requests other than those for statistics.
 
 use super::*;
 use crate::sample::Devices;
 use crate::vms::Processor;
 
 #[test]
-fn without_the_block_group_the_disks_come_by_a_job_of_their_own() {
+fn without_the_block_group_the_disks_come_by_a_request_of_their_own() {
     let mut session = Session::new(connect("test:///default"));
     let found = listed(&mut session);
     let target = target(&found[0], known(&mut session, &found[0]));
@@ -17,16 +17,16 @@ fn without_the_block_group_the_disks_come_by_a_job_of_their_own() {
     );
     let sample = &measured[0].sample;
     assert!(sample.disks.is_none() && sample.nics.is_some());
-    let (_, last) = performed(&mut session, &Job::Disks(target));
-    let Answer::Disks(run, disks) = last else {
+    let (_, last) = performed(&mut session, &Request::Disks(target));
+    let Response::Disks(run, disks) = last else {
         panic!("{last:?}");
     };
     assert_eq!(run, found[0].run);
     assert_eq!(disks.list[0].name.as_deref(), Some("vda"));
     assert!(disks.list[0].counters.iter().all(Option::is_some));
     // Which of them are CD-ROM drives is not known without a description.
-    let (_, last) = performed(&mut session, &Job::Disks(new(&found[0])));
-    assert!(matches!(last, Answer::Done), "{last:?}");
+    let (_, last) = performed(&mut session, &Request::Disks(new(&found[0])));
+    assert!(matches!(last, Response::Done), "{last:?}");
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn what_needs_no_monitor_is_state_network_and_cpu_time() {
 }
 
 #[test]
-fn urgent_figures_come_one_vm_at_a_time() {
+fn priority_figures_come_one_vm_at_a_time() {
     let node = Node::of(&["a", "b"], &[]);
     let mut session = Session::new(connect(&node.uri()));
     let found = listed(&mut session);
@@ -56,10 +56,10 @@ fn urgent_figures_come_one_vm_at_a_time() {
     for one in &found {
         targets.push(target(one, known(&mut session, one)));
     }
-    let (told, last) = performed(&mut session, &Job::Priority(targets));
-    assert!(matches!(last, Answer::Done), "{last:?}");
+    let (told, last) = performed(&mut session, &Request::Priority(targets));
+    assert!(matches!(last, Response::Done), "{last:?}");
     for (one, answer) in found.iter().zip(&told) {
-        let Answer::Priority(sample) = answer else {
+        let Response::Priority(sample) = answer else {
             panic!("{answer:?}");
         };
         assert_eq!(sample.run, one.run);
@@ -71,7 +71,7 @@ fn urgent_figures_come_one_vm_at_a_time() {
 }
 
 #[test]
-fn urgent_figures_have_what_was_read_on_this_host() {
+fn priority_figures_have_what_was_read_on_this_host() {
     let node = Node::of(&["a"], &[]);
     let mut session = Session::new(connect(&node.uri()));
     let found = listed(&mut session).remove(0);
@@ -82,8 +82,8 @@ fn urgent_figures_have_what_was_read_on_this_host() {
         cpu: read.cpu,
         vcpus: 3,
     });
-    let (told, _) = performed(&mut session, &Job::Priority(vec![target]));
-    let [Answer::Priority(sample)] = &told[..] else {
+    let (told, _) = performed(&mut session, &Request::Priority(vec![target]));
+    let [Response::Priority(sample)] = &told[..] else {
         panic!("{told:?}");
     };
     assert_eq!(sample.state, Some(1));
@@ -98,13 +98,13 @@ fn a_probe_tells_first_that_the_daemon_answers_and_then_of_each_domain() {
     let mut session = Session::new(connect(&node.uri()));
     let mut domains = listed(&mut session);
     domains.push(orphan("gone"));
-    let (told, last) = performed(&mut session, &Job::Probe(domains.clone()));
-    assert!(matches!(last, Answer::Done), "{last:?}");
-    assert!(matches!(told[0], Answer::Alive), "{told:?}");
+    let (told, last) = performed(&mut session, &Request::Probe(domains.clone()));
+    assert!(matches!(last, Response::Done), "{last:?}");
+    assert!(matches!(told[0], Response::Alive), "{told:?}");
     assert_eq!(told.len(), 4);
     for (found, answer) in domains.iter().zip(&told[1..]) {
-        // The test driver cannot tell; a domain that is gone holds nobody up.
-        let Answer::Control(uuid, Control::Free) = answer else {
+        // The test driver does not know; a domain that is gone blocks no call.
+        let Response::Control(uuid, Control::Free) = answer else {
             panic!("{answer:?}");
         };
         assert_eq!(*uuid, found.run.uuid);

@@ -1,0 +1,108 @@
+//! Does what the scheduler wants done: gives its calls to workers, and has the host looked at.
+
+use std::time::Instant;
+
+use uuid::Uuid;
+
+use super::Gatherer;
+use crate::gather::host_watcher::HostReport;
+use crate::gather::protocol::{CallId, Request, Target, WorkerRequest};
+use crate::gather::scheduler::{Action, Event};
+use crate::gather::worker_pool::Assigned;
+use crate::times::STALL;
+
+impl Gatherer {
+    /// Does what the scheduler wants done.
+    pub(super) fn carry_out(&mut self) {
+        for action in self.scheduler.actions() {
+            log::trace!("{action:?}");
+            match action {
+                Action::Send(call_id, request) => self.send(call_id, request),
+                Action::LookAtHost(domains) => self.look(&domains),
+                Action::Withdraw(call_id) => self.workers.withdraw(call_id),
+            }
+        }
+    }
+
+    fn send(&mut self, call_id: CallId, request: Request<Uuid>) {
+        if request == Request::List {
+            self.vms.list_requested(Instant::now());
+        }
+        let now = Instant::now();
+        let wanted = |name: &str| self.devices.matches(name);
+        let domain = |uuid: Uuid| self.vms.get(uuid).cloned();
+        let target = |uuid: Uuid| {
+            let prepared = self.vms.prepare(uuid, wanted, now)?;
+            Some(Target {
+                domain: prepared.domain,
+                known: prepared.known,
+                nics: prepared.nics,
+                processor: prepared.processor,
+            })
+        };
+        // Where the one domain is gone, a call that asks none takes its place.
+        let request = request.map(domain, target);
+        self.assign(call_id, request.unwrap_or(Request::Probe(Vec::new())));
+    }
+
+    fn look(&mut self, domains: &[Uuid]) {
+        let vms = domains
+            .iter()
+            .map(|uuid| (*uuid, self.vms.description(*uuid)));
+        let asked = self.host_watcher.ask(vms.collect());
+        let presumed = self.host_watcher.verdict_without_report(domains);
+        if asked {
+            self.scheduler.presume(presumed);
+        } else {
+            // There is no host watcher, or it is still busy with the last query.
+            self.scheduler.looked(presumed, Instant::now());
+            self.carry_out();
+        }
+    }
+
+    fn assign(&mut self, call_id: CallId, request: WorkerRequest) {
+        match self.workers.assign(call_id, request) {
+            Assigned::Begun => {}
+            Assigned::Waits => self.scheduler.queued(call_id),
+            Assigned::NoThread => {
+                self.gathered.unasked = true;
+                self.scheduler
+                    .on(call_id, Event::Unreachable, Instant::now());
+            }
+        }
+    }
+
+    /// Gives the requests of workers that libvirtd does not let in to workers that have a connection.
+    pub(super) fn recall(&mut self, now: Instant) {
+        if self.recalls {
+            for (call_id, begun) in self.workers.recall(now, STALL) {
+                match begun {
+                    true => self.scheduler.begun(call_id, now),
+                    false => self.scheduler.queued(call_id),
+                }
+            }
+        }
+    }
+
+    /// A worker is free and begins this call, which has waited for one.
+    pub(super) fn begun(&mut self, call_id: Option<CallId>) {
+        if let Some(call_id) = call_id {
+            self.scheduler.begun(call_id, Instant::now());
+        }
+    }
+
+    /// Takes what the host watcher has seen.
+    pub fn on_host_report(&mut self, mut seen: HostReport) {
+        let (taps, cpus) = (seen.net_dev.take(), std::mem::take(&mut seen.cpu_usage));
+        let in_our_netns = std::mem::take(&mut seen.in_our_netns);
+        self.gathered.not_started = seen.not_started.take();
+        if self.host_watcher.accept(seen) {
+            let net_dev = taps.map(|net_dev| (net_dev, in_our_netns));
+            self.vms.on_readings(net_dev, cpus);
+            let domains: Vec<Uuid> = self.vms.iter().map(|vm| vm.domain.run.uuid).collect();
+            let verdict = self.host_watcher.verdict(&domains);
+            self.scheduler.looked(verdict, Instant::now());
+            self.carry_out();
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! What passes between the scheduler, the gatherer and the workers: requests, and what comes back.
+
+mod request;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::libvirt::bulk::Groups;
+use crate::sample::{DeviceFilter, Devices, RunId, Sample};
+use crate::vms::{CachedDescription, Known, Processor};
+
+pub use crate::vms::DomainRef;
+pub use request::{CallId, Request, RequestKind, Risk, Scope};
+
+/// What every worker needs to know.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// The libvirt URI to connect to.
+    pub uri: String,
+    /// The groups of statistics that the wanted measurements need.
+    pub groups: Groups,
+    /// Whether a field needs `virDomainGetInfo`.
+    pub info: bool,
+    /// The devices that are wanted.
+    pub wanted: DeviceFilter,
+}
+
+/// A domain whose figures are wanted.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The domain, as the list has it.
+    pub domain: DomainRef,
+    /// What the cache knows of its devices.
+    pub known: Known,
+    /// The counters of its NICs, where they were read on this host: libvirt is not asked for them.
+    pub nics: Option<Devices<8>>,
+    /// Its CPU time and the number of its vCPUs, where they were read on this host.
+    pub processor: Option<Processor>,
+}
+
+impl Target {
+    /// Those of `groups` that were not read on this host: libvirt has to be asked for them.
+    pub fn unread(&self, groups: Groups) -> Groups {
+        let mut unread = groups;
+        if self.nics.is_some() {
+            unread = unread.without(Groups::NET);
+        }
+        if self.processor.is_some() {
+            unread = unread.without(Groups::CPU);
+        }
+        unread
+    }
+
+    /// Puts what was read on this host into a sample of the same run.
+    pub fn add_read(&self, sample: &mut Sample) {
+        if let Some(nics) = &self.nics {
+            sample.nics = Some(nics.clone());
+        }
+        if let Some(Processor { cpu, vcpus }) = self.processor {
+            sample.cpu = cpu;
+            sample.vcpus = Some(vcpus);
+        }
+    }
+}
+
+/// What came back for one domain.
+#[derive(Debug)]
+pub struct Measured {
+    /// The figures.
+    pub sample: Sample,
+    /// How much of them.
+    pub completeness: Completeness,
+    /// A description that was just read for it.
+    pub described: Option<Arc<CachedDescription>>,
+    /// The statistics name other devices or images than the known description, and the description
+    /// could not be read anew.
+    pub outdated: bool,
+    /// What went wrong with this domain alone.
+    pub problem: Option<String>,
+}
+
+/// How much of a domain's figures is there, from little to all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Completeness {
+    /// What libvirtd's priority workers serve: state and network.
+    PriorityOnly,
+    /// What libvirt knows without QEMU's monitor: the monitor was in use, or was not asked.
+    Partial,
+    /// All figures that the domain has.
+    Full,
+}
+
+/// What `virDomainGetControlInfo` says of a domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// Its monitor is free, or the driver cannot tell.
+    Free,
+    /// A command has been in its monitor for so long.
+    Occupied(Duration),
+    /// An async job (backup, migration, dump or save) uses its monitor; libvirt does not say since
+    /// when.
+    Job,
+}
+
+/// A request as a worker gets it.
+pub type WorkerRequest = Request<DomainRef, Target>;
+
+/// What a worker's call brought. [`Response::is_last`] tells whether more follows.
+#[derive(Debug)]
+pub enum Response {
+    /// For [`Request::List`]: the active domains.
+    Domains(Vec<DomainRef>),
+    /// Of [`Request::Describe`], one domain, and what is wrong with its XML; more follows.
+    Described(RunId, Arc<CachedDescription>, Option<String>),
+    /// Of [`Request::Describe`]: the XML of this domain cannot be had, for this reason; more follows.
+    Undescribed(DomainRef, String),
+    /// Of [`Request::Describe`]: the monitor of this domain has been in use for long. Its XML was not
+    /// asked for, because that might wait; more follows.
+    MonitorHeld(Uuid),
+    /// For [`Request::Statistics`]: the figures. Domains that are gone are missing from them. Beside
+    /// them the problems of single domains that brought no figures.
+    Samples(Vec<Measured>, Vec<(DomainRef, String)>),
+    /// For [`Request::Disks`].
+    Disks(RunId, Devices<5>),
+    /// Of [`Request::Probe`]: the daemon answers; more follows.
+    Alive,
+    /// Of [`Request::Probe`], one domain; more follows.
+    Control(Uuid, Control),
+    /// Of [`Request::Priority`], one domain; more follows.
+    Priority(Box<Sample>),
+    /// For the requests whose results came one by one, for the canary, and where a single domain is
+    /// gone.
+    Done,
+    /// Of no request: the worker's connection stands, but took so long to open that its request was
+    /// given to another worker.
+    Connected,
+    /// Of no request: the same, but the connection cannot be opened.
+    NotConnected,
+}
+
+impl Response {
+    /// Whether nothing more follows for the same call.
+    pub fn is_last(&self) -> bool {
+        match self {
+            Self::Domains(_) | Self::Samples(..) | Self::Disks(..) | Self::Done => true,
+            Self::Described(..) | Self::Undescribed(..) | Self::MonitorHeld(_) => false,
+            Self::Alive | Self::Control(..) | Self::Priority(_) => false,
+            Self::Connected | Self::NotConnected => false,
+        }
+    }
+}

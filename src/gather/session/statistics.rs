@@ -1,0 +1,153 @@
+//! The statistics of some domains: the bulk call, and for each domain the calls that complete it.
+
+use uuid::Uuid;
+
+use super::Session;
+use super::bulk::{find, is_incoming};
+use super::descriptions::freshen;
+use crate::gather::protocol::{Completeness, Measured, Response, Scope, Target, WorkerConfig};
+use crate::libvirt::bulk::Groups;
+use crate::libvirt::{Error, per_call};
+use crate::maps::HashSet;
+use crate::sample::Sample;
+use crate::vms::Known;
+
+impl Session {
+    pub(super) fn statistics(
+        &mut self,
+        config: &WorkerConfig,
+        targets: &[Target],
+        scope: Scope,
+        active: usize,
+    ) -> Result<Response, Error> {
+        let groups = match scope {
+            Scope::Full => config.groups,
+            Scope::NoBlock => config.groups.without(Groups::BLOCK),
+            Scope::NoMonitor => config.groups.without(Groups::MONITOR),
+        };
+        let mut present: Vec<&Target> = Vec::with_capacity(targets.len());
+        for target in targets {
+            if self.handle(target.domain.run.uuid)?.is_some() {
+                present.push(target);
+            }
+        }
+        let mut samples = Vec::with_capacity(present.len());
+        let mut problems = Vec::new();
+        // Domains for which the same groups are wanted share a call.
+        let mut batches: Vec<(Groups, Vec<&Target>)> = Vec::new();
+        for target in &present {
+            let unread = target.unread(groups);
+            match batches.iter_mut().find(|(groups, _)| *groups == unread) {
+                Some((_, batch)) => batch.push(target),
+                None => batches.push((unread, vec![target])),
+            }
+        }
+        for (groups, batch) in &batches {
+            self.bulk_samples(*groups, batch, &mut samples, &mut problems)?;
+        }
+        let mut measured = Vec::with_capacity(samples.len());
+        for (place, sample) in samples.into_iter().enumerate() {
+            let uuid = sample.run.uuid;
+            if let Some(target) = find(&present, place, |t| t.domain.run.uuid == uuid) {
+                match self.complete(sample, target, groups, scope, config) {
+                    Ok(one) => measured.extend(one),
+                    Err(error) if error.is_transport() => return Err(error),
+                    Err(error) if error.is_vanished() => {}
+                    Err(error) => problems.push((target.domain.clone(), error.to_string())),
+                }
+            }
+        }
+        // Each worker comes to have a handle of every domain. Those of domains that are gone are dropped
+        // when they are many.
+        if self.handles.len() > 2 * active + 64 {
+            let kept: HashSet<Uuid> = targets.iter().map(|t| t.domain.run.uuid).collect();
+            self.handles.retain(|uuid, _| kept.contains(uuid));
+        }
+        Ok(Response::Samples(measured, problems))
+    }
+
+    /// Adds to a sample of the bulk call what needs calls of its own, and the description.
+    fn complete(
+        &mut self,
+        mut sample: Sample,
+        target: &Target,
+        groups: Groups,
+        scope: Scope,
+        config: &WorkerConfig,
+    ) -> Result<Option<Measured>, Error> {
+        let Some(domain) = self.handles.get(&sample.run.uuid) else {
+            return Ok(None);
+        };
+        let asked = target.unread(groups);
+        let mut unasked = Groups::NONE;
+        let mut known = &target.known;
+        if sample.run == target.domain.run {
+            target.add_read(&mut sample);
+        } else {
+            // The domain was restarted since the list: what is known is of its last run.
+            known = &Known::New;
+            unasked = groups.without(asked);
+        }
+        let completeness = match scope {
+            Scope::NoMonitor if self.qemu && is_incoming(&sample) => Completeness::Full,
+            Scope::NoMonitor => Completeness::Partial,
+            Scope::Full | Scope::NoBlock => self.completeness(&sample, groups, known.description()),
+        };
+        // The job of a domain that came in part, or is being migrated in, is taken, and from libvirt 11.0
+        // on reading the XML waits for the job, up to 30 s: what is known of the domain must do.
+        let held = completeness == Completeness::Partial
+            || scope == Scope::NoMonitor
+            || self.qemu && is_incoming(&sample);
+        let (described, problem) = if held {
+            (None, None)
+        } else {
+            freshen(domain, &sample, known, config)?
+        };
+        let outdated = described.is_none() && known.is_outdated(&sample);
+        let description = match &described {
+            Some(read) => read.description.as_ref(),
+            None => known.description(),
+        };
+        let lacking = if self.bulk.works {
+            asked.and(self.bulk.lacking)
+        } else {
+            asked
+        };
+        let mut lacking = lacking | unasked;
+        if (scope == Scope::NoMonitor || completeness == Completeness::Partial)
+            && sample.cpu.user.is_none()
+        {
+            // The CPU times need no monitor.
+            lacking = lacking | config.groups.and(Groups::CPU);
+        }
+        let mut source = self.cpu;
+        per_call::fill(
+            &mut sample,
+            domain,
+            lacking,
+            description,
+            &config.wanted,
+            &mut source,
+        )?;
+        self.cpu = self
+            .cpu
+            .after(source, self.qemu && completeness == Completeness::Partial);
+        // The balloon group has the sizes, too.
+        let has_info = sample.vcpus.is_some() && sample.memory.current.is_some();
+        if config.info && !has_info {
+            per_call::info(&mut sample, domain, self.cpu)?;
+        }
+        if scope == Scope::NoMonitor && self.qemu {
+            // In QEMU's driver both are the size of the balloon.
+            sample.memory.actual = sample.memory.current;
+        }
+        sample.describe(description, &config.wanted);
+        Ok(Some(Measured {
+            sample,
+            completeness,
+            described,
+            outdated,
+            problem,
+        }))
+    }
+}
