@@ -11,11 +11,9 @@ use log::Level;
 use telegraf_kvm::cli::{self, Command, Flags};
 use telegraf_kvm::config::{self, Loaded, Measurements, NameFilter};
 use telegraf_kvm::host::mounts::checker_process;
-use telegraf_kvm::main_loop::End;
-use telegraf_kvm::output::Output;
-use telegraf_kvm::service::ActiveVms;
-use telegraf_kvm::times::{FAILURE_DRAIN, SLOW_READ};
-use telegraf_kvm::trigger::{Handlers, SignalThread};
+use telegraf_kvm::output::{FAILURE_DRAIN, Output};
+use telegraf_kvm::service::{ActiveVms, End};
+use telegraf_kvm::trigger::{Handlers, SLOW_READ, SignalThread};
 use telegraf_kvm::{libvirt, logging, output, service, trigger, uri};
 
 /// Success.

@@ -24,6 +24,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PIPE_BUF, fcntl_getpipe_size, fcntl_setpipe_size};
 
 use crate::blocking_io::write_all;
+pub use crate::times::FAILURE_DRAIN;
 use crate::times::{LONGEST_DRAIN, SETTLE};
 use crate::{libvirt, logging};
 

@@ -64,6 +64,7 @@ pub const STOP_DRAIN: Duration = Duration::from_millis(200);
 /// So long after SIGTERM or SIGINT the process ends whatever its threads wait for.
 pub const STOP_FORCED: Duration = Duration::from_millis(1800);
 /// What is promised: so long after SIGTERM or SIGINT the process has ended.
+#[cfg(test)]
 pub const STOP: Duration = Duration::from_secs(2);
 
 /// After the end of input a gather goes on for as long as the last reply is younger than this.
@@ -78,6 +79,7 @@ pub const END_DRAIN: Duration = Duration::from_millis(900);
 /// So long after the end of input the process ends whatever its threads wait for.
 pub const END_FORCED: Duration = Duration::from_millis(3850);
 /// What is promised: so long after the end of input the process has ended. Telegraf sends SIGTERM after 5 s.
+#[cfg(test)]
 pub const END: Duration = Duration::from_secs(4);
 
 /// A configuration that has not been read after this time is worth a warning.

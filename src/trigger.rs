@@ -8,7 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::threads::{self, NotStarted};
-use crate::times::{END_FORCED, SLOW_READ, STOP_FORCED};
+pub use crate::times::SLOW_READ;
+use crate::times::{END_FORCED, STOP_FORCED};
 use crate::{blocking_io, libvirt};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::flag::register_conditional_shutdown;

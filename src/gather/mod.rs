@@ -3,15 +3,15 @@
 mod gather_report;
 mod gatherer;
 mod groups;
-pub mod host_watcher;
+pub(crate) mod host_watcher;
 mod in_flight;
 pub mod protocol;
 pub mod scheduler;
 mod session;
 #[cfg(test)]
 pub(crate) mod testing;
-pub mod worker;
-pub mod worker_pool;
+pub(crate) mod worker;
+pub(crate) mod worker_pool;
 
-pub use gather_report::{GatherReport, Problem};
-pub use gatherer::Gatherer;
+pub(crate) use gather_report::{GatherReport, Problem};
+pub(crate) use gatherer::Gatherer;

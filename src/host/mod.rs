@@ -5,9 +5,9 @@
 mod between;
 pub mod mounts;
 pub mod net_dev;
-pub mod qemu;
+pub(crate) mod qemu;
 
 pub(crate) use between::lie_between;
 pub use mounts::{Mounts, Storage};
 pub use net_dev::NetDev;
-pub use qemu::{ProcessReport, Processes};
+pub use qemu::Processes;

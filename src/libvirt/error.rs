@@ -33,11 +33,6 @@ impl Error {
         )
     }
 
-    /// Whether the domain does not exist any more.
-    pub fn is_no_domain(&self) -> bool {
-        self.code == sys::VIR_ERR_NO_DOMAIN
-    }
-
     /// Whether the driver does not have this call.
     pub fn is_unsupported(&self) -> bool {
         matches!(

@@ -5,16 +5,17 @@
 //! connection. [`Connection`] is not `Send`, so the compiler checks this.
 
 pub mod bulk;
-pub mod calls;
-pub mod error;
-pub mod events;
+pub(crate) mod calls;
+pub(crate) mod error;
+pub(crate) mod events;
 #[allow(unsafe_code)]
 mod ffi;
-pub mod per_call;
+pub(crate) mod per_call;
 
-pub use error::Error;
-pub use ffi::{Connection, Domain, DomainEvent, Monitor, Record, Records, Value};
-pub use ffi::{
-    close_inherited, forget_crash, initialize, pass_on_at_crash, raise_file_limit, share_memory,
-    start_event_loop, stdout_was_closed, while_signals_wait,
+pub(crate) use error::Error;
+pub(crate) use ffi::{Connection, Domain, DomainEvent, Monitor, Record, Records};
+pub use ffi::{Value, close_inherited, share_memory};
+pub(crate) use ffi::{
+    forget_crash, initialize, pass_on_at_crash, raise_file_limit, start_event_loop,
+    stdout_was_closed, while_signals_wait,
 };

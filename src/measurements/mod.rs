@@ -1,6 +1,6 @@
 //! Samples -> lines, one file a measurement.
 
-pub mod collector;
+pub(crate) mod collector;
 mod devices;
 mod features;
 mod metrics;

@@ -2,10 +2,10 @@
 //! their control groups have counted.
 
 mod block_nodes;
-pub mod cgroups;
+pub(crate) mod cgroups;
 mod freezer;
 mod process;
 mod processes;
 mod scan;
 
-pub use processes::{ProcessReport, Processes};
+pub use processes::Processes;
