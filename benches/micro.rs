@@ -14,7 +14,8 @@ use telegraf_kvm::description::Description;
 use telegraf_kvm::history::History;
 use telegraf_kvm::libvirt::{Value, bulk};
 use telegraf_kvm::measurements;
-use telegraf_kvm::sample::{DeviceFilter, RunId, Sample};
+use telegraf_kvm::device_filter::DeviceFilter;
+use telegraf_kvm::sample::{RunId, Sample};
 
 /// Counts allocations; the times beside them include the counting.
 #[global_allocator]

@@ -9,7 +9,7 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::description::Description;
-pub use crate::device_filter::DeviceFilter;
+use crate::device_filter::DeviceFilter;
 
 /// How many counters a NIC has.
 pub const NIC_COUNTERS: usize = 8;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::protocol::{Completeness, DomainRef};
 use crate::libvirt::Error;
 use crate::maps::{HashMap, HashSet};
-use crate::sample::{Devices, RunId, Sample};
+use crate::sample::{DISK_COUNTERS, Devices, RunId, Sample};
 
 /// Something to tell the operator about, once.
 #[derive(Debug, Clone)]
@@ -128,7 +128,7 @@ impl Samples {
     }
 
     /// Adds the disks, which came by calls of their own, to the sample of the same run.
-    pub(super) fn add_disks(&mut self, run: RunId, disks: Devices<5>) {
+    pub(super) fn add_disks(&mut self, run: RunId, disks: Devices<DISK_COUNTERS>) {
         if let Some(kept) = self.kept.get_mut(&run.uuid)
             && let Some(sample) = kept.sample.as_mut()
             && sample.run == run
@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn disks_join_the_sample_of_their_own_run_only() {
         let at = Instant::now();
-        let disks = || devices(at, vec![device("vda", "disk", [Some(1); 5])]);
+        let disks = || devices(at, vec![device("vda", "disk", [Some(1); DISK_COUNTERS])]);
         let mut samples = Samples::default();
         samples.add_disks(run(1), disks());
         samples.keep(Completeness::Full, empty(at));

@@ -19,7 +19,8 @@ use crate::libvirt::DomainEvent;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::events::EventUpdate;
 use crate::maps::HashSet;
-use crate::sample::{DeviceFilter, RunId, Sample};
+use crate::device_filter::DeviceFilter;
+use crate::sample::{RunId, Sample};
 use crate::times::{HOST_LOOK, STALL};
 use crate::vms::{EventFeed, VmRecord, Vms};
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::libvirt::bulk::Groups;
-use crate::sample::{DeviceFilter, Devices, RunId, Sample};
+use crate::device_filter::DeviceFilter;
+use crate::sample::{DISK_COUNTERS, Devices, NIC_COUNTERS, RunId, Sample};
 use crate::vms::{CachedDescription, Known, Processor};
 
 pub use crate::vms::DomainRef;
@@ -35,7 +36,7 @@ pub struct Target {
     /// What the cache knows of its devices.
     pub known: Known,
     /// The counters of its NICs, where they were read on this host: libvirt is not asked for them.
-    pub nics: Option<Devices<8>>,
+    pub nics: Option<Devices<NIC_COUNTERS>>,
     /// Its CPU time and the number of its vCPUs, where they were read on this host.
     pub processor: Option<Processor>,
 }
@@ -123,7 +124,7 @@ pub enum Response {
     /// them the problems of single domains that brought no figures.
     Samples(Vec<Measured>, Vec<(DomainRef, String)>),
     /// For [`Request::Disks`].
-    Disks(RunId, Devices<5>),
+    Disks(RunId, Devices<DISK_COUNTERS>),
     /// Of [`Request::Probe`]: the daemon answers; more follows.
     Alive,
     /// Of [`Request::Probe`], one domain; more follows.

@@ -13,10 +13,11 @@ use smol_str::SmolStr;
 
 use super::lie_between;
 use crate::maps::{HashMap, HashSet};
+use crate::sample::NIC_COUNTERS;
 
 /// Bytes, packets, errors and drops received, then the same sent, in the order of
 /// [`NIC_FIELDS`](crate::sample::NIC_FIELDS).
-pub type NicCounters = [u64; 8];
+pub type NicCounters = [u64; NIC_COUNTERS];
 
 /// The content of `/proc/net/dev` at one moment, counted from the host's side.
 #[derive(Debug, Clone, PartialEq, Eq)]

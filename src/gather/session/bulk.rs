@@ -9,7 +9,7 @@ use crate::description::Description;
 use crate::gather::protocol::{Completeness, DomainRef, Target};
 use crate::libvirt::bulk::{self, Groups};
 use crate::libvirt::{Domain, Error, Record, Records};
-use crate::sample::{Device, RunId, Sample};
+use crate::sample::{DISK_COUNTERS, Device, RunId, Sample};
 
 /// virDomainState: running. Only the reply of a running domain shows what the driver supports.
 const RUNNING: i32 = 1;
@@ -130,11 +130,11 @@ impl Session {
         let without_memory = groups.has(Groups::BALLOON) && sample.memory.rss.is_none();
         let without_disks = groups.has(Groups::BLOCK)
             && sample.disks.as_ref().is_some_and(|disks| {
-                let uncounted = |disk: &&Device<5>| {
+                let uncounted = |disk: &&Device<DISK_COUNTERS>| {
                     let mut known = description.iter().flat_map(|known| &known.disks);
                     known.any(|known| !known.counted && disk.name.as_ref() == Some(&known.target))
                 };
-                let silent = |disk: &Device<5>| disk.counters.iter().all(Option::is_none);
+                let silent = |disk: &Device<DISK_COUNTERS>| disk.counters.iter().all(Option::is_none);
                 // Usually the first disk has counters, and no other is looked at.
                 disks.list.iter().all(silent) && !disks.list.iter().all(|disk| uncounted(&disk))
             });

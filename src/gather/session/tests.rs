@@ -7,7 +7,7 @@ use crate::config::Measurements;
 use crate::description::Description;
 use crate::gather::protocol::{Completeness, Measured, Scope};
 use crate::gather::testing::{Node, connect, settings, target};
-use crate::sample::DeviceFilter;
+use crate::device_filter::DeviceFilter;
 use crate::sample::testing::{device, devices, full};
 use crate::vms::{CachedDescription, DeviceNames, Known};
 

@@ -7,7 +7,7 @@ use crate::config::Measurements;
 use crate::gather::protocol::{Request, Response, Scope};
 use crate::gather::testing::{Frozen, LIMIT, inbox, settings};
 use crate::libvirt::bulk::Groups;
-use crate::sample::DeviceFilter;
+use crate::device_filter::DeviceFilter;
 
 fn pool(uri: &str, size: usize) -> (WorkerPool, Receiver<Reply>) {
     pool_with(uri, size, 1)
