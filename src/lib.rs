@@ -10,7 +10,7 @@
 //!   -> chunks of domains -> workers          gather: bulk statistics in parallel, each worker on its own connection
 //!   -> Sample per VM                         sample: plain figures, each of them an Option
 //!      + Description per VM                  vms: from cached XML
-//!   -> Totals, Features                      history: sums, and rates against the last sample of the same run
+//!   -> Totals, Features                      derive: sums, and rates against the last sample of the same run
 //!   -> line protocol                         measurements: one buffer; output: whole lines
 //! ```
 //!
@@ -20,12 +20,11 @@
 mod blocking_io;
 pub mod cli;
 pub mod config;
+pub mod derive;
 pub mod description;
 pub mod device_filter;
 mod duration;
-mod features;
 pub mod gather;
-pub mod history;
 pub mod host;
 pub mod libvirt;
 pub mod line_protocol;
@@ -41,7 +40,6 @@ pub mod service;
 mod threads;
 mod times;
 mod timestamp;
-mod totals;
 pub mod trigger;
 pub mod uri;
 mod vms;

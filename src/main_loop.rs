@@ -7,10 +7,10 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use crate::config::Settings;
+use crate::derive::History;
 use crate::gather::Gatherer;
 use crate::gather::host_watcher::HostReport;
 use crate::gather::worker::Reply;
-use crate::history::History;
 use crate::libvirt::events::EventUpdates;
 use crate::line_protocol::Tags;
 use crate::output::Output;

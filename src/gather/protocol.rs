@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::libvirt::bulk::Groups;
 use crate::device_filter::DeviceFilter;
+use crate::libvirt::bulk::Groups;
 use crate::sample::{DISK_COUNTERS, Devices, NIC_COUNTERS, RunId, Sample};
 use crate::vms::{CachedDescription, Known, Processor};
 

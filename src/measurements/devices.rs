@@ -1,6 +1,6 @@
 //! `vm_devices`: one line per network interface and per disk.
 
-use crate::history::VmHistory;
+use crate::derive::VmHistory;
 use crate::line_protocol::{Line, Tags};
 use crate::sample::{DISK_FIELDS, Device, Devices, NIC_FIELDS, Sample};
 

@@ -1,7 +1,7 @@
 //! `vm_features`: one line per VM, from the second gather on.
 
-use crate::features::{DISK_RATES, Features, NET_RATES};
-use crate::history::VmHistory;
+use crate::derive::VmHistory;
+use crate::derive::{DISK_RATES, Features, NET_RATES};
 use crate::line_protocol::Line;
 
 pub(super) fn write(buffer: &mut String, features: &Features, vm: &VmHistory, timestamp: i64) {

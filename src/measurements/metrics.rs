@@ -1,7 +1,7 @@
 //! `vm_metrics`: one line per active VM.
 
 use super::state;
-use crate::history::VmHistory;
+use crate::derive::VmHistory;
 use crate::line_protocol::Line;
 use crate::sample::Sample;
 

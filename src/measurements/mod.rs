@@ -11,11 +11,11 @@ mod totals;
 mod tests;
 
 use crate::config::Measurements;
-use crate::history::{Derived, VmHistory};
+use crate::derive::{Derived, VmHistory};
 use crate::sample::Sample;
 
 /// Appends the lines of one VM to `buffer`; `vm` and `derived` are what
-/// [`History::update`](crate::history::History::update) made of the sample.
+/// [`History::update`](crate::derive::History::update) made of the sample.
 pub fn write(
     buffer: &mut String,
     wanted: &Measurements,

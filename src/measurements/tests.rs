@@ -3,7 +3,7 @@ use std::time::Instant;
 use proptest::prelude::*;
 
 use super::*;
-use crate::history::History;
+use crate::derive::History;
 use crate::sample::testing::{any_devices, devices, empty, full};
 use crate::sample::{DISK_COUNTERS, DISK_FIELDS, NIC_COUNTERS, NIC_FIELDS};
 

@@ -1,6 +1,6 @@
 //! `vm_totals`: one line per VM.
 
-use crate::history::{Derived, VmHistory};
+use crate::derive::{Derived, VmHistory};
 use crate::line_protocol::Line;
 use crate::sample::{DISK_COUNTERS, NIC_COUNTERS, Sample};
 

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use crate::lines;
 use telegraf_kvm::config::Settings;
+use telegraf_kvm::derive::History;
 use telegraf_kvm::description::Description;
-use telegraf_kvm::history::History;
+use telegraf_kvm::device_filter::DeviceFilter;
 use telegraf_kvm::libvirt::{Value, bulk};
 use telegraf_kvm::measurements;
-use telegraf_kvm::device_filter::DeviceFilter;
 use telegraf_kvm::sample::{RunId, Sample};
 
 /// One reply.

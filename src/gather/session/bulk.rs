@@ -134,7 +134,8 @@ impl Session {
                     let mut known = description.iter().flat_map(|known| &known.disks);
                     known.any(|known| !known.counted && disk.name.as_ref() == Some(&known.target))
                 };
-                let silent = |disk: &Device<DISK_COUNTERS>| disk.counters.iter().all(Option::is_none);
+                let silent =
+                    |disk: &Device<DISK_COUNTERS>| disk.counters.iter().all(Option::is_none);
                 // Usually the first disk has counters, and no other is looked at.
                 disks.list.iter().all(silent) && !disks.list.iter().all(|disk| uncounted(&disk))
             });

@@ -5,9 +5,9 @@ use std::cell::RefCell;
 use super::*;
 use crate::config::Measurements;
 use crate::description::Description;
+use crate::device_filter::DeviceFilter;
 use crate::gather::protocol::{Completeness, Measured, Scope};
 use crate::gather::testing::{Node, connect, settings, target};
-use crate::device_filter::DeviceFilter;
 use crate::sample::testing::{device, devices, full};
 use crate::vms::{CachedDescription, DeviceNames, Known};
 

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::Measurements;
+use crate::device_filter::DeviceFilter;
 use crate::gather::protocol::{Request, Response, Scope};
 use crate::gather::testing::{Frozen, LIMIT, inbox, settings};
 use crate::libvirt::bulk::Groups;
-use crate::device_filter::DeviceFilter;
 
 fn pool(uri: &str, size: usize) -> (WorkerPool, Receiver<Reply>) {
     pool_with(uri, size, 1)

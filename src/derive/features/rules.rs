@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
+use crate::derive::totals::{self, SupportedCounters};
 use crate::sample::Device;
 use crate::sample::testing::{any_devices, counter, devices, empty};
-use crate::totals::{self, SupportedCounters};
 
 /// What one gather brought.
 #[derive(Debug, Clone)]

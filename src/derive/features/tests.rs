@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use super::rules::close;
 use super::*;
-use crate::history::History;
+use crate::derive::History;
 use crate::sample::testing::{device, devices, empty, run};
 
 /// A VM with one NIC and one disk, all of whose counters are `counted`.

@@ -9,11 +9,11 @@
 use smol_str::SmolStr;
 use uuid::Uuid;
 
-use crate::features::{Features, Previous};
+use super::features::{Features, Previous};
+use super::totals::{self, SupportedCounters};
 use crate::line_protocol::{self, Tags};
 use crate::maps::{HashMap, HashSet};
 use crate::sample::{DISK_COUNTERS, Devices, NIC_COUNTERS, RunId, Sample};
-use crate::totals::{self, SupportedCounters};
 
 /// The VMs of which samples have been written.
 #[derive(Debug, Default)]
