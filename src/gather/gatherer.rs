@@ -8,9 +8,10 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::gather_report::{GatherReport, Problem, Samples};
+use super::gather_report::{GatherReport, Problem};
 use super::host_watcher::{HostQuery, HostWatcher};
 use super::protocol::{Completeness, DomainRef, Measured, Response, WorkerConfig};
+use super::samples::Samples;
 use super::scheduler::{Event, Limits, Listed, Scheduler};
 use super::worker::{Failure, Reply};
 use super::worker_pool::{Sink, WorkerPool};
@@ -19,7 +20,6 @@ use crate::device_filter::DeviceFilter;
 use crate::libvirt::DomainEvent;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::events::EventUpdate;
-use crate::maps::HashSet;
 use crate::sample::{RunId, Sample};
 use crate::times::{HOST_LOOK, STALL};
 use crate::vms::{EventFeed, VmRecord, Vms};
@@ -41,7 +41,7 @@ pub struct Gatherer {
     /// Whether a measurement needs to know the devices.
     describes: bool,
     samples: Samples,
-    gathered: GatherReport,
+    report: GatherReport,
     host_watcher: HostWatcher,
     /// Whether a worker may have to wait for its connection while others have one.
     recalls: bool,
@@ -87,7 +87,7 @@ impl Gatherer {
             devices: settings.devices.clone(),
             describes: Groups::needed(measurements).has(Groups::NET),
             samples: Samples::default(),
-            gathered: GatherReport::default(),
+            report: GatherReport::default(),
             host_watcher: HostWatcher::new(host_watcher, settings.block_statistics, groups),
             recalls: !in_process,
             late: 0,
@@ -100,15 +100,15 @@ impl Gatherer {
         self.workers.begin(Instant::now());
         self.vms.begin();
         self.samples = Samples::default();
-        self.gathered = GatherReport::default();
-        // In case that no list comes; and some descriptions may no longer be current.
+        self.report = GatherReport::default();
+        // For the case that no list comes. Some descriptions may no longer be current.
         let known = self.wanted();
         self.scheduler.knows(known);
         self.scheduler.begin(Instant::now());
         self.carry_out();
     }
 
-    /// A worker's reply, or a part of it. What is late is dropped.
+    /// Takes a worker's reply, or a part of it. What comes late is dropped.
     pub fn on_reply(&mut self, reply: Reply) {
         let now = Instant::now();
         let call_id = reply.call_id;
@@ -119,7 +119,7 @@ impl Gatherer {
         let wanted = self.scheduler.is_wanted(call_id);
         if !wanted && reply.is_last() {
             self.late += 1;
-            log::debug!("a late answer was dropped");
+            log::debug!("a late reply was dropped");
         }
         if let Some(version) = reply.version {
             self.host_watcher.set_libvirt_version(version);
@@ -140,7 +140,7 @@ impl Gatherer {
         let mut measured = Vec::new();
         let event = match reply.result {
             Ok(Response::Samples(some, problems)) if wanted => {
-                self.gathered.reached = true;
+                self.report.reached = true;
                 measured = some;
                 self.on_samples(&mut measured, problems)
             }
@@ -155,7 +155,7 @@ impl Gatherer {
                 Event::Lost
             }
             Err(Failure::Refused(error)) => {
-                self.gathered.reached |= wanted;
+                self.report.reached |= wanted;
                 self.problem(wanted, Problem::Refused(error));
                 Event::Refused
             }
@@ -163,7 +163,7 @@ impl Gatherer {
         log::trace!("call {call_id}: {event:?}");
         self.scheduler.on(call_id, event, now);
         self.carry_out();
-        // Once the worker has its next job.
+        // Only now, when the worker has its next request.
         for one in measured {
             self.store(one);
         }
@@ -171,26 +171,26 @@ impl Gatherer {
 
     fn problem(&mut self, wanted: bool, problem: Problem) {
         if wanted {
-            self.gathered.problems.push(problem);
+            self.report.problems.push(problem);
         }
     }
 
-    /// What an answer means to the scheduler; its figures are kept where they are wanted.
+    /// Tells what a response means to the scheduler. Its figures are stored if the call is still wanted.
     fn take(&mut self, response: Response, wanted: bool) -> Event {
-        self.gathered.reached |= wanted;
+        self.report.reached |= wanted;
         match response {
-            Response::Domains(found) if wanted => self.on_list(found),
+            Response::Domains(domains) if wanted => self.on_list(domains),
             Response::Domains(_) | Response::Samples(..) | Response::Done => Event::Done,
             Response::Described(run, described, problem) => {
                 self.vms.on_description(run, described);
-                if let Some((found, text)) = self.vms.get(run.uuid).cloned().zip(problem) {
-                    self.problem(wanted, Problem::Description(found, text));
+                if let Some((domain, text)) = self.vms.get(run.uuid).cloned().zip(problem) {
+                    self.problem(wanted, Problem::Description(domain, text));
                 }
                 Event::Described(run.uuid)
             }
-            Response::Undescribed(found, text) => {
-                let uuid = found.run.uuid;
-                self.problem(wanted, Problem::Description(found, text));
+            Response::Undescribed(domain, text) => {
+                let uuid = domain.run.uuid;
+                self.problem(wanted, Problem::Description(domain, text));
                 Event::Served(uuid)
             }
             Response::MonitorHeld(uuid) => Event::MonitorHeld(uuid),
@@ -213,11 +213,10 @@ impl Gatherer {
         }
     }
 
-    fn on_list(&mut self, mut found: Vec<DomainRef>) -> Event {
-        let active: HashSet<RunId> = found.iter().map(|f| f.run).collect();
-        self.gathered.active = Some(active);
-        found.retain(|f| self.domains.matches(&f.name));
-        self.vms.on_list(found);
+    fn on_list(&mut self, mut domains: Vec<DomainRef>) -> Event {
+        self.report.active = Some(domains.iter().map(|domain| domain.run).collect());
+        domains.retain(|domain| self.domains.matches(&domain.name));
+        self.vms.on_list(domains);
         Event::Listed(self.wanted())
     }
 
@@ -247,21 +246,23 @@ impl Gatherer {
             if one.outdated {
                 self.vms.device_changed(run.uuid, Instant::now());
             }
-            if let (Some(problem), Some(found)) = (one.problem.take(), self.vms.get(run.uuid)) {
-                let problem = Problem::Description(found.clone(), problem);
-                self.gathered.problems.push(problem);
+            if let (Some(problem), Some(domain)) = (one.problem.take(), self.vms.get(run.uuid)) {
+                let problem = Problem::Description(domain.clone(), problem);
+                self.report.problems.push(problem);
             }
             completeness.push((run.uuid, one.completeness));
         }
-        let problems = problems.into_iter();
-        let problems = problems.map(|(found, text)| Problem::Domain(found, text));
-        self.gathered.problems.extend(problems);
+        self.report.problems.extend(
+            problems
+                .into_iter()
+                .map(|(domain, text)| Problem::Domain(domain, text)),
+        );
         Event::Samples(completeness)
     }
 
     fn store(&mut self, one: Measured) {
         let run = one.sample.run;
-        if let Some(active) = &mut self.gathered.active
+        if let Some(active) = &mut self.report.active
             && active.insert(run)
         {
             // The VM was restarted since the list: its last run is over.
@@ -274,7 +275,7 @@ impl Gatherer {
     fn store_sample(&mut self, completeness: Completeness, mut sample: Sample) {
         let full = completeness == Completeness::Full;
         self.vms.on_sample(full, &mut sample);
-        self.samples.keep(completeness, sample);
+        self.samples.store(completeness, sample);
     }
 
     /// A sample of this gather to which nothing more can be added. It can be written while the gather
@@ -310,32 +311,32 @@ impl Gatherer {
         for call_id in self.workers.forget_waiting() {
             self.scheduler.dropped(call_id);
         }
-        let mut gathered = std::mem::take(&mut self.gathered);
-        gathered.limited_to = self.workers.limited_to();
+        let mut report = std::mem::take(&mut self.report);
+        report.limited_to = self.workers.limited_to();
         let not_started = self.workers.not_started.clone();
-        gathered.not_started = not_started.or(gathered.not_started);
+        report.not_started = not_started.or(report.not_started);
         let find = |uuid: Uuid| self.vms.get(uuid).cloned();
         let outcome = self.scheduler.end();
-        gathered.locked = outcome.locked.into_iter().filter_map(&find).collect();
-        // By the last look: in a gather that ends without one no mount has come back.
+        report.locked = outcome.locked.into_iter().filter_map(&find).collect();
+        // By the last report: in a gather that ends without one no mount has come back.
         let dead = self.host_watcher.dead_mounts().iter();
         let dead = dead.map(|(mount, uuids)| {
             let domains = uuids.iter().filter_map(|uuid| find(*uuid));
             (mount.clone(), domains.collect())
         });
-        gathered.dead = dead.collect();
-        gathered.disks_left_out = self.host_watcher.omits_unanswering_disks();
-        gathered.unknown_storage = self
+        report.dead = dead.collect();
+        report.disks_left_out = self.host_watcher.omits_unanswering_disks();
+        report.unknown_storage = self
             .host_watcher
             .omitted_for_unknown_storage()
             .filter_map(&find)
             .collect();
-        gathered.slow_storage = self
+        report.slow_storage = self
             .host_watcher
             .omitted_for_slow_mounts()
             .filter_map(&find)
             .collect();
-        gathered.saturated = outcome.saturated.map(|uuid| uuid.and_then(&find));
+        report.saturated = outcome.saturated.map(|uuid| uuid.and_then(&find));
         // A daemon without workers may have served a domain by priority calls all the same.
         let silent = |uuids: &[Uuid]| {
             let silent = uuids
@@ -344,20 +345,20 @@ impl Gatherer {
                 .filter(|uuid| !self.samples.has(*uuid));
             silent.filter_map(&find).collect()
         };
-        gathered.missing = silent(&outcome.unanswered);
-        gathered.refused = silent(&outcome.refused);
-        gathered.hanging = outcome.hanging;
-        gathered.seen = self.vms.len();
-        gathered.complete = self.samples.complete(self.describes);
-        gathered.partial = self
+        report.missing = silent(&outcome.unanswered);
+        report.refused = silent(&outcome.refused);
+        report.hanging = outcome.hanging;
+        report.seen = self.vms.len();
+        report.complete = self.samples.complete(self.describes);
+        report.partial = self
             .samples
             .of(Completeness::Partial)
             .filter_map(find)
             .collect();
-        gathered.whole = self.samples.of(Completeness::Full).collect();
-        gathered.answered = self.samples.len();
-        gathered.samples = std::mem::take(&mut self.samples).in_order();
-        gathered
+        report.whole = self.samples.of(Completeness::Full).collect();
+        report.answered = self.samples.len();
+        report.samples = std::mem::take(&mut self.samples).in_order();
+        report
     }
 
     /// Closes the connections that are not in use, until `limit` at the longest.

@@ -6,6 +6,7 @@ mod groups;
 pub(crate) mod host_watcher;
 mod in_flight;
 pub mod protocol;
+mod samples;
 pub mod scheduler;
 mod session;
 #[cfg(test)]

@@ -9,10 +9,10 @@ use uuid::Uuid;
 
 use crate::device_filter::DeviceFilter;
 use crate::libvirt::bulk::Groups;
-use crate::sample::{DISK_COUNTERS, Devices, NIC_COUNTERS, RunId, Sample};
-use crate::vms::{CachedDescription, Known, Processor};
+use crate::sample::{DISK_COUNTERS, Devices, RunId, Sample};
+use crate::vms::{CachedDescription, Processor};
 
-pub use crate::vms::DomainRef;
+pub use crate::vms::{DomainRef, Target};
 pub use request::{CallId, Request, RequestKind, Risk, Scope};
 
 /// What every worker needs to know.
@@ -26,19 +26,6 @@ pub struct WorkerConfig {
     pub info: bool,
     /// The devices that are wanted.
     pub wanted: DeviceFilter,
-}
-
-/// A domain whose figures are wanted.
-#[derive(Debug, Clone)]
-pub struct Target {
-    /// The domain, as the list has it.
-    pub domain: DomainRef,
-    /// What the cache knows of its devices.
-    pub known: Known,
-    /// The counters of its NICs, where they were read on this host: libvirt is not asked for them.
-    pub nics: Option<Devices<NIC_COUNTERS>>,
-    /// Its CPU time and the number of its vCPUs, where they were read on this host.
-    pub processor: Option<Processor>,
 }
 
 impl Target {

@@ -55,16 +55,16 @@ struct Change {
     begun: Option<DomainRef>,
 }
 
-/// What a worker needs to know of a VM before it queries it.
-#[derive(Debug)]
-pub struct Prepared {
+/// A VM whose figures are wanted, with what a worker has to know before it queries it.
+#[derive(Debug, Clone)]
+pub struct Target {
     /// The VM and its run.
     pub domain: DomainRef,
-    /// Its devices.
+    /// What the cache knows of its devices.
     pub known: Known,
-    /// The counters of its NICs, if ours take the place of libvirt's.
+    /// The counters of its NICs, where they were read on this host: libvirt is not asked for them.
     pub nics: Option<Devices<NIC_COUNTERS>>,
-    /// Its CPU time and vCPUs, likewise.
+    /// Its CPU time and the number of its vCPUs, where they were read on this host.
     pub processor: Option<Processor>,
 }
 
@@ -218,7 +218,7 @@ impl Vms {
         uuid: Uuid,
         wanted: impl Fn(&str) -> bool,
         now: Instant,
-    ) -> Option<Prepared> {
+    ) -> Option<Target> {
         let vm = self.records.get(&uuid)?;
         let known = match (&vm.description, vm.unchanged_description()) {
             (None, _) => Known::New,
@@ -229,7 +229,7 @@ impl Vms {
             (_, Some(described)) => Known::Fresh(Arc::clone(described)),
         };
         let nics = self.all_nics(vm);
-        Some(Prepared {
+        Some(Target {
             domain: vm.domain.clone(),
             known,
             nics: nics.and_then(|nics| vm.nics.counters(&self.net, uuid, nics, wanted)),

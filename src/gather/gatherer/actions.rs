@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::Gatherer;
 use crate::gather::host_watcher::HostReport;
-use crate::gather::protocol::{CallId, Request, Target, WorkerRequest};
+use crate::gather::protocol::{CallId, Request, WorkerRequest};
 use crate::gather::scheduler::{Action, Event};
 use crate::gather::worker_pool::Assigned;
 use crate::times::STALL;
@@ -31,15 +31,7 @@ impl Gatherer {
         let now = Instant::now();
         let wanted = |name: &str| self.devices.matches(name);
         let domain = |uuid: Uuid| self.vms.get(uuid).cloned();
-        let target = |uuid: Uuid| {
-            let prepared = self.vms.prepare(uuid, wanted, now)?;
-            Some(Target {
-                domain: prepared.domain,
-                known: prepared.known,
-                nics: prepared.nics,
-                processor: prepared.processor,
-            })
-        };
+        let target = |uuid: Uuid| self.vms.prepare(uuid, wanted, now);
         // Where the one domain is gone, a call that asks none takes its place.
         let request = request.map(domain, target);
         self.assign(call_id, request.unwrap_or(Request::Probe(Vec::new())));
@@ -65,7 +57,7 @@ impl Gatherer {
             Assigned::Begun => {}
             Assigned::Waits => self.scheduler.queued(call_id),
             Assigned::NoThread => {
-                self.gathered.unasked = true;
+                self.report.unasked = true;
                 self.scheduler
                     .on(call_id, Event::Unreachable, Instant::now());
             }
@@ -91,14 +83,15 @@ impl Gatherer {
         }
     }
 
-    /// Takes what the host watcher has seen.
-    pub fn on_host_report(&mut self, mut seen: HostReport) {
-        let (taps, cpus) = (seen.net_dev.take(), std::mem::take(&mut seen.cpu_usage));
-        let in_our_netns = std::mem::take(&mut seen.in_our_netns);
-        self.gathered.not_started = seen.not_started.take();
-        if self.host_watcher.accept(seen) {
-            let net_dev = taps.map(|net_dev| (net_dev, in_our_netns));
-            self.vms.on_readings(net_dev, cpus);
+    /// Takes what the host watcher has found.
+    pub fn on_host_report(&mut self, mut report: HostReport) {
+        let net_dev = report.net_dev.take();
+        let cpu_usage = std::mem::take(&mut report.cpu_usage);
+        let in_our_netns = std::mem::take(&mut report.in_our_netns);
+        self.report.not_started = report.not_started.take();
+        if self.host_watcher.accept(report) {
+            let net_dev = net_dev.map(|net_dev| (net_dev, in_our_netns));
+            self.vms.on_readings(net_dev, cpu_usage);
             let domains: Vec<Uuid> = self.vms.iter().map(|vm| vm.domain.run.uuid).collect();
             let verdict = self.host_watcher.verdict(&domains);
             self.scheduler.looked(verdict, Instant::now());
