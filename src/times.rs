@@ -6,6 +6,8 @@ use std::time::Duration;
 
 /// How long the host's report waits for QEMU processes to be found. A slower scan of /proc goes on by itself.
 pub const PROCESS_SCAN: Duration = Duration::from_millis(300);
+/// A scan that takes longer than this for one command line counts as hanging.
+pub const SCAN_HANGS: Duration = Duration::from_millis(100);
 /// Between the two readings of a process that is in uninterruptible sleep.
 pub const PROCESS_RECHECK: Duration = Duration::from_millis(50);
 /// How long the host's report waits for all mounts: a loaded NFS, sshfs or Ceph may take 60 ms.
@@ -19,10 +21,17 @@ pub const LOCAL_PATHS: Duration = Duration::from_millis(500);
 /// lose their disks from libvirt 11.4 on.
 pub const HOST_LOOK: Duration = Duration::from_millis(1100);
 
+/// The default of the key `deadline`.
+pub const DEADLINE: Duration = Duration::from_secs(8);
+
 // Calls to libvirt.
 
 /// A call that has not returned after this time is diagnosed.
 pub const STALL: Duration = Duration::from_millis(250);
+/// How far a time that libvirt has measured may be off: clocks differ, and a busy host schedules late.
+pub const STALL_SLACK: Duration = Duration::from_millis(100);
+/// An opening that fails within this time is tried again, but no more than twice.
+pub const QUICK_FAILURE: Duration = Duration::from_millis(100);
 /// A client that has used a domain's monitor for so long may go on doing so. The domain's XML is not asked
 /// for then, since that would wait. A call of ours that waits all the same is diagnosed after [`STALL`].
 pub const MONITOR_HELD: Duration = Duration::from_millis(100);
@@ -99,6 +108,11 @@ mod tests {
     }
 
     #[test]
+    fn a_scan_that_hangs_is_known_before_it_is_waited_for_in_vain() {
+        assert!(SCAN_HANGS < PROCESS_SCAN);
+    }
+
+    #[test]
     fn at_an_end_a_gather_asks_also_when_the_host_was_waited_for_in_vain() {
         assert!(HOST_LOOK + ROOM <= STOP_GRACE);
         assert!(HOST_LOOK + ROOM <= END_PATIENCE);
@@ -108,6 +122,8 @@ mod tests {
     fn other_reasons_to_wait_are_known_before_a_call_of_ours_stalls() {
         assert!(MONITOR_HELD < STALL);
         assert!(LIBRARY_OUTPUT < STALL);
+        assert!(STALL_SLACK < STALL / 2);
+        assert!(QUICK_FAILURE * 2 < STALL);
     }
 
     #[test]
@@ -126,6 +142,12 @@ mod tests {
         assert!(found_out + ROOM <= GRACE && GRACE < GRACE_AFTER_START);
         assert!(found_out + ROOM <= SATURATION_RECHECK);
         assert!(found_out + ROOM <= WORKER_HANGS);
+    }
+
+    #[test]
+    fn the_default_deadline_leaves_time_for_all_that_a_gather_may_wait_for() {
+        assert!(HOST_LOOK <= DEADLINE / 2);
+        assert!(HOST_LOOK + GRACE_AFTER_START + SATURATION_RECHECK + ROOM <= DEADLINE);
     }
 
     #[test]

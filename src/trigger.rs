@@ -51,7 +51,7 @@ impl Requests {
 /// The signals that the program handles.
 const OURS: [i32; 5] = [SIGHUP, SIGUSR1, SIGUSR2, SIGTERM, SIGINT];
 
-/// What [`Handlers::watch`] gives to the thread for signals.
+/// What [`SignalThread::watch`] gives to the thread for signals.
 type Receiving = (Requests, Box<dyn Fn(Trigger) + Send>);
 
 /// The installed signal handlers.
@@ -126,7 +126,8 @@ impl Handlers {
         let (sender, receiver) = channel::<Receiving>();
         let handle = move || {
             if has_read.recv_timeout(SLOW_READ) == Err(RecvTimeoutError::Timeout) {
-                is_slow();
+                // Not in this thread: a full pipe on stderr would keep signals from being handled.
+                let _ = threads::start("slow read", is_slow);
             }
             let Ok((requests, tell)) = receiver.recv() else {
                 return;

@@ -6,6 +6,7 @@ use log::LevelFilter;
 
 use super::{NameFilter, Uri};
 use crate::device_filter::DeviceFilter;
+use crate::times::DEADLINE;
 
 /// All settings. Each value is within its bounds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +85,7 @@ impl Default for Settings {
         Self {
             uri: Uri::default(),
             device_cache_ttl: Duration::from_secs(300),
-            deadline: Duration::from_secs(8),
+            deadline: DEADLINE,
             workers: 4,
             chunk_size: None,
             max_calls: 8,

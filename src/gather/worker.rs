@@ -2,12 +2,13 @@
 
 use std::cell::Cell;
 use std::sync::mpsc::Receiver;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::protocol::{CallId, Response, WorkerConfig};
 use super::session::Session;
 use super::worker_pool::Slot;
 use crate::libvirt::{Connection, Error};
+use crate::times::QUICK_FAILURE;
 
 /// Why a request brought nothing.
 #[derive(Debug, Clone)]
@@ -44,10 +45,8 @@ impl Reply {
     }
 }
 
-/// How often a connection is tried that fails at once.
+/// How often a connection is tried that fails within [`QUICK_FAILURE`].
 const TRIES: u32 = 3;
-/// A failure within this time is one at once.
-const QUICK: Duration = Duration::from_millis(100);
 
 /// Opens a connection.
 fn open(uri: &str) -> Result<Connection, Error> {
@@ -57,7 +56,8 @@ fn open(uri: &str) -> Result<Connection, Error> {
         let begun = Instant::now();
         match Connection::open(uri) {
             // A daemon that is just stopping or starting closes connections which it has accepted.
-            Err(error) if error.is_transport() && tries < TRIES && begun.elapsed() < QUICK => {}
+            Err(error)
+                if error.is_transport() && tries < TRIES && begun.elapsed() < QUICK_FAILURE => {}
             result => return result,
         }
     }

@@ -1,6 +1,7 @@
 //! Domains on which calls hang: a locked domain is left out, and the domains that were asked by the
 //! same call are asked again.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use uuid::Uuid;
@@ -10,12 +11,79 @@ use super::interface::Action;
 use super::phases::Phase;
 use crate::gather::in_flight::Call;
 use crate::gather::protocol::{CallId, Request, RequestKind, Scope};
+use crate::maps::HashSet;
+
+/// The domains that are locked inside libvirtd: nothing is asked of them until they are unlocked.
+#[derive(Debug, Default)]
+pub(super) struct Locks {
+    /// By domain our call that hangs on its lock. When that returns, the domain is unlocked.
+    shown_by: BTreeMap<Uuid, CallId>,
+    /// Domains for which a call was sent in this gather that returns when they are unlocked.
+    watched: HashSet<Uuid>,
+}
+
+impl Locks {
+    /// A gather begins.
+    pub(super) fn begin(&mut self) {
+        self.watched.clear();
+    }
+
+    pub(super) fn has(&self, uuid: Uuid) -> bool {
+        self.shown_by.contains_key(&uuid)
+    }
+
+    pub(super) fn domains(&self) -> impl Iterator<Item = Uuid> {
+        self.shown_by.keys().copied()
+    }
+
+    fn add(&mut self, uuid: Uuid, shown_by: CallId) {
+        self.shown_by.insert(uuid, shown_by);
+    }
+
+    /// Domains whose call has been lost with its connection, and for which none was sent in this gather.
+    fn unwatched(&self, hangs: impl Fn(CallId) -> bool) -> Vec<Uuid> {
+        self.shown_by
+            .iter()
+            .filter(|(uuid, shown_by)| !hangs(**shown_by) && !self.watched.contains(uuid))
+            .map(|(uuid, _)| *uuid)
+            .collect()
+    }
+
+    /// This call was sent in the place of one that was lost.
+    fn watch(&mut self, uuid: Uuid, shown_by: CallId) {
+        self.watched.insert(uuid);
+        self.add(uuid, shown_by);
+    }
+
+    /// The domain is unlocked; whether it was locked.
+    pub(super) fn remove(&mut self, uuid: Uuid) -> bool {
+        self.shown_by.remove(&uuid).is_some()
+    }
+
+    /// The call has returned: the domains on whose locks it hung are unlocked.
+    pub(super) fn remove_shown_by(&mut self, call_id: CallId) -> Vec<Uuid> {
+        let mut unlocked = Vec::new();
+        self.shown_by.retain(|uuid, shown_by| {
+            let stays = *shown_by != call_id;
+            if !stays {
+                unlocked.push(*uuid);
+            }
+            stays
+        });
+        unlocked
+    }
+
+    /// Forgets the domains that are not `active` any more.
+    pub(super) fn retain(&mut self, active: impl Fn(&Uuid) -> bool) {
+        self.shown_by.retain(|uuid, _| active(uuid));
+    }
+}
 
 impl Scheduler {
     /// The domain is locked inside libvirtd, so that each call which concerns it hangs. `by` is our
     /// call that shows it.
     pub(super) fn lock(&mut self, uuid: Uuid, by: CallId, now: Instant) {
-        self.histories.entry(uuid).or_default().locked = Some(by);
+        self.locks.add(uuid, by);
         self.in_flight.attribute_lost(uuid);
         let vm = self.round.vms.get(&uuid);
         if vm.is_none_or(|vm| vm.completeness.is_none()) {
@@ -101,19 +169,13 @@ impl Scheduler {
     /// If the connection of the call that hangs on a lock was lost, nothing would show that the domain
     /// is unlocked: another call takes its place.
     pub(super) fn watch_locks(&mut self, now: Instant) {
-        let is_unwatched = |by: &CallId| self.in_flight.get(*by).is_none();
-        let unwatched: Vec<Uuid> = self
-            .histories
-            .iter()
-            .filter(|(_, history)| history.locked.as_ref().is_some_and(is_unwatched))
-            .map(|(uuid, _)| *uuid)
-            .collect();
-        for uuid in unwatched {
+        let hangs = |call_id: CallId| self.in_flight.get(call_id).is_some();
+        for uuid in self.locks.unwatched(hangs) {
             let risk = RequestKind::Probe.risk(false);
-            if self.in_flight.room(risk) > 0 && self.round.watched.insert(uuid) {
+            if self.in_flight.room(risk) > 0 {
                 let call_id = self.send(Request::Probe(vec![uuid]), now);
                 self.in_flight.abandon(call_id, Some(uuid));
-                self.histories.entry(uuid).or_default().locked = Some(call_id);
+                self.locks.watch(uuid, call_id);
             }
         }
     }

@@ -30,6 +30,7 @@ use super::protocol::{CallId, Request, RequestKind};
 use crate::maps::HashMap;
 use grace::Grace;
 pub use interface::{Action, Event, HostVerdict, Limits, Listed};
+use locks::Locks;
 pub use outcome::Outcome;
 use phases::Phase;
 use round::Round;
@@ -41,8 +42,6 @@ struct DomainHistory {
     full_at: Option<Instant>,
     /// The number of gathers in a row in which it came in part although no call of ours blocked it.
     partial_streak: u32,
-    /// Our call that hangs on its lock: nothing more is asked of it until that returns.
-    locked: Option<CallId>,
 }
 
 /// The decisions.
@@ -51,6 +50,7 @@ pub struct Scheduler {
     limits: Limits,
     in_flight: InFlight,
     histories: HashMap<Uuid, DomainHistory>,
+    locks: Locks,
     /// The domains of the list, or those last known, and whether each is described.
     listed: Vec<Listed>,
     round: Round,
@@ -70,6 +70,7 @@ impl Scheduler {
             limits,
             in_flight: InFlight::new(limits.cap),
             histories: HashMap::default(),
+            locks: Locks::default(),
             listed: Vec::new(),
             round: Round::default(),
             actions: Vec::new(),
@@ -90,6 +91,7 @@ impl Scheduler {
             grace: Grace::new(now),
             ..Round::default()
         };
+        self.locks.begin();
         self.in_flight.age(now);
         // Nothing is sent into a stopped daemon: its first reply begins the gather.
         if !self.daemon_is_stopped {
@@ -127,9 +129,7 @@ impl Scheduler {
 
     /// Domains that are locked inside libvirtd: nothing is asked of them.
     pub fn locked(&self) -> impl Iterator<Item = Uuid> {
-        let histories = self.histories.iter();
-        let locked = histories.filter(|(_, history)| history.locked.is_some());
-        locked.map(|(uuid, _)| *uuid)
+        self.locks.domains()
     }
 
     /// Whether what this call brings is still wanted.
@@ -223,8 +223,7 @@ impl Scheduler {
     }
 
     fn is_locked(&self, uuid: Uuid) -> bool {
-        let history = self.histories.get(&uuid);
-        history.is_some_and(|history| history.locked.is_some())
+        self.locks.has(uuid)
     }
 
     /// When the domain last answered in full.

@@ -31,8 +31,7 @@ impl Scheduler {
                 call.blocked_on = call.asked.first().copied();
             }
         }
-        let history = self.histories.get_mut(&uuid);
-        if history.is_some_and(|history| history.locked.take().is_some()) {
+        if self.locks.remove(uuid) {
             self.release(uuid);
         }
     }
@@ -41,7 +40,9 @@ impl Scheduler {
     pub(super) fn on_return(&mut self, call_id: CallId, call: &Call, event: Event, now: Instant) {
         let lost = matches!(event, Event::Lost | Event::Unreachable);
         if !lost {
-            self.release_locked_by(call_id);
+            for uuid in self.locks.remove_shown_by(call_id) {
+                self.release(uuid);
+            }
         }
         if self.round.probe.end(call_id) && !lost {
             self.on_probed(now);
@@ -71,21 +72,6 @@ impl Scheduler {
                 }
             }
             _ => {}
-        }
-    }
-
-    /// The call that hung on the lock of a domain has returned.
-    fn release_locked_by(&mut self, call_id: CallId) {
-        let released: Vec<Uuid> = self
-            .histories
-            .iter_mut()
-            .filter_map(|(uuid, history)| {
-                let locked = history.locked.take_if(|by| *by == call_id);
-                locked.is_some().then_some(*uuid)
-            })
-            .collect();
-        for uuid in released {
-            self.release(uuid);
         }
     }
 
@@ -148,6 +134,7 @@ impl Scheduler {
     fn on_list(&mut self, domains: Vec<Listed>, now: Instant) {
         let active: HashSet<Uuid> = domains.iter().map(|listed| listed.uuid).collect();
         self.histories.retain(|uuid, _| active.contains(uuid));
+        self.locks.retain(|uuid| active.contains(uuid));
         self.in_flight.retain_active(&active);
         self.listed = domains;
         self.next_phase(now);

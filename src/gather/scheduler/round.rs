@@ -38,8 +38,6 @@ pub(super) struct Round {
     pub(super) queue: Queue,
     pub(super) probe: Probe,
     pub(super) grace: Grace,
-    /// Locked domains for which a call was sent in this gather that returns when they are unlocked.
-    pub(super) watched: HashSet<Uuid>,
     /// How many calls lost their connection.
     pub(super) losses: u32,
     /// When the last reply of any call came.

@@ -10,10 +10,7 @@ use super::phases::Phase;
 use crate::gather::in_flight::Call;
 use crate::gather::protocol::{CallId, Control, Request, RequestKind};
 use crate::maps::HashSet;
-use crate::times::SATURATION_RECHECK;
-
-/// How far a time that libvirt measured may be off: clocks differ, and a busy host schedules late.
-const SLACK: Duration = Duration::from_millis(100);
+use crate::times::{SATURATION_RECHECK, STALL_SLACK};
 
 impl Scheduler {
     /// How long a call of this kind may bring nothing.
@@ -139,15 +136,15 @@ impl Scheduler {
         for (call_id, kind) in self.stalled(now) {
             self.round.probe.note_looked_into(call_id, now);
             if kind == RequestKind::List && !self.listed.is_empty() {
-                self.do_without_list(call_id, now);
+                self.do_without_list(call_id);
             }
         }
     }
 
     /// The list hangs on a locked domain, or is slow: the domains last known serve.
-    fn do_without_list(&mut self, list: CallId, now: Instant) {
+    fn do_without_list(&mut self, list: CallId) {
         self.in_flight.abandon(list, None);
-        self.next_phase(now);
+        self.round.phase = Phase::Describing;
     }
 
     /// The daemon answers: if the probe does not come back from a domain, that domain is locked.
@@ -201,14 +198,14 @@ impl Scheduler {
     }
 
     /// Our call that has occupied the monitor of this domain for `time`. If another client had had it
-    /// before, our call would have been passed by.
+    /// before, libvirt would have skipped the domain in ours.
     fn occupant(&self, uuid: Uuid, time: Duration, now: Instant) -> Option<CallId> {
         let occupies = |call: &Call| {
             call.kind.needs_monitor()
                 && !call.queued
                 && call.asked.contains(&uuid)
                 && time >= self.limits.stall / 2
-                && time <= now - call.since + SLACK
+                && time <= now - call.since + STALL_SLACK
         };
         let mut in_hand = self.in_flight.in_hand();
         let (call_id, _) = in_hand.find(|(_, call)| occupies(call))?;
@@ -228,7 +225,7 @@ impl Scheduler {
         };
         let needs_worker = |kind: RequestKind| !kind.is_priority() && kind != RequestKind::Canary;
         if let Some(list) = of_kind(RequestKind::List) {
-            self.do_without_list(list, now);
+            self.do_without_list(list);
         }
         if let Some(canary) = of_kind(RequestKind::Canary) {
             // No domain blocks it: libvirtd has no worker to spare. On a busy host an answer takes
@@ -247,7 +244,7 @@ impl Scheduler {
 
     /// Of a domain with an async job (backup, migration, dump, save) libvirt does not say since when
     /// its monitor has been in use. If a call of ours stalls which concerns the domain, and no other
-    /// domain was found whose time fits, our call is the one: it would have passed by any other.
+    /// domain was found whose time fits, our call is the one: in any other call libvirt would have skipped the domain.
     fn give_up_behind_jobs(&mut self, examined: &[CallId], now: Instant) {
         let jobs = self.round.probe.take_jobs();
         for (call_id, kind) in self.stalled(now) {

@@ -18,10 +18,9 @@ use uuid::Uuid;
 use super::block_nodes::{self, BlockNode};
 use crate::maps::HashSet;
 use crate::threads::{self, NotStarted};
+use crate::times::SCAN_HANGS;
 
-/// A scan that takes longer than this for one command line counts as hanging.
-const HANGS_AFTER: Duration = Duration::from_millis(100);
-/// How often this is checked.
+/// How often a scan is checked for whether it hangs.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A process with `-uuid UUID` on its command line.
@@ -103,7 +102,7 @@ impl Scan {
             let now = Instant::now();
             if self.current_pid() != pid {
                 (pid, since) = (self.current_pid(), now);
-            } else if now - since >= HANGS_AFTER {
+            } else if now - since >= SCAN_HANGS {
                 return ScanProgress::Hanging;
             }
             if now >= until {

@@ -11,6 +11,7 @@ use crate::gather::protocol::Control;
 use crate::gather::scheduler::HostVerdict;
 use crate::gather::testing::Frozen;
 use crate::host::qemu::cgroups::CpuUsage;
+use crate::maps::HashSet;
 use crate::sample::Sample;
 use crate::sample::testing::{device, devices, full};
 use crate::vms::CachedDescription;
