@@ -1,7 +1,7 @@
 //! VMs that come, end and freeze while gathers run.
 
 use crate::support::lab::Lab;
-use crate::support::lines;
+use crate::support::lines::{self, Line};
 use crate::support::plugin::Plugin;
 use crate::support::vm::{Nic, Vm, VmSpec, disks};
 use rustix::process::Signal;
@@ -59,8 +59,21 @@ fn vms_that_come_and_go_during_gathers_are_no_trouble() {
     let totals = lines::of(&found, "vm_totals", steady.name());
     assert_eq!(metrics.len(), gathers.len(), "a line in every gather");
     assert_eq!(totals.len(), gathers.len());
-    assert!(totals.iter().all(|line| line.int("disk_rd_req").is_some()));
-    assert!(gathers.len() > 24, "{} gathers", gathers.len());
+    // On a busy machine a call may take so long that it is abandoned: the VM then comes in part, without
+    // what needs the monitor.
+    let (full, part): (Vec<&Line>, Vec<&Line>) = totals
+        .into_iter()
+        .partition(|line| line.int("disk_rd_req").is_some());
+    assert!(
+        part.iter().all(|line| line.int("memrss").is_none()),
+        "{part:?}"
+    );
+    assert!(
+        full.len() > 24,
+        "{} of {} gathers",
+        full.len(),
+        gathers.len()
+    );
     let seen: BTreeSet<String> = found
         .iter()
         .map(|line| line.tag("uuid").to_owned())

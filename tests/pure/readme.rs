@@ -430,7 +430,10 @@ fn the_times_of_the_architecture_are_the_programs() {
         checked += 1;
     }
     let constants = times.matches("pub const ").count();
-    assert_eq!(checked, constants, "times in the table, and in src/times.rs");
+    assert_eq!(
+        checked, constants,
+        "times in the table, and in src/times.rs"
+    );
 }
 
 /// Files and folders that the pages for programmers name, from the root or from src/.
