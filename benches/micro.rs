@@ -1,8 +1,9 @@
-//! What one VM costs in one gather after libvirt has answered, step by step: `cargo bench --bench micro`.
+//! The cost of one VM in one gather after libvirt has answered, step by step: `cargo bench --bench micro`.
 //!
-//! The VM is the one of `tests/fixtures/domstats/healthy.*`: 3 disks, 2 NICs, a guest that reports its memory. Its
-//! record stands in memory as keys and values: what libvirt's client library spends on decoding a reply is no part
-//! of this, and what the plugin spends on reading libvirt's typed parameters neither (`benches/run` measures all).
+//! The VM is the one of `tests/fixtures/domstats/healthy.*`: 3 disks, 2 NICs, a guest that reports its
+//! memory. Its record is in memory as keys and values. Neither the decoding of a reply in libvirt's client
+//! library nor the reading of libvirt's typed parameters in the plugin is part of this (`benches/run`
+//! measures all).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::hint::black_box;
@@ -17,7 +18,7 @@ use telegraf_kvm::libvirt::{Value, bulk};
 use telegraf_kvm::measurements;
 use telegraf_kvm::sample::{RunId, Sample};
 
-/// Counts allocations; the times beside them include the counting.
+/// Counts allocations; the measured times include the cost of counting.
 #[global_allocator]
 static ALLOCATIONS: AllocProfiler = AllocProfiler::system();
 
@@ -28,12 +29,12 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const STAMP: i64 = 1_700_000_000_000_000_000;
 
 fn main() {
-    // So many at a time: single ones are too short for the clock.
+    // The number of runs per measurement: a single run is too short for the clock.
     let divan = divan::Divan::default().sample_size(100);
     divan.config_with_args().main();
 }
 
-/// The first record of the fixture, without the groups that the program does not ask for.
+/// The first record of the fixture, without the groups that the program does not request.
 fn record() -> Vec<(&'static str, Value<'static>)> {
     let (_, text) = TEXT.split_once(DOMAIN).unwrap();
     let mut record = Vec::new();
@@ -58,7 +59,7 @@ fn fill(record: &[(&'static str, Value<'static>)], at: Instant) -> Sample {
     sample
 }
 
-/// The gathers of a VM that is at work: every counter has moved since the last one.
+/// The gathers of a busy VM: every counter has increased since the last gather.
 fn gathers() -> impl FnMut() -> Sample {
     let description = Description::parse(XML).unwrap();
     let wanted = DeviceFilter::new(&Settings::default());
@@ -97,7 +98,7 @@ fn record_to_sample(bencher: Bencher) {
     bencher.bench_local(|| fill(black_box(&record), at));
 }
 
-/// Domain XML -> Description: for a VM that is new or changed, and never in a steady state.
+/// Domain XML -> Description: for a new or changed VM, never in a steady state.
 #[divan::bench]
 fn xml_to_description(bencher: Bencher) {
     let description = Description::parse(XML).unwrap();
@@ -117,7 +118,7 @@ fn describe(bencher: Bencher) {
         .bench_local_refs(|sample| sample.describe(black_box(Some(&description)), &wanted));
 }
 
-/// Sample -> sums and rates, against the gather before.
+/// Sample -> sums and rates, from this gather and the one before.
 #[divan::bench]
 fn sample_to_features(bencher: Bencher) {
     let mut next = gathers();
@@ -132,7 +133,7 @@ fn sample_to_features(bencher: Bencher) {
         .bench_local_refs(|sample| derive(black_box(sample)));
 }
 
-/// Sample -> the lines of all four measurements, sums and rates among it.
+/// Sample -> the lines of all four measurements, with sums and rates.
 #[divan::bench]
 fn sample_to_lines(bencher: Bencher) {
     let mut next = gathers();

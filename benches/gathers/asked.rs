@@ -1,4 +1,4 @@
-//! Processes that are asked by a newline and answer on stdout: telegraf-kvm, and the floor.
+//! Processes that gather at each newline and write the result to stdout: telegraf-kvm, and the floor.
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
@@ -9,7 +9,7 @@ use crate::support::fleet::WITH_COLLECTOR;
 use crate::support::lab::Lab;
 use crate::support::{self, child_of};
 
-/// A running one.
+/// A running one of these processes.
 pub struct Asked {
     child: Child,
     inside: bool,
@@ -17,16 +17,16 @@ pub struct Asked {
     stdout: ChildStdout,
     last_line: &'static str,
     buffer: Vec<u8>,
-    /// Bytes of the last answer.
+    /// The size of the last answer in bytes.
     pub bytes: usize,
-    /// Lines of the last answer.
+    /// The number of lines of the last answer.
     pub lines: usize,
     /// The last line of the last answer.
     pub last: String,
 }
 
 impl Asked {
-    /// Starts it; its answer ends with a line that begins with `last_line`.
+    /// Starts the command; each of its answers ends with a line that begins with `last_line`.
     pub fn spawn(mut command: Command, last_line: &'static str) -> Self {
         let inside = command.get_program().to_string_lossy().ends_with("nsenter");
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -44,7 +44,7 @@ impl Asked {
         }
     }
 
-    /// telegraf-kvm on a lab's VMs, as the service user is; `settings` beside [`WITH_COLLECTOR`],
+    /// telegraf-kvm on a lab's VMs, run as the service user. `settings` are added to [`WITH_COLLECTOR`],
     /// whose line ends a gather and counts the calls.
     pub fn plugin(lab: &Lab, settings: &str) -> Self {
         let config = lab.config(&format!("{WITH_COLLECTOR}{settings}"));
@@ -52,26 +52,26 @@ impl Asked {
         Self::spawn(command, "vm_collector")
     }
 
-    /// telegraf-kvm in a lab, of another URI.
+    /// telegraf-kvm in a lab, with another URI.
     pub fn plugin_of(lab: &Lab, uri: &str, settings: &str) -> Self {
         let config = lab.config(&format!("{WITH_COLLECTOR}{settings}"));
         let command = lab.plugin(&["--config", &config, "--uri", uri]);
         Self::spawn(command, "vm_collector")
     }
 
-    /// The floor, in a lab.
+    /// The floor (`benches/floor.c`), in a lab.
     pub fn floor(lab: &Lab, args: &[&str]) -> Self {
         let mut command = lab.command(support::cached("floor").to_str().unwrap());
         command.args(args);
         Self::spawn(command, "done")
     }
 
-    /// One gather: from the newline to the last byte.
+    /// Runs one gather: from the newline to the last byte.
     pub fn gather(&mut self) -> Duration {
         let start = Instant::now();
         self.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
         (self.bytes, self.lines) = (0, 0);
-        // What has come of a line that is not at its end, at the buffer's begin.
+        // The incomplete last line, which is at the start of the buffer.
         let mut begun = 0;
         loop {
             let read = self.stdout.read(&mut self.buffer[begun..]).unwrap();
@@ -96,16 +96,16 @@ impl Asked {
         }
     }
 
-    /// Closes its stdin and waits for its end.
+    /// Closes the program's stdin and waits until it has ended.
     pub fn finish(mut self) {
         drop(self.stdin.take());
         let status = self.child.wait().unwrap();
         assert!(status.success(), "{status}");
     }
 
-    /// Its process.
+    /// The process id of the program.
     pub fn pid(&self) -> u32 {
-        // Of nsenter, which forks, and of setpriv, which does not.
+        // The command is nsenter, which forks, and setpriv, which does not.
         let mut pid = self.child.id();
         if self.inside {
             pid = child_of(pid).unwrap();
@@ -113,7 +113,7 @@ impl Asked {
         pid
     }
 
-    /// For the table's rows, and for who looks at it beside them.
+    /// A shared handle, for the table's rows and for code that reads the figures beside them.
     pub fn share(self) -> RefCell<Self> {
         RefCell::new(self)
     }
@@ -126,7 +126,7 @@ impl Drop for Asked {
     }
 }
 
-/// Calls to libvirt by kind between two lines `vm_collector`, those that there were.
+/// The calls to libvirt by kind between two lines `vm_collector`, without those of count 0.
 pub fn calls(before: &str, after: &str) -> String {
     let figures = |line: &str| -> Vec<(String, u64)> {
         let fields = line.split(' ').nth(1).unwrap_or_default().split(',');

@@ -1,6 +1,6 @@
-//! Instructions and allocations of a gather in a steady state, by valgrind: the same whatever else
-//! the machine does. In process, so libvirt's test driver is part of them; what its share is, the
-//! same of the bare calls tells.
+//! Instructions and allocations of a gather in a steady state, by valgrind: they do not depend on the
+//! machine's load. libvirt's test driver runs in the same process and is part of the figures; the same
+//! figures of the bare calls show its share.
 
 use std::process::{Command, Stdio};
 
@@ -50,7 +50,7 @@ pub fn run() {
     println!();
 }
 
-/// Instructions, allocations and bytes allocated of a run of so many gathers.
+/// Instructions, allocations and allocated bytes of a run of this many gathers.
 fn counted(args: &[&str], end: &'static str, gathers: usize) -> [u64; 3] {
     let folder = tempfile::tempdir().unwrap();
     let said = |tool: &[&str]| {

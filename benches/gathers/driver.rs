@@ -38,7 +38,7 @@ pub fn run(options: &Options) {
             } else {
                 format!("test://{}", file.display())
             };
-            // Seconds each, where they are many behind a libvirtd.
+            // Many VMs behind a libvirtd take seconds each.
             let rounds = match (size, remote) {
                 (10_000, true) => options.rounds.min(7),
                 (_, false) => options.rounds * 3,
@@ -63,7 +63,8 @@ fn part(lab: &Lab, size: usize, uri: &str, daemon: Option<u32>, rounds: usize) {
     let mut plugin = Asked::plugin_of(lab, uri, "deadline = \"120s\"\n");
     let first = plugin.gather();
     let first_lines = plugin.lines - 1;
-    // Until all are described, and those that were before libvirt's events came are so again.
+    // Gathers until all VMs are described, and those that were described before libvirt's events began are
+    // described again.
     let mut made = String::new();
     for _ in 0..12 {
         let before = plugin.last.clone();

@@ -1,5 +1,4 @@
-//! Real VMs of three disks and two taps: telegraf-kvm, the bare calls in several ways, and the
-//! peers.
+//! Real VMs of three disks and two taps: telegraf-kvm, the bare calls in several variants, and the peers.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,10 +11,10 @@ use crate::table::{Subject, measure, ms, print, shown, spread};
 use crate::{Options, peers, process};
 
 const URI: &str = "qemu:///system";
-/// virDomainStatsTypes: state, balloon, block: what a gather asks for in a steady state, CPU time and
-/// the network's counters being read on the host.
+/// virDomainStatsTypes: state, balloon, block. A gather requests these in a steady state, as CPU time and the
+/// network's counters are read on the host.
 const OURS: &str = "0x25";
-/// These, cpu and net: where that cannot be.
+/// The same with cpu and net: for hosts where these cannot be read on the host.
 const WITHOUT_HOST: &str = "0x37";
 /// state, cpu, balloon, vcpu, net, block
 const SIX: &str = "0x3f";
@@ -110,7 +109,7 @@ pub fn run(options: &Options) {
     println!();
     drop(subjects);
 
-    // collectd passes over paused VMs.
+    // collectd ignores paused VMs.
     for vm in &fleet.vms {
         lab.virsh(&["resume", "--domain", vm.name()]);
     }
@@ -135,7 +134,7 @@ pub fn run(options: &Options) {
     print(&subjects, &all, &[String::new(), String::new()], true);
 }
 
-/// Starts the VMs and waits for the end of stdin: for a profiler, or to try things by hand.
+/// Starts the VMs and waits for the end of stdin: for a profiler, or for manual tests.
 pub fn hold(options: &Options) {
     let lab = Lab::start();
     let _fleet = Fleet::start(&lab, options.vms, |n| big(format!("vm{n:03}")));
@@ -146,13 +145,13 @@ pub fn hold(options: &Options) {
     let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
 }
 
-/// Packets to every tap, as any network has them: addresses that nobody has are asked for.
+/// Sends packets to every tap, as any network does: ARP requests for addresses that do not exist.
 pub fn stir(lab: &Lab) {
     let send = "for n in 201 202 203; do echo x >/dev/udp/192.168.77.$n/9; done; sleep 3";
     succeed(lab.command("bash").args(["-c", send]));
 }
 
-/// Waits until the guests have come to rest, for two minutes at most.
+/// Waits until the guests are idle, for two minutes at most.
 fn settle() {
     for _ in 0..24 {
         let before = busy();
@@ -163,7 +162,7 @@ fn settle() {
     }
 }
 
-/// Ticks (10 ms) that the machine's processors were not idle.
+/// Ticks (10 ms) in which the machine's processors were not idle.
 fn busy() -> u64 {
     let text = std::fs::read_to_string("/proc/stat").unwrap();
     let ticks = text.lines().next().unwrap().split_whitespace().skip(1);
@@ -171,7 +170,7 @@ fn busy() -> u64 {
     ticks[0] + ticks[1] + ticks[2]
 }
 
-/// From start to end.
+/// The time from the start of the gather to its end.
 pub fn takes(command: &mut Command) -> Duration {
     let start = Instant::now();
     command.stdin(Stdio::null()).stdout(Stdio::null());
@@ -180,7 +179,7 @@ pub fn takes(command: &mut Command) -> Duration {
     start.elapsed()
 }
 
-/// Chunk sizes and numbers of workers against each other, by the bare calls.
+/// Compares chunk sizes and numbers of workers, by the bare calls.
 pub fn sweep(options: &Options) {
     let lab = Lab::start();
     let _fleet = Fleet::start(&lab, options.vms, |n| big(format!("vm{n:03}")));

@@ -16,7 +16,7 @@ mod process;
 mod table;
 mod taps;
 
-/// What was asked for.
+/// The benchmarks that the arguments select.
 pub struct Options {
     vms: usize,
     rounds: usize,
@@ -38,7 +38,7 @@ fn main() {
             value.unwrap_or_else(|| usage(&format!("{arg} needs a value")))
         };
         match arg.as_str() {
-            // Cargo's own.
+            // This argument is Cargo's.
             "--bench" => {}
             "--vms" => options.vms = number(&arg, &value()),
             "--rounds" => options.rounds = number(&arg, &value()),
@@ -53,7 +53,7 @@ fn main() {
     }
     let wanted = |part: &str| match &options.only {
         Some(only) => only == part,
-        // What takes long, and answers a question of its own.
+        // These take long and answer separate questions, so they run only on request.
         None => !matches!(part, "sweep" | "taps" | "lab"),
     };
     if wanted("driver") {

@@ -1,4 +1,4 @@
-//! What else gathers from libvirt, where it is installed.
+//! Other programs that gather from libvirt, where they are installed.
 
 use std::cell::RefCell;
 use std::fs;
@@ -10,7 +10,7 @@ use crate::fleet::takes;
 use crate::support::lab::Lab;
 use crate::support::{child_of, wait_for};
 
-/// One of them.
+/// One such program.
 pub enum Peer {
     Runs {
         name: &'static str,
@@ -19,7 +19,7 @@ pub enum Peer {
     Lacks(&'static str),
 }
 
-/// Those that libvirt's paused VMs show to.
+/// The peers that also gather from libvirt's paused VMs.
 pub fn start(lab: &Lab) -> Vec<Peer> {
     vec![telegraf(lab), exporter(lab)]
 }
@@ -30,7 +30,7 @@ fn installed(program: &str) -> bool {
         || Path::new("/usr/sbin").join(program).is_file()
 }
 
-/// A process that ends with its handle.
+/// A process that is killed when its handle is dropped.
 struct Running(Child);
 
 impl Running {
@@ -47,9 +47,9 @@ impl Drop for Running {
     }
 }
 
-/// Telegraf with inputs.libvirt and the groups that it asks for by default; how long it gathered it
-/// says itself (inputs.internal). It times itself, so between its turns it is stopped; the interval
-/// leaves it idle most of the time, so that this seldom falls into a gather.
+/// Telegraf with inputs.libvirt and its default groups. Telegraf reports by itself how long it gathered
+/// (inputs.internal). It gathers by its own timer, so it is stopped between its turns; the interval leaves it
+/// idle most of the time, so that a stop seldom falls into a gather.
 fn telegraf(lab: &Lab) -> Peer {
     const NAME: &str = "Telegraf's inputs.libvirt";
     if !installed("telegraf") {
@@ -95,7 +95,7 @@ fn telegraf(lab: &Lab) -> Peer {
         signal(pid, "CONT");
         let start = Instant::now();
         let took = wait_for("a gather of Telegraf's", limit, || {
-            // The number of metrics grows while it gathers; the time comes at its end.
+            // The number of metrics grows while Telegraf gathers; the time is written at the end.
             let [.., earlier, (metrics, took)] = gathers()[..] else {
                 return None;
             };
@@ -103,7 +103,7 @@ fn telegraf(lab: &Lab) -> Peer {
                 return None;
             }
             before = metrics;
-            // Longer than it has been going on: begun before it was stopped, and no measure.
+            // The gather took longer than this turn: it began before the stop, so it does not count.
             let took = Duration::from_nanos(took);
             (took <= start.elapsed()).then_some(took)
         });
@@ -121,7 +121,7 @@ fn field(line: &str, key: &str) -> Option<u64> {
     rest.split(['i', ',', ' ']).next()?.parse().ok()
 }
 
-/// Debian's prometheus-libvirt-exporter: a scrape, by curl.
+/// Debian's prometheus-libvirt-exporter: one scrape, by curl.
 fn exporter(lab: &Lab) -> Peer {
     const NAME: &str = "prometheus-libvirt-exporter, a scrape";
     if !installed("prometheus-libvirt-exporter") || !installed("curl") {
@@ -149,8 +149,8 @@ fn exporter(lab: &Lab) -> Peer {
     }
 }
 
-/// collectd's virt plugin, in its default choice of figures. Asked to read every millisecond it reads
-/// without a pause and logs how long each read took; between its turns it is stopped.
+/// collectd's virt plugin, with its default figures. With an interval of a millisecond it reads without a
+/// pause, and it logs how long each read took; it is stopped between its turns.
 pub fn collectd(lab: &Lab) -> Peer {
     const NAME: &str = "collectd's virt plugin (libvirtd's CPU: of two reads or more)";
     if !installed("collectd") {
@@ -176,7 +176,7 @@ pub fn collectd(lab: &Lab) -> Peer {
     };
     let limit = Duration::from_secs(60);
     let pid = wait_for("collectd", limit, || child_of(running.0.id()));
-    // The first one reads the descriptions as well.
+    // The first read includes the descriptions.
     wait_for("its first reads", limit, || {
         (reads().len() >= 2).then_some(())
     });
@@ -185,7 +185,7 @@ pub fn collectd(lab: &Lab) -> Peer {
         let _alive = &running;
         let before = reads().len();
         signal(pid, "CONT");
-        // The one that was stopped in its middle does not count.
+        // The read that was interrupted by the stop does not count.
         let took = wait_for("a read of collectd's", limit, || {
             reads().get(before + 1).copied()
         });

@@ -1,4 +1,4 @@
-//! Processor time and memory of processes, by /proc.
+//! Processor time and memory of processes, from /proc.
 
 use std::fs;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support::children_of;
 use crate::support::lab::Lab;
 
-/// The lab's libvirtd, by its number out here.
+/// The process id of the lab's libvirtd, as this process numbers it.
 pub fn libvirtd(lab: &Lab) -> u32 {
     let is_it = |pid: &u32| {
         fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "libvirtd\n")
@@ -14,8 +14,8 @@ pub fn libvirtd(lab: &Lab) -> u32 {
     children_of(lab.init()).into_iter().find(is_it).unwrap()
 }
 
-/// Processor time of all threads that a process has now, in ns' resolution: for one whose threads
-/// stay.
+/// Processor time of all current threads of a process, with a resolution of 1 ns. For processes whose threads
+/// do not end.
 pub fn threads_cpu(pid: u32) -> Duration {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let ns = tasks.flatten().filter_map(|task| {

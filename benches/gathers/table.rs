@@ -1,4 +1,4 @@
-//! Subjects measured in turns, and the table that comes of it.
+//! Measures subjects in turns and prints the table of the results.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -6,18 +6,18 @@ use std::time::Duration;
 use crate::asked::Asked;
 use crate::process;
 
-/// Something that gathers.
+/// A program that gathers and is measured.
 pub struct Subject<'a> {
-    /// Its row's head.
+    /// The head of the subject's row.
     pub name: String,
-    /// One gather; returns what it took.
+    /// Runs one gather and returns its cost.
     pub gather: Box<dyn FnMut() -> Duration + 'a>,
-    /// Its process, where it stays.
+    /// The subject's process id, if it keeps running.
     pub pid: Option<u32>,
 }
 
 impl<'a> Subject<'a> {
-    /// A process that stays, gathers when asked, and is charged for it.
+    /// A process that keeps running, gathers on request, and whose processor time is measured.
     pub fn asked(name: impl Into<String>, asked: &'a RefCell<Asked>) -> Self {
         Self {
             name: name.into(),
@@ -27,7 +27,7 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// What one gather took.
+/// The cost of one gather.
 #[derive(Clone, Copy, Default)]
 pub struct Round {
     pub wall: Duration,
@@ -35,7 +35,8 @@ pub struct Round {
     pub daemon: Duration,
 }
 
-/// Lets all gather in turns, `rounds` times after two that do not count; one row of rounds each.
+/// Lets all subjects gather in turns, `rounds` times after two rounds that do not count. Returns one row per
+/// subject.
 pub fn measure(subjects: &mut [Subject], daemon: Option<u32>, rounds: usize) -> Vec<Vec<Round>> {
     let cpu = |pid: Option<u32>| pid.map_or(Duration::ZERO, process::threads_cpu);
     let mut all = vec![Vec::with_capacity(rounds); subjects.len()];
@@ -43,7 +44,7 @@ pub fn measure(subjects: &mut [Subject], daemon: Option<u32>, rounds: usize) -> 
         for (subject, row) in subjects.iter_mut().zip(&mut all) {
             let before = (cpu(subject.pid), cpu(daemon));
             let wall = (subject.gather)();
-            // What goes on after the answer is its cost, too.
+            // Work that a process does after its answer is part of its cost.
             std::thread::sleep(Duration::from_millis(100));
             if round >= 2 {
                 row.push(Round {
@@ -65,7 +66,7 @@ pub struct Spread {
     pub high: f64,
 }
 
-/// Of any number of figures.
+/// The median of these figures.
 pub fn spread(figures: impl IntoIterator<Item = f64>) -> Spread {
     let mut sorted: Vec<f64> = figures.into_iter().collect();
     sorted.sort_by(f64::total_cmp);
@@ -83,12 +84,12 @@ pub fn spread(figures: impl IntoIterator<Item = f64>) -> Spread {
     }
 }
 
-/// In ms.
+/// A duration in ms.
 pub fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// `12.3 (12.1-12.9)`, as many digits as mean something.
+/// `12.3 (12.1-12.9)`, with as many digits as are significant.
 pub fn shown(spread: Spread) -> String {
     let digits = match spread.middle {
         m if m >= 100.0 => 0,
@@ -99,13 +100,13 @@ pub fn shown(spread: Spread) -> String {
     format!("{middle:.digits$} ({low:.digits$}-{high:.digits$})")
 }
 
-/// How much of the other's figure ours is, pair by pair.
+/// The ratio of our figure to the other's, pair by pair.
 pub fn ratio(ours: &[Round], others: &[Round], figure: impl Fn(&Round) -> Duration) -> Spread {
     let pairs = ours.iter().zip(others);
     spread(pairs.map(|(a, b)| figure(a).as_secs_f64() / figure(b).as_secs_f64().max(1e-9)))
 }
 
-/// Prints the rows; the first subject is ours, and the others are compared with it.
+/// Prints the rows. The first subject is telegraf-kvm; the others are compared with it.
 pub fn print(subjects: &[Subject], all: &[Vec<Round>], rows: &[String], daemon: bool) {
     println!();
     println!(

@@ -1,5 +1,5 @@
-//! What network counters cost among thousands of interfaces: libvirt's net group, which reads
-//! /proc/net/dev from its top for every NIC, and one read of that file.
+//! The cost of network counters among thousands of interfaces: libvirt's net group, which reads /proc/net/dev
+//! from its top for every NIC, and one read of that file.
 
 use std::path::Path;
 use std::time::Duration;
@@ -28,7 +28,8 @@ pub fn run(options: &Options) {
     for wanted in [200, 1_000, 2_000, 4_000] {
         let lab = Lab::start();
         let batch = lab.dir().join("links");
-        // Before the VMs: a tap's place in the file is what libvirt's reading of it costs.
+        // The interfaces are made before the VMs: the position of a tap in the file is what libvirt's reading
+        // of it costs.
         let links = (NICS..wanted).map(|n| format!("tuntap add dev more{n} mode tap\n"));
         std::fs::write(&batch, links.collect::<String>()).unwrap();
         succeed(lab.command("ip").arg("-batch").arg(&batch));

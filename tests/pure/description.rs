@@ -1,4 +1,5 @@
-//! What the program reads from a domain's XML: a corpus, its broken part, and any bytes at all.
+//! What the program reads from a domain's XML: a set of documents, the broken ones among them, and arbitrary
+//! bytes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use proptest::prelude::*;
 use rustix::time::{ClockId, clock_gettime};
 use telegraf_kvm::description::{Description, DescriptionError, DiskKind};
 
-/// Every .xml of a folder with the .expected beside it.
+/// Every .xml file of a folder with the .expected file beside it.
 fn corpus(folder: &str) -> Vec<(PathBuf, String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/xml")
@@ -68,7 +69,7 @@ fn text(description: &Description) -> String {
     text
 }
 
-/// An error that can go to the log as it is.
+/// The error is fit for the log as it is.
 fn assert_short(error: &DescriptionError, xml: &str) {
     let line = error.to_string();
     assert!(
@@ -124,7 +125,7 @@ fn broken_xml_says_what_and_where() {
     }
 }
 
-/// A document whose one disk comes after `filling`, in the metadata.
+/// A document whose only disk comes after `filling`, which is in the metadata.
 fn with_metadata(filling: &str) -> String {
     format!(
         "<domain><metadata>{filling}</metadata>\
@@ -132,7 +133,7 @@ fn with_metadata(filling: &str) -> String {
     )
 }
 
-/// Of this thread's processor time: other processes may have the processor meanwhile.
+/// Processor time of this thread: other processes may have the processor in between.
 fn time_to_read(xml: &str) -> Duration {
     let spent = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap();
     let start = spent();
@@ -140,7 +141,7 @@ fn time_to_read(xml: &str) -> Duration {
     spent() - start
 }
 
-/// What fills the metadata, by size. Each must be read in linear time.
+/// Fillings of the metadata, by size. The time to read each must be linear in its size.
 fn fillings(n: usize) -> Vec<(&'static str, String)> {
     let elements = "<app:disk xmlns:app='urn:app' a='1'><app:target dev='no'/>&amp;</app:disk>\n";
     let attributes: String = (0..n).map(|i| format!(" a{i}='1'")).collect();
@@ -169,7 +170,7 @@ fn megabytes_of_metadata_cost_linear_time() {
             .min()
             .unwrap();
         let large = time_to_read(&with_metadata(&large));
-        // Linear is 16 times as long, quadratic 256 times; the constant forgives a busy machine.
+        // Linear is 16 times as long, quadratic 256 times; the constant allows for a busy machine.
         let bound = small * 64 + Duration::from_millis(200);
         assert!(large < bound, "{name}: {small:?} for n, {large:?} for 16 n");
     }
@@ -185,7 +186,7 @@ fn depth_is_no_trouble() {
         ))
     };
     time_to_read(&nested(60_000));
-    // The library gives up at 65,535 levels; libvirt never writes so many.
+    // The XML library gives up at 65,535 levels; libvirt never writes that many.
     let xml = nested(200_000);
     let error = Description::parse(&xml).unwrap_err();
     assert_short(&error, &xml);
@@ -302,7 +303,7 @@ proptest! {
     }
 }
 
-/// A running VM with this in its `<devices>`, and this before them.
+/// The XML of a running VM with this in its `<devices>`, and this before them.
 fn with(devices: &str, before: &str) -> Description {
     let xml = format!("<domain type='kvm' id='1'>{before}<devices>{devices}</devices></domain>");
     Description::parse(&xml).unwrap()

@@ -1,9 +1,10 @@
-//! Statistics text in, lines out, without a hypervisor: what `virsh domstats --raw` said of a VM, with its XML, and the
-//! lines that this program writes of it.
+//! Statistics text in, lines out, without a hypervisor: the output of `virsh domstats --raw` for a VM, with
+//! its XML, and the lines that this program writes for that VM.
 //!
-//! A fixture is three files. `NAME.txt` holds one reply per gather; `at SECONDS` before a reply is when it was taken,
-//! and `#` begins a remark. `NAME.xml` is the VM's. `NAME.expected` holds the lines, checked by hand against the
-//! contract (the tables of docs/metrics.md), with the time of the gather in whole seconds.
+//! A fixture is three files. `NAME.txt` holds one reply per gather; `at SECONDS` before a reply is the time
+//! at which it was taken, and `#` begins a comment. `NAME.xml` is the VM's XML. `NAME.expected` holds the
+//! lines, checked by hand against the contract (the tables of docs/metrics.md), with the time of the gather
+//! in whole seconds.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -46,7 +47,7 @@ fn replies(text: &str) -> Vec<Reply> {
     replies
 }
 
-/// virsh prints every type alike: a name or a path is text, whatever it looks like.
+/// virsh prints every type alike: a name or a path is text even when it looks like a number.
 fn value<'a>(key: &str, text: &'a str) -> Value<'a> {
     if key.ends_with(".name") || key.ends_with(".path") {
         return Value::Text(text);
@@ -58,7 +59,7 @@ fn value<'a>(key: &str, text: &'a str) -> Value<'a> {
     }
 }
 
-/// The text between `before` and `after` at their first place.
+/// The text between the first `before` and the next `after`.
 fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
     let (_, rest) = text.split_once(before).expect(before);
     rest.split_once(after).expect(after).0
@@ -90,7 +91,7 @@ fn written(fixture: &str, settings: &Settings) -> String {
             params.map(|(key, text)| (key.as_str(), value(key, text))),
             at,
         );
-        // virDomainGetInfo answers even of a VM that does not; virsh has the same number here.
+        // virDomainGetInfo also works for a VM whose QEMU does not answer; virsh has the same number here.
         let vcpus = reply.params.iter().find(|(key, _)| key == "vcpu.current");
         sample.vcpus = vcpus.map(|(_, count)| count.parse().unwrap());
         sample.describe(Some(&description), &wanted);
@@ -159,7 +160,7 @@ fn cdrom_and_floppy_come_where_they_are_asked_for() {
 #[test]
 fn odd_names_are_carried() {
     assert_expected("odd-names");
-    // And read back by an independent parser.
+    // The lines are also read back by an independent parser.
     let text = written("odd-names", &Settings::default());
     let lines = lines::lines(&text);
     let name = r#"odd, name=x "q" \b é"#;

@@ -1,4 +1,4 @@
-//! Lines as others read them: an independent parser, and a real Telegraf.
+//! Reads our lines with an independent parser and with a real Telegraf.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ const HURTS: &[&str] = &[
     "漢", "🦀", "e\u{301}", "👩\u{200d}🚀",
 ];
 
-/// Anything, and more of what hurts.
+/// Any text, with the characters that need escaping more often than others.
 fn awkward() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         8 => any::<char>().prop_map(String::from),
@@ -135,7 +135,8 @@ fn telegraf() -> PathBuf {
         .expect("no telegraf on the PATH or in Go's bin folder: the command tests/run installs one")
 }
 
-/// Stopped at the end of the test, however it ends; the program that it started ends with its stdin.
+/// The child process is killed when the test ends, however it ends; the program that it started ends with its
+/// stdin.
 struct Telegraf(Child);
 
 impl Drop for Telegraf {
@@ -149,7 +150,7 @@ impl Drop for Telegraf {
 fn through_telegraf(input: &str) -> (Vec<String>, String) {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    // The last line tells when all before it are through.
+    // When the last line has arrived, all lines before it have been processed.
     let last = "the_end v=1i 1\n";
     fs::write(path("in"), format!("{input}{last}")).unwrap();
     let program = r#"cat "$0"; exec cat >/dev/null"#;
@@ -202,7 +203,8 @@ fn through_telegraf(input: &str) -> (Vec<String>, String) {
     }
 }
 
-/// A tag value as Telegraf writes it (plugins/serializers/influx/escape.go); no two values are written alike.
+/// A tag value as Telegraf writes it (plugins/serializers/influx/escape.go). Two different values are never
+/// written alike.
 fn telegraf_writes(value: &str) -> String {
     value
         .replace(',', "\\,")
@@ -318,18 +320,18 @@ fn every_number_through_a_real_telegraf() {
     }
 }
 
-/// What src/line_protocol.rs says of Telegraf's grammar, asked of Telegraf.
+/// Checks against a real Telegraf what src/line_protocol.rs says of its grammar.
 #[test]
 fn telegraf_reads_backslashes_and_blanks_as_we_say() {
     for (written, read) in [
-        // A backslash before a backslash stands for itself, before an escape too.
+        // A backslash before a backslash stands for itself, even before an escape.
         (r"a\\b", Some(r"a\\b")),
         (r"a\\\,b", Some(r"a\\,b")),
-        // Before a quote it is an escape, but only beside something that needs one.
+        // A backslash before a quote is an escape only in a value that has another character which needs one.
         (r#"a\"b"#, Some(r#"a\"b"#)),
         (r#"a\"b\ c"#, Some(r#"a"b c"#)),
         ("a\u{2028}b\u{85}c\u{1}d", Some("a\u{2028}b\u{85}c\u{1}d")),
-        // The line is lost: nothing at all, a trailing backslash, blanks other than the space.
+        // Telegraf drops these lines: an empty value, a trailing backslash, blanks other than the space.
         ("", None),
         ("a\\", None),
         ("a\tb", None),

@@ -1,5 +1,5 @@
-//! What the library computes, without a process and without a hypervisor. One test reads our lines
-//! by a real Telegraf.
+//! What the library computes, without a process and without a hypervisor. One test reads our lines with a
+//! real Telegraf.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -1,4 +1,4 @@
-//! README.md and docs/ say what the repository's files, the program and the contract of the data say.
+//! README.md and docs/ agree with the repository's files, the program and the contract of the data.
 //!
 //! `UPDATE_README=1 cargo test --test pure readme` writes the stanza into README.md, and the sample of the
 //! configuration into docs/configuration.md.
@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Measurement -> its fields with their line-protocol types: the contract with those who query.
+/// Measurement -> its fields with their line-protocol types: the contract with the users of the data.
 const FIELDS: [(&str, &[(char, &str)]); 4] = [
     (
         "vm_metrics",
@@ -78,7 +78,7 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(checkout(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The files that this pattern names, by their paths in the repository.
+/// The files that match this pattern, by their paths in the repository.
 fn files(pattern: &str) -> Vec<String> {
     let found = glob::glob(checkout(pattern).to_str().unwrap()).unwrap();
     let found = found.map(|path| path.unwrap());
@@ -92,7 +92,7 @@ fn pages() -> Vec<String> {
     [files("README.md"), files("docs/*.md")].concat()
 }
 
-/// What stands between `from` and the next `to`.
+/// The text between `from` and the next `to`.
 fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
     let start = text
         .find(from)
@@ -104,7 +104,7 @@ fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
     &text[start..start + length]
 }
 
-/// The page's block of that name must be the file, to the letter.
+/// The page's block of that name must equal the file.
 fn block_is_file(page: &str, name: &str, path: &str) {
     let (text, file) = (read(page), read(path));
     let (begin, end) = (
@@ -202,7 +202,7 @@ fn influxdb3_commands_declare_every_column_with_its_type() {
     }
 }
 
-/// The stanza as Telegraf reads it: as TOML, with the variants of its comments too.
+/// The stanza is valid for Telegraf: as TOML, with the variants in its comments too.
 #[test]
 fn stanza_and_its_commented_variants_are_toml() {
     let stanza = read("telegraf/telegraf-kvm.conf");
@@ -378,7 +378,7 @@ fn installed(assets: &toml::Value, source: &str, dest: &str) -> BTreeMap<String,
     installed
 }
 
-/// Who has the package has README.md and docs/; what only the repository has is named here.
+/// A user of the package has README.md and docs/; files that only the repository has are named here.
 #[test]
 fn links_lead_to_the_same_documents_in_the_packages() {
     let repository_only = ["CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"];
@@ -436,7 +436,7 @@ fn the_times_of_the_architecture_are_the_programs() {
     );
 }
 
-/// Files and folders that the pages for programmers name, from the root or from src/.
+/// Files and folders that the pages for programmers name, relative to the root or to src/.
 #[test]
 fn the_files_that_are_named_exist() {
     let folders = ["src/", "tests/", "benches/", "packaging/", "telegraf/"];

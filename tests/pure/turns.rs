@@ -5,11 +5,11 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Builder;
 use std::time::Duration;
 
-/// For what is not about time: the machine may be busy.
+/// A limit for waits that do not test time: the machine may be busy.
 const LONG: Duration = Duration::from_secs(30);
 
-/// A thread of that name, as libtest names a test's, which takes a turn: it says so when it has it,
-/// and gives it back when it is told to.
+/// Starts a thread of that name, as libtest names a test's thread, which takes a turn. It reports when it has
+/// the turn, and gives it back when it is told to.
 fn test(name: &str) -> (Receiver<()>, Sender<()>) {
     let (has_it, taken) = channel();
     let (give_back, told) = channel::<()>();

@@ -1,5 +1,5 @@
-//! Whatever happens, and whenever: the promises that hold under any mixture of trouble. Most of them
-//! are asserted by [`super::drive::Sim`] in every gather of every test.
+//! The promises that hold under any mixture of faults, at any time. Most of them are asserted by
+//! [`super::drive::Sim`] in every gather of every test.
 
 use proptest::prelude::*;
 
@@ -9,7 +9,7 @@ use super::drive::{Sight, Sim};
 
 const VMS: usize = 40;
 
-/// What may happen; numbers choose a VM, times are milliseconds.
+/// A fault. Numbers choose a VM, times are milliseconds.
 #[derive(Debug, Clone)]
 enum Fault {
     Freeze(usize),
@@ -19,15 +19,15 @@ enum Fault {
     Go(usize),
     Come(usize),
     Busy(usize, bool),
-    /// The storage of some neighbouring VMs.
+    /// The storage of some neighbouring VMs dies.
     MountDies(usize, usize),
     MountIsBack,
-    /// Other clients take so many of libvirtd's workers.
+    /// Other clients occupy this many of libvirtd's workers.
     Others(usize),
     Stop,
     GoOn,
     Restart(Ms),
-    /// One of our connections dies, or all that have a call on them.
+    /// One of our connections breaks, or all that have a call on them.
     Cut(usize),
     CutAll,
     Slow(u64),
@@ -55,7 +55,7 @@ fn fault() -> impl Strategy<Value = Fault> {
     ]
 }
 
-/// Faults with the time of each since the last one: many come together, in the middle of a gather.
+/// Faults, each with the time since the last one: many happen together, in the middle of a gather.
 fn schedule() -> impl Strategy<Value = Vec<(Ms, Fault)>> {
     let after = prop_oneof![Just(0), 0..20_u64, 0..400_u64, 0..20_000_u64];
     prop::collection::vec((after, fault()), 0..40)
@@ -107,7 +107,7 @@ fn happen(sim: &mut Sim, fault: &Fault) {
     }
 }
 
-/// Everything is well again.
+/// Ends all faults.
 fn heal(sim: &mut Sim) {
     sim.daemon.go_on();
     sim.daemon.others = 0;
@@ -143,7 +143,8 @@ fn run(sight: Sight, pause: Ms, schedule: Vec<(Ms, Fault)>) -> Result<(), TestCa
     }
     heal(&mut sim);
     if sim.scheduler.hanging() >= 7 {
-        // So many calls were cut while they hung that no room is left to find out what became of them.
+        // So many calls were cut while they hung that no further call may be made to find out whether they
+        // still hang.
         sim.pause(600_000);
     }
     sim.gather();
@@ -151,7 +152,7 @@ fn run(sight: Sight, pause: Ms, schedule: Vec<(Ms, Fault)>) -> Result<(), TestCa
     let gather = sim.gather();
     whole(&sim, &gather)?;
     prop_assert_eq!(sim.daemon.hanging(|_, _| true), 0);
-    // Of calls that were cut, nothing but answers tells that they hang no more.
+    // Only replies show that cut calls do not hang any more.
     for _ in 0..2 {
         sim.pause(pause);
         sim.gather();
@@ -164,16 +165,16 @@ fn run(sight: Sight, pause: Ms, schedule: Vec<(Ms, Fault)>) -> Result<(), TestCa
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Each gather ends by its deadline, hanging calls never pass the cap, no VM is asked by two
-    /// calls at a time or after it was complete, none that is locked or seen to be stuck: that
-    /// [`Sim`] asserts. When all is well again, the second gather is complete and nothing hangs.
+    /// Each gather ends by its deadline, hanging calls never exceed the cap, no VM is queried by two calls at
+    /// a time or again after it was complete, and none that is locked or seen to be stuck is queried: [`Sim`]
+    /// asserts that. After all faults have ended, the second gather is complete and nothing hangs.
     #[test]
     fn any_schedule(sight in sight(), pause in 100..9000_u64, schedule in schedule()) {
         run(sight, pause, schedule)?;
     }
 
-    /// Up to six that freeze at any time, out of sight, cost the others no figure once two gathers
-    /// are over; and each that thaws alone is complete within two gathers.
+    /// Up to six VMs that freeze at any time, without a host scan that shows it, cost the others no figure
+    /// once two gathers are over; and each that thaws alone is complete within two gathers.
     #[test]
     fn any_six_frozen(
         frozen in prop::collection::btree_map(0..VMS, 0..400_u64, 0..=6),

@@ -1,4 +1,4 @@
-//! What a simulated gather brought.
+//! The result of a simulated gather.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,21 +7,21 @@ use uuid::Uuid;
 use super::daemon::Ms;
 use telegraf_kvm::gather::protocol::Completeness;
 
-/// What one gather brought.
+/// The result of one gather.
 #[derive(Debug, Default)]
 pub struct Gather {
     pub took: Ms,
-    /// By VM how many calls brought its figures, and the best of them.
+    /// For each VM the number of calls that returned its figures, and the best of the results.
     pub completeness: BTreeMap<Uuid, (u32, Completeness)>,
     pub disks: BTreeSet<Uuid>,
-    /// Whether the daemon had no worker to spare, and whose monitor was occupied the longest.
+    /// Whether the daemon had no free worker, and the VM whose monitor was occupied the longest.
     pub saturated: Option<Option<Uuid>>,
     pub actions: usize,
     pub ticks: usize,
 }
 
 impl Gather {
-    /// How many VMs are complete.
+    /// The number of VMs that are complete.
     pub fn whole(&self) -> usize {
         self.completeness
             .keys()
@@ -35,7 +35,7 @@ impl Gather {
             .is_some_and(|(_, completeness)| *completeness == Completeness::Full)
     }
 
-    /// How many came in part.
+    /// The number of VMs whose figures came in part.
     pub fn part(&self) -> usize {
         self.completeness
             .values()

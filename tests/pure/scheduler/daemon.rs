@@ -1,7 +1,7 @@
-//! A libvirtd on simulated time: what it does with our calls while QEMUs freeze, locks are held and
-//! connections die. The figures and the behaviour are those measured on the real one (libvirt 9.0,
-//! two cores): NOWAIT skips a VM whose job is taken, the first call that meets a frozen QEMU
-//! hangs and keeps the job, a list hangs while any VM is locked.
+//! A libvirtd on simulated time: how it handles our calls while QEMUs freeze, locks are held and connections
+//! break. The figures and the behaviour were measured on a real one (libvirt 9.0, two cores): NOWAIT skips a
+//! VM whose job is taken, the first call that meets a frozen QEMU hangs and keeps the job, and a list hangs
+//! while any VM is locked.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
@@ -12,17 +12,17 @@ use uuid::Uuid;
 /// Simulated time: milliseconds since the start.
 pub type Ms = u64;
 
-/// After so long without a sign of a stopped daemon, keepalive closes our connections.
+/// When a stopped daemon has been silent for this long, keepalive closes our connections.
 pub const KEEPALIVE: Ms = 30_000;
 
-/// The owner of a VM's job, and since when.
+/// The owner of a VM's job, and the time since when it has it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Job {
     Ours(CallId, Ms),
     Others(Ms),
 }
 
-/// What asking the block group does to a VM whose image lies on a dead mount.
+/// What a call for the block group does to a VM whose image lies on a dead mount.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Dead {
     /// QEMU's main thread hangs.
@@ -34,16 +34,17 @@ pub enum Dead {
 #[derive(Debug, Clone, Default)]
 pub struct Vm {
     pub here: bool,
-    /// Its QEMU is stopped.
+    /// The VM's QEMU is stopped.
     pub frozen: bool,
-    /// It has an async job (a backup): of its monitor libvirtd says "job", and not since when.
+    /// The VM has an async job (a backup): libvirtd reports its monitor as in use by a "job", without a time.
     pub async_job: bool,
-    /// Another client's call hangs with its lock held.
+    /// Another client's call hangs while it holds the VM's lock.
     pub locked: bool,
     pub dead: Option<Dead>,
-    /// Other clients hold its job for so many milliseconds of every so many.
+    /// Other clients hold the VM's job for the first number of milliseconds in each period of the second
+    /// number.
     pub busy: Option<(Ms, Ms)>,
-    /// A call of ours that hangs with its lock held.
+    /// A call of ours hangs while it holds the VM's lock.
     pub locked_by: Option<CallId>,
     pub job: Option<Job>,
 }
@@ -53,15 +54,15 @@ pub struct Call {
     pub request: Request<Uuid>,
     pub left: VecDeque<Uuid>,
     pub completeness: Vec<(Uuid, Completeness)>,
-    /// Microseconds of work done on the VM at the front.
+    /// Microseconds of work done on the VM at the front of the call's queue.
     pub paid: u64,
     pub has_worker: bool,
-    /// It has told that the daemon is alive.
+    /// The call has already reported that the daemon is alive.
     pub told: bool,
-    /// Our end still listens.
+    /// Our end still waits for the reply.
     pub connected: bool,
     pub since: Ms,
-    /// It waits for something that is not work, since then.
+    /// Since when the call has been waiting for something other than its own work.
     pub blocked: Option<Ms>,
 }
 
@@ -69,14 +70,14 @@ pub struct Call {
 pub struct Daemon {
     pub now: Ms,
     pub vms: BTreeMap<Uuid, Vm>,
-    /// Ordinary workers taken by other clients' hanging calls.
+    /// Ordinary workers that are occupied by hanging calls of other clients.
     pub others: usize,
     pub described: HashSet<Uuid>,
     /// libvirt 11.0 and newer: reading XML waits for a VM's job.
     pub xml_takes_job: bool,
-    /// How many times slower than measured.
+    /// How many times slower the daemon is than the one that was measured.
     pub slowness: u64,
-    /// How many times it was killed.
+    /// How many times the daemon was killed.
     pub deaths: u32,
     pub stopped: Option<Ms>,
     away_until: Ms,
@@ -117,12 +118,12 @@ impl Daemon {
 
     pub fn go_on(&mut self) {
         self.stopped = None;
-        // What waited on a connection that is closed by now is not even read.
+        // A request that waits on a closed connection is never read.
         self.calls
             .retain(|_, call| call.connected || call.has_worker);
     }
 
-    /// Killed, and started again after `away`: what hung in it is gone.
+    /// Kills the daemon; it is started again after `away`. All calls that hung in it are gone.
     pub fn restart(&mut self, away: Ms) {
         self.cut(|_| true);
         self.calls.clear();
@@ -135,7 +136,7 @@ impl Daemon {
         }
     }
 
-    /// The connections of those calls die; the calls do not.
+    /// Breaks the connections of these calls; the calls themselves go on in the daemon.
     pub fn cut(&mut self, which: impl Fn(CallId) -> bool) {
         for (call_id, call) in &mut self.calls {
             if call.connected && which(*call_id) {
@@ -151,7 +152,7 @@ impl Daemon {
         connected.map(|(call_id, _)| *call_id).collect()
     }
 
-    /// A call of ours arrives.
+    /// A call of ours arrives at the daemon.
     pub fn call(&mut self, call_id: CallId, request: Request<Uuid>) {
         let call = Call {
             left: request.domains().to_vec().into(),
@@ -171,10 +172,10 @@ impl Daemon {
         self.moved = true;
     }
 
-    /// How many calls of ours, of these, have been hanging for longer than any healthy one takes.
+    /// Counts those of these calls of ours that have been hanging for longer than any healthy call takes.
     pub fn hanging(&self, of: impl Fn(CallId, &Request<Uuid>) -> bool) -> usize {
         let long = |call: &Call| {
-            // A call that waits in the queue without a connection burdens no worker.
+            // A call that waits in the queue without a connection occupies no worker.
             let there = call.has_worker || call.connected;
             there && call.blocked.is_some_and(|since| self.now >= since + 150)
         };
@@ -185,12 +186,12 @@ impl Daemon {
         hanging.count()
     }
 
-    /// Whether anything would change by itself in the next millisecond.
+    /// Whether the state would change by itself in the next millisecond.
     pub fn moves(&self) -> bool {
         self.moved || self.vms.values().any(|vm| vm.busy.is_some()) && !self.calls.is_empty()
     }
 
-    /// Until when nothing changes by itself.
+    /// The time until which the state does not change by itself.
     pub fn next_change(&self) -> Option<Ms> {
         let keepalive = self.stopped.map(|at| at + KEEPALIVE);
         let away = self.is_away().then_some(self.away_until);
@@ -201,12 +202,12 @@ impl Daemon {
             .min()
     }
 
-    /// What our calls brought since the last time.
+    /// The replies to our calls since the last time.
     pub fn told(&mut self) -> Vec<(CallId, Event)> {
         std::mem::take(&mut self.told)
     }
 
-    /// The VM is destroyed: calls that wait for its QEMU fail.
+    /// Destroys the VM: calls that wait for its QEMU fail.
     pub fn go(&mut self, n: usize) {
         let vm = self.vm(n);
         *vm = Vm {
@@ -216,7 +217,7 @@ impl Daemon {
         };
     }
 
-    /// Another client's call hangs in this VM's monitor, or no more.
+    /// Starts or ends a hanging call of another client in this VM's monitor.
     pub fn others_hold(&mut self, n: usize, held: bool) {
         let now = self.now;
         self.vm(n).job = held.then_some(Job::Others(now));
@@ -227,7 +228,7 @@ impl Daemon {
         };
     }
 
-    /// The mount of these VMs' images is dead, or is back.
+    /// Makes the mount of these VMs' images dead, or brings it back.
     pub fn mount(&mut self, n: usize, dead: Option<Dead>) {
         let vm = self.vm(n);
         if dead.is_none() && vm.dead.is_some() {

@@ -1,12 +1,11 @@
-//! Descriptions that cannot be had: from libvirt 11.0 on, reading XML waits for whoever has the VM's
-//! job.
+//! Descriptions that cannot be read: from libvirt 11.0 on, reading XML waits for the owner of the VM's job.
 
 use super::daemon::{Job, uuid};
 use super::drive::{LIMITS, Sight, Sim};
 use super::{freeze, gathers};
 use telegraf_kvm::gather::scheduler::Limits;
 
-/// A libvirt of today, whose VMs are new to us.
+/// A current libvirt, all of whose VMs are new to the plugin.
 fn newer(vms: usize, sight: Sight) -> Sim {
     let mut sim = Sim::new(vms);
     sim.daemon.xml_takes_job = true;
@@ -14,7 +13,7 @@ fn newer(vms: usize, sight: Sight) -> Sim {
     sim
 }
 
-/// Their QEMU does not run, and another client's call hangs on each, since so long.
+/// The QEMUs of these VMs do not run, and another client's call has been hanging on each for this long.
 fn hold(sim: &mut Sim, vms: usize, since: u64) {
     freeze(sim, 0..vms, true);
     sim.pause(since + 1);
@@ -29,7 +28,8 @@ fn hold(sim: &mut Sim, vms: usize, since: u64) {
 fn a_vm_whose_job_is_held_costs_the_others_no_first_figure() {
     for sight in [Sight::Honest(2), Sight::Hidden] {
         let healthy = newer(50, sight).gather().took;
-        // Held for long, or only just, so that our call is already waiting when it shows.
+        // The job has been held for long, or only for a moment, so that our call already waits when libvirtd
+        // reports it.
         for (held, since) in [(1, 5000), (6, 5000), (15, 5000), (1, 0), (3, 0)] {
             let mut sim = newer(50, sight);
             hold(&mut sim, held, since);
@@ -49,7 +49,7 @@ fn a_vm_whose_job_is_held_costs_the_others_no_first_figure() {
                 assert!(gather.took <= healthy + 200, "{} ms", gather.took);
             });
             assert!(sim.most_hanging <= 3, "{} hang", sim.most_hanging);
-            // All is well again.
+            // All VMs answer again.
             for n in 0..held {
                 sim.daemon.others_hold(n, false);
             }
@@ -70,7 +70,7 @@ fn vms_that_are_new_and_frozen_out_of_sight() {
     let first = sim.gather();
     sim.assert_whole_but(&first, |n| n == 0);
     assert!(first.took <= 1500, "{} ms", first.took);
-    // Restarted libvirtd, so that nothing is known of any: our call hangs on anew.
+    // libvirtd was restarted, so nothing is known of any VM, and our call hangs on the frozen VM again.
     sim.daemon.described.clear();
     gathers(&mut sim, 3, |_, sim, gather| {
         sim.assert_whole_but(gather, |n| n == 0);
@@ -98,14 +98,14 @@ fn disks_on_unknown_storage_are_not_asked_for_in_bulk() {
     });
 }
 
-/// Reading XML needs an ordinary worker, of which there is none: what libvirtd's priority workers
-/// serve still comes, and no more calls hang from gather to gather.
+/// Reading XML needs an ordinary worker, and none is free: the figures that libvirtd's priority workers serve
+/// still come, and the number of hanging calls does not grow from gather to gather.
 #[test]
 fn a_spent_daemon_with_vms_to_describe() {
     for all in [true, false] {
         let mut sim = if all { Sim::new(50) } else { Sim::warm(50) };
         sim.daemon.others = 20;
-        // A device was added, so its XML is to be read anew.
+        // A device was added, so the VM's XML has to be read again.
         sim.daemon.described.remove(&uuid(3));
         gathers(&mut sim, 5, |n, _, gather| {
             assert_eq!(gather.completeness.len(), 50, "all new {all}, gather {n}");

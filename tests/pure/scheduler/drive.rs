@@ -1,5 +1,5 @@
-//! Runs gathers of the scheduler against the simulated daemon, as the main loop does against a real one,
-//! and holds it to what must be true of every gather.
+//! Runs gathers of the scheduler against the simulated daemon, as the main loop does against a real one, and
+//! checks what must be true of every gather.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -21,17 +21,17 @@ pub const LIMITS: Limits = Limits {
 };
 pub const DEADLINE: Ms = 8000;
 
-/// Something that happens to the daemon at its time.
+/// An event that happens to the daemon at a given time.
 pub type Happening = Box<dyn Fn(&mut Sim)>;
 
-/// What the host's look shows.
+/// What the host scan finds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Sight {
-    /// All there is, after so long.
+    /// The scan finds everything, after this long.
     Honest(Ms),
-    /// Nothing: a remote hypervisor, no /proc.
+    /// The scan finds nothing: a remote hypervisor, no /proc.
     Hidden,
-    /// It never comes back.
+    /// The scan never returns.
     Never,
 }
 
@@ -40,22 +40,23 @@ pub struct Sim {
     pub daemon: Daemon,
     pub scheduler: Scheduler,
     pub sight: Sight,
-    /// This libvirt cannot be asked for a single disk either.
+    /// With this libvirt a call for a single disk makes QEMU access all files, too.
     pub disks_left_out: bool,
     start: Instant,
     requests: HashMap<CallId, Request<Uuid>>,
     happenings: BTreeMap<(Ms, usize), Happening>,
     look_at: Option<Ms>,
-    /// What the host showed in this gather, or what was taken for granted.
+    /// What the host scan found in this gather, or what was assumed without it.
     seen: HostVerdict,
-    /// VMs that a look of the past found on storage of this host's own.
+    /// VMs that an earlier host scan found on storage of the host itself.
     local: BTreeSet<Uuid>,
     gather: Gather,
-    /// The most calls of ours that hung in the daemon at once.
+    /// The highest number of our calls that hung in the daemon at the same time.
     pub most_hanging: usize,
-    /// Calls that lost their connection: the daemon goes on with them.
+    /// Calls whose connection broke: the daemon still works on them.
     cut: HashSet<CallId>,
-    /// The daemon's, when the last list came: of another process it comes on a new connection.
+    /// The number of kills of the daemon at the time of the last list: a list of another process comes on a
+    /// new connection.
     deaths: u32,
 }
 
@@ -84,7 +85,7 @@ impl Sim {
         }
     }
 
-    /// A host that has been gathered from before, so that all its VMs are described and known.
+    /// A host with earlier gathers, so that all its VMs are described and known.
     pub fn warm(vms: usize) -> Self {
         Self::new(vms).warmed()
     }
@@ -107,7 +108,7 @@ impl Sim {
         self.start + Duration::from_millis(self.daemon.now)
     }
 
-    /// One gather, ended by its deadline as the main loop ends it.
+    /// Runs one gather, which ends by its deadline as in the main loop.
     pub fn gather(&mut self) -> Gather {
         let begun = self.daemon.now;
         self.gather = Gather::default();
@@ -152,7 +153,7 @@ impl Sim {
         gather
     }
 
-    /// Time passes between gathers.
+    /// Lets time pass between gathers.
     pub fn pause(&mut self, time: Ms) {
         let until = self.daemon.now + time;
         while self.daemon.now < until {
@@ -160,7 +161,7 @@ impl Sim {
         }
     }
 
-    /// Goes on to the next moment at which anything happens, at most to `until`.
+    /// Advances to the next moment at which anything happens, but not beyond `until`.
     fn go_on(&mut self, until: Ms) {
         let now = self.daemon.now;
         let next = if self.daemon.moves() {
@@ -179,7 +180,7 @@ impl Sim {
             && entry.key().0 <= next
         {
             entry.remove()(self);
-            // It may have set something in motion.
+            // The event may have started something.
             self.daemon.run(next);
         }
         for (call_id, event) in self.daemon.told() {
@@ -204,14 +205,14 @@ impl Sim {
             .daemon
             .hanging(|call_id, _| !self.cut.contains(&call_id));
         let cap = self.limits.cap;
-        // One more may be for libvirtd's priority workers.
+        // One more call may be out for libvirtd's priority workers.
         let ordinary = |call_id, request: &Request<Uuid>| {
             !self.cut.contains(&call_id) && !request.kind().is_priority()
         };
         let ordinary = self.daemon.hanging(ordinary);
         assert!(ordinary <= cap, "{ordinary} calls of ours hang at {next}");
         assert!(live <= cap + 1, "{live} calls of ours hang at {next}");
-        // Of a call that was cut only answers tell whether it hangs; until then it may come on top.
+        // Whether a cut call still hangs shows only by replies; until then it may be out in addition.
         assert!(hanging <= 2 * cap, "{hanging} calls of ours hang at {next}");
     }
 
@@ -219,7 +220,7 @@ impl Sim {
         let mut look = HostVerdict::default();
         if let Sight::Honest(_) = self.sight {
             for (uuid, vm) in &self.daemon.vms {
-                // A QEMU that waits for a dead mount sleeps like any other.
+                // A QEMU that waits for a dead mount shows as sleeping, like any other.
                 if vm.frozen && vm.dead.is_none() {
                     look.stuck.insert(*uuid);
                 }
@@ -320,7 +321,7 @@ impl Sim {
         };
     }
 
-    /// What must be true of every request.
+    /// Checks what must be true of every request.
     fn check(&self, request: &Request<Uuid>) {
         let locked: BTreeSet<Uuid> = self.scheduler.locked().collect();
         let domains = request.domains();
@@ -328,7 +329,7 @@ impl Sim {
             !domains.is_empty() || *request == Request::List,
             "{request:?} asks no VM"
         );
-        // A probe that hung on a lock and was cut gives way to another.
+        // A probe that hung on a lock and was cut may be replaced by another one.
         let watch =
             !self.cut.is_empty() && matches!(request, Request::Probe(one) if one.len() == 1);
         for uuid in domains.iter().filter(|_| !watch) {
@@ -365,7 +366,7 @@ impl Sim {
         }
     }
 
-    /// All VMs but these, complete.
+    /// Checks that all VMs except these are complete.
     pub fn assert_whole_but(&self, gather: &Gather, not: impl Fn(usize) -> bool) {
         for n in 0..self.daemon.vms.len() {
             if !not(n) {

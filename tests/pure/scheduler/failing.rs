@@ -1,4 +1,4 @@
-//! A libvirtd without workers, frozen, killed, or lost with the connection.
+//! A libvirtd that has no free worker, is frozen or killed, or whose connection broke.
 
 use std::time::{Duration, Instant};
 
@@ -42,7 +42,7 @@ fn a_spent_daemon_names_whose_monitor_is_occupied() {
     assert!(sim.gather().saturated.is_some());
 }
 
-/// That its connection died tells nothing of libvirtd's workers.
+/// A broken connection says nothing about libvirtd's workers.
 #[test]
 fn a_canary_that_is_cut_tells_of_no_worker() {
     for after in [2, 5, 8, 11] {
@@ -88,7 +88,8 @@ fn a_daemon_that_is_spent_in_the_middle_of_a_gather() {
 
 #[test]
 fn a_frozen_daemon_is_waited_for_no_longer_than_the_deadline() {
-    // Before keepalive gives up, and after; frozen between gathers or in the middle of one.
+    // The daemon is thawed before keepalive gives up, and after; it is frozen between gathers or in the
+    // middle of one.
     for (after, stopped) in [
         (0, 15_000),
         (0, 60_000),
@@ -101,7 +102,7 @@ fn a_frozen_daemon_is_waited_for_no_longer_than_the_deadline() {
         sim.at(stopped, |sim| sim.daemon.go_on());
         let begun = sim.daemon.now;
         while sim.daemon.now < begun + stopped {
-            // The first one waits for it: nothing tells it from one that is slow.
+            // The first gather waits for the daemon: a frozen daemon does not differ from a slow one.
             let gather = sim.gather();
             assert!(gather.took <= DEADLINE, "{} ms", gather.took);
             sim.pause(10_000 - gather.took);
@@ -117,7 +118,7 @@ fn a_frozen_daemon_is_waited_for_no_longer_than_the_deadline() {
 fn a_daemon_is_killed_and_started_a_hundred_times() {
     let mut sim = Sim::warm(30);
     for n in 0..100 {
-        // Now and then it is away for whole gathers, else back within one.
+        // In some rounds the daemon is away for whole gathers, in the others it is back within one.
         let away = if n % 10 == 0 { 25_000 } else { 300 };
         sim.at(n * 3, move |sim| sim.daemon.restart(away));
         let gather = sim.gather();
@@ -190,7 +191,7 @@ fn calls_that_are_cut_before_they_are_known_to_hang_are_found_out() {
         assert!(gather.took <= 2500, "{} ms", gather.took);
         assert_eq!(sim.scheduler.hanging(), sim.daemon.hanging(|_, _| true));
     });
-    // Four were not counted while their VMs had not been asked again.
+    // Four of the hanging calls were not counted while their VMs had not been queried again.
     assert!(sim.most_hanging <= 12, "{} hang", sim.most_hanging);
     freeze(&mut sim, 15..35, false);
     sim.gather();
@@ -212,7 +213,8 @@ fn a_locked_vm_whose_calls_are_cut_again_and_again() {
         assert!(sim.most_hanging <= 8);
         sim.daemon.vm(9).locked = false;
         if cuts > 3 {
-            // As many hang as may. None is left that would tell, so it takes until they are forgotten.
+            // As many calls hang as the cap allows. No further call may be made that would show their return,
+            // so it takes until they are forgotten.
             sim.pause(600_000);
         }
         sim.gather();
@@ -220,7 +222,7 @@ fn a_locked_vm_whose_calls_are_cut_again_and_again() {
     }
 }
 
-/// Another client's call is at that monitor, and a call of ours that waits for a connection hangs on
+/// Another client's call occupies that monitor, and a call of ours that waits for a connection hangs on
 /// nothing.
 #[test]
 fn a_call_that_waits_for_a_connection_is_not_taken_to_hang() {
@@ -261,7 +263,7 @@ fn a_call_that_waits_for_a_connection_is_not_taken_to_hang() {
     scheduler.on(probe, Event::Control(other[0], occupied), at(302));
     assert_eq!(scheduler.hanging(), 0, "it is no call of ours");
     assert_eq!(scheduler.actions(), []);
-    // It does not come back from that one, either: the call is not made at all.
+    // The VM does not answer that call either, so the call is not made at all.
     scheduler.on(probe, Event::Control(one[0], Control::Free), at(303));
     scheduler.on(probe, Event::Done, at(304));
     let [Action::Send(canary, Request::Canary(_))] = scheduler.actions()[..] else {
@@ -311,7 +313,7 @@ fn a_vm_that_is_not_asked_again_any_more_does_not_wake_the_scheduler() {
     else {
         panic!("{asked:?}");
     };
-    // After this nothing more is sent; the third call is still waited for.
+    // After this no more calls are made; the third call is still waited for.
     scheduler.on(*first, Event::Unreachable, at(4));
     let part = Event::Samples(vec![(of[0], Completeness::Partial)]);
     scheduler.on(*second, part, at(5));

@@ -1,4 +1,4 @@
-//! QEMUs that do not run, seen by the host's look or not.
+//! QEMUs that do not run, with and without a host scan that shows it.
 
 use super::daemon::{Ms, uuid};
 use super::drive::{LIMITS, Sight, Sim};
@@ -51,7 +51,7 @@ fn one_frozen_out_of_sight_costs_one_call() {
 
 #[test]
 fn six_frozen_out_of_sight_cost_six_calls() {
-    // Spread over the chunks, in one chunk, or frozen one after the other.
+    // The frozen VMs are spread over the chunks, in one chunk, or freeze one after the other.
     let spread: [fn(usize) -> usize; 3] = [|n| n * 8 + 3, |n| n + 1, |n| n * 5];
     for (way, which) in spread.into_iter().enumerate() {
         let mut sim = Sim::warm(50);
@@ -87,7 +87,7 @@ fn six_frozen_out_of_sight_cost_six_calls() {
     }
 }
 
-/// While it lasts libvirtd says "job" of the VM's monitor, and not since when.
+/// During a backup libvirtd reports the VM's monitor as in use by a "job", without a time.
 #[test]
 fn vms_with_a_backup_are_found_like_any_other() {
     let healthy = healthy(50);
@@ -112,8 +112,8 @@ fn vms_with_a_backup_are_found_like_any_other() {
     }
 }
 
-/// As many hang as may, and then libvirtd has no worker to spare: what its priority workers serve
-/// still comes.
+/// As many calls hang as the cap allows, and then libvirtd has no free worker: the figures that its priority
+/// workers serve still come.
 #[test]
 fn calls_that_hang_leave_room_for_the_priority_workers() {
     for (cap, frozen) in [(8, 10), (4, 10), (3, 2), (2, 1)] {

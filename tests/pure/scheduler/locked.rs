@@ -1,4 +1,4 @@
-//! Storage that is dead, and VMs that are locked inside libvirtd.
+//! Dead storage, and VMs that are locked inside libvirtd.
 
 use super::daemon::{Dead, Ms, uuid};
 use super::drive::{Sight, Sim};
@@ -65,7 +65,7 @@ fn a_locked_vm_costs_the_others_nothing() {
 
 #[test]
 fn a_vm_that_is_locked_during_a_gather_costs_the_others_nothing() {
-    // Of these two the second is also asked by the cheap call that goes before the statistics.
+    // Of these two VMs the second is also queried by the cheap call that precedes the statistics.
     let moments = (0..8).chain((8..120).step_by(8));
     for (after, vm) in moments.flat_map(|after| [(after, 9), (after, 23)]) {
         let mut sim = Sim::warm(30);
@@ -101,8 +101,8 @@ fn a_lock_that_is_held_for_a_moment_only_is_waited_for() {
 
 #[test]
 fn locks_that_take_up_the_cap_are_waited_for_where_the_daemon_was_just_started() {
-    // Its first bulk calls go on for a second, each with a VM's lock held: the VM that is asked next is
-    // locked next, until as many calls hang as may.
+    // Each of its first bulk calls goes on for a second with a VM's lock held: the next VM that is queried is
+    // locked next, until as many calls hang as the cap allows.
     let mut times = (0..).map(|n: Ms| 20 + n * 7919 % 900);
     for vms in [4, 6, 12].repeat(100) {
         let mut sim = Sim::warm(vms);
@@ -137,7 +137,7 @@ fn two_locked_vms_cost_the_others_nothing() {
 
 #[test]
 fn while_the_host_says_nothing_only_disks_known_to_be_local_are_asked_in_bulk() {
-    // From the start on, nothing is known: that no order asks for more [`Sim`] asserts.
+    // From the start on nothing is known of the VMs; [`Sim`] asserts that no order queries more than it may.
     let mut sim = Sim::new(30);
     sim.sight = Sight::Never;
     mount(&mut sim, true);
@@ -146,7 +146,7 @@ fn while_the_host_says_nothing_only_disks_known_to_be_local_are_asked_in_bulk() 
         assert!(gather.took <= 1500, "{} ms", gather.took);
     });
     assert_eq!(sim.most_hanging, 0);
-    // Later, and a mount that was dead when the host last said something is not asked for again.
+    // Later, with a mount that was dead when the host scan last returned: its disks are not queried again.
     let mut sim = Sim::new(30);
     mount(&mut sim, true);
     gathers(&mut sim, 2, |_, _, _| {});

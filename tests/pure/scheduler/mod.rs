@@ -1,5 +1,5 @@
-//! The scheduler's decisions against a simulated libvirtd, on a simulated clock: what
-//! docs/resilience.md promises of every kind of trouble, and a property test over any mixture of them.
+//! The scheduler's decisions against a simulated libvirtd, on a simulated clock: what docs/resilience.md
+//! promises for every kind of fault, and a property test over any mixture of them.
 
 mod any_schedule;
 mod brought;
@@ -15,7 +15,7 @@ use brought::Gather;
 use daemon::Ms;
 use drive::{LIMITS, Sight, Sim};
 
-/// What a healthy gather of so many VMs takes.
+/// The time that a healthy gather of this many VMs takes.
 fn healthy(vms: usize) -> Ms {
     let mut sim = Sim::warm(vms);
     let gather = sim.gather();
@@ -23,7 +23,7 @@ fn healthy(vms: usize) -> Ms {
     gather.took
 }
 
-/// Some gathers, each handed on.
+/// Runs some gathers and passes each of them to the check.
 fn gathers(sim: &mut Sim, times: usize, check: impl Fn(usize, &Sim, &Gather)) {
     for n in 0..times {
         let gather = sim.gather();
@@ -45,7 +45,7 @@ fn healthy_vms_are_asked_once() {
         assert_eq!(gather.whole(), 50);
         assert!(gather.completeness.values().all(|(times, _)| *times == 1));
         assert!(gather.took < 300, "{} ms", gather.took);
-        // A list, the look, a canary and the chunks; the first time the descriptions as well.
+        // A list, the host scan, a canary and the chunks; in the first gather the descriptions as well.
         assert!(gather.actions <= 2 * 7 + 3, "{} actions", gather.actions);
     });
     assert_eq!(sim.most_hanging, 0);

@@ -1,4 +1,4 @@
-//! How the simulated libvirtd serves the calls that it has.
+//! How the simulated libvirtd serves its calls.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,12 @@ use uuid::Uuid;
 
 use super::daemon::{Call, Daemon, Dead, Job, KEEPALIVE, Ms};
 
-/// libvirtd's workers, which serve all clients; the second are for calls that cannot take long.
+/// The numbers of libvirtd's ordinary and priority workers, which serve all clients. Priority workers take
+/// only calls that cannot take long.
 const WORKERS: (usize, usize) = (20, 5);
 const CORES: u64 = 2;
 impl Daemon {
-    /// Time goes on to `now`; of what lies between nothing is worked on but the last millisecond.
+    /// Advances the time to `now`; calls are worked on only in the last millisecond of it.
     pub fn run(&mut self, now: Ms) {
         self.now = now;
         self.moved = false;
@@ -24,7 +25,7 @@ impl Daemon {
         }
         if let Some(stopped) = self.stopped {
             if now >= stopped + KEEPALIVE {
-                // A connection that is only being opened waits on.
+                // A connection that is still being opened keeps waiting.
                 let old: Vec<CallId> = self
                     .calls
                     .iter()
@@ -79,7 +80,7 @@ impl Daemon {
         }
     }
 
-    /// A millisecond's work on a call; whether it is over.
+    /// Does a millisecond's work on a call. Returns whether the call is finished.
     fn work(&mut self, call_id: CallId, call: &mut Call, share: u64) -> bool {
         let mut budget = share;
         if matches!(call.request, Request::Probe(_)) && call.connected && !call.told {
@@ -110,7 +111,7 @@ impl Daemon {
         }
     }
 
-    /// Whether the call cannot go on at this VM for now. Takes the VM's job where it can be had.
+    /// Whether the call cannot proceed with this VM for now. Takes the VM's job if it is free.
     fn blocks(&mut self, call_id: CallId, call: &Call, next: Option<Uuid>) -> bool {
         let Some(uuid) = next else {
             return call.request == Request::List
@@ -126,7 +127,7 @@ impl Daemon {
         }
         if matches!(call.request, Request::Describe(_)) {
             let held = vm.job.is_some() || held_by_others;
-            // That is looked at once, before the call: one that waits goes on waiting.
+            // libvirtd checks this once, at the start of the call: a call that already waits keeps waiting.
             let withheld = call.blocked.is_none() && self.is_withheld(uuid);
             return self.xml_takes_job && held && !withheld;
         }
@@ -143,7 +144,7 @@ impl Daemon {
         if !ours && (vm.job.is_some() || held_by_others) {
             return waits;
         }
-        // A VM that was skipped stays so to the end of its turn.
+        // A VM that was skipped stays skipped until the call has passed it.
         if !ours && call.paid > 0 {
             return false;
         }
@@ -161,8 +162,8 @@ impl Daemon {
         vm.frozen
     }
 
-    /// Before it reads XML, a worker asks whether the VM's monitor is in use: a command that has been in
-    /// it for long is not waited for.
+    /// Before it reads XML, a worker checks whether the VM's monitor is in use, and does not wait for a
+    /// command that has been in it for long.
     fn is_withheld(&self, uuid: Uuid) -> bool {
         let vm = &self.vms[&uuid];
         let since = match vm.job {
@@ -188,7 +189,7 @@ impl Daemon {
                 .is_some_and(|(held, of)| (self.now + phase) % of < held)
     }
 
-    /// Microseconds for the next piece of it.
+    /// Microseconds that the next piece of the call takes.
     fn cost(&self, call: &Call, passed_by: bool) -> u64 {
         let Some(uuid) = call.left.front() else {
             return match call.request {
