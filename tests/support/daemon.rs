@@ -1,5 +1,5 @@
-//! libvirtd as others see it: how many of its workers hang, how quick it is to them, and other
-//! clients that make its life hard.
+//! libvirtd as other clients see it: how many of its workers hang and how fast it answers; and other clients
+//! that put load on it.
 
 use super::fleet::at_most;
 use super::lab::Lab;
@@ -7,12 +7,12 @@ use super::{succeed, wait_for};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// What another client waits for an answer before it counts as hanging.
+/// If another client waits longer than this for an answer, its call counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Lab {
-    /// Calls in the hands of libvirtd's ordinary workers, and waiting for one: hanging ones, when
-    /// nobody is asking. Those of its priority workers do not show.
+    /// Calls that libvirtd's ordinary workers are processing or that wait for one: when no other client makes
+    /// calls, these are hanging calls. Calls of its priority workers are not included.
     pub fn calls_in_daemon(&self) -> usize {
         let info = succeed(self.command("virt-admin").args([
             "-c",
@@ -29,7 +29,7 @@ impl Lab {
         number("nWorkers") - number("freeWorkers") + number("jobQueueDepth")
     }
 
-    /// The calls that are still there after they had a moment to return.
+    /// Counts the calls that are still there after they had a moment to return.
     pub fn hanging_calls(&self) -> usize {
         let mut least = usize::MAX;
         for _ in 0..5 {
@@ -52,17 +52,17 @@ impl Lab {
         takes(self.virsh_command().args(["domstats", "--domain", name]))
     }
 
-    /// A client whose `virsh` call with these arguments is sent, and left alone.
+    /// A client that sends one `virsh` call with these arguments and then does nothing else.
     pub fn client(&self, args: &[&str]) -> Client {
         let mut command = self.virsh_command();
         command.args(args);
         Client::spawn(command)
     }
 
-    /// A client that calls `virsh` with these words again and again, on one connection.
+    /// A client that repeats the `virsh` call with these arguments on one connection.
     pub fn busy_client(&self, words: &str) -> Client {
         let mut command = self.command("sh");
-        // Whatever kills the shell closes the pipe, and virsh ends with it.
+        // When the shell is killed, the pipe closes and virsh ends.
         command.args([
             "-c",
             &format!("while echo '{words}'; do :; done | virsh -q -c qemu:///system"),
@@ -71,7 +71,8 @@ impl Lab {
     }
 }
 
-/// Another client's process; dropped, it is killed. A call of it that hangs goes on hanging.
+/// Another client's process, which is killed when the handle is dropped. A call of it that hangs in libvirtd
+/// keeps hanging.
 pub struct Client(Child);
 
 impl Client {
@@ -83,12 +84,12 @@ impl Client {
         Client(command.spawn().unwrap())
     }
 
-    /// Whether it still runs.
+    /// Whether the client still runs.
     pub fn runs(&mut self) -> bool {
         self.0.try_wait().unwrap().is_none()
     }
 
-    /// Waits for its end.
+    /// Waits for the client's end.
     pub fn wait(&mut self) {
         wait_for("the other client's end", Duration::from_secs(60), || {
             (!self.runs()).then_some(())
@@ -103,7 +104,7 @@ impl Drop for Client {
     }
 }
 
-/// How long the command runs; `None`, and it is killed, when that is too long.
+/// How long the command runs. When that is too long, the command is killed and the result is `None`.
 fn takes(command: &mut Command) -> Option<Duration> {
     let start = Instant::now();
     let mut child = command
@@ -125,9 +126,9 @@ fn takes(command: &mut Command) -> Option<Duration> {
     None
 }
 
-/// Panics unless other clients are served as if we were not there.
+/// Panics unless other clients are served as fast as without the plugin.
 pub fn expect_quick(lab: &Lab, healthy_vm: &str, when: &str) {
-    // It takes some 50 ms.
+    // The command takes some 50 ms.
     let quick = at_most(Duration::from_millis(500));
     for (what, took) in [
         ("virsh list", lab.list_takes()),

@@ -1,4 +1,4 @@
-//! Many small VMs at once, and what a whole gather of them looks like.
+//! Many small VMs at once, and the lines that a complete gather has for them.
 
 use super::lab::Lab;
 use super::lines::{Line, one};
@@ -10,13 +10,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Whether the tests run whole (`tests/run --long`): full sizes, and the promised times without
-/// the grace that a processor shared with others needs.
+/// Whether the tests run in full (`tests/run --long`): full sizes, and the promised times without the extra
+/// time for a shared processor.
 pub fn long() -> bool {
     std::env::var_os("TELEGRAF_KVM_LONG").is_some()
 }
 
-/// The promised delay; in the ordinary run, where the machine may be busy, a second more.
+/// The promised delay; in the ordinary run, where the machine may be busy, with a second more.
 pub fn at_most(promised: Duration) -> Duration {
     if long() {
         promised
@@ -25,7 +25,7 @@ pub fn at_most(promised: Duration) -> Duration {
     }
 }
 
-/// A configuration that asks for everything, `vm_collector` too, and is else the default one.
+/// The default configuration with every measurement, including `vm_collector`.
 pub const WITH_COLLECTOR: &str = "measurements = \
     [\"vm_metrics\", \"vm_features\", \"vm_devices\", \"vm_totals\", \"vm_collector\"]\n";
 
@@ -38,7 +38,7 @@ pub fn collected(gather: &[Line], field: &str) -> i64 {
         .unwrap_or_else(|| panic!("no {field}: {line:?}"))
 }
 
-/// Three disks and two taps, paused: a VM as big as it gets that costs no processor time.
+/// A VM with three disks and two taps, paused: the largest VM that uses no processor time.
 pub fn big(name: String) -> VmSpec {
     VmSpec {
         name,
@@ -49,7 +49,7 @@ pub fn big(name: String) -> VmSpec {
     }
 }
 
-/// One disk and one tap, paused.
+/// A VM with one disk and one tap, paused.
 pub fn small(name: String) -> VmSpec {
     VmSpec {
         name,
@@ -63,8 +63,8 @@ pub fn small(name: String) -> VmSpec {
 /// Every line of one VM in one gather: measurement and tags, and the names of its fields.
 pub type Shape = BTreeMap<(String, BTreeMap<String, String>), BTreeSet<String>>;
 
-/// The shapes in one gather, by the VM's name; panics at a line that is there twice, or at lines of
-/// one gather with different times.
+/// The shapes in one gather, by the VM's name. Panics at a duplicate line, or if the lines of one gather have
+/// different times.
 pub fn shapes(gather: &[Line]) -> BTreeMap<String, Shape> {
     let mut shapes: BTreeMap<String, Shape> = BTreeMap::new();
     for line in gather.iter().filter(|line| line.tags.contains_key("name")) {
@@ -77,17 +77,17 @@ pub fn shapes(gather: &[Line]) -> BTreeMap<String, Shape> {
     shapes
 }
 
-/// Running VMs, and what each gives when all is well.
+/// Running VMs, and the lines that each has in the healthy state.
 pub struct Fleet<'lab> {
     lab: &'lab Lab,
-    /// In the order of their numbers.
+    /// The VMs in the order of their numbers.
     pub vms: Vec<Vm<'lab>>,
     pids: Vec<u32>,
     healthy: BTreeMap<String, Shape>,
 }
 
 impl<'lab> Fleet<'lab> {
-    /// Starts `size` VMs, some at a time; `spec` is given each one's number.
+    /// Starts `size` VMs, several at a time; `spec` gets the number of each.
     pub fn start(lab: &'lab Lab, size: usize, spec: impl Fn(usize) -> VmSpec + Sync) -> Self {
         let next = AtomicUsize::new(0);
         let vms = Mutex::new(Vec::new());
@@ -118,8 +118,8 @@ impl<'lab> Fleet<'lab> {
         }
     }
 
-    /// Gathers until three gathers in a row look the same, each with every VM, and takes that as
-    /// the healthy state; returns the slowest of the three.
+    /// Gathers until three gathers in a row have the same lines, each with every VM, and takes these as the
+    /// healthy state. Returns the duration of the slowest of the three.
     pub fn learn(&mut self, plugin: &mut Plugin) -> Duration {
         let mut same: Vec<Duration> = Vec::new();
         for _ in 0..20 {
@@ -143,7 +143,7 @@ impl<'lab> Fleet<'lab> {
         );
     }
 
-    /// A healthy state that lacks the fields in question would make every gather complete.
+    /// Without this check, a healthy state without these fields would make every gather complete.
     fn check_richness(&self) {
         for (name, shape) in &self.healthy {
             let has = |measurement: &str, field: &str| {
@@ -166,7 +166,7 @@ impl<'lab> Fleet<'lab> {
         }
     }
 
-    /// The VMs of this gather that have every line and field of the healthy state, by number.
+    /// The VMs that have every line and field of the healthy state in this gather, by number.
     pub fn complete(&self, gather: &[Line]) -> BTreeSet<usize> {
         let shapes = shapes(gather);
         let whole = |vm: &Vm| {
@@ -178,7 +178,8 @@ impl<'lab> Fleet<'lab> {
             .collect()
     }
 
-    /// Panics unless all VMs but `excepted` are complete; says what the first of the others lacks.
+    /// Panics unless all VMs but `excepted` are complete; the message shows what the first of the others
+    /// lacks.
     pub fn expect_complete_but(&self, gather: &[Line], excepted: &[usize], when: &str) {
         let complete = self.complete(gather);
         let expected = self.all_but(excepted);
@@ -206,12 +207,13 @@ impl<'lab> Fleet<'lab> {
         );
     }
 
-    /// Panics unless a plugin's first gather has every VM complete but for its rates, which need two.
+    /// Panics unless every VM is complete in a plugin's first gather, without the rates, which need two
+    /// gathers.
     pub fn expect_complete_first(&self, gather: &[Line], when: &str) {
         self.expect_complete_first_but(gather, &[], when);
     }
 
-    /// Panics unless these VMs have all but their disks.
+    /// Panics unless these VMs have everything but their disks.
     pub fn expect_without_disks(&self, gather: &[Line], numbers: &[usize], when: &str) {
         let found = shapes(gather);
         for number in numbers {
@@ -224,7 +226,7 @@ impl<'lab> Fleet<'lab> {
             for fields in healthy.values_mut() {
                 fields.retain(|field| !field.starts_with("disk_"));
             }
-            // Of a first gather.
+            // A first gather has no rates.
             let found = found.get(name).cloned().unwrap_or_default();
             let has_features = found.keys().any(|(of, _)| of == "vm_features");
             healthy.retain(|(of, _), _| has_features || of != "vm_features");
@@ -232,7 +234,7 @@ impl<'lab> Fleet<'lab> {
         }
     }
 
-    /// The same of all VMs but `excepted`.
+    /// The same for all VMs but `excepted`.
     pub fn expect_complete_first_but(&self, gather: &[Line], excepted: &[usize], when: &str) {
         let found = shapes(gather);
         let excepted = excepted.iter().map(|number| self.vms[*number].name());
@@ -245,7 +247,7 @@ impl<'lab> Fleet<'lab> {
         }
     }
 
-    /// What the VM of this name gives when all is well.
+    /// The lines of the VM with this name in the healthy state.
     pub fn healthy_of(&self, name: &str) -> Option<&Shape> {
         self.healthy.get(name)
     }
@@ -257,9 +259,10 @@ impl<'lab> Fleet<'lab> {
             .collect()
     }
 
-    /// Panics unless the VM gives what libvirt can say without its QEMU's monitor: state, CPU count,
-    /// network, CPU time with its parts, memory given; and nothing of its disks' counters. `before` is a healthy
-    /// gather: nothing that stands still in a paused VM may differ, above all not be 0.
+    /// Panics unless the VM has exactly the figures that libvirt knows without QEMU's monitor: state, CPU
+    /// count, network, CPU time with its parts, memory given; and no counters of its disks. `before` is a
+    /// healthy gather: a value that does not change in a paused VM must be the same as there, and above all
+    /// must not be 0.
     pub fn expect_monitor_free(&self, gather: &[Line], number: usize, before: &[Line]) {
         let name = self.vms[number].name();
         let (now, then) = (
@@ -293,7 +296,7 @@ impl<'lab> Fleet<'lab> {
         }
     }
 
-    /// Freezes these VMs' QEMUs, all at once; returns when the kernel shows them stopped.
+    /// Freezes the QEMUs of these VMs, all at once; returns when the kernel shows them as stopped.
     pub fn freeze(&self, numbers: &[usize]) {
         self.signal("STOP", numbers);
         for number in numbers {
@@ -303,7 +306,7 @@ impl<'lab> Fleet<'lab> {
         }
     }
 
-    /// Lets them go on.
+    /// Thaws the QEMUs of these VMs.
     pub fn thaw(&self, numbers: &[usize]) {
         self.signal("CONT", numbers);
     }
@@ -313,7 +316,7 @@ impl<'lab> Fleet<'lab> {
         succeed(self.lab.command("kill").args(["-s", signal]).args(pids));
     }
 
-    /// The state letter that the kernel gives for the main thread of a VM's QEMU.
+    /// The kernel's state letter for the main thread of a VM's QEMU.
     pub fn qemu_state(&self, number: usize) -> char {
         let stat = self
             .lab

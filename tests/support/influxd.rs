@@ -1,4 +1,4 @@
-//! A real InfluxDB 1.x inside a lab, whose network is its own: no port is taken, none is seen.
+//! A real InfluxDB 1.x inside a lab. The lab has a network of its own, so no port of this machine is used.
 
 use super::lab::Lab;
 use super::{succeed, wait_for};
@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-/// InfluxDB's own default; the lab has no other.
+/// InfluxDB's default port; nothing else in the lab uses it.
 pub const SERVER: &str = "127.0.0.1:8086";
 
-/// A running influxd; it ends with its lab at the latest.
+/// A running influxd, which ends with its lab at the latest.
 pub struct Influxd(Child);
 
 impl Influxd {
-    /// Starts one and waits until it answers; its files are in the lab's folder.
+    /// Starts influxd and waits until it answers; its files are in the lab's folder.
     pub fn start(lab: &Lab) -> Influxd {
         let dir = lab.dir().join("influxdb");
         std::fs::create_dir(&dir).unwrap();

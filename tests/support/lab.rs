@@ -1,4 +1,4 @@
-//! A throw-away hypervisor (`tests/lab/hypervisor`): its own libvirtd, QEMUs, bridge and taps.
+//! A throw-away hypervisor (`tests/lab/hypervisor`): a libvirtd, QEMUs, a bridge and taps of its own.
 
 use super::turn::{self, Turn};
 use super::vm::{Vm, VmSpec};
@@ -17,51 +17,51 @@ use tempfile::TempDir;
 /// The bridge's address inside every lab; guests take others of 192.168.77.0/24.
 pub const BRIDGE: &str = "192.168.77.1";
 
-/// An ordinary user of no rights that every machine has: libvirt's client library needs an entry in
-/// the user database.
+/// An ordinary user without rights that every machine has: libvirt's client library needs an entry in the
+/// user database.
 const NOBODY: u32 = 65534;
 
-/// The variable that names a folder of `tests/matrix/root`'s: then every lab runs on that Debian, with
-/// its libvirtd, QEMU and tools, and telegraf-kvm as it was built there (`tests/run --matrix`).
+/// The variable that names a folder made by `tests/matrix/root`: every lab then runs on that Debian, with its
+/// libvirtd, QEMU and tools, and telegraf-kvm as it was built there (`tests/run --matrix`).
 const ROOT: &str = "LAB_ROOT";
 
-/// The variable that names the lab's daemon where it is not libvirtd: `virtqemud`, the modular one.
+/// The variable that names the lab's daemon if it is not libvirtd: `virtqemud`, the modular one.
 const DAEMON: &str = "LAB_DAEMON";
 
-/// The daemon's configuration, whichever it is.
+/// The path of the daemon's configuration, for libvirtd and virtqemud.
 const CONFIGURATION: &str = "/etc/libvirt/libvirtd.conf";
 
-/// Where a root's programs lie.
+/// The folders of a root's programs.
 const ROOT_FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
-/// What starts a program with other libraries than its system's.
+/// The dynamic loader, which starts a program with other libraries than its system's.
 const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 
 /// The first of setpriv's arguments.
 const PRIVILEGES: &str = "--clear-groups";
 
-/// A running hypervisor. Dropped, it is gone, with all its VMs.
+/// A running hypervisor. When it is dropped, it ends with all its VMs.
 pub struct Lab {
     unshare: Child,
     init: u32,
     prefix: String,
     dir: TempDir,
-    /// As [`ROOT`] says.
+    /// The folder of another Debian, see [`ROOT`].
     root: Option<PathBuf>,
     daemon: String,
     vms: AtomicU32,
-    /// Given back when all else is gone.
+    /// The turn is given back after everything else is gone.
     _turn: Turn,
 }
 
 impl Lab {
-    /// Waits for the turn of the test's module, starts a hypervisor and waits until its libvirtd
-    /// answers. Needs root and what `tests/run` installs; panics with what is missing.
+    /// Waits for the turn of the test's module, starts a hypervisor and waits until its libvirtd answers.
+    /// Needs root and the programs that `tests/run` installs; panics and names what is missing.
     pub fn start() -> Lab {
         Lab::start_with(false)
     }
 
-    /// The same, and other labs reach its libvirtd by [`Lab::uri_for_others`].
+    /// The same, for a lab whose libvirtd other labs reach by [`Lab::uri_for_others`].
     pub fn start_reachable() -> Lab {
         Lab::start_with(true)
     }
@@ -75,7 +75,7 @@ impl Lab {
         );
         let root = std::env::var_os(ROOT).map(PathBuf::from);
         let daemon = std::env::var(DAEMON).unwrap_or_else(|_| "libvirtd".to_owned());
-        // A root has what tests/matrix/root put there.
+        // A root contains what tests/matrix/root installed there.
         if root.is_none() {
             for needed in [&*daemon, "virsh", "qemu-system-x86_64", "ip", "unshare"] {
                 program(needed);
@@ -86,7 +86,8 @@ impl Lab {
             std::process::id(),
             COUNT.fetch_add(1, Ordering::Relaxed)
         );
-        // By our own name, so that a folder left behind says whose it was; others may pass through.
+        // The folder has the name of this test program, so a folder that was left behind shows where it came
+        // from. Other users may pass through it.
         let dir = tempfile::Builder::new()
             .prefix(&format!("telegraf-kvm-{prefix}-"))
             .permissions(Permissions::from_mode(0o755))
@@ -105,7 +106,8 @@ impl Lab {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(errors)
-            // Away from a terminal's Ctrl-C: our end closes its stdin, and it tidies up.
+            // The hypervisor must not get a terminal's Ctrl-C: its stdin closes when this process ends, and
+            // then it cleans up.
             .process_group(0)
             .spawn()
             .unwrap();
@@ -129,13 +131,14 @@ impl Lab {
         }
     }
 
-    /// The lab's own folder, the same inside and outside: disk images, consoles, what tests write.
+    /// The lab's own folder, which has the same path inside and outside: disk images, consoles, files of
+    /// tests.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// What every VM's name in this lab begins with: control groups are not isolated, and a VM of
-    /// the same id and name as another lab's would share its CPU time.
+    /// The beginning of every VM's name in this lab: control groups are not isolated, and a VM with the same
+    /// id and name as another lab's would share its control group and so its CPU time.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -145,8 +148,8 @@ impl Lab {
         self.init
     }
 
-    /// A command inside the lab, in the folder `/`, which dies with its handle's process.
-    /// The handle is nsenter's: [`child_of`] its id is the program.
+    /// A command inside the lab, in the folder `/`, which is killed with the process of its handle. The
+    /// handle is nsenter's: [`child_of`] its id is the program.
     pub fn command(&self, name: &str) -> Command {
         let mut command = Command::new(program("nsenter"));
         command
@@ -162,7 +165,7 @@ impl Lab {
         command
     }
 
-    /// A program of this machine's, with this machine's files, in the lab's network alone.
+    /// A program of this machine, with this machine's files, in the network of the lab.
     pub fn command_in_network(&self, path: &Path) -> Command {
         let mut command = Command::new(program("nsenter"));
         command
@@ -173,15 +176,15 @@ impl Lab {
         command
     }
 
-    /// The words that run the program `name` inside: the root's own, else this machine's, by this
-    /// machine's libraries.
+    /// The words that run the program `name` inside the lab: the root's own program, else this machine's,
+    /// with this machine's libraries.
     fn program(&self, name: &str) -> Vec<PathBuf> {
         let Some(root) = self.root.as_ref().filter(|_| !name.contains('/')) else {
             let path = name.contains('/').then(|| PathBuf::from(name));
             return vec![path.unwrap_or_else(|| program(name))];
         };
         let own = ROOT_FOLDERS.map(|folder| Path::new(folder).join(name));
-        // A link in there may point to what only is there.
+        // A link in the root may point to a path that exists only there.
         let there = |path: &&PathBuf| {
             let path = root.join("root").join(path.strip_prefix("/").unwrap());
             path.symlink_metadata().is_ok()
@@ -194,7 +197,7 @@ impl Lab {
             .status
             .success();
         let at = |path: &Path| Path::new("/mnt").join(path.strip_prefix("/").unwrap());
-        // What lies on a file system of its own is not below /mnt, but all that LAB_PATHS names is.
+        // Other file systems are not visible below /mnt, but all paths in LAB_PATHS are.
         let ours = if ours.starts_with(cache().canonicalize().unwrap()) {
             ours
         } else {
@@ -207,33 +210,35 @@ impl Lab {
         let libraries = [libraries.as_slice(), &["/mnt/lib64", "/mnt/usr/lib64"]].concat();
         let words = ["--library-path".to_owned(), libraries.join(":")];
         let words = words.map(PathBuf::from);
-        // Resolved here: in there an absolute link leads to the root's loader, of another libc.
+        // The path is resolved here: inside the root an absolute link leads to the root's loader, which
+        // belongs to another libc.
         let loader = at(&Path::new(LOADER).canonicalize().unwrap());
         [&[loader], words.as_slice(), &[ours]].concat()
     }
 
-    /// telegraf-kvm inside the lab, where qemu:///system is the lab's.
+    /// telegraf-kvm inside the lab, where qemu:///system is the lab's libvirtd.
     pub fn plugin(&self, args: &[&str]) -> Command {
         let mut command = self.command(env!("CARGO_BIN_EXE_telegraf-kvm"));
         command.args(args).env_remove("RUST_LOG");
         command
     }
 
-    /// The same as the service user is: unprivileged, and in no group.
+    /// The same with the service user's rights: unprivileged, and in no group.
     pub fn plugin_unprivileged(&self, args: &[&str]) -> Command {
         self.plugin_as(NOBODY, args)
     }
 
     /// The same as an ordinary user of that number, in no group but its own.
     pub fn plugin_as(&self, uid: u32, args: &[&str]) -> Command {
-        // The build's folder may lie in a home that only its owner enters.
+        // The build's folder may be in a home directory that only its owner can enter.
         let binary = self.dir().join("telegraf-kvm");
         if !binary.exists() {
             std::fs::copy(self.inside(env!("CARGO_BIN_EXE_telegraf-kvm")), &binary).unwrap();
         }
         let mut command = self.command("setpriv");
         command
-            // First, for plugin_blind; a change of user clears the order to die with the parent.
+            // This comes first, for plugin_blind. A change of user clears the setting to be killed with the
+            // parent, so it is set again.
             .args([PRIVILEGES, "--pdeathsig", "KILL"])
             .arg(format!("--reuid={uid}"))
             .arg(format!("--regid={uid}"))
@@ -243,7 +248,7 @@ impl Lab {
         command
     }
 
-    /// The same where /proc shows no process of the lab's: as a container has it.
+    /// The same without any process of the lab in /proc, as in a container.
     pub fn plugin_blind(&self, args: &[&str]) -> Command {
         let plugin = self.plugin_as(NOBODY, args);
         let mut command = self.command("unshare");
@@ -254,14 +259,14 @@ impl Lab {
         command
     }
 
-    /// By this URI a libvirtd of another lab reaches this one's, to migrate a VM to it.
+    /// The URI by which another lab's libvirtd reaches this one, to migrate a VM to it.
     pub fn uri_for_others(&self) -> String {
         let socket = self.dir().join("sockets").join(self.socket_name());
         assert!(socket.exists(), "the lab was not started as reachable");
         format!("qemu+unix:///system?socket={}", socket.display())
     }
 
-    /// The path inside of the socket for who only reads.
+    /// The path of the read-only socket inside the lab.
     pub fn read_only_socket(&self) -> String {
         format!("/run/libvirt/{}-ro", self.socket_name())
     }
@@ -274,7 +279,7 @@ impl Lab {
         }
     }
 
-    /// A configuration file of this text, in the lab's folder; returns its path.
+    /// Writes a configuration file with this text to the lab's folder and returns its path.
     pub fn config(&self, text: &str) -> String {
         let number = self.vms.fetch_add(1, Ordering::Relaxed);
         let file = self.dir().join(format!("telegraf-kvm-{number}.toml"));
@@ -282,24 +287,24 @@ impl Lab {
         file.to_str().unwrap().to_owned()
     }
 
-    /// What virsh says; panics if it fails.
+    /// Runs virsh and returns its output; panics if it fails.
     pub fn virsh(&self, args: &[&str]) -> String {
         succeed(self.virsh_command().args(args))
     }
 
-    /// virsh, for what may fail or hang.
+    /// virsh as a command, for calls that may fail or hang.
     pub fn virsh_command(&self) -> Command {
         let mut command = self.command("virsh");
         command.args(["-q", "-c", "qemu:///system"]);
         command
     }
 
-    /// `virsh domstats --raw` of one VM, by key.
+    /// The output of `virsh domstats --raw` for one VM, by key.
     pub fn domstats(&self, name: &str) -> BTreeMap<String, String> {
         virsh_domstats(&self.virsh(&["domstats", "--raw", "--domain", name]))
     }
 
-    /// Starts a VM; see [`VmSpec`]. Its name is `PREFIX-` and the spec's.
+    /// Starts a VM; see [`VmSpec`]. Its name is `PREFIX-` and the name in the spec.
     pub fn create(&self, spec: &VmSpec) -> Vm<'_> {
         let number = self.vms.fetch_add(1, Ordering::Relaxed);
         Vm::create(self, spec, number)
@@ -322,8 +327,8 @@ impl Lab {
         self.virsh(&["create", file.path().to_str().unwrap()]);
     }
 
-    /// Whether this libvirt makes QEMU look at a VM's files also when it is asked for one disk: from
-    /// 11.4 on, as the program takes it. 12.8 does, 11.3 does not.
+    /// Whether this libvirt makes QEMU access all files of a VM even when it is asked for one disk. The
+    /// program assumes this from 11.4 on: 12.8 does so, 11.3 does not.
     pub fn asking_touches_disks(&self) -> bool {
         self.libvirt_version() >= (11, 4)
     }
@@ -338,7 +343,7 @@ impl Lab {
         (number(), number())
     }
 
-    /// Ends libvirtd; the VMs run on.
+    /// Ends libvirtd; the VMs keep running.
     pub fn stop_libvirtd(&self) {
         self.signal_libvirtd("TERM");
         wait_for("libvirtd to end", Duration::from_secs(30), || {
@@ -351,13 +356,13 @@ impl Lab {
         succeed(self.command(&self.daemon).args(["-d", "-f", CONFIGURATION]));
     }
 
-    /// Starts libvirtd anew, with these settings in the place of those of the same names.
+    /// Restarts libvirtd with these settings, which replace those of the same names.
     pub fn reconfigure_libvirtd(&self, settings: &str) {
         let conf = self.inside(CONFIGURATION);
         let text = std::fs::read_to_string(&conf).unwrap();
         let key = |line: &str| line.split(' ').next().map(str::to_owned);
         let new: Vec<_> = settings.lines().map(key).collect();
-        // Of two of the same name the first one counts.
+        // If a setting occurs twice, libvirtd uses the first one.
         let old = text.lines().filter(|line| !new.contains(&key(line)));
         let old: Vec<&str> = old.collect();
         std::fs::write(&conf, old.join("\n") + "\n" + settings).unwrap();
@@ -365,8 +370,8 @@ impl Lab {
         self.start_libvirtd();
     }
 
-    /// Serves other hosts as well, with these further settings: libvirtd started anew. The modular
-    /// daemons listen by systemd's sockets alone.
+    /// Restarts libvirtd with these further settings so that it serves other hosts as well. The modular
+    /// daemons can only listen through systemd's sockets.
     pub fn serve_hosts(&self, settings: &str) {
         let conf = self.inside(CONFIGURATION);
         let text = std::fs::read_to_string(&conf).unwrap();
@@ -378,18 +383,18 @@ impl Lab {
         );
     }
 
-    /// The daemon's name: `libvirtd`, or another in its place.
+    /// The daemon's name: `libvirtd`, or the daemon that replaces it.
     pub fn daemon(&self) -> &str {
         &self.daemon
     }
 
-    /// Sends libvirtd a signal by name: STOP freezes it, CONT thaws it, KILL is a crash.
+    /// Sends libvirtd a signal by name: STOP freezes it, CONT thaws it, KILL crashes it.
     pub fn signal_libvirtd(&self, signal: &str) {
         let pid = std::fs::read_to_string(self.pid_file()).unwrap();
         succeed(self.command("kill").args(["-s", signal, pid.trim()]));
     }
 
-    /// Whether the process that libvirtd said it is still exists.
+    /// Whether the process in libvirtd's pid file still exists.
     pub fn libvirtd_runs(&self) -> bool {
         std::fs::read_to_string(self.pid_file())
             .is_ok_and(|pid| self.inside(&format!("/proc/{}", pid.trim())).exists())
@@ -399,7 +404,7 @@ impl Lab {
         self.inside(&format!("/run/{}.pid", self.daemon))
     }
 
-    /// Where a file of the lab's (its /run, say) can be read from outside.
+    /// The path outside of the lab of a file inside it (in its /run, for example).
     pub fn inside(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.init))
     }
@@ -414,20 +419,20 @@ impl Drop for Lab {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        // It hangs: --kill-child takes the rest.
+        // The process hangs; --kill-child kills its children with it.
         let _ = self.unshare.kill();
         let _ = self.unshare.wait();
     }
 }
 
-/// What of this machine is seen in a root at the same path: the checkout, the build, what `tests/run`
-/// made, and the labs' folders.
+/// The paths of this machine that are visible in a root at the same place: the checkout, the build, the files
+/// that `tests/run` made, and the labs' folders.
 fn seen_in_root() -> [(&'static str, std::ffi::OsString); 2] {
     let program = Path::new(env!("CARGO_BIN_EXE_telegraf-kvm"));
     let paths = [
         PathBuf::from(env!("CARGO_MANIFEST_DIR")),
         program.ancestors().nth(2).unwrap().to_owned(),
-        // It may be a link out of the build's folder.
+        // The path may be a link that leads out of the build's folder.
         cache().canonicalize().unwrap(),
         std::env::temp_dir(),
     ];

@@ -1,4 +1,4 @@
-//! Line protocol read by an independent parser, for tests to look at.
+//! Line protocol, read by an independent parser for the tests.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -28,14 +28,14 @@ pub struct Line {
 }
 
 impl Line {
-    /// A tag; panics with the line if it is not there.
+    /// The value of a tag; panics with the line if it is missing.
     pub fn tag(&self, key: &str) -> &str {
         self.tags
             .get(key)
             .unwrap_or_else(|| panic!("no tag {key}: {self:?}"))
     }
 
-    /// An integer field; None if it is not there; panics if it is of another type.
+    /// An integer field; `None` if it is missing; panics if it is of another type.
     pub fn int(&self, key: &str) -> Option<i64> {
         match self.fields.get(key)? {
             Value::Int(value) => Some(*value),
@@ -43,7 +43,7 @@ impl Line {
         }
     }
 
-    /// A float field; None if it is not there; panics if it is of another type.
+    /// A float field; `None` if it is missing; panics if it is of another type.
     pub fn float(&self, key: &str) -> Option<f64> {
         match self.fields.get(key)? {
             Value::Float(value) => Some(*value),
@@ -51,7 +51,7 @@ impl Line {
         }
     }
 
-    /// A string field; None if it is not there; panics if it is of another type.
+    /// A string field; `None` if it is missing; panics if it is of another type.
     pub fn text(&self, key: &str) -> Option<&str> {
         match self.fields.get(key)? {
             Value::Text(value) => Some(value),
@@ -60,8 +60,8 @@ impl Line {
     }
 }
 
-/// Every line of `text`; panics at one that is no line protocol, or whose type is none of ours
-/// (unsigned, boolean), or that has a tag or field twice, or no time.
+/// Every line of `text`. Panics at one that is no line protocol, that has a type which the plugin does not
+/// write (unsigned, boolean), that has a tag or field twice, or that has no time.
 pub fn lines(text: &str) -> Vec<Line> {
     assert!(
         text.is_empty() || text.ends_with('\n'),
@@ -107,7 +107,7 @@ pub fn of<'l>(lines: &'l [Line], measurement: &str, name: &str) -> Vec<&'l Line>
     lines.iter().filter(wanted).collect()
 }
 
-/// The one line of that measurement and VM; panics with all lines if there is none or several.
+/// The only line of that measurement and VM; panics with all lines if there is none or several.
 pub fn one<'l>(lines: &'l [Line], measurement: &str, name: &str) -> &'l Line {
     let found = of(lines, measurement, name);
     assert!(
@@ -122,7 +122,7 @@ pub fn one<'l>(lines: &'l [Line], measurement: &str, name: &str) -> &'l Line {
     found[0]
 }
 
-/// The vm_devices line of one device; panics with the VM's devices if it is not there.
+/// The vm_devices line of one device; panics with the VM's devices if it is missing.
 pub fn device<'l>(lines: &'l [Line], name: &str, devtype: &str, device: &str) -> &'l Line {
     let devices = of(lines, "vm_devices", name);
     let wanted = |line: &&&Line| line.tag("devtype") == devtype && line.tag("device") == device;
@@ -147,7 +147,7 @@ pub const FEATURES: [&str; 11] = [
     "disk_wr_bytes_rate",
 ];
 
-/// A VM's devices by their lines: `nic vnet0`, `disk vda`.
+/// The devices of a VM, from its lines: `nic vnet0`, `disk vda`.
 pub fn devices(lines: &[Line], name: &str) -> Vec<String> {
     let devices = of(lines, "vm_devices", name).into_iter();
     let mut devices: Vec<String> = devices
@@ -157,8 +157,8 @@ pub fn devices(lines: &[Line], name: &str) -> Vec<String> {
     devices
 }
 
-/// Which of the features a VM lacks, by the beginning of their names (`net_`, `disk_`, `cpu_`,
-/// `memory_`): a group lacks as a whole.
+/// The features that a VM lacks, by the beginning of their names (`net_`, `disk_`, `cpu_`, `memory_`): the
+/// fields of a group are missing together.
 pub fn lacking(lines: &[Line], name: &str) -> Vec<&'static str> {
     let line = one(lines, "vm_features", name);
     let mut groups = vec!["net_", "disk_", "cpu_", "memory_"];
@@ -178,8 +178,8 @@ pub fn lacking(lines: &[Line], name: &str) -> Vec<&'static str> {
     groups
 }
 
-/// The sums in vm_totals are those of the vm_devices lines of the same gather, field by field;
-/// nothing but a device's sum is there, and no device's field lacks in it.
+/// Checks that the sums in vm_totals equal those of the vm_devices lines of the same gather, field by field:
+/// each sum has its device fields, and each device field has its sum.
 pub fn adds_up(lines: &[Line], name: &str) {
     let totals = one(lines, "vm_totals", name);
     let devices = of(lines, "vm_devices", name);

@@ -1,18 +1,18 @@
-//! What the test crates share; each compiles it once.
+//! Helpers that the test crates share; each crate compiles them once.
 //!
 //! - [`lab`]: a throw-away hypervisor; [`vm`]: its VMs; [`fleet`]: many of them.
-//! - [`inside`]: a test in name spaces of its own.
-//! - [`turn`]: one module after the other; [`alone`]: one test of a module after the other.
-//! - [`virsh`]: what virsh says, as the lines that it should give.
+//! - [`inside`]: a test in namespaces of its own.
+//! - [`turn`]: modules run one after the other; [`alone`]: tests of a module run one after the other.
+//! - [`virsh`]: the lines that the plugin should write, from the output of virsh.
 //! - [`influxd`]: a running InfluxDB.
 //! - [`plugin`]: a running telegraf-kvm; [`lines`]: what it wrote.
 //! - [`node`]: domains of the test driver; [`reading`]: what virsh says of a domain.
-//! - Trouble: [`outage`], storage that dies; [`daemon`], hanging calls and other clients;
-//!   [`proxy`], a socket that delays, cuts and closes.
+//! - Faults: [`outage`], storage that dies; [`daemon`], hanging calls and other clients; [`proxy`], a socket
+//!   that delays, cuts and closes.
 //!
-//! A helper that meets trouble panics with what it saw: in a test that is a failure, never a skip.
+//! A helper that fails panics with what it saw: the test then fails and is never skipped.
 
-// No crate uses all of this.
+// No crate uses all of these helpers.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod daemon;
@@ -35,7 +35,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-/// Where `tests/run` keeps what it made: the guest, the Python for the SQL tests, Telegraf.
+/// The folder of the files that `tests/run` makes: the guest, the Python for the SQL tests, Telegraf.
 pub fn cache() -> PathBuf {
     let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));
     tmp.parent()
@@ -43,7 +43,7 @@ pub fn cache() -> PathBuf {
         .join("telegraf-kvm-tests")
 }
 
-/// A file that `tests/run` makes; panics with that hint when it is not there.
+/// The path of a file that `tests/run` makes; panics with that hint if it is missing.
 pub fn cached(name: &str) -> PathBuf {
     let path = cache().join(name);
     assert!(
@@ -59,10 +59,10 @@ pub fn sql_python() -> PathBuf {
     cached("python/bin/python")
 }
 
-/// The program `name` on the PATH; panics with `tests/run`, which installs it.
+/// The program `name` on the PATH; panics and names `tests/run`, which installs it.
 pub fn program(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    // An ordinary user's PATH lacks the folders of libvirtd and ip; the cache has our own Telegraf.
+    // An ordinary user's PATH lacks the folders of libvirtd and ip; our own Telegraf is in the cache.
     let further = ["/usr/sbin", "/sbin"].map(PathBuf::from);
     std::env::split_paths(&path)
         .chain(further)
@@ -72,7 +72,7 @@ pub fn program(name: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("{name} is not installed: run tests/run, which installs it"))
 }
 
-/// A configuration file; it lives as long as the handle.
+/// A configuration file, which is deleted when the handle is dropped.
 pub fn config(text: &str) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::with_suffix(".toml").expect("a file can be made");
     std::fs::write(file.path(), text).expect("and written");
@@ -109,7 +109,7 @@ pub fn told(output: &Output) -> (Option<i32>, String, String) {
     )
 }
 
-/// Asks `answer` every 20 ms until it is `Some`; panics with `what` after `limit`.
+/// Calls `answer` every 20 ms until it is `Some`; panics with `what` after `limit`.
 pub fn wait_for<T>(what: &str, limit: Duration, mut answer: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
@@ -124,7 +124,7 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut answer: impl FnMut() -> Opti
     }
 }
 
-/// A pipe that takes no byte more.
+/// A pipe that is full to the last byte.
 pub fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = std::io::pipe().unwrap();
     rustix::io::ioctl_fionbio(&writer, true).unwrap();
@@ -133,8 +133,7 @@ pub fn full_pipe() -> (PipeReader, PipeWriter) {
     (reader, writer)
 }
 
-/// Waits until the main thread of this process waits in a function of the kernel's whose name holds
-/// one of these.
+/// Waits until the main thread of this process waits in a kernel function whose name contains one of these.
 pub fn wait_until_in(pid: u32, functions: &[&str]) {
     wait_for(&format!("{functions:?}"), Duration::from_secs(30), || {
         let mut threads = std::fs::read_dir(format!("/proc/{pid}/task"))
@@ -148,7 +147,7 @@ pub fn wait_until_in(pid: u32, functions: &[&str]) {
     });
 }
 
-/// The process whose parent is `parent`, if there is one by now (both as this process numbers them).
+/// The process whose parent is `parent`, if there is one yet (both as this process numbers them).
 pub fn child_of(parent: u32) -> Option<u32> {
     children_of(parent).first().copied()
 }
@@ -159,7 +158,7 @@ pub fn children_of(parent: u32) -> Vec<u32> {
     let child = |entry: std::fs::DirEntry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
         let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
-        // "PID (NAME) STATE PPID ...", and the name may hold anything.
+        // "PID (NAME) STATE PPID ...", where the name may contain any character.
         let after_name = &stat[stat.rfind(')')? + 1..];
         let parent_of_it: u32 = after_name.split_whitespace().nth(1)?.parse().ok()?;
         (parent_of_it == parent).then_some(pid)
@@ -167,18 +166,18 @@ pub fn children_of(parent: u32) -> Vec<u32> {
     processes.flatten().filter_map(child).collect()
 }
 
-/// What [`alone`] gives.
+/// The handle that [`alone`] returns.
 pub struct Alone {
     _lock: std::sync::MutexGuard<'static, ()>,
     _turn: turn::Turn,
 }
 
-/// Lets one test of a module run at a time, and none of another module: those that measure time,
-/// or need the processor.
+/// Makes tests of a module that measure time or need the processor run one at a time, and at the same time as
+/// no test of another module.
 pub fn alone() -> Alone {
     static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let turn = turn::take();
-    // A test that failed while it held it is no reason for the next to fail.
+    // If a test failed while it held the lock, the next test need not fail.
     let lock = ALONE
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);

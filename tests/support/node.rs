@@ -1,4 +1,4 @@
-//! Nodes of libvirt's test driver, written as files.
+//! Nodes of libvirt's test driver, as files.
 
 use super::vm::escape;
 use std::fmt::Write as _;
@@ -9,15 +9,15 @@ use tempfile::NamedTempFile;
 pub struct Domain {
     /// The name: anything but a slash or a newline.
     pub name: String,
-    /// Number n gets the uuid that [`uuid`] makes of n.
+    /// The domain's number n: its UUID is [`uuid`] of n.
     pub number: u32,
-    /// vCPUs online, and the most there can be.
+    /// vCPUs: online, and the maximum.
     pub vcpus: (u32, u32),
-    /// Memory now and at the most, KiB.
+    /// Memory: current and maximum, KiB.
     pub memory: (u64, u64),
     /// `virDomainState`: 1 running, 3 paused, 5 shut off and so on.
     pub state: u32,
-    /// `<disk>`, `<interface>` and the like, by [`disk`] and [`nic`].
+    /// `<disk>`, `<interface>` and the like, made by [`disk`] and [`nic`].
     pub devices: String,
 }
 
@@ -35,18 +35,18 @@ impl Domain {
     }
 }
 
-/// The uuid of a node file's domain.
+/// The UUID of a node file's domain.
 pub fn uuid(number: u32) -> String {
     format!("11111111-0000-4000-8000-{number:012}")
 }
 
-/// The uuids of those that are not shut off.
+/// The UUIDs of the domains that are not shut off.
 pub fn active(domains: &[Domain]) -> Vec<String> {
     let active = domains.iter().filter(|domain| domain.state != 5);
     active.map(|domain| uuid(domain.number)).collect()
 }
 
-/// A `<disk>` of that kind (disk, cdrom, floppy, lun), its bus told by the target's name.
+/// A `<disk>` of that kind (disk, cdrom, floppy, lun); the target's name determines its bus.
 pub fn disk(kind: &str, target: &str) -> String {
     let bus = match target.get(..2) {
         Some("vd") => "virtio",
@@ -62,14 +62,14 @@ pub fn disk(kind: &str, target: &str) -> String {
     format!("<disk type='{of}' device='{kind}'>{source}<target dev='{target}' bus='{bus}'/></disk>")
 }
 
-/// An `<interface>`; without a target the driver makes one up. One that begins with `vnet` is
-/// dropped by it, so do not ask for that.
+/// An `<interface>`. Without a target the driver makes one up. The driver drops a target that begins with
+/// `vnet`, so do not use one.
 pub fn nic(target: Option<&str>) -> String {
     let target = target.map_or_else(String::new, |t| format!("<target dev='{}'/>", escape(t)));
     format!("<interface type='bridge'><source bridge='br0'/>{target}</interface>")
 }
 
-/// A node file; it lives as long as the handle.
+/// A node file, which is deleted when the handle is dropped.
 pub fn write(domains: &[Domain]) -> NamedTempFile {
     let mut xml = String::from("<node>\n");
     for domain in domains {
@@ -101,8 +101,7 @@ pub fn uri(file: &NamedTempFile) -> String {
 
 const ODD: &str = r#"odd, name=x "q" \b é\"#;
 
-/// Domains as different as the driver allows, in every state, with awkward names; the last one is
-/// shut off.
+/// Domains as different as the driver allows, in every state, with awkward names. The last one is shut off.
 pub fn wide() -> Vec<Domain> {
     let devices = [
         disk("disk", "vda"),

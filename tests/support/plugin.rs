@@ -1,4 +1,4 @@
-//! A running telegraf-kvm, as Telegraf has one: newlines in, lines out.
+//! A running telegraf-kvm, driven as by Telegraf: newlines in, lines out.
 
 use super::lines::{Line, lines};
 use super::{child_of, config, program, wait_for};
@@ -12,12 +12,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::NamedTempFile;
 
-/// No gather of ours takes longer; a test that waits for one fails after it.
+/// The longest time that a gather may take; a test that waits longer fails.
 const LIMIT: Duration = Duration::from_secs(30);
-/// A gather is written in one go, so a pause in its output is its end.
+/// A gather is written without a pause, so a pause in the output is its end.
 const QUIET: Duration = Duration::from_millis(300);
 
-/// What runs `line` of shell on a terminal of its own; our pipes are its keys and its screen.
+/// A command that runs `line` in a shell on a terminal of its own; our pipes are its keyboard and its screen.
 pub fn on_terminal(line: &str) -> Child {
     Command::new(program("script"))
         .args(["-qec", line, "/dev/null"])
@@ -28,14 +28,13 @@ pub fn on_terminal(line: &str) -> Child {
         .unwrap()
 }
 
-/// Waits for the first byte on its stdout, and takes that one only.
+/// Waits for the first byte on the program's stdout, and reads only that one.
 pub fn read_first_byte(child: &mut Child) {
     let stdout = child.stdout.as_mut().unwrap();
     stdout.read_exact(&mut [0]).unwrap();
 }
 
-/// Reads what has come by now, after a wait for some of it, and appends it to `text`; panics where
-/// nothing can come any more.
+/// Waits for output, reads what is there and appends it to `text`; panics if the output has ended.
 pub fn read_some(from: &mut impl Read, text: &mut String) {
     let mut bytes = [0; 4096];
     let count = from.read(&mut bytes).unwrap();
@@ -43,12 +42,12 @@ pub fn read_some(from: &mut impl Read, text: &mut String) {
     *text += std::str::from_utf8(&bytes[..count]).unwrap();
 }
 
-/// A running plugin; dropped, it is killed.
+/// A running plugin, which is killed when the handle is dropped.
 pub struct Plugin {
     child: Child,
-    /// None once closed.
+    /// `None` after stdin was closed.
     pub stdin: Option<ChildStdin>,
-    /// The pipe on its stdout, as /proc names it.
+    /// The pipe on the plugin's stdout, as /proc names it.
     pub stdout_pipe: PathBuf,
     stdout: Arc<Mutex<Heard>>,
     stderr: Arc<Mutex<Heard>>,
@@ -64,12 +63,13 @@ struct Heard {
 }
 
 impl Plugin {
-    /// Starts what `Lab::plugin` (or any other way) made, with pipes at all three ends.
+    /// Starts the command that `Lab::plugin` (or another function) made, with pipes at stdin, stdout and
+    /// stderr.
     pub fn spawn(mut command: Command) -> Plugin {
         let inside = command.get_program().to_string_lossy().ends_with("nsenter");
         let mut child = command
-            // With a stopped process in its group (a mount's) the kernel may send a SIGHUP to all of
-            // them, which to the plugin is a request to gather.
+            // If the group contained a stopped process (a mount's), the kernel could send SIGHUP to the whole
+            // group, which the plugin takes as a request to gather.
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -99,7 +99,7 @@ impl Plugin {
         command
     }
 
-    /// One outside of any lab with this configuration, which lives as long as the second handle.
+    /// A plugin outside of any lab with this configuration, whose file exists as long as the second handle.
     pub fn configured(uri: &str, settings: &str) -> (Plugin, NamedTempFile) {
         let file = config(settings);
         let path = file.path().to_str().unwrap();
@@ -121,14 +121,14 @@ impl Plugin {
         (found, last.saturating_duration_since(start))
     }
 
-    /// Warnings and errors that it logged so far.
+    /// The warnings and errors that the plugin has logged so far.
     pub fn warnings(&self) -> Vec<String> {
         let said = self.stderr();
         let bad = |line: &&str| line.starts_with("W! ") || line.starts_with("E! ");
         said.lines().filter(bad).map(str::to_owned).collect()
     }
 
-    /// Asks for a gather and waits for nothing.
+    /// Requests a gather without waiting for it.
     pub fn newline(&mut self) {
         let stdin = self.stdin.as_mut().expect("stdin is open");
         if let Err(error) = stdin.write_all(b"\n") {
@@ -136,7 +136,7 @@ impl Plugin {
         }
     }
 
-    /// The next lines until a pause: for gathers that a signal or the interval asks for.
+    /// The next lines until a pause: for gathers that a signal or the interval requests.
     pub fn next_gather(&mut self) -> Vec<Line> {
         let found = self.lines_within(LIMIT);
         assert!(
@@ -147,7 +147,7 @@ impl Plugin {
         found
     }
 
-    /// The lines that begin within `limit`, until a pause; none if none come.
+    /// The lines that begin within `limit`, until a pause; empty if there are none.
     pub fn lines_within(&mut self, limit: Duration) -> Vec<Line> {
         let start = Instant::now();
         loop {
@@ -173,7 +173,7 @@ impl Plugin {
         }
     }
 
-    /// Everything that comes, over several gathers, until nothing came for a second.
+    /// All output of one or several gathers, until there has been none for a second.
     pub fn gather_all(&mut self) -> Vec<Line> {
         let mut all = self.next_gather();
         loop {
@@ -185,7 +185,7 @@ impl Plugin {
         }
     }
 
-    /// How many gathers its output holds so far: each has a stamp of its own.
+    /// The number of gathers in the output so far: each has a timestamp of its own.
     pub fn gathers(&self) -> usize {
         let text = self.stdout();
         let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
@@ -194,7 +194,7 @@ impl Plugin {
         stamps.len()
     }
 
-    /// Waits until it has a handler for this signal: before, it would die of it.
+    /// Waits until the plugin has a handler for this signal: before that, the signal would kill it.
     pub fn wait_until_it_catches(&self, signal: rustix::process::Signal) {
         let bit = 1_u64 << (signal.as_raw() - 1);
         wait_for("its signal handlers", LIMIT, || {
@@ -205,31 +205,31 @@ impl Plugin {
         });
     }
 
-    /// All that stdout carried so far, as it was.
+    /// All output on stdout so far, unchanged.
     pub fn stdout(&self) -> String {
         String::from_utf8(self.stdout.lock().unwrap().bytes.clone()).expect("stdout is UTF-8")
     }
 
-    /// All that it logged so far.
+    /// All that the plugin has logged so far.
     pub fn stderr(&self) -> String {
         String::from_utf8_lossy(&self.stderr.lock().unwrap().bytes).into_owned()
     }
 
-    /// Waits until stderr holds `text`.
+    /// Waits until stderr contains `text`.
     pub fn wait_for_log(&self, text: &str) {
         wait_for(&format!("{text:?} in the log"), LIMIT, || {
             self.stderr().contains(text).then_some(())
         });
     }
 
-    /// Its process id as this process numbers it (not nsenter's).
+    /// The plugin's process id as this process numbers it (not nsenter's).
     pub fn pid(&self) -> u32 {
         let id = self.child.id();
         if !self.inside {
             return id;
         }
-        // nsenter's child is setpriv at first, and another setpriv for an ordinary user, and
-        // unshare stays the parent of a plugin that must not see the lab's processes.
+        // nsenter's child is setpriv at first (and a second setpriv for an ordinary user), and unshare
+        // remains the parent of a plugin that must not see the lab's processes.
         wait_for("the plugin's process", LIMIT, || {
             let mut pid = child_of(id)?;
             loop {
@@ -243,26 +243,26 @@ impl Plugin {
         })
     }
 
-    /// Sends it a signal.
+    /// Sends the plugin a signal.
     pub fn signal(&self, signal: Signal) {
         kill(self.pid(), signal);
-        // nsenter stands still while its child does, and has to be told to go on.
+        // nsenter stops while its child is stopped, and needs a SIGCONT of its own.
         if self.inside && signal == Signal::CONT {
             kill(self.child.id(), signal);
         }
     }
 
-    /// Closes stdin.
+    /// Closes the plugin's stdin.
     pub fn close(&mut self) {
         self.stdin = None;
     }
 
-    /// Waits for its end (stdin stays as it is); panics after `limit`.
+    /// Waits for the plugin's end (stdin stays as it is); panics after `limit`.
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                // What it wrote last is still on its way through our threads.
+                // The plugin's last output may still be on its way through our threads.
                 for heard in [&self.stdout, &self.stderr] {
                     wait_for("its pipes to close", LIMIT, || {
                         heard.lock().unwrap().closed.then_some(())
@@ -287,7 +287,7 @@ impl Drop for Plugin {
     }
 }
 
-/// Signals a process, as this process numbers it.
+/// Sends a signal to a process, as this process numbers it.
 pub fn kill(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(pid.cast_signed()).unwrap();
     rustix::process::kill_process(pid, signal).unwrap();

@@ -1,5 +1,5 @@
-//! A proxy on a socket of its own, in front of libvirtd's: it delays replies, cuts them in the
-//! middle, or closes connections at random.
+//! A proxy with a socket of its own in front of libvirtd's: it delays replies, cuts them in the middle, or
+//! closes connections at random.
 
 use super::lab::Lab;
 use std::fs::Permissions;
@@ -12,18 +12,18 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// What the proxy does to replies, from now on.
+/// The faults that the proxy adds to replies from now on.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Mischief {
-    /// Every reply waits so long.
+    /// The delay of every reply.
     pub delay: Duration,
-    /// One in so many replies, it is left to chance which, is broken; 0: none.
+    /// One in this many replies, chosen at random, is broken; 0: none.
     pub one_in: u64,
-    /// How: cut in the middle, or lost whole; the connection is closed with it.
+    /// Whether a broken reply is cut in the middle or lost completely. The connection is then closed.
     pub cut: bool,
 }
 
-/// A listening proxy. It ends with its process; its socket lies in the lab's folder.
+/// A listening proxy, which ends with its process; its socket is in the lab's folder.
 pub struct Proxy {
     socket: PathBuf,
     shared: Arc<Mutex<Shared>>,
@@ -31,9 +31,9 @@ pub struct Proxy {
 
 struct Shared {
     mischief: Mischief,
-    /// xorshift, so that a run can be had again.
+    /// The state of an xorshift generator, so that a run can be repeated.
     random: u64,
-    /// How many replies this mischief has seen, and at which of the next `one_in` it strikes.
+    /// The number of replies under the current faults, and which of the next `one_in` replies will be broken.
     place: u64,
     victim: u64,
     replies: u64,
@@ -41,7 +41,7 @@ struct Shared {
 }
 
 impl Proxy {
-    /// In front of the lab's read-only socket; a `seed` gives the same dice each time.
+    /// Starts a proxy in front of the lab's read-only socket; the same `seed` gives the same random choices.
     pub fn start(lab: &Lab, seed: u64) -> Proxy {
         let socket = lab.dir().join("proxy.sock");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -58,7 +58,7 @@ impl Proxy {
         let ours = Arc::clone(&shared);
         thread::spawn(move || {
             for client in listener.incoming() {
-                // libvirtd may be away: then its client meets a closed connection.
+                // libvirtd may be away: its client then gets a closed connection.
                 if let (Ok(client), Ok(server)) = (client, UnixStream::connect(&behind)) {
                     serve(client, server, &ours);
                 }
@@ -67,25 +67,25 @@ impl Proxy {
         Proxy { socket, shared }
     }
 
-    /// What the plugin connects to.
+    /// The URI that the plugin connects to.
     pub fn uri(&self) -> String {
         format!("qemu+unix:///system?socket={}", self.socket.display())
     }
 
-    /// Changes what it does.
+    /// Changes the faults.
     pub fn set(&self, mischief: Mischief) {
         let mut shared = self.shared.lock().unwrap();
         (shared.mischief, shared.place) = (mischief, 0);
     }
 
-    /// Replies that it passed on whole, and those that it cut or lost.
+    /// The number of replies that were passed on complete, and of those that were cut or lost.
     pub fn counts(&self) -> (u64, u64) {
         let shared = self.shared.lock().unwrap();
         (shared.replies, shared.broken)
     }
 }
 
-/// What becomes of one reply.
+/// How the proxy handles one reply.
 enum Fate {
     Whole,
     Cut,
@@ -130,7 +130,7 @@ fn serve(client: UnixStream, server: UnixStream, shared: &Arc<Mutex<Shared>>) {
     });
 }
 
-/// A message begins with its length in four bytes, those included (libvirt's `virnetprotocol.x`).
+/// A message begins with its length in four bytes, which includes these four (libvirt's `virnetprotocol.x`).
 fn replies(
     mut server: &UnixStream,
     mut client: &UnixStream,

@@ -1,4 +1,4 @@
-//! What virsh says of a domain, in the contract's names: the independent reading that our lines are
+//! What virsh says of a domain, under the contract's names: the independent reading that our lines are
 //! compared with.
 
 use super::lines::{Line, Value};
@@ -8,16 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::process::Command;
 
-/// virsh at this URI, outside of any lab.
+/// virsh with this URI, outside of any lab.
 pub fn virsh(uri: &str, args: &[&str]) -> String {
     let mut command = Command::new(program("virsh"));
     succeed(command.args(["-q", "-c", uri]).args(args))
 }
 
-/// Every field by where it stands: `vm_totals memrss`, `vm_devices nic tap0 rxbytes`.
+/// Every field by its position: `vm_totals memrss`, `vm_devices nic tap0 rxbytes`.
 pub type Fields = BTreeMap<String, Value>;
 
-/// What the lines of one VM say.
+/// The fields of one VM's lines.
 pub fn fields_of(lines: &[Line], uuid: &str) -> Fields {
     let mut fields = Fields::new();
     for line in lines.iter().filter(|line| line.tag("uuid") == uuid) {
@@ -36,14 +36,14 @@ pub fn fields_of(lines: &[Line], uuid: &str) -> Fields {
     fields
 }
 
-/// What virsh says of one VM, in the contract's names: all of vm_metrics, vm_devices and
-/// vm_totals. `drives`: CD-ROM and floppy drives too. `virsh` runs one command.
+/// What virsh says of one VM, under the contract's names: all of vm_metrics, vm_devices and vm_totals.
+/// `drives` adds CD-ROM and floppy drives. `virsh` runs one command.
 pub fn read(virsh: &dyn Fn(&[&str]) -> String, uuid: &str, drives: bool) -> Fields {
     let mut fields = Fields::new();
     let mut put = |place: &str, value: Value| {
         assert_eq!(fields.insert(place.to_owned(), value), None, "{place}");
     };
-    // One process for all that needs no quoting.
+    // One process runs all commands that need no quoting.
     let commands = [
         "domstate --reason",
         "domstats --raw --state",
@@ -72,7 +72,7 @@ pub fn read(virsh: &dyn Fn(&[&str]) -> String, uuid: &str, drives: bool) -> Fiel
         ("state.state", "state", number_in(&STATES, state)),
         ("state.reason", "state_reason", reason_number(state, reason)),
     ] {
-        // The test driver has no bulk statistics in libvirt 7.0.
+        // With libvirt 7.0 the test driver has no bulk statistics.
         let number = numbers.get(theirs).map_or(known, |number| int(number));
         put(&format!("vm_totals {ours}"), number);
     }
@@ -96,7 +96,7 @@ pub fn read(virsh: &dyn Fn(&[&str]) -> String, uuid: &str, drives: bool) -> Fiel
     for (theirs, place) in times {
         let seconds = cpu.lines().find_map(|l| l.trim().strip_prefix(theirs));
         let seconds = seconds.unwrap_or_else(|| panic!("no {theirs} in {cpu}"));
-        // "48.772617035 seconds", always nine places: in ns by leaving out the point.
+        // "48.772617035 seconds" has always nine decimal places: without the point it is in ns.
         put(place, int(&seconds.replace('.', "")));
     }
     for line in memory.lines().filter(|line| !line.is_empty()) {
@@ -169,7 +169,7 @@ const DISK_KEYS: [(&str, &str); 5] = [
     ("errs", "errors"),
 ];
 
-/// Columns stand three blanks apart; a name may hold single ones.
+/// Columns are separated by three blanks; a name may contain single ones.
 fn nic_names(said: &str) -> Vec<String> {
     let rows = said.lines().filter(|line| !line.is_empty());
     rows.map(|row| row.trim().split("   ").next().unwrap().trim().to_owned())
@@ -199,7 +199,7 @@ const STATES: [&str; 8] = [
     "pmsuspended",
 ];
 
-/// The number of a reason, of those that a domain of the test driver can have.
+/// The number of a reason, for the reasons that a domain of the test driver can have.
 fn reason_number(state: &str, reason: &str) -> Value {
     match state {
         "running" => number_in(
@@ -218,7 +218,7 @@ fn reason_number(state: &str, reason: &str) -> Value {
     }
 }
 
-/// The place of `word`; -1, which equals nothing that is written, if it has none.
+/// The index of `word`; -1, which no field has, if it is not in the list.
 fn number_in(words: &[&str], word: &str) -> Value {
     let place = words.iter().position(|known| *known == word);
     Value::Int(place.map_or(-1, |place| i64::try_from(place).unwrap()))
@@ -243,8 +243,8 @@ fn int(text: &str) -> Value {
     )
 }
 
-/// One gather between two readings of these VMs; panics unless it has all of them, no other, and
-/// nothing but what virsh says.
+/// Runs one gather between two readings of these VMs. Panics unless it has all of these VMs, no other, and no
+/// value that virsh does not say.
 pub fn gather_between(
     plugin: &mut Plugin,
     virsh: &dyn Fn(&[&str]) -> String,
@@ -268,8 +268,8 @@ pub fn gather_between(
     lines
 }
 
-/// Panics unless `ours` has exactly the fields of virsh's readings before and after, each equal to
-/// both or between them; vm_features aside.
+/// Panics unless `ours` has exactly the fields of virsh's readings before and after, each equal to both or
+/// between them. vm_features is not compared.
 pub fn compare(before: &Fields, ours: &Fields, after: &Fields) {
     let keys = |fields: &Fields| {
         let all = fields.keys().filter(|key| !key.starts_with("vm_features"));

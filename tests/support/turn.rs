@@ -2,23 +2,23 @@
 //!
 //! libtest starts a crate's tests in the order of their full names, as many at once as there are
 //! processors. The tests of one module may run side by side. Those of two modules may not: some
-//! measure time, and some need the processor for themselves. Whatever starts a lab, or needs the
-//! machine for other reasons, holds its module's turn meanwhile; another module's tests wait until
-//! the last of them has given it back.
+//! measure time, and some need the processor for themselves. A test that starts a lab, or needs the machine
+//! for other reasons, holds its module's turn meanwhile; another module's tests wait until all of them have
+//! given it back.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// The module whose turn it is, and how many hold it.
+/// The module that has the turn, and how many of its tests hold it.
 static HELD: Mutex<Option<(String, usize)>> = Mutex::new(None);
 static GIVEN_BACK: Condvar = Condvar::new();
 
-/// The turn of a test's module. A test may hold several.
+/// A handle on the turn of a test's module. A test may hold several.
 pub struct Turn {
     counted: bool,
 }
 
-/// Waits until it is the turn of this test's module. Panics on a thread that the test has started:
-/// it cannot tell whose it is.
+/// Waits for the turn of this test's module. Panics on a thread that the test has started: the thread's name
+/// does not show its test.
 pub fn take() -> Turn {
     let thread = std::thread::current();
     let name = thread.name().expect("a test's own thread has its name");

@@ -1,5 +1,5 @@
-//! What virsh says of a VM, made into the lines that it should give: an independent reading, by the
-//! contract's tables and none of the program's own code.
+//! The lines that the plugin should write for a VM, made from virsh's output: an independent reading, by the
+//! contract's tables and without the program's own code.
 
 use super::lab::Lab;
 use super::lines::{Line, Value, adds_up};
@@ -46,18 +46,18 @@ const TOTALS: [(&str, &str); 14] = [
     ("state_reason", "state.reason"),
 ];
 
-/// Gauges that go up and down by themselves while a VM (or its QEMU) lives: a value between two
-/// readings need not lie between theirs, so a reading that shows that is taken anew.
+/// Gauges that change up and down by themselves while a VM (or its QEMU) runs. A value between two readings
+/// need not lie between their values, so if only such a gauge differs, the readings are repeated.
 const RESTLESS: [&str; 3] = ["memrss", "memusable", "memdisk_cache"];
 
-/// What virsh says of one VM at one moment.
+/// virsh's output for one VM at one moment.
 #[derive(Debug, Clone)]
 pub struct Reading {
-    /// The tag `name` that it should have.
+    /// The tag `name` that the VM should have.
     pub name: String,
     tags: BTreeMap<String, String>,
-    /// state and reason, in libvirt's own words: `virsh domstate --reason` prints others for some,
-    /// so they are read where libvirtd keeps them for its own restart.
+    /// State and reason, in libvirt's own words. `virsh domstate --reason` prints other words for some, so
+    /// they are read from the file in which libvirtd keeps them for its own restart.
     words: (String, String),
     info: BTreeMap<String, String>,
     stats: BTreeMap<String, String>,
@@ -65,7 +65,7 @@ pub struct Reading {
     drives: BTreeSet<String>,
 }
 
-/// What a field should be.
+/// The expected value of a field.
 #[derive(Debug, Clone, PartialEq)]
 enum Want {
     Text(String),
@@ -77,7 +77,7 @@ type Fields = BTreeMap<String, Want>;
 type Series = (String, BTreeMap<String, String>);
 
 impl Reading {
-    /// Asks virsh about the VM with this uuid, whose tag `name` should be `tag` (else its name).
+    /// Runs virsh for the VM with this UUID, whose tag `name` should be `tag` (else its name).
     pub fn take(lab: &Lab, uuid: &str, tag: Option<&str>) -> Reading {
         let info = lab.virsh(&["dominfo", "--domain", uuid]);
         let info: BTreeMap<String, String> = info
@@ -119,7 +119,7 @@ impl Reading {
         number.parse().unwrap()
     }
 
-    /// Of each device of the group (`net`, `block`) that has a name: its number and name.
+    /// The number and name of each device of the group (`net`, `block`) that has a name.
     fn devices(&self, group: &str) -> Vec<(usize, String)> {
         let count = self.get(&format!("{group}.count")).unwrap();
         (0..usize::try_from(count).unwrap())
@@ -143,7 +143,7 @@ fn words(lab: &Lab, name: &str) -> (String, String) {
     (state, word("reason"))
 }
 
-/// The fields of `keys` that virsh has in both readings, added to what is there already.
+/// Adds the fields of `keys` that virsh has in both readings to the existing ones.
 fn add(
     fields: &mut Fields,
     keys: &[(&str, &str)],
@@ -167,7 +167,7 @@ fn add(
     }
 }
 
-/// Every line of the VM, vm_features apart.
+/// Every line of the VM except vm_features.
 fn expected(before: &Reading, after: &Reading, drives: bool) -> BTreeMap<Series, Fields> {
     assert_eq!(before.tags, after.tags, "another run of it");
     assert_eq!(before.words, after.words, "its state changed");
@@ -220,7 +220,7 @@ fn expected(before: &Reading, after: &Reading, drives: bool) -> BTreeMap<Series,
     all
 }
 
-/// What is wrong: all of it, and whether none but restless gauges are.
+/// All differences, and whether all of them are in restless gauges.
 #[derive(Debug, Default)]
 struct Wrong {
     text: String,
@@ -264,11 +264,11 @@ fn compare(lines: &[Line], before: &Reading, after: &Reading, drives: bool) -> W
     wrong
 }
 
-/// Gathers by `plugin` between two readings of these VMs (uuid, tag `name` where it is not the
-/// name), and compares every field of every line. Returns the lines of the first gather (there may
-/// be more, see [`RESTLESS`]).
+/// Gathers with `plugin` between two readings of these VMs (UUID, and the tag `name` if it is not the name),
+/// and compares every field of every line. Returns the lines of the first gather (there may be more, see
+/// [`RESTLESS`]).
 ///
-/// `drives`: whether the plugin was told to show CD-ROM and floppy drives.
+/// `drives`: whether the plugin is configured to show CD-ROM and floppy drives.
 pub fn agrees(
     lab: &Lab,
     plugin: &mut Plugin,

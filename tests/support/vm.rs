@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// What VM to make. The default: 16 MiB, 1 vCPU, running, transient, no disk, no NIC, a balloon,
-/// nothing to boot.
+/// The description of a VM to start. The default: 16 MiB, 1 vCPU, running, transient, no disk, no NIC, a
+/// balloon, no system to boot.
 #[derive(Debug, Clone)]
 pub struct VmSpec {
-    /// After the lab's prefix and a hyphen; any characters that libvirt allows.
+    /// The name, which follows the lab's prefix and a hyphen: any characters that libvirt allows.
     pub name: String,
-    /// Memory; the Linux guest needs 96.
+    /// Memory in MiB; the Linux guest needs 96.
     pub memory_mib: u64,
     /// vCPUs online at the start.
     pub vcpus: u32,
@@ -36,11 +36,11 @@ pub struct VmSpec {
     pub stats_period: Option<u32>,
     /// Boot the Linux guest (see [`Vm::guest`]).
     pub guest: bool,
-    /// Created paused: costs no CPU.
+    /// The VM is created paused: it uses no CPU.
     pub paused: bool,
-    /// Defined, then started: outlives its end as an inactive VM.
+    /// The VM is defined, then started: when it ends, it stays as an inactive VM.
     pub persistent: bool,
-    /// Further XML, straight below `<domain>`: `<title>`, `<metadata>`.
+    /// Further XML, directly below `<domain>`: `<title>`, `<metadata>`.
     pub extra: String,
     /// Further XML, inside `<os>`: the firmware.
     pub os: String,
@@ -48,7 +48,7 @@ pub struct VmSpec {
     pub devices: String,
 }
 
-/// A disk: the target decides the bus (`vda` virtio, `sda` SATA, `hda` IDE).
+/// A disk: its target determines the bus (`vda` virtio, `sda` SATA, `hda` IDE).
 #[derive(Debug, Clone)]
 pub struct Disk {
     /// Target name.
@@ -60,11 +60,11 @@ pub struct Disk {
 /// A network interface.
 #[derive(Debug, Clone)]
 pub enum Nic {
-    /// A tap on the lab's bridge, named by libvirt (`vnet0`).
+    /// A tap on the lab's bridge, with the name that libvirt gives it (`vnet0`).
     Tap,
     /// A tap of this name: at most 15 bytes.
     Named(String),
-    /// User mode: no name on the host, and no counters.
+    /// A NIC in user mode: it has no name on the host, and no counters.
     User,
 }
 
@@ -100,7 +100,8 @@ pub fn disks(targets: &[&str]) -> Vec<Disk> {
     targets.iter().map(disk).collect()
 }
 
-/// A VM that was started. Dropped, it runs on: it ends with its lab, or by [`Vm::destroy`].
+/// A VM that was started. When the handle is dropped, the VM runs on: it ends with its lab, or by
+/// [`Vm::destroy`].
 pub struct Vm<'lab> {
     lab: &'lab Lab,
     name: String,
@@ -136,7 +137,7 @@ impl<'lab> Vm<'lab> {
         }
     }
 
-    /// The name in libvirt at its creation, prefix and all.
+    /// The name in libvirt at its creation, including the prefix.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -151,7 +152,7 @@ impl<'lab> Vm<'lab> {
         suffixed(&self.files, &format!("-{target}.img"))
     }
 
-    /// The id of its QEMU process, as the lab numbers it.
+    /// The process id of the VM's QEMU, as the lab numbers it.
     pub fn qemu_pid(&self) -> u32 {
         let processes = std::fs::read_dir(self.lab.inside("/proc")).unwrap();
         processes
@@ -167,13 +168,13 @@ impl<'lab> Vm<'lab> {
             .unwrap_or_else(|| panic!("{} has no QEMU process", self.name))
     }
 
-    /// Sends its QEMU a signal by name.
+    /// Sends the VM's QEMU a signal by name.
     pub fn signal(&self, signal: &str) {
         let pid = self.qemu_pid().to_string();
         succeed(self.lab.command("kill").args(["-s", signal, &pid]));
     }
 
-    /// Stops its QEMU as a kernel in trouble would: nothing in it answers any more.
+    /// Stops the VM's QEMU, as a kernel in trouble would: no part of it answers any more.
     pub fn freeze(&self) {
         self.signal("STOP");
     }
@@ -183,27 +184,27 @@ impl<'lab> Vm<'lab> {
         self.signal("CONT");
     }
 
-    /// Ends it at once.
+    /// Destroys the VM at once.
     pub fn destroy(&self) {
         self.lab.virsh(&["destroy", "--domain", &self.uuid]);
     }
 
-    /// What the serial console said so far.
+    /// The output of the serial console so far.
     pub fn console(&self) -> String {
         let bytes = std::fs::read(suffixed(&self.files, "-console.log")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Waits until the console has said `text`.
+    /// Waits until the console's output contains `text`.
     pub fn wait_for_console(&self, text: &str, limit: Duration) {
         wait_for(&format!("{text:?} on the console"), limit, || {
             self.console().contains(text).then_some(())
         });
     }
 
-    /// Sends the guest a shell command (waiting for its boot) and waits for nothing: what it does may
-    /// be the VM's end. Returns what the console will say after it, and how long the console's text
-    /// was before.
+    /// Sends the guest a shell command (after its boot) without waiting for the result, as the command may
+    /// end the VM. Returns the text that the console shows after the command, and the length of the console's
+    /// output before it.
     pub fn begin(&self, command: &str) -> (String, usize) {
         self.wait_for_console("guest: ready", Duration::from_secs(120));
         let mut number = self.commands.lock().unwrap();
@@ -213,7 +214,8 @@ impl<'lab> Vm<'lab> {
         let mut console = self.console.lock().unwrap();
         let stream = console.get_or_insert_with(|| {
             let stream = UnixStream::connect(suffixed(&self.files, "-console")).unwrap();
-            // Unread, a few hundred bytes in small writes fill the socket, and the guest stops.
+            // When its output is not read, a few hundred bytes in small writes fill the socket, and the guest
+            // stops.
             let mut reader = stream.try_clone().unwrap();
             std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
             stream
@@ -224,8 +226,8 @@ impl<'lab> Vm<'lab> {
         (token, before)
     }
 
-    /// Runs a shell command in the Linux guest (waiting for its boot) and returns its output with
-    /// stderr; panics unless it succeeds within 2 minutes. Busybox: dd, ip, ping and the like.
+    /// Runs a shell command in the Linux guest (after its boot) and returns its output with stderr; panics
+    /// unless it succeeds within 2 minutes. Busybox: dd, ip, ping and the like.
     pub fn guest(&self, command: &str) -> String {
         let limit = Duration::from_secs(120);
         let (token, before) = self.begin(command);
@@ -255,7 +257,7 @@ fn suffixed(path: &Path, suffix: &str) -> PathBuf {
     path.into()
 }
 
-/// Text and attribute values of XML.
+/// Escapes text and attribute values for XML.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
@@ -297,7 +299,7 @@ fn xml(name: &str, spec: &VmSpec, files: &Path) -> String {
     let mut boot = spec.os.clone();
     if spec.guest {
         let (kernel, initrd) = (cached("guest/vmlinuz"), cached("guest/initrd"));
-        // The journal on the console, and no IPv6, whose packets nobody asked for.
+        // The journal goes to the console, and IPv6 is off, as it would send packets by itself.
         let _ = write!(
             boot,
             "<kernel>{}</kernel><initrd>{}</initrd>\
@@ -326,7 +328,7 @@ fn xml(name: &str, spec: &VmSpec, files: &Path) -> String {
     )
 }
 
-/// A `<disk>`; without an image a drive with no medium.
+/// A `<disk>`; without an image it is a drive without a medium.
 pub fn disk_xml(device: &str, target: &str, image: Option<&Path>) -> String {
     let bus = match target.get(..2) {
         Some("vd") => "virtio",

@@ -173,7 +173,7 @@ proptest! {
         run(sight, pause, schedule)?;
     }
 
-    /// Up to six VMs that freeze at any time, without a host scan that shows it, cost the others no figure
+    /// Up to six VMs that freeze at any time, without a host report that shows it, cost the others no figure
     /// once two gathers are over; and each that thaws alone is complete within two gathers.
     #[test]
     fn any_six_frozen(

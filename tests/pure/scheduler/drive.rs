@@ -24,14 +24,14 @@ pub const DEADLINE: Ms = 8000;
 /// An event that happens to the daemon at a given time.
 pub type Happening = Box<dyn Fn(&mut Sim)>;
 
-/// What the host scan finds.
+/// What the host report shows.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Sight {
-    /// The scan finds everything, after this long.
+    /// The report shows everything, after this delay.
     Honest(Ms),
-    /// The scan finds nothing: a remote hypervisor, no /proc.
+    /// The report shows nothing: a remote hypervisor, no /proc.
     Hidden,
-    /// The scan never returns.
+    /// The report never comes.
     Never,
 }
 
@@ -46,9 +46,9 @@ pub struct Sim {
     requests: HashMap<CallId, Request<Uuid>>,
     happenings: BTreeMap<(Ms, usize), Happening>,
     look_at: Option<Ms>,
-    /// What the host scan found in this gather, or what was assumed without it.
+    /// What the host report showed in this gather, or what was assumed without it.
     seen: HostVerdict,
-    /// VMs that an earlier host scan found on storage of the host itself.
+    /// VMs that an earlier host report showed on storage of the host itself.
     local: BTreeSet<Uuid>,
     gather: Gather,
     /// The highest number of our calls that hung in the daemon at the same time.

@@ -1,4 +1,4 @@
-//! QEMUs that do not run, with and without a host scan that shows it.
+//! QEMUs that do not run, with and without a host report that shows it.
 
 use super::daemon::{Ms, uuid};
 use super::drive::{LIMITS, Sight, Sim};

@@ -146,7 +146,7 @@ fn while_the_host_says_nothing_only_disks_known_to_be_local_are_asked_in_bulk() 
         assert!(gather.took <= 1500, "{} ms", gather.took);
     });
     assert_eq!(sim.most_hanging, 0);
-    // Later, with a mount that was dead when the host scan last returned: its disks are not queried again.
+    // Later, with a mount that was dead when the last host report came: its disks are not queried again.
     let mut sim = Sim::new(30);
     mount(&mut sim, true);
     gathers(&mut sim, 2, |_, _, _| {});

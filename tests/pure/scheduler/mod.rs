@@ -45,7 +45,7 @@ fn healthy_vms_are_asked_once() {
         assert_eq!(gather.whole(), 50);
         assert!(gather.completeness.values().all(|(times, _)| *times == 1));
         assert!(gather.took < 300, "{} ms", gather.took);
-        // A list, the host scan, a canary and the chunks; in the first gather the descriptions as well.
+        // A list, the host report, a canary and the chunks; in the first gather the descriptions as well.
         assert!(gather.actions <= 2 * 7 + 3, "{} actions", gather.actions);
     });
     assert_eq!(sim.most_hanging, 0);
