@@ -1,4 +1,4 @@
-//! What the plugin costs libvirt, by libvirt's own client log.
+//! The calls that the plugin makes, from the log of libvirt's client library.
 
 use crate::support::lab::Lab;
 use crate::support::lines;
@@ -14,14 +14,14 @@ const GET_INFO: u32 = 16;
 const LIST_ALL_DOMAINS: u32 = 273;
 const GET_ALL_DOMAIN_STATS: u32 = 344;
 
-/// libvirt's own log of what the plugin asks.
+/// libvirt's own log of the plugin's calls.
 struct ClientLog {
     file: PathBuf,
     read: usize,
 }
 
 impl ClientLog {
-    /// The plugin with such a log.
+    /// Starts the plugin with such a log.
     fn of(lab: &Lab, args: &[&str], file: &str) -> (Plugin, ClientLog) {
         let file = lab.dir().join(file);
         let mut command = lab.plugin(args);
@@ -31,7 +31,7 @@ impl ClientLog {
         (Plugin::spawn(command), ClientLog { file, read: 0 })
     }
 
-    /// What was logged since the last look.
+    /// The text that was logged since the last call of this function.
     fn news(&mut self) -> String {
         let bytes = std::fs::read(&self.file).unwrap();
         let text = String::from_utf8_lossy(&bytes[self.read..]).into_owned();
@@ -39,11 +39,11 @@ impl ClientLog {
         text
     }
 
-    /// How often each remote procedure was called since the last look.
+    /// The number of calls of each remote procedure since the last call of this function.
     fn calls(&mut self) -> BTreeMap<u32, usize> {
         let mut calls = BTreeMap::new();
         for line in self.news().lines() {
-            // The remote program's own calls; keepalive is another program.
+            // Only the remote program's calls count; keepalive is another program.
             if let Some((_, rest)) = line.split_once("RPC_CLIENT_MSG_TX_QUEUE:")
                 && let Some((_, rest)) = rest.split_once(" prog=536903814 ")
                 && let Some((_, rest)) = rest.split_once(" proc=")
@@ -79,8 +79,8 @@ fn a_steady_host_is_asked_for_no_description() {
         plugin.gather();
         in_chunks.gather();
     }
-    // Each was read once, or twice where events began only after that; once more where it was asked
-    // again in between.
+    // Each description was read once; twice where events began only after that; and once more where its VM
+    // was queried again in between.
     let read = log.calls()[&GET_XML_DESC];
     assert!((6..=18).contains(&read), "{read}");
     log_in_chunks.calls();
@@ -90,8 +90,9 @@ fn a_steady_host_is_asked_for_no_description() {
         let calls = log.calls();
         assert_eq!(calls.get(&GET_XML_DESC), None, "{calls:?}");
         assert_eq!(calls[&LIST_ALL_DOMAINS], 1);
-        // A VM that another's job keeps busy for a moment is asked again. GetInfo once, to see whether
-        // libvirtd has a worker to spare; of each VM only where its control group was not read.
+        // A VM that a job of another client keeps busy for a moment is queried again. GetInfo is called once,
+        // to see whether libvirtd has a free worker, and for each VM only where its control group was not
+        // read.
         assert!(calls[&GET_ALL_DOMAIN_STATS] >= 1, "{calls:?}");
         infos.push(calls[&GET_INFO]);
     }
@@ -104,7 +105,7 @@ fn a_steady_host_is_asked_for_no_description() {
         assert!(calls[&GET_ALL_DOMAIN_STATS] >= 6, "{calls:?}");
     }
 
-    // One is changed: its description is read, and nobody else's.
+    // One VM is changed: its description is read, and that of no other.
     lab.attach_disk(&vms[3], "vdc");
     std::thread::sleep(Duration::from_millis(500));
     let found = plugin.gather();
@@ -121,7 +122,7 @@ fn a_steady_host_is_asked_for_no_description() {
         assert_eq!(log.calls().get(&GET_XML_DESC), None);
     }
 
-    // A new one costs one more; one that ends costs none.
+    // A new VM costs one description; one that ends costs none.
     vms[0].destroy();
     lab.create(&VmSpec {
         name: "new".into(),

@@ -1,5 +1,5 @@
-//! VMs that come and go, are saved and restored, and whose devices are plugged and unplugged, while
-//! gather follows gather.
+//! VMs that start and end, are saved and restored, and whose devices are plugged and unplugged, while one
+//! gather follows the other.
 
 use crate::support::fleet::{long, shapes, small};
 use crate::support::lab::Lab;
@@ -13,12 +13,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// What is known of one VM: written by the one who changes it.
+/// The known state of one VM, written by the thread that changes it.
 #[derive(Debug, Clone, PartialEq)]
 struct Known {
-    /// Counts the changes; odd while one is under way.
+    /// The number of changes; it is odd during a change.
     change: u64,
-    /// Its disks, the NICs beside its first, and whether it is active.
+    /// The VM's disks, its NICs except the first, and whether it is active.
     disks: BTreeSet<String>,
     nics: BTreeSet<String>,
     active: bool,
@@ -34,8 +34,9 @@ struct Churner<'t> {
     table: &'t Table,
     random: u64,
     done: BTreeMap<&'static str, u64>,
-    /// Steps in which libvirt had a VM's job for 5 s: so long it waits for a guest to give a device up,
-    /// which a paused one may never do. Such a VM may be said not to answer, and to be complete again.
+    /// Steps in which libvirt held a VM's job for 5 s: it waits that long for a guest to release a device,
+    /// which a paused guest may never do. The plugin may log that such a VM does not answer, and that it is
+    /// complete again.
     slow: u64,
 }
 
@@ -47,7 +48,7 @@ impl Churner<'_> {
         usize::try_from(self.random % sides as u64).unwrap()
     }
 
-    /// One change of one VM.
+    /// Makes one change of one VM.
     fn step(&mut self) {
         let (name, known) = {
             let mut table = self.table.lock().unwrap();
@@ -90,13 +91,13 @@ impl Churner<'_> {
                 "saved"
             }
             (true, _, 2 | 3) => {
-                // One name a VM: all taps are in one network namespace.
+                // Each VM has a tap name of its own: all taps are in one network namespace.
                 let (_, short) = name.rsplit_once('-').unwrap();
                 let nic = format!("{short}-more");
                 let alias = format!("ua-{nic}");
                 if after.nics.remove(&nic) {
                     virsh(&["detach-device-alias", &name, &alias, "--live"]);
-                    // There is no guest to let it go: then a reset carries the removal out.
+                    // There is no guest to release the device: a reset then completes the removal.
                     virsh(&["reset", &name]);
                     self.wait_until_gone(&name, "domiflist", &nic);
                     "nic unplugged"
@@ -132,7 +133,7 @@ impl Churner<'_> {
         *self.done.entry(what).or_default() += 1;
     }
 
-    /// Waits until virsh's `list` of that VM has no such device.
+    /// Waits until the output of virsh's `list` for that VM has no such device.
     fn wait_until_gone(&self, name: &str, list: &str, device: &str) {
         wait_for("the device to go", Duration::from_secs(10), || {
             let list = self.lab.virsh(&[list, name]);
@@ -157,7 +158,7 @@ fn scsi_disk(image: &Path) -> String {
     )
 }
 
-/// What held from before the gather until after it.
+/// The states that did not change from before the gather until after it.
 fn steady(before: &BTreeMap<String, Known>, table: &Table) -> BTreeMap<String, Known> {
     let after = table.lock().unwrap();
     let held = |(name, known): &(&String, &Known)| {
@@ -168,7 +169,7 @@ fn steady(before: &BTreeMap<String, Known>, table: &Table) -> BTreeMap<String, K
         .collect()
 }
 
-/// No rate below 0, and none that idle VMs cannot have.
+/// Panics if a rate is below 0, or is one that idle VMs cannot have.
 fn expect_calm(gather: &[Line]) {
     for line in gather
         .iter()
@@ -218,7 +219,7 @@ fn churn() {
     };
     let names = vms.iter().map(|vm| (vm.name().to_owned(), known.clone()));
     let table: Table = Mutex::new(names.collect());
-    // A libvirtd's first call is a slow one; that is another test's.
+    // libvirtd's first call is slow; another test covers that.
     lab.virsh(&["domstats"]);
     let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&[]));
     let (gathers, warm) = if long() { (3000, 500) } else { (80, 30) };
@@ -237,13 +238,13 @@ fn churn() {
             };
             while !over.load(Ordering::Relaxed) {
                 churner.step();
-                // Long enough for a gather between two changes, now and then.
+                // The pause sometimes leaves time for a gather between two changes.
                 let pause = churner.dice(400) as u64;
                 std::thread::sleep(Duration::from_millis(pause));
             }
             (churner.done, churner.slow)
         });
-        // The churner ends when this thread panics, too.
+        // The churner also ends when this thread panics.
         let _end = EndsWith(&over);
         for round in 0..gathers {
             let before = table.lock().unwrap().clone();
@@ -271,7 +272,7 @@ fn churn() {
                     lines.map(|line| line.tag("device").to_owned()).collect()
                 };
                 assert_eq!(named("disk"), known.disks, "gather {round}: {name}");
-                // The first one's name is libvirt's, and another at every start.
+                // The first NIC's name comes from libvirt, and differs after every start.
                 let (first, plugged): (BTreeSet<_>, BTreeSet<_>) = named("nic")
                     .into_iter()
                     .partition(|nic| nic.starts_with("vnet"));
@@ -312,7 +313,7 @@ fn churn() {
     assert!(now <= settled + 2048, "{settled} KiB, then {now}");
 }
 
-/// Dropped, the churn is over.
+/// Stops the churn when it is dropped.
 struct EndsWith<'t>(&'t AtomicBool);
 
 impl Drop for EndsWith<'_> {

@@ -1,7 +1,7 @@
-//! The test driver behind a real libvirtd and its RPC: what other clients change shows in the next
-//! gather, and what a gather costs in calls, counted by libvirt's own client log.
+//! The test driver behind a real libvirtd and its RPC: changes by other clients show in the next gather. And
+//! the calls that a gather makes, counted in the log of libvirt's client library.
 //!
-//! The daemon's default node lives as long as somebody is connected: here, the plugin.
+//! The daemon's default node exists as long as a client is connected: here, the plugin.
 
 use crate::support;
 use crate::support::lab::Lab;
@@ -60,7 +60,7 @@ fn what_others_change_shows_in_the_next_gather() {
     virsh(&["setvcpus", TEST, "1", "--live"]);
     let (_, lines, _) = gather(&mut plugin);
     assert_eq!(one(&lines, "vm_metrics", "test").int("cpu_count"), Some(1));
-    // Another number of vCPUs: no percentage of either.
+    // After the number of vCPUs changed, neither CPU percentage is written.
     let features = one(&lines, "vm_features", "test");
     assert_eq!(features.float("cpu_usage_percent"), None);
     let (_, lines, _) = gather(&mut plugin);
@@ -81,7 +81,7 @@ fn what_others_change_shows_in_the_next_gather() {
         assert_eq!((word, why), (Some(numbers.0), Some(numbers.1)));
     }
 
-    // Another run of the same VM: another VMID, and no rate over the two runs.
+    // After a restart of the VM, the VMID differs, and no rate is computed across the two runs.
     virsh(&["destroy", TEST]);
     plugin.newline();
     let none = plugin.lines_within(Duration::from_secs(2));
@@ -128,7 +128,7 @@ fn a_domain_that_comes_and_goes_does_so_in_the_next_gather() {
     assert_eq!(plugin.stderr(), "");
 }
 
-/// How often the client library was called, by the name of the call.
+/// The number of calls of the client library, by the name of the function.
 fn calls(log: &std::path::Path) -> BTreeMap<String, usize> {
     let log = std::fs::read_to_string(log).unwrap();
     let mut calls = BTreeMap::new();
@@ -144,8 +144,8 @@ fn calls(log: &std::path::Path) -> BTreeMap<String, usize> {
     calls
 }
 
-/// Eleven gathers of a plugin of its own; how often each call had been made after each of them.
-/// `watched`: the first only when it has told the daemon which events it wants.
+/// Runs eleven gathers of a plugin of its own. Returns the number of calls of each function up to each of
+/// them. `watched`: the first gather starts only after the plugin has subscribed to the daemon's events.
 fn count_calls(lab: &Lab, uri: &str, vms: usize, watched: bool) -> Vec<BTreeMap<String, usize>> {
     let log = lab.dir().join("calls.log");
     let output = format!("1:file:{}", log.to_str().unwrap());
@@ -163,7 +163,7 @@ fn count_calls(lab: &Lab, uri: &str, vms: usize, watched: bool) -> Vec<BTreeMap<
                 calls.get("virConnectDomainEventRegisterAny").map(|_| ())
             },
         );
-        // The call was only begun.
+        // The log shows only that the call has begun.
         std::thread::sleep(Duration::from_secs(2));
     }
     let mut counts = Vec::new();
@@ -173,7 +173,7 @@ fn count_calls(lab: &Lab, uri: &str, vms: usize, watched: bool) -> Vec<BTreeMap<
         assert_eq!(seen.count(), vms);
         counts.push(calls(&log));
     }
-    // What libvirt's own log says before it has its file aside.
+    // libvirt logs some lines to stderr before it opens its log file; none of them may be the plugin's.
     let said = plugin.stderr();
     let ours = said.lines().find(|line| line.get(1..3) == Some("! "));
     assert_eq!(ours, None);
@@ -197,17 +197,17 @@ fn a_steady_host_costs_one_list_and_no_xml() {
     for (uri, vms) in [(URI, 1), (&uri, 20)] {
         let counts = count_calls(&lab, uri, vms, true);
         let count = |gather: usize, call: &str| counts[gather].get(call).copied().unwrap_or(0);
-        // The log does count: in the first gather each description is read, once.
+        // This shows that the log counts: in the first gather each description is read once.
         assert_eq!(count(0, "virDomainGetXMLDesc"), vms, "{:?}", counts[0]);
         for gather in 1..counts.len() {
             let new = |call: &str| count(gather, call) - count(gather - 1, call);
             assert_eq!(new("virDomainGetXMLDesc"), 0, "gather {gather}");
             assert_eq!(new("virConnectListAllDomains"), 1, "gather {gather}");
-            // One more, to see whether libvirtd has a worker to spare.
+            // One call more shows whether libvirtd has a free worker.
             assert_eq!(new("virDomainGetInfo"), vms + 1, "gather {gather}");
         }
 
-        // What was read before events came is read once more, as it may have changed meanwhile.
+        // A description that was read before events came is read once more, as it may have changed meanwhile.
         let counts = count_calls(&lab, uri, vms, false);
         let xml: Vec<usize> = counts
             .iter()

@@ -1,5 +1,5 @@
-//! A daemon that is away, comes back, restarts, crashes, or lets nobody in: the plugin stays, says
-//! it once with cause and remedy, and the first gather after is whole.
+//! A daemon that is away, comes back, restarts, crashes, or refuses clients: the plugin keeps running, warns
+//! once with cause and remedy, and the first gather afterwards is complete.
 
 use crate::support::lab::Lab;
 use crate::support::lines::Line;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const NOBODY: u32 = 65_534;
 
-/// A lab with two VMs that cost nothing.
+/// A lab with two VMs that use no processor time.
 fn lab() -> Lab {
     let lab = Lab::start();
     for name in ["one", "two"] {
@@ -41,7 +41,7 @@ fn places(lines: &[Line]) -> BTreeSet<(String, String, Option<String>)> {
     places
 }
 
-/// A line of each VM for metrics, totals and each of two devices, and features with `features`.
+/// The lines of each VM for metrics, totals and each of two devices, and for features with `features`.
 fn is_whole(lines: &[Line], features: bool) {
     let places = places(lines);
     assert_eq!(
@@ -53,7 +53,7 @@ fn is_whole(lines: &[Line], features: bool) {
     assert_eq!(has, features);
 }
 
-/// Asks for a gather that brings nothing: its end shows in the log only, if at all.
+/// Requests a gather that has no lines: its end shows only in the log, if at all.
 fn gather_nothing(plugin: &mut Plugin) {
     plugin.newline();
     assert_eq!(plugin.lines_within(Duration::from_secs(1)), []);
@@ -107,7 +107,7 @@ fn after_a_restart_or_a_crash_the_first_gather_is_whole() {
             lab.stop_libvirtd();
         }
         lab.start_libvirtd();
-        // The VMs ran on: same run, so even the rates go on.
+        // The VMs kept running: it is the same run, so even the rates continue.
         is_whole(&plugin.gather(), true);
         is_whole(&plugin.gather(), true);
     }
@@ -117,7 +117,8 @@ fn after_a_restart_or_a_crash_the_first_gather_is_whole() {
         "a restart between two gathers is no trouble"
     );
 
-    // With gathers while it is away: one warning, one line when it is back, and whole at once.
+    // Gathers run while the daemon is away: there is one warning, one line when it is back, and complete
+    // lines at once.
     lab.stop_libvirtd();
     for _ in 0..3 {
         gather_nothing(&mut plugin);
@@ -155,7 +156,7 @@ fn an_ordinary_user_needs_nothing_and_is_told_what_locks_it_out() {
         succeed(lab.command("chmod").args([mode, &path]));
     };
     socket("0700");
-    // Who is connected stays so; who comes is not let in.
+    // Open connections stay open; new ones are refused.
     is_whole(&user.gather(), true);
     let mut late = Plugin::spawn(lab.plugin_as(NOBODY, &[]));
     for _ in 0..5 {
@@ -185,7 +186,7 @@ fn polkit_without_a_system_bus_is_told_how_to_do_without() {
     assert!(err.contains("Unable to get system bus connection"), "{err}");
     assert!(err.contains("auth_unix_ro = \"none\""), "{err}");
     assert!(!err.contains("is not running"), "{err}");
-    // The remedy helps.
+    // The remedy in the message works.
     lab.reconfigure_libvirtd("auth_unix_ro = \"none\"\n");
     let (code, _, err) = told(&run(&mut lab.plugin_unprivileged(&["--check"])));
     assert_eq!((code, &*err), (Some(0), ""));

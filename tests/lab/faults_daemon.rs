@@ -1,4 +1,4 @@
-//! libvirtd itself in trouble: spent, frozen, killed, slow.
+//! Faults of libvirtd itself: no free worker, frozen, killed, slow.
 
 use crate::support::daemon::Client;
 use crate::support::fleet::{Fleet, WITH_COLLECTOR, at_most, collected, long, shapes, small};
@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// libvirtd's ordinary workers.
+/// The number of libvirtd's ordinary workers.
 const WORKERS: usize = 20;
 
 #[test]
@@ -22,7 +22,7 @@ fn a_spent_daemon() {
     fleet.learn(&mut plugin);
     let before = plugin.gather();
 
-    // The first call waits for the frozen QEMU, the others up to 30 s for the first.
+    // The first call waits for the frozen QEMU, the others wait up to 30 s for the first.
     fleet.freeze(&[0]);
     let occupied = fleet.vms[0].name();
     let clients: Vec<Client> = (0..WORKERS)
@@ -44,7 +44,7 @@ fn a_spent_daemon() {
             for field in then.fields.keys().filter(|key| key.starts_with("net_")) {
                 assert!(now.int(field) >= then.int(field), "{field}: {now:?}");
             }
-            // By the control groups.
+            // These are read from the control groups.
             for field in ["cputime", "cpus"] {
                 assert!(now.int(field) >= then.int(field), "{field}: {now:?}");
             }
@@ -70,7 +70,7 @@ fn a_spent_daemon() {
     });
 }
 
-/// libvirtd's first bulk call takes a second longer, once, and holds a VM's lock meanwhile.
+/// libvirtd's first bulk call takes a second longer, only once, and holds a VM's lock meanwhile.
 #[test]
 fn the_first_gather_is_complete() {
     let _alone = alone();
@@ -128,7 +128,7 @@ fn a_frozen_daemon() {
     fleet.expect_complete_but(&plugin.gather(), &[], "it goes on");
 
     if long() {
-        // Keepalive (5 s x 5) gives the connections up.
+        // Keepalive (5 s x 5) closes the connections.
         lab.signal_libvirtd("STOP");
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(45) {
@@ -146,22 +146,22 @@ fn a_frozen_daemon() {
 
 /// The default of `workers`.
 const OUR_WORKERS: usize = 4;
-/// Connections that the default configuration can use at most: one a worker, one for events, and
-/// that of the one call which may be out beside the workers (the list, a canary, a probe).
+/// Connections that the default configuration can use at most: one per worker, one for events, and that of
+/// the one call which may be out in addition (the list, a canary, a probe).
 const CONNECTIONS: usize = OUR_WORKERS + 2;
-/// And the pair of sockets by which signal-hook's handlers wake its thread.
+/// The pair of sockets by which signal-hook's handlers wake its thread.
 const SOCKETS: usize = CONNECTIONS + 2;
-/// Threads: main, signals, stdin, libvirt's event loop, its events, the host's look, the process
-/// scan, and one for each connection but that for events.
+/// Threads: main, signals, stdin, libvirt's event loop, its events, the host watcher, the process scan, and
+/// one for each connection except that for events.
 const THREADS: usize = 7 + CONNECTIONS - 1;
 
-/// What a process holds.
+/// The resources that a process uses.
 #[derive(Debug)]
 struct Held {
     threads: usize,
     sockets: usize,
     descriptors: usize,
-    /// KiB.
+    /// Resident memory in KiB.
     resident: usize,
 }
 
@@ -206,7 +206,7 @@ fn a_daemon_killed_and_restarted() {
             assert!(shapes(&written).is_empty(), "nobody said that: {written:?}");
         }
         lab.start_libvirtd();
-        // It answers, and has found its VMs again.
+        // The daemon answers and has found its VMs again.
         wait_for("libvirtd's VMs", Duration::from_secs(30), || {
             let list = lab.virsh_command().args(["list", "--name"]).output().ok()?;
             let names = String::from_utf8_lossy(&list.stdout).into_owned();
@@ -214,7 +214,7 @@ fn a_daemon_killed_and_restarted() {
         });
         let when = format!("restarted {round} times");
         fleet.expect_complete_but(&plugin.gather(), &[], &when);
-        // libvirt's event loop closes a lost connection's socket when it comes to it.
+        // libvirt's event loop closes the socket of a lost connection only after a moment.
         let mut now = held(plugin.pid());
         for _ in 0..100 {
             if now.threads <= THREADS && now.sockets <= SOCKETS {
@@ -229,7 +229,8 @@ fn a_daemon_killed_and_restarted() {
             settled = Some(now);
         }
     }
-    // What is bounded above may differ by what is on its way; all the rest is as it was.
+    // The numbers with an upper bound may differ by connections and threads in transition; all others are
+    // unchanged.
     let (then, now) = (settled.unwrap(), held(plugin.pid()));
     println!("after {warm} restarts {then:?}, after {rounds} {now:?}");
     let others = |held: &Held| held.descriptors - held.sockets;

@@ -1,5 +1,5 @@
-//! Files that QEMU has open beside those that a disk's XML names at the VM's start, on storage that dies: nothing of
-//! ours touches them, and every figure still comes.
+//! Files that QEMU has open in addition to those that a disk's XML names at the VM's start, on storage that
+//! dies: no call of the plugin accesses them, and every figure still comes.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::support::plugin::Plugin;
 use crate::support::vm::{VmSpec, disk_xml};
 use crate::support::{alone, run, wait_for};
 
-/// The kernel does not trust the attributes any more that it has of the mount's files.
+/// After this time the kernel's cached attributes of the mount's files have expired.
 const EXPIRED: Duration = Duration::from_secs(3);
 
-/// VMs, of which the first is `special`.
+/// VMs, the first of which is `special`.
 fn fleet_with<'lab>(lab: &'lab Lab, special: impl Fn(VmSpec) -> VmSpec + Sync) -> Fleet<'lab> {
     Fleet::start(lab, 4, |number| {
         let spec = small(format!("vm{number}"));
@@ -22,7 +22,7 @@ fn fleet_with<'lab>(lab: &'lab Lab, special: impl Fn(VmSpec) -> VmSpec + Sync) -
     })
 }
 
-/// A running plugin, beside a change that has put a file of the first VM on the mount.
+/// A running plugin, during which a change has moved a file of the first VM to the mount.
 struct Case<'t> {
     outage: Outage<'t>,
     plugin: Plugin,
@@ -42,7 +42,7 @@ impl<'t> Case<'t> {
         Case { outage, plugin }
     }
 
-    /// The mount dies, which the VM has left: nothing is said of it any more.
+    /// The mount dies, on which the VM has no file any more: there is no warning.
     fn outage_elsewhere(&mut self, what: &str) {
         let Self { outage, plugin } = self;
         let said = plugin.warnings();
@@ -79,7 +79,7 @@ fn a_volume_of_a_pool() {
     let _alone = alone();
     let lab = Lab::start();
     if lab.daemon() != "libvirtd" {
-        // Pools are a daemon of its own there (virtstoraged), which the lab does not have.
+        // Pools need a daemon of their own there (virtstoraged), which the lab does not have.
         return;
     }
     let mount = Mount::start(&lab, &lab.dir().join("nfs"));
@@ -109,7 +109,7 @@ fn a_medium_that_is_changed() {
     let mut case = Case::start(&lab, &mount, &mut fleet);
     let name = case.outage.fleet.vms[0].name();
     let change = |how: &[&str]| lab.virsh(&[&["change-media", name, "hdc"], how].concat());
-    // No gather sees it before the mount dies.
+    // No gather runs between the change and the mount's death.
     change(&["--insert", text(&medium)]);
     case.outage("a changed medium");
     change(&["--eject"]);
@@ -128,7 +128,7 @@ fn the_overlay_of_a_snapshot() {
     let disk = format!("vda,snapshot=external,file={}", text(&overlay));
     let how = ["--disk-only", "--no-metadata", "--diskspec", &disk];
     lab.virsh(&[&["snapshot-create-as", name, "one"], &how[..]].concat());
-    // libvirt sends no event for it: the next statistics tell.
+    // libvirt sends no event for this change: the next statistics show it.
     case.plugin.gather();
     case.outage("a snapshot");
 }
@@ -160,7 +160,7 @@ fn a_block_copy() {
     case.outage
         .fleet
         .expect_recovery(&mut case.plugin, 2, "the mount is back");
-    // And away from it again.
+    // The file is moved away from the mount again.
     let away = lab.dir().join("away.img");
     lab.virsh(&[
         "blockcopy",
@@ -180,7 +180,7 @@ fn variables_of_the_firmware() {
     let lab = Lab::start();
     let mount = Mount::start(&lab, &lab.dir().join("nfs"));
     let variables = mount.new_image("variables.fd", 128, true);
-    // No VM of the lab runs it: they are paused.
+    // No VM of the lab executes this code: they are paused.
     let code = lab.dir().join("code.fd");
     std::fs::write(&code, vec![0x90; 256 << 10]).unwrap();
     let os = format!(
@@ -196,7 +196,7 @@ fn variables_of_the_firmware() {
     case.outage("variables of the firmware");
 }
 
-/// No event tells of it: the connection for events is opened anew some seconds later.
+/// No event reports the change: the connection for events is opened again only some seconds later.
 #[test]
 fn a_disk_that_is_attached_while_libvirtd_is_restarted() {
     let _alone = alone();

@@ -1,5 +1,5 @@
-//! The first gather of a program that is started beside trouble which is there already: descriptions
-//! that cannot be read, connections that are not to be had.
+//! The first gather of a program that starts while a fault already exists: descriptions that cannot be read,
+//! connections that cannot be opened.
 
 use crate::support::daemon::Client;
 use crate::support::fleet::{Fleet, at_most, long, shapes, small};
@@ -19,7 +19,7 @@ fn learnt(lab: &Lab, size: usize) -> (Fleet<'_>, Duration) {
     (fleet, first)
 }
 
-/// Another client's call hangs on each of these, whose QEMU does not run.
+/// Another client's call hangs on each of these VMs, whose QEMU does not run.
 fn hold(lab: &Lab, fleet: &mut Fleet, numbers: &[usize]) -> Vec<Client> {
     fleet.freeze(numbers);
     let names = numbers.iter().map(|number| fleet.vms[*number].name());
@@ -39,7 +39,7 @@ fn kill_and_start_libvirtd(lab: &Lab) {
     lab.start_libvirtd();
 }
 
-/// From libvirt 11.0 on reading XML waits for whoever has a VM's job.
+/// From libvirt 11.0 on reading XML waits for the owner of a VM's job.
 #[test]
 fn vms_whose_job_is_held_cost_the_others_nothing() {
     let _alone = alone();
@@ -82,8 +82,8 @@ fn vms_whose_job_is_held_cost_the_others_nothing() {
     }
 }
 
-/// What was known of a VM serves while its job is held: a libvirtd that was restarted beside it has
-/// every description read anew.
+/// The known description of a VM is used while its job is held: after a restart of libvirtd every description
+/// is read again.
 #[test]
 fn descriptions_that_are_out_of_date_cost_nothing_while_a_job_is_held() {
     let _alone = alone();
@@ -91,7 +91,7 @@ fn descriptions_that_are_out_of_date_cost_nothing_while_a_job_is_held() {
     let (mut fleet, first) = learnt(&lab, 6);
     let mut plugin = Plugin::spawn(lab.plugin_blind(&[]));
     fleet.learn(&mut plugin);
-    // A device event just before the freeze.
+    // A device event comes just before the freeze.
     lab.attach_disk(&fleet.vms[0], "vdz");
     fleet.freeze(&[0]);
     for round in 1..=3 {
@@ -104,7 +104,7 @@ fn descriptions_that_are_out_of_date_cost_nothing_while_a_job_is_held() {
             "{when}: {took:?}"
         );
     }
-    // The VM that hangs comes back from a restart only when it has thawed.
+    // After a restart of libvirtd the frozen VM is listed only when it has thawed.
     kill_and_start_libvirtd(&lab);
     let begun = Instant::now();
     wait_for("the others", at_most(Duration::from_secs(30)), || {
@@ -126,14 +126,14 @@ fn descriptions_that_are_out_of_date_cost_nothing_while_a_job_is_held() {
     fleet.thaw(&[0]);
 }
 
-/// CPU time is the control group's, whichever VM the same connection was asked for before: a libvirtd
-/// that was started anew knows no control group of a VM until it has reached its QEMU.
+/// CPU time is the control group's, also after calls for other VMs on the same connection: a libvirtd that
+/// was just started knows no control group of a VM until it has reached the VM's QEMU.
 #[test]
 fn a_vm_that_a_new_libvirtd_has_not_reached_changes_no_cpu_time() {
     let _alone = alone();
     let lab = Lab::start();
     let (mut fleet, _) = learnt(&lab, 3);
-    // One connection asks for all.
+    // One connection makes all calls.
     let one_worker = ["--config", &lab.config("workers = 1")];
     let mut plugins = [
         ("in sight", lab.plugin_unprivileged(&one_worker)),
@@ -171,7 +171,7 @@ fn a_vm_that_a_new_libvirtd_has_not_reached_changes_no_cpu_time() {
     }
 }
 
-/// Panics where a VM's CPU time is less than it was; `times` are the last ones, by the VM's name.
+/// Panics if a VM's CPU time has decreased; `times` are the last ones, by the VM's name.
 fn expect_growth(gather: &[Line], times: &mut BTreeMap<String, i64>, when: &str) {
     for line in gather.iter().filter(|l| l.measurement == "vm_metrics") {
         if let Some(now) = line.int("cputime_ns") {
@@ -181,7 +181,7 @@ fn expect_growth(gather: &[Line], times: &mut BTreeMap<String, i64>, when: &str)
     }
 }
 
-/// Of a VM with a backup libvirt says only that it has a job, not since when its monitor is occupied.
+/// For a VM with a backup libvirt reports only a job, not since when its monitor is occupied.
 #[test]
 fn a_backup_of_a_vm_that_froze_costs_the_others_nothing() {
     let _alone = alone();
@@ -202,7 +202,7 @@ fn a_backup_of_a_vm_that_froze_costs_the_others_nothing() {
         let begun = run(begin.args(["backup-begin", vm, file.to_str().unwrap()]));
         let said = String::from_utf8_lossy(&begun.stderr);
         if said.contains("backup is not supported yet") {
-            // libvirt 7.0.
+            // This is for libvirt 7.0.
             return;
         }
         assert!(begun.status.success(), "{said}");
@@ -235,7 +235,7 @@ fn a_daemon_that_lets_few_clients_in() {
         let (gather, took) = plugin.timed_gather();
         println!("{when}: {took:?}");
         fleet.expect_complete_first(&gather, &when);
-        // A daemon that was just started takes longer, once.
+        // A daemon that was just started takes longer, only once.
         let limit = 2 * first + at_most(Duration::from_secs(3));
         assert!(took <= limit, "{when}: {took:?}");
         for _ in 0..3 {
@@ -245,7 +245,7 @@ fn a_daemon_that_lets_few_clients_in() {
             let limit = 3 * first + at_most(Duration::from_secs(1));
             assert!(took <= limit, "{when}: {took:?}");
         }
-        // What is kept waiting for so long is kept out; then one connection is left to others.
+        // Connections that wait for so long are closed; then one connection is left for other clients.
         std::thread::sleep(Duration::from_secs(6));
         for _ in 0..2 {
             fleet.expect_complete_but(&plugin.gather(), &[], &when);
@@ -255,7 +255,7 @@ fn a_daemon_that_lets_few_clients_in() {
         }
         fleet.expect_complete_but(&plugin.gather(), &[], &when);
         let warnings = plugin.warnings();
-        // Workers, and the connection for events.
+        // The workers' connections, and the connection for events.
         let few = clients < 5;
         assert_eq!(warnings.len(), usize::from(few), "{when}: {warnings:#?}");
         assert!(

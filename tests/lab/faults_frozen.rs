@@ -1,5 +1,5 @@
-//! QEMUs that are frozen (stopped by a signal): the others' figures still come, all of them, in time,
-//! and no call of ours is what makes libvirt hang. As in all these files the plugin is unprivileged.
+//! Frozen QEMUs (stopped by a signal): all figures of the other VMs still come in time, and no call of the
+//! plugin makes libvirt hang. As in all these files the plugin is unprivileged.
 
 use crate::support::daemon::expect_quick;
 use crate::support::fleet::{Fleet, WITH_COLLECTOR, at_most, big, collected, long, shapes};
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// libvirtd's workers that calls of ours may occupy.
+/// The number of libvirtd's workers that calls of the plugin may occupy.
 const CAP: usize = 8;
 
 fn size() -> usize {
@@ -31,7 +31,7 @@ fn gather(plugin: &mut Plugin, limit: Duration, when: &str) -> Vec<Line> {
     gather
 }
 
-/// After a thaw: calls that hung return, and the fleet is complete.
+/// After a thaw the calls that hung return, and the fleet is complete.
 fn expect_thawed(lab: &Lab, fleet: &Fleet, plugin: &mut Plugin, numbers: &[usize]) {
     fleet.thaw(numbers);
     fleet.expect_recovery(plugin, 2, "thawed");
@@ -40,7 +40,7 @@ fn expect_thawed(lab: &Lab, fleet: &Fleet, plugin: &mut Plugin, numbers: &[usize
     });
 }
 
-/// Freezes the first `frozen` VMs where the kernel shows it: three gathers, all as they must be.
+/// Freezes the first `frozen` VMs where the kernel shows it, and checks three gathers.
 fn freeze_in_sight(lab: &Lab, fleet: &mut Fleet, plugin: &mut Plugin, frozen: usize) {
     let healthy = fleet.learn(plugin);
     let before = plugin.gather();
@@ -48,7 +48,7 @@ fn freeze_in_sight(lab: &Lab, fleet: &mut Fleet, plugin: &mut Plugin, frozen: us
     fleet.freeze(&numbers);
     for round in 1..=3 {
         if round == 3 && frozen == 1 {
-            // What lasts so long is worth a warning.
+            // A fault of this length is worth a warning.
             std::thread::sleep(Duration::from_secs(7));
         }
         let when = format!("{frozen} of {} frozen, gather {round}", fleet.vms.len());
@@ -74,7 +74,7 @@ fn one_frozen_vm() {
     let config = lab.config(WITH_COLLECTOR);
     let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&["--config", &config]));
     freeze_in_sight(&lab, &mut fleet, &mut plugin, 1);
-    // One that froze between two gathers and was thawed in the same pause leaves no trace.
+    // A VM that froze between two gathers and was thawed in the same pause has no effect.
     fleet.freeze(&[1]);
     fleet.thaw(&[1]);
     fleet.expect_complete_but(&plugin.gather(), &[], "frozen for a moment");
@@ -96,7 +96,7 @@ fn six_twenty_all_frozen_at_once() {
     }
 }
 
-/// The VMs' numbers in the order of their UUIDs.
+/// The VMs' numbers, in the order of their UUIDs.
 fn by_uuid(fleet: &Fleet, gather: &[Line]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..fleet.vms.len()).collect();
     order.sort_by_key(|number| {
@@ -111,7 +111,7 @@ fn the_kernel_out_of_sight() {
     let _alone = alone();
     let lab = Lab::start();
     let mut fleet = Fleet::start(&lab, size(), |n| big(format!("vm{n}")));
-    // As many chunks in the reduced size as there are of 50 VMs, or nearly.
+    // About as many chunks of the reduced size as there are for 50 VMs.
     let chunks = if long() { "" } else { "chunk_size = 3\n" };
     let config = lab.config(&format!("{WITH_COLLECTOR}{chunks}"));
     let mut plugin = Plugin::spawn(lab.plugin_blind(&["--config", &config]));
@@ -133,7 +133,7 @@ fn the_kernel_out_of_sight() {
     }
     let last = fleet.vms.len() - 1;
     expect_quick(&lab, fleet.vms[last].name(), "one frozen unseen");
-    // Its answer comes at last, between two gathers, and is counted and dropped.
+    // The call returns at last, between two gathers; its reply is counted and dropped.
     fleet.thaw(&[0]);
     wait_for("the hanging call to return", Duration::from_secs(5), || {
         (lab.hanging_calls() == 0).then_some(())
@@ -160,7 +160,8 @@ fn the_kernel_out_of_sight() {
     expect_quick(&lab, fleet.vms[last].name(), "six frozen unseen");
     expect_thawed(&lab, &fleet, &mut plugin, &few);
 
-    // More than the cap, spread over all chunks but the last: these go by the UUIDs' order.
+    // More frozen VMs than the cap, spread over all chunks but the last; chunks are in the order of the
+    // UUIDs.
     fleet.learn(&mut plugin);
     let order = by_uuid(&fleet, &before);
     let many: Vec<usize> = if long() {
@@ -211,18 +212,19 @@ fn the_kernel_out_of_sight() {
     expect_thawed(&lab, &fleet, &mut plugin, &all);
 }
 
-/// A control group of cgroup v2 that freezes one QEMU. Dropped, it thaws it and gives it back.
+/// A control group of cgroup v2 that freezes one QEMU. When it is dropped, the QEMU is thawed and moved back
+/// to its group.
 struct FrozenGroup<'lab> {
     lab: &'lab Lab,
     folder: PathBuf,
-    /// The group that the process is to be in again.
+    /// The group to which the process is moved back.
     back: Option<PathBuf>,
     pid: u32,
 }
 
 impl<'lab> FrozenGroup<'lab> {
-    /// Freezes the group that libvirt put the process in, or where it uses no group of v2, one made
-    /// here. `None`: this machine has no cgroup v2 with a freezer.
+    /// Freezes the group into which libvirt put the process, or, where that is no group of v2, a new one.
+    /// `None`: this machine has no cgroup v2 with a freezer.
     fn freeze(lab: &'lab Lab, pid: u32) -> Option<Self> {
         let roots = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(PathBuf::from);
         let is_v2 = |root: &&PathBuf| root.join("cgroup.controllers").exists();
@@ -256,7 +258,7 @@ impl<'lab> FrozenGroup<'lab> {
         Some(group)
     }
 
-    /// Inside the lab, where the process has this number.
+    /// The process id inside the lab.
     fn moves_to(&self, group: &Path) -> Command {
         let mut command = self.lab.command("sh");
         command.args(["-c", "echo $0 >$1", &self.pid.to_string()]);
@@ -275,7 +277,7 @@ impl Drop for FrozenGroup<'_> {
     }
 }
 
-/// `systemctl freeze`: QEMU's threads show S, and none of them runs.
+/// `systemctl freeze`: QEMU's threads have the state S, and none of them runs.
 #[test]
 fn frozen_by_its_control_group() {
     let _alone = alone();
@@ -292,7 +294,7 @@ fn frozen_by_its_control_group() {
         return;
     };
     assert_eq!(fleet.qemu_state(0), 'S', "its state does not show it");
-    // Where the test moved it, a program that runs on knows that after a minute only.
+    // If the test moved the QEMU to another group, a running program notices that only after a minute.
     if group.back.is_some() {
         plugin = start();
         let first = shapes(&plugin.gather());

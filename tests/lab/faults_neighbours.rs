@@ -1,4 +1,4 @@
-//! Others at work on the same VMs: clients that ask in a loop, and a live migration.
+//! Other activity on the same VMs: clients that make calls in a loop, and a live migration.
 
 use crate::support::alone;
 use crate::support::daemon::Client;
@@ -27,7 +27,7 @@ fn busy_neighbours() {
         "domstats --raw",
     ];
     let mut neighbours: Vec<Client> = words.iter().map(|w| lab.busy_client(w)).collect();
-    // They are at it.
+    // The clients are busy.
     let busy = (0..100).filter(|_| lab.calls_in_daemon() > 0).count();
     assert!(busy > 50, "the neighbours ask: {busy} of 100 looks");
     for round in 1..=gathers {
@@ -38,7 +38,7 @@ fn busy_neighbours() {
     assert_eq!(plugin.warnings(), Vec::<String>::new());
 }
 
-/// telegraf-kvm, and its calls of libvirt's API written down in a file.
+/// telegraf-kvm, with a log file of its calls to libvirt's API.
 fn counted(lab: &Lab, calls: &Path) -> Command {
     std::fs::write(calls, "").unwrap();
     std::fs::set_permissions(calls, Permissions::from_mode(0o666)).unwrap();
@@ -49,13 +49,13 @@ fn counted(lab: &Lab, calls: &Path) -> Command {
     command
 }
 
-/// How many bulk calls were made so far.
+/// The number of bulk calls so far.
 fn bulk_calls(calls: &Path) -> usize {
     let log = std::fs::read_to_string(calls).unwrap_or_default();
     log.matches(" virDomainListGetStats:").count()
 }
 
-/// No rate below 0, and none that this idle VM cannot have.
+/// Panics if a rate is below 0, or is one that this idle VM cannot have.
 fn expect_calm(gather: &[Line], name: &str) {
     for line in of(gather, "vm_features", name) {
         for field in line.fields.keys() {
@@ -69,7 +69,7 @@ fn expect_calm(gather: &[Line], name: &str) {
 fn migration() {
     let _alone = alone();
     let (source, target) = (Lab::start_reachable(), Lab::start_reachable());
-    // Memory that is not zero, so that there is something to carry: 5 MiB a second of 32.
+    // The memory is not zero, so that the migration has something to transfer: 5 MiB a second of 32.
     let memory = source.dir().join("memory");
     let mut noise: u64 = 4711;
     let bytes = (0..32 << 20).map(|_| {
@@ -97,7 +97,7 @@ fn migration() {
     });
     let mut here = Fleet::start(&target, 2, |n| small(format!("resident{n}")));
     for lab in [&source, &target] {
-        // A libvirtd's first call is a slow one; that is another test's.
+        // libvirtd's first call is slow; another test covers that.
         lab.virsh(&["domstats"]);
     }
     let calls = target.dir().join("calls");
@@ -135,7 +135,7 @@ fn migration() {
         let made = bulk_calls(&calls);
         let arriving = coming.gather();
         let made = bulk_calls(&calls) - made;
-        // The one that arrives is asked for what is read of the others on the host: by a call apart.
+        // The VM that arrives is queried for what is read on the host for the others, by a separate call.
         assert!(
             made <= per_gather + 1,
             "{made} bulk calls, healthy {per_gather}"
@@ -183,7 +183,7 @@ fn migration() {
         start.elapsed()
     );
 
-    // Arrived: gone here, complete there, under whatever id.
+    // The VM has arrived: it is gone here, and complete there with any id.
     let gone = leaving.gather();
     assert!(!shapes(&gone).contains_key(&name), "gone");
     there.expect_complete_but(&gone, &[0], "the other stays");

@@ -1,5 +1,5 @@
-//! A libvirtd that is slow or whose connections break: deadline kept, no wrong figure, recovery by
-//! itself.
+//! A libvirtd that is slow or whose connections break: the deadline is kept, no figure is wrong, and the
+//! plugin recovers by itself.
 
 use crate::support::alone;
 use crate::support::fleet::{Fleet, WITH_COLLECTOR, at_most, long, small};
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// What stands still in a paused VM: every counter but CPU time, and what libvirt says of memory.
+/// The fields that do not change in a paused VM: every counter but CPU time, and libvirt's figures of memory.
 fn still(gather: &[Line]) -> BTreeMap<(String, BTreeMap<String, String>, String), Value> {
     let moving = [
         "cputime_ns",
@@ -23,7 +23,7 @@ fn still(gather: &[Line]) -> BTreeMap<(String, BTreeMap<String, String>, String)
         "timesys",
         "memrss",
         "cpu_usage_percent",
-        // Broadcasts of the other VMs' firmware.
+        // These count broadcasts of the other VMs' firmware.
         "txbytes",
         "txpackets",
         "net_txbytes",
@@ -52,7 +52,8 @@ fn still(gather: &[Line]) -> BTreeMap<(String, BTreeMap<String, String>, String)
 fn a_slow_daemon() {
     let _alone = alone();
     let lab = Lab::start();
-    // The firmware reads its disk and sends on its network, so that no two VMs are alike, nor zero.
+    // The firmware reads its disk and sends on its network, so that the counters of the VMs differ from each
+    // other and from zero.
     let mut fleet = Fleet::start(&lab, 6, |number| VmSpec {
         paused: false,
         vcpus: 1,
@@ -76,7 +77,7 @@ fn a_slow_daemon() {
     };
     assert!(truth.iter().any(read), "the firmware read: {truth:?}");
 
-    // Slow, but within the deadline: complete.
+    // The replies are slow, but within the deadline: the gather is complete.
     proxy.set(Mischief {
         delay: Duration::from_millis(30),
         ..Mischief::default()
@@ -84,7 +85,7 @@ fn a_slow_daemon() {
     for _ in 0..3 {
         fleet.expect_complete_but(&plugin.gather(), &[], "30 ms a reply");
     }
-    // Slower than the deadline allows.
+    // The replies are slower than the deadline allows.
     let rounds = if long() { 200 } else { 20 };
     let slow = Mischief {
         delay: Duration::from_millis(900),
@@ -113,7 +114,7 @@ fn a_slow_daemon() {
             let limit = DEADLINE + at_most(Duration::from_millis(200));
             assert!(took <= limit, "{what}: {took:?}");
             for (key, value) in still(&gather) {
-                // A rate needs two samples, and may be of another length of time.
+                // A rate needs two samples, which may have another distance in time.
                 let was = truth.get(&key);
                 assert_eq!(was, Some(&value), "{what}, gather {round}: {key:?}");
             }

@@ -1,4 +1,4 @@
-//! Storage that dies under VMs: nothing of ours touches it, and every figure still comes.
+//! Storage that dies under VMs: no call of the plugin accesses it, and every figure still comes.
 
 use crate::support;
 use crate::support::fleet::{Fleet, WITH_COLLECTOR, at_most, collected, long, shapes, small};
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-/// A VM with one disk of its own and one, `vdb`, that is this image.
+/// A VM with a disk of its own and a disk `vdb` with this image.
 fn with_image(name: String, image: &Path) -> VmSpec {
     VmSpec {
         devices: disk_xml("disk", "vdb", Some(image)),
@@ -22,7 +22,7 @@ fn with_image(name: String, image: &Path) -> VmSpec {
     }
 }
 
-/// VMs of which the first `images` have a disk there.
+/// VMs, the first of which have a disk with an image from `images`.
 fn fleet_on<'lab>(lab: &'lab Lab, images: &[PathBuf], size: usize) -> Fleet<'lab> {
     Fleet::start(lab, size, |number| {
         let name = format!("vm{number}");
@@ -33,7 +33,7 @@ fn fleet_on<'lab>(lab: &'lab Lab, images: &[PathBuf], size: usize) -> Fleet<'lab
     })
 }
 
-/// Images on the mount, half of them written.
+/// Images on the mount, one half of them written, the other half empty.
 fn images(mount: &Mount, count: usize) -> Vec<PathBuf> {
     let image = |n| mount.new_image(&format!("disk{n}.img"), 1024, n < count / 2);
     (0..count).map(image).collect()
@@ -65,7 +65,7 @@ fn dead_storage() {
         if pause == 200 {
             outage.expect_one_warning(&plugin);
         }
-        // A fresh start while it is dead.
+        // A plugin that starts while the storage is dead.
         let mut fresh = Plugin::spawn(lab.plugin_unprivileged(&[]));
         let when = format!("{when}, fresh start");
         outage.expect_complete_first(&fresh.gather(), &when);
@@ -77,7 +77,7 @@ fn dead_storage() {
         fleet.expect_recovery(&mut plugin, 2, "the mount is back");
         let point = mount.point().to_str().unwrap().to_owned();
         let back = |line: &&str| line.starts_with("I! ") && line.contains(&point);
-        // The server has to serve first what waited meanwhile, so it may take a gather more.
+        // The server first serves the requests that waited meanwhile, so it may take one more gather.
         wait_for("the good news", Duration::from_secs(5), || {
             plugin.gather();
             let log = plugin.stderr();
@@ -88,7 +88,8 @@ fn dead_storage() {
     }
 }
 
-/// As the user telegraf, who may not look below the folder, and by a symlink whose target is there.
+/// The plugin runs as the user telegraf, which has no access below the folder; the image is a symlink whose
+/// target is there.
 #[test]
 fn dead_storage_of_which_we_know_nothing() {
     let _alone = alone();
@@ -111,8 +112,8 @@ fn dead_storage_of_which_we_know_nothing() {
             _ => Plugin::spawn(lab.plugin_unprivileged(&[])),
         };
         let mut plugin = start();
-        // Where libvirt cannot be asked for a disk without a look at it, not even while all is well
-        // are those asked for of which we know nothing.
+        // Where a libvirt call for one disk accesses the files, disks of unknown storage are not queried,
+        // even while every mount answers.
         let never = user != 0 && lab.asking_touches_disks();
         let healthy = if never {
             let healthy = fleet.learn(&mut Plugin::spawn(lab.plugin(&[])));
@@ -147,12 +148,12 @@ fn dead_storage_of_which_we_know_nothing() {
     }
 }
 
-/// Another client's call hangs inside libvirtd and holds the VM's lock: list hangs for everybody.
+/// Another client's call hangs inside libvirtd and holds the VM's lock: list hangs for every client.
 fn lock_first(lab: &Lab, fleet: &Fleet, mount: &Mount) -> support::daemon::Client {
     let name = fleet.vms[0].name();
     mount.stop(Duration::ZERO);
-    // Every version of libvirtd opens the file of a dump itself, with the VM locked. The block group
-    // did as much up to 9.0; with 11.3 and QEMU 10.0 it is QEMU that hangs then.
+    // Every version of libvirtd opens the file of a dump by itself, with the VM locked. Up to 9.0 it does so
+    // for the block group, too; with 11.3 and QEMU 10.0 QEMU hangs instead.
     let core = mount.point().join("core");
     let dump = ["dump", name, core.to_str().unwrap(), "--memory-only"];
     let client = lab.client(&dump);
@@ -207,7 +208,7 @@ fn a_locked_vm() {
         assert!(*calls <= 3, "{calls} calls of ours hang in gather {round}");
         let warnings = plugin.warnings();
         assert!(warnings.len() <= 2, "{warnings:#?}");
-        // No list comes, but who starts and stops shows all the same.
+        // No list comes, but VMs that start and stop are seen all the same.
         let start = lab.client(&["start", late.name(), "--paused"]);
         let reads = |(measurement, _): &(String, _), fields: &BTreeSet<String>| {
             measurement == "vm_totals" && fields.contains("disk_rd_bytes")

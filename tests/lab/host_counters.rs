@@ -1,5 +1,5 @@
-//! What `/proc/net/dev` says of a VM's taps, and its control group of its CPU time, is what libvirt
-//! says, so libvirt is not asked for it; where it is not, libvirt is.
+//! The values in `/proc/net/dev` for a VM's taps, and in its control group for its CPU time, equal libvirt's,
+//! so libvirt is not queried for them. Where they differ, libvirt is queried.
 
 use super::nics::{ip, written};
 use crate::support::lab::Lab;
@@ -24,7 +24,7 @@ const CPU: u32 = 1 << 1;
 /// VIR_DOMAIN_STATS_INTERFACE
 const NET: u32 = 1 << 4;
 
-/// A VM with two taps on which packets have gone both ways, not as many in one as in the other.
+/// A VM with two taps on which packets were sent in both directions, in different numbers.
 fn talker(lab: &Lab) -> Vm<'_> {
     let vm = lab.create(&VmSpec {
         name: "talks".into(),
@@ -38,7 +38,7 @@ fn talker(lab: &Lab) -> Vm<'_> {
         ..VmSpec::default()
     });
     vm.guest("ip address add 192.168.77.10/24 dev eth1; ip link set eth1 up; ping -c 3 -i 0.2 192.168.77.1");
-    // Nobody in the guest takes what comes by the second: drops, on one side only.
+    // No program in the guest reads the packets of the second interface: drops, in one direction only.
     ip(lab, "link set eth0x txqueuelen 2 up");
     ip(lab, "address add 192.168.88.1/24 dev eth0x");
     ip(
@@ -49,7 +49,7 @@ fn talker(lab: &Lab) -> Vm<'_> {
     vm
 }
 
-/// Eight datagrams into each.
+/// Sends eight datagrams to each of these.
 fn send(lab: &Lab) {
     let send = "for n in 1 2 3 4 5 6 7 8; do echo x >/dev/udp/192.168.88.2/9; echo x >/dev/udp/192.168.77.10/9 || :; done";
     succeed(lab.command("bash").args(["-c", send]));
@@ -72,7 +72,7 @@ fn our_figures_of_a_tap_are_libvirts() {
         let libvirt = counters(&stats, number);
         println!("{name}: {libvirt:?}");
         let view = before.perspective(&after, name, &libvirt);
-        // 7.0 has received and sent exchanged for <interface type='ethernet'>.
+        // libvirt 7.0 has received and sent exchanged for <interface type='ethernet'>.
         let exchanged = name == "eth0x" && lab.libvirt_version() == (7, 0);
         let expected = if exchanged {
             Perspective::Host
@@ -85,7 +85,7 @@ fn our_figures_of_a_tap_are_libvirts() {
     }
 }
 
-/// The plugin, and libvirt's own log of what it asks.
+/// The plugin, and libvirt's own log of its calls.
 struct Logged {
     plugin: Plugin,
     file: PathBuf,
@@ -96,7 +96,7 @@ impl Logged {
     fn start(lab: &Lab, mut command: Command, name: &str) -> Self {
         let file = lab.dir().join(name);
         std::fs::write(&file, "").unwrap();
-        // Whoever the plugin runs as.
+        // The plugin may run as any user.
         std::fs::set_permissions(&file, Permissions::from_mode(0o666)).unwrap();
         command
             .env("LIBVIRT_DEBUG", "1")
@@ -108,7 +108,7 @@ impl Logged {
         }
     }
 
-    /// The groups of each bulk call of a gather.
+    /// Gathers; returns the lines and the groups of each bulk call.
     fn gather(&mut self) -> (Vec<Line>, Vec<u32>) {
         let lines = self.plugin.gather();
         let bytes = std::fs::read(&self.file).unwrap();
@@ -125,8 +125,8 @@ impl Logged {
 
 type Stats = BTreeMap<String, String>;
 
-/// Gathers until these groups are asked of no VM (where the look at the host is late, they are);
-/// returns that gather, and what libvirt said of the VM before and after it.
+/// Gathers until these groups are requested for no VM (where the host report is late, they are requested).
+/// Returns that gather, and libvirt's figures of the VM before and after it.
 fn without(groups: u32, logged: &mut Logged, lab: &Lab, vm: &Vm) -> (Stats, Vec<Line>, Stats) {
     wait_for("a gather without a group", Duration::from_secs(20), || {
         let before = lab.domstats(vm.name());
@@ -152,7 +152,7 @@ fn libvirt_is_asked_for_cpu_time_until_it_is_seen_to_be_ours() {
     without(CPU, &mut here, &lab, &vm);
     for gather in 0..8 {
         if gather == 4 {
-            // Seen at once, and then by us alone again.
+            // The change shows at once; then the CPU time is read on the host alone again.
             lab.virsh(&["setvcpus", vm.name(), "2", "--live"]);
             let (lines, asked) = here.gather();
             let totals = lines::one(&lines, "vm_totals", vm.name());
@@ -203,7 +203,7 @@ fn libvirt_is_asked_for_network_counters_until_they_are_seen_to_be_ours() {
         let after = lab.domstats(vm.name());
         for (number, device) in [(0, "eth0x"), (1, "tap0")] {
             let (from, to) = (counters(&before, number), counters(&after, number));
-            // 7.0 has them exchanged for <interface type='ethernet'>; elsewhere they are libvirt's.
+            // libvirt 7.0 has them exchanged for <interface type='ethernet'>; elsewhere they equal libvirt's.
             let exchanged = device == "eth0x" && lab.libvirt_version() == (7, 0);
             let ours = if exchanged { 4 } else { 0 };
             for (shift, gather) in [(ours, &lines), (0, &others)] {
@@ -220,7 +220,7 @@ fn libvirt_is_asked_for_network_counters_until_they_are_seen_to_be_ours() {
         lines::adds_up(&lines, vm.name());
     }
 
-    // One that has counted nothing yet tells nothing of whose it is, and is asked for alone.
+    // A NIC without any traffic proves nothing yet, so libvirt is queried for it.
     let still = lab.create(&VmSpec {
         name: "silent".into(),
         devices: "<interface type='ethernet'><target dev='down0'/></interface>".into(),
@@ -252,7 +252,7 @@ fn a_vcpu_for_an_io_thread_is_seen() {
     });
     let mut here = Logged::start(&lab, lab.plugin(&[]), "here.log");
     without(CPU, &mut here, &lab, &vm);
-    // As many control groups as before.
+    // The number of control groups stays the same: one vCPU more, one I/O thread less.
     lab.virsh(&["setvcpus", vm.name(), "2", "--live"]);
     lab.virsh(&["iothreaddel", vm.name(), "1", "--live"]);
     for _ in 0..2 {
@@ -263,7 +263,7 @@ fn a_vcpu_for_an_io_thread_is_seen() {
     }
 }
 
-/// Eight datagrams into a tap whose VM takes none, and which holds two.
+/// Sends eight datagrams into a tap that holds two and whose VM reads none.
 fn send_into_still(lab: &Lab) {
     for _ in 0..8 {
         datagram(lab, "192.168.66.2");
@@ -275,7 +275,7 @@ fn datagram(lab: &Lab, to: &str) {
     succeed(lab.command("bash").args(["-c", &send]));
 }
 
-/// A paused VM, and packets for it in its tap.
+/// A paused VM with packets for it in its tap.
 fn still(lab: &Lab) -> Vm<'_> {
     let vm = lab.create(&VmSpec {
         name: "still".into(),
@@ -308,7 +308,7 @@ fn a_tap_of_that_name_and_those_figures_in_another_network_is_not_libvirts() {
         (here == there && here != [0; 8]).then_some(())
     });
 
-    // The lab's libvirtd, processes and files, and the other lab's network.
+    // The lab's libvirtd, processes and files, with the network of the other lab.
     let mut astray = Command::new("nsenter");
     astray
         .arg(format!("--target={}", lab.init()))
@@ -352,7 +352,7 @@ fn a_nic_of_another_kind_in_the_place_and_with_the_name_of_one_is_not_taken_for_
         ..VmSpec::default()
     });
     vm.guest("ip address add 192.168.77.10/24 dev eth0; ip link set eth0 up; ping -c 3 -i 0.2 192.168.77.1");
-    // Pings alone look alike from both sides.
+    // Pings alone look the same in both directions.
     datagram(&lab, "192.168.77.10");
     let mut here = Logged::start(&lab, lab.plugin(&[]), "here.log");
     without(NET, &mut here, &lab, &vm);

@@ -1,4 +1,4 @@
-//! The lab itself: that it is what the other tests take it for, and leaves nothing behind.
+//! The lab itself: it is isolated and complete as the other tests require, and leaves nothing behind.
 
 use crate::support::inside::again;
 use crate::support::lab::{BRIDGE, Lab};
@@ -33,7 +33,7 @@ fn groups(prefix: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Every process whose command line holds `text`.
+/// Every process whose command line contains `text`.
 fn processes(text: &str) -> Vec<String> {
     std::fs::read_dir("/proc")
         .unwrap()
@@ -151,7 +151,7 @@ fn labs_in_parallel_leave_nothing() {
     assert!(one.virsh(&["list", "--name"]).contains(first.name()));
     assert!(!two.virsh(&["list", "--name"]).contains(first.name()));
     assert!(two.virsh(&["list", "--name"]).contains(second.name()));
-    // A frozen QEMU goes, too.
+    // A frozen QEMU ends, too.
     first.freeze();
     let traces = |lab: &Lab| (lab.prefix().to_owned(), lab.dir().to_owned());
     let all = [traces(&one), traces(&two)];
@@ -182,7 +182,7 @@ fn labs_in_parallel_leave_nothing() {
     assert!(!mounts.lines().any(|line| line.starts_with("lab ")));
 }
 
-/// What a test process that is killed leaves behind: only the folder of its files.
+/// A test process that is killed leaves only the folder of its files.
 #[test]
 fn a_killed_test_leaves_no_process() {
     const CHILD: &str = "TELEGRAF_KVM_LAB_CHILD";
@@ -219,7 +219,7 @@ fn a_killed_test_leaves_no_process() {
 #[test]
 fn a_plugin_handle_reaches_the_program() {
     let lab = Lab::start();
-    // A stand-in for the plugin: it answers each newline, and a signal.
+    // This script replaces the plugin: it answers each newline, and a signal.
     let mut command = lab.command("bash");
     command.args([
         "-c",
@@ -252,9 +252,9 @@ fn a_plugin_handle_reaches_the_program() {
     plugin.close();
     assert_eq!(plugin.wait(Duration::from_secs(5)).code(), Some(3));
 
-    // Fails where the build's folder is closed to an ordinary user.
+    // This fails if an ordinary user cannot enter the build's folder.
     succeed(&mut lab.plugin_as(12345, &["--version"]));
-    // A program dies with its handle.
+    // A program is killed with its handle.
     let mut command = lab.command("sleep");
     command.arg("54321");
     let sleeper = Plugin::spawn(command);

@@ -1,5 +1,5 @@
-//! A user with a limit of threads (RLIMIT_NPROC, which does not bind root): what could not be
-//! started is named, and the limit to raise; one worker serves where several were wanted.
+//! A user with a limit of threads (RLIMIT_NPROC, which does not bind root): the message names what could not
+//! be started and the limit to raise; one worker serves instead of several.
 
 use crate::support::lab::Lab;
 use crate::support::node::{self, Domain};
@@ -11,8 +11,8 @@ use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// The words that run a program with so many threads as a user that has no other process; for the
-/// daemon it has to be one of /etc/passwd.
+/// The words that run a program with this many threads at most, as a user without other processes. The daemon
+/// needs a user of /etc/passwd.
 fn limited(user: &str, threads: u32) -> Vec<String> {
     let user = [format!("--reuid={user}"), format!("--regid={user}")];
     let limit = ["prlimit".to_owned(), format!("--nproc={threads}:100")];
@@ -71,7 +71,7 @@ fn one_worker_serves_where_no_second_can_be_started() {
         "test+unix://{}?socket=/run/libvirt/libvirt-sock-ro",
         file.display()
     );
-    // For the copy of the program that others may run.
+    // This call makes the copy of the program that other users may run.
     let _ = lab.plugin_as(54_321, &[]);
     let binary = lab.dir().join("telegraf-kvm");
     // main, signals, stdin, events, watch, and one worker.
@@ -82,7 +82,7 @@ fn one_worker_serves_where_no_second_can_be_started() {
     command
         .arg(&binary)
         .args(["--uri", &uri])
-        // libvirt 7.0 makes a folder of the user's.
+        // libvirt 7.0 makes a folder in the user's home.
         .env("HOME", "/tmp")
         .env_remove("RUST_LOG");
     let mut plugin = Plugin::spawn(command);
@@ -99,7 +99,7 @@ fn one_worker_serves_where_no_second_can_be_started() {
     assert_eq!(said.lines().count(), 1, "{said}");
 
     let pid = plugin.pid().to_string();
-    // Only its own user may do so, unless root has CAP_SYS_RESOURCE.
+    // Only the process's own user may do so, unless root has CAP_SYS_RESOURCE.
     let mut raise = Command::new(program("setpriv"));
     raise.args(limited("games", 100));
     succeed(raise.args(["prlimit", "--pid", &pid, "--nproc=100:100"]));

@@ -121,7 +121,7 @@ fn a_checker_that_cannot_be_killed() {
         End::Input,
     ] {
         let mut plugin = Plugin::spawn(lab.plugin(&[]));
-        // From the second on there are rates.
+        // From the second gather on there are rates.
         plugin.gather();
         let whole = plugin.gather();
         lower.stop(Duration::from_millis(200));
@@ -158,7 +158,7 @@ fn one_unanswered_check_is_not_worth_a_warning() {
     let mount = Mount::start(&lab, &lab.dir().join("nfs"));
     vm_on(&lab, &mount.new_image("image", 64, true));
     let mut plugin = Plugin::spawn(lab.plugin(&[]));
-    // From the second on there are rates.
+    // From the second gather on there are rates.
     plugin.gather();
     let whole = plugin.gather();
     let mut gather = |stopped: bool| {

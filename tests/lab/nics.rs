@@ -1,5 +1,6 @@
-//! The counters of network interfaces are the guest's view of the right interface, also where
-//! libvirt's are another's or the wrong way round; and no rate is made of two devices.
+//! The counters of a network interface are those of the right interface from the guest's view, also where
+//! libvirt's counters belong to another interface or have the directions exchanged; and no rate is computed
+//! from two devices.
 
 use crate::support::lab::Lab;
 use crate::support::lines::{self, Line, lacking};
@@ -11,32 +12,32 @@ use std::time::Duration;
 use telegraf_kvm::host::net_dev::{NetDev, NicCounters, Perspective};
 use telegraf_kvm::sample::NIC_FIELDS;
 
-/// `ip` with these arguments, in the lab.
+/// Runs `ip` with these arguments in the lab.
 pub fn ip(lab: &Lab, args: &str) {
     succeed(lab.command("ip").args(args.split(' ')));
 }
 
-/// So many datagrams to an address.
+/// Sends this many datagrams to an address.
 fn send(lab: &Lab, count: usize, to: &str) {
     let send = format!("for n in $(seq {count}); do echo x >/dev/udp/{to}/9; done");
     succeed(lab.command("bash").args(["-c", &send]));
 }
 
-/// What the kernel has counted for the interface of exactly this name, as the guest sees it.
+/// The kernel's counters for the interface of exactly this name, from the guest's view.
 fn counted(lab: &Lab, name: &str, view: Perspective) -> NicCounters {
     let proc = format!("/proc/{}", lab.init());
     let taps = NetDev::read(Path::new(&proc)).unwrap();
     taps.counters(name, view).unwrap()
 }
 
-/// What the gather has of a VM's interface.
+/// The counters of a VM's interface in the gather.
 pub fn written(gather: &[Line], vm: &Vm, device: &str) -> NicCounters {
     let line = lines::device(gather, vm.name(), "nic", device);
     NIC_FIELDS.map(|field| line.int(field).unwrap().try_into().unwrap())
 }
 
-/// Gathers four times, with traffic between them but not in them: each interface's counters are
-/// the kernel's.
+/// Gathers four times, with traffic between the gathers but not during them: the counters of each interface
+/// are the kernel's.
 fn are_right(lab: &Lab, vm: &Vm, nics: &[(&str, Perspective)], traffic: impl Fn()) {
     let mut plugin = Plugin::spawn(lab.plugin(&[]));
     for gather in 1..=4 {
@@ -66,7 +67,7 @@ fn a_tap_whose_name_is_the_end_of_anothers_has_its_own_counters() {
     let vm = lab.create(&VmSpec {
         name: "ends".into(),
         memory_mib: 96,
-        // libvirt takes the first that fits; the last one counts nothing.
+        // libvirt takes the first interface that matches; the last one counts nothing.
         devices: ["dmz-web-0", "web-0", "idle0"].map(nic).concat(),
         guest: true,
         ..VmSpec::default()
@@ -131,7 +132,7 @@ fn a_macvtap_made_by_hand_has_received_what_the_guest_received() {
     });
     ip(&lab, "link set hand0 up");
     vm.guest("ip link set eth0 up; ip link set eth1 up; ip address add 192.168.66.2/24 dev eth0");
-    // Without an address it answers nothing any more.
+    // Without an address it does not answer any more.
     vm.guest("ping -c 2 -i 0.2 192.168.66.1; ip address flush dev eth0");
     let traffic = || {
         let before = ["hand0", "direct0"].map(|name| counted(&lab, name, Perspective::Host));
@@ -153,17 +154,17 @@ fn a_macvtap_made_by_hand_has_received_what_the_guest_received() {
     are_right(&lab, &vm, &both, traffic);
 }
 
-/// Waits until a device that the guest has to let go is gone, and its event has arrived.
+/// Waits until a device that the guest has to release is gone, and its event has arrived.
 fn wait_gone(lab: &Lab, vm: &Vm, list: &str, device: &str) {
     wait_for(&format!("{device} to go"), Duration::from_secs(60), || {
         let listed = lab.virsh(&[list, "--domain", vm.uuid()]);
         (!listed.contains(device)).then_some(())
     });
-    // libvirtd is at it a moment longer and holds the VM; this one waits for that.
+    // libvirtd still works on the change for a moment and holds the VM's job; this call waits for that.
     lab.domstats(vm.uuid());
 }
 
-/// libvirt sends its events when a change is done, on another connection than virsh's: by now they
+/// libvirt sends its events at the end of a change, on another connection than virsh's: after this pause they
 /// have arrived.
 fn events_arrive() {
     std::thread::sleep(Duration::from_millis(500));
@@ -198,8 +199,8 @@ fn a_device_in_the_place_and_with_the_name_of_one_makes_no_rate_with_it() {
         let file = file.to_str().unwrap();
         lab.virsh(&["attach-device", vm.uuid(), file, "--live"]);
     };
-    // Until the guest has received so many: a new port of the bridge forwards after a moment, and
-    // gives the bridge its address, whose neighbours are then unknown.
+    // Sends until the guest has received this many: a new port of the bridge forwards only after a moment,
+    // and changes the bridge's address, which clears its neighbour table.
     let receive = |count: u64| {
         let neighbour = format!("neigh replace 192.168.77.10 lladdr {mac} dev br0");
         ip(&lab, &neighbour);
@@ -218,7 +219,7 @@ fn a_device_in_the_place_and_with_the_name_of_one_makes_no_rate_with_it() {
             kib / 64
         ))
     };
-    // What both have counted in the last gather.
+    // The counters of both interfaces in the last gather.
     let moved = |gather: &[Line]| -> Vec<Option<i64>> {
         let totals = lines::one(gather, "vm_totals", name);
         [

@@ -1,4 +1,4 @@
-//! Devices and vCPUs that come and go while the plugin runs are right in the very next gather.
+//! Devices and vCPUs that are added or removed while the plugin runs are correct in the very next gather.
 
 use crate::support::lab::Lab;
 use crate::support::lines::{self, Line, devices, lacking};
@@ -8,24 +8,24 @@ use crate::support::vm::{Nic, Vm, VmSpec, disk_xml, disks};
 use crate::support::{run, wait_for};
 use std::time::Duration;
 
-/// libvirt sends its events when a change is done, on another connection than virsh's: by now they
+/// libvirt sends its events at the end of a change, on another connection than virsh's: after this pause they
 /// have arrived.
 fn events_arrive() {
     std::thread::sleep(Duration::from_millis(500));
 }
 
-/// The next gather, every field compared with virsh.
+/// Runs the next gather and compares every field with virsh.
 fn next(lab: &Lab, plugin: &mut Plugin, vm: &Vm) -> Vec<Line> {
     agrees(lab, plugin, &[(vm.uuid(), None)], false)
 }
 
-/// Waits until a device that the guest has to let go is gone.
+/// Waits until a device that the guest has to release is gone.
 fn wait_gone(lab: &Lab, vm: &Vm, list: &str, device: &str) {
     wait_for(&format!("{device} to go"), Duration::from_secs(60), || {
         let listed = lab.virsh(&[list, "--domain", vm.uuid()]);
         (!listed.contains(device)).then_some(())
     });
-    // libvirtd is at it a moment longer and holds the VM; this one waits for that.
+    // libvirtd still works on the change for a moment and holds the VM's job; this call waits for that.
     lab.domstats(vm.uuid());
 }
 
@@ -46,7 +46,7 @@ fn hot_plug_and_unplug_show_in_the_very_next_gather() {
         .unwrap()
         .set_len(8 << 20)
         .unwrap();
-    // A guest that is up answers the request to let a device go.
+    // A guest that has booted answers the request to release a device.
     vm.guest("ip link set eth0 up; dd if=/dev/vda of=/dev/null bs=64k count=4 iflag=direct");
 
     let none: [&str; 0] = [];
@@ -135,7 +135,7 @@ fn hot_plug_and_unplug_show_in_the_very_next_gather() {
     assert_eq!(plugin.stderr(), "");
 }
 
-/// The statistics call both by the same name, so only libvirt's events tell.
+/// The statistics have the same name for both, so only libvirt's events show the change.
 #[test]
 fn a_disk_in_the_place_of_a_cdrom_drive_is_seen() {
     let lab = Lab::start();
@@ -162,7 +162,7 @@ fn a_disk_in_the_place_of_a_cdrom_drive_is_seen() {
     let mut plugin = Plugin::spawn(lab.plugin(&[]));
     let mut shows_drives = Plugin::spawn(lab.plugin(&["--config", &config]));
     let both = ["disk sdb", "disk vda"];
-    // The second gather is there for the events to have begun.
+    // By the second gather the events have begun.
     for _ in 0..2 {
         assert_eq!(devices(&next(&lab, &mut plugin, &vm), name), ["disk vda"]);
         assert_eq!(devices(&shows_drives.gather(), name), both);
@@ -172,7 +172,8 @@ fn a_disk_in_the_place_of_a_cdrom_drive_is_seen() {
     let detached = run(detach.args(["detach-disk", uuid, "sdb", "--live"]));
     let refusal = String::from_utf8_lossy(&detached.stderr);
     if refusal.contains("disk device type 'cdrom' cannot be detached") {
-        // So says libvirt 7.0: there no drive of a running VM becomes a disk, or is plugged in.
+        // libvirt 7.0 reports this error: with it no drive of a running VM can become a disk or be plugged
+        // in.
         return;
     }
     assert!(detached.status.success(), "{refusal}");
@@ -227,7 +228,7 @@ fn a_user_mode_nic_has_no_line_and_is_no_zero() {
     }
     assert_eq!(plugin.stderr(), "");
 
-    // Only who asks hears of it, and once.
+    // The plugin reports it only in its debug log, and once.
     let mut plugin = lab.plugin(&[]);
     plugin.env("RUST_LOG", "telegraf_kvm=debug");
     let mut plugin = Plugin::spawn(plugin);

@@ -1,4 +1,5 @@
-//! Disks that are no files: what QEMU's own drivers and other processes serve. And what a change of a disk's file costs.
+//! Disks that are no files: served by QEMU's own drivers and by other processes. And the cost of a change of
+//! a disk's file.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -17,13 +18,13 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// It never has counters, so it is no part of what makes a VM complete.
+/// This disk never has counters, so a VM is complete without them.
 #[test]
 fn a_vhost_user_disk() {
     let _alone = alone();
     let lab = Lab::start();
     if lab.libvirt_version() < (7, 1) {
-        // It knows no such disk.
+        // This libvirt does not support such a disk.
         return;
     }
     let mut servers = Vec::new();
@@ -83,7 +84,7 @@ fn a_vhost_user_disk() {
     }
 }
 
-/// An NBD server that stops answers nothing, and QEMU needs no answer of it for block statistics.
+/// A stopped NBD server does not answer, and QEMU needs no answer of it for block statistics.
 #[test]
 fn a_network_disk_whose_driver_answers_from_memory() {
     let _alone = alone();
@@ -132,7 +133,7 @@ fn a_network_disk_whose_driver_answers_from_memory() {
         let when = format!("the server stands, gather {round}");
         fleet.expect_complete_but(&plugin.gather(), &[], &when);
     }
-    // Asked in bulk, like any other.
+    // The VM is queried in bulk, like any other.
     assert_eq!(count_calls(&calls, "virDomainBlockStats:"), before);
     assert_eq!(lab.hanging_calls(), 0);
     kill(pid, rustix::process::Signal::CONT);
@@ -154,7 +155,8 @@ fn count_calls(file: &Path, call: &str) -> usize {
     log.lines().filter(|line| line.contains(call)).count()
 }
 
-/// What a change of a medium and a block job cost: the XML of that VM, once or twice, and of no other.
+/// The cost of a change of a medium and of a block job: the XML of that VM is read once or twice, and that of
+/// no other VM.
 #[test]
 fn events_of_trays_and_jobs_cost_xml_of_their_vm_alone() {
     let _alone = alone();
@@ -175,11 +177,11 @@ fn events_of_trays_and_jobs_cost_xml_of_their_vm_alone() {
         }
         calls() - before
     };
-    // What was read before events came is read again, spread over some gathers.
+    // Descriptions that were read before events came are read again, spread over some gathers.
     wait_for("all XML to be read", Duration::from_secs(60), || {
         (gathers(5) == 0).then_some(())
     });
-    // A VM that starts, with what its start sends.
+    // A VM starts, and libvirt sends the events of its start.
     let late = lab.create(&VmSpec {
         devices: disk_xml("cdrom", "hdc", None),
         paused: false,
@@ -209,8 +211,8 @@ fn events_of_trays_and_jobs_cost_xml_of_their_vm_alone() {
     assert_eq!(gathers(5), 0, "a steady state");
 }
 
-/// libvirt keeps the firmware's variables where no ordinary user may look: that is no reason to read
-/// a VM's disks one by one, or not at all.
+/// libvirt keeps the firmware's variables in a folder that ordinary users cannot read. That is no reason to
+/// query the VM's disks one by one, or not at all.
 #[test]
 fn a_vm_with_firmware_whose_variables_only_libvirt_sees() {
     let _alone = alone();
@@ -231,7 +233,7 @@ fn a_vm_with_firmware_whose_variables_only_libvirt_sees() {
     });
     let config = lab.config(WITH_COLLECTOR);
     let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&["--config", &config]));
-    // On a busy machine the first look may be late.
+    // On a busy machine the first host report may be late.
     plugin.gather();
     let before = collected(&plugin.gather(), "calls_block");
     let gather = plugin.gather();

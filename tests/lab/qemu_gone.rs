@@ -1,4 +1,4 @@
-//! VMs that come, end and freeze while gathers run.
+//! VMs that start, end and freeze while gathers run.
 
 use crate::support::lab::Lab;
 use crate::support::lines::{self, Line};
@@ -21,11 +21,11 @@ fn vms_that_come_and_go_during_gathers_are_no_trouble() {
         ..VmSpec::default()
     };
     let steady = lab.create(&spec("steady"));
-    // Small chunks, so that a VM ends now between list and statistics, now between these and the
-    // description; stamps that tell the gathers apart.
+    // The chunks are small, so that a VM ends sometimes between list and statistics, sometimes between
+    // statistics and description. The timestamps are precise, so that they distinguish the gathers.
     let file = lab.config("chunk_size = 1\ntimestamp_precision = \"1ns\"\n");
     let mut plugin = Plugin::spawn(lab.plugin(&["--config", &file]));
-    // Newlines fold, so gather follows gather.
+    // Newlines during a gather are merged, so the next gather follows at once.
     let mut stdin = plugin.stdin.take().unwrap();
     let done = Arc::new(AtomicBool::new(false));
     let is_done = Arc::clone(&done);
@@ -115,7 +115,7 @@ fn a_frozen_vm_holds_up_neither_the_others_nor_the_stop() {
         std::thread::sleep(Duration::from_secs(pause));
         let start = Instant::now();
         let found = plugin.gather();
-        // With the 0.3 s in which the test listens for more.
+        // This includes the 0.3 s in which the test waits for more output.
         let took = start.elapsed();
         assert!(took < Duration::from_secs(6), "{took:?}");
         let others: Vec<&Vm> = vms.iter().filter(|vm| vm.uuid() != vms[2].uuid()).collect();
@@ -123,17 +123,17 @@ fn a_frozen_vm_holds_up_neither_the_others_nor_the_stop() {
             lines::one(&found, "vm_totals", vm.name());
             assert_eq!(lines::of(&found, "vm_devices", vm.name()).len(), 4);
         }
-        // It gives what needs no monitor.
+        // The VM has the figures that need no monitor.
         lines::one(&found, "vm_metrics", vms[2].name());
         let devices = lines::of(&found, "vm_devices", vms[2].name());
         assert!(devices.iter().all(|line| line.tag("devtype") == "nic"));
     }
-    // Which is worth one line.
+    // This is worth one line in the log.
     let said = plugin.stderr();
     let one = said.lines().count() == 1 && said.starts_with("W! ") && said.contains(vms[2].name());
     assert!(one, "{said}");
-    // A stop then: what is there is written, and that is all. (The promise is 2 s; the rest is for a
-    // machine with much to do.)
+    // A stop then: the available lines are written, and nothing else. (The promise is 2 s; the rest is for a
+    // busy machine.)
     vms[4].freeze();
     plugin.newline();
     std::thread::sleep(Duration::from_millis(300));
@@ -145,7 +145,7 @@ fn a_frozen_vm_holds_up_neither_the_others_nor_the_stop() {
     }
 }
 
-/// How many of these VMs have a vm_metrics line.
+/// The number of these VMs that have a vm_metrics line.
 fn lines_of(found: &[lines::Line], vms: &[Vm]) -> usize {
     let has = |vm: &&Vm| !lines::of(found, "vm_metrics", vm.name()).is_empty();
     vms.iter().filter(has).count()

@@ -1,5 +1,5 @@
-//! A Linux guest reads, writes and sends a known amount: the counters move by as much, in
-//! vm_devices, in vm_totals, and in vm_features by the time that really passed.
+//! A Linux guest reads, writes and sends a known amount: the counters grow by as much, in vm_devices, in
+//! vm_totals, and in vm_features over the time that really passed.
 
 use crate::support::lab::{BRIDGE, Lab};
 use crate::support::lines::{self, Line, adds_up};
@@ -11,19 +11,19 @@ use std::time::{Duration, Instant};
 /// The packet of one `ping -s 1000` on the wire: Ethernet, IP and ICMP headers and the payload.
 const PING: i64 = 14 + 20 + 8 + 1000;
 
-/// How far a field of one line moved between two gathers.
+/// The difference of a field of one line between two gathers.
 fn moved(before: &Line, after: &Line, field: &str) -> i64 {
     after.int(field).unwrap() - before.int(field).unwrap()
 }
 
-/// A gather, and the times between which it surely happened.
+/// A gather, and the times before and after it.
 fn timed(plugin: &mut Plugin) -> (Vec<Line>, Instant, Instant) {
     let start = Instant::now();
     let found = plugin.gather();
     (found, start, Instant::now())
 }
 
-/// Gives both ends each other's address for good, so that nothing but the pings is sent.
+/// Gives both ends each other's address permanently, so that nothing but the pings is sent.
 fn connect(lab: &Lab, vm: &Vm) {
     let mac = |text: &str| {
         let word = text
@@ -45,7 +45,7 @@ fn connect(lab: &Lab, vm: &Vm) {
     vm.guest(&format!("ping -c 1 {BRIDGE}"));
 }
 
-/// The rate of `field` says in how much time it moved so far.
+/// Checks that the rate of `field` is its growth divided by the time that passed.
 fn seconds(features: &Line, field: &str, moved: i64) -> f64 {
     moved as f64 / features.float(field).unwrap()
 }
@@ -86,7 +86,7 @@ fn counters_and_rates_move_by_what_the_guest_did() {
     wait_for("the balloon", Duration::from_secs(60), || {
         (lab.domstats(vm.uuid())["balloon.current"] == (104 * 1024).to_string()).then_some(())
     });
-    // So that the time between the gathers is long beside the time that they take.
+    // The time between the gathers must be long in comparison with their duration.
     std::thread::sleep(Duration::from_secs(3));
     let (after, ended, latest) = timed(&mut plugin);
     for found in [&before, &after] {
@@ -115,12 +115,13 @@ fn counters_and_rates_move_by_what_the_guest_did() {
     assert_eq!(disk, [23, (16 << 16) + (7 << 12), 8, (5 << 15) + (3 << 13)]);
     assert_eq!(total("net_txpackets"), 5);
     assert_eq!(total("net_txbytes"), 5 * PING);
-    // vnet1 hears what the bridge floods, which a permanent neighbour leaves nothing of.
+    // vnet1 receives the packets that the bridge floods, of which a permanent neighbour leaves none.
     assert_eq!(total("net_rxpackets"), 5);
     assert_eq!(total("net_rxbytes"), 5 * PING);
     assert_eq!(total("memactual"), -8 * 1024);
 
-    // What one call or one reading brought is of one time, and its rates are of the time that passed.
+    // All figures of one call or one reading have the same time, and their rates are over the time that
+    // passed.
     let features = lines::one(&after, "vm_features", name);
     let passed = |seconds: f64| {
         assert!(seconds >= (ended - begun).as_secs_f64(), "{seconds} s");

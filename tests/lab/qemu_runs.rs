@@ -1,4 +1,4 @@
-//! A VM's states, runs and names are those of the very gather in which they are looked at.
+//! The states, runs and names of VMs are correct in the very next gather.
 
 use crate::support::lab::Lab;
 use crate::support::lines::{self, Line, devices, lacking};
@@ -6,7 +6,7 @@ use crate::support::plugin::Plugin;
 use crate::support::virsh::agrees;
 use crate::support::vm::{Nic, Vm, VmSpec, disks};
 
-/// The next gather, every field compared with virsh.
+/// Runs the next gather and compares every field with virsh.
 fn next(lab: &Lab, plugin: &mut Plugin, vm: &Vm) -> Vec<Line> {
     agrees(lab, plugin, &[(vm.uuid(), None)], false)
 }
@@ -45,7 +45,7 @@ fn states_runs_and_names_are_those_of_the_gather() {
         assert_eq!(lacking(&found, name), [""; 0], "rates go on");
     }
 
-    // Ended: no line of it at all, and the other VM's go on.
+    // The VM has ended: it has no line at all, and the other VM's lines continue.
     lab.virsh(&["destroy", uuid]);
     let found = next(&lab, &mut plugin, &steady);
     assert!(
@@ -54,7 +54,7 @@ fn states_runs_and_names_are_those_of_the_gather() {
     );
     assert_eq!(lacking(&found, steady.name()), [""; 0]);
 
-    // Another run: no rate across the two.
+    // The VM runs again: no rate is computed across the two runs.
     lab.virsh(&["start", "--domain", uuid]);
     let second = next(&lab, &mut plugin, &vm);
     assert_ne!(id(&second, name), id(&first, name));
@@ -62,7 +62,7 @@ fn states_runs_and_names_are_those_of_the_gather() {
     assert_eq!(lacking(&second, steady.name()), [""; 0]);
     assert_eq!(lacking(&next(&lab, &mut plugin, &vm), name), [""; 0]);
 
-    // The same, unseen between two gathers; a disk more has been defined meanwhile.
+    // The same restart between two gathers, with one more disk in the definition.
     let image = lab.dir().join("vdb.img");
     std::fs::File::create(&image)
         .unwrap()
@@ -89,7 +89,7 @@ fn states_runs_and_names_are_those_of_the_gather() {
     assert_eq!(lines::of(&third, "vm_features", name).len(), 0);
     assert_eq!(devices(&third, name), ["disk vda", "disk vdb", "nic vnet3"]);
 
-    // Renamed between runs: the new name everywhere, the old one nowhere.
+    // The VM is renamed between runs: the new name is used everywhere, the old one nowhere.
     let renamed = format!("{name}, the \"new\" one");
     lab.virsh(&["destroy", uuid]);
     lab.virsh(&["domrename", uuid, &renamed]);

@@ -1,5 +1,5 @@
-//! Text that libvirt has of real QEMU VMs: words for states and reasons, names of every sort, and
-//! descriptions of any length.
+//! libvirt's texts for real QEMU VMs: words for states and reasons, names of every kind, and descriptions of
+//! any length.
 
 use crate::support;
 use crate::support::lab::Lab;
@@ -10,7 +10,7 @@ use crate::support::vm::{Nic, VmSpec, disk_xml, disks, escape};
 use crate::support::{succeed, wait_for};
 use std::time::Duration;
 
-/// Each state and reason that can be brought about: the number, and libvirt's word for it.
+/// Each state and reason that a test can produce: the number, and libvirt's word for it.
 #[test]
 fn states_and_reasons_are_libvirts_words() {
     let lab = Lab::start();
@@ -53,7 +53,7 @@ fn states_and_reasons_are_libvirts_words() {
     is("running", "unpaused");
     vm.wait_for_console("guest: ready", Duration::from_secs(120));
 
-    // More than the file system behind its disk holds: QEMU stops it.
+    // The guest writes more than the file system of its disk image holds, so QEMU stops it.
     vm.begin("dd if=/dev/zero of=/dev/vda bs=64k count=64 oflag=direct");
     is("paused", "ioerror");
     succeed(lab.command("mount").args(["-o", "remount,size=16m", small]));
@@ -74,8 +74,8 @@ fn states_and_reasons_are_libvirts_words() {
     assert_eq!(plugin.stderr(), "");
 }
 
-/// Domain names that libvirt takes, each with the tag that Telegraf can carry: a tab becomes a
-/// space; a backslash at the end, or before `,` `=` space or `"`, is dropped.
+/// Domain names that libvirt accepts, each with the tag that Telegraf can carry: a tab becomes a space; a
+/// backslash at the end, or before `,` `=` space or `"`, is dropped.
 const NAMES: [(&str, &str); 12] = [
     ("plain", "plain"),
     ("two  words ", "two  words "),
@@ -94,7 +94,7 @@ const NAMES: [(&str, &str); 12] = [
     ),
 ];
 
-/// Names of taps that the kernel takes, at most 15 bytes.
+/// Names of taps that the kernel accepts, at most 15 bytes.
 const TAPS: [(&str, &str); 8] = [
     ("tap,odd=1", "tap,odd=1"),
     ("tap\"q\"", "tap\"q\""),
@@ -137,11 +137,11 @@ fn awkward_names_arrive_as_they_are() {
             let expected: Vec<&str> = tap.into_iter().chain(["vda"]).collect();
             assert_eq!(devices, expected, "{name:?}");
         }
-        // metrics, totals, the disk, and from the second gather on the features; a line per tap.
+        // metrics, totals, the disk, and from the second gather on the features; and a line per tap.
         let lines = NAMES.len() * if gather == 1 { 3 } else { 4 } + TAPS.len();
         assert_eq!(found.len(), lines, "{found:#?}");
     }
-    // Nothing is lost in the names: all figures are found again under them.
+    // No name is lost: all figures are found under these names.
     let tags: Vec<String> = NAMES
         .map(|(_, tag)| format!("{}-{tag}", lab.prefix()))
         .into();
@@ -155,7 +155,7 @@ fn awkward_names_arrive_as_they_are() {
     assert_eq!(plugin.stderr(), "");
 }
 
-/// Megabytes of metadata, full of what looks like devices.
+/// Megabytes of metadata, full of elements that look like devices.
 fn notes() -> String {
     let text = escape("nothing & nobody <disk> ").repeat(5);
     metadata(13_000, |n| {
@@ -189,8 +189,8 @@ fn megabytes_of_metadata_cost_no_figure() {
     }
     assert_eq!(plugin.stderr(), "");
 
-    // More than libvirt's protocol can carry (4 MiB): taken as input, yet indented it is too long to
-    // be given out again. It costs that VM's description, and so its disks, and nothing else.
+    // The XML is longer than libvirt's protocol can carry (4 MiB): libvirt accepts it as input, but indented
+    // it is too long for the reply. This costs that VM's description, and so its disks, and nothing else.
     let endless = lab.create(&spec("endless", metadata(400_000, |_| "<n:a/>".into())));
     let mut dump = lab.virsh_command();
     dump.args(["dumpxml", "--domain", endless.uuid()]);
@@ -207,7 +207,7 @@ fn megabytes_of_metadata_cost_no_figure() {
         assert_eq!(totals.int("disk_rd_bytes"), None);
         assert!(totals.int("memrss").is_some());
     }
-    // Each is said once: that it has no description, and what that costs where a call for a disk may
+    // Each is logged once: that the VM has no description, and what that costs where a call for a disk may
     // stop the guest.
     let log = plugin.stderr();
     let mut expected = vec!["Unable to encode message payload"];

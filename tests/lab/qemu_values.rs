@@ -1,5 +1,5 @@
-//! Against real QEMU VMs: every field of every measurement equals what virsh says of the same VM,
-//! or lies between what it says before and after.
+//! Against real QEMU VMs: every field of every measurement equals virsh's value for the same VM, or lies
+//! between its values before and after.
 
 use crate::support;
 use crate::support::lab::Lab;
@@ -11,7 +11,7 @@ use crate::support::wait_for;
 use std::process::Command;
 use std::time::Duration;
 
-/// A plugin that is told to show CD-ROM and floppy drives.
+/// A plugin that is configured to show CD-ROM and floppy drives.
 fn with_drives(lab: &Lab) -> Plugin {
     let file = lab.config("cdrom = true\nfloppy = true\n");
     Plugin::spawn(lab.plugin(&["--config", &file]))
@@ -22,13 +22,13 @@ fn features<'l>(lines: &'l [Line], name: &str) -> Vec<&'l str> {
     line.fields.keys().map(String::as_str).collect()
 }
 
-/// Whom to compare: by uuid, with the tag `name` equal to the name.
+/// The VMs to compare, by UUID; their tag `name` is their name.
 fn as_named<'v>(vms: &[&'v Vm]) -> Vec<(&'v str, Option<&'static str>)> {
     vms.iter().map(|vm| (vm.uuid(), None)).collect()
 }
 
-/// A VM with every sort of device that the lab has, running the Linux guest; one that only runs;
-/// one that is paused; one without disk, NIC or balloon; one that was never anything but paused.
+/// A VM with every kind of device that the lab has, which runs the Linux guest; one that only runs; one that
+/// is paused; one without disk, NIC or balloon; and one that has always been paused.
 #[test]
 fn every_field_is_what_virsh_says() {
     let lab = Lab::start();
@@ -96,7 +96,7 @@ fn every_field_is_what_virsh_says() {
     ] {
         assert!(nine.int(field).is_some(), "{field}: {nine:?}");
     }
-    // So that equal is not 0 = 0.
+    // The values must not all be 0, or the comparison would prove nothing.
     for field in [
         "net_rxbytes",
         "net_txpackets",
@@ -112,7 +112,7 @@ fn every_field_is_what_virsh_says() {
     let devices = |lines: &[Line]| lines::of(lines, "vm_devices", full.name()).len();
     assert_eq!(devices(&first), 5, "3 disks and 2 taps");
 
-    // From the second gather on there are rates; a VM that stands still has them at 0.
+    // From the second gather on there are rates; for a paused VM they are 0.
     let second = agrees(&lab, &mut plugin, &all, false);
     let mut all_features = FEATURES.to_vec();
     all_features.sort_unstable();
@@ -127,14 +127,14 @@ fn every_field_is_what_virsh_says() {
     }
     assert_eq!(plugin.stderr(), "");
 
-    // CD-ROM and floppy drives where they are asked for, the one without a medium too.
+    // CD-ROM and floppy drives are shown where that is configured, even the one without a medium.
     let mut drives = with_drives(&lab);
     let shown = agrees(&lab, &mut drives, &all, true);
     assert_eq!(devices(&shown), 7);
     lines::device(&shown, full.name(), "disk", "hdc");
     assert_eq!(drives.stderr(), "");
 
-    // An ordinary user, in no group, has the same.
+    // An ordinary user, in no group, gets the same lines.
     let mut user = Plugin::spawn(lab.plugin_as(65534, &[]));
     agrees(&lab, &mut user, &all, false);
     agrees(&lab, &mut user, &all, false);
@@ -146,7 +146,7 @@ fn every_field_is_what_virsh_says() {
     );
 }
 
-/// `--once` brings all of it but the rates, and ends.
+/// `--once` writes all of it but the rates, and ends.
 #[test]
 fn once_is_one_whole_gather() {
     let lab = Lab::start();

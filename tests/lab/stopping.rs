@@ -1,5 +1,5 @@
-//! A daemon that stands still (SIGSTOP): the plugin ends when it is told to, keeps its deadline,
-//! says so once, and is whole again when the daemon goes on.
+//! A stopped daemon (SIGSTOP): the plugin ends when it is told to, keeps its deadline, warns once, and is
+//! complete again after the daemon was continued.
 
 use crate::support;
 use crate::support::lab::Lab;
@@ -9,11 +9,11 @@ use crate::support::vm::{Nic, VmSpec, disks};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
-/// SIGTERM's promise is 2 s, that of the end of stdin 4 s; the rest is for a busy machine.
+/// The promise is 2 s after SIGTERM and 4 s after the end of stdin; the rest is for a busy machine.
 const STOP: Duration = Duration::from_millis(2300);
 const END: Duration = Duration::from_millis(4300);
 
-/// A lab with one VM that costs nothing.
+/// A lab with one VM that uses no processor time.
 fn lab() -> (Lab, String) {
     let lab = Lab::start();
     let vm = lab.create(&VmSpec {
@@ -26,7 +26,7 @@ fn lab() -> (Lab, String) {
     (lab, name)
 }
 
-/// Inside the lab, with this configuration.
+/// A plugin inside the lab, with this configuration.
 fn plugin(lab: &Lab, settings: &str, more: &[&str]) -> Plugin {
     let file = lab.dir().join("config.toml");
     std::fs::write(&file, settings).unwrap();
@@ -36,30 +36,30 @@ fn plugin(lab: &Lab, settings: &str, more: &[&str]) -> Plugin {
     Plugin::spawn(command)
 }
 
-/// How many gathers have ended, by the log: those that brought nothing leave no other trace.
+/// The number of gathers that have ended, from the log: a gather without lines leaves no other trace.
 fn ended(plugin: &Plugin) -> usize {
     plugin.stderr().matches(" VMs in ").count()
 }
 
-/// What it said that an operator sees.
+/// The lines of this level in the plugin's log.
 fn said(plugin: &Plugin, level: &str) -> Vec<String> {
     let text = plugin.stderr();
     let lines = text.lines().filter(|line| line.starts_with(level));
     lines.map(str::to_owned).collect()
 }
 
-/// Where the frozen daemon meets it.
+/// What the plugin does when the daemon is frozen.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Moment {
-    /// Connected, and nothing to do.
+    /// The plugin is connected and idle.
     Idle,
-    /// In its first gather, whose connection does not come about.
+    /// The plugin is in its first gather, and the connection cannot be opened.
     Opening,
-    /// Connected, in a later gather.
+    /// The plugin is connected, in a later gather.
     Gathering,
 }
 
-/// A plugin at that moment; the daemon is frozen from then on.
+/// Starts a plugin and brings it to that moment; the daemon is frozen from then on.
 fn at(lab: &Lab, moment: Moment) -> Plugin {
     let mut plugin = plugin(lab, "", &[]);
     if moment == Moment::Opening {
@@ -123,7 +123,7 @@ fn the_deadline_holds_while_the_daemon_is_frozen() {
     lab.signal_libvirtd("CONT");
     lab.virsh(&["list"]);
     let next = plugin.gather();
-    // All of it again, and the rates over the gap.
+    // The gather has all lines again, and the rates over the gap.
     assert_eq!(next.len(), whole.len() + 1);
     one(&next, "vm_features", &name);
     assert_eq!(said(&plugin, "W!").len(), 1, "{}", plugin.stderr());
@@ -145,7 +145,7 @@ fn newlines_that_come_during_a_gather_fold() {
     support::wait_for("the gather's end", Duration::from_secs(20), || {
         (ended(&plugin) == 2).then_some(())
     });
-    // The one that they ask for begins at once; let it have what it wants.
+    // The gather that the newlines request begins at once; the daemon must answer it.
     lab.signal_libvirtd("CONT");
     plugin.gather_all();
     assert_eq!(ended(&plugin), 3, "{}", plugin.stderr());
@@ -166,7 +166,7 @@ fn once_and_check_keep_the_deadline_too() {
     lab.signal_libvirtd("CONT");
 }
 
-/// A connection that just breaks off leaves `End of file while reading data` in libvirtd's log.
+/// When a client only breaks the connection, libvirtd logs `End of file while reading data`.
 #[test]
 fn an_end_leaves_nothing_in_the_daemons_log() {
     let (lab, _) = lab();
@@ -184,7 +184,7 @@ fn an_end_leaves_nothing_in_the_daemons_log() {
             _ => plugin.close(),
         }
         assert!(plugin.wait(END).success(), "{end}");
-        // What the daemon writes of it is written before it answers the next client.
+        // The daemon has written its log about the old connection before it answers the next client.
         lab.virsh(&["list"]);
         std::thread::sleep(Duration::from_millis(300));
         assert!(!log().contains("End of file"), "{end}: {}", log());
