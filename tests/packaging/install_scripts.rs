@@ -1,17 +1,17 @@
-//! `packaging/quickstart` and `tests/run` on machines that we do not have: their PATH holds nothing
-//! but stand-ins.
+//! `packaging/quickstart` and `tests/run` on other machines than this one: their PATH contains only
+//! replacement scripts.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
 
-/// What the scripts may take from any machine.
+/// The programs that the scripts may expect on any machine.
 const BASICS: [&str; 10] = [
     "cat", "chmod", "dirname", "grep", "head", "id", "mkdir", "sed", "sleep", "sort",
 ];
 
-/// A cargo of a version that builds a program which answers like ours.
+/// A cargo of a given version, which builds a program that answers like ours.
 const CARGO: &str = r##"
 case $1 in
 --version) echo "cargo VERSION (0123abcd 2026-01-01)" ;;
@@ -30,7 +30,7 @@ build)
 esac
 "##;
 
-/// Writes down what it is asked, knows every package, and installs it in no time.
+/// A package manager that logs its arguments, knows every package, and installs it at once.
 const RECORD: &str = r#"echo "${0##*/} $*" >>"$HOME/asked.log""#;
 
 struct Machine {
@@ -58,10 +58,10 @@ impl Machine {
         self.dir.path().join("bin")
     }
 
-    /// Puts a stand-in on the PATH.
+    /// Puts a replacement script on the PATH.
     fn with(self, name: &str, script: &str) -> Machine {
         let path = self.bin().join(name);
-        // Not through a symlink of the basics.
+        // The file must not be written through the symlink to the real program.
         let _ = std::fs::remove_file(&path);
         std::fs::write(&path, format!("#!/bin/bash\n{script}\n")).unwrap();
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
@@ -91,13 +91,13 @@ impl Machine {
             .unwrap()
     }
 
-    /// What a stand-in wrote down.
+    /// The log of a replacement script.
     fn log(&self, name: &str) -> String {
         std::fs::read_to_string(self.dir.path().join(name)).unwrap_or_default()
     }
 }
 
-/// The script failed, and said one sentence.
+/// The script failed with a message of one sentence.
 fn sentence(output: &Output) -> String {
     let stderr = String::from_utf8(output.stderr.clone()).unwrap();
     assert!(!output.status.success(), "{output:?}");
@@ -105,7 +105,7 @@ fn sentence(output: &Output) -> String {
     stderr.trim_end().to_owned()
 }
 
-/// rust-version of Cargo.toml, from Cargo itself.
+/// The rust-version in Cargo.toml, as Cargo reports it.
 const NEEDED: &str = env!("CARGO_PKG_RUST_VERSION");
 
 const SCRIPTS: [&str; 3] = ["packaging/quickstart", "tests/run", ".ci/run"];
@@ -181,10 +181,10 @@ fn quickstart_installs_only_what_is_missing() {
         .with("tee", "cat >/dev/null")
         .with("rm", "")
         .with("pkg-config", "")
-        // A compiler that finds every header but libvirt's.
+        // A compiler that finds every header except libvirt's.
         .with("cc", "! grep -q libvirt")
         .with_cargo("1.95.0");
-    // It may stop at chmod, where this machine has no policy-rc.d of its own.
+    // The script may stop at chmod if this machine has no policy-rc.d of its own.
     let machine = machine.with(
         "chmod",
         r#"[[ $2 == /usr/sbin/* ]] || PATH=/usr/bin:/bin exec chmod "$@""#,
@@ -203,7 +203,7 @@ fn quickstart_installs_only_what_is_missing() {
     assert_eq!(machine.log("asked.log"), "", "the second run asks nobody");
 }
 
-/// A new machine's own first update holds the lock for a while. Any other failure is not retried.
+/// The first update of a new machine holds the lock for a while. Any other failure is not retried.
 #[test]
 fn the_lists_are_waited_for_while_another_apt_has_their_lock() {
     for (error, updates) in [
@@ -305,7 +305,7 @@ fn the_tests_ask_dnf_for_fedoras_names() {
 
 #[test]
 fn what_no_package_has_is_said_with_where_to_get_it() {
-    // A dnf that knows no InfluxDB, then one that knows no Telegraf either, with and without Go.
+    // A dnf without InfluxDB, then one without Telegraf either, with and without Go.
     let machine = |unknown: &str| {
         Machine::new()
             .with_cargo("1.95.0")

@@ -1,6 +1,6 @@
-//! What the packages carry, as far as seconds tell: the man page and the completions against
-//! `--help`, the lists of contents, and what happens to Telegraf's configuration.
-//! `packages_long.rs` builds and installs them.
+//! The contents of the packages, in tests that take seconds: the man page and the completions against
+//! `--help`, the lists of files, and the changes to Telegraf's configuration. `packages_long.rs` builds and
+//! installs the packages.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,12 +18,12 @@ fn read(name: &str) -> String {
     fs::read_to_string(checkout(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// One space between words, whatever stood there.
+/// Replaces each sequence of blanks by one space.
 fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// All that begins with two dashes and a letter.
+/// All words that begin with two dashes and a letter.
 fn long_flags(text: &str) -> BTreeSet<String> {
     let flags = text.split(|c: char| !c.is_ascii_alphabetic() && c != '-');
     let flag = |word: &&str| {
@@ -33,7 +33,7 @@ fn long_flags(text: &str) -> BTreeSet<String> {
     flags.filter(flag).map(str::to_owned).collect()
 }
 
-/// The man page as words: what `man` shows, without its layout.
+/// The words of the man page: the text that `man` shows, without its layout.
 fn man_page() -> String {
     let mut text = String::new();
     for line in read("packaging/telegraf-kvm.1").lines() {
@@ -113,7 +113,7 @@ fn both_packages_hold_the_same_files() {
         .unwrap()
         .iter();
     let rpm = rpm.map(|a| text(&a["source"]));
-    // Changelogs and licences go by each distribution's custom.
+    // Changelogs and licences follow each distribution's convention.
     let common = |source: &String| {
         let custom = ["change", "CHANGE", "LICENSE", "LGPL"];
         !custom.iter().any(|word| source.contains(word))
@@ -127,8 +127,8 @@ fn both_packages_hold_the_same_files() {
     }
 }
 
-/// A program with the paths of a crate from elsewhere and of what that crate's build script writes,
-/// in folders as of a machine that fetches crates from a mirror.
+/// A program that contains the paths of a downloaded crate and of files from that crate's build script, in
+/// the folders of a machine that downloads crates from a mirror.
 #[test]
 fn a_packaged_program_holds_no_path_of_the_machine() {
     let dir = tempfile::tempdir().unwrap();
@@ -183,7 +183,7 @@ fn a_packaged_program_holds_no_path_of_the_machine() {
     assert!(!program.windows(path.len()).any(|bytes| bytes == path));
 }
 
-/// The folder /usr/share/telegraf-kvm and a folder like /etc/telegraf, both empty of other things.
+/// The folder /usr/share/telegraf-kvm and a folder like /etc/telegraf, both without other files.
 struct Host {
     dir: TempDir,
 }
@@ -223,7 +223,7 @@ impl Host {
         (text(output.stdout), text(output.stderr))
     }
 
-    /// What lies in telegraf.d.
+    /// The files in telegraf.d.
     fn enabled(&self) -> BTreeSet<String> {
         let entries = fs::read_dir(self.etc("telegraf.d")).unwrap();
         let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
@@ -316,13 +316,13 @@ fn removal_names_what_else_speaks_of_the_program() {
 
 #[test]
 fn removal_passes_without_the_packages_own_script() {
-    // What each packager passes at a removal and at an upgrade.
+    // The arguments that each packager passes at a removal and at an upgrade.
     for (script, removal, upgrade) in [
         ("packaging/deb/prerm", "remove", "upgrade"),
         ("packaging/rpm/preun", "0", "1"),
     ] {
         let dir = tempfile::tempdir().unwrap();
-        // Not this machine's: one that tells how it was called.
+        // This replaces the machine's own program by one that logs its arguments.
         let folder = dir.path().to_str().unwrap();
         let text = read(script).replace("/usr/share/telegraf-kvm", folder);
         let run = |argument: &str| {

@@ -1,6 +1,6 @@
-//! The packages, built, and installed in a clean Debian: `tests/run --long` runs these (minutes, and
-//! Debian's archive is asked for the root). They need what `packaging/build` needs, debootstrap,
-//! lintian and rpmlint; a machine without apt has no use for them.
+//! Builds the packages and installs them in a clean Debian: `tests/run --long` runs these tests (they take
+//! minutes and download from Debian's archive). They need the programs that `packaging/build` needs,
+//! debootstrap, lintian and rpmlint; on a machine without apt they cannot run.
 
 use crate::support::lab::Lab;
 use crate::support::{cache, fleet, program, run, succeed};
@@ -28,7 +28,7 @@ struct Packages {
     old_rpm: PathBuf,
 }
 
-/// `packaging/build` in `folder`; the paths that it says at its end: deb, rpm.
+/// Runs `packaging/build` in `folder`. Returns the paths that it prints at its end: deb, rpm.
 fn build(folder: &Path, target: &Path) -> (PathBuf, PathBuf) {
     let mut command = Command::new(folder.join("packaging/build"));
     let tools = cache().parent().unwrap().join("packaging-tools/bin");
@@ -84,14 +84,14 @@ fn packages() -> &'static Packages {
     })
 }
 
-/// A minimal Debian of this machine's release, and what is mounted into it while a command runs.
+/// A minimal Debian of this machine's release, and the folders that are mounted into it while a command runs.
 struct Root {
     dir: TempDir,
     lab: Lab,
 }
 
 impl Root {
-    /// With Telegraf and its user, as its own package makes them, and a hypervisor with one VM.
+    /// A root with Telegraf and its user, as Telegraf's own package makes them, and a hypervisor with one VM.
     fn new() -> Root {
         let lab = Lab::start_reachable();
         lab.create(&fleet::small("one".to_owned()));
@@ -105,7 +105,7 @@ impl Root {
         );
         let root = Root { dir, lab };
         fs::copy(program("telegraf"), root.path("usr/bin/telegraf")).unwrap();
-        // By a number that this machine's libvirtd finds in its user database, too.
+        // The user's number must also be in the user database of this machine, for its libvirtd.
         root.sh(
             "useradd --system --no-create-home --non-unique --uid 65534 --gid nogroup telegraf && \
              mkdir -p /etc/telegraf/telegraf.d",
@@ -124,7 +124,7 @@ impl Root {
         self.path(name).symlink_metadata().is_ok()
     }
 
-    /// A script in the root, as root, with the lab's sockets in /run/libvirt.
+    /// Runs a script in the root, as root, with the lab's sockets in /run/libvirt.
     fn try_sh(&self, script: &str) -> Output {
         let mounts = "mkdir -p \"$1/run/libvirt\" && mount -t proc proc \"$1/proc\" && \
                       mount --bind \"$2\" \"$1/run/libvirt\" && exec chroot \"$1\" sh -euc \"$3\"";
@@ -142,7 +142,7 @@ impl Root {
             .env("LC_ALL", "C"))
     }
 
-    /// The same; what it said on both, and it succeeded.
+    /// The same; the script must succeed. Returns its stdout and stderr.
     fn sh(&self, script: &str) -> String {
         let output = self.try_sh(script);
         let said =
@@ -155,14 +155,14 @@ impl Root {
         said.into_owned()
     }
 
-    /// Puts a package there; its name inside.
+    /// Copies a package into the root and returns its path inside.
     fn put(&self, package: &Path) -> String {
         let name = format!("tmp/{}", package.file_name().unwrap().to_str().unwrap());
         fs::copy(package, self.path(&name)).unwrap();
         format!("/{name}")
     }
 
-    /// Telegraf starts as the user telegraf and still runs after seconds; whether VMs' lines came.
+    /// Telegraf starts as the user telegraf and still runs after seconds. Returns whether lines of VMs came.
     fn telegraf_starts(&self) -> bool {
         let _ = fs::remove_file(self.path("tmp/out"));
         let output = self.try_sh(
@@ -170,7 +170,7 @@ impl Root {
              --config /etc/telegraf/telegraf.conf --config-directory /etc/telegraf/telegraf.d",
         );
         let log = String::from_utf8_lossy(&output.stderr);
-        // timeout's word for: it was still there.
+        // timeout's exit code for a command that was still running.
         assert_eq!(output.status.code(), Some(124), "{log}");
         assert!(!log.contains("E!"), "{log}");
         let out = fs::read_to_string(self.path("tmp/out")).unwrap();
@@ -191,7 +191,7 @@ impl Root {
         }
     }
 
-    /// Files whose name speaks of the program, apart from what this test put into /tmp.
+    /// Files whose name contains the program's, except those that this test put into /tmp.
     fn traces(&self) -> String {
         self.sh(
             "find / -xdev -path /proc -prune -o -path /tmp -prune -o -name '*telegraf?kvm*' -print",
@@ -316,7 +316,7 @@ fn the_rpm_comes_and_goes_in_a_root() {
             String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         (output.status.success(), said.into_owned())
     };
-    // Nothing here provides what it needs, by rpm's lights: it must not install.
+    // According to rpm the root does not provide what the package needs, so the package must not install.
     let (done, said) = rpm(&["--install"], &packages.old_rpm);
     assert!(!done);
     for needed in ["libvirt.so.0(LIBVIRT_1.2.8)", "libc.so.6(GLIBC_2.34)"] {
@@ -490,7 +490,7 @@ fn the_deb_holds_no_path_of_this_machine() {
 #[ignore = "takes minutes: tests/run --long"]
 fn two_builds_of_one_commit_are_the_same_bytes() {
     let mut built = Vec::new();
-    // Paths of different length: they must not show.
+    // The paths have different lengths, which must make no difference.
     for name in ["a", "another"] {
         let dir = tempfile::Builder::new().prefix(name).tempdir().unwrap();
         let folder = dir.path().join("checkout");

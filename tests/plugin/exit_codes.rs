@@ -1,4 +1,4 @@
-//! What ends the process, and its exit codes. With a frozen daemon: `lab/stopping.rs`.
+//! The events that end the process, and its exit codes. With a frozen daemon: `lab/stopping.rs`.
 
 use crate::support;
 use crate::support::lines::lines;
@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use tempfile::NamedTempFile;
 
 const URI: [&str; 2] = ["--uri", "test:///default"];
-/// For what is not about time: the machine may be busy.
+/// A limit for waits that do not test time: the machine may be busy.
 const LONG: Duration = Duration::from_secs(30);
-/// SIGTERM's promise is 2 s, that of the end of stdin 4 s; the rest is for a busy machine.
+/// The promise is 2 s after SIGTERM and 4 s after the end of stdin; the rest is for a busy machine.
 const STOP: Duration = Duration::from_millis(2300);
 const END: Duration = Duration::from_millis(4300);
 
@@ -28,7 +28,7 @@ fn spawn(uri: &str) -> Child {
     command.stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// Runs to the end with this on stdin.
+/// Runs the program to its end, with this on stdin.
 fn run(args: &[&str], stdin: &str) -> Output {
     let mut child = Plugin::outside(args)
         .stdin(Stdio::piped())
@@ -74,7 +74,7 @@ fn with_an_interval_stdin_closed_later_is_the_end() {
     wait_for("three gathers", LONG, || {
         (plugin.gathers() >= 3).then_some(())
     });
-    // And a newline asks for one more, in between.
+    // A newline requests one more gather in between.
     plugin.newline();
     plugin.close();
     assert_eq!(plugin.wait(END + STOP).code(), Some(0));
@@ -90,7 +90,7 @@ fn sigterm_and_sigint_end_it_quietly() {
                 plugin.gather();
             }
             if gathers == 0 {
-                // Its handlers are there once it reads.
+                // Its signal handlers are installed when it reads.
                 plugin.wait_until_it_catches(signal);
             }
             plugin.signal(signal);
@@ -114,7 +114,7 @@ fn a_reader_that_went_away_is_a_quiet_end() {
                 kill_process(Pid::from_child(&child), signal).unwrap();
             }
         }
-        // stdin stays open: the pipe alone is why it ends.
+        // stdin stays open: the pipe is the only reason to end.
         wait_for("its end", LONG, || child.try_wait().unwrap());
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(0));
@@ -134,7 +134,7 @@ fn nobody_reading_does_not_keep_it_from_ending() {
         let mut child = spawn(&uri);
         let mut stdin = child.stdin.take();
         stdin.as_mut().unwrap().write_all(b"\n").unwrap();
-        // It writes when the pipe is as full as it can be: 16 pages of whole lines.
+        // The program waits in a write when the pipe is as full as it can be: 16 pages of whole lines.
         let stdout = child.stdout.as_ref().unwrap();
         wait_for("the pipe to fill", LONG, || {
             let unread = rustix::io::ioctl_fionread(stdout).unwrap();

@@ -1,4 +1,4 @@
-//! What the configuration leaves out is left out everywhere, and nothing else is.
+//! What the configuration excludes is excluded everywhere, and nothing else is.
 
 use crate::support::lines::of;
 use crate::support::plugin::Plugin;
@@ -98,14 +98,14 @@ fn only_the_measurements_asked_for_come() {
                 .replace('}', "]"),
         );
         plugin.newline();
-        // Features alone have nothing to say in the first gather.
+        // With vm_features alone, the first gather has no lines.
         let limit = Duration::from_secs(if wanted.len() == 1 { 1 } else { 30 });
         let mut lines = plugin.lines_within(limit);
         assert!(!lines.iter().any(|line| line.measurement == "vm_features"));
         lines.extend(plugin.gather());
         let seen: BTreeSet<&str> = lines.iter().map(|l| l.measurement.as_str()).collect();
         assert_eq!(seen, wanted);
-        // And they hold what they hold otherwise.
+        // Their lines are the same as with all measurements.
         let count = |name| {
             lines
                 .iter()

@@ -1,7 +1,7 @@
 //! vm_features and timestamps over several gathers of one process.
 //!
-//! The test driver's device counters are the wall clock's (rx_bytes: 100,000 a second for each
-//! NIC), so a rate is known beforehand, up to when exactly the calls were made.
+//! The test driver's device counters follow the wall clock (rx_bytes: 100,000 a second for each NIC), so the
+//! rate is known in advance, up to the exact time of the calls.
 
 use crate::support;
 use crate::support::lines::{Line, of, one};
@@ -9,7 +9,7 @@ use crate::support::node::{self, Domain, disk, nic};
 use crate::support::plugin::Plugin;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A rate's field, and the sum in vm_totals that it is made of.
+/// The field of a rate, and the sum in vm_totals from which it is computed.
 const RATES: [(&str, &str); 8] = [
     ("net_rxbytes_rate", "net_rxbytes"),
     ("net_txbytes_rate", "net_txbytes"),
@@ -25,7 +25,7 @@ fn close(a: f64, b: f64) -> bool {
     (a - b).abs() <= 1e-9 * a.abs().max(b.abs())
 }
 
-/// A gather, and when it began and ended at the widest.
+/// A gather, and the times before its begin and after its end.
 struct Gather {
     from: Instant,
     to: Instant,
@@ -62,8 +62,7 @@ fn rates_are_what_moved_over_the_time_that_passed() {
     for pause in [1500, 700, 2500] {
         std::thread::sleep(Duration::from_millis(pause));
         let now = gather(&mut plugin);
-        // The measured time is longer than the time between the gathers, and shorter than that
-        // with both gathers.
+        // The measured time is between the pause alone and the pause with both gathers.
         let shortest = (now.from - last.to).as_secs_f64();
         let longest = (now.to - last.from).as_secs_f64();
         let features = one(&now.lines, "vm_features", "moving");
@@ -83,11 +82,11 @@ fn rates_are_what_moved_over_the_time_that_passed() {
                 "{sum}: {moved} at {rate} a second is no time between {shortest} and {longest}"
             );
         }
-        // One time for all network rates, one for all disk rates.
+        // All network rates have the same time, and so have all disk rates.
         for group in [&times[..4], &times[4..]] {
             assert!(group.iter().all(|&time| close(time, group[0])), "{times:?}");
         }
-        // Nobody moves what the driver keeps still, and these are zeros that were measured.
+        // The driver keeps these counters constant: the zeros were measured.
         for field in [
             "memory_rate_kb_per_sec",
             "memory_angle_deg",
@@ -109,7 +108,8 @@ fn twenty_gathers_in_haste_share_no_stamp() {
         let (mut plugin, _config) = Plugin::configured("test:///default", &setting);
         for gather in 1..=20 {
             plugin.newline();
-            // The next newline only when this one's gather is written: else they would fold.
+            // The next newline is sent only after the gather was written: otherwise the requests would be
+            // merged.
             support::wait_for("a gather", Duration::from_secs(30), || {
                 let written = plugin.stdout().matches("vm_totals,").count();
                 assert!(written <= gather);
@@ -154,7 +154,7 @@ fn a_stamp_is_the_time_of_the_request_cut_to_the_precision() {
                 (before - before % step..=after).contains(&stamp),
                 "{setting}: {before} {stamp} {after}"
             );
-            // So that even whole seconds are different ones.
+            // The pause makes even timestamps in whole seconds differ.
             std::thread::sleep(Duration::from_millis(1100));
         }
     }

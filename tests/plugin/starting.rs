@@ -1,5 +1,5 @@
-//! What a signal does before the program gathers, and what it does not wait for: a configuration, a
-//! full pipe, a server without an answer, a mask of signals that its parent left.
+//! Signals before the first gather, and what the program does not wait for then: a configuration, a full
+//! pipe, a server without an answer, a signal mask inherited from its parent.
 
 use crate::support::outage::Mount;
 use crate::support::plugin::{Plugin, kill, read_first_byte};
@@ -11,19 +11,19 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const URI: [&str; 2] = ["--uri", "test:///default"];
-/// For what is not about time: the machine may be busy.
+/// A limit for waits that do not test time: the machine may be busy.
 const LONG: Duration = Duration::from_secs(30);
-/// SIGTERM's promise is 2 s; the rest is for a busy machine.
+/// The promise is 2 s after SIGTERM; the rest is for a busy machine.
 const STOP: Duration = Duration::from_millis(2300);
 
-/// Where the full pipe is.
+/// Which output is the full pipe.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Full {
     Stdout,
     Stderr,
 }
 
-/// Starts it with that pipe, and waits until it writes there.
+/// Starts the program with that pipe, and waits until it writes to it.
 fn blocked(full: Full, mut command: Command) -> (Child, PipeReader) {
     let (reader, writer) = full_pipe();
     command.stdin(Stdio::piped());
@@ -36,7 +36,7 @@ fn blocked(full: Full, mut command: Command) -> (Child, PipeReader) {
     (child, reader)
 }
 
-/// Sends the signal; how it ended, and in time.
+/// Sends the signal. Returns the exit status, and panics if the end takes too long.
 fn code_after(child: &mut Child, signal: Signal) -> Option<i32> {
     kill(child.id(), signal);
     let start = Instant::now();
@@ -90,7 +90,7 @@ fn the_handlers_are_there_before_the_log_begins() {
     for signal in [Signal::HUP, Signal::USR1, Signal::USR2] {
         let mut command = Plugin::outside(&URI);
         command.env("RUST_LOG", "debug");
-        // It is about to say which configuration it has read.
+        // The program is about to log which configuration it has read.
         let (mut child, mut stderr) = blocked(Full::Stderr, command);
         kill(child.id(), signal);
         let log = std::thread::spawn(move || {
@@ -163,7 +163,7 @@ fn what_is_no_regular_file_is_refused_unread() {
     }
 }
 
-/// As on a hard NFS mount: what reads there ends only when it is killed.
+/// As on a hard NFS mount: a process that reads there ends only when it is killed.
 #[test]
 fn a_configuration_on_dead_storage_does_not_keep_it_from_ending() {
     let folder = tempfile::tempdir().unwrap();
@@ -201,7 +201,7 @@ fn a_configuration_may_come_by_stdin() {
             "{text}"
         );
     }
-    // Where it does not end, a signal ends the wait.
+    // Where the program does not end by itself, a signal ends its wait.
     for (mode, code) in [(&[][..], 0), (&["--once"], 0), (&["--check"], 1)] {
         let args = [&URI[..], mode, &["--config", "/dev/stdin"]].concat();
         let mut plugin = Plugin::spawn(Plugin::outside(&args));

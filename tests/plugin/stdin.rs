@@ -1,4 +1,4 @@
-//! stdin: one that does not block, requests that come in a flood, and its end before libvirt answers.
+//! stdin: non-blocking, flooded with requests, and closed before libvirt answers.
 
 use crate::support::node::{self, Domain};
 use crate::support::plugin::{Plugin, kill, on_terminal, read_some};
@@ -12,9 +12,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const URI: [&str; 2] = ["--uri", "test:///default"];
-/// For what is not about time: the machine may be busy.
+/// A limit for waits that do not test time: the machine may be busy.
 const LONG: Duration = Duration::from_secs(30);
-/// What is promised of the end of stdin is 4 s; the rest is for a busy machine.
+/// The promise is 4 s after the end of stdin; the rest is for a busy machine.
 const END: Duration = Duration::from_millis(4300);
 
 /// Reads until the lines of one more gather have come; panics if the program ends before.
@@ -31,7 +31,7 @@ fn spawn(args: &[&str], stdin: OwnedFd) -> Child {
     command.spawn().unwrap()
 }
 
-/// An end to write to, and one for stdin that does not block: of a pipe, and of a socket.
+/// A write end, and a non-blocking end for stdin: of a pipe, and of a socket.
 fn non_blocking() -> [(Box<dyn Write>, OwnedFd); 2] {
     let (reader, writer) = std::io::pipe().unwrap();
     let (near, far) = UnixStream::pair().unwrap();
@@ -97,7 +97,7 @@ fn a_terminal_that_does_not_block_is_not_at_its_end() {
     assert_eq!(child.wait().unwrap().code(), Some(0), "{text}");
 }
 
-/// One that is writing its first gather to a pipe that nobody reads; its memory in KiB.
+/// Starts a program that writes its first gather to a pipe which is not read. Returns its memory in KiB.
 fn writing(stdin: OwnedFd) -> (Child, PipeReader, u64) {
     let (reader, writer) = full_pipe();
     let mut command = Plugin::outside(&URI);
@@ -112,7 +112,7 @@ fn writing(stdin: OwnedFd) -> (Child, PipeReader, u64) {
     (child, reader, memory)
 }
 
-/// Asks for a gather by signal, once that does not kill.
+/// Requests a gather by signal, as soon as the signal does not kill the program.
 fn kill_when_caught(child: &Child, signal: Signal) {
     let bit = 1_u64 << (signal.as_raw() - 1);
     wait_for("its signal handlers", LONG, || {
@@ -136,7 +136,7 @@ fn memory(child: &Child) -> u64 {
 
 #[test]
 fn a_flood_of_newlines_takes_no_memory_while_nobody_reads() {
-    // Each newline is a read of its own, and all but the last few have been read when they are sent.
+    // Each newline is a separate read, and all but the last few were read while they were sent.
     let (near, far) = UnixDatagram::pair().unwrap();
     let (mut child, _reader, before) = writing(far.into());
     for _ in 0..300_000 {
@@ -153,7 +153,7 @@ fn a_flood_of_signals_takes_no_memory_while_nobody_reads() {
     let (_near, far) = UnixDatagram::pair().unwrap();
     let (mut child, _reader, before) = writing(far.into());
     for number in 0..80_000 {
-        // Signals that come faster than they are taken fold in the kernel.
+        // Signals that arrive faster than they are handled are merged by the kernel.
         std::thread::sleep(Duration::from_micros(1));
         kill(
             child.id(),
@@ -166,8 +166,8 @@ fn a_flood_of_signals_takes_no_memory_while_nobody_reads() {
     assert!(grown < 4096, "{grown} KiB more than {before}");
 }
 
-/// A plugin that was asked once, and whose stdin was closed while libvirt still opens its node file:
-/// a FIFO that nobody has written yet.
+/// A plugin with one request, whose stdin was closed while libvirt still opens its node file: a FIFO to which
+/// nothing was written yet.
 fn opening(folder: &tempfile::TempDir) -> (Plugin, PathBuf, Instant) {
     let fifo = folder.path().join("node.xml");
     succeed(Command::new(program("mkfifo")).arg(&fifo));
@@ -185,7 +185,7 @@ fn a_request_before_the_end_is_answered_also_where_opening_takes_long() {
     let node = node::write(&[Domain::new(1, "slow")]);
     let text = std::fs::read(node.path()).unwrap();
     std::thread::sleep(Duration::from_millis(1900));
-    // It waits for a reader, which the program may not be any more.
+    // Opening the FIFO waits for a reader, which may have ended.
     std::thread::spawn(move || std::fs::write(fifo, text));
     let code = plugin.wait(LONG).code();
     assert!(closed.elapsed() < END, "{:?}", closed.elapsed());

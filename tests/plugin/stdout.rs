@@ -1,4 +1,4 @@
-//! stdout belongs to the program's own lines; and what it does where it cannot write them.
+//! stdout carries only the program's own lines; and the behaviour when they cannot be written.
 
 use crate::support::lines::lines;
 use crate::support::node::{self, Domain, disk, nic};
@@ -9,10 +9,10 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 const URI: [&str; 2] = ["--uri", "test:///default"];
-/// For what is not about time: the machine may be busy.
+/// A limit for waits that do not test time: the machine may be busy.
 const LONG: Duration = Duration::from_secs(30);
 
-/// The program with these arguments, started by this line of shell, which calls it "$@".
+/// The program with these arguments, started by this line of shell, in which it is "$@".
 fn from_shell(line: &str, args: &[&str]) -> Command {
     let mut command = Command::new(program("sh"));
     command
@@ -28,7 +28,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// GLib, inside libvirt, prints on descriptor 1 where it cannot convert its messages.
+/// GLib, which libvirt uses, prints to descriptor 1 when it cannot convert its messages.
 #[test]
 fn what_a_library_prints_is_no_line() {
     let away = "qemu+unix:///system?socket=/no/such/socket";
@@ -36,7 +36,7 @@ fn what_a_library_prints_is_no_line() {
     let output = run(command.env("CHARSET", "x").stdin(Stdio::null()));
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(String::from_utf8_lossy(&output.stdout), "");
-    // It is not lost, and it says that GLib still does so: else this test proves nothing.
+    // GLib's message is in the log: it shows that GLib still prints it, else this test proves nothing.
     assert!(said(&output).contains("Conversion from"), "{output:?}");
 
     let mut command = Plugin::outside(&[&URI[..], &["--once"]].concat());
@@ -65,7 +65,7 @@ fn a_closed_stdout_is_an_error_to_all_that_print() {
     let output = run(&mut plugin);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(said(&output), CLOSED);
-    // A wrong argument is the first thing that is wrong, and what asks for nothing needs no stdout.
+    // A wrong argument is reported first, and a command that writes no lines needs no stdout.
     let output = run(&mut from_shell(r#"exec "$@" >&-"#, &["--chekc"]));
     assert_eq!(output.status.code(), Some(2));
     let output = run(&mut from_shell(r#"exec "$@" >&-"#, &URI));
@@ -75,7 +75,7 @@ fn a_closed_stdout_is_an_error_to_all_that_print() {
 #[test]
 fn any_other_stdout_that_takes_lines_is_good() {
     let once = [&URI[..], &["--once"]].concat();
-    // As a service manager may give it; also with the others closed.
+    // A service manager may start the program without stdout; also with the others closed.
     for line in [
         r#"exec "$@" >/dev/null"#,
         r#"exec "$@" 1<>/dev/null"#,
@@ -114,7 +114,7 @@ fn a_limit_of_the_size_of_files_is_an_error() {
     }
 }
 
-/// Lines lie in the pipe that nobody will read any more.
+/// The pipe contains lines that will never be read.
 #[test]
 fn without_a_reader_it_ends_at_once() {
     let took = (0..5).map(|_| {
@@ -135,7 +135,7 @@ fn without_a_reader_it_ends_at_once() {
         assert_eq!(status.code(), Some(0));
         start.elapsed()
     });
-    // It used to wait for a second each time; the quickest tells, for the machine may be busy.
+    // Earlier versions waited for a second each time; the fastest run counts, as the machine may be busy.
     let quickest = took.min().unwrap();
     assert!(quickest < Duration::from_millis(900), "{quickest:?}");
 }

@@ -1,6 +1,6 @@
-//! Against libvirt's test driver: every field of every measurement is what virsh says of the same
-//! domain. The driver lives in each process and its device counters are the clock's, so they lie
-//! between a reading before and one after; all else is equal to both.
+//! Against libvirt's test driver: every field of every measurement equals virsh's value for the same domain.
+//! Each process has a driver of its own, whose device counters follow the clock, so they lie between a
+//! reading before and one after; everything else equals both.
 
 use crate::support::lines::{Line, of, one};
 use crate::support::node::{self, Domain, disk, nic, uuid};
@@ -36,7 +36,7 @@ fn domains_of_every_kind_are_what_virsh_says() {
         assert_eq!(wide.int("cpu_count"), Some(3));
         assert_eq!(of(&lines, "vm_devices", "wide").len(), 6);
         assert_eq!(one(&lines, "vm_totals", "wide").int("memswap_in"), Some(0));
-        // No balloon device, no memory figures: missing is not zero.
+        // Without a balloon device there are no memory figures: a missing value is not zero.
         let bare = one(&lines, "vm_totals", "no devices");
         assert_eq!(bare.int("memactual"), None);
         assert_eq!(bare.int("disk_rd_req"), Some(0));
@@ -53,7 +53,7 @@ fn every_line_has_the_tags_of_its_vm() {
     let lines = plugin.gather();
     for domain in domains.iter().filter(|domain| domain.state != 5) {
         let id = reading::virsh(&uri, &["domid", &uuid(domain.number)]);
-        // What line protocol cannot carry: the tab, and backslashes at the end.
+        // Line protocol cannot carry the tab, nor backslashes at the end.
         let name = domain.name.replace('\t', " ");
         let name = name.trim_end_matches('\\');
         let of_it: Vec<&Line> = lines

@@ -1,5 +1,5 @@
-//! What makes the process gather, and what it says meanwhile. What ends it: `exit_codes.rs`.
-//! With a daemon in trouble: `lab/stopping.rs`, `lab/daemon_outages.rs`.
+//! The events that start a gather, and the log meanwhile. What ends the process: `exit_codes.rs`. With a
+//! faulty daemon: `lab/stopping.rs`, `lab/daemon_outages.rs`.
 
 use crate::support;
 use crate::support::lines::lines;
@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const URI: [&str; 2] = ["--uri", "test:///default"];
-/// For what is not about time: the machine may be busy.
+/// A limit for waits that do not test time: the machine may be busy.
 const LONG: Duration = Duration::from_secs(30);
 
 fn plugin() -> Plugin {
@@ -33,7 +33,7 @@ fn a_newline_is_one_gather() {
 fn newlines_that_came_together_fold() {
     let mut plugin = plugin();
     plugin.gather();
-    // While it stands still they pile up, as under a busy machine.
+    // While the program is stopped the requests accumulate, as on a busy machine.
     plugin.signal(Signal::STOP);
     for _ in 0..10 {
         plugin.newline();
@@ -94,7 +94,7 @@ fn the_interval_gathers_at_once_and_steadily() {
     assert!(start.elapsed() < LONG);
     assert_eq!(long.gathers(), 1);
 
-    // /dev/null from the start (systemd, cron) is no end.
+    // /dev/null as stdin from the start (systemd, cron) does not end the program.
     let mut child = Plugin::outside(&args)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -114,7 +114,7 @@ fn the_interval_gathers_at_once_and_steadily() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     let mut stamps: Vec<i64> = lines(&text).iter().map(|line| line.timestamp).collect();
     stamps.dedup();
-    // The machine may be late now and then, the rule is the interval.
+    // A gather may be late on a busy machine, but most must follow the interval.
     let mut steps: Vec<i64> = stamps.windows(2).map(|pair| pair[1] - pair[0]).collect();
     steps.sort_unstable();
     let median = steps[steps.len() / 2] / 1_000_000;
@@ -157,7 +157,7 @@ fn a_terminal_is_told_once_what_to_press() {
         1,
         "{text}"
     );
-    // A pipe is not told, and neither is a terminal that has nothing to press.
+    // The hint is not written for a pipe, nor for a terminal where no key would help.
     let timed = format!("'{binary}' --uri test:///default --once");
     let text = succeed(Command::new(program("script")).args(["-qec", &timed, "/dev/null"]));
     assert!(
@@ -185,8 +185,8 @@ fn no_line_of_the_log_is_over_8_kib() {
     assert_eq!(plugin.stdout(), "");
 }
 
-/// Before `main` the dynamic loader is at work for some milliseconds, and nothing can be done about
-/// a signal that comes then; from the handlers on none kills, and none is lost.
+/// Before `main` the dynamic loader runs for some milliseconds, and a signal that arrives then cannot be
+/// handled. After the handlers are installed no signal kills the program, and none is lost.
 #[test]
 fn a_signal_as_soon_as_it_has_handlers_is_a_gather() {
     for number in 0..100 {

@@ -1,4 +1,4 @@
-//! The process ends while its reader stands still: whatever ends it, no line is cut.
+//! The process ends while its reader does not read: however it ends, no line is cut.
 
 use crate::support::lines::lines;
 use crate::support::node::{self, Domain, disk, nic};
@@ -12,17 +12,17 @@ use std::process::{Child, ChildStdin, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::NamedTempFile;
 
-/// For what is not about time: the machine may be busy.
+/// A limit for waits that do not test time: the machine may be busy.
 const LONG: Duration = Duration::from_secs(60);
-/// What an ordinary pipe holds (pipe(7)).
+/// The capacity of an ordinary pipe (pipe(7)).
 const PIPE: usize = 65_536;
 
-/// Domains of 3 devices: the lines of 200 fill a pipe, those of 1,000 a socket.
+/// Domains of 3 devices each: the lines of 200 fill a pipe, those of 1,000 a socket.
 fn many(count: u32) -> NamedTempFile {
     domains(count, |number| format!("vm{number}"))
 }
 
-/// 20 domains whose lines are of about that length.
+/// 20 domains whose lines have about that length.
 fn long(bytes: usize) -> NamedTempFile {
     domains(20, |number| "x".repeat(bytes - 200) + &number.to_string())
 }
@@ -35,7 +35,7 @@ fn domains(count: u32, name: impl Fn(u32) -> String) -> NamedTempFile {
     node::write(&(1..=count).map(domain).collect::<Vec<_>>())
 }
 
-/// What ends it.
+/// The ways to end the program.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Stop {
     Signal(Signal),
@@ -48,7 +48,7 @@ const STOPS: [Stop; 3] = [
     Stop::EndOfInput,
 ];
 
-/// One whose reader stands still.
+/// A running program whose reader does not read.
 struct Stalled<R> {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -56,7 +56,8 @@ struct Stalled<R> {
 }
 
 impl<R: AsFd + Read> Stalled<R> {
-    /// One that was asked for a gather. `stdout` is the other end of `reader`, which nobody reads.
+    /// Starts a program and requests a gather. `stdout` is the other end of `reader`, from which no process
+    /// reads.
     fn start(uri: &str, reader: R, stdout: impl Into<OwnedFd>) -> Self {
         let mut command = Plugin::outside(&["--uri", uri]);
         let mut child = command
@@ -66,7 +67,7 @@ impl<R: AsFd + Read> Stalled<R> {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // It holds the far end of the pipe.
+        // The command holds the far end of the pipe.
         drop(command);
         let mut stdin = child.stdin.take();
         stdin.as_mut().unwrap().write_all(b"\n").unwrap();
@@ -77,9 +78,9 @@ impl<R: AsFd + Read> Stalled<R> {
         }
     }
 
-    /// Waits until it waits for its reader.
+    /// Waits until the program waits for its reader.
     fn settle(&mut self) {
-        // Its last word before it writes.
+        // This is the last line that it logs before it writes.
         let mut said = BufReader::new(self.child.stderr.take().unwrap()).lines();
         assert!(said.any(|line| line.unwrap().contains(" VMs in ")));
         let (mut unread, mut since) = (0, Instant::now());
@@ -99,7 +100,7 @@ impl<R: AsFd + Read> Stalled<R> {
         }
     }
 
-    /// Its end, and all that its reader finds then.
+    /// Waits for the program's end, and returns everything that its reader then finds.
     fn end(mut self) -> (ExitStatus, String) {
         let status = wait_for("its end", LONG, || self.child.try_wait().unwrap());
         let mut found = String::new();
@@ -108,14 +109,14 @@ impl<R: AsFd + Read> Stalled<R> {
     }
 }
 
-/// A pipe in which so much lies already.
+/// A pipe which already contains this many bytes.
 fn filled(fill: usize) -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = std::io::pipe().unwrap();
     writer.write_all(&vec![b'#'; fill]).unwrap();
     (reader, writer)
 }
 
-/// For each way to stop, one for each fill. What was found behind the fill goes to `expect`.
+/// Ends the program in each way, with each fill. What was found after the fill is passed to `expect`.
 fn stop_all(file: &NamedTempFile, fills: &[usize], expect: impl Fn(&str, usize)) {
     let uri = node::uri(file);
     for stop in STOPS {
@@ -123,7 +124,7 @@ fn stop_all(file: &NamedTempFile, fills: &[usize], expect: impl Fn(&str, usize))
             let (reader, writer) = filled(*fill);
             Stalled::start(&uri, reader, writer)
         };
-        // All at once, for each may take its 4 s.
+        // All at the same time, as each may take its 4 s.
         let mut stalled: Vec<_> = fills.iter().map(start).collect();
         stalled.iter_mut().for_each(Stalled::settle);
         stalled.iter_mut().for_each(|one| one.stop(stop));
@@ -144,10 +145,10 @@ fn stop_all(file: &NamedTempFile, fills: &[usize], expect: impl Fn(&str, usize))
 
 #[test]
 fn a_stop_cuts_no_line() {
-    // Of every page a different part.
+    // The fills end at different offsets in a page.
     let fills: Vec<usize> = (0..12).map(|n| n * 5347).collect();
     stop_all(&many(200), &fills, |found, fill| {
-        // All that goes into the pipe but for the ends of its 16 pages.
+        // All that fits into the pipe, except for the ends of its 16 pages.
         let pages = (PIPE - fill) / 4096;
         assert!(found.len() > pages * 3700, "{} of {pages}", found.len());
         lines(found);
@@ -159,7 +160,7 @@ fn a_line_longer_than_a_page_is_left_out_or_whole() {
     let file = long(6000);
     stop_all(&file, &[1, 4000, 60_000], |found, _| assert_eq!(found, ""));
     stop_all(&file, &[0], |found, _| {
-        // As many as the pipe holds.
+        // As many as fit into the pipe.
         assert_eq!(lines(found).len(), PIPE / 6000);
     });
 }
@@ -187,7 +188,7 @@ fn long_lines_come_whole_to_a_reader_that_reads() {
     }
 }
 
-/// As under systemd, or from a program that has a socket for each of its own.
+/// stdout is a socket under systemd, or under a program that uses sockets for its children's output.
 #[test]
 fn a_stop_cuts_no_line_on_a_socket() {
     for file in [many(1000), long(6000)] {
@@ -203,7 +204,7 @@ fn a_stop_cuts_no_line_on_a_socket() {
     }
 }
 
-/// The system calls that an error of another name than it does of a pipe.
+/// The error of the system call differs from that of a pipe.
 #[test]
 fn a_reader_that_leaves_a_socket_with_lines_unread_is_a_quiet_end() {
     let file = many(1000);
@@ -221,7 +222,7 @@ fn a_reader_that_leaves_a_socket_with_lines_unread_is_a_quiet_end() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
 
-/// Somebody else with the same pipe may make it so.
+/// Another process with the same pipe may set this flag.
 #[test]
 fn nothing_is_lost_where_stdout_is_non_blocking() {
     for (file, count) in [(many(200), 200 * 5), (long(6000), 20 * 5)] {

@@ -1,5 +1,4 @@
-//! What the program says, and what it must not: passwords, what libraries print by themselves, wrong
-//! reasons.
+//! What the program logs, and what it must not log: passwords, output of libraries, wrong reasons.
 
 use crate::support;
 use crate::support::lines::{lines, one};
@@ -14,14 +13,14 @@ use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// All of it is ours: a library's line has no level.
+/// All lines are the plugin's own: a library's line has no level.
 fn is_our_log(said: &str) -> bool {
     let levels = ["E! ", "W! ", "I! ", "D! ", "T! "];
     let mut lines = said.lines();
     lines.all(|line| levels.iter().any(|level| line.starts_with(level)))
 }
 
-/// A node whose domain stands in another file, which is not there: libxml2 prints that by itself.
+/// A node with a domain in another file, which does not exist: libxml2 prints that by itself.
 fn broken_node() -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::with_suffix(".xml").unwrap();
     let xml = "<node><domain file='/none/of these.xml'/></node>";
@@ -31,7 +30,7 @@ fn broken_node() -> tempfile::NamedTempFile {
 
 #[test]
 fn no_password_is_shown() {
-    // A stand-in for ssh says what ssh says (`USER@HOST: Permission denied`), with libvirt's user.
+    // A script in the place of ssh prints ssh's message (`USER@HOST: Permission denied`) with libvirt's user.
     let folder = tempfile::tempdir().unwrap();
     let ssh = folder.path().join("ssh");
     let script = "#!/bin/sh\nwhile [ $# -gt 1 ]; do [ \"$1\" = -l ] && user=$2; shift; done\n\
@@ -73,7 +72,7 @@ fn no_password_is_shown() {
     }
     let said = |uri: &str| told(&run(&mut Plugin::outside(&["--uri", uri, "--check"]))).2;
     assert!(said(&with_command).contains("user:***@kvm01: Permission denied"));
-    // Also where no URI was expected.
+    // The same holds where no URI was expected.
     let long = format!("-uri=qemu+ssh://user:{}@kvm01/system", "secret".repeat(20));
     for lost in ["qemu+ssh://user:secret@kvm01/system", &long] {
         let (code, _, err) = told(&run(&mut Plugin::outside(&[lost])));
@@ -142,10 +141,10 @@ fn libvirts_environment_is_answered_in_our_words() {
     }
 }
 
-/// libvirt's debug log stands for a flood of lines.
+/// libvirt's debug log serves as a flood of lines.
 #[test]
 fn a_flood_of_a_librarys_lines_stops_nothing() {
-    // More than fits into the pipe, in each gather.
+    // Each gather produces more than fits into the pipe.
     let domains: Vec<Domain> = (1..=500)
         .map(|number| Domain {
             devices: disk("disk", "vda") + &nic(Some("tap0")),
@@ -154,7 +153,7 @@ fn a_flood_of_a_librarys_lines_stops_nothing() {
         .collect();
     let file = node::write(&domains);
     let uri = node::uri(&file);
-    // libvirt opens a file itself, and then waits for room in it.
+    // libvirt opens the file by itself, and then waits for room in it.
     for outputs in ["1:stderr", "1:file:/dev/stderr", "1:file:/dev/stdout"] {
         let mut command = Plugin::outside(&["--uri", &uri]);
         command.env("LIBVIRT_DEBUG", "1");
@@ -164,11 +163,12 @@ fn a_flood_of_a_librarys_lines_stops_nothing() {
             assert!(plugin.gather().len() >= 4 * 500, "{outputs}");
         }
         let said = plugin.stderr();
-        // What it calls an error, and that not all could be kept.
+        // The log has libvirt's error, and says that not every line could be kept.
         assert!(is_our_log(&said) && said.lines().count() <= 2, "{said}");
     }
 
-    // Nobody reads stderr: that holds up our own log, which has nothing to say, and no library.
+    // stderr is not read: only the plugin's own log, which has no lines now, would wait for it, not a
+    // library.
     let (unread, stderr) = std::io::pipe().unwrap();
     let mut command = Plugin::outside(&["--uri", &uri, "--once"]);
     command.env("LIBVIRT_DEBUG", "1").stdin(Stdio::null());
@@ -191,7 +191,7 @@ fn a_crash_shows_what_libraries_said_before() {
         let mut command = Plugin::outside(&["--uri", "test:///default"]);
         command.env("LIBVIRT_DEBUG", "1");
         let mut plugin = Plugin::spawn(command);
-        // The thread that runs libvirt's event loop is there: libvirt is set up.
+        // The thread that runs libvirt's event loop exists: libvirt is set up.
         wait_for_events_thread(plugin.pid());
         assert_eq!(plugin.stderr(), "");
         plugin.signal(signal);
@@ -210,7 +210,7 @@ fn wait_for_events_thread(pid: u32) {
     });
 }
 
-/// Telegraf would never start it again.
+/// Telegraf would never start the program again.
 #[test]
 fn a_crash_ends_the_process_though_nobody_reads_its_last_words() {
     let (_reader, stderr) = std::io::pipe().unwrap();
@@ -313,7 +313,7 @@ fn node_files_are_found_as_virsh_finds_them() {
         assert_eq!((code, &*err), (Some(0), ""), "{uri}");
         one(&lines(&out), "vm_metrics", "vm");
     }
-    // What is not there, or cannot be read, is said by its decoded name.
+    // A file that is missing or cannot be read is named with its decoded name.
     let said = |path: &str| {
         let uri = format!("test://{folder}/{path}");
         told(&run(&mut Plugin::outside(&["--uri", &uri, "--check"]))).2

@@ -1,4 +1,4 @@
-//! A running Telegraf: its configuration, its log, and what its outputs.file wrote.
+//! A running Telegraf: its configuration, its log, and the output of its outputs.file.
 
 use crate::support::lab::Lab;
 use crate::support::lines::{Line, lines};
@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Nothing here takes so long; a test that waits longer fails.
+/// No wait here takes so long; a test that waits longer fails.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// The built program.
 pub const PLUGIN: &str = env!("CARGO_BIN_EXE_telegraf-kvm");
 
-/// A configuration of Telegraf's with one execd input and one outputs.file.
+/// A Telegraf configuration with one execd input and one outputs.file.
 pub struct Config {
     /// The program and its arguments.
     pub command: Vec<String>,
@@ -35,7 +35,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// The plugin with these arguments, asked each second by a newline.
+    /// The plugin with these arguments; Telegraf requests a gather each second by a newline.
     pub fn new(args: &[&str]) -> Config {
         let words = [PLUGIN].into_iter().chain(args.iter().copied());
         Config {
@@ -48,8 +48,8 @@ impl Config {
         }
     }
 
-    /// The same command, but what it writes goes to `copy` as well, byte by byte. Its process is
-    /// still the one that Telegraf started.
+    /// The same command, with a copy of its output in `copy`, byte by byte. Its process is still the one that
+    /// Telegraf started.
     pub fn copied_to(mut self, copy: &Path) -> Config {
         let script = r#"copy=$0; "$@" | tee "$copy"; exec >/dev/null 2>&1; sleep 0.5"#;
         let head = ["bash", "-c", script, copy.to_str().unwrap()].map(str::to_owned);
@@ -57,7 +57,7 @@ impl Config {
         self
     }
 
-    /// As TOML; log and output in `dir`.
+    /// The configuration as TOML; log and output are in `dir`.
     pub fn toml(&self, dir: &Path) -> String {
         format!(
             "{}[[inputs.execd]]\ncommand = {:?}\nsignal = {:?}\nrestart_delay = \"1s\"\n\
@@ -71,7 +71,7 @@ impl Config {
     }
 }
 
-/// All but the inputs: quick flushes, no host tag, `log` and `out` in `dir`.
+/// Everything except the inputs: short flush intervals, no host tag, `log` and `out` in `dir`.
 pub fn general(dir: &Path, interval: &str, debug: bool) -> String {
     format!(
         "[agent]\ninterval = {interval:?}\nflush_interval = \"200ms\"\nflush_jitter = \"0s\"\n\
@@ -82,8 +82,8 @@ pub fn general(dir: &Path, interval: &str, debug: bool) -> String {
     )
 }
 
-/// `telegraf` with that configuration, in a process group of its own, as from a terminal; nothing
-/// of this process's environment tells the plugin what to do.
+/// `telegraf` with that configuration, in a process group of its own, as on a terminal; no environment
+/// variable of this process affects the plugin.
 pub fn command(dir: &Path, toml: &str) -> Command {
     configured(Command::new(program("telegraf")), dir, toml)
 }
@@ -106,7 +106,7 @@ fn configured(mut command: Command, dir: &Path, toml: &str) -> Command {
     command
 }
 
-/// A running Telegraf. Dropped, it is killed; its plugin then sees its stdin closed.
+/// A running Telegraf. When it is dropped, it is killed; its plugin then gets the end of stdin.
 pub struct Telegraf {
     /// Telegraf, or the nsenter that waits for it.
     child: Child,
@@ -116,12 +116,12 @@ pub struct Telegraf {
 }
 
 impl Telegraf {
-    /// Starts it; log and output go to `dir`.
+    /// Starts Telegraf; log and output are written to `dir`.
     pub fn start(dir: &Path, config: &Config) -> Telegraf {
         Telegraf::spawn(dir, command(dir, &config.toml(dir)))
     }
 
-    /// Starts what [`command`] made.
+    /// Starts the command that [`command`] made.
     pub fn spawn(dir: &Path, mut command: Command) -> Telegraf {
         let turn = turn::take();
         let console = File::create(dir.join("console")).unwrap();
@@ -144,14 +144,14 @@ impl Telegraf {
         }
     }
 
-    /// All that it logged so far.
+    /// All that Telegraf has logged so far.
     pub fn log(&self) -> String {
         let read = |name| std::fs::read_to_string(self.dir.join(name)).unwrap_or_default();
         read("console") + &read("log")
     }
 
-    /// Of the log, what concerns the plugin: level and message. Telegraf's word on starting and
-    /// stopping it is not among them.
+    /// The lines of the log that concern the plugin: level and message. Telegraf's messages on starting and
+    /// stopping it are not included.
     pub fn plugin_log(&self) -> Vec<(char, String)> {
         let log = self.log();
         let ours = |line: &str| {
@@ -164,7 +164,7 @@ impl Telegraf {
         log.lines().filter_map(ours).collect()
     }
 
-    /// Waits until the log holds `text`.
+    /// Waits until the log contains `text`.
     pub fn wait_for_log(&self, text: &str) {
         let start = Instant::now();
         while !self.log().contains(text) {
@@ -174,7 +174,7 @@ impl Telegraf {
         }
     }
 
-    /// What it wrote so far, whole lines only.
+    /// The complete lines of the output so far.
     pub fn out(&self) -> Vec<Line> {
         let text = std::fs::read_to_string(self.dir.join("out")).unwrap_or_default();
         lines(&text[..text.rfind('\n').map_or(0, |end| end + 1)])
@@ -194,7 +194,7 @@ impl Telegraf {
         }
     }
 
-    /// The process that it runs.
+    /// The process id of the plugin.
     pub fn plugin_pid(&self) -> u32 {
         wait_for("Telegraf's child", LIMIT, || child_of(self.pid))
     }
@@ -204,7 +204,7 @@ impl Telegraf {
         rustix::process::kill_process(self.pid(), signal).unwrap();
     }
 
-    /// Sends a signal to Telegraf and all that it started, as a terminal does.
+    /// Sends a signal to Telegraf and all its child processes, as a terminal does.
     pub fn signal_group(&self, signal: Signal) {
         rustix::process::kill_process_group(self.pid(), signal).unwrap();
     }
@@ -213,7 +213,7 @@ impl Telegraf {
         Pid::from_raw(self.pid.cast_signed()).unwrap()
     }
 
-    /// Waits for its end, which must come within 5 s and be a success, and leave no plugin.
+    /// Waits for Telegraf's end, which must be a success within 5 s and leave no plugin.
     pub fn ends(&mut self, plugin: u32) {
         let start = Instant::now();
         let status = loop {
@@ -240,13 +240,13 @@ impl Drop for Telegraf {
     }
 }
 
-/// Whether that process is there and no zombie.
+/// Whether that process exists and is no zombie.
 pub fn alive(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| !stat[stat.rfind(')').unwrap()..].starts_with(") Z"))
 }
 
-/// Lines of one time are one gather.
+/// Groups the lines by time: lines with the same time are one gather.
 pub fn by_time(lines: Vec<Line>) -> BTreeMap<i64, Vec<Line>> {
     let mut gathers: BTreeMap<i64, Vec<Line>> = BTreeMap::new();
     for line in lines {
@@ -255,7 +255,7 @@ pub fn by_time(lines: Vec<Line>) -> BTreeMap<i64, Vec<Line>> {
     gathers
 }
 
-/// Lines in an order that does not depend on who wrote them.
+/// The lines in an order that does not depend on the order of their writing.
 pub fn sorted(mut lines: Vec<Line>) -> Vec<Line> {
     lines.sort_by_cached_key(|line| format!("{} {line:?}", line.timestamp));
     lines

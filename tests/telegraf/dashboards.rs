@@ -1,8 +1,8 @@
-//! The Grafana dashboards: every query of every panel and variable on a real InfluxDB, filled by real
-//! Telegrafs that run the plugin on real VMs of two hypervisors; in SQL on DataFusion, over the same
-//! rows. `tests/dashboards/run_queries.py` puts Grafana's macros and variables in, and compares.
+//! The Grafana dashboards: every query of every panel and variable runs on a real InfluxDB, filled by real
+//! Telegrafs that run the plugin on real VMs of two hypervisors; the SQL queries run on DataFusion, over the
+//! same rows. `tests/dashboards/run_queries.py` expands Grafana's macros and variables, and compares.
 //!
-//! [`rows_for_the_picture`] makes the rows that docs/dashboards.png was drawn from.
+//! [`rows_for_the_picture`] makes the rows from which docs/dashboards.png was drawn.
 
 use crate::agent::{Config, LIMIT, Telegraf};
 use crate::support::influxd::{Influxd, SERVER};
@@ -14,17 +14,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// All measurements, the collector's own among them.
+/// All measurements, including the collector's own.
 const MEASUREMENTS: &str = "measurements = [\"vm_metrics\", \"vm_features\", \"vm_devices\", \"vm_totals\", \"vm_collector\"]\n";
 
-/// What the guest does for as long as it runs: each second some of everything, more in every other
-/// ten seconds.
+/// The guest's activity as long as it runs: some of everything each second, and more in every other ten
+/// seconds.
 const LOAD: &str = "(n=0; while :; do n=$((n+1)); k=$((1 + n / 10 % 2 * 7)); ping -c $k -i 0.05 -s 1000 192.168.77.1; \
     dd if=/dev/zero bs=5000 count=$k | nc 192.168.77.1 9; \
     dd if=/dev/vda of=/dev/null bs=64k count=$k iflag=direct; dd if=/dev/zero of=/dev/vdb bs=16k count=$((2 * k)) oflag=direct; \
     i=0; while [ $i -lt $((k * 200)) ]; do i=$((i+1)); done; sleep 0.5; done) </dev/null >/dev/null 2>&1 &";
 
-/// Takes what comes on port 9 and sends nothing back, so that the guests' two directions differ.
+/// Receives packets on port 9 and sends nothing back, so that the guests' two directions differ.
 const SINK: &str = "
 import socket
 server = socket.create_server(('0.0.0.0', 9))
@@ -39,7 +39,7 @@ fn here(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// A Linux guest with two disks and a NIC that reports its memory.
+/// A Linux guest with two disks and a NIC, which reports its memory.
 fn guest<'lab>(lab: &'lab Lab, name: &str) -> Vm<'lab> {
     lab.create(&VmSpec {
         name: name.into(),
@@ -52,7 +52,7 @@ fn guest<'lab>(lab: &'lab Lab, name: &str) -> Vm<'lab> {
     })
 }
 
-/// The configuration of the Telegraf of one host, with its outputs in `lab`'s InfluxDB.
+/// The configuration of one host's Telegraf, which writes to `lab`'s InfluxDB.
 fn config(lab: &Lab, host: &str, more: &[&str]) -> Config {
     let file = lab.config(MEASUREMENTS);
     let mut config = Config::new(&[&["--config", file.as_str()], more].concat());
@@ -66,7 +66,7 @@ fn config(lab: &Lab, host: &str, more: &[&str]) -> Config {
     config
 }
 
-/// Starts a Telegraf in `lab`, with its files in a folder of its own there.
+/// Starts a Telegraf in `lab`, whose files are in a folder of its own there.
 fn telegraf(lab: &Lab, host: &str, config: &Config) -> (Telegraf, PathBuf) {
     let dir = lab.dir().join(host);
     std::fs::create_dir(&dir).unwrap();
@@ -139,7 +139,7 @@ fn every_query_gives_rows_that_are_true() {
         enough.then_some(())
     });
     end(second.0);
-    // Long enough for kvm02 to count as silent, and for some whole bins of ten seconds.
+    // The pause is long enough for kvm02 to count as silent, and for some full bins of ten seconds.
     let seconds =
         std::env::var("TELEGRAF_KVM_ROWS_SECONDS").map_or(48, |text| text.parse().unwrap());
     std::thread::sleep(Duration::from_secs(seconds));
@@ -188,13 +188,13 @@ fn the_files_keep_to_grafanas_schema_and_name_no_data_source() {
             text.matches("\"uid\": \"").count(),
             text.matches("\"uid\": \"${datasource}\"").count(),
         );
-        // All but the dashboard's own.
+        // Every uid except the dashboard's own is the variable.
         assert_eq!(all, by_variable + 1, "{}", file.display());
     }
 }
 
-/// `TELEGRAF_KVM_ROWS=FILE cargo test --test telegraf rows_for_the_picture -- --ignored`: eight minutes
-/// of four guests, each busy in its way; the rows go to FILE.
+/// `TELEGRAF_KVM_ROWS=FILE cargo test --test telegraf rows_for_the_picture -- --ignored`: eight minutes of
+/// four guests with different load; the rows are written to FILE.
 #[test]
 #[ignore = "no test: it makes the rows of docs/dashboards.png"]
 fn rows_for_the_picture() {

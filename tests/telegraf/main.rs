@@ -1,7 +1,7 @@
-//! The program under a real Telegraf, and on into real databases: InfluxDB, Prometheus, DataFusion.
+//! The program under a real Telegraf, which writes to real databases: InfluxDB, Prometheus, DataFusion.
 //! Needs root.
 //!
-//! The modules run one after the other (`support::turn`): the tests of one may run side by side.
+//! The modules run one after the other (`support::turn`); the tests of one module may run in parallel.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

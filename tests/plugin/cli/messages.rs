@@ -1,4 +1,4 @@
-//! What messages say, whatever stands in them.
+//! The text of messages, for values of any content.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -26,7 +26,7 @@ fn a_link_that_leads_nowhere_is_called_one() {
     }
 }
 
-/// However long a value is, the line says what is right.
+/// However long a value is, the line names the correct one.
 #[test]
 fn a_long_value_is_shown_in_part() {
     let long = "ab".repeat(25_000);
@@ -76,7 +76,7 @@ fn a_long_value_is_shown_in_part() {
         let (_folder, path) = config(&written);
         let (code, _, err) = told(&run(&["--check", "--config", path.to_str().unwrap()]));
         assert_eq!(code, Some(2), "{err}");
-        // Of a value as it is written the quote is one of the 60 characters.
+        // For a value in the form in which it is written, the quote is one of the 60 characters.
         let shown = if wrong == "found \"" {
             shown.replace("b ...", " ...")
         } else {
@@ -112,7 +112,7 @@ fn a_long_value_is_shown_in_part() {
     );
 }
 
-/// Patterns that made the matcher of earlier versions call itself too deep.
+/// Patterns that caused too deep a recursion in the matcher of earlier versions.
 #[test]
 fn a_pattern_of_many_stars_is_refused_or_matched() {
     let check = |pattern: &str| {

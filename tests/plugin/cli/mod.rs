@@ -9,7 +9,7 @@ use crate::support::told;
 
 mod messages;
 
-/// The program, with nothing of the environment that it listens to, and nothing on stdin.
+/// The program without the environment variables that it uses, and with an empty stdin.
 fn program(path: impl AsRef<Path>) -> Command {
     let mut command = Command::new(path.as_ref());
     command
@@ -26,7 +26,7 @@ fn run(args: &[&str]) -> Output {
         .unwrap()
 }
 
-/// A configuration in a folder that everybody may look into.
+/// A configuration in a folder that every user can read.
 fn config(text: &str) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
@@ -187,8 +187,8 @@ fn a_file_that_does_not_exist_or_is_a_folder_is_an_error() {
 fn an_unreadable_file_names_the_user_and_the_remedy() {
     let (folder, path) = config("workers = 2");
     let name = path.to_str().unwrap();
-    // Root may read everything, so root's tests run the program as nobody; and nobody may not
-    // look into the folder where cargo put it.
+    // Root may read everything, so these tests run the program as the user nobody, which has no access to the
+    // folder in which cargo put it.
     let root = rustix::process::geteuid().is_root();
     let copy = folder.path().join("telegraf-kvm");
     fs::copy(env!("CARGO_BIN_EXE_telegraf-kvm"), &copy).unwrap();
@@ -221,7 +221,7 @@ fn an_unreadable_file_names_the_user_and_the_remedy() {
     assert!(err.ends_with(&remedy), "{err}");
     assert_eq!(err.lines().count(), 1);
 
-    // The remedy helps.
+    // The remedy in the message works.
     fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
     let args = ["--check", "--uri", "test:///default", "--config", name];
     assert_eq!(
@@ -229,7 +229,7 @@ fn an_unreadable_file_names_the_user_and_the_remedy() {
         Some(0)
     );
 
-    // A folder on the way that may not be looked into.
+    // A parent folder that the user may not enter.
     let closed = folder.path().join("closed");
     fs::create_dir_all(closed.join("deep")).unwrap();
     let inside = closed.join("deep/config.toml");

@@ -1,4 +1,4 @@
-//! A collector on another host, by TLS.
+//! A collector on another host, over TLS.
 
 use super::spec;
 use crate::agent::LIMIT;
@@ -7,7 +7,7 @@ use crate::support::lines::Line;
 use crate::support::plugin::Plugin;
 use crate::support::{succeed, wait_for};
 
-/// A certificate authority, and one certificate for both ends, as libvirt's `pkipath` wants them.
+/// A certificate authority, and one certificate for both ends, in the layout of libvirt's `pkipath`.
 const CERTIFICATES: &str = "
 cd \"$0\"
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=lab \\
@@ -24,7 +24,7 @@ cp servercert.pem clientcert.pem
 fn a_collector_elsewhere_gets_the_same_by_tls() {
     let lab = Lab::start();
     if lab.daemon() != "libvirtd" {
-        // The modular daemons listen by systemd's sockets alone, and the lab has no systemd.
+        // The modular daemons can only listen through systemd's sockets, and the lab has no systemd.
         return;
     }
     let vm = lab.create(&spec());

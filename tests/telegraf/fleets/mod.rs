@@ -11,14 +11,14 @@ use crate::support::vm::{Nic, VmSpec, disks};
 use std::path::Path;
 use std::process::Stdio;
 
-/// The two pages, that of the fleets first.
+/// The two pages; the first is that of the fleets.
 fn pages() -> String {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     let page = |name| std::fs::read_to_string(docs.join(name)).unwrap();
     ["fleets.md", "outputs.md"].map(page).concat()
 }
 
-/// The pages' blocks of that language.
+/// The blocks of that language on the pages.
 fn blocks(language: &str) -> Vec<String> {
     let (pages, fence) = (pages(), format!("```{language}\n"));
     let texts = pages.split(&fence).skip(1);
@@ -27,7 +27,7 @@ fn blocks(language: &str) -> Vec<String> {
         .collect()
 }
 
-/// The first block of TOML with that table, all servers being in the lab.
+/// The first TOML block with that table, with all servers in the lab.
 fn stanza(table: &str) -> String {
     let text = blocks("toml").into_iter().find(|text| text.contains(table));
     let text = text.unwrap_or_else(|| panic!("no {table} in the pages"));
@@ -38,7 +38,8 @@ fn stanza(table: &str) -> String {
         })
 }
 
-/// A VM as the figures of docs/fleets.md have it: two interfaces, three disks, and a guest that reports.
+/// A VM like that in the figures of docs/fleets.md: two interfaces, three disks, and a guest that reports its
+/// memory.
 fn spec() -> VmSpec {
     VmSpec {
         name: "vm".into(),
@@ -51,7 +52,7 @@ fn spec() -> VmSpec {
     }
 }
 
-/// Starts a Telegraf of that configuration with its files in a folder of its own.
+/// Starts a Telegraf with that configuration, whose files are in a folder of its own.
 fn telegraf(lab: &Lab, name: &str, toml: impl FnOnce(&Path) -> String) -> Telegraf {
     let dir = lab.dir().join(name);
     std::fs::create_dir(&dir).unwrap();

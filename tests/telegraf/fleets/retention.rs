@@ -16,7 +16,7 @@ fn retention_and_downsampling_do_what_they_say() {
     let _influxd = Influxd::start(&lab);
     let setup = blocks("influxql-setup");
     let (setup, query) = (&setup[0], &setup[1]);
-    // The same in small: minutes are seconds here.
+    // The same with short times: a second stands for a minute.
     assert!(setup.contains("time(5m)") && setup.contains("FOR 15m"));
     let setup = setup
         .replace("time(5m)", "time(5s)")
@@ -65,10 +65,10 @@ fn retention_and_downsampling_do_what_they_say() {
     let plugin = telegraf.plugin_pid();
     telegraf.signal(Signal::TERM);
     telegraf.ends(plugin);
-    // The last bin's query runs when the bin is over.
+    // The query for the last bin runs after the bin has ended.
     std::thread::sleep(Duration::from_secs(7));
 
-    // Each bin's last line is there, field by field, without VMID.
+    // The last line of each bin is there, field by field, without VMID.
     let mut checked = 0;
     for (table, of) in [
         ("vm_devices", "rxbytes"),
@@ -113,7 +113,7 @@ fn retention_and_downsampling_do_what_they_say() {
                 .args(["-database", "telegraf", "-execute", "SHOW SERIES"]),
         );
     assert!(keys.contains("VMID="), "the full series have it");
-    // By the page's query, in small as well; the tags are one column of many commas.
+    // The page's query, also with short times; the tags are one column with many commas.
     let query = query
         .trim()
         .trim_end_matches(';')
@@ -137,7 +137,7 @@ fn retention_and_downsampling_do_what_they_say() {
     );
     assert!(rates.iter().any(|rate| *rate > 10.0), "{said}");
 
-    // What is older than a week does not come into the full series, and does into the long ones.
+    // Rows older than a week are rejected by the full series and accepted by the long ones.
     let insert = |policy: &str| {
         let line = format!(
             "INSERT INTO {policy} vm_devices,host=kvm01,device=old rxbytes=1i {}",

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-/// A server of the lab; it ends with its handle.
+/// A server in the lab, which ends when its handle is dropped.
 struct Server(Child);
 
 impl Server {
@@ -41,7 +41,7 @@ impl Drop for Server {
     }
 }
 
-/// How many lines of the four measurements InfluxDB has.
+/// The number of lines of the four measurements in InfluxDB.
 fn stored(lab: &Lab, database: &str) -> usize {
     let counts = ["vm_metrics", "vm_features", "vm_devices", "vm_totals"].map(|table| {
         let query = format!("SELECT * FROM {database}..{table}");
@@ -106,7 +106,7 @@ fn the_stanzas_bring_every_line_to_nats_influxdb_and_prometheus() {
     .join("\n");
     let mut producer = telegraf(&lab, "producer", |dir| config.toml(dir));
     producer.gathers(12);
-    // The consumer comes late: the stream has what it missed.
+    // The consumer starts late: it gets the earlier lines from the stream.
     let consume = format!(
         "{}\n{}",
         stanza("[[inputs.nats_consumer]]"),
@@ -176,7 +176,7 @@ fn the_stanzas_bring_every_line_to_nats_influxdb_and_prometheus() {
     );
 }
 
-/// Compares the sentence of the load in docs/fleets.md with one gather.
+/// Compares the sentence on the load in docs/fleets.md with one gather.
 fn figures(lab: &Lab, gather: &[Line], prometheus_series: f64) {
     let values: usize = gather.iter().map(|line| line.fields.len()).sum();
     let numeric = |value: &&Value| !matches!(value, Value::Text(_));

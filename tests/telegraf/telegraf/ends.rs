@@ -1,4 +1,4 @@
-//! Reload, stop and Ctrl-C; the stanza as it is installed.
+//! Reload, stop and Ctrl-C; and the stanza as it is installed.
 
 use super::node;
 use crate::agent::{self, Config, LIMIT, PLUGIN, Telegraf, alive, by_time, general};
@@ -33,7 +33,7 @@ fn the_stanza_as_installed_gathers_and_survives_a_reload() {
     std::fs::create_dir(&folder).unwrap();
     let stanza = stanza.replacen(installed, &format!("command = [{PLUGIN:?}]\n"), 1);
     std::fs::write(folder.join("telegraf-kvm.conf"), stanza).unwrap();
-    // In seconds, as stamps are: two processes know nothing of each other's stamps.
+    // In seconds, like the timestamps: the timestamps of two processes are independent.
     let mut command = agent::command(dir.path(), &general(dir.path(), "1s", false));
     command
         .arg("--config-directory")
@@ -74,7 +74,7 @@ fn the_stanza_as_installed_gathers_and_survives_a_reload() {
     assert_eq!(telegraf.plugin_log(), []);
 }
 
-/// Telegraf and its plugin end in time, without a word; `stop` says how.
+/// Telegraf and its plugin end in time, without a log line; `stop` is the way to end them.
 fn ends_quietly(uri: &str, mode: (&'static str, &[&str]), stop: impl Fn(&Telegraf)) {
     let dir = tempfile::tempdir().unwrap();
     let mut config = Config::new(&[&["--uri", uri], mode.1].concat());
@@ -115,7 +115,7 @@ fn telegraf_stops_in_time_while_libvirtd_hangs() {
     let mut telegraf = Telegraf::spawn(lab.dir(), agent::command_in(&lab, &toml));
     telegraf.gathers(2);
     lab.signal_libvirtd("STOP");
-    // Long enough for a gather to be on its way, and to hang.
+    // The pause is long enough for a gather to begin, and to hang.
     std::thread::sleep(Duration::from_millis(500));
     let gathered = by_time(telegraf.out()).len();
     std::thread::sleep(Duration::from_millis(500));
@@ -147,7 +147,7 @@ fn ctrl_c_on_a_terminal_is_quiet() {
     }
 }
 
-/// A half line that a plugin leaves behind may be a point all the same, of another time or type.
+/// An incomplete line that a plugin leaves behind may be a valid point with another time or type.
 #[test]
 fn a_plugin_that_ends_while_telegraf_stands_still_leaves_no_half_point() {
     let dir = tempfile::tempdir().unwrap();
@@ -156,7 +156,7 @@ fn a_plugin_that_ends_while_telegraf_stands_still_leaves_no_half_point() {
     let mut config = Config::new(&["--uri", &uri, "--interval", "1h"]);
     config.signal = "none";
     let mut telegraf = Telegraf::start(dir.path(), &config);
-    // The gather with which a plugin begins: once it is whole, the plugin waits.
+    // The plugin begins with this gather: after its end the plugin waits.
     let begun = |last| {
         wait_for("a gather", LIMIT, || {
             let (time, lines) = by_time(telegraf.out()).pop_last()?;
@@ -179,7 +179,7 @@ fn a_plugin_that_ends_while_telegraf_stands_still_leaves_no_half_point() {
     telegraf.ends(plugin);
     let log = telegraf.log();
     assert!(!log.contains("parse error"), "{log}");
-    // Of each measurement all fields, of their types.
+    // Each measurement has all its fields, with their types.
     let shape = |line: &Line| -> Vec<(String, bool)> {
         let fields = line.fields.iter();
         let of = |(key, value): (&String, &Value)| (key.clone(), matches!(value, Value::Float(_)));
@@ -197,7 +197,7 @@ fn a_plugin_that_ends_while_telegraf_stands_still_leaves_no_half_point() {
     }
 }
 
-/// Whether a process has a pipe in which nearly as much lies as an ordinary one holds.
+/// Whether a process has a pipe that contains nearly as much as an ordinary one can hold.
 fn full_pipe(pid: u32) -> bool {
     let files = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
     let unread = |file: std::fs::DirEntry| {

@@ -1,5 +1,5 @@
-//! From real VMs by a real Telegraf into a real InfluxDB, and the queries of docs/queries.md on what is there.
-//! All of it runs in a lab, whose network is its own: no port is taken, none is seen.
+//! Real VMs, a real Telegraf and a real InfluxDB, and the queries of docs/queries.md on these rows. All of it
+//! runs in a lab, which has a network of its own, so no port of this machine is used.
 
 use crate::agent::{self, Config, LIMIT, Telegraf, by_time};
 use crate::support::influxd::{Influxd, SERVER, influx};
@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// How many values each field of each measurement has, and of which type, as InfluxDB calls it.
+/// The number of values of each field of each measurement, and their type in InfluxDB's words.
 fn counted(lines: &[Line]) -> BTreeMap<(String, String), (usize, &'static str)> {
     let mut counts = BTreeMap::new();
     for line in lines {
@@ -32,7 +32,7 @@ fn counted(lines: &[Line]) -> BTreeMap<(String, String), (usize, &'static str)> 
     counts
 }
 
-/// The same, asked of InfluxDB.
+/// The same, from InfluxDB.
 fn stored(lab: &Lab) -> BTreeMap<(String, String), (usize, String)> {
     let mut kinds = BTreeMap::new();
     for (measurement, row) in influx(lab, "SHOW FIELD KEYS") {
@@ -42,7 +42,7 @@ fn stored(lab: &Lab) -> BTreeMap<(String, String), (usize, String)> {
         );
     }
     let mut found = BTreeMap::new();
-    // One by one: state is a string in one and a number in another.
+    // The measurements are queried one by one: the field state is a string in one and a number in another.
     let measurements: BTreeSet<String> = kinds.keys().map(|(name, _)| name.clone()).collect();
     let counts = measurements
         .iter()
@@ -60,8 +60,7 @@ fn stored(lab: &Lab) -> BTreeMap<(String, String), (usize, String)> {
     found
 }
 
-/// Runs until there are three gathers in each of two minutes of the clock: the rates of that page are
-/// by minute.
+/// Runs until there are three gathers in each of two full minutes: the rates on that page are per minute.
 fn over_two_minutes(telegraf: &Telegraf) {
     let start = Instant::now();
     loop {
@@ -132,7 +131,7 @@ fn real_vms_by_telegraf_into_influxdb_answer_the_documented_queries() {
     telegraf.ends(plugin);
     assert!(!telegraf.log().contains("E!"), "{}", telegraf.log());
 
-    // As many rows as lines, and as many in InfluxDB, field by field.
+    // There are as many rows as lines, and InfluxDB has as many, field by field.
     let written = std::fs::read_to_string(&copy).unwrap();
     let out = telegraf.out();
     assert_eq!(out.len(), written.lines().count());
@@ -159,8 +158,8 @@ fn real_vms_by_telegraf_into_influxdb_answer_the_documented_queries() {
     drop(influxd);
 }
 
-/// Runs the documented queries of that language, and compares with what plain Python makes of the
-/// rows that Telegraf wrote.
+/// Runs the documented queries in that language, and compares the results with those that plain Python
+/// computes from the rows that Telegraf wrote.
 fn answers(lab: &Lab, language: &str, options: &[&str]) {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sql");
     let rows = lab.dir().join("out");
@@ -181,8 +180,8 @@ fn answers(lab: &Lab, language: &str, options: &[&str]) {
     succeed(python("expected_rows.py").args([&rows, &file]));
 }
 
-/// On rows made by hand, with answers written by hand: a restart, a VM without guest memory.
-/// The script starts an influxd of its own, on ports that are free.
+/// Uses rows and answers written by hand: a restart, a VM without guest memory. The script starts an influxd
+/// of its own, on free ports.
 #[test]
 fn the_documented_queries_give_the_expected_rows_on_rows_made_by_hand() {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sql");

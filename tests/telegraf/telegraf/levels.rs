@@ -1,4 +1,4 @@
-//! What the plugin logs arrives in Telegraf's log, at its level.
+//! Lines of the plugin's log appear in Telegraf's log, with the same level.
 
 use super::node;
 use crate::agent::{Config, Telegraf};
@@ -16,7 +16,7 @@ fn warnings_recovery_and_debug_keep_their_levels() {
     config.interval = "200ms";
     config.debug = true;
     let telegraf = Telegraf::start(dir.path(), &config);
-    // The same trouble again is a matter of debug.
+    // A repeated error is logged at the debug level.
     telegraf.wait_for_log("(seen 3 times)");
     node::write(&file, &node::plain(2, 1, 1));
     telegraf.gathers(2);
@@ -62,7 +62,8 @@ fn a_wrong_configuration_is_an_error_in_telegrafs_log() {
     telegraf.wait_for_log("exit status 2");
     let (level, message) = telegraf.plugin_log().swap_remove(0);
     assert_eq!(level, 'E');
-    // The message itself, with the place: not Telegraf's quotation of a line without a level.
+    // The log has the message itself, with the position, and not Telegraf's quotation of a line without a
+    // level.
     assert!(
         message.contains(&format!("{}:2:", settings.display())),
         "{message}"

@@ -1,4 +1,4 @@
-//! telegraf-kvm under a real Telegraf, and on into a real InfluxDB.
+//! telegraf-kvm under a real Telegraf, which writes to a real InfluxDB.
 
 mod ends;
 mod influxdb;

@@ -1,11 +1,11 @@
-//! Names with every awkward character, through a real Telegraf.
+//! Names with every awkward character, passed through a real Telegraf.
 
 use super::node::{self, NodeVm};
 use crate::agent::{Config, Telegraf, sorted};
 use crate::support::lines::{lines, of};
 use rustix::process::Signal;
 
-/// A name in libvirt, and what the tag `name` must say. XML has no other control characters.
+/// A name in libvirt, and the expected tag `name`. XML has no other control characters.
 const NAMES: &[(&str, &str)] = &[
     ("plain", "plain"),
     (r#"odd, name=x "q" \b é\"#, r#"odd, name=x "q" \b é"#),
@@ -33,7 +33,7 @@ fn awkward_names_come_out_of_telegraf_as_lines_went_in() {
     let dir = tempfile::tempdir().unwrap();
     let vm = |(i, (name, _)): (usize, &(&str, &str))| NodeVm {
         name: (*name).to_owned(),
-        // Disks must be called as the bus wants, taps nearly anything.
+        // The bus determines the names of disks; taps can have almost any name.
         disks: vec!["vda".to_owned(), "vdb".to_owned()],
         nics: vec![format!("{i}{name}"), format!("tap,odd={i}")],
     };

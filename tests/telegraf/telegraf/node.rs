@@ -14,7 +14,7 @@ pub struct NodeVm {
     pub nics: Vec<String>,
 }
 
-/// `count` VMs `vm0`, `vm1`, ... of that many devices each.
+/// `count` VMs `vm0`, `vm1`, ..., each with that many devices.
 pub fn plain(count: usize, disks: usize, nics: usize) -> Vec<NodeVm> {
     let vm = |i| NodeVm {
         name: format!("vm{i}"),
@@ -27,15 +27,15 @@ pub fn plain(count: usize, disks: usize, nics: usize) -> Vec<NodeVm> {
     (0..count).map(vm).collect()
 }
 
-/// How many lines the first gather of these has: one each of vm_metrics and vm_totals, one per
-/// device. Every further gather has one more a VM, vm_features.
+/// The number of lines of the first gather of these VMs: one each of vm_metrics and vm_totals, and one per
+/// device. Every further gather has one more per VM, vm_features.
 pub fn first_lines(vms: &[NodeVm]) -> usize {
     vms.iter()
         .map(|vm| 2 + vm.disks.len() + vm.nics.len())
         .sum()
 }
 
-/// Writes the node file and returns its URI. It is there at once as a whole.
+/// Writes the node file and returns its URI. The file appears complete, in one step.
 pub fn write(file: &Path, vms: &[NodeVm]) -> String {
     let mut xml = "<node>".to_owned();
     for (i, vm) in vms.iter().enumerate() {

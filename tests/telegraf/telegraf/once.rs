@@ -1,4 +1,4 @@
-//! `telegraf --test`: what an operator tries first.
+//! `telegraf --test`: the first command that an operator tries.
 
 use super::node;
 use crate::agent::{self, Config};
@@ -6,7 +6,7 @@ use crate::support::{run, turn};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Runs `telegraf --test` once: every one of the lines is there, once, and no error is logged.
+/// Runs `telegraf --test` once: each of the lines is there exactly once, and no error is logged.
 fn test_once(dir: &Path, config: &Config, lines: usize) {
     std::fs::create_dir_all(dir).unwrap();
     let output = run(agent::command(dir, &config.toml(dir)).arg("--test"));
@@ -28,7 +28,7 @@ fn test_once(dir: &Path, config: &Config, lines: usize) {
     assert_eq!(series.len(), lines, "a series twice:\n{out}");
 }
 
-/// Twenty runs, `at_once` side by side.
+/// Twenty runs, `at_once` of them in parallel.
 fn twenty_times(signal: &'static str, args: &[&str], at_once: usize) {
     let _turn = turn::take();
     let dir = tempfile::tempdir().unwrap();
@@ -56,8 +56,8 @@ fn telegraf_test_shows_all_lines_twenty_times() {
     twenty_times("STDIN", &[], 1);
 }
 
-/// Telegraf closes stdin at once here, which with --interval is no end: it waits its 5 s, then
-/// ends the plugin by SIGTERM. Hence side by side.
+/// Telegraf closes stdin at once here, which with --interval does not end the plugin: Telegraf waits its 5 s,
+/// then ends the plugin by SIGTERM. So the runs are in parallel.
 #[test]
 fn telegraf_test_shows_all_lines_of_a_self_timed_plugin_twenty_times() {
     twenty_times("none", &["--interval", "10s"], 5);

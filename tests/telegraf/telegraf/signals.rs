@@ -1,4 +1,4 @@
-//! Telegraf's ways to ask for a gather, each in a run of several gathers.
+//! Each of Telegraf's ways to request a gather, in a run of several gathers.
 
 use super::node;
 use crate::agent::{Config, Telegraf, sorted};
@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// What identifies a line, and its fields' types: what must be the same in every gather.
+/// The identity of a line and the types of its fields, which must be the same in every gather.
 type Shape = (String, BTreeMap<String, String>, BTreeMap<String, char>);
 
 fn shape(line: &Line) -> Shape {
@@ -29,7 +29,7 @@ fn shape(line: &Line) -> Shape {
     )
 }
 
-/// What the contract says of the line's tags, and of the types of its fields.
+/// Checks the line's tags and the types of its fields against the contract.
 fn is_as_contracted((measurement, tags, fields): &Shape) -> bool {
     let keys: Vec<&str> = tags.keys().map(String::as_str).collect();
     let text = |key: &str| matches!(key, "state" | "state_reason");
@@ -49,7 +49,7 @@ fn is_as_contracted((measurement, tags, fields): &Shape) -> bool {
     }
 }
 
-/// The vm_features line of the VM that this line is of, as the contract has it.
+/// The vm_features line that the contract requires for this line's VM.
 fn features(line: &Line) -> Shape {
     let fields = [
         "memory_rate_kb_per_sec",
@@ -77,8 +77,8 @@ fn start(dir: &Path, uri: &str, signal: &'static str, args: &[&str]) -> Telegraf
     std::fs::create_dir(dir).unwrap();
     let mut config = Config::new(&[&["--uri", uri], args].concat());
     config.signal = signal;
-    // A tick in the milliseconds before the program's first statement, in a signal mode, ends it,
-    // and nothing in it can help that (Telegraf starts it again). So: none before this.
+    // A tick in the milliseconds before the program's first statement ends it in a signal mode, which the
+    // program cannot prevent (Telegraf starts it again). So the first tick comes later.
     config.execd = "collection_offset = \"800ms\"".into();
     Telegraf::start(dir, &config)
 }
@@ -123,14 +123,14 @@ fn every_signal_mode_brings_every_line_of_every_gather() {
                 expected.len(),
                 "{signal}: a line twice in gather {i}"
             );
-            // Stamps are cut to the second, which may lie before the start.
+            // Timestamps are truncated to the second, which may be before the start.
             let stamp = gather[0].timestamp;
             assert!(
                 stamp > began - 1_000_000_000 && stamp < ended,
                 "{signal}: {stamp}"
             );
         }
-        // A second apart, but for the cutting; a mode that asked twice a tick would show here.
+        // Gathers are a second apart, except for the truncation; two requests in a tick would show here.
         let whole = gathers[3][0].timestamp - gathers[0][0].timestamp;
         assert!(
             (2_000_000_000..=4_500_000_000).contains(&whole),
@@ -154,7 +154,7 @@ fn telegraf_passes_on_what_was_written_and_nothing_else() {
     telegraf.ends(plugin);
     let written = lines(&std::fs::read_to_string(&copy).unwrap());
     assert!(written.len() >= 20 * 6 + 10 * 20 * 7, "{}", written.len());
-    // Values, types and stamps, to the last gather before the end.
+    // Values, types and timestamps, up to the last gather before the end.
     assert_eq!(sorted(telegraf.out()), sorted(written));
     assert_eq!(telegraf.plugin_log(), []);
 }
