@@ -26,7 +26,7 @@ const XML: &str = include_str!("../tests/fixtures/domstats/healthy.xml");
 const TEXT: &str = include_str!("../tests/fixtures/domstats/healthy.txt");
 const DOMAIN: &str = "Domain: 'healthy'\n";
 const INTERVAL: Duration = Duration::from_secs(10);
-const STAMP: i64 = 1_700_000_000_000_000_000;
+const TIMESTAMP: i64 = 1_700_000_000_000_000_000;
 
 fn main() {
     // The number of runs per measurement: a single run is too short for the clock.
@@ -144,7 +144,7 @@ fn sample_to_lines(bencher: Bencher) {
         buffer.clear();
         let (vm, derived) = history.update(sample);
         let wanted = &settings.measurements;
-        measurements::write(&mut buffer, wanted, sample, vm, &derived, STAMP);
+        measurements::write(&mut buffer, wanted, sample, vm, &derived, TIMESTAMP);
         buffer.lines().count()
     };
     write(&next());

@@ -4,8 +4,8 @@
 
 use std::process::{Command, Stdio};
 
-use crate::asked::Asked;
 use crate::driver::domains;
+use crate::gatherer::Gatherer;
 use crate::support::fleet::WITH_COLLECTOR;
 use crate::support::node::{uri, write};
 use crate::support::{self, cached};
@@ -60,11 +60,11 @@ fn counted(args: &[&str], end: &'static str, gathers: usize) -> [u64; 3] {
             .args(tool)
             .arg(format!("--log-file={}", log.display()));
         command.args(args).stderr(Stdio::null());
-        let mut asked = Asked::spawn(command, end);
+        let mut gatherer = Gatherer::spawn(command, end);
         for _ in 0..gathers {
-            asked.gather();
+            gatherer.gather();
         }
-        asked.finish();
+        gatherer.finish();
         std::fs::read_to_string(log).unwrap()
     };
     let out = format!("--callgrind-out-file={}/callgrind", folder.path().display());

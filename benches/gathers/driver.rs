@@ -1,7 +1,7 @@
 //! libvirt's test driver: 100 to 10,000 domains of three disks and two interfaces, in our own
 //! process and behind a libvirtd.
 
-use crate::asked::{Asked, calls};
+use crate::gatherer::{Gatherer, calls};
 use crate::support::lab::Lab;
 use crate::support::node::{Domain, disk, nic, write};
 use crate::table::{Subject, measure, ms, print, ratio, shown};
@@ -60,7 +60,7 @@ fn part(lab: &Lab, size: usize, uri: &str, daemon: Option<u32>, rounds: usize) {
     } else {
         "in process"
     };
-    let mut plugin = Asked::plugin_of(lab, uri, "deadline = \"120s\"\n");
+    let mut plugin = Gatherer::plugin_of(lab, uri, "deadline = \"120s\"\n");
     let first = plugin.gather();
     let first_lines = plugin.lines - 1;
     // Gathers until all VMs are described, and those that were described before libvirt's events began are
@@ -74,12 +74,12 @@ fn part(lab: &Lab, size: usize, uri: &str, daemon: Option<u32>, rounds: usize) {
             break;
         }
     }
-    let mut floor = Asked::floor(lab, &[uri, workers, chunk, STATE, "calls", "events"]);
+    let mut floor = Gatherer::floor(lab, &[uri, workers, chunk, STATE, "calls", "events"]);
     floor.gather();
     let (ours, bare) = (plugin.share(), floor.share());
     let mut subjects = [
-        Subject::asked("telegraf-kvm", &ours),
-        Subject::asked("the bare calls", &bare),
+        Subject::gatherer("telegraf-kvm", &ours),
+        Subject::gatherer("the bare calls", &bare),
     ];
     let all = measure(&mut subjects, daemon, rounds);
     println!("## Test driver {kind}, {size} domains");

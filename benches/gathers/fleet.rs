@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::asked::{Asked, calls};
+use crate::gatherer::{Gatherer, calls};
 use crate::support::fleet::{Fleet, big};
 use crate::support::lab::Lab;
 use crate::support::succeed;
@@ -27,7 +27,7 @@ pub fn run(options: &Options) {
     stir(&lab);
     let daemon = process::libvirtd(&lab);
 
-    let mut plugin = Asked::plugin(&lab, "");
+    let mut plugin = Gatherer::plugin(&lab, "");
     for _ in 0..5 {
         plugin.gather();
     }
@@ -35,7 +35,7 @@ pub fn run(options: &Options) {
     plugin.gather();
     let calls = calls(&before, &plugin.last);
     let bytes = plugin.bytes;
-    let floor = |args: &[&str]| Asked::floor(&lab, &[&[URI], args].concat()).share();
+    let floor = |args: &[&str]| Gatherer::floor(&lab, &[&[URI], args].concat()).share();
     let plugin = plugin.share();
     let bare = [
         (
@@ -59,9 +59,9 @@ pub fn run(options: &Options) {
             floor(&["1", "100000", SIX]),
         ),
     ];
-    let mut subjects = vec![Subject::asked("telegraf-kvm", &plugin)];
+    let mut subjects = vec![Subject::gatherer("telegraf-kvm", &plugin)];
     for (name, one) in &bare {
-        subjects.push(Subject::asked(*name, one));
+        subjects.push(Subject::gatherer(*name, one));
     }
     subjects.push(Subject {
         name: "virsh domstats of six groups".into(),
@@ -122,7 +122,7 @@ pub fn run(options: &Options) {
         }
     };
     let mut subjects = [
-        Subject::asked("telegraf-kvm", &plugin),
+        Subject::gatherer("telegraf-kvm", &plugin),
         Subject {
             name: name.into(),
             pid: None,
@@ -189,7 +189,7 @@ pub fn sweep(options: &Options) {
     for workers in [1, 2, 3, 4, 6, 8] {
         for chunk in [1, 2, 4, 8, 16, 32] {
             let text = format!("workers = {workers}\nchunk_size = {chunk}\n");
-            let mut plugin = Asked::plugin(&lab, &text);
+            let mut plugin = Gatherer::plugin(&lab, &text);
             for _ in 0..3 {
                 plugin.gather();
             }
@@ -199,7 +199,7 @@ pub fn sweep(options: &Options) {
     let mut subjects = Vec::new();
     for (workers, chunk, plugin) in &settings {
         let name = format!("{workers} workers, chunks of {chunk}");
-        subjects.push(Subject::asked(name, plugin));
+        subjects.push(Subject::gatherer(name, plugin));
     }
     let all = measure(&mut subjects, Some(daemon), options.rounds);
     println!(

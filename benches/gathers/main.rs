@@ -7,14 +7,14 @@
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
-mod asked;
 mod costs;
 mod driver;
 mod fleet;
+mod gatherer;
+mod net_counters;
 mod peers;
 mod process;
 mod table;
-mod taps;
 
 /// The benchmarks that the arguments select.
 pub struct Options {
@@ -69,7 +69,7 @@ fn main() {
         fleet::hold(&options);
     }
     if wanted("taps") {
-        taps::run(&options);
+        net_counters::run(&options);
     }
     if wanted("sweep") {
         fleet::sweep(&options);

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use crate::asked::Asked;
+use crate::gatherer::Gatherer;
 use crate::process;
 
 /// A program that gathers and is measured.
@@ -18,11 +18,11 @@ pub struct Subject<'a> {
 
 impl<'a> Subject<'a> {
     /// A process that keeps running, gathers on request, and whose processor time is measured.
-    pub fn asked(name: impl Into<String>, asked: &'a RefCell<Asked>) -> Self {
+    pub fn gatherer(name: impl Into<String>, gatherer: &'a RefCell<Gatherer>) -> Self {
         Self {
             name: name.into(),
-            pid: Some(asked.borrow().pid()),
-            gather: Box::new(move || asked.borrow_mut().gather()),
+            pid: Some(gatherer.borrow().pid()),
+            gather: Box::new(move || gatherer.borrow_mut().gather()),
         }
     }
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 /// The known state of one VM, written by the thread that changes it.
 #[derive(Debug, Clone, PartialEq)]
-struct Known {
+struct VmState {
     /// The number of changes; it is odd during a change.
     change: u64,
     /// The VM's disks, its NICs except the first, and whether it is active.
@@ -26,7 +26,7 @@ struct Known {
 }
 
 /// The VMs by name.
-type Table = Mutex<BTreeMap<String, Known>>;
+type Table = Mutex<BTreeMap<String, VmState>>;
 
 /// Changes VMs at random, one at a time.
 struct Churner<'t> {
@@ -159,9 +159,9 @@ fn scsi_disk(image: &Path) -> String {
 }
 
 /// The states that did not change from before the gather until after it.
-fn steady(before: &BTreeMap<String, Known>, table: &Table) -> BTreeMap<String, Known> {
+fn steady(before: &BTreeMap<String, VmState>, table: &Table) -> BTreeMap<String, VmState> {
     let after = table.lock().unwrap();
-    let held = |(name, known): &(&String, &Known)| {
+    let held = |(name, known): &(&String, &VmState)| {
         known.change % 2 == 0 && after[*name].change == known.change
     };
     let kept = before.iter().filter(held);
@@ -210,7 +210,7 @@ fn churn() {
             })
         })
         .collect();
-    let known = Known {
+    let known = VmState {
         change: 0,
         disks: BTreeSet::from(["vda".to_owned()]),
         nics: BTreeSet::new(),

@@ -108,7 +108,7 @@ fn a_frozen_daemon() {
     for _ in 0..2 {
         let (written, took) = plugin.timed_gather();
         assert!(took <= at_most(Duration::from_millis(2200)), "{took:?}");
-        assert!(shapes(&written).is_empty(), "nobody said that: {written:?}");
+        assert!(shapes(&written).is_empty(), "lines of VMs: {written:?}");
         assert_eq!(collected(&written, "up"), 0);
     }
     assert_eq!(plugin.warnings().len(), 1, "{}", plugin.stderr());
@@ -134,7 +134,7 @@ fn a_frozen_daemon() {
         while start.elapsed() < Duration::from_secs(45) {
             plugin.newline();
             let written = plugin.lines_within(Duration::from_secs(5));
-            assert!(shapes(&written).is_empty(), "nobody said that: {written:?}");
+            assert!(shapes(&written).is_empty(), "lines of VMs: {written:?}");
         }
         lab.signal_libvirtd("CONT");
         wait_for("libvirtd to go on", Duration::from_secs(5), || {
@@ -157,7 +157,7 @@ const THREADS: usize = 7 + CONNECTIONS - 1;
 
 /// The resources that a process uses.
 #[derive(Debug)]
-struct Held {
+struct Resources {
     threads: usize,
     sockets: usize,
     descriptors: usize,
@@ -165,7 +165,7 @@ struct Held {
     resident: usize,
 }
 
-fn held(pid: u32) -> Held {
+fn resources(pid: u32) -> Resources {
     let proc = PathBuf::from(format!("/proc/{pid}"));
     let status = std::fs::read_to_string(proc.join("status")).unwrap();
     let number = |key: &str| {
@@ -173,11 +173,13 @@ fn held(pid: u32) -> Held {
         let word = line.unwrap().split_whitespace().next().unwrap();
         word.parse().unwrap()
     };
-    let open = std::fs::read_dir(proc.join("fd")).unwrap().flatten();
-    let open = open.map(|entry| std::fs::read_link(entry.path()).unwrap_or_default());
-    let open: Vec<PathBuf> = open.collect();
+    let open: Vec<PathBuf> = std::fs::read_dir(proc.join("fd"))
+        .unwrap()
+        .flatten()
+        .map(|entry| std::fs::read_link(entry.path()).unwrap_or_default())
+        .collect();
     let is_socket = |link: &&PathBuf| link.to_string_lossy().starts_with("socket:");
-    Held {
+    Resources {
         threads: number("Threads:"),
         sockets: open.iter().filter(is_socket).count(),
         descriptors: open.len(),
@@ -203,7 +205,7 @@ fn a_daemon_killed_and_restarted() {
         if round % 2 == 1 {
             plugin.newline();
             let written = plugin.lines_within(Duration::from_millis(500));
-            assert!(shapes(&written).is_empty(), "nobody said that: {written:?}");
+            assert!(shapes(&written).is_empty(), "lines of VMs: {written:?}");
         }
         lab.start_libvirtd();
         // The daemon answers and has found its VMs again.
@@ -215,13 +217,13 @@ fn a_daemon_killed_and_restarted() {
         let when = format!("restarted {round} times");
         fleet.expect_complete_but(&plugin.gather(), &[], &when);
         // libvirt's event loop closes the socket of a lost connection only after a moment.
-        let mut now = held(plugin.pid());
+        let mut now = resources(plugin.pid());
         for _ in 0..100 {
             if now.threads <= THREADS && now.sockets <= SOCKETS {
                 break;
             }
             std::thread::sleep(Duration::from_millis(100));
-            now = held(plugin.pid());
+            now = resources(plugin.pid());
         }
         let bounded = now.threads <= THREADS && now.sockets <= SOCKETS;
         assert!(bounded, "{when}: {now:?}; stderr:\n{}", plugin.stderr());
@@ -231,9 +233,9 @@ fn a_daemon_killed_and_restarted() {
     }
     // The numbers with an upper bound may differ by connections and threads in transition; all others are
     // unchanged.
-    let (then, now) = (settled.unwrap(), held(plugin.pid()));
+    let (then, now) = (settled.unwrap(), resources(plugin.pid()));
     println!("after {warm} restarts {then:?}, after {rounds} {now:?}");
-    let others = |held: &Held| held.descriptors - held.sockets;
+    let others = |held: &Resources| held.descriptors - held.sockets;
     // libvirt's client library has a pipe for each connection.
     let pipes = 2 * SOCKETS.saturating_sub(then.sockets);
     assert!(others(&now) <= others(&then) + pipes, "{then:?}, {now:?}");

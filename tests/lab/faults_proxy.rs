@@ -6,7 +6,7 @@ use crate::support::fleet::{Fleet, WITH_COLLECTOR, at_most, long, small};
 use crate::support::lab::Lab;
 use crate::support::lines::{Line, Value};
 use crate::support::plugin::Plugin;
-use crate::support::proxy::{Mischief, Proxy};
+use crate::support::proxy::{Proxy, ReplyFaults};
 use crate::support::vm::VmSpec;
 use std::collections::BTreeMap;
 use std::thread::sleep;
@@ -78,34 +78,34 @@ fn a_slow_daemon() {
     assert!(truth.iter().any(read), "the firmware read: {truth:?}");
 
     // The replies are slow, but within the deadline: the gather is complete.
-    proxy.set(Mischief {
+    proxy.set(ReplyFaults {
         delay: Duration::from_millis(30),
-        ..Mischief::default()
+        ..ReplyFaults::default()
     });
     for _ in 0..3 {
         fleet.expect_complete_but(&plugin.gather(), &[], "30 ms a reply");
     }
     // The replies are slower than the deadline allows.
     let rounds = if long() { 200 } else { 20 };
-    let slow = Mischief {
+    let slow = ReplyFaults {
         delay: Duration::from_millis(900),
-        ..Mischief::default()
+        ..ReplyFaults::default()
     };
-    let cut = Mischief {
+    let cut = ReplyFaults {
         one_in: 20,
         cut: true,
         delay: Duration::from_millis(5),
     };
-    let close = Mischief {
+    let close = ReplyFaults {
         one_in: 20,
-        ..Mischief::default()
+        ..ReplyFaults::default()
     };
-    for (what, mischief, rounds) in [
+    for (what, faults, rounds) in [
         ("900 ms a reply", slow, 3),
         ("one of 20 replies cut", cut, rounds),
         ("a close instead of one of 20 replies", close, rounds),
     ] {
-        proxy.set(mischief);
+        proxy.set(faults);
         let broken = proxy.counts().1;
         let mut lines = 0;
         for round in 1..=rounds {
@@ -122,13 +122,13 @@ fn a_slow_daemon() {
         }
         let broken = proxy.counts().1 - broken;
         println!("{what}: {lines} lines in {rounds} gathers, {broken} replies broken");
-        if mischief.delay < DEADLINE / 3 {
+        if faults.delay < DEADLINE / 3 {
             assert!(
                 broken > 0 && lines > 0,
                 "{what}: {lines} lines, {broken} broken"
             );
         }
-        proxy.set(Mischief::default());
+        proxy.set(ReplyFaults::default());
         fleet.expect_recovery(&mut plugin, 3, what);
     }
     assert!(plugin.warnings().len() <= 60, "{:#?}", plugin.warnings());

@@ -86,13 +86,13 @@ fn our_figures_of_a_tap_are_libvirts() {
 }
 
 /// The plugin, and libvirt's own log of its calls.
-struct Logged {
+struct LoggedPlugin {
     plugin: Plugin,
     file: PathBuf,
     read: usize,
 }
 
-impl Logged {
+impl LoggedPlugin {
     fn start(lab: &Lab, mut command: Command, name: &str) -> Self {
         let file = lab.dir().join(name);
         std::fs::write(&file, "").unwrap();
@@ -127,12 +127,17 @@ type Stats = BTreeMap<String, String>;
 
 /// Gathers until these groups are requested for no VM (where the host report is late, they are requested).
 /// Returns that gather, and libvirt's figures of the VM before and after it.
-fn without(groups: u32, logged: &mut Logged, lab: &Lab, vm: &Vm) -> (Stats, Vec<Line>, Stats) {
+fn without(
+    groups: u32,
+    logged: &mut LoggedPlugin,
+    lab: &Lab,
+    vm: &Vm,
+) -> (Stats, Vec<Line>, Stats) {
     wait_for("a gather without a group", Duration::from_secs(20), || {
         let before = lab.domstats(vm.name());
         let (lines, asked) = logged.gather();
-        let unasked = asked.iter().all(|asked| asked & groups == 0);
-        unasked.then(|| (before, lines, lab.domstats(vm.name())))
+        let unqueried = asked.iter().all(|asked| asked & groups == 0);
+        unqueried.then(|| (before, lines, lab.domstats(vm.name())))
     })
 }
 
@@ -146,7 +151,7 @@ fn libvirt_is_asked_for_cpu_time_until_it_is_seen_to_be_ours() {
         guest: true,
         ..VmSpec::default()
     });
-    let mut here = Logged::start(&lab, lab.plugin_unprivileged(&[]), "here.log");
+    let mut here = LoggedPlugin::start(&lab, lab.plugin_unprivileged(&[]), "here.log");
     let (_, first) = here.gather();
     assert!(first.iter().all(|groups| groups & CPU != 0), "{first:x?}");
     without(CPU, &mut here, &lab, &vm);
@@ -180,10 +185,10 @@ fn libvirt_is_asked_for_cpu_time_until_it_is_seen_to_be_ours() {
 fn libvirt_is_asked_for_network_counters_until_they_are_seen_to_be_ours() {
     let lab = Lab::start();
     let vm = talker(&lab);
-    let mut here = Logged::start(&lab, lab.plugin(&[]), "here.log");
+    let mut here = LoggedPlugin::start(&lab, lab.plugin(&[]), "here.log");
     let mut elsewhere = lab.command("unshare");
     elsewhere.args(["--net", env!("CARGO_BIN_EXE_telegraf-kvm")]);
-    let mut elsewhere = Logged::start(&lab, elsewhere, "elsewhere.log");
+    let mut elsewhere = LoggedPlugin::start(&lab, elsewhere, "elsewhere.log");
 
     let (_, first) = here.gather();
     assert!(first.iter().all(|groups| groups & NET != 0), "{first:x?}");
@@ -229,7 +234,7 @@ fn libvirt_is_asked_for_network_counters_until_they_are_seen_to_be_ours() {
     });
     ip(&lab, "link set down0 down");
     let lines = wait_for(
-        "the silent one alone is asked for",
+        "libvirt is queried only for the silent one",
         Duration::from_secs(20),
         || {
             let (lines, groups) = here.gather();
@@ -250,7 +255,7 @@ fn a_vcpu_for_an_io_thread_is_seen() {
         extra: "<iothreads>1</iothreads>".into(),
         ..VmSpec::default()
     });
-    let mut here = Logged::start(&lab, lab.plugin(&[]), "here.log");
+    let mut here = LoggedPlugin::start(&lab, lab.plugin(&[]), "here.log");
     without(CPU, &mut here, &lab, &vm);
     // The number of control groups stays the same: one vCPU more, one I/O thread less.
     lab.virsh(&["setvcpus", vm.name(), "2", "--live"]);
@@ -318,9 +323,9 @@ fn a_tap_of_that_name_and_those_figures_in_another_network_is_not_libvirts() {
         .arg(env!("CARGO_BIN_EXE_telegraf-kvm"))
         .env_remove("LIBVIRT_DEFAULT_URI")
         .env_remove("RUST_LOG");
-    let mut astray = Logged::start(&lab, astray, "astray.log");
-    let mut at_home = Logged::start(&lab, lab.plugin(&[]), "home.log");
-    let mut unasked = 0;
+    let mut astray = LoggedPlugin::start(&lab, astray, "astray.log");
+    let mut at_home = LoggedPlugin::start(&lab, lab.plugin(&[]), "home.log");
+    let mut unqueried = 0;
     for _ in 0..6 {
         let (lines, asked) = astray.gather();
         assert!(asked.iter().all(|groups| groups & NET != 0), "{asked:x?}");
@@ -334,10 +339,10 @@ fn a_tap_of_that_name_and_those_figures_in_another_network_is_not_libvirts() {
             );
         }
         let (_, asked) = at_home.gather();
-        unasked += usize::from(asked.iter().all(|groups| groups & NET == 0));
+        unqueried += usize::from(asked.iter().all(|groups| groups & NET == 0));
         send_into_still(&lab);
     }
-    assert!(unasked > 0, "not even at home");
+    assert!(unqueried > 0, "libvirt was queried in each gather");
 }
 
 #[test]
@@ -354,7 +359,7 @@ fn a_nic_of_another_kind_in_the_place_and_with_the_name_of_one_is_not_taken_for_
     vm.guest("ip address add 192.168.77.10/24 dev eth0; ip link set eth0 up; ping -c 3 -i 0.2 192.168.77.1");
     // Pings alone look the same in both directions.
     datagram(&lab, "192.168.77.10");
-    let mut here = Logged::start(&lab, lab.plugin(&[]), "here.log");
+    let mut here = LoggedPlugin::start(&lab, lab.plugin(&[]), "here.log");
     without(NET, &mut here, &lab, &vm);
 
     lab.virsh(&[
@@ -401,7 +406,7 @@ fn a_nic_of_another_kind_in_the_place_and_with_the_name_of_one_is_not_taken_for_
 fn a_libvirtd_that_was_started_anew_is_asked_anew() {
     let lab = Lab::start();
     let vm = talker(&lab);
-    let mut here = Logged::start(&lab, lab.plugin(&[]), "here.log");
+    let mut here = LoggedPlugin::start(&lab, lab.plugin(&[]), "here.log");
     for _ in 0..2 {
         without(CPU | NET, &mut here, &lab, &vm);
         lab.stop_libvirtd();

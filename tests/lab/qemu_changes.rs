@@ -105,9 +105,12 @@ fn hot_plug_and_unplug_show_in_the_very_next_gather() {
     assert_eq!(totals.int("disk_wr_bytes"), vda.int("wr_bytes"));
     assert_eq!(lacking(&next(&lab, &mut plugin, &vm), name), none);
 
-    let mac = lab.virsh(&["domiflist", uuid]);
-    let mac = mac.lines().find(|line| line.contains("tap1")).unwrap();
-    let mac = mac.split_whitespace().last().unwrap();
+    let interfaces = lab.virsh(&["domiflist", uuid]);
+    let mac = interfaces
+        .lines()
+        .find(|line| line.contains("tap1"))
+        .and_then(|line| line.split_whitespace().last())
+        .unwrap();
     lab.virsh(&["detach-interface", uuid, "bridge", "--mac", mac, "--live"]);
     wait_gone(&lab, &vm, "domiflist", "tap1");
     let found = plugin.gather();

@@ -31,7 +31,7 @@ esac
 "##;
 
 /// A package manager that logs its arguments, knows every package, and installs it at once.
-const RECORD: &str = r#"echo "${0##*/} $*" >>"$HOME/asked.log""#;
+const RECORD: &str = r#"echo "${0##*/} $*" >>"$HOME/arguments.log""#;
 
 struct Machine {
     dir: TempDir,
@@ -138,7 +138,11 @@ fn an_old_cargo_is_named_with_the_version_needed() {
                      {NEEDED} or newer; get it by rustup, https://rustup.rs"
                 )
             );
-            assert_eq!(machine.log("asked.log"), "", "nothing installed in vain");
+            assert_eq!(
+                machine.log("arguments.log"),
+                "",
+                "nothing installed in vain"
+            );
         }
     }
 }
@@ -149,7 +153,7 @@ fn quickstart_builds_and_shows_two_gathers() {
     let output = machine.run("packaging/quickstart");
     assert!(output.status.success(), "{output:?}");
     assert_eq!(
-        machine.log("asked.log"),
+        machine.log("arguments.log"),
         "dnf -q -y install gcc glibc-devel pkgconf-pkg-config libvirt-devel\n"
     );
     assert_eq!(machine.log("cargo.log"), "build --release --locked\n");
@@ -192,15 +196,19 @@ fn quickstart_installs_only_what_is_missing() {
     let output = machine.run("packaging/quickstart");
     assert!(output.status.success(), "{output:?}");
     assert_eq!(
-        machine.log("asked.log"),
+        machine.log("arguments.log"),
         "apt-get -q update\napt-get -q -y -o DPkg::Lock::Timeout=600 install \
          --no-install-recommends libvirt-dev\n"
     );
 
     let machine = machine.with("cc", "");
-    std::fs::remove_file(machine.dir.path().join("asked.log")).unwrap();
+    std::fs::remove_file(machine.dir.path().join("arguments.log")).unwrap();
     assert!(machine.run("packaging/quickstart").status.success());
-    assert_eq!(machine.log("asked.log"), "", "the second run asks nobody");
+    assert_eq!(
+        machine.log("arguments.log"),
+        "",
+        "the second run installs nothing"
+    );
 }
 
 /// The first update of a new machine holds the lock for a while. Any other failure is not retried.
@@ -212,7 +220,7 @@ fn the_lists_are_waited_for_while_another_apt_has_their_lock() {
     ] {
         let apt = format!(
             "{RECORD}\n[[ $* == *update ]] || exit 0\n\
-             [[ $(grep -c update \"$HOME/asked.log\") -lt 3 ]] || exit 0\n\
+             [[ $(grep -c update \"$HOME/arguments.log\") -lt 3 ]] || exit 0\n\
              echo '{error}' >&2\nexit 100"
         );
         let machine = Machine::new()
@@ -230,9 +238,13 @@ fn the_lists_are_waited_for_while_another_apt_has_their_lock() {
             .with_cargo("1.95.0");
         let output = machine.run("packaging/quickstart");
         assert!(output.status.success(), "{output:?}");
-        let asked = machine.log("asked.log");
-        assert_eq!(asked.matches("update").count(), updates, "{error}: {asked}");
-        assert_eq!(asked.matches(" install ").count(), 1, "{asked}");
+        let arguments = machine.log("arguments.log");
+        assert_eq!(
+            arguments.matches("update").count(),
+            updates,
+            "{error}: {arguments}"
+        );
+        assert_eq!(arguments.matches(" install ").count(), 1, "{arguments}");
     }
 }
 
@@ -273,7 +285,7 @@ fn an_ordinary_user_installs_by_sudo() {
     let machine = machine.with("sudo", &format!("{RECORD}\nexec \"$@\""));
     assert!(machine.run("packaging/quickstart").status.success());
     assert_eq!(
-        machine.log("asked.log"),
+        machine.log("arguments.log"),
         "sudo dnf -q -y install gcc glibc-devel pkgconf-pkg-config libvirt-devel\n\
          dnf -q -y install gcc glibc-devel pkgconf-pkg-config libvirt-devel\n"
     );
@@ -294,9 +306,9 @@ fn the_tests_ask_dnf_for_fedoras_names() {
          util-linux-core bindfs openssl python3 nats-server golang-github-prometheus influxdb \
          telegraf"
     );
-    let asked = machine.log("asked.log");
+    let arguments = machine.log("arguments.log");
     assert_eq!(
-        asked.lines().last().unwrap(),
+        arguments.lines().last().unwrap(),
         "dnf -q -y install libvirt-daemon libvirt-daemon-driver-qemu \
          libvirt-daemon-driver-storage-core libvirt-client qemu-system-x86-core busybox iproute cpio \
          xz util-linux-core bindfs openssl python3 nats-server golang-github-prometheus influxdb telegraf"
@@ -330,7 +342,7 @@ fn what_no_package_has_is_said_with_where_to_get_it() {
     let newer = with_go("go1.21.0");
     newer.run("tests/run");
     assert!(
-        newer.log("asked.log").contains("install"),
+        newer.log("arguments.log").contains("install"),
         "Go will build it"
     );
 }

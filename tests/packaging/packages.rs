@@ -56,10 +56,10 @@ fn man_page() -> String {
 fn the_man_page_says_what_help_says() {
     let man = man_page();
     for block in HELP.split("\n\n") {
-        let block = words(block);
-        let block = block.trim_start_matches("Flags: ");
-        let block = block.trim_start_matches("Usage: ");
-        let block = block.replacen("telegraf-kvm: ", "telegraf-kvm - ", 1);
+        let block = words(block)
+            .trim_start_matches("Flags: ")
+            .trim_start_matches("Usage: ")
+            .replacen("telegraf-kvm: ", "telegraf-kvm - ", 1);
         assert!(man.contains(&block), "not in the man page: {block}");
     }
     assert_eq!(long_flags(&man), long_flags(HELP));

@@ -123,7 +123,7 @@ fn a_reader_that_went_away_is_a_quiet_end() {
 }
 
 #[test]
-fn nobody_reading_does_not_keep_it_from_ending() {
+fn an_unread_stdout_does_not_keep_it_from_ending() {
     let (file, _) = many();
     let uri = node::uri(&file);
     for (signal, limit) in [

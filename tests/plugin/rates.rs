@@ -26,17 +26,17 @@ fn close(a: f64, b: f64) -> bool {
 }
 
 /// A gather, and the times before its begin and after its end.
-struct Gather {
+struct TimedGather {
     from: Instant,
     to: Instant,
     lines: Vec<Line>,
 }
 
-fn gather(plugin: &mut Plugin) -> Gather {
+fn gather(plugin: &mut Plugin) -> TimedGather {
     let from = Instant::now();
     let lines = plugin.gather();
     let to = Instant::now();
-    Gather { from, to, lines }
+    TimedGather { from, to, lines }
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn rates_are_what_moved_over_the_time_that_passed() {
         let longest = (now.to - last.from).as_secs_f64();
         let features = one(&now.lines, "vm_features", "moving");
         assert_eq!(features.fields.len(), 11, "{features:?}");
-        let total = |gather: &Gather, field| {
+        let total = |gather: &TimedGather, field| {
             let line = one(&gather.lines, "vm_totals", "moving");
             line.int(field).unwrap()
         };
@@ -102,7 +102,7 @@ fn rates_are_what_moved_over_the_time_that_passed() {
 }
 
 #[test]
-fn twenty_gathers_in_haste_share_no_stamp() {
+fn twenty_gathers_in_haste_share_no_timestamp() {
     for precision in ["1s", "1ms", "1us", "1ns"] {
         let setting = format!("timestamp_precision = '{precision}'");
         let (mut plugin, _config) = Plugin::configured("test:///default", &setting);
@@ -117,20 +117,20 @@ fn twenty_gathers_in_haste_share_no_stamp() {
             });
         }
         let text = plugin.stdout();
-        let mut stamps: Vec<i64> = support::lines::lines(&text)
+        let mut timestamps: Vec<i64> = support::lines::lines(&text)
             .iter()
             .map(|line| line.timestamp)
             .collect();
         // Two devices, metrics, totals and, but for the first gather, features.
-        assert_eq!(stamps.len(), 20 * 5 - 1);
-        assert!(stamps.is_sorted(), "{stamps:?}");
-        stamps.dedup();
-        assert_eq!(stamps.len(), 20, "{precision}: {stamps:?}");
+        assert_eq!(timestamps.len(), 20 * 5 - 1);
+        assert!(timestamps.is_sorted(), "{timestamps:?}");
+        timestamps.dedup();
+        assert_eq!(timestamps.len(), 20, "{precision}: {timestamps:?}");
     }
 }
 
 #[test]
-fn a_stamp_is_the_time_of_the_request_cut_to_the_precision() {
+fn a_timestamp_is_the_time_of_the_request_cut_to_the_precision() {
     let now = || {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         i64::try_from(now.as_nanos()).unwrap()
@@ -147,12 +147,12 @@ fn a_stamp_is_the_time_of_the_request_cut_to_the_precision() {
             let before = now();
             let lines = plugin.gather();
             let after = now();
-            let stamp = lines[0].timestamp;
-            assert!(lines.iter().all(|line| line.timestamp == stamp));
-            assert_eq!(stamp % step, 0, "{setting}: {stamp}");
+            let timestamp = lines[0].timestamp;
+            assert!(lines.iter().all(|line| line.timestamp == timestamp));
+            assert_eq!(timestamp % step, 0, "{setting}: {timestamp}");
             assert!(
-                (before - before % step..=after).contains(&stamp),
-                "{setting}: {before} {stamp} {after}"
+                (before - before % step..=after).contains(&timestamp),
+                "{setting}: {before} {timestamp} {after}"
             );
             // The pause makes even timestamps in whole seconds differ.
             std::thread::sleep(Duration::from_millis(1100));

@@ -135,7 +135,7 @@ fn memory(child: &Child) -> u64 {
 }
 
 #[test]
-fn a_flood_of_newlines_takes_no_memory_while_nobody_reads() {
+fn a_flood_of_newlines_takes_no_memory_while_stdout_is_not_read() {
     // Each newline is a separate read, and all but the last few were read while they were sent.
     let (near, far) = UnixDatagram::pair().unwrap();
     let (mut child, _reader, before) = writing(far.into());
@@ -149,7 +149,7 @@ fn a_flood_of_newlines_takes_no_memory_while_nobody_reads() {
 }
 
 #[test]
-fn a_flood_of_signals_takes_no_memory_while_nobody_reads() {
+fn a_flood_of_signals_takes_no_memory_while_stdout_is_not_read() {
     let (_near, far) = UnixDatagram::pair().unwrap();
     let (mut child, _reader, before) = writing(far.into());
     for number in 0..80_000 {

@@ -112,10 +112,13 @@ fn the_interval_gathers_at_once_and_steadily() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
-    let mut stamps: Vec<i64> = lines(&text).iter().map(|line| line.timestamp).collect();
-    stamps.dedup();
+    let mut timestamps: Vec<i64> = lines(&text).iter().map(|line| line.timestamp).collect();
+    timestamps.dedup();
     // A gather may be late on a busy machine, but most must follow the interval.
-    let mut steps: Vec<i64> = stamps.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let mut steps: Vec<i64> = timestamps
+        .windows(2)
+        .map(|pair| pair[1] - pair[0])
+        .collect();
     steps.sort_unstable();
     let median = steps[steps.len() / 2] / 1_000_000;
     assert!((190..=210).contains(&median), "{steps:?}");

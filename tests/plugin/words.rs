@@ -212,7 +212,7 @@ fn wait_for_events_thread(pid: u32) {
 
 /// Telegraf would never start the program again.
 #[test]
-fn a_crash_ends_the_process_though_nobody_reads_its_last_words() {
+fn a_crash_ends_the_process_though_stderr_is_not_read() {
     let (_reader, stderr) = std::io::pipe().unwrap();
     fill(&stderr);
     let mut command = Plugin::outside(&["--uri", "test:///default"]);

@@ -95,10 +95,10 @@ fn written(fixture: &str, settings: &Settings) -> String {
         let vcpus = reply.params.iter().find(|(key, _)| key == "vcpu.current");
         sample.vcpus = vcpus.map(|(_, count)| count.parse().unwrap());
         sample.describe(Some(&description), &wanted);
-        let stamp = reply.at as i64 * 1_000_000_000;
+        let timestamp = reply.at as i64 * 1_000_000_000;
         let (vm, derived) = history.update(&sample);
         let wanted = &settings.measurements;
-        measurements::write(&mut lines, wanted, &sample, vm, &derived, stamp);
+        measurements::write(&mut lines, wanted, &sample, vm, &derived, timestamp);
     }
     lines
 }

@@ -137,9 +137,9 @@ fn telegraf() -> PathBuf {
 
 /// The child process is killed when the test ends, however it ends; the program that it started ends with its
 /// stdin.
-struct Telegraf(Child);
+struct TelegrafProcess(Child);
 
-impl Drop for Telegraf {
+impl Drop for TelegrafProcess {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -183,7 +183,7 @@ fn through_telegraf(input: &str) -> (Vec<String>, String) {
         .stderr(log)
         .spawn()
         .unwrap();
-    let telegraf = Telegraf(child);
+    let telegraf = TelegrafProcess(child);
     let start = Instant::now();
     loop {
         let output = fs::read_to_string(path("out")).unwrap_or_default();

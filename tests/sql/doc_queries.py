@@ -49,7 +49,7 @@ def parse(line):
     """One line -> measurement, tags, fields, nanoseconds."""
     unescape = lambda s: re.sub(r"\\([,= ])", r"\1", s)
     head = re.match(rf"{BARE}(?:,{BARE}={BARE})*", line)[0]
-    rest, stamp = line[len(head) + 1 :].rsplit(" ", 1)
+    rest, timestamp = line[len(head) + 1 :].rsplit(" ", 1)
     measurement, *tags = re.split(r"(?<!\\),", head)
     tags = dict(map(unescape, re.split(r"(?<!\\)=", t, maxsplit=1)) for t in tags)
     fields = {}
@@ -58,7 +58,7 @@ def parse(line):
             fields[key] = re.sub(r'\\(["\\])', r"\1", value[1:-1])
         else:
             fields[key] = int(value[:-1]) if value.endswith("i") else float(value)
-    return unescape(measurement), tags, fields, int(stamp)
+    return unescape(measurement), tags, fields, int(timestamp)
 
 
 def declared(docs):
@@ -185,7 +185,7 @@ def main():
     else:
         start = (time.time_ns() // MINUTE - 10) * MINUTE
         pairs = (line.rsplit(" ", 1) for line in (HERE / "rows.lp").read_text().splitlines())
-        lines = [f"{head} {int(stamp) + start}" for head, stamp in pairs]
+        lines = [f"{head} {int(timestamp) + start}" for head, timestamp in pairs]
     answers = dict(globals()[given.language](given.docs, lines, given.server))
     print(json.dumps(answers, indent=1))
     bad = [f"{rows if isinstance(rows, str) else 'no rows'}: {query}"

@@ -15,7 +15,7 @@ use tempfile::NamedTempFile;
 /// The longest time that a gather may take; a test that waits longer fails.
 const LIMIT: Duration = Duration::from_secs(30);
 /// A gather is written without a pause, so a pause in the output is its end.
-const QUIET: Duration = Duration::from_millis(300);
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// A command that runs `line` in a shell on a terminal of its own; our pipes are its keyboard and its screen.
 pub fn on_terminal(line: &str) -> Child {
@@ -49,14 +49,14 @@ pub struct Plugin {
     pub stdin: Option<ChildStdin>,
     /// The pipe on the plugin's stdout, as /proc names it.
     pub stdout_pipe: PathBuf,
-    stdout: Arc<Mutex<Heard>>,
-    stderr: Arc<Mutex<Heard>>,
+    stdout: Arc<Mutex<CapturedOutput>>,
+    stderr: Arc<Mutex<CapturedOutput>>,
     inside: bool,
     taken: usize,
 }
 
 #[derive(Default)]
-struct Heard {
+struct CapturedOutput {
     bytes: Vec<u8>,
     last: Option<Instant>,
     closed: bool,
@@ -81,8 +81,8 @@ impl Plugin {
         Plugin {
             stdin: child.stdin.take(),
             stdout_pipe: std::fs::read_link(pipe).unwrap(),
-            stdout: listen(stdout),
-            stderr: listen(child.stderr.take().unwrap()),
+            stdout: capture(stdout),
+            stderr: capture(child.stderr.take().unwrap()),
             child,
             inside,
             taken: 0,
@@ -151,19 +151,19 @@ impl Plugin {
     pub fn lines_within(&mut self, limit: Duration) -> Vec<Line> {
         let start = Instant::now();
         loop {
-            let heard = self.stdout.lock().unwrap();
-            let new = &heard.bytes[self.taken..];
-            let quiet = heard.closed || heard.last.is_some_and(|last| last.elapsed() > QUIET);
+            let captured = self.stdout.lock().unwrap();
+            let new = &captured.bytes[self.taken..];
+            let quiet = captured.closed || captured.last.is_some_and(|last| last.elapsed() > PAUSE);
             if quiet && new.ends_with(b"\n") {
                 let text = String::from_utf8(new.to_vec()).expect("stdout is UTF-8");
-                self.taken = heard.bytes.len();
+                self.taken = captured.bytes.len();
                 return lines(&text);
             }
-            if start.elapsed() > limit && new.is_empty() || heard.closed {
+            if start.elapsed() > limit && new.is_empty() || captured.closed {
                 assert!(new.is_empty(), "half a line: {new:?}");
                 return Vec::new();
             }
-            drop(heard);
+            drop(captured);
             assert!(
                 start.elapsed() < limit + LIMIT,
                 "its output has no end; stderr:\n{}",
@@ -189,9 +189,9 @@ impl Plugin {
     pub fn gathers(&self) -> usize {
         let text = self.stdout();
         let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
-        let mut stamps: Vec<i64> = lines(whole).iter().map(|line| line.timestamp).collect();
-        stamps.dedup();
-        stamps.len()
+        let mut timestamps: Vec<i64> = lines(whole).iter().map(|line| line.timestamp).collect();
+        timestamps.dedup();
+        timestamps.len()
     }
 
     /// Waits until the plugin has a handler for this signal: before that, the signal would kill it.
@@ -263,9 +263,9 @@ impl Plugin {
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 // The plugin's last output may still be on its way through our threads.
-                for heard in [&self.stdout, &self.stderr] {
+                for captured in [&self.stdout, &self.stderr] {
                     wait_for("its pipes to close", LIMIT, || {
-                        heard.lock().unwrap().closed.then_some(())
+                        captured.lock().unwrap().closed.then_some(())
                     });
                 }
                 return status;
@@ -293,9 +293,9 @@ pub fn kill(pid: u32, signal: Signal) {
     rustix::process::kill_process(pid, signal).unwrap();
 }
 
-fn listen(mut pipe: impl Read + Send + 'static) -> Arc<Mutex<Heard>> {
-    let heard = Arc::new(Mutex::new(Heard::default()));
-    let ours = Arc::clone(&heard);
+fn capture(mut pipe: impl Read + Send + 'static) -> Arc<Mutex<CapturedOutput>> {
+    let captured = Arc::new(Mutex::new(CapturedOutput::default()));
+    let ours = Arc::clone(&captured);
     std::thread::spawn(move || {
         let mut buffer = [0; 65536];
         loop {
@@ -309,5 +309,5 @@ fn listen(mut pipe: impl Read + Send + 'static) -> Arc<Mutex<Heard>> {
             ours.last = Some(Instant::now());
         }
     });
-    heard
+    captured
 }

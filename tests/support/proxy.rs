@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// The faults that the proxy adds to replies from now on.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Mischief {
+pub struct ReplyFaults {
     /// The delay of every reply.
     pub delay: Duration,
     /// One in this many replies, chosen at random, is broken; 0: none.
@@ -30,12 +30,12 @@ pub struct Proxy {
 }
 
 struct Shared {
-    mischief: Mischief,
+    faults: ReplyFaults,
     /// The state of an xorshift generator, so that a run can be repeated.
     random: u64,
     /// The number of replies under the current faults, and which of the next `one_in` replies will be broken.
     place: u64,
-    victim: u64,
+    broken_place: u64,
     replies: u64,
     broken: u64,
 }
@@ -48,10 +48,10 @@ impl Proxy {
         std::fs::set_permissions(&socket, Permissions::from_mode(0o777)).unwrap();
         let behind = lab.inside(&lab.read_only_socket());
         let shared = Arc::new(Mutex::new(Shared {
-            mischief: Mischief::default(),
+            faults: ReplyFaults::default(),
             random: seed | 1,
             place: 0,
-            victim: 0,
+            broken_place: 0,
             replies: 0,
             broken: 0,
         }));
@@ -73,9 +73,9 @@ impl Proxy {
     }
 
     /// Changes the faults.
-    pub fn set(&self, mischief: Mischief) {
+    pub fn set(&self, faults: ReplyFaults) {
         let mut shared = self.shared.lock().unwrap();
-        (shared.mischief, shared.place) = (mischief, 0);
+        (shared.faults, shared.place) = (faults, 0);
     }
 
     /// The number of replies that were passed on complete, and of those that were cut or lost.
@@ -86,32 +86,32 @@ impl Proxy {
 }
 
 /// How the proxy handles one reply.
-enum Fate {
+enum ReplyAction {
     Whole,
     Cut,
     Lost,
 }
 
 impl Shared {
-    fn fate(&mut self) -> (Fate, Duration) {
-        let Mischief { delay, one_in, cut } = self.mischief;
+    fn next_action(&mut self) -> (ReplyAction, Duration) {
+        let ReplyFaults { delay, one_in, cut } = self.faults;
         if self.place == 0 && one_in > 0 {
             self.random ^= self.random << 13;
             self.random ^= self.random >> 7;
             self.random ^= self.random << 17;
-            self.victim = self.random % one_in;
+            self.broken_place = self.random % one_in;
         }
-        let fate = match (one_in > 0 && self.place == self.victim, cut) {
-            (false, _) => Fate::Whole,
-            (true, true) => Fate::Cut,
-            (true, false) => Fate::Lost,
+        let action = match (one_in > 0 && self.place == self.broken_place, cut) {
+            (false, _) => ReplyAction::Whole,
+            (true, true) => ReplyAction::Cut,
+            (true, false) => ReplyAction::Lost,
         };
         self.place = (self.place + 1) % one_in.max(1);
-        match fate {
-            Fate::Whole => self.replies += 1,
-            Fate::Cut | Fate::Lost => self.broken += 1,
+        match action {
+            ReplyAction::Whole => self.replies += 1,
+            ReplyAction::Cut | ReplyAction::Lost => self.broken += 1,
         }
-        (fate, delay)
+        (action, delay)
     }
 }
 
@@ -143,12 +143,12 @@ fn replies(
         let mut message = vec![0; length.max(4)];
         message[..4].copy_from_slice(&head);
         server.read_exact(&mut message[4..])?;
-        let (fate, delay) = shared.lock().unwrap().fate();
+        let (action, delay) = shared.lock().unwrap().next_action();
         thread::sleep(delay);
-        match fate {
-            Fate::Whole => client.write_all(&message)?,
-            Fate::Cut => return client.write_all(&message[..length / 2]),
-            Fate::Lost => return Ok(()),
+        match action {
+            ReplyAction::Whole => client.write_all(&message)?,
+            ReplyAction::Cut => return client.write_all(&message[..length / 2]),
+            ReplyAction::Lost => return Ok(()),
         }
     }
 }

@@ -67,20 +67,20 @@ pub struct Reading {
 
 /// The expected value of a field.
 #[derive(Debug, Clone, PartialEq)]
-enum Want {
+enum Expected {
     Text(String),
     Between(i64, i64),
 }
 
-type Fields = BTreeMap<String, Want>;
+type ExpectedFields = BTreeMap<String, Expected>;
 /// Measurement and tags.
 type Series = (String, BTreeMap<String, String>);
 
 impl Reading {
     /// Runs virsh for the VM with this UUID, whose tag `name` should be `tag` (else its name).
     pub fn take(lab: &Lab, uuid: &str, tag: Option<&str>) -> Reading {
-        let info = lab.virsh(&["dominfo", "--domain", uuid]);
-        let info: BTreeMap<String, String> = info
+        let info: BTreeMap<String, String> = lab
+            .virsh(&["dominfo", "--domain", uuid])
             .lines()
             .filter_map(|line| line.split_once(':'))
             .map(|(key, value)| (key.to_owned(), value.trim_start().to_owned()))
@@ -145,7 +145,7 @@ fn words(lab: &Lab, name: &str) -> (String, String) {
 
 /// Adds the fields of `keys` that virsh has in both readings to the existing ones.
 fn add(
-    fields: &mut Fields,
+    fields: &mut ExpectedFields,
     keys: &[(&str, &str)],
     (before, after): (&Reading, &Reading),
     prefix: (&str, &str),
@@ -159,8 +159,8 @@ fn add(
         let (low, high) = (low.min(high), low.max(high));
         let sum = fields
             .entry(format!("{}{field}", prefix.0))
-            .or_insert(Want::Between(0, 0));
-        let Want::Between(sum_low, sum_high) = sum else {
+            .or_insert(Expected::Between(0, 0));
+        let Expected::Between(sum_low, sum_high) = sum else {
             unreachable!()
         };
         (*sum_low, *sum_high) = (*sum_low + low, *sum_high + high);
@@ -168,7 +168,7 @@ fn add(
 }
 
 /// Every line of the VM except vm_features.
-fn expected(before: &Reading, after: &Reading, drives: bool) -> BTreeMap<Series, Fields> {
+fn expected(before: &Reading, after: &Reading, drives: bool) -> BTreeMap<Series, ExpectedFields> {
     assert_eq!(before.tags, after.tags, "another run of it");
     assert_eq!(before.words, after.words, "its state changed");
     let both = (before, after);
@@ -176,20 +176,23 @@ fn expected(before: &Reading, after: &Reading, drives: bool) -> BTreeMap<Series,
     assert_eq!(before.get("vcpu.current"), Some(vcpus));
     let mut all = BTreeMap::new();
 
-    let mut metrics = Fields::new();
+    let mut metrics = ExpectedFields::new();
     let number = |key: &str| {
         assert_eq!(before.info(key), after.info(key), "{key}");
-        Want::Between(before.info(key), before.info(key))
+        Expected::Between(before.info(key), before.info(key))
     };
-    metrics.insert("state".into(), Want::Text(before.words.0.clone()));
-    metrics.insert("state_reason".into(), Want::Text(before.words.1.clone()));
+    metrics.insert("state".into(), Expected::Text(before.words.0.clone()));
+    metrics.insert(
+        "state_reason".into(),
+        Expected::Text(before.words.1.clone()),
+    );
     metrics.insert("cpu_count".into(), number("CPU(s)"));
     metrics.insert("memory_max_kb".into(), number("Max memory"));
     metrics.insert("memory_used_kb".into(), number("Used memory"));
     add(&mut metrics, &[("cputime_ns", "cpu.time")], both, ("", ""));
     all.insert(("vm_metrics".to_owned(), before.tags.clone()), metrics);
 
-    let mut totals = Fields::new();
+    let mut totals = ExpectedFields::new();
     add(&mut totals, &TOTALS, both, ("", ""));
     totals.insert("cpus".into(), number("CPU(s)"));
     let groups: [(&str, &str, &str, &[_]); 2] = [
@@ -199,7 +202,7 @@ fn expected(before: &Reading, after: &Reading, drives: bool) -> BTreeMap<Series,
     for (group, devtype, total, keys) in groups {
         if before.get(&format!("{group}.count")) == Some(0) {
             for (field, _) in keys {
-                totals.insert(format!("{total}{field}"), Want::Between(0, 0));
+                totals.insert(format!("{total}{field}"), Expected::Between(0, 0));
             }
         }
         for (n, device) in before.devices(group) {
@@ -210,7 +213,7 @@ fn expected(before: &Reading, after: &Reading, drives: bool) -> BTreeMap<Series,
             let mut tags = before.tags.clone();
             tags.insert("devtype".into(), devtype.into());
             tags.insert("device".into(), device);
-            let mut fields = Fields::new();
+            let mut fields = ExpectedFields::new();
             add(&mut fields, keys, both, ("", &key));
             all.insert(("vm_devices".to_owned(), tags), fields);
             add(&mut totals, keys, both, (total, &key));
@@ -243,8 +246,8 @@ fn compare(lines: &[Line], before: &Reading, after: &Reading, drives: bool) -> W
         for (field, value) in &line.fields {
             let want = wants.remove(field);
             let right = match (&want, value) {
-                (Some(Want::Text(want)), Value::Text(text)) => want == text,
-                (Some(Want::Between(low, high)), Value::Int(n)) => (low..=high).contains(&n),
+                (Some(Expected::Text(want)), Value::Text(text)) => want == text,
+                (Some(Expected::Between(low, high)), Value::Int(n)) => (low..=high).contains(&n),
                 _ => false,
             };
             if !right {

@@ -60,20 +60,20 @@ fn checkers() -> Vec<u32> {
     children.filter(running).collect()
 }
 
-/// Watches the calling thread. [`Watch::end`] fails if the thread was in uninterruptible sleep for 20
+/// Monitors the calling thread. [`SleepMonitor::end`] fails if the thread was in uninterruptible sleep for 20
 /// samples (0.1 s) in a row.
-struct Watch {
+struct SleepMonitor {
     end: Arc<AtomicBool>,
     thread: Option<JoinHandle<u32>>,
 }
 
-impl Watch {
+impl SleepMonitor {
     fn new() -> Self {
         let me = fs::read_link("/proc/thread-self").unwrap();
         let stat = Path::new("/proc").join(me).join("stat");
         let end = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&end);
-        let watch = move || {
+        let monitor = move || {
             let (mut row, mut longest) = (0, 0);
             while !flag.load(Ordering::Relaxed) {
                 let stat = fs::read_to_string(&stat).unwrap();
@@ -84,7 +84,7 @@ impl Watch {
             }
             longest
         };
-        let thread = Some(thread::spawn(watch));
+        let thread = Some(thread::spawn(monitor));
         Self { end, thread }
     }
 
@@ -104,7 +104,7 @@ fn a_mount_whose_server_stops_is_dead_and_alive_again_once_it_goes_on() {
     else {
         return;
     };
-    let watch = Watch::new();
+    let monitor = SleepMonitor::new();
     let (mount, other) = (
         Mount::new(&folder, "mount", &[]),
         Mount::new(&folder, "other", &[]),
@@ -155,7 +155,7 @@ fn a_mount_whose_server_stops_is_dead_and_alive_again_once_it_goes_on() {
             becomes(mounts, &link, &Storage::Alive);
         }
     }
-    watch.end();
+    monitor.end();
 }
 
 #[test]

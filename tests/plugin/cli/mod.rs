@@ -329,7 +329,7 @@ fn an_environment_that_is_no_text_is_an_error() {
 }
 
 #[test]
-fn nobody_listening_is_no_panic() {
+fn closed_and_full_outputs_cause_no_panic() {
     let exit = |args: &[&str], out: Stdio, err: Stdio| {
         let mut command = program(env!("CARGO_BIN_EXE_telegraf-kvm"));
         command

@@ -3,9 +3,9 @@
 
 use proptest::prelude::*;
 
-use super::brought::Gather;
 use super::daemon::{Dead, Ms, uuid};
-use super::drive::{Sight, Sim};
+use super::drive::{HostVisibility, Sim};
+use super::gather_result::GatherResult;
 
 const VMS: usize = 40;
 
@@ -16,8 +16,8 @@ enum Fault {
     Thaw(usize),
     Lock(usize),
     Unlock(usize),
-    Go(usize),
-    Come(usize),
+    Destroy(usize),
+    Create(usize),
     Busy(usize, bool),
     /// The storage of some neighbouring VMs dies.
     MountDies(usize, usize),
@@ -40,8 +40,8 @@ fn fault() -> impl Strategy<Value = Fault> {
         4 => vm.clone().prop_map(Fault::Thaw),
         2 => vm.clone().prop_map(Fault::Lock),
         2 => vm.clone().prop_map(Fault::Unlock),
-        1 => vm.clone().prop_map(Fault::Go),
-        1 => vm.clone().prop_map(Fault::Come),
+        1 => vm.clone().prop_map(Fault::Destroy),
+        1 => vm.clone().prop_map(Fault::Create),
         2 => (vm.clone(), any::<bool>()).prop_map(|(vm, busy)| Fault::Busy(vm, busy)),
         1 => (vm, 1..10_usize).prop_map(|(first, some)| Fault::MountDies(first, some)),
         1 => Just(Fault::MountIsBack),
@@ -61,12 +61,12 @@ fn schedule() -> impl Strategy<Value = Vec<(Ms, Fault)>> {
     prop::collection::vec((after, fault()), 0..40)
 }
 
-fn sight() -> impl Strategy<Value = Sight> {
+fn host_visibility() -> impl Strategy<Value = HostVisibility> {
     let after = prop_oneof![0..5_u64, 0..150_u64];
     prop_oneof![
-        after.prop_map(Sight::Honest),
-        Just(Sight::Hidden),
-        Just(Sight::Never)
+        after.prop_map(HostVisibility::Visible),
+        Just(HostVisibility::Hidden),
+        Just(HostVisibility::Never)
     ]
 }
 
@@ -77,8 +77,8 @@ fn happen(sim: &mut Sim, fault: &Fault) {
         Fault::Thaw(vm) => daemon.vm(vm).frozen = false,
         Fault::Lock(vm) => daemon.vm(vm).locked = true,
         Fault::Unlock(vm) => daemon.vm(vm).locked = false,
-        Fault::Go(vm) => daemon.go(vm),
-        Fault::Come(vm) => daemon.vm(vm).here = true,
+        Fault::Destroy(vm) => daemon.destroy(vm),
+        Fault::Create(vm) => daemon.vm(vm).exists = true,
         Fault::Busy(vm, busy) => daemon.vm(vm).busy = busy.then_some((4, 25)),
         Fault::MountDies(first, some) => {
             for vm in first..VMS.min(first + some) {
@@ -121,16 +121,20 @@ fn heal(sim: &mut Sim) {
     sim.pause(25_000);
 }
 
-fn whole(sim: &Sim, gather: &Gather) -> Result<(), TestCaseError> {
+fn whole(sim: &Sim, gather: &GatherResult) -> Result<(), TestCaseError> {
     for (n, (uuid, vm)) in sim.daemon.vms.iter().enumerate() {
-        prop_assert_eq!(vm.here, gather.is_whole(*uuid), "VM {}", n);
+        prop_assert_eq!(vm.exists, gather.is_whole(*uuid), "VM {}", n);
     }
     Ok(())
 }
 
-fn run(sight: Sight, pause: Ms, schedule: Vec<(Ms, Fault)>) -> Result<(), TestCaseError> {
+fn run(
+    host_visibility: HostVisibility,
+    pause: Ms,
+    schedule: Vec<(Ms, Fault)>,
+) -> Result<(), TestCaseError> {
     let mut sim = Sim::new(VMS);
-    sim.sight = sight;
+    sim.host_visibility = host_visibility;
     let mut after = 0;
     for (later, fault) in schedule {
         after += later;
@@ -169,8 +173,8 @@ proptest! {
     /// a time or again after it was complete, and none that is locked or seen to be stuck is queried: [`Sim`]
     /// asserts that. After all faults have ended, the second gather is complete and nothing hangs.
     #[test]
-    fn any_schedule(sight in sight(), pause in 100..9000_u64, schedule in schedule()) {
-        run(sight, pause, schedule)?;
+    fn any_schedule(host_visibility in host_visibility(), pause in 100..9000_u64, schedule in schedule()) {
+        run(host_visibility, pause, schedule)?;
     }
 
     /// Up to six VMs that freeze at any time, without a host report that shows it, cost the others no figure
@@ -180,7 +184,7 @@ proptest! {
         frozen in prop::collection::btree_map(0..VMS, 0..400_u64, 0..=6),
     ) {
         let mut sim = Sim::warm(VMS);
-        sim.sight = Sight::Hidden;
+        sim.host_visibility = HostVisibility::Hidden;
         for (vm, at) in frozen.clone() {
             sim.at(at, move |sim| sim.daemon.vm(vm).frozen = true);
         }
@@ -205,7 +209,7 @@ proptest! {
     fn any_lock(vm in 0..VMS, at in 0..400_u64, gathers in 1..6_usize, hidden: bool) {
         let mut sim = Sim::warm(VMS);
         if hidden {
-            sim.sight = Sight::Hidden;
+            sim.host_visibility = HostVisibility::Hidden;
         }
         sim.at(at, move |sim| sim.daemon.vm(vm).locked = true);
         for _ in 0..gathers {

@@ -17,7 +17,7 @@ pub const KEEPALIVE: Ms = 30_000;
 
 /// The owner of a VM's job, and the time since when it has it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Job {
+pub enum JobOwner {
     Ours(CallId, Ms),
     Others(Ms),
 }
@@ -32,8 +32,8 @@ pub enum Dead {
 }
 
 #[derive(Debug, Clone, Default)]
-pub struct Vm {
-    pub here: bool,
+pub struct SimVm {
+    pub exists: bool,
     /// The VM's QEMU is stopped.
     pub frozen: bool,
     /// The VM has an async job (a backup): libvirtd reports its monitor as in use by a "job", without a time.
@@ -46,19 +46,19 @@ pub struct Vm {
     pub busy: Option<(Ms, Ms)>,
     /// A call of ours hangs while it holds the VM's lock.
     pub locked_by: Option<CallId>,
-    pub job: Option<Job>,
+    pub job: Option<JobOwner>,
 }
 
 #[derive(Debug)]
-pub struct Call {
+pub struct SimCall {
     pub request: Request<Uuid>,
     pub left: VecDeque<Uuid>,
     pub completeness: Vec<(Uuid, Completeness)>,
     /// Microseconds of work done on the VM at the front of the call's queue.
-    pub paid: u64,
+    pub work_done: u64,
     pub has_worker: bool,
     /// The call has already reported that the daemon is alive.
-    pub told: bool,
+    pub reported: bool,
     /// Our end still waits for the reply.
     pub connected: bool,
     pub since: Ms,
@@ -69,7 +69,7 @@ pub struct Call {
 #[derive(Debug, Default)]
 pub struct Daemon {
     pub now: Ms,
-    pub vms: BTreeMap<Uuid, Vm>,
+    pub vms: BTreeMap<Uuid, SimVm>,
     /// Ordinary workers that are occupied by hanging calls of other clients.
     pub others: usize,
     pub described: HashSet<Uuid>,
@@ -78,19 +78,19 @@ pub struct Daemon {
     /// How many times slower the daemon is than the one that was measured.
     pub slowness: u64,
     /// How many times the daemon was killed.
-    pub deaths: u32,
+    pub kills: u32,
     pub stopped: Option<Ms>,
     away_until: Ms,
-    pub calls: BTreeMap<CallId, Call>,
-    pub told: Vec<(CallId, Event)>,
+    pub calls: BTreeMap<CallId, SimCall>,
+    pub events: Vec<(CallId, Event)>,
     pub moved: bool,
 }
 
 impl Daemon {
     pub fn new(vms: usize) -> Self {
-        let vm = || Vm {
-            here: true,
-            ..Vm::default()
+        let vm = || SimVm {
+            exists: true,
+            ..SimVm::default()
         };
         Self {
             vms: (0..vms).map(|n| (uuid(n), vm())).collect(),
@@ -99,13 +99,13 @@ impl Daemon {
         }
     }
 
-    pub fn vm(&mut self, n: usize) -> &mut Vm {
+    pub fn vm(&mut self, n: usize) -> &mut SimVm {
         self.vms.get_mut(&uuid(n)).unwrap()
     }
 
     pub fn is_locked(&self, uuid: Uuid) -> bool {
         let vm = &self.vms[&uuid];
-        vm.here && (vm.locked || vm.locked_by.is_some())
+        vm.exists && (vm.locked || vm.locked_by.is_some())
     }
 
     pub fn is_away(&self) -> bool {
@@ -128,7 +128,7 @@ impl Daemon {
         self.cut(|_| true);
         self.calls.clear();
         self.others = 0;
-        self.deaths += 1;
+        self.kills += 1;
         self.stopped = None;
         self.away_until = self.now + away;
         for vm in self.vms.values_mut() {
@@ -141,7 +141,7 @@ impl Daemon {
         for (call_id, call) in &mut self.calls {
             if call.connected && which(*call_id) {
                 call.connected = false;
-                self.told.push((*call_id, Event::Lost));
+                self.events.push((*call_id, Event::Lost));
                 self.moved = true;
             }
         }
@@ -154,13 +154,13 @@ impl Daemon {
 
     /// A call of ours arrives at the daemon.
     pub fn call(&mut self, call_id: CallId, request: Request<Uuid>) {
-        let call = Call {
+        let call = SimCall {
             left: request.domains().to_vec().into(),
             request,
             completeness: Vec::new(),
-            paid: 0,
+            work_done: 0,
             has_worker: false,
-            told: false,
+            reported: false,
             connected: true,
             since: self.now,
             blocked: None,
@@ -174,7 +174,7 @@ impl Daemon {
 
     /// Counts those of these calls of ours that have been hanging for longer than any healthy call takes.
     pub fn hanging(&self, of: impl Fn(CallId, &Request<Uuid>) -> bool) -> usize {
-        let long = |call: &Call| {
+        let long = |call: &SimCall| {
             // A call that waits in the queue without a connection occupies no worker.
             let there = call.has_worker || call.connected;
             there && call.blocked.is_some_and(|since| self.now >= since + 150)
@@ -203,24 +203,24 @@ impl Daemon {
     }
 
     /// The replies to our calls since the last time.
-    pub fn told(&mut self) -> Vec<(CallId, Event)> {
-        std::mem::take(&mut self.told)
+    pub fn take_events(&mut self) -> Vec<(CallId, Event)> {
+        std::mem::take(&mut self.events)
     }
 
     /// Destroys the VM: calls that wait for its QEMU fail.
-    pub fn go(&mut self, n: usize) {
+    pub fn destroy(&mut self, n: usize) {
         let vm = self.vm(n);
-        *vm = Vm {
+        *vm = SimVm {
             locked: vm.locked,
             locked_by: vm.locked_by,
-            ..Vm::default()
+            ..SimVm::default()
         };
     }
 
     /// Starts or ends a hanging call of another client in this VM's monitor.
     pub fn others_hold(&mut self, n: usize, held: bool) {
         let now = self.now;
-        self.vm(n).job = held.then_some(Job::Others(now));
+        self.vm(n).job = held.then_some(JobOwner::Others(now));
         self.others = if held {
             self.others + 1
         } else {

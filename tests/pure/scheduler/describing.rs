@@ -1,15 +1,15 @@
 //! Descriptions that cannot be read: from libvirt 11.0 on, reading XML waits for the owner of the VM's job.
 
-use super::daemon::{Job, uuid};
-use super::drive::{LIMITS, Sight, Sim};
+use super::daemon::{JobOwner, uuid};
+use super::drive::{HostVisibility, LIMITS, Sim};
 use super::{freeze, gathers};
 use telegraf_kvm::gather::scheduler::Limits;
 
 /// A current libvirt, all of whose VMs are new to the plugin.
-fn newer(vms: usize, sight: Sight) -> Sim {
+fn newer(vms: usize, host_visibility: HostVisibility) -> Sim {
     let mut sim = Sim::new(vms);
     sim.daemon.xml_takes_job = true;
-    sim.sight = sight;
+    sim.host_visibility = host_visibility;
     sim
 }
 
@@ -20,18 +20,18 @@ fn hold(sim: &mut Sim, vms: usize, since: u64) {
     let began = sim.daemon.now - since;
     for n in 0..vms {
         sim.daemon.others_hold(n, true);
-        sim.daemon.vm(n).job = Some(Job::Others(began));
+        sim.daemon.vm(n).job = Some(JobOwner::Others(began));
     }
 }
 
 #[test]
 fn a_vm_whose_job_is_held_costs_the_others_no_first_figure() {
-    for sight in [Sight::Honest(2), Sight::Hidden] {
-        let healthy = newer(50, sight).gather().took;
+    for host_visibility in [HostVisibility::Visible(2), HostVisibility::Hidden] {
+        let healthy = newer(50, host_visibility).gather().took;
         // The job has been held for long, or only for a moment, so that our call already waits when libvirtd
         // reports it.
         for (held, since) in [(1, 5000), (6, 5000), (15, 5000), (1, 0), (3, 0)] {
-            let mut sim = newer(50, sight);
+            let mut sim = newer(50, host_visibility);
             hold(&mut sim, held, since);
             let first = sim.gather();
             sim.assert_whole_but(&first, |n| n < held);
@@ -65,7 +65,7 @@ fn a_vm_whose_job_is_held_costs_the_others_no_first_figure() {
 /// Reading the XML of a new VM must not wait behind our own call that hangs on it.
 #[test]
 fn vms_that_are_new_and_frozen_out_of_sight() {
-    let mut sim = newer(50, Sight::Hidden);
+    let mut sim = newer(50, HostVisibility::Hidden);
     freeze(&mut sim, 0..1, true);
     let first = sim.gather();
     sim.assert_whole_but(&first, |n| n == 0);

@@ -8,8 +8,8 @@ use telegraf_kvm::gather::protocol::{CallId, Completeness, Request, Scope};
 use telegraf_kvm::gather::scheduler::{Action, Event, HostVerdict, Limits, Scheduler};
 use uuid::Uuid;
 
-use super::brought::Gather;
 use super::daemon::{Daemon, Ms, uuid};
+use super::gather_result::GatherResult;
 
 pub const LIMITS: Limits = Limits {
     workers: 4,
@@ -22,13 +22,13 @@ pub const LIMITS: Limits = Limits {
 pub const DEADLINE: Ms = 8000;
 
 /// An event that happens to the daemon at a given time.
-pub type Happening = Box<dyn Fn(&mut Sim)>;
+pub type ScheduledEvent = Box<dyn Fn(&mut Sim)>;
 
 /// What the host report shows.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Sight {
+pub enum HostVisibility {
     /// The report shows everything, after this delay.
-    Honest(Ms),
+    Visible(Ms),
     /// The report shows nothing: a remote hypervisor, no /proc.
     Hidden,
     /// The report never comes.
@@ -39,25 +39,25 @@ pub struct Sim {
     limits: Limits,
     pub daemon: Daemon,
     pub scheduler: Scheduler,
-    pub sight: Sight,
+    pub host_visibility: HostVisibility,
     /// With this libvirt a call for a single disk makes QEMU access all files, too.
     pub disks_left_out: bool,
     start: Instant,
     requests: HashMap<CallId, Request<Uuid>>,
-    happenings: BTreeMap<(Ms, usize), Happening>,
+    scheduled: BTreeMap<(Ms, usize), ScheduledEvent>,
     look_at: Option<Ms>,
     /// What the host report showed in this gather, or what was assumed without it.
     seen: HostVerdict,
     /// VMs that an earlier host report showed on storage of the host itself.
     local: BTreeSet<Uuid>,
-    gather: Gather,
+    gather: GatherResult,
     /// The highest number of our calls that hung in the daemon at the same time.
     pub most_hanging: usize,
     /// Calls whose connection broke: the daemon still works on them.
     cut: HashSet<CallId>,
     /// The number of kills of the daemon at the time of the last list: a list of another process comes on a
     /// new connection.
-    deaths: u32,
+    kills: u32,
 }
 
 impl Sim {
@@ -70,18 +70,18 @@ impl Sim {
             limits,
             daemon: Daemon::new(vms),
             scheduler: Scheduler::new(limits),
-            sight: Sight::Honest(2),
+            host_visibility: HostVisibility::Visible(2),
             disks_left_out: false,
             start: Instant::now(),
             requests: HashMap::new(),
-            happenings: BTreeMap::new(),
+            scheduled: BTreeMap::new(),
             look_at: None,
             seen: HostVerdict::default(),
             local: BTreeSet::new(),
-            gather: Gather::default(),
+            gather: GatherResult::default(),
             most_hanging: 0,
             cut: HashSet::new(),
-            deaths: 0,
+            kills: 0,
         }
     }
 
@@ -100,8 +100,8 @@ impl Sim {
     }
 
     pub fn at(&mut self, after: Ms, what: impl Fn(&mut Sim) + 'static) {
-        let key = (self.daemon.now + after, self.happenings.len());
-        self.happenings.insert(key, Box::new(what));
+        let key = (self.daemon.now + after, self.scheduled.len());
+        self.scheduled.insert(key, Box::new(what));
     }
 
     fn instant(&self) -> Instant {
@@ -109,9 +109,9 @@ impl Sim {
     }
 
     /// Runs one gather, which ends by its deadline as in the main loop.
-    pub fn gather(&mut self) -> Gather {
+    pub fn gather(&mut self) -> GatherResult {
         let begun = self.daemon.now;
-        self.gather = Gather::default();
+        self.gather = GatherResult::default();
         self.look_at = None;
         self.seen = HostVerdict::default();
         self.scheduler.begin(self.instant());
@@ -167,8 +167,8 @@ impl Sim {
         let next = if self.daemon.moves() {
             now + 1
         } else {
-            let happening = self.happenings.keys().next().map(|(at, _)| *at);
-            let others = [happening, self.daemon.next_change(), self.look_at];
+            let next_event = self.scheduled.keys().next().map(|(at, _)| *at);
+            let others = [next_event, self.daemon.next_change(), self.look_at];
             others
                 .into_iter()
                 .flatten()
@@ -176,14 +176,14 @@ impl Sim {
                 .max(now + 1)
         };
         self.daemon.run(next);
-        while let Some(entry) = self.happenings.first_entry()
+        while let Some(entry) = self.scheduled.first_entry()
             && entry.key().0 <= next
         {
             entry.remove()(self);
             // The event may have started something.
             self.daemon.run(next);
         }
-        for (call_id, event) in self.daemon.told() {
+        for (call_id, event) in self.daemon.take_events() {
             self.tell(call_id, event);
         }
         if self.look_at.is_some_and(|at| at <= next) {
@@ -218,7 +218,7 @@ impl Sim {
 
     fn look(&self) -> HostVerdict {
         let mut look = HostVerdict::default();
-        if let Sight::Honest(_) = self.sight {
+        if let HostVisibility::Visible(_) = self.host_visibility {
             for (uuid, vm) in &self.daemon.vms {
                 // A QEMU that waits for a dead mount shows as sleeping, like any other.
                 if vm.frozen && vm.dead.is_none() {
@@ -247,8 +247,8 @@ impl Sim {
         if event == Event::Lost {
             self.cut.insert(call_id);
         }
-        if matches!(event, Event::Listed(_)) && self.deaths != self.daemon.deaths {
-            self.deaths = self.daemon.deaths;
+        if matches!(event, Event::Listed(_)) && self.kills != self.daemon.kills {
+            self.kills = self.daemon.kills;
             self.scheduler.reconnected();
         }
         match (&event, &request) {
@@ -305,7 +305,7 @@ impl Sim {
     }
 
     fn ask_host(&mut self) {
-        if self.sight != Sight::Hidden {
+        if self.host_visibility != HostVisibility::Hidden {
             let vms = self.daemon.vms.keys();
             self.seen = HostVerdict {
                 stuck: Default::default(),
@@ -314,10 +314,10 @@ impl Sim {
             };
             self.scheduler.presume(self.seen.clone());
         }
-        self.look_at = match self.sight {
-            Sight::Honest(after) => Some(self.daemon.now + after),
-            Sight::Hidden => Some(self.daemon.now),
-            Sight::Never => None,
+        self.look_at = match self.host_visibility {
+            HostVisibility::Visible(after) => Some(self.daemon.now + after),
+            HostVisibility::Hidden => Some(self.daemon.now),
+            HostVisibility::Never => None,
         };
     }
 
@@ -367,7 +367,7 @@ impl Sim {
     }
 
     /// Checks that all VMs except these are complete.
-    pub fn assert_whole_but(&self, gather: &Gather, not: impl Fn(usize) -> bool) {
+    pub fn assert_whole_but(&self, gather: &GatherResult, not: impl Fn(usize) -> bool) {
         for n in 0..self.daemon.vms.len() {
             if !not(n) {
                 let completeness = gather.completeness.get(&uuid(n));

@@ -6,7 +6,7 @@ use telegraf_kvm::gather::protocol::{Completeness, Control, Request};
 use telegraf_kvm::gather::scheduler::{Action, Event, HostVerdict, Limits, Listed, Scheduler};
 
 use super::daemon::uuid;
-use super::drive::{DEADLINE, LIMITS, Sight, Sim};
+use super::drive::{DEADLINE, HostVisibility, LIMITS, Sim};
 use super::{freeze, gathers};
 
 #[test]
@@ -44,7 +44,7 @@ fn a_spent_daemon_names_whose_monitor_is_occupied() {
 
 /// A broken connection says nothing about libvirtd's workers.
 #[test]
-fn a_canary_that_is_cut_tells_of_no_worker() {
+fn a_canary_that_is_cut_says_nothing_of_workers() {
     for after in [2, 5, 8, 11] {
         let mut sim = Sim::warm(50);
         sim.daemon.others = 20;
@@ -137,7 +137,7 @@ fn a_daemon_is_killed_and_started_a_hundred_times() {
 #[test]
 fn a_daemon_is_killed_while_calls_hang() {
     let mut sim = Sim::warm(50);
-    sim.sight = Sight::Hidden;
+    sim.host_visibility = HostVisibility::Hidden;
     freeze(&mut sim, 15..35, true);
     sim.daemon.vm(40).locked = true;
     gathers(&mut sim, 3, |_, _, _| {});
@@ -166,7 +166,7 @@ fn a_connection_that_is_lost_costs_no_figure() {
 #[test]
 fn what_keepalive_frees_here_still_counts() {
     let mut sim = Sim::warm(50);
-    sim.sight = Sight::Hidden;
+    sim.host_visibility = HostVisibility::Hidden;
     freeze(&mut sim, 15..35, true);
     let first = sim.gather();
     for _ in 0..6 {
@@ -184,7 +184,7 @@ fn what_keepalive_frees_here_still_counts() {
 #[test]
 fn calls_that_are_cut_before_they_are_known_to_hang_are_found_out() {
     let mut sim = Sim::warm(50);
-    sim.sight = Sight::Hidden;
+    sim.host_visibility = HostVisibility::Hidden;
     freeze(&mut sim, 15..35, true);
     sim.at(90, |sim| sim.daemon.cut(|_| true));
     gathers(&mut sim, 3, |_, sim, gather| {

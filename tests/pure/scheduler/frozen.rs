@@ -1,7 +1,7 @@
 //! QEMUs that do not run, with and without a host report that shows it.
 
 use super::daemon::{Ms, uuid};
-use super::drive::{LIMITS, Sight, Sim};
+use super::drive::{HostVisibility, LIMITS, Sim};
 use super::{freeze, gathers, healthy};
 use telegraf_kvm::gather::scheduler::Limits;
 
@@ -26,7 +26,7 @@ fn a_vm_that_is_seen_to_be_frozen_makes_no_call_hang() {
 fn one_frozen_out_of_sight_costs_one_call() {
     let healthy = healthy(50);
     let mut sim = Sim::warm(50);
-    sim.sight = Sight::Hidden;
+    sim.host_visibility = HostVisibility::Hidden;
     freeze(&mut sim, 17..18, true);
     gathers(&mut sim, 5, |n, sim, gather| {
         sim.assert_whole_but(gather, |n| n == 17);
@@ -55,7 +55,7 @@ fn six_frozen_out_of_sight_cost_six_calls() {
     let spread: [fn(usize) -> usize; 3] = [|n| n * 8 + 3, |n| n + 1, |n| n * 5];
     for (way, which) in spread.into_iter().enumerate() {
         let mut sim = Sim::warm(50);
-        sim.sight = Sight::Hidden;
+        sim.host_visibility = HostVisibility::Hidden;
         let frozen: Vec<usize> = (0..6).map(which).collect();
         for (nth, vm) in frozen.iter().copied().enumerate() {
             let after = if way == 2 { 30 * nth as Ms } else { 0 };
@@ -93,7 +93,7 @@ fn vms_with_a_backup_are_found_like_any_other() {
     let healthy = healthy(50);
     for (frozen, first) in [(1, healthy + 500), (6, 2000)] {
         let mut sim = Sim::warm(50);
-        sim.sight = Sight::Hidden;
+        sim.host_visibility = HostVisibility::Hidden;
         for n in 0..50 {
             sim.daemon.vm(n).async_job = n % 2 == 0;
         }
@@ -118,7 +118,7 @@ fn vms_with_a_backup_are_found_like_any_other() {
 fn calls_that_hang_leave_room_for_the_priority_workers() {
     for (cap, frozen) in [(8, 10), (4, 10), (3, 2), (2, 1)] {
         let mut sim = Sim::with(50, Limits { cap, ..LIMITS }).warmed();
-        sim.sight = Sight::Hidden;
+        sim.host_visibility = HostVisibility::Hidden;
         freeze(&mut sim, 0..frozen, true);
         gathers(&mut sim, 3, |_, _, _| {});
         sim.daemon.others = 20;
@@ -138,7 +138,7 @@ fn calls_that_hang_leave_room_for_the_priority_workers() {
 #[test]
 fn twenty_frozen_out_of_sight_cost_no_more_than_the_cap() {
     let mut sim = Sim::warm(50);
-    sim.sight = Sight::Hidden;
+    sim.host_visibility = HostVisibility::Hidden;
     freeze(&mut sim, 15..35, true);
     let first = sim.gather();
     assert!(first.took <= 2000, "{} ms", first.took);
@@ -166,7 +166,7 @@ fn twenty_frozen_out_of_sight_cost_no_more_than_the_cap() {
 #[test]
 fn all_frozen_out_of_sight_give_what_needs_no_monitor() {
     let mut sim = Sim::warm(50);
-    sim.sight = Sight::Hidden;
+    sim.host_visibility = HostVisibility::Hidden;
     freeze(&mut sim, 0..50, true);
     gathers(&mut sim, 5, |n, _, gather| {
         assert_eq!((gather.whole(), gather.part()), (0, 50));
@@ -181,7 +181,7 @@ fn all_frozen_out_of_sight_give_what_needs_no_monitor() {
 #[test]
 fn a_vm_that_thaws_while_others_stay_frozen_is_complete_within_two_gathers() {
     let mut sim = Sim::warm(50);
-    sim.sight = Sight::Hidden;
+    sim.host_visibility = HostVisibility::Hidden;
     freeze(&mut sim, 0..6, true);
     gathers(&mut sim, 2, |_, _, _| {});
     freeze(&mut sim, 0..3, false);

@@ -1,7 +1,7 @@
 //! Dead storage, and VMs that are locked inside libvirtd.
 
 use super::daemon::{Dead, Ms, uuid};
-use super::drive::{Sight, Sim};
+use super::drive::{HostVisibility, Sim};
 use super::{gathers, healthy};
 
 fn mount(sim: &mut Sim, dead: bool) {
@@ -20,7 +20,7 @@ fn disks_on_a_dead_mount_are_asked_one_by_one() {
     let limit = healthy(30) * 3 / 2 + 100;
     for fresh in [false, true] {
         let mut sim = if fresh { Sim::new(30) } else { Sim::warm(30) };
-        sim.sight = Sight::Honest(100);
+        sim.host_visibility = HostVisibility::Visible(100);
         mount(&mut sim, true);
         gathers(&mut sim, 4, |_, _, gather| {
             assert_eq!(gather.whole(), 30);
@@ -39,10 +39,10 @@ fn disks_on_a_dead_mount_are_asked_one_by_one() {
 
 #[test]
 fn a_locked_vm_costs_the_others_nothing() {
-    for sight in [Sight::Honest(2), Sight::Hidden] {
+    for host_visibility in [HostVisibility::Visible(2), HostVisibility::Hidden] {
         for locked in [0, 7, 20] {
             let mut sim = Sim::warm(21);
-            sim.sight = sight;
+            sim.host_visibility = host_visibility;
             sim.daemon.vm(locked).locked = true;
             gathers(&mut sim, 12, |n, sim, gather| {
                 sim.assert_whole_but(gather, |n| n == locked);
@@ -139,7 +139,7 @@ fn two_locked_vms_cost_the_others_nothing() {
 fn while_the_host_says_nothing_only_disks_known_to_be_local_are_asked_in_bulk() {
     // From the start on nothing is known of the VMs; [`Sim`] asserts that no order queries more than it may.
     let mut sim = Sim::new(30);
-    sim.sight = Sight::Never;
+    sim.host_visibility = HostVisibility::Never;
     mount(&mut sim, true);
     gathers(&mut sim, 3, |_, _, gather| {
         assert_eq!((gather.whole(), gather.disks.len()), (30, 30));
@@ -150,7 +150,7 @@ fn while_the_host_says_nothing_only_disks_known_to_be_local_are_asked_in_bulk() 
     let mut sim = Sim::new(30);
     mount(&mut sim, true);
     gathers(&mut sim, 2, |_, _, _| {});
-    sim.sight = Sight::Never;
+    sim.host_visibility = HostVisibility::Never;
     gathers(&mut sim, 3, |_, _, gather| {
         assert_eq!((gather.whole(), gather.disks.len()), (30, 10));
     });

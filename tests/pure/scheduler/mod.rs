@@ -2,18 +2,18 @@
 //! promises for every kind of fault, and a property test over any mixture of them.
 
 mod any_schedule;
-mod brought;
 mod daemon;
 mod describing;
 mod drive;
 mod failing;
 mod frozen;
+mod gather_result;
 mod locked;
 mod serving;
 
-use brought::Gather;
 use daemon::Ms;
-use drive::{LIMITS, Sight, Sim};
+use drive::{HostVisibility, LIMITS, Sim};
+use gather_result::GatherResult;
 
 /// The time that a healthy gather of this many VMs takes.
 fn healthy(vms: usize) -> Ms {
@@ -24,7 +24,7 @@ fn healthy(vms: usize) -> Ms {
 }
 
 /// Runs some gathers and passes each of them to the check.
-fn gathers(sim: &mut Sim, times: usize, check: impl Fn(usize, &Sim, &Gather)) {
+fn gathers(sim: &mut Sim, times: usize, check: impl Fn(usize, &Sim, &GatherResult)) {
     for n in 0..times {
         let gather = sim.gather();
         check(n, sim, &gather);
@@ -69,7 +69,7 @@ fn busy_neighbours_cost_no_figure() {
 #[test]
 fn a_look_that_does_not_come_back_is_given_up() {
     let mut sim = Sim::warm(50);
-    sim.sight = Sight::Never;
+    sim.host_visibility = HostVisibility::Never;
     let look = Ms::try_from(LIMITS.look.as_millis()).unwrap();
     gathers(&mut sim, 3, |_, _, gather| {
         assert_eq!(gather.whole(), 50);
@@ -98,9 +98,9 @@ fn a_slow_daemon_is_no_trouble() {
 fn vms_come_and_go() {
     let mut sim = Sim::warm(40);
     for n in 0..20 {
-        sim.daemon.vm(n).here = n % 2 == 0;
+        sim.daemon.vm(n).exists = n % 2 == 0;
         sim.at(20 + n as Ms * 3, move |sim| {
-            sim.daemon.vm(n + 20).here = false
+            sim.daemon.vm(n + 20).exists = false
         });
     }
     sim.gather();
@@ -109,7 +109,7 @@ fn vms_come_and_go() {
     assert_eq!(gather.completeness.len(), 10);
     assert_eq!(gather.whole(), 10);
     for n in 0..40 {
-        sim.daemon.vm(n).here = true;
+        sim.daemon.vm(n).exists = true;
     }
     assert_eq!(sim.gather().whole(), 40);
 }

@@ -6,7 +6,7 @@ use telegraf_kvm::gather::protocol::{CallId, Completeness, Control, Request, Sco
 use telegraf_kvm::gather::scheduler::{Event, Listed};
 use uuid::Uuid;
 
-use super::daemon::{Call, Daemon, Dead, Job, KEEPALIVE, Ms};
+use super::daemon::{Daemon, Dead, JobOwner, KEEPALIVE, Ms, SimCall};
 
 /// The numbers of libvirtd's ordinary and priority workers, which serve all clients. Priority workers take
 /// only calls that cannot take long.
@@ -19,7 +19,7 @@ impl Daemon {
         self.moved = false;
         if self.is_away() {
             for (call_id, _) in std::mem::take(&mut self.calls) {
-                self.told.push((call_id, Event::Unreachable));
+                self.events.push((call_id, Event::Unreachable));
             }
             return;
         }
@@ -38,7 +38,7 @@ impl Daemon {
             return;
         }
         let mut calls = std::mem::take(&mut self.calls);
-        self.deal_out_workers(&mut calls);
+        self.assign_workers(&mut calls);
         let at_work = calls
             .values()
             .filter(|c| c.has_worker && c.blocked.is_none())
@@ -51,21 +51,25 @@ impl Daemon {
         self.calls = calls;
     }
 
-    fn deal_out_workers(&mut self, calls: &mut BTreeMap<CallId, Call>) {
-        let has = |urgent: bool, calls: &BTreeMap<CallId, Call>| {
-            let of = |c: &&Call| c.has_worker && c.request.kind().is_priority() == urgent;
+    fn assign_workers(&mut self, calls: &mut BTreeMap<CallId, SimCall>) {
+        let busy = |priority: bool, calls: &BTreeMap<CallId, SimCall>| {
+            let of = |c: &&SimCall| c.has_worker && c.request.kind().is_priority() == priority;
             calls.values().filter(of).count()
         };
-        let locked = self.vms.values().filter(|vm| vm.here && vm.locked).count();
+        let locked = self
+            .vms
+            .values()
+            .filter(|vm| vm.exists && vm.locked)
+            .count();
         let mut ordinary = WORKERS
             .0
-            .saturating_sub(has(false, calls) + self.others + locked);
-        let urgent_at_work = has(true, calls);
-        let mut urgent = WORKERS.1.saturating_sub(urgent_at_work);
-        ordinary = ordinary.saturating_sub(urgent_at_work.saturating_sub(WORKERS.1));
+            .saturating_sub(busy(false, calls) + self.others + locked);
+        let busy_priority_workers = busy(true, calls);
+        let mut free_priority_workers = WORKERS.1.saturating_sub(busy_priority_workers);
+        ordinary = ordinary.saturating_sub(busy_priority_workers.saturating_sub(WORKERS.1));
         for call in calls.values_mut().filter(|call| !call.has_worker) {
-            let pool = if call.request.kind().is_priority() && urgent > 0 {
-                &mut urgent
+            let pool = if call.request.kind().is_priority() && free_priority_workers > 0 {
+                &mut free_priority_workers
             } else {
                 &mut ordinary
             };
@@ -81,11 +85,11 @@ impl Daemon {
     }
 
     /// Does a millisecond's work on a call. Returns whether the call is finished.
-    fn work(&mut self, call_id: CallId, call: &mut Call, share: u64) -> bool {
+    fn work(&mut self, call_id: CallId, call: &mut SimCall, share: u64) -> bool {
         let mut budget = share;
-        if matches!(call.request, Request::Probe(_)) && call.connected && !call.told {
-            call.told = true;
-            self.told.push((call_id, Event::Alive));
+        if matches!(call.request, Request::Probe(_)) && call.connected && !call.reported {
+            call.reported = true;
+            self.events.push((call_id, Event::Alive));
         }
         loop {
             let next = call.left.front().copied();
@@ -97,12 +101,12 @@ impl Daemon {
             self.moved = true;
             let passed_by = next.is_some_and(|uuid| !self.holds_job(call_id, call, uuid));
             let cost = self.cost(call, passed_by);
-            if call.paid + budget < cost {
-                call.paid += budget;
+            if call.work_done + budget < cost {
+                call.work_done += budget;
                 return false;
             }
-            budget -= cost.saturating_sub(call.paid);
-            call.paid = 0;
+            budget -= cost.saturating_sub(call.work_done);
+            call.work_done = 0;
             let Some(uuid) = call.left.pop_front() else {
                 self.finish(call_id, call);
                 return true;
@@ -112,14 +116,14 @@ impl Daemon {
     }
 
     /// Whether the call cannot proceed with this VM for now. Takes the VM's job if it is free.
-    fn blocks(&mut self, call_id: CallId, call: &Call, next: Option<Uuid>) -> bool {
+    fn blocks(&mut self, call_id: CallId, call: &SimCall, next: Option<Uuid>) -> bool {
         let Some(uuid) = next else {
             return call.request == Request::List
                 && self.vms.keys().any(|uuid| self.is_locked(*uuid));
         };
         let held_by_others = self.is_held_by_others(uuid);
         let vm = self.vms.get_mut(&uuid).unwrap();
-        if !vm.here {
+        if !vm.exists {
             return false;
         }
         if vm.locked || vm.locked_by.is_some() {
@@ -140,15 +144,15 @@ impl Daemon {
         if !monitor {
             return false;
         }
-        let ours = matches!(vm.job, Some(Job::Ours(by, _)) if by == call_id);
+        let ours = matches!(vm.job, Some(JobOwner::Ours(by, _)) if by == call_id);
         if !ours && (vm.job.is_some() || held_by_others) {
             return waits;
         }
         // A VM that was skipped stays skipped until the call has passed it.
-        if !ours && call.paid > 0 {
+        if !ours && call.work_done > 0 {
             return false;
         }
-        vm.job.get_or_insert(Job::Ours(call_id, self.now));
+        vm.job.get_or_insert(JobOwner::Ours(call_id, self.now));
         match vm.dead {
             Some(Dead::Sparse) if asks_blocks(&call.request) => {
                 vm.locked_by = Some(call_id);
@@ -167,37 +171,37 @@ impl Daemon {
     fn is_withheld(&self, uuid: Uuid) -> bool {
         let vm = &self.vms[&uuid];
         let since = match vm.job {
-            Some(Job::Ours(_, since) | Job::Others(since)) => since,
+            Some(JobOwner::Ours(_, since) | JobOwner::Others(since)) => since,
             None => return false,
         };
-        vm.here && !vm.async_job && self.now >= since + 100
+        vm.exists && !vm.async_job && self.now >= since + 100
     }
 
-    fn holds_job(&self, call_id: CallId, call: &Call, uuid: Uuid) -> bool {
+    fn holds_job(&self, call_id: CallId, call: &SimCall, uuid: Uuid) -> bool {
         let scope = scope(&call.request);
         let monitor = scope.is_some_and(|scope| scope != Scope::NoMonitor);
         let job = self.vms[&uuid].job;
-        !monitor || matches!(job, Some(Job::Ours(by, _)) if by == call_id)
+        !monitor || matches!(job, Some(JobOwner::Ours(by, _)) if by == call_id)
     }
 
     fn is_held_by_others(&self, uuid: Uuid) -> bool {
         let vm = &self.vms[&uuid];
         let phase = (uuid.as_u128() as Ms) * 7;
-        matches!(vm.job, Some(Job::Others(_)))
+        matches!(vm.job, Some(JobOwner::Others(_)))
             || vm
                 .busy
                 .is_some_and(|(held, of)| (self.now + phase) % of < held)
     }
 
     /// Microseconds that the next piece of the call takes.
-    fn cost(&self, call: &Call, passed_by: bool) -> u64 {
+    fn cost(&self, call: &SimCall, passed_by: bool) -> u64 {
         let Some(uuid) = call.left.front() else {
             return match call.request {
                 Request::List => 1200 + 10 * self.vms.len() as u64,
                 _ => 300,
             };
         };
-        if !self.vms[uuid].here {
+        if !self.vms[uuid].exists {
             return 50;
         }
         match &call.request {
@@ -213,37 +217,37 @@ impl Daemon {
         }
     }
 
-    fn served(&mut self, call_id: CallId, call: &mut Call, uuid: Uuid, passed_by: bool) {
+    fn served(&mut self, call_id: CallId, call: &mut SimCall, uuid: Uuid, passed_by: bool) {
         let now = self.now;
         let withheld = self.is_withheld(uuid);
         let vm = self.vms.get_mut(&uuid).unwrap();
         let event = match &call.request {
             Request::Probe(_) => {
-                let since = match vm.job.filter(|_| vm.here) {
-                    Some(Job::Ours(_, since) | Job::Others(since)) => Some(since),
+                let since = match vm.job.filter(|_| vm.exists) {
+                    Some(JobOwner::Ours(_, since) | JobOwner::Others(since)) => Some(since),
                     None => None,
                 };
-                let told = match since {
+                let control = match since {
                     Some(_) if vm.async_job => Control::Job,
                     Some(since) => Control::Occupied(std::time::Duration::from_millis(now - since)),
                     None => Control::Free,
                 };
-                Some(Event::Control(uuid, told))
+                Some(Event::Control(uuid, control))
             }
-            Request::Describe(_) if vm.here && withheld => Some(Event::MonitorHeld(uuid)),
-            Request::Describe(_) if vm.here => {
+            Request::Describe(_) if vm.exists && withheld => Some(Event::MonitorHeld(uuid)),
+            Request::Describe(_) if vm.exists => {
                 if call.connected {
                     self.described.insert(uuid);
                 }
                 Some(Event::Described(uuid))
             }
-            Request::Priority(_) if vm.here => Some(Event::Served(uuid)),
+            Request::Priority(_) if vm.exists => Some(Event::Served(uuid)),
             _ => None,
         };
-        if matches!(vm.job, Some(Job::Ours(by, _)) if by == call_id) {
+        if matches!(vm.job, Some(JobOwner::Ours(by, _)) if by == call_id) {
             vm.job = None;
         }
-        if vm.here {
+        if vm.exists {
             call.completeness.push((
                 uuid,
                 if passed_by {
@@ -254,25 +258,25 @@ impl Daemon {
             ));
         }
         if call.connected {
-            self.told.extend(event.map(|event| (call_id, event)));
+            self.events.extend(event.map(|event| (call_id, event)));
         }
     }
 
-    fn finish(&mut self, call_id: CallId, call: &mut Call) {
+    fn finish(&mut self, call_id: CallId, call: &mut SimCall) {
         let event = match &call.request {
             Request::List => {
-                let here = self.vms.iter().filter(|(_, vm)| vm.here);
+                let exists = self.vms.iter().filter(|(_, vm)| vm.exists);
                 let listed = |uuid: &Uuid| Listed {
                     uuid: *uuid,
                     described: self.described.contains(uuid),
                 };
-                Event::Listed(here.map(|(uuid, _)| listed(uuid)).collect())
+                Event::Listed(exists.map(|(uuid, _)| listed(uuid)).collect())
             }
             Request::Statistics { .. } => Event::Samples(std::mem::take(&mut call.completeness)),
             _ => Event::Done,
         };
         if call.connected {
-            self.told.push((call_id, event));
+            self.events.push((call_id, event));
         }
     }
 }

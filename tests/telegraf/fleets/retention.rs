@@ -14,15 +14,13 @@ use std::time::Duration;
 fn retention_and_downsampling_do_what_they_say() {
     let lab = Lab::start();
     let _influxd = Influxd::start(&lab);
-    let setup = blocks("influxql-setup");
-    let (setup, query) = (&setup[0], &setup[1]);
+    let blocks = blocks("influxql-setup");
+    let (setup, query) = (&blocks[0], &blocks[1]);
     // The same with short times: a second stands for a minute.
     assert!(setup.contains("time(5m)") && setup.contains("FOR 15m"));
-    let setup = setup
-        .replace("time(5m)", "time(5s)")
-        .replace("FOR 15m", "FOR 15s");
     for statement in setup
         .replace("time(5m)", "time(5s)")
+        .replace("FOR 15m", "FOR 15s")
         .split(";\n")
         .filter(|text| !text.trim().is_empty())
     {

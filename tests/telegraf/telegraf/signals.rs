@@ -10,9 +10,9 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The identity of a line and the types of its fields, which must be the same in every gather.
-type Shape = (String, BTreeMap<String, String>, BTreeMap<String, char>);
+type LineShape = (String, BTreeMap<String, String>, BTreeMap<String, char>);
 
-fn shape(line: &Line) -> Shape {
+fn shape(line: &Line) -> LineShape {
     let kind = |value: &Value| match value {
         Value::Int(_) => 'i',
         Value::Float(_) => 'f',
@@ -30,7 +30,7 @@ fn shape(line: &Line) -> Shape {
 }
 
 /// Checks the line's tags and the types of its fields against the contract.
-fn is_as_contracted((measurement, tags, fields): &Shape) -> bool {
+fn is_as_contracted((measurement, tags, fields): &LineShape) -> bool {
     let keys: Vec<&str> = tags.keys().map(String::as_str).collect();
     let text = |key: &str| matches!(key, "state" | "state_reason");
     match measurement.as_str() {
@@ -50,7 +50,7 @@ fn is_as_contracted((measurement, tags, fields): &Shape) -> bool {
 }
 
 /// The vm_features line that the contract requires for this line's VM.
-fn features(line: &Line) -> Shape {
+fn features(line: &Line) -> LineShape {
     let fields = [
         "memory_rate_kb_per_sec",
         "memory_angle_deg",
@@ -90,14 +90,14 @@ fn every_signal_mode_brings_every_line_of_every_gather() {
     let uri = node::write(&dir.path().join("node.xml"), &vms);
     let once = lines(&succeed(&mut Plugin::outside(&["--once", "--uri", &uri])));
     assert_eq!(once.len(), node::first_lines(&vms));
-    let first: BTreeSet<Shape> = once.iter().map(shape).collect();
-    let strangers: Vec<&Shape> = first
+    let first: BTreeSet<LineShape> = once.iter().map(shape).collect();
+    let strangers: Vec<&LineShape> = first
         .iter()
         .filter(|shape| !is_as_contracted(shape))
         .collect();
     assert!(strangers.is_empty(), "{strangers:#?}");
     let metrics = once.iter().filter(|line| line.measurement == "vm_metrics");
-    let mut further: BTreeSet<Shape> = metrics.map(features).collect();
+    let mut further: BTreeSet<LineShape> = metrics.map(features).collect();
     assert_eq!(further.len(), vms.len());
     further.extend(first.iter().cloned());
 
@@ -116,7 +116,7 @@ fn every_signal_mode_brings_every_line_of_every_gather() {
         let ended = nanoseconds();
         for (i, gather) in gathers.iter().enumerate() {
             let expected = if i == 0 { &first } else { &further };
-            let shapes: BTreeSet<Shape> = gather.iter().map(shape).collect();
+            let shapes: BTreeSet<LineShape> = gather.iter().map(shape).collect();
             assert_eq!(&shapes, expected, "{signal}, gather {i}");
             assert_eq!(
                 gather.len(),
@@ -124,10 +124,10 @@ fn every_signal_mode_brings_every_line_of_every_gather() {
                 "{signal}: a line twice in gather {i}"
             );
             // Timestamps are truncated to the second, which may be before the start.
-            let stamp = gather[0].timestamp;
+            let timestamp = gather[0].timestamp;
             assert!(
-                stamp > began - 1_000_000_000 && stamp < ended,
-                "{signal}: {stamp}"
+                timestamp > began - 1_000_000_000 && timestamp < ended,
+                "{signal}: {timestamp}"
             );
         }
         // Gathers are a second apart, except for the truncation; two requests in a tick would show here.

@@ -9,7 +9,7 @@ use telegraf_kvm::gather::protocol::Completeness;
 
 /// The result of one gather.
 #[derive(Debug, Default)]
-pub struct Gather {
+pub struct GatherResult {
     pub took: Ms,
     /// For each VM the number of calls that returned its figures, and the best of the results.
     pub completeness: BTreeMap<Uuid, (u32, Completeness)>,
@@ -20,7 +20,7 @@ pub struct Gather {
     pub ticks: usize,
 }
 
-impl Gather {
+impl GatherResult {
     /// The number of VMs that are complete.
     pub fn whole(&self) -> usize {
         self.completeness

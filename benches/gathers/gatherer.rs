@@ -10,7 +10,7 @@ use crate::support::lab::Lab;
 use crate::support::{self, child_of};
 
 /// A running one of these processes.
-pub struct Asked {
+pub struct Gatherer {
     child: Child,
     inside: bool,
     stdin: Option<ChildStdin>,
@@ -25,7 +25,7 @@ pub struct Asked {
     pub last: String,
 }
 
-impl Asked {
+impl Gatherer {
     /// Starts the command; each of its answers ends with a line that begins with `last_line`.
     pub fn spawn(mut command: Command, last_line: &'static str) -> Self {
         let inside = command.get_program().to_string_lossy().ends_with("nsenter");
@@ -119,7 +119,7 @@ impl Asked {
     }
 }
 
-impl Drop for Asked {
+impl Drop for Gatherer {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -7,8 +7,8 @@ use std::time::Duration;
 use telegraf_kvm::host::NetDev;
 
 use crate::Options;
-use crate::asked::Asked;
 use crate::fleet::stir;
+use crate::gatherer::Gatherer;
 use crate::support::fleet::{Fleet, big};
 use crate::support::lab::Lab;
 use crate::support::succeed;
@@ -35,17 +35,17 @@ pub fn run(options: &Options) {
         succeed(lab.command("ip").arg("-batch").arg(&batch));
         let _fleet = Fleet::start(&lab, VMS, |n| big(format!("vm{n}")));
         stir(&lab);
-        let floor = Asked::floor(&lab, &["qemu:///system", "1", "100", NET]).share();
-        let plugin = Asked::plugin(&lab, "").share();
+        let floor = Gatherer::floor(&lab, &["qemu:///system", "1", "100", NET]).share();
+        let plugin = Gatherer::plugin(&lab, "").share();
         let proc = format!("/proc/{}", lab.init());
         let mut subjects = [
-            Subject::asked("libvirt", &floor),
+            Subject::gatherer("libvirt", &floor),
             Subject {
                 name: "one read".into(),
                 pid: None,
                 gather: Box::new(|| one_read(Path::new(&proc))),
             },
-            Subject::asked("telegraf-kvm", &plugin),
+            Subject::gatherer("telegraf-kvm", &plugin),
         ];
         let all = measure(&mut subjects, None, options.rounds);
         let wall = |row: usize, parts: usize| {
