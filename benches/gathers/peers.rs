@@ -94,7 +94,7 @@ fn telegraf(lab: &Lab) -> Peer {
         let mut before = gathers().last().copied().unwrap_or_default().0;
         signal(pid, "CONT");
         let start = Instant::now();
-        let took = wait_for("a gather of Telegraf's", limit, || {
+        let took = wait_for("a gather of Telegraf", limit, || {
             // The number of metrics grows while Telegraf gathers; the time is written at the end.
             let [.., earlier, (metrics, took)] = gathers()[..] else {
                 return None;

@@ -1,4 +1,4 @@
-"""What the dashboards must say of the rows of tests/telegraf/dashboards.rs: who is there, in what state, and for
+"""What the dashboards must say of the rows of tests/telegraf/dashboards.rs: which VMs are there, in what state, and for
 some panels every number, worked out from the rows without a database."""
 
 import os

@@ -156,7 +156,7 @@ fn count_calls(lab: &Lab, uri: &str, vms: usize, watched: bool) -> Vec<BTreeMap<
     let mut plugin = Plugin::spawn(command);
     if watched {
         wait_for(
-            "the events to be asked for",
+            "the subscription to events",
             Duration::from_secs(30),
             || {
                 let calls = log.exists().then(|| calls(&log))?;

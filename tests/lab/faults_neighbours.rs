@@ -29,7 +29,10 @@ fn busy_neighbours() {
     let mut neighbours: Vec<Client> = words.iter().map(|w| lab.busy_client(w)).collect();
     // The clients are busy.
     let busy = (0..100).filter(|_| lab.calls_in_daemon() > 0).count();
-    assert!(busy > 50, "the neighbours ask: {busy} of 100 looks");
+    assert!(
+        busy > 50,
+        "the other clients make calls: seen in {busy} of 100 samples"
+    );
     for round in 1..=gathers {
         let when = format!("three busy neighbours, gather {round}");
         fleet.expect_complete_but(&plugin.gather(), &[], &when);
@@ -145,7 +148,11 @@ fn migration() {
             0,
             "that is not partial"
         );
-        assert_eq!(collected(&arriving, "vms_withheld"), 0, "nor withheld");
+        assert_eq!(
+            collected(&arriving, "vms_withheld"),
+            0,
+            "and no description is withheld"
+        );
         for resident in &here.vms {
             assert_eq!(
                 shapes(&arriving).get(resident.name()),

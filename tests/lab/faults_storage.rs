@@ -78,13 +78,17 @@ fn dead_storage() {
         let point = mount.point().to_str().unwrap().to_owned();
         let back = |line: &&str| line.starts_with("I! ") && line.contains(&point);
         // The server first serves the requests that waited meanwhile, so it may take one more gather.
-        wait_for("the good news", Duration::from_secs(5), || {
-            plugin.gather();
-            let log = plugin.stderr();
-            let lines = log[said..].lines().filter(back).count();
-            assert!(lines <= 1, "{log}");
-            (lines == 1).then_some(())
-        });
+        wait_for(
+            "the log line that the mount is back",
+            Duration::from_secs(5),
+            || {
+                plugin.gather();
+                let log = plugin.stderr();
+                let lines = log[said..].lines().filter(back).count();
+                assert!(lines <= 1, "{log}");
+                (lines == 1).then_some(())
+            },
+        );
     }
 }
 

@@ -397,7 +397,10 @@ fn a_nic_of_another_kind_in_the_place_and_with_the_name_of_one_is_not_taken_for_
         let found = written(&lines, &vm, "same0");
         let between = |at: usize| from[at] <= found[at] && found[at] <= to[at];
         assert!((0..8).all(between), "{from:?}\n{found:?}\n{to:?}");
-        assert!(from[0] != from[4], "no telling the sides apart: {from:?}");
+        assert!(
+            from[0] != from[4],
+            "both directions have the same counters: {from:?}"
+        );
         send_into_still(&lab);
     }
 }

@@ -76,7 +76,7 @@ fn a_vm_has_its_disks_and_taps() {
         let stat = std::fs::read_to_string(stat).unwrap();
         stat.rsplit(") ").next().unwrap().chars().next().unwrap()
     };
-    wait_for("QEMU to stand", Duration::from_secs(5), || {
+    wait_for("QEMU to be stopped", Duration::from_secs(5), || {
         (state() == 'T').then_some(())
     });
     vm.thaw();

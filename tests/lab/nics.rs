@@ -148,7 +148,10 @@ fn a_macvtap_made_by_hand_has_received_what_the_guest_received() {
     for name in ["hand0", "direct0"] {
         let counted = counted(&lab, name, Perspective::Host);
         println!("{name}: {counted:?}");
-        assert_ne!(counted[0], counted[4], "no telling the sides apart");
+        assert_ne!(
+            counted[0], counted[4],
+            "both directions have the same counters"
+        );
     }
     let both = [("hand0", Perspective::Host), ("direct0", Perspective::Host)];
     are_right(&lab, &vm, &both, traffic);

@@ -84,7 +84,7 @@ impl<R: AsFd + Read> Stalled<R> {
         let mut said = BufReader::new(self.child.stderr.take().unwrap()).lines();
         assert!(said.any(|line| line.unwrap().contains(" VMs in ")));
         let (mut unread, mut since) = (0, Instant::now());
-        wait_for("its output to stand still", LONG, || {
+        wait_for("its output to stop growing", LONG, || {
             let now = rustix::io::ioctl_fionread(&self.reader).unwrap();
             if now != unread {
                 (unread, since) = (now, Instant::now());

@@ -300,7 +300,7 @@ impl<'lab> Fleet<'lab> {
     pub fn freeze(&self, numbers: &[usize]) {
         self.signal("STOP", numbers);
         for number in numbers {
-            wait_for("QEMU to stand", Duration::from_secs(10), || {
+            wait_for("QEMU to be stopped", Duration::from_secs(10), || {
                 (self.qemu_state(*number) == 'T').then_some(())
             });
         }

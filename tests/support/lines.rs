@@ -82,7 +82,7 @@ pub fn lines(text: &str) -> Vec<Line> {
                     FieldValue::I64(value) => Value::Int(*value),
                     FieldValue::F64(value) => Value::Float(*value),
                     FieldValue::String(value) => Value::Text(value.to_string()),
-                    other => panic!("a type that is none of ours, {other:?}: {parsed:?}"),
+                    other => panic!("a type that the plugin does not write, {other:?}: {parsed:?}"),
                 };
                 let twice = fields.insert(key.to_string(), value);
                 assert_eq!(twice, None, "field {key} twice: {parsed:?}");

@@ -73,7 +73,7 @@ fn a_process_stuck_in_the_kernel_is_told_from_one_that_waits() {
     }
     // The busy process may leave a child that has not executed another program yet. When that child ends,
     // this process has to reap it, being the first one of its PID namespace: a zombie counts as stuck.
-    wait_for("all are gone", SLOW, || {
+    wait_for("all processes to be gone", SLOW, || {
         while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
         (check().unseen == vms.into_iter().collect()).then_some(())
     });

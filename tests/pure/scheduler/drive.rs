@@ -327,7 +327,7 @@ impl Sim {
         let domains = request.domains();
         assert!(
             !domains.is_empty() || *request == Request::List,
-            "{request:?} asks no VM"
+            "{request:?} queries no VM"
         );
         // A probe that hung on a lock and was cut may be replaced by another one.
         let watch =
@@ -335,11 +335,15 @@ impl Sim {
         for uuid in domains.iter().filter(|_| !watch) {
             assert!(
                 !locked.contains(uuid),
-                "{request:?} asks {uuid}, which is locked"
+                "{request:?} queries {uuid}, which is locked"
             );
         }
         let distinct: BTreeSet<&Uuid> = domains.iter().collect();
-        assert_eq!(distinct.len(), domains.len(), "{request:?} asks a VM twice");
+        assert_eq!(
+            distinct.len(),
+            domains.len(),
+            "{request:?} queries a VM twice"
+        );
         let Request::Statistics { scope, .. } = request else {
             return;
         };
@@ -350,18 +354,18 @@ impl Sim {
         {
             if let Request::Statistics { of: others, .. } = other {
                 let both = domains.iter().find(|uuid| others.contains(uuid));
-                assert!(both.is_none(), "{both:?} is asked by two calls at a time");
+                assert!(both.is_none(), "{both:?} is queried by two calls at a time");
             }
         }
         let full = *scope == Scope::Full;
         let monitor = *scope != Scope::NoMonitor;
         for uuid in domains {
             let stuck = self.seen.stuck.contains(uuid) && monitor;
-            assert!(!stuck, "{uuid} is asked, though it is seen to be stuck");
+            assert!(!stuck, "{uuid} is queried, though it is seen to be stuck");
             let dead = self.seen.no_block.contains(uuid) && full;
             assert!(
                 !dead,
-                "{uuid} is asked for its blocks, though its mount is seen to be dead"
+                "{uuid} is queried for its blocks, though its mount is seen to be dead"
             );
         }
     }
