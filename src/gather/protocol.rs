@@ -25,7 +25,7 @@ pub struct WorkerConfig {
     /// Whether a field needs `virDomainGetInfo`.
     pub info: bool,
     /// The devices that are wanted.
-    pub wanted: DeviceFilter,
+    pub devices: DeviceFilter,
 }
 
 impl Target {

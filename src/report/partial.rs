@@ -60,8 +60,7 @@ impl Partial {
         if !over.is_empty() {
             log::info!("complete again: {}", names(over));
         }
-        self.reported
-            .retain(|uuid, _| !report.whole.contains(uuid));
+        self.reported.retain(|uuid, _| !report.whole.contains(uuid));
         self.since = since;
     }
 

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use super::*;
 use crate::config::Measurements;
 use crate::description::Description;
-use crate::device_filter::DeviceFilter;
+use crate::gather::groups::groups_needed;
 use crate::gather::protocol::{Completeness, Measured, Scope};
 use crate::gather::testing::{Node, connect, settings, target};
 use crate::sample::testing::{device, devices, full};
@@ -23,9 +23,9 @@ fn config(wanted: Measurements) -> WorkerConfig {
     let settings = settings("test:///default");
     WorkerConfig {
         uri: settings.uri.value.clone(),
-        groups: Groups::needed(&wanted),
+        groups: groups_needed(&wanted),
         info: true,
-        wanted: DeviceFilter::new(&settings),
+        devices: settings.device_filter(),
     }
 }
 
@@ -115,7 +115,7 @@ fn what_the_bulk_reply_lacks_comes_by_single_calls() {
     assert_eq!(disks.list[0].kind, "disk");
     assert!(disks.list[0].counters.iter().all(Option::is_some));
     let state_alone = Groups::STATE;
-    let all = Groups::needed(&ALL);
+    let all = groups_needed(&ALL);
     assert_eq!(session.bulk.lacking, all.without(state_alone));
 }
 
@@ -272,7 +272,7 @@ fn a_domain_that_is_gone_or_off_is_no_problem_and_costs_no_other() {
 fn what_came_without_the_monitor_came_in_part() {
     let now = Instant::now();
     let mut session = Session::new(connect("test:///default"));
-    let all = Groups::needed(&ALL);
+    let all = groups_needed(&ALL);
     let mut without_memory = full(now);
     without_memory.memory.rss = None;
     let mut without_disks = full(now);
@@ -371,7 +371,7 @@ fn a_disk_that_cannot_have_counters_does_not_make_a_reply_one_in_part() {
     let xml = [disk("vhostuser", "vda"), disk("file", "vdb")].concat();
     let xml = format!("<domain><devices>{xml}</devices></domain>");
     let description = Description::parse(&xml).unwrap();
-    let all = Groups::needed(&ALL);
+    let all = groups_needed(&ALL);
     for (disks, completeness) in [
         (&["vda"][..], Completeness::Full),
         (&["vda", "vdb"], Completeness::Partial),
