@@ -7,7 +7,8 @@ use crate::config::Measurements;
 use crate::description::Description;
 use crate::gather::groups::groups_needed;
 use crate::gather::protocol::{Completeness, Measured, Scope};
-use crate::gather::testing::{Node, connect, settings, target};
+use crate::gather::testing::{settings, target};
+use crate::libvirt::testing::{Node, connect};
 use crate::sample::testing::{device, devices, full};
 use crate::vms::{CachedDescription, DeviceNames, Known};
 
