@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(nics(vm), [",devtype=nic,device=vnet0"]);
         let disks: Vec<&str> = vm.disk_tags().map(Tags::as_str).collect();
         assert_eq!(disks, [",devtype=disk,device=vda"]);
-        let other = device("tap,1", "bridge", [Some(1); 8]);
+        let other = device("tap,1", "bridge", [Some(1); NIC_COUNTERS]);
         sample.nics = Some(devices(at, vec![other]));
         let (vm, _) = history.update(&sample);
         assert_eq!(nics(vm), [",devtype=nic,device=tap\\,1"]);
@@ -237,7 +237,7 @@ mod tests {
             (&["a", "a"], &["a", "a-2"]),
         ] {
             let at = Instant::now();
-            let named = |name: &&str| device(name, "disk", [Some(1); 5]);
+            let named = |name: &&str| device(name, "disk", [Some(1); DISK_COUNTERS]);
             let mut tags = DeviceTags::default();
             tags.update("disk", &devices(at, names.iter().map(named).collect()));
             let found = tags.0.iter().map(|(_, tags)| tags.as_str());

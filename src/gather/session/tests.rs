@@ -10,6 +10,7 @@ use crate::gather::protocol::{Completeness, Measured, Scope};
 use crate::gather::testing::{settings, target};
 use crate::libvirt::testing::{Node, connect};
 use crate::sample::testing::{device, devices, full};
+use crate::sample::{DISK_COUNTERS, NIC_COUNTERS};
 use crate::vms::{CachedDescription, DeviceNames, Known};
 
 const ALL: Measurements = Measurements {
@@ -200,7 +201,7 @@ fn nics_that_were_read_already_are_not_asked_for() {
     let unread = target(&found[0], known);
     let libvirts = theirs(&mut session, unread.clone());
     let mut read = libvirts.clone();
-    read.list[0].counters = [7; 8].map(Some);
+    read.list[0].counters = [Some(7); NIC_COUNTERS];
     assert_ne!(read.list[0].counters, libvirts.list[0].counters);
     let target = Target {
         nics: Some(read.clone()),
@@ -277,7 +278,10 @@ fn what_came_without_the_monitor_came_in_part() {
     let mut without_memory = full(now);
     without_memory.memory.rss = None;
     let mut without_disks = full(now);
-    without_disks.disks = Some(devices(now, vec![device("vda", "disk", [None; 5])]));
+    without_disks.disks = Some(devices(
+        now,
+        vec![device("vda", "disk", [None; DISK_COUNTERS])],
+    ));
     let mut diskless = full(now);
     diskless.disks = Some(devices(now, vec![]));
     let mut incoming = without_memory.clone();
@@ -331,7 +335,12 @@ fn other_devices_than_known_are_told_where_the_xml_is_not_read() {
     let mut session = Session::new(connect("test:///default"));
     let found = listed(&mut session).remove(0);
     let now = Instant::now();
-    let nics = |name| Some(devices(now, vec![device(name, "", [Some(1); 8])]));
+    let nics = |name| {
+        Some(devices(
+            now,
+            vec![device(name, "", [Some(1); NIC_COUNTERS])],
+        ))
+    };
     let mut sample = Sample::new(found.run, found.name.clone(), now);
     sample.nics = nics("testnet0");
     let names = DeviceNames::of(&sample);
@@ -379,7 +388,9 @@ fn a_disk_that_cannot_have_counters_does_not_make_a_reply_one_in_part() {
         (&["vdb"], Completeness::Partial),
     ] {
         let mut sample = full(now);
-        let silent = disks.iter().map(|name| device(name, "", [None; 5]));
+        let silent = disks
+            .iter()
+            .map(|name| device(name, "", [None; DISK_COUNTERS]));
         sample.disks = Some(devices(now, silent.collect()));
         assert_eq!(
             session.completeness(&sample, all, Some(&description)),
