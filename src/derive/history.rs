@@ -3,8 +3,9 @@
 //!
 //! Like [`Vms`](crate::vms::Vms), this is one record for each VM, renewed when another run of the VM
 //! begins. The two are apart because they follow different things at different times: `Vms` follows
-//! libvirt's list and events and decides what to ask, this follows the samples, when they are
-//! written. Whoever makes lines of samples needs this one alone, without a gather or a libvirt.
+//! libvirt's list and events and decides what to ask; the history follows the samples, when they are
+//! written. Code that only writes the lines of samples needs the history alone, without a gather and
+//! without libvirt.
 
 use smol_str::SmolStr;
 use uuid::Uuid;

@@ -53,7 +53,7 @@ impl Reporter {
                     names_of(unknown)
                 )
             }),
-            "it is known again where all files of all VMs lie",
+            "it is known where all files of all VMs lie",
         );
     }
 

@@ -56,7 +56,7 @@ pub(super) struct VmCpu {
 }
 
 impl VmCpu {
-    /// libvirt brought `sample` in this gather; `usage` is our reading of this gather.
+    /// `sample` is libvirt's of this gather, `usage` is our reading of this gather.
     pub(super) fn report(&mut self, usage: Option<&CpuUsage>, sample: &Sample) {
         let cpu = &sample.cpu;
         if let (Some(time), Some(user), Some(system), Some(vcpus)) =

@@ -9,7 +9,7 @@ use crate::derive::totals::{self, SupportedCounters};
 use crate::sample::Device;
 use crate::sample::testing::{any_devices, counter, devices, empty};
 
-/// What one gather brought.
+/// The figures of one gather.
 #[derive(Debug, Clone)]
 struct Gather {
     /// Milliseconds since the previous gather.

@@ -61,7 +61,7 @@ fn asked(
     asked_for(Scope::Full, session, config, targets)
 }
 
-/// What a request brought in the end, and before it what came piece by piece.
+/// The responses to a request that were sent one by one, and the last one.
 fn performed(session: &mut Session, request: &WorkerRequest) -> (Vec<Response>, Response) {
     let told = RefCell::new(Vec::new());
     let tell = |answer| told.borrow_mut().push(answer);

@@ -23,8 +23,8 @@ struct PendingStep {
 }
 
 /// Looks up components, each once for all walks that need it. One process serves all local file systems.
-/// When it hangs it is set aside together with the mount on which it hangs, and another one is started
-/// for the rest.
+/// When it hangs, it is abandoned together with the mount on which it hangs, and another one is started
+/// for the other components.
 #[derive(Debug, Default)]
 pub(super) struct Resolver {
     checker: Option<Checker>,
