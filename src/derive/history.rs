@@ -241,8 +241,10 @@ mod tests {
             let named = |name: &&str| device(name, "disk", [Some(1); DISK_COUNTERS]);
             let mut tags = DeviceTags::default();
             tags.update("disk", &devices(at, names.iter().map(named).collect()));
-            let found = tags.0.iter().map(|(_, tags)| tags.as_str());
-            let found: Vec<&str> = found
+            let found: Vec<&str> = tags
+                .0
+                .iter()
+                .map(|(_, tags)| tags.as_str())
                 .map(|tags| tags.strip_prefix(",devtype=disk,device=").unwrap())
                 .collect();
             assert_eq!(found, expected, "{names:?}");

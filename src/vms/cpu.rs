@@ -95,8 +95,11 @@ impl VmCpu {
     pub(super) fn processor(&self, usage: Option<&CpuUsage>) -> Option<Processor> {
         let usage = usage?;
         // Where a vCPU was added or removed, libvirt has to show again that it counts the same.
-        let vcpus = self.proof.proven().copied();
-        let vcpus = vcpus.filter(|vcpus| *vcpus == usage.vcpus)?;
+        let vcpus = self
+            .proof
+            .proven()
+            .copied()
+            .filter(|vcpus| *vcpus == usage.vcpus)?;
         Some(Processor {
             cpu: Cpu {
                 at: usage.at,

@@ -140,8 +140,8 @@ impl Resolver {
         };
         let mut received = Vec::new();
         for result in results {
-            let walks = self.sent.pop_front().map(|step| step.walks);
-            let walks = walks.unwrap_or_default().into_iter();
+            let step = self.sent.pop_front();
+            let walks = step.into_iter().flat_map(|step| step.walks);
             received.extend(walks.map(|walk| (walk, result.clone())));
         }
         received
