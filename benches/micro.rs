@@ -13,7 +13,6 @@ use divan::{AllocProfiler, Bencher};
 use telegraf_kvm::config::Settings;
 use telegraf_kvm::derive::History;
 use telegraf_kvm::description::Description;
-use telegraf_kvm::device_filter::DeviceFilter;
 use telegraf_kvm::libvirt::{Value, bulk};
 use telegraf_kvm::measurements;
 use telegraf_kvm::sample::{RunId, Sample};
@@ -62,7 +61,7 @@ fn fill(record: &[(&'static str, Value<'static>)], at: Instant) -> Sample {
 /// The gathers of a busy VM: every counter has increased since the last gather.
 fn gathers() -> impl FnMut() -> Sample {
     let description = Description::parse(XML).unwrap();
-    let wanted = DeviceFilter::new(&Settings::default());
+    let wanted = Settings::default().device_filter();
     let record = record();
     let mut at = Instant::now();
     let mut count = 0;
@@ -110,7 +109,7 @@ fn xml_to_description(bencher: Bencher) {
 #[divan::bench]
 fn describe(bencher: Bencher) {
     let description = Description::parse(XML).unwrap();
-    let wanted = DeviceFilter::new(&Settings::default());
+    let wanted = Settings::default().device_filter();
     let record = record();
     let at = Instant::now();
     bencher

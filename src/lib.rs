@@ -22,7 +22,7 @@ pub mod cli;
 pub mod config;
 pub mod derive;
 pub mod description;
-pub mod device_filter;
+mod device_filter;
 mod duration;
 pub mod gather;
 pub mod host;

@@ -26,11 +26,11 @@ impl NameFilter {
 
 /// A shell-like pattern for a whole name. `/` and a leading dot are ordinary characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Pattern(Vec<Part>);
+pub(crate) struct Pattern(Vec<Token>);
 
-/// What one part of a pattern matches.
+/// One token of a pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+enum Token {
     /// This character.
     One(char),
     /// `?`: any one character.
@@ -54,13 +54,13 @@ impl Pattern {
         loop {
             let before = rest.clone();
             match (self.0.get(at), rest.next()) {
-                (Some(Part::Text), _) => {
+                (Some(Token::Text), _) => {
                     at += 1;
                     rest = before;
                     last_text = Some((at, rest.clone()));
                 }
                 (None, None) => return true,
-                (Some(part), Some(c)) if part.is(c) => at += 1,
+                (Some(token), Some(c)) if token.is(c) => at += 1,
                 // At the end of the name, a longer match of the `*` would leave even less.
                 (_, None) => return false,
                 _ => {
@@ -76,7 +76,7 @@ impl Pattern {
     }
 }
 
-impl Part {
+impl Token {
     fn is(&self, c: char) -> bool {
         let among = |ranges: &[(char, char)]| ranges.iter().any(|r| (r.0..=r.1).contains(&c));
         match self {
@@ -104,23 +104,23 @@ pub(crate) fn pattern(text: &str) -> Result<Pattern, String> {
         ));
     }
     let bad = |why| format!("bad pattern {:?}: {why}", shortened(text));
-    let mut parts = Vec::new();
+    let mut tokens = Vec::new();
     let mut rest = text.chars();
     while let Some(c) = rest.next() {
-        parts.push(match c {
-            '?' => Part::Any,
+        tokens.push(match c {
+            '?' => Token::Any,
             // Several stars match the same as one.
-            '*' if parts.last() == Some(&Part::Text) => continue,
-            '*' => Part::Text,
+            '*' if tokens.last() == Some(&Token::Text) => continue,
+            '*' => Token::Text,
             '[' => bracket(&mut rest).map_err(bad)?,
-            c => Part::One(c),
+            c => Token::One(c),
         });
     }
-    Ok(Pattern(parts))
+    Ok(Pattern(tokens))
 }
 
 /// Reads from after `[` to after its `]`. A `]` in the first place is one of the characters.
-fn bracket(rest: &mut Chars) -> Result<Part, String> {
+fn bracket(rest: &mut Chars) -> Result<Token, String> {
     let inside = rest.as_str();
     let without = inside.starts_with('!');
     let inside = &inside[usize::from(without)..];
@@ -150,8 +150,8 @@ fn bracket(rest: &mut Chars) -> Result<Part, String> {
         ranges.push((from, to));
     }
     Ok(match without {
-        true => Part::Without(ranges),
-        false => Part::Within(ranges),
+        true => Token::Without(ranges),
+        false => Token::Within(ranges),
     })
 }
 

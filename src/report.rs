@@ -59,43 +59,43 @@ impl Reporter {
     }
 
     /// Logs what began and what ended with this gather.
-    pub fn report(&mut self, gathered: &GatherReport) {
+    pub fn report(&mut self, report: &GatherReport) {
         self.while_it_lasts(
             "threads",
-            gathered.not_started.clone(),
+            report.not_started.clone(),
             "all threads can be started again",
         );
-        self.connection(gathered);
-        if !gathered.reached {
+        self.connection(report);
+        if !report.reached {
             return;
         }
-        self.refusals(gathered);
+        self.refusals(report);
         self.while_it_lasts(
             "clients",
-            gathered.limited_to.map(too_few_clients),
+            report.limited_to.map(too_few_clients),
             "all connections to libvirtd are tried again",
         );
-        self.single_domains(gathered);
-        self.partial.report(gathered, Instant::now());
-        self.late_and_locked(gathered);
-        self.dead_mounts(gathered);
-        self.unknown_storage(&gathered.unknown_storage);
-        self.slow_storage(&gathered.slow_storage);
+        self.single_domains(report);
+        self.partial.report(report, Instant::now());
+        self.late_and_locked(report);
+        self.dead_mounts(report);
+        self.unknown_storage(&report.unknown_storage);
+        self.slow_storage(&report.slow_storage);
         self.while_it_lasts(
             "saturated",
-            gathered.saturated.as_ref().map(|by| saturated(by.as_ref())),
+            report.saturated.as_ref().map(|by| saturated(by.as_ref())),
             "libvirtd has free workers again",
         );
     }
 
-    fn connection(&mut self, gathered: &GatherReport) {
+    fn connection(&mut self, report: &GatherReport) {
         let uri = &self.uri;
-        let unreachable = gathered.problems.iter().find_map(|problem| match problem {
+        let unreachable = report.problems.iter().find_map(|problem| match problem {
             Problem::Unreachable(error) => Some(error),
             _ => None,
         });
-        if !gathered.reached {
-            if unreachable.is_none() && gathered.unasked {
+        if !report.reached {
+            if unreachable.is_none() && report.unasked {
                 return;
             }
             self.problems.report("libvirt", Level::Warn, || match unreachable {
@@ -103,7 +103,7 @@ impl Reporter {
                     let remedy = error.remedy(&uri.value);
                     format!("cannot reach libvirt at {uri}: {error}; {remedy}; trying again at every gather")
                 }
-                None => match gathered.cut {
+                None => match report.cut {
                     Some(why) => format!("{why} before libvirt at {uri} had answered"),
                     None => format!("libvirt at {uri} does not answer; trying again at every gather"),
                 },
@@ -126,17 +126,17 @@ impl Reporter {
         );
     }
 
-    fn refusals(&mut self, gathered: &GatherReport) {
-        let refused = gathered.problems.iter().find_map(|problem| match problem {
+    fn refusals(&mut self, report: &GatherReport) {
+        let refused = report.problems.iter().find_map(|problem| match problem {
             Problem::Refused(error) => Some(format!("libvirt refused a call: {error}")),
             _ => None,
         });
         self.while_it_lasts("refused", refused, "libvirt refuses no call any more");
     }
 
-    fn single_domains(&mut self, gathered: &GatherReport) {
+    fn single_domains(&mut self, report: &GatherReport) {
         let mut now = HashSet::default();
-        for problem in &gathered.problems {
+        for problem in &report.problems {
             let (domain, text, key) = match problem {
                 Problem::Domain(domain, text) => {
                     now.insert(domain.run.uuid);
@@ -154,7 +154,7 @@ impl Reporter {
         }
         let before = std::mem::replace(&mut self.domains, now);
         for uuid in before.difference(&self.domains) {
-            let is_gone = gathered
+            let is_gone = report
                 .active
                 .as_ref()
                 .is_some_and(|active| !active.iter().any(|run| run.uuid == *uuid));
@@ -167,23 +167,23 @@ impl Reporter {
         }
     }
 
-    fn late_and_locked(&mut self, gathered: &GatherReport) {
-        let late = (!gathered.missing.is_empty()).then(|| {
-            let names = names_of(&gathered.missing);
-            match gathered.cut {
+    fn late_and_locked(&mut self, report: &GatherReport) {
+        let late = (!report.missing.is_empty()).then(|| {
+            let names = names_of(&report.missing);
+            match report.cut {
                 Some(why) => format!("{why} before these VMs had answered: {names}"),
                 None => format!(
                     "no answer in time from these VMs: {names}; {}",
-                    hanging(gathered.hanging)
+                    hanging(report.hanging)
                 ),
             }
         });
         self.while_it_lasts("late", late, "all VMs answer in time again");
-        let locked = (!gathered.locked.is_empty()).then(|| {
+        let locked = (!report.locked.is_empty()).then(|| {
             format!(
                 "locked inside libvirtd, so that each call for them hangs; no call is made for these VMs \
                  until they are unlocked: {}",
-                names_of(&gathered.locked)
+                names_of(&report.locked)
             )
         });
         self.while_it_lasts("locked", locked, "no VM is locked inside libvirtd any more");

@@ -11,21 +11,21 @@ pub use masked::{Masked, quoted};
 
 /// The parts of a URI as written, nothing decoded.
 #[derive(Debug, PartialEq, Eq)]
-struct Parts<'u> {
+struct UriParts<'u> {
     scheme: &'u str,
     /// The text between `//` and the path; empty where there is no `//`.
     authority: &'u str,
     path: &'u str,
 }
 
-fn parts(uri: &str) -> Option<Parts<'_>> {
+fn parts(uri: &str) -> Option<UriParts<'_>> {
     let (scheme, rest) = uri.split_once(':')?;
     let rest = rest.split(['?', '#']).next()?;
     let (authority, path) = match rest.strip_prefix("//") {
         Some(rest) => rest.split_at(rest.find('/').unwrap_or(rest.len())),
         None => ("", rest),
     };
-    Some(Parts {
+    Some(UriParts {
         scheme,
         authority,
         path,

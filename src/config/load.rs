@@ -22,12 +22,12 @@ pub struct Loaded {
     /// The validated settings.
     pub settings: Settings,
     /// The file that was read, if any.
-    pub source: Source,
+    pub source: ConfigSource,
 }
 
 /// Which configuration was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum ConfigSource {
     /// The file of `--config`.
     Flag(PathBuf),
     /// [`SYSTEM_FILE`].
@@ -36,7 +36,7 @@ pub enum Source {
     Defaults,
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for ConfigSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flag(path) => write!(f, "{} (from --config)", path.display()),
@@ -67,16 +67,16 @@ fn load_from(
     system: &Path,
 ) -> Result<Loaded, ConfigError> {
     let source = match file {
-        Some(path) => Source::Flag(path.to_owned()),
-        None if is_absent(system) => Source::Defaults,
-        None => Source::System(system.to_owned()),
+        Some(path) => ConfigSource::Flag(path.to_owned()),
+        None if is_absent(system) => ConfigSource::Defaults,
+        None => ConfigSource::System(system.to_owned()),
     };
     let mut settings = match &source {
-        Source::Flag(path) | Source::System(path) => {
+        ConfigSource::Flag(path) | ConfigSource::System(path) => {
             let document = read(path)?;
             Settings::from_file(File::parse(&document)?, &document)?
         }
-        Source::Defaults => Settings::default(),
+        ConfigSource::Defaults => Settings::default(),
     };
     let in_file = Some(settings.uri).filter(|uri| uri.origin != UriOrigin::Default);
     settings.uri = uri::choose(flag_uri, in_file, env_uri)?;

@@ -8,7 +8,7 @@ mod uri;
 mod validate;
 
 pub use error::ConfigError;
-pub use load::{Loaded, SYSTEM_FILE, Source, load};
+pub use load::{ConfigSource, Loaded, SYSTEM_FILE, load};
 pub use settings::{BlockStatistics, Measurements, Precision, Settings};
 pub use uri::{Uri, UriOrigin};
 

@@ -107,13 +107,13 @@ impl Default for Settings {
     }
 }
 
-impl DeviceFilter {
-    /// The devices that these settings want.
-    pub fn new(settings: &Settings) -> Self {
-        Self {
-            names: settings.devices.clone(),
-            cdrom: settings.cdrom,
-            floppy: settings.floppy,
+impl Settings {
+    /// The devices that are written.
+    pub fn device_filter(&self) -> DeviceFilter {
+        DeviceFilter {
+            names: self.devices.clone(),
+            cdrom: self.cdrom,
+            floppy: self.floppy,
         }
     }
 }

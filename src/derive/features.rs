@@ -59,11 +59,11 @@ struct PreviousCpu {
 struct PreviousSum<const N: usize> {
     at: Instant,
     value: u64,
-    parts: Rc<Parts<N>>,
+    counters: Rc<DeviceCounters<N>>,
 }
 
 /// The devices of a sum by name, in order, with their counters.
-type Parts<const N: usize> = Vec<(SmolStr, [Option<u64>; N])>;
+type DeviceCounters<const N: usize> = Vec<(SmolStr, [Option<u64>; N])>;
 
 impl Previous {
     /// Calculates the rates of this sample, and remembers its figures for the next one. A field that
@@ -134,21 +134,21 @@ fn rates<const N: usize>(
     let Some(devices) = devices else {
         return [None; 4];
     };
-    let mut parts: Parts<N> = devices
+    let mut counters: DeviceCounters<N> = devices
         .list
         .iter()
         .filter_map(|device| Some((device.name.clone()?, device.counters)))
         .collect();
-    parts.sort_unstable();
-    let parts = Rc::new(parts);
+    counters.sort_unstable();
+    let counters = Rc::new(counters);
     // The four sums nearly always have the same previous sample, whose names need comparing once.
-    let mut compared: Option<(Rc<Parts<N>>, bool)> = None;
+    let mut compared: Option<(Rc<DeviceCounters<N>>, bool)> = None;
     std::array::from_fn(|i| {
         let counter = fields[i].0;
         let now = PreviousSum {
             at: devices.at,
             value: sums[counter]?,
-            parts: Rc::clone(&parts),
+            counters: Rc::clone(&counters),
         };
         let (at, value) = (now.at, now.value);
         let before = previous[i].replace(now)?;
@@ -157,14 +157,14 @@ fn rates<const N: usize>(
             return None;
         }
         let alike = match &compared {
-            Some((previous, alike)) if Rc::ptr_eq(previous, &before.parts) => *alike,
+            Some((previous, alike)) if Rc::ptr_eq(previous, &before.counters) => *alike,
             _ => {
-                let alike = are_alike(&before.parts, &parts);
-                compared = Some((Rc::clone(&before.parts), alike));
+                let alike = are_alike(&before.counters, &counters);
+                compared = Some((Rc::clone(&before.counters), alike));
                 alike
             }
         };
-        if !alike || fell(&before.parts, &parts, counter) {
+        if !alike || fell(&before.counters, &counters, counter) {
             return None;
         }
         let moved = value.checked_sub(before.value)? as f64;
@@ -173,14 +173,18 @@ fn rates<const N: usize>(
 }
 
 /// Whether these are the same devices.
-fn are_alike<const N: usize>(before: &Parts<N>, now: &Parts<N>) -> bool {
+fn are_alike<const N: usize>(before: &DeviceCounters<N>, now: &DeviceCounters<N>) -> bool {
     let names = before.iter().map(|(name, _)| name);
     names.eq(now.iter().map(|(name, _)| name))
 }
 
 /// Whether a counter fell of any of these devices. A device that was replaced by one of the same name
 /// counts from 0 again, and a sum does not show that where another device moved more.
-fn fell<const N: usize>(before: &Parts<N>, now: &Parts<N>, counter: usize) -> bool {
+fn fell<const N: usize>(
+    before: &DeviceCounters<N>,
+    now: &DeviceCounters<N>,
+    counter: usize,
+) -> bool {
     let mut pairs = before.iter().zip(now);
     pairs.any(|((_, before), (_, now))| {
         let both = before[counter].zip(now[counter]);

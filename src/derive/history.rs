@@ -3,8 +3,9 @@
 //!
 //! Like [`Vms`](crate::vms::Vms), this is one record for each VM, renewed when another run of the VM
 //! begins. The two are apart because they follow different things at different times: `Vms` follows
-//! libvirt's list and events and decides what to ask, this follows the samples, when they are
-//! written. Whoever makes lines of samples needs this one alone, without a gather or a libvirt.
+//! libvirt's list and events and decides what to ask; the history follows the samples, when they are
+//! written. Code that only writes the lines of samples needs the history alone, without a gather and
+//! without libvirt.
 
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -218,7 +219,7 @@ mod tests {
         assert_eq!(nics(vm), [",devtype=nic,device=vnet0"]);
         let disks: Vec<&str> = vm.disk_tags().map(Tags::as_str).collect();
         assert_eq!(disks, [",devtype=disk,device=vda"]);
-        let other = device("tap,1", "bridge", [Some(1); 8]);
+        let other = device("tap,1", "bridge", [Some(1); NIC_COUNTERS]);
         sample.nics = Some(devices(at, vec![other]));
         let (vm, _) = history.update(&sample);
         assert_eq!(nics(vm), [",devtype=nic,device=tap\\,1"]);
@@ -237,11 +238,13 @@ mod tests {
             (&["a", "a"], &["a", "a-2"]),
         ] {
             let at = Instant::now();
-            let named = |name: &&str| device(name, "disk", [Some(1); 5]);
+            let named = |name: &&str| device(name, "disk", [Some(1); DISK_COUNTERS]);
             let mut tags = DeviceTags::default();
             tags.update("disk", &devices(at, names.iter().map(named).collect()));
-            let found = tags.0.iter().map(|(_, tags)| tags.as_str());
-            let found: Vec<&str> = found
+            let found: Vec<&str> = tags
+                .0
+                .iter()
+                .map(|(_, tags)| tags.as_str())
                 .map(|tags| tags.strip_prefix(",devtype=disk,device=").unwrap())
                 .collect();
             assert_eq!(found, expected, "{names:?}");

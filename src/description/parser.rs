@@ -5,7 +5,7 @@ use quick_xml::events::BytesStart;
 use quick_xml::name::{NamespaceResolver, ResolveResult};
 use smol_str::SmolStr;
 
-use super::source::{self, Source};
+use super::source::{self, SourceKind};
 use super::{Description, Disk, DiskKind, Nic};
 
 /// The state of the reading. Two numbers stand for the path of open elements.
@@ -21,11 +21,11 @@ pub(super) struct Parser {
     in_os: bool,
     root_seen: bool,
     pub(super) finished: bool,
-    device: Option<Device>,
+    device: Option<OpenDevice>,
 }
 
 /// The device whose element is open.
-enum Device {
+enum OpenDevice {
     Nic {
         target: Option<SmolStr>,
         kind: SmolStr,
@@ -73,8 +73,10 @@ impl Parser {
         if self.depth == 2 {
             self.description.unresolved |= source::is_block_argument(element)?;
         }
-        if matches!(self.device, Some(Device::Disk { .. } | Device::Firmware(_)))
-            && source::NAMES.contains(&name)
+        if matches!(
+            self.device,
+            Some(OpenDevice::Disk { .. } | OpenDevice::Firmware(_))
+        ) && source::NAMES.contains(&name)
             && resolver.resolve_element(element.name()).0 == ResolveResult::Unbound
         {
             self.source(element)?;
@@ -85,8 +87,11 @@ impl Parser {
             match self.depth {
                 2 => self.in_os = name == "os",
                 3 => {
-                    self.device = Device::open(element)?;
-                    if matches!(self.device, Some(Device::Disk { .. } | Device::Firmware(_))) {
+                    self.device = OpenDevice::open(element)?;
+                    if matches!(
+                        self.device,
+                        Some(OpenDevice::Disk { .. } | OpenDevice::Firmware(_))
+                    ) {
                         self.description.unresolved |= !source::type_is_known(element)?;
                     }
                 }
@@ -100,9 +105,9 @@ impl Parser {
 
     fn alias(&mut self, name: Option<String>) {
         let aliases = match &self.device {
-            Some(Device::Nic { .. }) => &mut self.description.nic_aliases,
-            Some(Device::Disk { .. }) => &mut self.description.disk_aliases,
-            Some(Device::Firmware(_)) | None => return,
+            Some(OpenDevice::Nic { .. }) => &mut self.description.nic_aliases,
+            Some(OpenDevice::Disk { .. }) => &mut self.description.disk_aliases,
+            Some(OpenDevice::Firmware(_)) | None => return,
         };
         aliases.extend(name.map(SmolStr::from));
     }
@@ -114,20 +119,21 @@ impl Parser {
             return Ok(());
         }
         let files = match &mut self.device {
-            Some(Device::Disk { sources, .. }) => sources,
+            Some(OpenDevice::Disk { sources, .. }) => sources,
             _ => &mut self.description.firmware,
         };
         match source::read(element, files)? {
-            Source::Known => {}
-            Source::Volume(number) => self.description.volumes.push(number),
-            Source::Server => self.description.waits_for_server = true,
-            Source::Unknown => self.description.unresolved = true,
+            SourceKind::Known => {}
+            SourceKind::Volume(number) => self.description.volumes.push(number),
+            SourceKind::Server => self.description.waits_for_server = true,
+            SourceKind::Unknown => self.description.unresolved = true,
         }
         Ok(())
     }
 
     fn target(&mut self, dev: Option<String>) {
-        if let Some(Device::Nic { target, .. } | Device::Disk { target, .. }) = &mut self.device
+        if let Some(OpenDevice::Nic { target, .. } | OpenDevice::Disk { target, .. }) =
+            &mut self.device
             && target.is_none()
         {
             *target = dev.filter(|name| !name.is_empty()).map(SmolStr::from);
@@ -144,10 +150,10 @@ impl Parser {
         // At this depth only the device's own element can have ended.
         if self.depth == 2 {
             match self.device.take() {
-                Some(Device::Nic { target, kind }) => {
+                Some(OpenDevice::Nic { target, kind }) => {
                     self.description.nics.push(Nic { target, kind });
                 }
-                Some(Device::Disk {
+                Some(OpenDevice::Disk {
                     target: Some(target),
                     kind,
                     sources,
@@ -158,12 +164,12 @@ impl Parser {
                     sources,
                     counted,
                 }),
-                Some(Device::Firmware(path)) if !path.is_empty() => {
+                Some(OpenDevice::Firmware(path)) if !path.is_empty() => {
                     self.description.firmware.push(path);
                 }
                 // A disk without a target is no disk here, but QEMU has its files open.
-                Some(Device::Disk { sources, .. }) => self.description.firmware.extend(sources),
-                Some(Device::Firmware(_)) | None => {}
+                Some(OpenDevice::Disk { sources, .. }) => self.description.firmware.extend(sources),
+                Some(OpenDevice::Firmware(_)) | None => {}
             }
         }
     }
@@ -174,7 +180,7 @@ impl Parser {
         }
         // The text directly in the element, not that of an element within it.
         if self.depth == 3
-            && let Some(Device::Firmware(path)) = &mut self.device
+            && let Some(OpenDevice::Firmware(path)) = &mut self.device
         {
             path.push_str(text);
         }
@@ -183,7 +189,7 @@ impl Parser {
 
     /// Handles an entity that cannot be resolved; libvirt's XML has none.
     pub(super) fn unreadable_text(&mut self) -> Result<(), String> {
-        self.description.unresolved |= matches!(self.device, Some(Device::Firmware(_)));
+        self.description.unresolved |= matches!(self.device, Some(OpenDevice::Firmware(_)));
         self.text("")
     }
 
@@ -199,7 +205,7 @@ impl Parser {
     }
 }
 
-impl Device {
+impl OpenDevice {
     /// `None` for a loader that is no block node: QEMU read it when it started (`-bios`).
     fn open(element: &BytesStart) -> Result<Option<Self>, String> {
         let of_type = attribute(element, "type")?;

@@ -54,7 +54,7 @@ const BLOCK_OPTIONS: [&str; 14] = [
 ];
 
 /// The kind of a `<source>`.
-pub(super) enum Source {
+pub(super) enum SourceKind {
     /// QEMU looks at its local paths and waits for nothing else.
     Known,
     /// A volume of a pool, with the number of its block node. Its path is in the XML of the pool.
@@ -66,7 +66,7 @@ pub(super) enum Source {
 }
 
 /// Adds the local paths of a `<source>` to `paths`; returns its kind.
-pub(super) fn read(element: &BytesStart, paths: &mut Vec<String>) -> Result<Source, String> {
+pub(super) fn read(element: &BytesStart, paths: &mut Vec<String>) -> Result<SourceKind, String> {
     let (mut resolved, mut server) = (true, false);
     let (mut is_volume, mut number) = (false, None);
     for attribute in element.attributes() {
@@ -87,11 +87,11 @@ pub(super) fn read(element: &BytesStart, paths: &mut Vec<String>) -> Result<Sour
         }
     }
     Ok(match number {
-        _ if !resolved => Source::Unknown,
-        Some(number) if is_volume => Source::Volume(number),
-        None if is_volume => Source::Unknown,
-        _ if server => Source::Server,
-        _ => Source::Known,
+        _ if !resolved => SourceKind::Unknown,
+        Some(number) if is_volume => SourceKind::Volume(number),
+        None if is_volume => SourceKind::Unknown,
+        _ if server => SourceKind::Server,
+        _ => SourceKind::Known,
     })
 }
 

@@ -9,6 +9,7 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::gather_report::{GatherReport, Problem};
+use super::groups::groups_needed;
 use super::host_watcher::{HostQuery, HostWatcher};
 use super::protocol::{Completeness, DomainRef, Measured, Response, WorkerConfig};
 use super::samples::Samples;
@@ -16,7 +17,6 @@ use super::scheduler::{Event, Limits, Listed, Scheduler};
 use super::worker::{Failure, Reply};
 use super::worker_pool::{Sink, WorkerPool};
 use crate::config::{NameFilter, Settings};
-use crate::device_filter::DeviceFilter;
 use crate::libvirt::DomainEvent;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::events::EventUpdate;
@@ -57,12 +57,12 @@ impl Gatherer {
     /// [`Gatherer::on_host_report`].
     pub fn new(settings: &Settings, sink: Sink, host_watcher: Option<Sender<HostQuery>>) -> Self {
         let measurements = &settings.measurements;
-        let groups = Groups::needed(measurements);
+        let groups = groups_needed(measurements);
         let config = WorkerConfig {
             uri: settings.uri.value.clone(),
             groups,
             info: measurements.metrics || measurements.features || measurements.totals,
-            wanted: DeviceFilter::new(settings),
+            devices: settings.device_filter(),
         };
         // Each connection to a driver in our own process may be to another node, so there is only one.
         // There is no daemon that could fail to answer.
@@ -85,7 +85,7 @@ impl Gatherer {
             vms: Vms::new(settings.device_cache_ttl),
             domains: settings.domains.clone(),
             devices: settings.devices.clone(),
-            describes: Groups::needed(measurements).has(Groups::NET),
+            describes: groups_needed(measurements).has(Groups::NET),
             samples: Samples::default(),
             report: GatherReport::default(),
             host_watcher: HostWatcher::new(host_watcher, settings.block_statistics, groups),

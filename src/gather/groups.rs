@@ -3,22 +3,20 @@
 use crate::config::Measurements;
 use crate::libvirt::bulk::Groups;
 
-impl Groups {
-    /// The groups that a field of these measurements needs, and no other. The vCPU group is never among
-    /// them: the vCPU count is the one figure of it that is written, and `virDomainGetInfo` has it for a
-    /// sixth of the price.
-    pub(crate) fn needed(wanted: &Measurements) -> Self {
-        let figures = wanted.metrics || wanted.features || wanted.totals;
-        let devices = wanted.features || wanted.devices || wanted.totals;
-        let mut groups = Self::STATE;
-        if figures {
-            groups = groups | Self::CPU | Self::BALLOON;
-        }
-        if devices {
-            groups = groups | Self::NET | Self::BLOCK;
-        }
-        groups
+/// The groups that a field of these measurements needs, and no other. The vCPU group is never among
+/// them: the vCPU count is the one figure of it that is written, and `virDomainGetInfo` has it for a
+/// sixth of the price.
+pub(crate) fn groups_needed(measurements: &Measurements) -> Groups {
+    let figures = measurements.metrics || measurements.features || measurements.totals;
+    let devices = measurements.features || measurements.devices || measurements.totals;
+    let mut groups = Groups::STATE;
+    if figures {
+        groups = groups | Groups::CPU | Groups::BALLOON;
     }
+    if devices {
+        groups = groups | Groups::NET | Groups::BLOCK;
+    }
+    groups
 }
 
 #[cfg(test)]
@@ -73,7 +71,7 @@ mod tests {
                 Groups::STATE,
             ),
         ] {
-            assert_eq!(Groups::needed(&wanted), groups, "{wanted:?}");
+            assert_eq!(groups_needed(&wanted), groups, "{wanted:?}");
         }
     }
 }

@@ -25,7 +25,7 @@ pub struct WorkerConfig {
     /// Whether a field needs `virDomainGetInfo`.
     pub info: bool,
     /// The devices that are wanted.
-    pub wanted: DeviceFilter,
+    pub devices: DeviceFilter,
 }
 
 impl Target {
@@ -95,7 +95,7 @@ pub enum Control {
 /// A request as a worker gets it.
 pub type WorkerRequest = Request<DomainRef, Target>;
 
-/// What a worker's call brought. [`Response::is_last`] tells whether more follows.
+/// A result of a worker's call. [`Response::is_last`] tells whether more follows.
 #[derive(Debug)]
 pub enum Response {
     /// For [`Request::List`]: the active domains.
@@ -107,8 +107,8 @@ pub enum Response {
     /// Of [`Request::Describe`]: the monitor of this domain has been in use for long. Its XML was not
     /// asked for, because that might wait; more follows.
     MonitorHeld(Uuid),
-    /// For [`Request::Statistics`]: the figures. Domains that are gone are missing from them. Beside
-    /// them the problems of single domains that brought no figures.
+    /// For [`Request::Statistics`]: the figures, which lack the domains that are gone, and the problems
+    /// of single domains for which there are no figures.
     Samples(Vec<Measured>, Vec<(DomainRef, String)>),
     /// For [`Request::Disks`].
     Disks(RunId, Devices<DISK_COUNTERS>),

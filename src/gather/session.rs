@@ -154,7 +154,7 @@ impl Session {
         let Some(handle) = self.handle(run.uuid)? else {
             return Ok(Response::Done);
         };
-        let disks = unless_gone(per_call::disks(handle, &description, &config.wanted))?;
+        let disks = unless_gone(per_call::disks(handle, &description, &config.devices))?;
         Ok(disks.map_or(Response::Done, |disks| Response::Disks(run, disks)))
     }
 
@@ -202,13 +202,13 @@ impl Session {
                 handle,
                 groups,
                 description,
-                &config.wanted,
+                &config.devices,
                 &mut cpu,
             );
             // A domain that has stopped since the list has a state, too.
             let is_off = sample.state == Some(per_call::SHUTOFF);
             if unless_gone(filled)?.is_some() && !is_off {
-                sample.describe(description, &config.wanted);
+                sample.describe(description, &config.devices);
                 tell(Response::Priority(Box::new(sample)));
             }
         }

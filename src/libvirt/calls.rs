@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A kind of call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Call {
+pub enum CallKind {
     /// `virConnectOpenReadOnly`.
     Open,
     /// `virConnectListAllDomains`.
@@ -31,13 +31,13 @@ pub enum Call {
     Xml,
 }
 
-const KINDS: usize = Call::Xml as usize + 1;
+const KINDS: usize = CallKind::Xml as usize + 1;
 
 static COUNTS: [AtomicU64; KINDS] = [const { AtomicU64::new(0) }; KINDS];
 
 /// Counts one call, right before it is made.
-pub(super) fn count(call: Call) {
-    if let Some(counter) = COUNTS.get(call as usize) {
+pub(super) fn count(kind: CallKind) {
+    if let Some(counter) = COUNTS.get(kind as usize) {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -54,7 +54,7 @@ impl CallCounts {
     }
 
     /// How many calls of this kind were made.
-    pub fn of(&self, call: Call) -> u64 {
-        self.0.get(call as usize).copied().unwrap_or_default()
+    pub fn of(&self, kind: CallKind) -> u64 {
+        self.0.get(kind as usize).copied().unwrap_or_default()
     }
 }

@@ -101,8 +101,8 @@ impl std::error::Error for Error {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gather::testing::initialize;
     use crate::libvirt::Connection;
+    use crate::libvirt::testing::initialize;
 
     const LOCAL: &str = "qemu:///system";
 

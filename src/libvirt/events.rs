@@ -156,7 +156,7 @@ pub fn start(
             }
         }
     };
-    threads::start("watch", receive)?;
+    threads::start("event feed", receive)?;
     Ok(Watcher { stop, ended })
 }
 

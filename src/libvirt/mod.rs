@@ -11,6 +11,8 @@ pub(crate) mod events;
 #[allow(unsafe_code)]
 mod ffi;
 pub(crate) mod per_call;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub(crate) use error::Error;
 pub(crate) use ffi::{Connection, Domain, DomainEvent, Monitor, Record, Records};

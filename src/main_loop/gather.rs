@@ -27,34 +27,34 @@ impl MainLoop {
         let cut = self
             .ending
             .filter(|_| is_in_time && !self.gatherer.is_done());
-        let mut gathered = self.gatherer.finish();
-        gathered.cut = cut.map(|ending| match ending {
+        let mut report = self.gatherer.finish();
+        report.cut = cut.map(|ending| match ending {
             Ending::EndOfInput(_) => "standard input ended",
             Ending::Stop(_) => "a signal to stop arrived",
         });
         logging::pass_on();
-        if let Some(active) = &gathered.active {
+        if let Some(active) = &report.active {
             self.history
                 .retain(active, |uuid| self.reporter.forget(uuid));
         }
-        self.reporter.report(&gathered);
-        for sample in &gathered.samples {
+        self.reporter.report(&report);
+        for sample in &report.samples {
             self.write(sample, timestamp);
         }
-        let withheld = gathered.locked.len() + gathered.missing.len() + gathered.refused.len();
+        let withheld = report.locked.len() + report.missing.len() + report.refused.len();
         if self.settings.measurements.collector {
-            self.write_collector(&gathered, withheld, start, timestamp);
+            self.write_collector(&report, withheld, start, timestamp);
         }
         log::debug!(
             "{} VMs in {} ms, {} bytes; {} in part, {withheld} withheld, {} calls hang",
-            gathered.answered,
+            report.answered,
             start.elapsed().as_millis(),
             self.buffer.len(),
-            gathered.answered - gathered.complete,
-            gathered.hanging
+            report.answered - report.complete,
+            report.hanging
         );
         self.lines_written |= !self.buffer.is_empty();
-        self.vms_gathered |= gathered.answered > 0;
+        self.vms_gathered |= report.answered > 0;
         output.write(self.buffer.as_bytes())
     }
 
@@ -100,26 +100,26 @@ impl MainLoop {
     /// Appends the line of `vm_collector` to the buffer.
     fn write_collector(
         &mut self,
-        gathered: &GatherReport,
+        report: &GatherReport,
         withheld: usize,
         start: Instant,
         timestamp: i64,
     ) {
         let (late, reconnects) = self.gatherer.losses();
         let collector = Collector {
-            up: gathered.reached,
+            up: report.reached,
             uptime: self.started.elapsed(),
             duration: start.elapsed(),
-            seen: gathered.seen,
-            complete: gathered.complete,
-            partial: gathered.answered - gathered.complete,
+            seen: report.seen,
+            complete: report.complete,
+            partial: report.answered - report.complete,
             withheld,
             lines: memchr::memchr_iter(b'\n', self.buffer.as_bytes()).count(),
             calls: CallCounts::now(),
             reconnects,
-            hanging: gathered.hanging,
+            hanging: report.hanging,
             late,
-            dead_mounts: gathered.dead.len(),
+            dead_mounts: report.dead.len(),
         };
         collector::write(&mut self.buffer, &collector, &self.uri, timestamp);
     }

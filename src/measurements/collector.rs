@@ -3,23 +3,23 @@
 
 use std::time::Duration;
 
-use crate::libvirt::calls::{Call, CallCounts};
+use crate::libvirt::calls::{CallCounts, CallKind};
 use crate::line_protocol::{Line, Tags};
 
 /// The fields that count calls, in the order in which they are written.
-const CALLS: [(&str, Call); 12] = [
-    ("calls_open", Call::Open),
-    ("calls_list", Call::List),
-    ("calls_lookup", Call::Lookup),
-    ("calls_bulk", Call::Bulk),
-    ("calls_info", Call::Info),
-    ("calls_state", Call::State),
-    ("calls_cpu", Call::Cpu),
-    ("calls_memory", Call::Memory),
-    ("calls_interface", Call::Interface),
-    ("calls_block", Call::Block),
-    ("calls_control", Call::Control),
-    ("xml_reads", Call::Xml),
+const CALLS: [(&str, CallKind); 12] = [
+    ("calls_open", CallKind::Open),
+    ("calls_list", CallKind::List),
+    ("calls_lookup", CallKind::Lookup),
+    ("calls_bulk", CallKind::Bulk),
+    ("calls_info", CallKind::Info),
+    ("calls_state", CallKind::State),
+    ("calls_cpu", CallKind::Cpu),
+    ("calls_memory", CallKind::Memory),
+    ("calls_interface", CallKind::Interface),
+    ("calls_block", CallKind::Block),
+    ("calls_control", CallKind::Control),
+    ("xml_reads", CallKind::Xml),
 ];
 
 /// The figures of one gather, and counters since the program started.

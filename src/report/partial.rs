@@ -24,15 +24,15 @@ pub(super) struct Partial {
 }
 
 impl Partial {
-    pub(super) fn report(&mut self, gathered: &GatherReport, now: Instant) {
-        let since: HashMap<Uuid, Instant> = gathered
+    pub(super) fn report(&mut self, report: &GatherReport, now: Instant) {
+        let since: HashMap<Uuid, Instant> = report
             .partial
             .iter()
             .map(|domain| domain.run.uuid)
             .map(|uuid| (uuid, self.since.get(&uuid).copied().unwrap_or(now)))
             .collect();
         let lasts = |uuid: &Uuid| since.get(uuid).is_some_and(|at| now >= *at + MOMENT);
-        let new: Vec<_> = gathered
+        let new: Vec<_> = report
             .partial
             .iter()
             .filter(|domain| lasts(&domain.run.uuid))
@@ -40,7 +40,7 @@ impl Partial {
             .cloned()
             .collect();
         if !new.is_empty() {
-            let hanging = match gathered.hanging {
+            let hanging = match report.hanging {
                 0 => String::new(),
                 calls => format!("; {}", hanging(calls)),
             };
@@ -54,14 +54,13 @@ impl Partial {
         let over: Vec<&str> = self
             .reported
             .iter()
-            .filter(|(uuid, _)| gathered.whole.contains(uuid))
+            .filter(|(uuid, _)| report.whole.contains(uuid))
             .map(|(_, name)| name.as_str())
             .collect();
         if !over.is_empty() {
             log::info!("complete again: {}", names(over));
         }
-        self.reported
-            .retain(|uuid, _| !gathered.whole.contains(uuid));
+        self.reported.retain(|uuid, _| !report.whole.contains(uuid));
         self.since = since;
     }
 
@@ -80,43 +79,43 @@ mod tests {
     use crate::gather::protocol::DomainRef;
     use crate::sample::testing::full;
 
-    fn gathered(in_part: bool) -> GatherReport {
+    fn report(in_part: bool) -> GatherReport {
         let sample = full(Instant::now());
         let found = DomainRef {
             run: sample.run,
             name: sample.name.clone(),
         };
-        let mut gathered = GatherReport {
+        let mut report = GatherReport {
             reached: true,
             ..GatherReport::default()
         };
         if in_part {
-            gathered.partial.push(found);
+            report.partial.push(found);
         } else {
-            gathered.whole.insert(sample.run.uuid);
+            report.whole.insert(sample.run.uuid);
         }
-        gathered
+        report
     }
 
     #[test]
     fn what_lasts_is_reported_and_what_is_over_forgotten() {
-        let uuid = gathered(true).partial[0].run.uuid;
+        let uuid = report(true).partial[0].run.uuid;
         let mut partial = Partial::default();
         let reported = |partial: &Partial| partial.reported.contains_key(&uuid);
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         for (in_part, second) in [(true, 0), (true, 6), (false, 7), (true, 8), (true, 14)] {
-            partial.report(&gathered(in_part), at(second));
+            partial.report(&report(in_part), at(second));
             assert!(!reported(&partial), "for a moment only, at {second} s");
         }
-        partial.report(&gathered(true), at(15));
+        partial.report(&report(true), at(15));
         assert!(reported(&partial));
         partial.report(&GatherReport::default(), at(16));
         assert!(reported(&partial), "a gather without it tells nothing");
-        partial.report(&gathered(false), at(17));
+        partial.report(&report(false), at(17));
         assert!(!reported(&partial));
-        partial.report(&gathered(true), at(20));
-        partial.report(&gathered(true), at(30));
+        partial.report(&report(true), at(20));
+        partial.report(&report(true), at(30));
         assert!(reported(&partial));
         partial.forget(uuid);
         assert!(!reported(&partial));

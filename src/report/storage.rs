@@ -11,8 +11,8 @@ use crate::wording::count;
 
 impl Reporter {
     /// Reports each mount that does not answer, with the VMs that have disks on it.
-    pub(super) fn dead_mounts(&mut self, gathered: &GatherReport) {
-        let dead: HashSet<String> = gathered
+    pub(super) fn dead_mounts(&mut self, report: &GatherReport) {
+        let dead: HashSet<String> = report
             .dead
             .keys()
             .map(|mount| mount.display().to_string())
@@ -22,11 +22,11 @@ impl Reporter {
                 log::info!("{mount} answers again, after {}", count(times, "gather"));
             }
         }
-        for (mount, domains) in &gathered.dead {
+        for (mount, domains) in &report.dead {
             let mount = mount.display().to_string();
             self.problems.report(mount.clone(), Level::Warn, || {
                 let names = names_of(domains);
-                if gathered.disks_left_out {
+                if report.disks_left_out {
                     format!(
                         "{mount} does not answer; with this version of libvirt, reading disk statistics would \
                          stop the guests, so the disks of these VMs are left out: {names}"
@@ -53,7 +53,7 @@ impl Reporter {
                     names_of(unknown)
                 )
             }),
-            "it is known again where all files of all VMs lie",
+            "it is known where all files of all VMs lie",
         );
     }
 

@@ -55,7 +55,7 @@ fn sample() -> Sample {
 fn wanted(change: impl FnOnce(&mut Settings)) -> DeviceFilter {
     let mut settings = Settings::default();
     change(&mut settings);
-    DeviceFilter::new(&settings)
+    settings.device_filter()
 }
 
 fn disks(sample: &Sample) -> Vec<(&str, &str)> {
@@ -123,7 +123,7 @@ fn configured(toml: &str) -> DeviceFilter {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), toml).unwrap();
     let loaded = crate::config::load(Some(file.path()), None, None).unwrap();
-    DeviceFilter::new(&loaded.settings)
+    loaded.settings.device_filter()
 }
 
 #[test]

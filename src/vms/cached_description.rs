@@ -163,14 +163,15 @@ impl Known {
 mod tests {
     use super::*;
     use crate::sample::testing::{device, devices, empty};
+    use crate::sample::{DISK_COUNTERS, NIC_COUNTERS};
 
     #[test]
     fn other_names_differ_and_unreported_ones_do_not() {
         let at = Instant::now();
         let sample = |nics: Option<&[&str]>, disks: Option<&[&str]>| {
             let mut sample = empty(at);
-            let nic = |name: &&str| device(name, "", [None; 8]);
-            let disk = |name: &&str| device(name, "", [Some(1); 5]);
+            let nic = |name: &&str| device(name, "", [None; NIC_COUNTERS]);
+            let disk = |name: &&str| device(name, "", [Some(1); DISK_COUNTERS]);
             sample.nics = nics.map(|names| devices(at, names.iter().map(nic).collect()));
             sample.disks = disks.map(|names| devices(at, names.iter().map(disk).collect()));
             sample
@@ -197,7 +198,10 @@ mod tests {
     /// Statistics with one disk that has this image.
     fn with_image(at: Instant, path: &str) -> Sample {
         let mut sample = empty(at);
-        sample.disks = Some(devices(at, vec![device("vda", "", [Some(1); 5])]));
+        sample.disks = Some(devices(
+            at,
+            vec![device("vda", "", [Some(1); DISK_COUNTERS])],
+        ));
         sample.paths = format!("{path}\0");
         sample
     }

@@ -56,7 +56,7 @@ pub(super) struct VmCpu {
 }
 
 impl VmCpu {
-    /// libvirt brought `sample` in this gather; `usage` is our reading of this gather.
+    /// `sample` is libvirt's of this gather, `usage` is our reading of this gather.
     pub(super) fn report(&mut self, usage: Option<&CpuUsage>, sample: &Sample) {
         let cpu = &sample.cpu;
         if let (Some(time), Some(user), Some(system), Some(vcpus)) =
@@ -95,8 +95,11 @@ impl VmCpu {
     pub(super) fn processor(&self, usage: Option<&CpuUsage>) -> Option<Processor> {
         let usage = usage?;
         // Where a vCPU was added or removed, libvirt has to show again that it counts the same.
-        let vcpus = self.proof.proven().copied();
-        let vcpus = vcpus.filter(|vcpus| *vcpus == usage.vcpus)?;
+        let vcpus = self
+            .proof
+            .proven()
+            .copied()
+            .filter(|vcpus| *vcpus == usage.vcpus)?;
         Some(Processor {
             cpu: Cpu {
                 at: usage.at,

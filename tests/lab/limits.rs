@@ -31,7 +31,7 @@ fn a_thread_that_cannot_start_is_named_with_the_limit() {
     for (threads, flag, named) in [
         (1, None, "E! cannot start the thread \"signals\""),
         (2, None, "E! cannot start the thread \"stdin\""),
-        (3, None, "E! cannot start the thread \"events\""),
+        (3, None, "E! cannot start the thread \"event loop\""),
         (4, None, "W! cannot start the thread \"worker\""),
         (1, Some("--check"), "E! cannot start the thread \"check\""),
     ] {
@@ -74,7 +74,7 @@ fn one_worker_serves_where_no_second_can_be_started() {
     // This call makes the copy of the program that other users may run.
     let _ = lab.plugin_as(54_321, &[]);
     let binary = lab.dir().join("telegraf-kvm");
-    // main, signals, stdin, events, watch, and one worker.
+    // main, signals, stdin, event loop, event feed, and one worker.
     let mut command = lab.command("setpriv");
     command
         .args(["--pdeathsig", "KILL"])

@@ -192,7 +192,7 @@ fn a_crash_shows_what_libraries_said_before() {
         command.env("LIBVIRT_DEBUG", "1");
         let mut plugin = Plugin::spawn(command);
         // The thread that runs libvirt's event loop exists: libvirt is set up.
-        wait_for_events_thread(plugin.pid());
+        wait_for_event_loop(plugin.pid());
         assert_eq!(plugin.stderr(), "");
         plugin.signal(signal);
         assert_eq!(plugin.wait(LONG).signal(), Some(signal.as_raw()));
@@ -201,12 +201,12 @@ fn a_crash_shows_what_libraries_said_before() {
     }
 }
 
-fn wait_for_events_thread(pid: u32) {
+fn wait_for_event_loop(pid: u32) {
     let tasks = format!("/proc/{pid}/task");
     wait_for("libvirt", LONG, || {
         let mut tasks = std::fs::read_dir(&tasks).ok()?.flatten();
         let name = |task: &Path| std::fs::read_to_string(task.join("comm")).unwrap_or_default();
-        tasks.find(|task| name(&task.path()) == "events\n")
+        tasks.find(|task| name(&task.path()) == "event loop\n")
     });
 }
 
@@ -218,7 +218,7 @@ fn a_crash_ends_the_process_though_stderr_is_not_read() {
     let mut command = Plugin::outside(&["--uri", "test:///default"]);
     command.env("LIBVIRT_DEBUG", "1").stderr(stderr);
     let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
-    wait_for_events_thread(child.id());
+    wait_for_event_loop(child.id());
     support::plugin::kill(child.id(), Signal::ABORT);
     wait_for("the end", LONG, || child.try_wait().unwrap());
 }

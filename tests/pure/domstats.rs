@@ -13,7 +13,6 @@ use crate::lines;
 use telegraf_kvm::config::Settings;
 use telegraf_kvm::derive::History;
 use telegraf_kvm::description::Description;
-use telegraf_kvm::device_filter::DeviceFilter;
 use telegraf_kvm::libvirt::{Value, bulk};
 use telegraf_kvm::measurements;
 use telegraf_kvm::sample::{RunId, Sample};
@@ -78,7 +77,7 @@ fn written(fixture: &str, settings: &Settings) -> String {
         id: between(&xml, " id='", "'").parse().unwrap(),
     };
     let description = Description::parse(&xml).unwrap();
-    let wanted = DeviceFilter::new(settings);
+    let wanted = settings.device_filter();
     let base = Instant::now();
     let mut history = History::default();
     let mut lines = String::new();

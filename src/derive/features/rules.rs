@@ -9,7 +9,7 @@ use crate::derive::totals::{self, SupportedCounters};
 use crate::sample::Device;
 use crate::sample::testing::{any_devices, counter, devices, empty};
 
-/// What one gather brought.
+/// The figures of one gather.
 #[derive(Debug, Clone)]
 struct Gather {
     /// Milliseconds since the previous gather.
@@ -48,7 +48,7 @@ type Summed = (
 );
 
 /// A device's name and one of its counters.
-type Part = (SmolStr, Option<u64>);
+type DeviceCounter = (SmolStr, Option<u64>);
 
 /// The samples of these gathers, with their sums.
 fn samples(gathers: &[Gather]) -> Vec<Summed> {
@@ -81,31 +81,35 @@ fn samples(gathers: &[Gather]) -> Vec<Summed> {
 }
 
 /// Each device's counter number `index`, by name.
-fn parts<const N: usize>(devices: Option<&Devices<N>>, index: usize) -> Vec<Part> {
-    let list = devices.iter().flat_map(|devices| &devices.list);
-    let mut parts: Vec<_> = list
-        .map(|d| (d.name.clone().unwrap(), d.counters[index]))
+fn by_name<const N: usize>(devices: Option<&Devices<N>>, index: usize) -> Vec<DeviceCounter> {
+    let mut by_name: Vec<_> = devices
+        .iter()
+        .flat_map(|devices| &devices.list)
+        .map(|device| (device.name.clone().unwrap(), device.counters[index]))
         .collect();
-    parts.sort();
-    parts
+    by_name.sort();
+    by_name
 }
 
 /// The contract's rule for one sum, applied to the whole history: the rate since the last gather that
 /// had the sum.
-fn rule<P>(history: &[(Instant, Option<u64>, P)], grew: impl Fn(&P, &P) -> bool) -> Option<f64> {
-    let ((at, now, parts), before) = history.split_last()?;
+fn rule<D>(history: &[(Instant, Option<u64>, D)], grew: impl Fn(&D, &D) -> bool) -> Option<f64> {
+    let ((at, now, new), before) = history.split_last()?;
     let now = (*now)?;
     let (then, value, old) = before.iter().rev().find(|(_, value, _)| value.is_some())?;
     let passed = at.duration_since(*then).as_secs_f64();
     let moved = now.checked_sub((*value)?)? as f64;
-    (passed > 0.0 && grew(old, parts)).then_some(moved / passed)
+    (passed > 0.0 && grew(old, new)).then_some(moved / passed)
 }
 
 /// The same devices, and none of their counters went backwards.
-fn same_and_grown(old: &[Part], new: &[Part]) -> bool {
-    let names = |parts: &[Part]| -> Vec<_> { parts.iter().map(|(name, _)| name.clone()).collect() };
-    let fell =
-        |((_, old), (_, new)): (&Part, &Part)| old.zip(*new).is_some_and(|(old, new)| new < old);
+fn same_and_grown(old: &[DeviceCounter], new: &[DeviceCounter]) -> bool {
+    let names = |counters: &[DeviceCounter]| -> Vec<_> {
+        counters.iter().map(|(name, _)| name.clone()).collect()
+    };
+    let fell = |((_, old), (_, new)): (&DeviceCounter, &DeviceCounter)| {
+        old.zip(*new).is_some_and(|(old, new)| new < old)
+    };
     names(old) == names(new) && !old.iter().zip(new).any(fell)
 }
 
@@ -120,13 +124,13 @@ proptest! {
             let found = previous.advance(sample, net, disk);
             for (i, (index, name)) in NET_RATES.into_iter().enumerate() {
                 let history: Vec<_> = samples[..=k].iter().map(|(s, net, _)| {
-                    (s.cpu.at, net[index], parts(s.nics.as_ref(), index))
+                    (s.cpu.at, net[index], by_name(s.nics.as_ref(), index))
                 }).collect();
                 prop_assert_eq!(found.net[i], rule(&history, |old, new| same_and_grown(old, new)), "{} at {}", name, k);
             }
             for (i, (index, name)) in DISK_RATES.into_iter().enumerate() {
                 let history: Vec<_> = samples[..=k].iter().map(|(s, _, disk)| {
-                    (s.cpu.at, disk[index], parts(s.disks.as_ref(), index))
+                    (s.cpu.at, disk[index], by_name(s.disks.as_ref(), index))
                 }).collect();
                 prop_assert_eq!(found.disk[i], rule(&history, |old, new| same_and_grown(old, new)), "{} at {}", name, k);
             }

@@ -4,8 +4,9 @@ use std::sync::mpsc::Receiver;
 
 use super::*;
 use crate::gather::protocol::CallId;
-use crate::gather::testing::{LIMIT, Node, inbox, settings};
+use crate::gather::testing::{LIMIT, inbox, settings};
 use crate::libvirt::Error;
+use crate::libvirt::testing::Node;
 use crate::vms::Known;
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];

@@ -55,19 +55,19 @@ impl Scope {
 /// What a request does, without its domains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestKind {
-    /// [`Request::List`].
+    /// The active domains, which the other calls of the gather are about.
     List,
-    /// [`Request::Describe`].
+    /// XML, from which the kinds of a domain's devices and the files of its disks are read.
     Describe,
-    /// [`Request::Canary`].
+    /// A test whether libvirtd has a free ordinary worker.
     Canary,
-    /// [`Request::Statistics`].
+    /// The figures of many domains in one call.
     Statistics(Scope),
-    /// [`Request::Disks`].
+    /// The disks of a domain, one by one, where its statistics leave out the block group.
     Disks,
-    /// [`Request::Probe`].
+    /// A test whether the daemon answers, and how long the monitors of domains have been in use.
     Probe,
-    /// [`Request::Priority`].
+    /// State and network of domains for which libvirtd has no free ordinary worker.
     Priority,
 }
 

@@ -126,7 +126,7 @@ impl Session {
             domain,
             lacking,
             description,
-            &config.wanted,
+            &config.devices,
             &mut source,
         )?;
         self.cpu = self
@@ -141,7 +141,7 @@ impl Session {
             // In QEMU's driver both are the size of the balloon.
             sample.memory.actual = sample.memory.current;
         }
-        sample.describe(description, &config.wanted);
+        sample.describe(description, &config.devices);
         Ok(Some(Measured {
             sample,
             completeness,

@@ -5,10 +5,12 @@ use std::cell::RefCell;
 use super::*;
 use crate::config::Measurements;
 use crate::description::Description;
-use crate::device_filter::DeviceFilter;
+use crate::gather::groups::groups_needed;
 use crate::gather::protocol::{Completeness, Measured, Scope};
-use crate::gather::testing::{Node, connect, settings, target};
+use crate::gather::testing::{settings, target};
+use crate::libvirt::testing::{Node, connect};
 use crate::sample::testing::{device, devices, full};
+use crate::sample::{DISK_COUNTERS, NIC_COUNTERS};
 use crate::vms::{CachedDescription, DeviceNames, Known};
 
 const ALL: Measurements = Measurements {
@@ -23,9 +25,9 @@ fn config(wanted: Measurements) -> WorkerConfig {
     let settings = settings("test:///default");
     WorkerConfig {
         uri: settings.uri.value.clone(),
-        groups: Groups::needed(&wanted),
+        groups: groups_needed(&wanted),
         info: true,
-        wanted: DeviceFilter::new(&settings),
+        devices: settings.device_filter(),
     }
 }
 
@@ -59,7 +61,7 @@ fn asked(
     asked_for(Scope::Full, session, config, targets)
 }
 
-/// What a request brought in the end, and before it what came piece by piece.
+/// The responses to a request that were sent one by one, and the last one.
 fn performed(session: &mut Session, request: &WorkerRequest) -> (Vec<Response>, Response) {
     let told = RefCell::new(Vec::new());
     let tell = |answer| told.borrow_mut().push(answer);
@@ -115,7 +117,7 @@ fn what_the_bulk_reply_lacks_comes_by_single_calls() {
     assert_eq!(disks.list[0].kind, "disk");
     assert!(disks.list[0].counters.iter().all(Option::is_some));
     let state_alone = Groups::STATE;
-    let all = Groups::needed(&ALL);
+    let all = groups_needed(&ALL);
     assert_eq!(session.bulk.lacking, all.without(state_alone));
 }
 
@@ -199,7 +201,7 @@ fn nics_that_were_read_already_are_not_asked_for() {
     let unread = target(&found[0], known);
     let libvirts = theirs(&mut session, unread.clone());
     let mut read = libvirts.clone();
-    read.list[0].counters = [7; 8].map(Some);
+    read.list[0].counters = [Some(7); NIC_COUNTERS];
     assert_ne!(read.list[0].counters, libvirts.list[0].counters);
     let target = Target {
         nics: Some(read.clone()),
@@ -272,11 +274,14 @@ fn a_domain_that_is_gone_or_off_is_no_problem_and_costs_no_other() {
 fn what_came_without_the_monitor_came_in_part() {
     let now = Instant::now();
     let mut session = Session::new(connect("test:///default"));
-    let all = Groups::needed(&ALL);
+    let all = groups_needed(&ALL);
     let mut without_memory = full(now);
     without_memory.memory.rss = None;
     let mut without_disks = full(now);
-    without_disks.disks = Some(devices(now, vec![device("vda", "disk", [None; 5])]));
+    without_disks.disks = Some(devices(
+        now,
+        vec![device("vda", "disk", [None; DISK_COUNTERS])],
+    ));
     let mut diskless = full(now);
     diskless.disks = Some(devices(now, vec![]));
     let mut incoming = without_memory.clone();
@@ -330,7 +335,12 @@ fn other_devices_than_known_are_told_where_the_xml_is_not_read() {
     let mut session = Session::new(connect("test:///default"));
     let found = listed(&mut session).remove(0);
     let now = Instant::now();
-    let nics = |name| Some(devices(now, vec![device(name, "", [Some(1); 8])]));
+    let nics = |name| {
+        Some(devices(
+            now,
+            vec![device(name, "", [Some(1); NIC_COUNTERS])],
+        ))
+    };
     let mut sample = Sample::new(found.run, found.name.clone(), now);
     sample.nics = nics("testnet0");
     let names = DeviceNames::of(&sample);
@@ -371,14 +381,16 @@ fn a_disk_that_cannot_have_counters_does_not_make_a_reply_one_in_part() {
     let xml = [disk("vhostuser", "vda"), disk("file", "vdb")].concat();
     let xml = format!("<domain><devices>{xml}</devices></domain>");
     let description = Description::parse(&xml).unwrap();
-    let all = Groups::needed(&ALL);
+    let all = groups_needed(&ALL);
     for (disks, completeness) in [
         (&["vda"][..], Completeness::Full),
         (&["vda", "vdb"], Completeness::Partial),
         (&["vdb"], Completeness::Partial),
     ] {
         let mut sample = full(now);
-        let silent = disks.iter().map(|name| device(name, "", [None; 5]));
+        let silent = disks
+            .iter()
+            .map(|name| device(name, "", [None; DISK_COUNTERS]));
         sample.disks = Some(devices(now, silent.collect()));
         assert_eq!(
             session.completeness(&sample, all, Some(&description)),

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::Measurements;
-use crate::device_filter::DeviceFilter;
+use crate::gather::groups::groups_needed;
 use crate::gather::protocol::{Request, Response, Scope};
 use crate::gather::testing::{Frozen, LIMIT, inbox, settings};
-use crate::libvirt::bulk::Groups;
 
 fn pool(uri: &str, size: usize) -> (WorkerPool, Receiver<Reply>) {
     pool_with(uri, size, 1)
@@ -17,14 +16,14 @@ fn pool_with(uri: &str, size: usize, requests_each: usize) -> (WorkerPool, Recei
     let settings = settings(uri);
     let config = WorkerConfig {
         uri: uri.to_owned(),
-        groups: Groups::needed(&Measurements {
+        groups: groups_needed(&Measurements {
             features: false,
             devices: false,
             totals: false,
             ..settings.measurements
         }),
         info: true,
-        wanted: DeviceFilter::new(&settings),
+        devices: settings.device_filter(),
     };
     let (sink, replies) = inbox();
     (WorkerPool::new(config, size, requests_each, sink), replies)

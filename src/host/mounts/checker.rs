@@ -118,9 +118,11 @@ impl Checker {
         };
         let rest = self.incomplete.split_off(end + 1);
         let whole = std::mem::replace(&mut self.incomplete, rest);
-        let results = whole[..end].split(|byte| *byte == END);
-        let results: Option<Vec<CheckResult>> = results.map(CheckResult::decode).collect();
-        results.ok_or(io::ErrorKind::InvalidData.into())
+        whole[..end]
+            .split(|byte| *byte == END)
+            .map(CheckResult::decode)
+            .collect::<Option<Vec<_>>>()
+            .ok_or(io::ErrorKind::InvalidData.into())
     }
 
     /// Lets the checker end. Returns its process, which has to be reaped later.

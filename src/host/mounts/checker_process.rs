@@ -111,7 +111,7 @@ pub(super) fn serve(
     }
 }
 
-/// Checks the mount with one statvfs, which on every kind of mount the server itself has to result.
+/// Checks the mount with one statvfs, which on every kind of mount the server itself has to answer.
 fn check_mount(point: &Path) -> CheckResult {
     match statvfs(point) {
         // Where a FUSE mount does not serve this user, the kernel itself returns success with an empty

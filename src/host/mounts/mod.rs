@@ -12,7 +12,7 @@ use self::path_walk::WalkState;
 use self::resolver::Resolver;
 use self::state::{Health, MountState};
 use self::table::{FileSystemKind, MountTable};
-use self::walks::{Outcomes, PathOutcome, mounts_in_use};
+use self::walks::{PathOutcome, WalkResults, mounts_in_use};
 use crate::maps::{HashMap, HashSet};
 
 mod checker;
@@ -105,7 +105,7 @@ impl Mounts {
         let paths: HashSet<&OsStr> = paths.iter().map(|path| path.as_ref().as_os_str()).collect();
         self.paths.retain(&paths);
 
-        let mut outcomes = Outcomes::default();
+        let mut outcomes = WalkResults::default();
         for &path in paths.iter().filter(|path| Path::new(path).is_absolute()) {
             self.begin_path(path, start, &mut outcomes);
         }

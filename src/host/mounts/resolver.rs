@@ -23,8 +23,8 @@ struct PendingStep {
 }
 
 /// Looks up components, each once for all walks that need it. One process serves all local file systems.
-/// When it hangs it is set aside together with the mount on which it hangs, and another one is started
-/// for the rest.
+/// When it hangs, it is abandoned together with the mount on which it hangs, and another one is started
+/// for the other components.
 #[derive(Debug, Default)]
 pub(super) struct Resolver {
     checker: Option<Checker>,
@@ -140,8 +140,8 @@ impl Resolver {
         };
         let mut received = Vec::new();
         for result in results {
-            let walks = self.sent.pop_front().map(|step| step.walks);
-            let walks = walks.unwrap_or_default().into_iter();
+            let step = self.sent.pop_front();
+            let walks = step.into_iter().flat_map(|step| step.walks);
             received.extend(walks.map(|walk| (walk, result.clone())));
         }
         received

@@ -11,12 +11,12 @@ use super::*;
 use crate::times::MOUNT_ANSWERS;
 
 /// A folder with a mountinfo file that declares its subfolders to be mounts.
-struct Fake {
+struct FakeMounts {
     folder: TempDir,
     table: PathBuf,
 }
 
-impl Fake {
+impl FakeMounts {
     /// `mounts` are names of subfolders and types of file systems.
     fn new(mounts: &[(&str, &str)]) -> Self {
         let folder = TempDir::new().unwrap();
@@ -85,7 +85,7 @@ fn storage(mounts: &mut Mounts, path: &Path) -> Storage {
 
 #[test]
 fn local_files_and_network_disks_need_no_checker() {
-    let fake = Fake::new(&[("nfs", "nfs4")]);
+    let fake = FakeMounts::new(&[("nfs", "nfs4")]);
     let mut mounts = at(&fake.table);
     let paths = ["", "pool/image", "nbd://host/x"].map(PathBuf::from);
     let link = fake.link("link", "file");
@@ -99,7 +99,7 @@ fn local_files_and_network_disks_need_no_checker() {
 
 #[test]
 fn links_are_followed_from_and_onto_remote_mounts() {
-    let fake = Fake::new(&[("a", "nfs4"), ("b", "fuse.sshfs"), ("c", "cifs")]);
+    let fake = FakeMounts::new(&[("a", "nfs4"), ("b", "fuse.sshfs"), ("c", "cifs")]);
     let mut mounts = at(&fake.table);
     let (home, on_a) = (fake.file("home"), fake.file("a/file"));
     fake.link("out", "./a/../a");
@@ -120,7 +120,7 @@ fn links_are_followed_from_and_onto_remote_mounts() {
 
 #[test]
 fn missing_files_and_circular_links_are_unknown() {
-    let fake = Fake::new(&[("nfs", "nfs4")]);
+    let fake = FakeMounts::new(&[("nfs", "nfs4")]);
     let mut mounts = at(&fake.table);
     let root = Storage::Unknown("/".into());
     assert_eq!(storage(&mut mounts, &fake.path("none")), root);
@@ -134,7 +134,7 @@ fn missing_files_and_circular_links_are_unknown() {
 
 #[test]
 fn an_automount_is_never_accessed() {
-    let fake = Fake::new(&[("net", "autofs"), ("net/host", "nfs")]);
+    let fake = FakeMounts::new(&[("net", "autofs"), ("net/host", "nfs")]);
     let mut mounts = at(&fake.table);
     // The table says that `host` lies on the root, where `net` hides it: it is not mounted yet.
     fake.file("file");
@@ -151,7 +151,7 @@ fn an_automount_is_never_accessed() {
 
 #[test]
 fn a_path_stays_resolved_until_the_mounts_change_or_it_is_not_wanted() {
-    let fake = Fake::new(&[("nfs", "nfs4")]);
+    let fake = FakeMounts::new(&[("nfs", "nfs4")]);
     let mut mounts = at(&fake.table);
     fake.file("nfs/file");
     let link = fake.link("link", "nfs/file");
@@ -172,7 +172,7 @@ fn a_path_stays_resolved_until_the_mounts_change_or_it_is_not_wanted() {
 
 #[test]
 fn a_path_is_resolved_again_after_a_minute() {
-    let fake = Fake::new(&[("nfs", "nfs4")]);
+    let fake = FakeMounts::new(&[("nfs", "nfs4")]);
     let mut mounts = at(&fake.table);
     fake.file("nfs/file");
     let link = fake.link("nfs/link", "file");
@@ -192,7 +192,7 @@ fn a_path_is_resolved_again_after_a_minute() {
 /// A disk may answer late or never. Then only what waits for it is unknown.
 #[test]
 fn a_local_mount_that_does_not_answer_is_dead_until_it_does() {
-    let fake = Fake::new(&[("disk", "xfs")]);
+    let fake = FakeMounts::new(&[("disk", "xfs")]);
     let mut mounts = at(&fake.table);
     let (home, image) = (fake.file("home"), fake.file("disk/image"));
     let disk = fake.path("disk");
@@ -240,7 +240,7 @@ fn a_local_mount_that_does_not_answer_is_dead_until_it_does() {
 /// On a busy host the path resolver gets a CPU late.
 #[test]
 fn the_first_answer_of_a_local_file_system_may_come_late() {
-    let fake = Fake::new(&[("disk", "xfs")]);
+    let fake = FakeMounts::new(&[("disk", "xfs")]);
     let image = fake.file("disk/image");
     // This machine may be busy, too.
     let known_at_once = || {
@@ -262,7 +262,7 @@ fn the_first_answer_of_a_local_file_system_may_come_late() {
 
 #[test]
 fn the_checker_of_an_unmounted_mount_is_closed() {
-    let fake = Fake::new(&[("nfs", "nfs4")]);
+    let fake = FakeMounts::new(&[("nfs", "nfs4")]);
     let mut mounts = at(&fake.table);
     let file = fake.file("nfs/file");
     assert_eq!(storage(&mut mounts, &file), Storage::Alive);
@@ -283,7 +283,7 @@ fn the_checker_of_an_unmounted_mount_is_closed() {
 /// A QEMU that has a file open has the one on the unmounted file system, whatever is mounted there now.
 #[test]
 fn a_file_on_an_unmounted_mount_is_not_taken_for_one_on_another() {
-    let fake = Fake::new(&[("nfs", "nfs4")]);
+    let fake = FakeMounts::new(&[("nfs", "nfs4")]);
     let mut mounts = at(&fake.table);
     let file = fake.file("nfs/file");
     assert_eq!(storage(&mut mounts, &file), Storage::Alive);
@@ -317,7 +317,7 @@ fn a_file_on_an_unmounted_mount_is_not_taken_for_one_on_another() {
 
 #[test]
 fn without_a_checker_the_storage_is_unknown() {
-    let fake = Fake::new(&[("nfs", "nfs4")]);
+    let fake = FakeMounts::new(&[("nfs", "nfs4")]);
     let file = fake.file("nfs/file");
     // A missing program, one that ends at once, and one whose output is not valid.
     let text = fs::read_to_string(&fake.table).unwrap();

@@ -24,10 +24,10 @@ pub(super) struct PathOutcome {
 }
 
 /// The outcomes of all paths in one check.
-pub(super) type Outcomes = HashMap<PathBuf, PathOutcome>;
+pub(super) type WalkResults = HashMap<PathBuf, PathOutcome>;
 
 /// The numbers of the mounts that these paths cross.
-pub(super) fn mounts_in_use(outcomes: &Outcomes) -> HashSet<u64> {
+pub(super) fn mounts_in_use(outcomes: &WalkResults) -> HashSet<u64> {
     outcomes
         .values()
         .flat_map(|outcome| &outcome.mounts_crossed)
@@ -37,7 +37,7 @@ pub(super) fn mounts_in_use(outcomes: &Outcomes) -> HashSet<u64> {
 
 impl Mounts {
     /// Uses what is known about a path, or begins to resolve it.
-    pub(super) fn begin_path(&mut self, path: &OsStr, now: Instant, outcomes: &mut Outcomes) {
+    pub(super) fn begin_path(&mut self, path: &OsStr, now: Instant, outcomes: &mut WalkResults) {
         if let Some(mounts_crossed) = self.paths.mounts_crossed(path, now) {
             // A path that crosses no remote mount is local.
             if !mounts_crossed.is_empty() {
@@ -58,7 +58,7 @@ impl Mounts {
     }
 
     /// Records where a walk has stopped, and has its next component checked.
-    fn record(&mut self, walk: PathWalk, walk_state: WalkState, outcomes: &mut Outcomes) {
+    fn record(&mut self, walk: PathWalk, walk_state: WalkState, outcomes: &mut WalkResults) {
         let mut mounts_crossed = walk.mounts_crossed.clone();
         let path = walk.path.clone();
         let name = path.as_os_str();
@@ -115,7 +115,7 @@ impl Mounts {
 
     /// Lets the checkers work and the walks advance until all is known, or until the time of a check
     /// that began at `start` is over.
-    pub(super) fn wait(&mut self, start: Instant, outcomes: &mut Outcomes) {
+    pub(super) fn wait(&mut self, start: Instant, outcomes: &mut WalkResults) {
         let [remote_until, local_until] = [MOUNT_ANSWERS, LOCAL_PATHS].map(|it| start + it);
         loop {
             let now = Instant::now();

@@ -11,7 +11,7 @@ use virt::sys;
 
 use super::{Domain, c_string, check, last_error, text};
 use crate::libvirt::Error;
-use crate::libvirt::calls::{Call, count};
+use crate::libvirt::calls::{CallKind, count};
 use crate::uri::node_file;
 
 /// Keepalive: the seconds between two probes, and how many may remain unanswered. With shorter times, healthy but busy
@@ -56,7 +56,7 @@ impl Connection {
     /// The error of libvirt; [`Error::remedy`] says what to do.
     pub fn open(uri: &str) -> Result<Self, Error> {
         check_node_file(uri)?;
-        count(Call::Open);
+        count(CallKind::Open);
         let uri = c_string(uri)?;
         // SAFETY: `uri` is NUL-terminated and lives through the call.
         let raw = unsafe { sys::virConnectOpenReadOnly(uri.as_ptr()) };
@@ -104,7 +104,7 @@ impl Connection {
     /// # Errors
     /// The error of libvirt.
     pub fn active_domains(&self) -> Result<Vec<Domain>, Error> {
-        count(Call::List);
+        count(CallKind::List);
         let mut list: *mut sys::virDomainPtr = ptr::null_mut();
         // SAFETY: libvirt allocates the array, whose handles become ours one by one; only the
         // array itself is left to free.
@@ -128,7 +128,7 @@ impl Connection {
     /// # Errors
     /// `VIR_ERR_NO_DOMAIN` if there is no such domain, or another error of libvirt.
     pub fn lookup(&self, uuid: Uuid) -> Result<Domain, Error> {
-        count(Call::Lookup);
+        count(CallKind::Lookup);
         // SAFETY: the UUID's 16 bytes live through the call.
         let raw =
             unsafe { sys::virDomainLookupByUUID(self.raw.as_ptr(), uuid.as_bytes().as_ptr()) };

@@ -10,7 +10,7 @@ use virt::sys;
 use super::value::typed;
 use super::{Value, c_string, check, last_error, text};
 use crate::libvirt::Error;
-use crate::libvirt::calls::{Call, count};
+use crate::libvirt::calls::{CallKind, count};
 
 /// A handle of one domain. It identifies the domain by its UUID and keeps its connection open.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Domain {
     /// # Errors
     /// The error of libvirt.
     pub fn info(&self) -> Result<sys::virDomainInfo, Error> {
-        count(Call::Info);
+        count(CallKind::Info);
         let mut info = sys::virDomainInfo {
             state: 0,
             maxMem: 0,
@@ -73,7 +73,7 @@ impl Domain {
     /// # Errors
     /// The error of libvirt.
     pub fn state(&self) -> Result<(i32, i32), Error> {
-        count(Call::State);
+        count(CallKind::State);
         let (mut state, mut reason) = (0, 0);
         // SAFETY: both numbers live through the call.
         check(unsafe { sys::virDomainGetState(self.raw.as_ptr(), &mut state, &mut reason, 0) })?;
@@ -86,7 +86,7 @@ impl Domain {
     /// # Errors
     /// The error of libvirt. Only QEMU's driver has this call.
     pub fn monitor(&self) -> Result<Monitor, Error> {
-        count(Call::Control);
+        count(CallKind::Control);
         let mut info = sys::virDomainControlInfo {
             state: 0,
             details: 0,
@@ -121,11 +121,11 @@ impl Domain {
         unsafe {
             let domain = self.raw.as_ptr();
             if *known == 0 {
-                count(Call::Cpu);
+                count(CallKind::Cpu);
                 let nothing = ptr::null_mut();
                 *known = check(sys::virDomainGetCPUStats(domain, nothing, 0, -1, 1, 0))? as u32;
             }
-            count(Call::Cpu);
+            count(CallKind::Cpu);
             let room = (*known as usize).min(ROOM) as c_uint;
             let buffer = params.as_mut_ptr();
             let count = check(sys::virDomainGetCPUStats(domain, buffer, room, -1, 1, 0))?;
@@ -145,7 +145,7 @@ impl Domain {
     /// # Errors
     /// The error of libvirt.
     pub fn memory_stats(&self, mut each: impl FnMut(u32, u64)) -> Result<(), Error> {
-        count(Call::Memory);
+        count(CallKind::Memory);
         const ROOM: usize = 32;
         let mut stats = [sys::virDomainMemoryStatStruct { tag: 0, val: 0 }; ROOM];
         // SAFETY: at most `ROOM` entries are written.
@@ -166,7 +166,7 @@ impl Domain {
         &self,
         target: &str,
     ) -> Result<sys::virDomainInterfaceStatsStruct, Error> {
-        count(Call::Interface);
+        count(CallKind::Interface);
         let target = c_string(target)?;
         // SAFETY: all-zero is a valid value of this struct of integers; libvirt gets its size and does not write
         // more; the name lives through the call.
@@ -187,7 +187,7 @@ impl Domain {
     /// # Errors
     /// The error of libvirt.
     pub fn block_stats(&self, target: &str) -> Result<sys::virDomainBlockStatsStruct, Error> {
-        count(Call::Block);
+        count(CallKind::Block);
         let target = c_string(target)?;
         // SAFETY: as for `interface_stats`.
         unsafe {
@@ -207,7 +207,7 @@ impl Domain {
     /// # Errors
     /// The error of libvirt.
     pub fn xml(&self) -> Result<String, Error> {
-        count(Call::Xml);
+        count(CallKind::Xml);
         // SAFETY: the caller owns the text, which is freed after it was copied.
         unsafe {
             let raw = sys::virDomainGetXMLDesc(self.raw.as_ptr(), 0);

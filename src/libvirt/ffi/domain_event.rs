@@ -39,19 +39,19 @@ impl Connection {
         &self,
         on_event: impl Fn(DomainEvent) + Clone + Send + Sync + 'static,
     ) -> Result<(), Error> {
-        type Generic = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
-        type Lifecycle =
+        type AnyCallback = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
+        type LifecycleCallback =
             unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void);
-        type Device =
+        type DeviceCallback =
             unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *const c_char, *mut c_void);
-        type Tray = unsafe extern "C" fn(
+        type TrayCallback = unsafe extern "C" fn(
             sys::virConnectPtr,
             sys::virDomainPtr,
             *const c_char,
             c_int,
             *mut c_void,
         );
-        type Job = unsafe extern "C" fn(
+        type JobCallback = unsafe extern "C" fn(
             sys::virConnectPtr,
             sys::virDomainPtr,
             *const c_char,
@@ -63,11 +63,11 @@ impl Connection {
         // event, which are these.
         let (lifecycle, added, removed, tray, job) = unsafe {
             (
-                std::mem::transmute::<Lifecycle, Generic>(started_or_stopped),
-                std::mem::transmute::<Device, Generic>(device_added),
-                std::mem::transmute::<Device, Generic>(device_removed),
-                std::mem::transmute::<Tray, Generic>(tray_moved),
-                std::mem::transmute::<Job, Generic>(block_job_changed),
+                std::mem::transmute::<LifecycleCallback, AnyCallback>(started_or_stopped),
+                std::mem::transmute::<DeviceCallback, AnyCallback>(device_added),
+                std::mem::transmute::<DeviceCallback, AnyCallback>(device_removed),
+                std::mem::transmute::<TrayCallback, AnyCallback>(tray_moved),
+                std::mem::transmute::<JobCallback, AnyCallback>(block_job_changed),
             )
         };
         for (id, callback, needed) in [

@@ -36,7 +36,7 @@ pub fn initialize() -> Result<(), Error> {
 /// # Errors
 /// No thread can be started.
 pub fn start_event_loop() -> Result<(), NotStarted> {
-    threads::start("events", || {
+    threads::start("event loop", || {
         loop {
             // SAFETY: there are no arguments; `initialize` has registered the default implementation, and only
             // this thread runs it.

@@ -9,7 +9,7 @@ use virt::sys;
 use super::value::typed;
 use super::{Domain, Value, check};
 use crate::libvirt::Error;
-use crate::libvirt::calls::{Call, count};
+use crate::libvirt::calls::{CallKind, count};
 
 /// The records of one bulk call, freed together.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ impl Records {
     /// # Errors
     /// The error of libvirt, which also refuses handles of different connections.
     pub fn get(domains: &[&Domain], groups: u32, flags: u32) -> Result<Self, Error> {
-        count(Call::Bulk);
+        count(CallKind::Bulk);
         let mut handles: Vec<sys::virDomainPtr> = domains
             .iter()
             .map(|domain| domain.raw.as_ptr())

@@ -1,5 +1,5 @@
 use super::*;
-use crate::gather::testing::{Node, connect};
+use crate::libvirt::testing::{Node, connect};
 
 fn error(code: u32, domain: u32) -> Error {
     Error {

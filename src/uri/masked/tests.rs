@@ -19,7 +19,7 @@ fn a_password_is_masked_wherever_it_stands() {
             "esx://:secret@host/?no_verify=1",
             "esx://:***@host/?no_verify=1",
         ),
-        // Not encoded as it should be: libvirt cannot parse these, and says them again.
+        // The password is not encoded as it should be: libvirt cannot parse these URIs, and its error repeats them.
         (
             "qemu+ssh://user:a@b@host/system",
             "qemu+ssh://user:***@host/system",
@@ -96,7 +96,7 @@ fn a_uri_without_a_password_stays_as_it_is() {
     }
 }
 
-/// As ssh says it (`USER@HOST: Permission denied`) with the user that libvirt has decoded.
+/// The error of ssh is `USER@HOST: Permission denied`, with the user as libvirt has decoded it.
 #[test]
 fn messages_repeat_no_password() {
     let masked = Masked::new("qemu+ssh://user:se%2Fcret@host/system?x_token=s3same");

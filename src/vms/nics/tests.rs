@@ -114,10 +114,14 @@ fn for_one_nic_without_proof_libvirt_is_queried_for_all_of_the_vm() {
     assert_eq!(ask(&["v", "z"]), None, "all zero proves nothing");
     assert_eq!(ask(&["v", "new"]), None);
     // A NIC that is not wanted needs no proof, and keeps its place.
-    let found = nics.counters(&named(&["w", "v"]), |name| name == "v");
-    let found = found.unwrap().list.into_iter();
-    let found: Vec<_> = found.map(|nic| nic.name).collect();
-    assert_eq!(found, [Some("w".into()), Some("v".into())]);
+    let names: Vec<_> = nics
+        .counters(&named(&["w", "v"]), |name| name == "v")
+        .unwrap()
+        .list
+        .into_iter()
+        .map(|nic| nic.name)
+        .collect();
+    assert_eq!(names, [Some("w".into()), Some("v".into())]);
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use super::*;
 use crate::description::{Description, Nic};
 use crate::maps::HashMap;
-use crate::sample::Removed;
 use crate::sample::testing::{device, devices, empty};
+use crate::sample::{NIC_COUNTERS, Removed};
 
 fn described(read_at: Instant) -> Arc<CachedDescription> {
     Arc::new(CachedDescription::new(
@@ -138,7 +138,7 @@ fn the_time_to_live_applies_only_without_events() {
 fn nics_are_known_only_while_libvirt_reports_changes() {
     let at = Instant::now();
     let mut sample = empty(at);
-    sample.nics = Some(devices(at, vec![device("vnet0", "", [None; 8])]));
+    sample.nics = Some(devices(at, vec![device("vnet0", "", [None; NIC_COUNTERS])]));
     let with = |read_at, targets: &[Option<&str>]| {
         let nic = |target: &Option<&str>| Nic {
             target: target.map(Into::into),

@@ -5,6 +5,7 @@ use crate::description::{Description, Nic};
 use crate::host::NetDev;
 use crate::host::qemu::cgroups::CpuUsage;
 use crate::maps::HashSet;
+use crate::sample::NIC_COUNTERS;
 use crate::sample::testing::{device, devices, empty};
 
 const NET_DEV: &str = "v: 7 0 0 0 0 0 0 0 3 0 0 0 0 0 0 0\n";
@@ -45,7 +46,10 @@ fn report(vms: &mut Vms, run: RunId, time: u64) {
 fn describe(vms: &mut Vms, run: RunId) {
     let at = Instant::now();
     let mut sample = empty(at);
-    sample.nics = Some(devices(at, vec![device("v", "bridge", [None; 8])]));
+    sample.nics = Some(devices(
+        at,
+        vec![device("v", "bridge", [None; NIC_COUNTERS])],
+    ));
     let nic = Nic {
         target: Some("v".into()),
         kind: "bridge".into(),
@@ -154,7 +158,7 @@ fn a_sample_of_a_vm_that_is_not_listed_any_more_is_corrected() {
     let in_our_netns = HashSet::from_iter([run(1).uuid]);
     vms.on_readings(Some((net_dev, in_our_netns)), HashMap::default());
     let mut sample = empty(Instant::now());
-    let libvirts = device("web", "bridge", [Some(0); 8]);
+    let libvirts = device("web", "bridge", [Some(0); NIC_COUNTERS]);
     sample.nics = Some(devices(Instant::now(), vec![libvirts]));
     vms.on_sample(true, &mut sample);
     let counters = [3, 0, 0, 0, 9, 0, 0, 0].map(Some);

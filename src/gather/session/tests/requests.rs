@@ -1,7 +1,7 @@
 //! The requests other than those for statistics.
 
 use super::*;
-use crate::sample::Devices;
+use crate::sample::{Devices, NIC_COUNTERS};
 use crate::vms::Processor;
 
 #[test]
@@ -88,7 +88,7 @@ fn priority_figures_have_what_was_read_on_this_host() {
     };
     assert_eq!(sample.state, Some(1));
     assert_eq!((sample.cpu, sample.vcpus), (read.cpu, Some(3)));
-    let counters = |nics: &Option<Devices<8>>| nics.as_ref().unwrap().list[0].counters;
+    let counters = |nics: &Option<Devices<NIC_COUNTERS>>| nics.as_ref().unwrap().list[0].counters;
     assert_eq!(counters(&sample.nics), counters(&read.nics));
 }
 

@@ -7,9 +7,9 @@ use tempfile::TempDir;
 use super::*;
 
 /// A proc file system made of plain files.
-struct Fake(TempDir);
+struct FakeProc(TempDir);
 
-impl Fake {
+impl FakeProc {
     fn new() -> Self {
         Self(TempDir::new().unwrap())
     }
@@ -65,7 +65,7 @@ fn at_once(processes: &mut Processes, vms: &[Uuid], now: Instant) -> ProcessRepo
 
 #[test]
 fn stopped_and_traced_processes_are_stuck_whatever_their_name() {
-    let fake = Fake::new();
+    let fake = FakeProc::new();
     for (pid, state) in [(1, 'R'), (2, 'S'), (3, 'T'), (4, 't'), (5, 'I')] {
         fake.start(pid, vm(pid.into()), state, 1);
     }
@@ -84,7 +84,7 @@ fn stopped_and_traced_processes_are_stuck_whatever_their_name() {
 #[test]
 fn frozen_by_the_control_group_is_stuck() {
     for mounted in ["", "unified"] {
-        let fake = Fake::new();
+        let fake = FakeProc::new();
         let cgroups = TempDir::new().unwrap();
         let group = |name: &str| cgroups.path().join(mounted).join(name);
         let events = |name: &str, text: &str| {
@@ -123,7 +123,7 @@ fn frozen_by_the_control_group_is_stuck() {
 
 #[test]
 fn a_long_sleep_is_stuck_and_a_wait_for_a_disk_is_not() {
-    let fake = Fake::new();
+    let fake = FakeProc::new();
     for pid in 1..=4 {
         fake.start(pid, vm(pid.into()), 'D', 10);
     }
@@ -158,7 +158,7 @@ fn a_long_sleep_is_stuck_and_a_wait_for_a_disk_is_not() {
 
 #[test]
 fn one_responsive_process_of_two_with_the_same_uuid_is_enough() {
-    let fake = Fake::new();
+    let fake = FakeProc::new();
     fake.start(1, vm(1), 'S', 1);
     let mut processes = fake.processes();
     let now = Instant::now();
@@ -179,7 +179,7 @@ fn one_responsive_process_of_two_with_the_same_uuid_is_enough() {
 
 #[test]
 fn a_child_process_does_not_count_as_a_second_qemu() {
-    let fake = Fake::new();
+    let fake = FakeProc::new();
     fake.start(1, vm(1), 'T', 1);
     fake.start(2, vm(1), 'S', 1);
     fake.set_child(2, 1, 'S', 1);
@@ -196,7 +196,7 @@ fn a_child_process_does_not_count_as_a_second_qemu() {
 
 #[test]
 fn a_vm_not_found_is_searched_for_again_after_1_2_4_and_at_most_30_seconds() {
-    let fake = Fake::new();
+    let fake = FakeProc::new();
     let mut processes = fake.processes();
     let start = Instant::now();
     let late = vm(1);
@@ -228,7 +228,7 @@ fn a_vm_not_found_is_searched_for_again_after_1_2_4_and_at_most_30_seconds() {
 
 #[test]
 fn a_process_that_ended_is_replaced_by_the_next_of_that_vm_at_once() {
-    let fake = Fake::new();
+    let fake = FakeProc::new();
     fake.start(1, vm(1), 'T', 1);
     let mut processes = fake.processes();
     let now = Instant::now();
@@ -244,7 +244,7 @@ fn a_process_that_ended_is_replaced_by_the_next_of_that_vm_at_once() {
 
 #[test]
 fn vms_that_are_not_checked_are_forgotten() {
-    let fake = Fake::new();
+    let fake = FakeProc::new();
     fake.start(1, vm(1), 'T', 1);
     fake.start(2, vm(2), 'T', 1);
     let mut processes = fake.processes();
@@ -258,7 +258,7 @@ fn vms_that_are_not_checked_are_forgotten() {
 fn without_a_proc_file_system_or_the_right_to_read_it_vms_are_unseen() {
     let mut nowhere = Processes::at(Path::new("/nonexistent"));
     assert_eq!(nowhere.check(&[vm(1)]), report(&[], &[vm(1)]));
-    let fake = Fake::new();
+    let fake = FakeProc::new();
     fs::create_dir(fake.0.path().join("7")).unwrap();
     fake.write(7, "cmdline", "qemu\0-uuid\0no uuid\0");
     fs::create_dir(fake.0.path().join("8")).unwrap();
@@ -269,7 +269,7 @@ fn without_a_proc_file_system_or_the_right_to_read_it_vms_are_unseen() {
 
 #[test]
 fn a_command_line_that_hangs_affects_only_its_own_vm() {
-    let fake = Fake::new();
+    let fake = FakeProc::new();
     let pipe = |pid: u32| fake.0.path().join(format!("{pid}/cmdline"));
     // Three command lines hang, for opening a pipe waits for a writer.
     for pid in 1..=3 {
@@ -364,7 +364,7 @@ fn a_real_process_is_seen_stopped_continued_and_ended() {
 
 #[test]
 fn a_vm_is_in_our_netns_if_every_process_of_it_is() {
-    let fake = Fake::new();
+    let fake = FakeProc::new();
     let root = fake.0.path();
     for pid in [1, 2, 3, 4] {
         fake.start(pid, vm(if pid == 4 { 3 } else { pid.into() }), 'S', 1);
