@@ -86,6 +86,17 @@ impl Reporter {
             report.saturated.as_ref().map(|by| saturated(by.as_ref())),
             "libvirtd has free workers again",
         );
+        self.while_it_lasts(
+            "calls used up",
+            report.calls_used_up.then(|| {
+                format!(
+                    "{}, as many as max_calls allows, so of VMs that have no such call only state and network \
+                     are gathered; see why the QEMU of these VMs does not answer, or raise max_calls",
+                    hanging(report.hanging)
+                )
+            }),
+            "there is room for calls again",
+        );
     }
 
     fn connection(&mut self, report: &GatherReport) {

@@ -47,6 +47,9 @@ pub struct GatherReport {
     /// `Some` if libvirtd had no worker to spare; in it the domain whose monitor has been occupied the
     /// longest, if one was found.
     pub saturated: Option<Option<DomainRef>>,
+    /// Whether as many calls of ours hang as `max_calls` allows, so that some domains came with state and
+    /// network alone.
+    pub calls_used_up: bool,
     /// Mounts that do not answer, and the VMs with a disk there.
     pub dead: BTreeMap<PathBuf, Vec<DomainRef>>,
     /// Whether disks on mounts that do not answer are left out: from libvirt 11.4 on, a call for one disk

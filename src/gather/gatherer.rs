@@ -337,6 +337,7 @@ impl Gatherer {
             .filter_map(&find)
             .collect();
         report.saturated = outcome.saturated.map(|uuid| uuid.and_then(&find));
+        report.calls_used_up = outcome.calls_used_up;
         // A daemon without workers may have served a domain by priority calls all the same.
         let silent = |uuids: &[Uuid]| {
             let silent = uuids

@@ -120,6 +120,13 @@ fn a_daemon_without_workers_is_counted_until_it_has_some() {
 }
 
 #[test]
+fn calls_that_are_used_up_are_counted_until_there_is_room() {
+    let mut used_up = reached(vec![]);
+    used_up.calls_used_up = true;
+    lasts_and_ends("calls used up", &used_up);
+}
+
+#[test]
 fn each_dead_mount_is_a_problem_of_its_own() {
     let dead = |mounts: &[&str]| {
         let mounts = mounts.iter().map(|m| (PathBuf::from(m), vec![found("a")]));

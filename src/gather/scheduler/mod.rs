@@ -109,6 +109,7 @@ impl Scheduler {
             Phase::Saturated {
                 recheck_until,
                 left,
+                ..
             } => {
                 let in_hand = self.in_flight.count(|kind| kind == RequestKind::Priority);
                 recheck_until.is_none() && left.is_empty() && in_hand == 0

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::Scheduler;
 use super::interface::Action;
-use super::phases::Phase;
+use super::phases::{Phase, Saturation};
 use crate::gather::in_flight::Call;
 use crate::gather::protocol::{CallId, Completeness, RequestKind};
 
@@ -20,6 +20,8 @@ pub struct Outcome {
     /// libvirtd had no worker to spare; within it the domain whose monitor has been occupied the
     /// longest, as far as that is known.
     pub saturated: Option<Option<Uuid>>,
+    /// As many calls of ours hang as may, so that some domains were asked for state and network alone.
+    pub calls_used_up: bool,
     /// The number of calls that hang.
     pub hanging: usize,
 }
@@ -32,6 +34,7 @@ impl Scheduler {
             refused: self.round.refused.iter().copied().collect(),
             locked: self.locked().collect(),
             saturated: self.is_saturated(),
+            calls_used_up: self.cause_of_saturation() == Some(Saturation::OurCalls),
             hanging: 0,
         };
         self.daemon_is_stopped |= self.is_daemon_stopped();
@@ -93,9 +96,16 @@ impl Scheduler {
             .collect()
     }
 
+    fn cause_of_saturation(&self) -> Option<Saturation> {
+        match self.round.phase {
+            Phase::Saturated { cause, .. } => Some(cause),
+            _ => None,
+        }
+    }
+
     /// See [`Outcome::saturated`].
     fn is_saturated(&self) -> Option<Option<Uuid>> {
-        let is_now = matches!(self.round.phase, Phase::Saturated { .. });
+        let is_now = self.cause_of_saturation() == Some(Saturation::Daemon);
         let saturated = is_now || self.round.was_saturated;
         saturated.then(|| self.round.probe.longest_occupied())
     }

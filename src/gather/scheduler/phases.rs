@@ -31,8 +31,10 @@ pub(super) enum Phase {
     Canary,
     /// Statistics are being asked for.
     Statistics,
-    /// The daemon has no worker to spare: only calls that its priority workers serve are sent.
+    /// Only calls that libvirtd's priority workers serve can be sent.
     Saturated {
+        /// Why.
+        cause: Saturation,
         /// Until when the canary may still show that the daemon has workers after all.
         recheck_until: Option<Instant>,
         /// Domains whose state and network are to be asked for.
@@ -40,6 +42,15 @@ pub(super) enum Phase {
     },
     /// Nothing more is sent.
     Over,
+}
+
+/// Why no ordinary call can be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Saturation {
+    /// The daemon has no worker to spare.
+    Daemon,
+    /// As many calls of ours hang as may.
+    OurCalls,
 }
 
 /// How many new domains are described in one gather; those beyond have to wait for the next one.
@@ -70,6 +81,13 @@ impl Scheduler {
             && now >= until
         {
             // What was presumed must do, and calls are hedged.
+            self.next_phase(now);
+        }
+        if let Phase::Saturated { cause, .. } = self.round.phase
+            && cause == Saturation::OurCalls
+            && self.in_flight.room(Risk::Ordinary) > 0
+        {
+            // A call has returned that hung.
             self.next_phase(now);
         }
         let round = &mut self.round;
@@ -161,7 +179,7 @@ impl Scheduler {
             self.probe(suspected.into_iter().collect(), now);
         }
         if self.in_flight.hangs(RequestKind::Canary) {
-            self.saturated(None)
+            self.saturated(Saturation::Daemon, None)
         } else if self.limits.hedge && self.send_canary(now) {
             Phase::Canary
         } else {
@@ -234,26 +252,27 @@ impl Scheduler {
         Phase::Statistics
     }
 
-    /// The daemon has no worker to spare: all domains that have not answered are asked by priority
-    /// calls.
-    pub(super) fn saturated(&self, recheck_until: Option<Instant>) -> Phase {
+    /// No ordinary call can be sent: all domains that have not answered are asked by priority calls.
+    pub(super) fn saturated(&self, cause: Saturation, recheck_until: Option<Instant>) -> Phase {
         let vms = &self.round.vms;
         let is_silent = |uuid: &Uuid| vms.get(uuid).is_none_or(|vm| vm.completeness.is_none());
         let listed = self.listed.iter().map(|listed| listed.uuid);
         let left = listed.filter(|uuid| !self.is_locked(*uuid) && is_silent(uuid));
         Phase::Saturated {
+            cause,
             recheck_until,
             left: left.collect(),
         }
     }
 
-    fn send_priority(&mut self, now: Instant) {
+    pub(super) fn send_priority(&mut self, now: Instant) {
         let kind = RequestKind::Priority;
         let is_idle = self.in_flight.count(|other| other == kind) == 0
             && self.in_flight.room(kind.risk(true)) > 0;
         let Phase::Saturated {
             recheck_until,
             left,
+            ..
         } = &mut self.round.phase
         else {
             return;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::Scheduler;
-use super::phases::Phase;
+use super::phases::{Phase, Saturation};
 use crate::gather::in_flight::Call;
 use crate::gather::protocol::{CallId, Control, Request, RequestKind};
 use crate::maps::HashSet;
@@ -232,7 +232,7 @@ impl Scheduler {
             // its time, so that the canary may still prove the contrary.
             self.in_flight.abandon(canary, None);
             self.round.stop();
-            self.round.phase = self.saturated(Some(now + SATURATION_RECHECK));
+            self.round.phase = self.saturated(Saturation::Daemon, Some(now + SATURATION_RECHECK));
         } else if stalled.iter().any(|(_, kind)| needs_worker(*kind)) {
             // Is the call slow, or has libvirtd no worker left? A cheap call shows that.
             self.send_canary(now);

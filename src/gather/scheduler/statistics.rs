@@ -5,6 +5,7 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::Scheduler;
+use super::phases::Saturation;
 use crate::gather::protocol::{Request, RequestKind, Risk, Scope};
 
 impl Scheduler {
@@ -28,8 +29,11 @@ impl Scheduler {
         }
         let hopeless = self.in_flight.room(Risk::Ordinary) == 0 && !self.in_flight.is_any_in_hand();
         if hopeless && self.round.grace.until().is_none() {
-            // As many calls hang as may: none can be sent, and there is none to wait for.
+            // As many calls hang as may, and there is none to wait for. What priority workers serve can
+            // still be had.
             self.round.stop();
+            self.round.phase = self.saturated(Saturation::OurCalls, None);
+            self.send_priority(now);
         }
     }
 

@@ -163,6 +163,27 @@ fn twenty_frozen_out_of_sight_cost_no_more_than_the_cap() {
     assert_eq!(sim.gather().whole(), 50);
 }
 
+/// A VM that has answered since the first call hung may take the last call that may be made, and freeze.
+#[test]
+fn vms_that_freeze_one_after_the_other_out_of_sight_leave_state_and_network_of_all() {
+    for vms in [9, 20, 50] {
+        let mut sim = Sim::warm(vms);
+        sim.host_visibility = HostVisibility::Hidden;
+        for frozen in [0..0, 1..2, 0..4, 0..8] {
+            freeze(&mut sim, frozen.clone(), true);
+            sim.pause(1000);
+            gathers(&mut sim, 3, |n, _, gather| {
+                let came = gather.completeness.len();
+                assert_eq!(came, vms, "{frozen:?} of {vms}, gather {n}");
+            });
+        }
+        assert!(sim.most_hanging <= 8);
+        freeze(&mut sim, 0..8, false);
+        sim.gather();
+        assert_eq!(sim.gather().whole(), vms);
+    }
+}
+
 #[test]
 fn all_frozen_out_of_sight_give_what_needs_no_monitor() {
     let mut sim = Sim::warm(50);
