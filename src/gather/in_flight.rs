@@ -283,6 +283,12 @@ impl InFlight {
         }
     }
 
+    /// Whether as many calls hang as may, and none is waited for: no ordinary call can be sent before one
+    /// of those that hang returns.
+    pub fn is_used_up(&self) -> bool {
+        self.room(Risk::Ordinary) == 0 && !self.is_any_in_hand()
+    }
+
     /// How many more calls of this risk may be sent. Orphaned calls do not take the last place of an
     /// ordinary one.
     pub fn room(&self, risk: Risk) -> usize {

@@ -3,7 +3,6 @@
 mod request;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -12,6 +11,7 @@ use crate::libvirt::bulk::Groups;
 use crate::sample::{DISK_COUNTERS, Devices, RunId, Sample};
 use crate::vms::{CachedDescription, Processor};
 
+pub use crate::libvirt::Monitor;
 pub use crate::vms::{DomainRef, Target};
 pub use request::{CallId, Request, RequestKind, Risk, Scope};
 
@@ -80,18 +80,6 @@ pub enum Completeness {
     Full,
 }
 
-/// What `virDomainGetControlInfo` says of a domain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Control {
-    /// Its monitor is free, or the driver cannot tell.
-    Free,
-    /// A command has been in its monitor for so long.
-    Occupied(Duration),
-    /// An async job (backup, migration, dump or save) uses its monitor; libvirt does not say since
-    /// when.
-    Job,
-}
-
 /// A request as a worker gets it.
 pub type WorkerRequest = Request<DomainRef, Target>;
 
@@ -115,7 +103,7 @@ pub enum Response {
     /// Of [`Request::Probe`]: the daemon answers; more follows.
     Alive,
     /// Of [`Request::Probe`], one domain; more follows.
-    Control(Uuid, Control),
+    Control(Uuid, Monitor),
     /// Of [`Request::Priority`], one domain; more follows.
     Priority(Box<Sample>),
     /// For the requests whose results came one by one, for the canary, and where a single domain is

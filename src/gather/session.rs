@@ -10,9 +10,9 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::protocol::{Control, DomainRef, Request, Response, Target, WorkerConfig, WorkerRequest};
+use super::protocol::{DomainRef, Monitor, Request, Response, Target, WorkerConfig, WorkerRequest};
 use crate::libvirt::bulk::Groups;
-use crate::libvirt::{Connection, Domain, Error, Monitor, per_call};
+use crate::libvirt::{Connection, Domain, Error, per_call};
 use crate::maps::HashMap;
 use crate::sample::{RunId, Sample};
 use crate::times::MONITOR_HELD;
@@ -171,12 +171,7 @@ impl Session {
                 },
                 None => Monitor::Free,
             };
-            let control = match monitor {
-                Monitor::Free => Control::Free,
-                Monitor::Occupied(time) => Control::Occupied(time),
-                Monitor::Job => Control::Job,
-            };
-            tell(Response::Control(uuid, control));
+            tell(Response::Control(uuid, monitor));
         }
         Ok(Response::Done)
     }

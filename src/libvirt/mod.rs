@@ -15,8 +15,8 @@ pub(crate) mod per_call;
 pub(crate) mod testing;
 
 pub(crate) use error::Error;
-pub(crate) use ffi::{Connection, Domain, DomainEvent, Monitor, Record, Records};
-pub use ffi::{Value, close_inherited, share_memory};
+pub(crate) use ffi::{Connection, Domain, DomainEvent, Record, Records};
+pub use ffi::{Monitor, Value, close_inherited, share_memory};
 pub(crate) use ffi::{
     forget_crash, initialize, pass_on_at_crash, raise_file_limit, start_event_loop,
     stdout_was_closed, while_signals_wait,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::gather::protocol::{CallId, Completeness, Control, Request};
+use crate::gather::protocol::{CallId, Completeness, Monitor, Request};
 use crate::maps::HashSet;
 
 /// The bounds of a gather.
@@ -61,7 +61,7 @@ pub enum Event {
     /// [`Request::Probe`], before its first domain: the daemon answered a call that concerns none.
     Alive,
     /// [`Request::Probe`]: what it found of this domain.
-    Control(Uuid, Control),
+    Control(Uuid, Monitor),
     /// A call that serves its domains one by one has come past this domain.
     Served(Uuid),
     /// [`Request::Describe`]: it is known now where the disks of this domain lie.

@@ -96,7 +96,7 @@ impl Scheduler {
             .collect()
     }
 
-    fn cause_of_saturation(&self) -> Option<Saturation> {
+    pub(super) fn cause_of_saturation(&self) -> Option<Saturation> {
         match self.round.phase {
             Phase::Saturated { cause, .. } => Some(cause),
             _ => None,

@@ -83,8 +83,7 @@ impl Scheduler {
             // What was presumed must do, and calls are hedged.
             self.next_phase(now);
         }
-        if let Phase::Saturated { cause, .. } = self.round.phase
-            && cause == Saturation::OurCalls
+        if self.cause_of_saturation() == Some(Saturation::OurCalls)
             && self.in_flight.room(Risk::Ordinary) > 0
         {
             // A call has returned that hung.
@@ -133,9 +132,8 @@ impl Scheduler {
         {
             self.send(Request::Describe(chunk), now);
         }
-        let hopeless = self.in_flight.room(Risk::Ordinary) == 0 && !self.in_flight.is_any_in_hand();
         let in_hand = self.in_flight.count(|kind| kind == RequestKind::Describe) > 0;
-        hopeless || !in_hand && !self.round.descriptions.is_any_left()
+        self.in_flight.is_used_up() || !in_hand && !self.round.descriptions.is_any_left()
     }
 
     fn find_new_domains(&mut self) {

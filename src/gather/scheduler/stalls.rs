@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::Scheduler;
 use super::phases::{Phase, Saturation};
 use crate::gather::in_flight::Call;
-use crate::gather::protocol::{CallId, Control, Request, RequestKind};
+use crate::gather::protocol::{CallId, Monitor, Request, RequestKind};
 use crate::maps::HashSet;
 use crate::times::{SATURATION_RECHECK, STALL_SLACK};
 
@@ -160,18 +160,18 @@ impl Scheduler {
         &mut self,
         call_id: CallId,
         uuid: Uuid,
-        control: Control,
+        control: Monitor,
         now: Instant,
     ) {
         self.on_served(call_id, uuid, now);
-        self.in_flight.rule_out(uuid, control == Control::Free);
-        if !self.round.probe.is(call_id) || control == Control::Free {
+        self.in_flight.rule_out(uuid, control == Monitor::Free);
+        if !self.round.probe.is(call_id) || control == Monitor::Free {
             return;
         }
         if let Some(call_id) = self.describing_blocked_on(uuid, now) {
             self.give_up(call_id, uuid, now);
         }
-        let Control::Occupied(time) = control else {
+        let Monitor::Occupied(time) = control else {
             self.round.probe.add_job(uuid);
             self.in_flight.attribute_lost(uuid);
             return;

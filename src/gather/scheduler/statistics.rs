@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::Scheduler;
 use super::phases::Saturation;
-use crate::gather::protocol::{Request, RequestKind, Risk, Scope};
+use crate::gather::protocol::{Request, RequestKind, Scope};
 
 impl Scheduler {
     /// Sends calls for statistics as long as there is a worker for them.
@@ -27,8 +27,7 @@ impl Scheduler {
                 break;
             }
         }
-        let hopeless = self.in_flight.room(Risk::Ordinary) == 0 && !self.in_flight.is_any_in_hand();
-        if hopeless && self.round.grace.until().is_none() {
+        if self.in_flight.is_used_up() && self.round.grace.until().is_none() {
             // As many calls hang as may, and there is none to wait for. What priority workers serve can
             // still be had.
             self.round.stop();

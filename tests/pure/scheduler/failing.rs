@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use telegraf_kvm::gather::protocol::{Completeness, Control, Request};
+use telegraf_kvm::gather::protocol::{Completeness, Monitor, Request};
 use telegraf_kvm::gather::scheduler::{Action, Event, HostVerdict, Limits, Listed, Scheduler};
 
 use super::daemon::uuid;
@@ -222,6 +222,30 @@ fn a_locked_vm_whose_calls_are_cut_again_and_again() {
     }
 }
 
+/// A healthy gather of these VMs, within 3 ms, up to the calls for their statistics.
+fn up_to_statistics(
+    scheduler: &mut Scheduler,
+    vms: &[usize],
+    at: impl Fn(u64) -> Instant,
+) -> Vec<Action> {
+    scheduler.begin(at(0));
+    let [Action::Send(list, Request::List)] = scheduler.actions()[..] else {
+        panic!("no list");
+    };
+    let listed = vms.iter().map(|number| Listed {
+        uuid: uuid(*number),
+        described: true,
+    });
+    scheduler.on(list, Event::Listed(listed.collect()), at(1));
+    scheduler.actions();
+    scheduler.looked(HostVerdict::default(), at(2));
+    let [Action::Send(canary, Request::Canary(_))] = scheduler.actions()[..] else {
+        panic!("no canary");
+    };
+    scheduler.on(canary, Event::Done, at(3));
+    scheduler.actions()
+}
+
 /// Another client's call occupies that monitor, and a call of ours that waits for a connection hangs on
 /// nothing.
 #[test]
@@ -230,22 +254,7 @@ fn a_call_that_waits_for_a_connection_is_not_taken_to_hang() {
     let mut scheduler = Scheduler::new(limits);
     let start = Instant::now();
     let at = |ms| start + Duration::from_millis(ms);
-    scheduler.begin(at(0));
-    let [Action::Send(list, Request::List)] = scheduler.actions()[..] else {
-        panic!("no list");
-    };
-    let listed = [1, 2].map(|number| Listed {
-        uuid: uuid(number),
-        described: true,
-    });
-    scheduler.on(list, Event::Listed(listed.to_vec()), at(1));
-    scheduler.actions();
-    scheduler.looked(HostVerdict::default(), at(2));
-    let [Action::Send(canary, Request::Canary(_))] = scheduler.actions()[..] else {
-        panic!("no canary");
-    };
-    scheduler.on(canary, Event::Done, at(3));
-    let asked = scheduler.actions();
+    let asked = up_to_statistics(&mut scheduler, &[1, 2], at);
     let [
         Action::Send(_, Request::Statistics { of: one, .. }),
         Action::Send(second, Request::Statistics { of: other, .. }),
@@ -259,12 +268,12 @@ fn a_call_that_waits_for_a_connection_is_not_taken_to_hang() {
         panic!("no probe");
     };
     scheduler.on(probe, Event::Alive, at(301));
-    let occupied = Control::Occupied(Duration::from_millis(290));
+    let occupied = Monitor::Occupied(Duration::from_millis(290));
     scheduler.on(probe, Event::Control(other[0], occupied), at(302));
     assert_eq!(scheduler.hanging(), 0, "it is no call of ours");
     assert_eq!(scheduler.actions(), []);
     // The VM does not answer that call either, so the call is not made at all.
-    scheduler.on(probe, Event::Control(one[0], Control::Free), at(303));
+    scheduler.on(probe, Event::Control(one[0], Monitor::Free), at(303));
     scheduler.on(probe, Event::Done, at(304));
     let [Action::Send(canary, Request::Canary(_))] = scheduler.actions()[..] else {
         panic!("no canary");
@@ -275,7 +284,7 @@ fn a_call_that_waits_for_a_connection_is_not_taken_to_hang() {
         panic!("no second probe");
     };
     scheduler.on(probe, Event::Alive, at(1001));
-    scheduler.on(probe, Event::Control(one[0], Control::Free), at(1002));
+    scheduler.on(probe, Event::Control(one[0], Monitor::Free), at(1002));
     scheduler.tick(at(1400));
     let actions = scheduler.actions();
     assert!(actions.contains(&Action::Withdraw(*second)), "{actions:?}");
@@ -289,22 +298,7 @@ fn a_vm_that_is_not_asked_again_any_more_does_not_wake_the_scheduler() {
     let mut scheduler = Scheduler::new(limits);
     let start = Instant::now();
     let at = |ms| start + Duration::from_millis(ms);
-    let listed = [0, 1, 2].map(|n| Listed {
-        uuid: uuid(n),
-        described: true,
-    });
-    scheduler.begin(at(0));
-    let [Action::Send(list, Request::List)] = scheduler.actions()[..] else {
-        panic!("no list");
-    };
-    scheduler.on(list, Event::Listed(listed.to_vec()), at(1));
-    scheduler.actions();
-    scheduler.looked(HostVerdict::default(), at(2));
-    let [Action::Send(canary, Request::Canary(_))] = scheduler.actions()[..] else {
-        panic!("no canary");
-    };
-    scheduler.on(canary, Event::Done, at(3));
-    let asked = scheduler.actions();
+    let asked = up_to_statistics(&mut scheduler, &[0, 1, 2], at);
     let [
         Action::Send(first, _),
         Action::Send(second, Request::Statistics { of, .. }),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use telegraf_kvm::gather::protocol::{CallId, Completeness, Control, Request, Scope};
+use telegraf_kvm::gather::protocol::{CallId, Completeness, Monitor, Request, Scope};
 use telegraf_kvm::gather::scheduler::{Event, Listed};
 use uuid::Uuid;
 
@@ -228,9 +228,9 @@ impl Daemon {
                     None => None,
                 };
                 let control = match since {
-                    Some(_) if vm.async_job => Control::Job,
-                    Some(since) => Control::Occupied(std::time::Duration::from_millis(now - since)),
-                    None => Control::Free,
+                    Some(_) if vm.async_job => Monitor::Job,
+                    Some(since) => Monitor::Occupied(std::time::Duration::from_millis(now - since)),
+                    None => Monitor::Free,
                 };
                 Some(Event::Control(uuid, control))
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::gather::host_watcher::HostReport;
-use crate::gather::protocol::Control;
+use crate::gather::protocol::Monitor;
 use crate::gather::scheduler::HostVerdict;
 use crate::gather::testing::Frozen;
 use crate::host::qemu::cgroups::CpuUsage;
@@ -92,7 +92,7 @@ impl Driven {
         let probe = self.newest();
         self.answer(probe, Response::Alive);
         for name in names {
-            self.answer(probe, Response::Control(Node::uuid(name), Control::Free));
+            self.answer(probe, Response::Control(Node::uuid(name), Monitor::Free));
         }
         self.answer(probe, Response::Done);
     }
@@ -400,7 +400,7 @@ fn a_vm_that_blocks_a_call_is_not_waited_for_and_the_late_reply_is_dropped() {
     let probe = driven.newest();
     assert_ne!(probe, held);
     driven.answer(probe, Response::Alive);
-    let occupied = Control::Occupied(STALL);
+    let occupied = Monitor::Occupied(STALL);
     driven.answer(probe, Response::Control(Node::uuid("a"), occupied));
     // Both are asked again at once, one by one: libvirt passes the first by now.
     let &[a, b] = &driven.out()[2..] else {
@@ -409,7 +409,7 @@ fn a_vm_that_blocks_a_call_is_not_waited_for_and_the_late_reply_is_dropped() {
     let part = measured("a", Completeness::Partial);
     driven.answer(a, Response::Samples(vec![part], vec![]));
     driven.answer(b, samples(&["b"]));
-    driven.answer(probe, Response::Control(Node::uuid("b"), Control::Free));
+    driven.answer(probe, Response::Control(Node::uuid("b"), Monitor::Free));
     driven.answer(probe, Response::Done);
     // It may only be slow: that is waited for a little.
     assert!(!driven.gatherer.is_done());
@@ -440,8 +440,8 @@ fn a_vm_that_a_daemon_without_workers_serves_by_priority_calls_is_not_missing() 
     driven.answer(probe, Response::Alive);
     for name in ["a", "b", "c"] {
         let control = match name {
-            "b" => Control::Occupied(Duration::from_secs(60)),
-            _ => Control::Free,
+            "b" => Monitor::Occupied(Duration::from_secs(60)),
+            _ => Monitor::Free,
         };
         driven.answer(probe, Response::Control(Node::uuid(name), control));
     }

@@ -104,7 +104,7 @@ fn a_probe_tells_first_that_the_daemon_answers_and_then_of_each_domain() {
     assert_eq!(told.len(), 4);
     for (found, answer) in domains.iter().zip(&told[1..]) {
         // The test driver does not know; a domain that is gone blocks no call.
-        let Response::Control(uuid, Control::Free) = answer else {
+        let Response::Control(uuid, Monitor::Free) = answer else {
             panic!("{answer:?}");
         };
         assert_eq!(*uuid, found.run.uuid);
