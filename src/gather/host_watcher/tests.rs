@@ -1,5 +1,6 @@
 use std::fs;
 use std::time::Instant;
+use tempfile::TempDir;
 
 use super::*;
 use crate::description::{Description, Disk, DiskKind};
@@ -160,25 +161,27 @@ fn a_slow_mount_is_one_that_has_not_answered_and_is_not_dead() {
     }
 }
 
-/// Makes a folder like /proc with the QEMU process of `A` in it.
-fn proc_of_a(root: &Path) {
+/// A folder that stands for a host on which `A` runs, and in it: a folder like /proc, a table of mounts
+/// with local storage alone, and an image.
+fn host_of_a() -> (TempDir, PathBuf, PathBuf, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("proc");
     let process = root.join("77");
     fs::create_dir_all(process.join("task/77")).unwrap();
     fs::write(process.join("cmdline"), format!("qemu\0-uuid\0{A}\0")).unwrap();
     let stat = format!("77 (qemu) S 1{}\n", " 0".repeat(48));
     fs::write(process.join("stat"), &stat).unwrap();
     fs::write(process.join("schedstat"), "1 1 1\n").unwrap();
-}
-
-#[test]
-fn the_storage_of_a_vm_without_a_visible_process_is_not_trusted() {
-    let folder = tempfile::tempdir().unwrap();
-    let root = folder.path().join("proc");
-    proc_of_a(&root);
     let table = folder.path().join("mountinfo");
     fs::write(&table, "1 0 0:1 / / rw - tmpfs x rw\n").unwrap();
     let image = folder.path().canonicalize().unwrap().join("image");
     fs::write(&image, "").unwrap();
+    (folder, root, table, image)
+}
+
+#[test]
+fn the_storage_of_a_vm_without_a_visible_process_is_not_trusted() {
+    let (_folder, root, table, image) = host_of_a();
     let mut processes = Processes::at(&root);
     let mut mounts = Mounts::at(&table, Path::new("/nonexistent"));
     let description = Arc::new(CachedDescription::new(
@@ -215,14 +218,8 @@ fn the_storage_of_a_vm_without_a_visible_process_is_not_trusted() {
 
 #[test]
 fn the_file_of_a_volume_is_known_from_qemus_command_line() {
-    let folder = tempfile::tempdir().unwrap();
-    let root = folder.path().join("proc");
-    proc_of_a(&root);
-    let table = folder.path().join("mountinfo");
-    fs::write(&table, "1 0 0:1 / / rw - tmpfs x rw\n").unwrap();
-    let image = folder.path().canonicalize().unwrap().join("image");
+    let (_folder, root, table, image) = host_of_a();
     let image = image.to_str().unwrap();
-    fs::write(image, "").unwrap();
     let node = format!(r#"{{"filename":"{image}","node-name":"libvirt-7-storage"}}"#);
     let line = format!("qemu\0-uuid\0{A}\0-blockdev\0{node}\0");
     fs::write(root.join("77/cmdline"), line).unwrap();
