@@ -1,7 +1,7 @@
 //! The values in `/proc/net/dev` for a VM's taps, and in its control group for its CPU time, equal libvirt's,
 //! so libvirt is not queried for them. Where they differ, libvirt is queried.
 
-use super::nics::{ip, written};
+use super::nics::{add_link_pair, ip, written};
 use crate::support::lab::Lab;
 use crate::support::lines::{self, Line};
 use crate::support::plugin::Plugin;
@@ -375,10 +375,7 @@ fn a_nic_of_another_kind_in_the_place_and_with_the_name_of_one_is_not_taken_for_
         (!list.contains("same0")).then_some(())
     });
     // libvirt counts a macvtap's traffic from the host's side.
-    ip(&lab, "link add beside type veth peer name below");
-    ip(&lab, "link set below up");
-    ip(&lab, "link set beside up");
-    ip(&lab, "address add 192.168.66.1/24 dev beside");
+    add_link_pair(&lab);
     ip(
         &lab,
         &format!("neigh add 192.168.66.2 lladdr {mac} dev beside"),

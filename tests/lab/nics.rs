@@ -12,6 +12,14 @@ use std::time::Duration;
 use telegraf_kvm::host::net_dev::{NetDev, NicCounters, Perspective};
 use telegraf_kvm::sample::NIC_FIELDS;
 
+/// Two connected links: a macvtap goes on `below`, and `beside` has 192.168.66.1.
+pub fn add_link_pair(lab: &Lab) {
+    ip(lab, "link add beside type veth peer name below");
+    ip(lab, "link set below up");
+    ip(lab, "link set beside up");
+    ip(lab, "address add 192.168.66.1/24 dev beside");
+}
+
 /// Runs `ip` with these arguments in the lab.
 pub fn ip(lab: &Lab, args: &str) {
     succeed(lab.command("ip").args(args.split(' ')));
@@ -104,10 +112,7 @@ fn a_tap_whose_name_is_the_end_of_anothers_has_its_own_counters() {
 fn a_macvtap_made_by_hand_has_received_what_the_guest_received() {
     let lab = Lab::start();
     let [by_hand, direct] = ["52:54:00:66:00:02", "52:54:00:66:00:03"];
-    ip(&lab, "link add beside type veth peer name below");
-    ip(&lab, "link set below up");
-    ip(&lab, "link set beside up");
-    ip(&lab, "address add 192.168.66.1/24 dev beside");
+    add_link_pair(&lab);
     ip(
         &lab,
         &format!("link add link below name hand0 address {by_hand} type macvtap mode bridge"),

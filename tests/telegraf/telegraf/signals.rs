@@ -2,7 +2,7 @@
 
 use super::node;
 use crate::agent::{Config, Telegraf, sorted};
-use crate::support::lines::{Line, Value, lines};
+use crate::support::lines::{FEATURES, Line, Value, lines};
 use crate::support::plugin::Plugin;
 use crate::support::succeed;
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,20 +51,7 @@ fn is_as_contracted((measurement, tags, fields): &LineShape) -> bool {
 
 /// The vm_features line that the contract requires for this line's VM.
 fn features(line: &Line) -> LineShape {
-    let fields = [
-        "memory_rate_kb_per_sec",
-        "memory_angle_deg",
-        "cpu_usage_percent",
-        "net_rxbytes_rate",
-        "net_txbytes_rate",
-        "net_rxpackets_rate",
-        "net_txpackets_rate",
-        "disk_rd_req_rate",
-        "disk_rd_bytes_rate",
-        "disk_wr_reqs_rate",
-        "disk_wr_bytes_rate",
-    ];
-    let fields = fields.map(|key| (key.to_owned(), 'f'));
+    let fields = FEATURES.map(|key| (key.to_owned(), 'f'));
     ("vm_features".to_owned(), line.tags.clone(), fields.into())
 }
 
