@@ -19,7 +19,7 @@ pub const LOCAL_PATHS: Duration = Duration::from_millis(500);
 /// How long a gather waits for the host's report before it goes on without. This is longer than the report
 /// itself waits for anything, so that it comes just when mounts hang or the host is busy: without it VMs
 /// lose their disks from libvirt 11.4 on.
-pub const HOST_LOOK: Duration = Duration::from_millis(1100);
+pub const HOST_CHECK: Duration = Duration::from_millis(1100);
 
 /// The default of the key `deadline`.
 pub const DEADLINE: Duration = Duration::from_secs(8);
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn the_host_is_waited_for_longer_than_its_parts_may_take() {
         let parts = PROCESS_SCAN + PROCESS_RECHECK + MOUNT_ANSWERS.max(LOCAL_PATHS);
-        assert!(parts + ROOM <= HOST_LOOK);
+        assert!(parts + ROOM <= HOST_CHECK);
     }
 
     #[test]
@@ -114,8 +114,8 @@ mod tests {
 
     #[test]
     fn at_an_end_a_gather_asks_also_when_the_host_was_waited_for_in_vain() {
-        assert!(HOST_LOOK + ROOM <= STOP_GRACE);
-        assert!(HOST_LOOK + ROOM <= END_PATIENCE);
+        assert!(HOST_CHECK + ROOM <= STOP_GRACE);
+        assert!(HOST_CHECK + ROOM <= END_PATIENCE);
     }
 
     #[test]
@@ -146,8 +146,8 @@ mod tests {
 
     #[test]
     fn the_default_deadline_leaves_time_for_all_that_a_gather_may_wait_for() {
-        assert!(HOST_LOOK <= DEADLINE / 2);
-        assert!(HOST_LOOK + GRACE_AFTER_START + SATURATION_RECHECK + ROOM <= DEADLINE);
+        assert!(HOST_CHECK <= DEADLINE / 2);
+        assert!(HOST_CHECK + GRACE_AFTER_START + SATURATION_RECHECK + ROOM <= DEADLINE);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::libvirt::DomainEvent;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::events::EventUpdate;
 use crate::sample::{RunId, Sample};
-use crate::times::{HOST_LOOK, STALL};
+use crate::times::{HOST_CHECK, STALL};
 use crate::vms::{EventFeed, VmRecord, Vms};
 
 /// How many domains are queried by one call. From 4 to 32 took libvirtd the same time, and a call
@@ -77,9 +77,9 @@ impl Gatherer {
                 workers: workers * jobs,
                 chunk: settings.chunk_size.unwrap_or(chunk),
                 stall: STALL,
-                look: HOST_LOOK.min(settings.deadline / 2),
+                host_check: HOST_CHECK.min(settings.deadline / 2),
                 cap: settings.max_calls,
-                hedge: !in_process,
+                calls_may_hang: !in_process,
             }),
             workers: WorkerPool::new(config, workers, jobs, sink),
             vms: Vms::new(settings.device_cache_ttl),
@@ -103,7 +103,7 @@ impl Gatherer {
         self.report = GatherReport::default();
         // For the case that no list comes. Some descriptions may no longer be current.
         let known = self.wanted();
-        self.scheduler.knows(known);
+        self.scheduler.set_known(known);
         self.scheduler.begin(Instant::now());
         self.carry_out();
     }

@@ -18,7 +18,7 @@ impl Gatherer {
             log::trace!("{action:?}");
             match action {
                 Action::Send(call_id, request) => self.send(call_id, request),
-                Action::LookAtHost(domains) => self.look(&domains),
+                Action::CheckHost(domains) => self.check_host(&domains),
                 Action::Withdraw(call_id) => self.workers.withdraw(call_id),
             }
         }
@@ -37,17 +37,17 @@ impl Gatherer {
         self.assign(call_id, request.unwrap_or(Request::Probe(Vec::new())));
     }
 
-    fn look(&mut self, domains: &[Uuid]) {
+    fn check_host(&mut self, domains: &[Uuid]) {
         let vms = domains
             .iter()
             .map(|uuid| (*uuid, self.vms.description(*uuid)));
         let asked = self.host_watcher.ask(vms.collect());
-        let presumed = self.host_watcher.verdict_without_report(domains);
+        let assumed = self.host_watcher.verdict_without_report(domains);
         if asked {
-            self.scheduler.presume(presumed);
+            self.scheduler.assume_of_host(assumed);
         } else {
             // There is no host watcher, or it is still busy with the last query.
-            self.scheduler.looked(presumed, Instant::now());
+            self.scheduler.on_host_checked(assumed, Instant::now());
             self.carry_out();
         }
     }
@@ -94,7 +94,7 @@ impl Gatherer {
             self.vms.on_readings(net_dev, cpu_usage);
             let domains: Vec<Uuid> = self.vms.iter().map(|vm| vm.domain.run.uuid).collect();
             let verdict = self.host_watcher.verdict(&domains);
-            self.scheduler.looked(verdict, Instant::now());
+            self.scheduler.on_host_checked(verdict, Instant::now());
             self.carry_out();
         }
     }

@@ -16,12 +16,13 @@ pub struct Limits {
     pub chunk: usize,
     /// A call that has brought nothing for so long is looked into.
     pub stall: Duration,
-    /// How long the look at the host is waited for.
-    pub look: Duration,
+    /// How long the check of the host is waited for.
+    pub host_check: Duration,
     /// The number of calls that may be in flight at once, hanging ones included.
     pub cap: usize,
-    /// Whether calls are looked into at all: not where libvirt runs in our own process.
-    pub hedge: bool,
+    /// Whether a call can hang at all. Where libvirt runs in our own process none can, and no call is
+    /// looked into or sent twice.
+    pub calls_may_hang: bool,
 }
 
 /// What the scheduler wants done.
@@ -29,8 +30,8 @@ pub struct Limits {
 pub enum Action {
     /// Make this call; what it brings goes to [`super::Scheduler::on`] under its number.
     Send(CallId, Request<Uuid>),
-    /// Look at the host for these domains; [`super::Scheduler::looked`] takes the result.
-    LookAtHost(Vec<Uuid>),
+    /// Check the host for these domains; [`super::Scheduler::on_host_checked`] takes the result.
+    CheckHost(Vec<Uuid>),
     /// Do not make this call any more: it still waits for a worker.
     Withdraw(CallId),
 }

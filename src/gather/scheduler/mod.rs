@@ -1,11 +1,11 @@
 //! Decides which call to make next, which to retry and which to abandon. A pure state machine: no
 //! threads, no clock, no libvirt.
 //!
-//! Events come in with their time ([`Scheduler::on`], [`Scheduler::looked`], [`Scheduler::tick`]),
+//! Events come in with their time ([`Scheduler::on`], [`Scheduler::on_host_checked`], [`Scheduler::tick`]),
 //! and [`Scheduler::actions`] says what is to be done. What a call brings is reported under its
 //! number.
 //!
-//! A healthy gather: list, describe the new domains, look at the host, canary, statistics
+//! A healthy gather: list, describe the new domains, check the host, canary, statistics
 //! (`next_phase` in `phases.rs`).
 
 mod descriptions;
@@ -81,7 +81,7 @@ impl Scheduler {
     }
 
     /// The domains to ask, should no list come in the gather that begins next.
-    pub fn knows(&mut self, listed: Vec<Listed>) {
+    pub fn set_known(&mut self, listed: Vec<Listed>) {
         self.listed = listed;
     }
 
@@ -119,7 +119,7 @@ impl Scheduler {
                 !is_waiting && round.queue.is_empty() && !self.in_flight.is_any_in_hand()
             }
             Phase::NotBegun | Phase::Listing | Phase::Describing => false,
-            Phase::LookingAtHost { .. } | Phase::Canary => false,
+            Phase::CheckingHost { .. } | Phase::Canary => false,
         }
     }
 
@@ -169,14 +169,14 @@ impl Scheduler {
         self.in_flight.forget(call_id);
     }
 
-    /// What to presume of the host, should the look at it be late.
-    pub fn presume(&mut self, host: HostVerdict) {
+    /// What to assume of the host if the check of it is late.
+    pub fn assume_of_host(&mut self, host: HostVerdict) {
         self.round.host = host;
     }
 
-    /// What the look at the host has shown.
-    pub fn looked(&mut self, host: HostVerdict, now: Instant) {
-        if matches!(self.round.phase, Phase::LookingAtHost { .. }) {
+    /// What the check of the host has shown.
+    pub fn on_host_checked(&mut self, host: HostVerdict, now: Instant) {
+        if matches!(self.round.phase, Phase::CheckingHost { .. }) {
             self.round.host = host;
             self.next_phase(now);
         }

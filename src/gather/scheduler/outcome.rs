@@ -84,7 +84,7 @@ impl Scheduler {
         let silent = vms.filter(|(_, vm)| vm.completeness.is_none());
         let is_early = matches!(
             self.round.phase,
-            Phase::Describing | Phase::LookingAtHost { .. }
+            Phase::Describing | Phase::CheckingHost { .. }
         );
         let unasked = self
             .listed

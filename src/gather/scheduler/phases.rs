@@ -22,8 +22,8 @@ pub(super) enum Phase {
     Listing,
     /// New domains are being described.
     Describing,
-    /// The look at the host is waited for.
-    LookingAtHost {
+    /// The check of the host is waited for.
+    CheckingHost {
         /// How long it is waited for.
         until: Instant,
     },
@@ -64,8 +64,8 @@ impl Scheduler {
             Phase::NotBegun => self.list(now),
             // The list may come after a lost connection has ended the gather.
             Phase::Listing | Phase::Over => Phase::Describing,
-            Phase::Describing if self.limits.hedge => self.look_at_host(now),
-            Phase::Describing | Phase::LookingAtHost { .. } => self.try_canary(now),
+            Phase::Describing if self.limits.calls_may_hang => self.check_host(now),
+            Phase::Describing | Phase::CheckingHost { .. } => self.try_canary(now),
             // The daemon was saturated before any domain was taken up, and is not any more.
             Phase::Saturated { .. } if self.round.vms.is_empty() => Phase::Describing,
             Phase::Canary | Phase::Saturated { .. } | Phase::Statistics => self.queue_statistics(),
@@ -77,10 +77,10 @@ impl Scheduler {
         if matches!(self.round.phase, Phase::Describing) && self.describe(now) {
             self.next_phase(now);
         }
-        if let Phase::LookingAtHost { until } = self.round.phase
+        if let Phase::CheckingHost { until } = self.round.phase
             && now >= until
         {
-            // What was presumed must do, and calls are hedged.
+            // What was assumed must do, and stalled calls are looked into.
             self.next_phase(now);
         }
         if self.cause_of_saturation() == Some(Saturation::OurCalls)
@@ -116,7 +116,7 @@ impl Scheduler {
     /// Without hedging a call for statistics describes as it goes. Returns whether nothing is left to
     /// wait for.
     fn describe(&mut self, now: Instant) -> bool {
-        if !self.limits.hedge {
+        if !self.limits.calls_may_hang {
             return true;
         }
         if !self.round.descriptions.has_begun() {
@@ -153,11 +153,11 @@ impl Scheduler {
         self.round.descriptions.begin(&new, held, left);
     }
 
-    fn look_at_host(&mut self, now: Instant) -> Phase {
+    fn check_host(&mut self, now: Instant) -> Phase {
         let listed = self.listed.iter().map(|listed| listed.uuid).collect();
-        self.actions.push(Action::LookAtHost(listed));
-        Phase::LookingAtHost {
-            until: now + self.limits.look,
+        self.actions.push(Action::CheckHost(listed));
+        Phase::CheckingHost {
+            until: now + self.limits.host_check,
         }
     }
 
@@ -178,7 +178,7 @@ impl Scheduler {
         }
         if self.in_flight.hangs(RequestKind::Canary) {
             self.saturated(Saturation::Daemon, None)
-        } else if self.limits.hedge && self.send_canary(now) {
+        } else if self.limits.calls_may_hang && self.send_canary(now) {
             Phase::Canary
         } else {
             self.queue_statistics()

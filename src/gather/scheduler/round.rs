@@ -29,7 +29,7 @@ pub(super) struct Vm {
 pub(super) struct Round {
     pub(super) phase: Phase,
     pub(super) descriptions: Descriptions,
-    /// What the look at the host showed; until then, what is presumed.
+    /// What the check of the host showed; until then, what is assumed.
     pub(super) host: HostVerdict,
     /// The domains whose statistics are asked for.
     pub(super) vms: BTreeMap<Uuid, Vm>,

@@ -29,7 +29,7 @@ impl Scheduler {
 
     /// Calls that have brought nothing for longer than they should.
     fn stalled(&self, now: Instant) -> Vec<(CallId, RequestKind)> {
-        if !self.limits.hedge {
+        if !self.limits.calls_may_hang {
             return Vec::new();
         }
         let is_stalled =
@@ -53,7 +53,7 @@ impl Scheduler {
     pub fn wake(&self) -> Option<Instant> {
         let round = &self.round;
         let phase = match round.phase {
-            Phase::LookingAtHost { until } => Some(until),
+            Phase::CheckingHost { until } => Some(until),
             Phase::Saturated { recheck_until, .. } => recheck_until,
             Phase::Statistics => {
                 let times = [round.grace.until(), round.queue.next_due()];
@@ -66,7 +66,7 @@ impl Scheduler {
             // It may be opening its connection: until that is done, its silence means nothing.
             Some(_) if !round.probe.daemon_answered() => None,
             Some(probe) => Some(probe.last_reply_at + self.patience(RequestKind::Probe)),
-            None if self.limits.hedge => {
+            None if self.limits.calls_may_hang => {
                 let begun = self.in_flight.in_hand().filter(|(_, call)| !call.queued);
                 begun
                     .map(|(call_id, call)| self.due_at(call_id, call))

@@ -15,9 +15,9 @@ pub const LIMITS: Limits = Limits {
     workers: 4,
     chunk: 8,
     stall: Duration::from_millis(250),
-    look: Duration::from_millis(1200),
+    host_check: Duration::from_millis(1200),
     cap: 8,
-    hedge: true,
+    calls_may_hang: true,
 };
 pub const DEADLINE: Ms = 8000;
 
@@ -188,7 +188,7 @@ impl Sim {
         }
         if self.look_at.is_some_and(|at| at <= next) {
             self.look_at = None;
-            self.seen = self.look();
+            self.seen = self.check_host();
             let no_block = &self.seen.no_block;
             let local = self
                 .daemon
@@ -196,7 +196,8 @@ impl Sim {
                 .keys()
                 .filter(|uuid| !no_block.contains(uuid));
             self.local = local.copied().collect();
-            self.scheduler.looked(self.seen.clone(), self.instant());
+            self.scheduler
+                .on_host_checked(self.seen.clone(), self.instant());
             self.carry_out();
         }
         let hanging = self.daemon.hanging(|_, _| true);
@@ -216,23 +217,23 @@ impl Sim {
         assert!(hanging <= 2 * cap, "{hanging} calls of ours hang at {next}");
     }
 
-    fn look(&self) -> HostVerdict {
-        let mut look = HostVerdict::default();
+    fn check_host(&self) -> HostVerdict {
+        let mut verdict = HostVerdict::default();
         if let HostVisibility::Visible(_) = self.host_visibility {
             for (uuid, vm) in &self.daemon.vms {
                 // A QEMU that waits for a dead mount shows as sleeping, like any other.
                 if vm.frozen && vm.dead.is_none() {
-                    look.stuck.insert(*uuid);
+                    verdict.stuck.insert(*uuid);
                 }
                 if vm.dead.is_some() {
-                    look.no_block.insert(*uuid);
+                    verdict.no_block.insert(*uuid);
                     if self.disks_left_out {
-                        look.no_disks.insert(*uuid);
+                        verdict.no_disks.insert(*uuid);
                     }
                 }
             }
         }
-        look
+        verdict
     }
 
     fn tell(&mut self, call_id: CallId, event: Event) {
@@ -293,7 +294,7 @@ impl Sim {
         for action in self.scheduler.actions() {
             self.gather.actions += 1;
             match action {
-                Action::LookAtHost(_) => self.ask_host(),
+                Action::CheckHost(_) => self.ask_host(),
                 Action::Send(call_id, request) => {
                     self.check(&request);
                     self.requests.insert(call_id, request.clone());
@@ -312,7 +313,7 @@ impl Sim {
                 no_block: vms.filter(|u| !self.local.contains(u)).copied().collect(),
                 ..HostVerdict::default()
             };
-            self.scheduler.presume(self.seen.clone());
+            self.scheduler.assume_of_host(self.seen.clone());
         }
         self.look_at = match self.host_visibility {
             HostVisibility::Visible(after) => Some(self.daemon.now + after),

@@ -238,7 +238,7 @@ fn up_to_statistics(
     });
     scheduler.on(list, Event::Listed(listed.collect()), at(1));
     scheduler.actions();
-    scheduler.looked(HostVerdict::default(), at(2));
+    scheduler.on_host_checked(HostVerdict::default(), at(2));
     let [Action::Send(canary, Request::Canary(_))] = scheduler.actions()[..] else {
         panic!("no canary");
     };

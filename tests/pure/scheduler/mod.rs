@@ -67,13 +67,13 @@ fn busy_neighbours_cost_no_figure() {
 }
 
 #[test]
-fn a_look_that_does_not_come_back_is_given_up() {
+fn a_host_check_that_does_not_come_back_is_given_up() {
     let mut sim = Sim::warm(50);
     sim.host_visibility = HostVisibility::Never;
-    let look = Ms::try_from(LIMITS.look.as_millis()).unwrap();
+    let host_check = Ms::try_from(LIMITS.host_check.as_millis()).unwrap();
     gathers(&mut sim, 3, |_, _, gather| {
         assert_eq!(gather.whole(), 50);
-        assert!(gather.took <= look + 300, "{} ms", gather.took);
+        assert!(gather.took <= host_check + 300, "{} ms", gather.took);
     });
 }
 

@@ -264,7 +264,7 @@ fn the_look_at_the_host_decides_what_each_vm_is_asked_for() {
     driven.gatherer.begin();
     driven.next(domains(&["a", "b"]));
     driven.described(&["a", "b"]);
-    assert!(driven.out().is_empty(), "the host is looked at first");
+    assert!(driven.out().is_empty(), "the host is checked first");
     let question: HostQuery = questions.try_recv().unwrap();
     let mut vms: Vec<Uuid> = question.vms.iter().map(|(uuid, _)| *uuid).collect();
     vms.sort_unstable();
@@ -316,7 +316,7 @@ fn a_short_deadline_is_not_spent_on_waiting_for_the_host() {
     driven.next(domains(&["a"]));
     driven.described(&["a"]);
     let by = Instant::now() + short / 2;
-    assert!(driven.out().is_empty(), "the host is looked at first");
+    assert!(driven.out().is_empty(), "the host is checked first");
     assert!(
         driven.gatherer.wake().unwrap() <= by,
         "no VM could be asked"
@@ -324,13 +324,13 @@ fn a_short_deadline_is_not_spent_on_waiting_for_the_host() {
 }
 
 /// A gather in which the host's view of this VM is `time` ns of CPU time and one vCPU.
-fn looked(driven: &mut Driven, questions: &Receiver<HostQuery>, time: u64) {
+fn gather_with_usage(driven: &mut Driven, questions: &Receiver<HostQuery>, time: u64) {
     driven.gatherer.begin();
     driven.next(domains(&["a"]));
     if !driven.is_described("a") {
         driven.described(&["a"]);
     }
-    assert!(driven.out().is_empty(), "the host is looked at first");
+    assert!(driven.out().is_empty(), "the host is checked first");
     let number = questions.try_recv().unwrap().number;
     let usage = CpuUsage {
         at: Instant::now(),
@@ -365,16 +365,16 @@ fn what_the_host_has_proven_is_forgotten_when_any_connection_is_lost() {
         let prepared = vms.prepare(Node::uuid("a"), |_| true, Instant::now());
         prepared.unwrap().processor.is_some()
     };
-    looked(&mut driven, &questions, 10);
+    gather_with_usage(&mut driven, &questions, 10);
     driven.next(said(15));
     driven.finish();
-    looked(&mut driven, &questions, 20);
+    gather_with_usage(&mut driven, &questions, 20);
     assert!(proven(&driven));
     driven.lose(driven.newest());
     assert!(!proven(&driven));
     driven.next(said(25));
     driven.finish();
-    looked(&mut driven, &questions, 30);
+    gather_with_usage(&mut driven, &questions, 30);
     assert!(!proven(&driven), "it may be of before the restart");
 }
 
