@@ -48,15 +48,17 @@ impl Vms {
         let run = sample.run;
         let mut unlisted;
         let vm = match self.records.get_mut(&run.uuid) {
-            Some(vm) => {
+            // A sample in part may be of an earlier run: a handle keeps the id that the domain had when
+            // it was looked up.
+            Some(vm) if full || vm.domain.run == run => {
                 if vm.domain.run != run {
                     let name = sample.name.clone();
                     vm.update(DomainRef { run, name });
                 }
                 vm
             }
-            // The list no longer has the VM, but its sample is written all the same.
-            None => {
+            // The list no longer has the VM or its run, but the sample is written all the same.
+            _ => {
                 let name = sample.name.clone();
                 unlisted = VmRecord::new(DomainRef { run, name });
                 &mut unlisted

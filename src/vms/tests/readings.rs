@@ -110,6 +110,16 @@ fn nothing_is_proven_of_another_run() {
 }
 
 #[test]
+fn a_sample_in_part_of_an_earlier_run_changes_nothing() {
+    let mut vms = Vms::new(TTL);
+    list(&mut vms, [run(2)]);
+    let mut sample = empty(Instant::now());
+    sample.run = run(1);
+    vms.on_sample(false, &mut sample);
+    assert_eq!(vms.get(run(2).uuid).map(|domain| domain.run), Some(run(2)));
+}
+
+#[test]
 fn a_description_has_both_proven_anew() {
     let mut vms = both_proven();
     describe(&mut vms, run(1));
