@@ -85,9 +85,8 @@ impl Scheduler {
     pub(super) fn lock(&mut self, uuid: Uuid, by: CallId, now: Instant) {
         self.locks.add(uuid, by);
         self.in_flight.attribute_lost(uuid);
-        let vm = self.round.vms.get(&uuid);
-        if vm.is_none_or(|vm| vm.completeness.is_none()) {
-            self.round.vms.remove(&uuid);
+        if !self.round.domains.has_answered(uuid) {
+            self.round.domains.leave_out(uuid);
             self.round.grace.wait_for_domain(uuid);
         }
         self.round.leave_out(uuid);
@@ -103,7 +102,7 @@ impl Scheduler {
     pub(super) fn release(&mut self, uuid: Uuid) {
         self.round.grace.released(uuid);
         let is_missed = matches!(self.round.phase, Phase::Statistics)
-            && !self.round.vms.contains_key(&uuid)
+            && !self.round.domains.has(uuid)
             && self.listed.iter().any(|listed| listed.uuid == uuid);
         if is_missed {
             let scope = self.take_up(uuid);

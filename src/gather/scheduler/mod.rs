@@ -8,7 +8,9 @@
 //! A healthy gather: list, describe the new domains, check the host, canary, statistics
 //! (`next_phase` in `phases.rs`).
 
+mod daemon;
 mod descriptions;
+mod domains;
 mod grace;
 mod interface;
 mod locks;
@@ -186,7 +188,7 @@ impl Scheduler {
     /// What a call brought.
     pub fn on(&mut self, call_id: CallId, event: Event, now: Instant) {
         self.daemon_is_stopped = false;
-        self.round.last_reply_at = Some(now);
+        self.round.daemon.on_reply(now);
         if !matches!(event, Event::Lost | Event::Unreachable) {
             self.in_flight.daemon_serves();
         }

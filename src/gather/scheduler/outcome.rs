@@ -31,7 +31,7 @@ impl Scheduler {
     pub fn end(&mut self) -> Outcome {
         let mut outcome = Outcome {
             unanswered: self.unanswered(),
-            refused: self.round.refused.iter().copied().collect(),
+            refused: self.round.domains.refused().collect(),
             locked: self.locked().collect(),
             saturated: self.is_saturated(),
             calls_used_up: self.cause_of_saturation() == Some(Saturation::OurCalls),
@@ -44,10 +44,11 @@ impl Scheduler {
             }
         }
         self.abandon_in_hand();
-        for (uuid, vm) in std::mem::take(&mut self.round).vms {
+        let domains = std::mem::take(&mut self.round).domains;
+        for (uuid, completeness) in domains.into_completeness() {
             let is_held_by_us = self.in_flight.holds_monitor(uuid);
             if let Some(history) = self.histories.get_mut(&uuid) {
-                history.partial_streak = match vm.completeness {
+                history.partial_streak = match completeness {
                     Some(Completeness::Partial) if !is_held_by_us => history.partial_streak + 1,
                     _ => 0,
                 };
@@ -80,8 +81,6 @@ impl Scheduler {
     /// Domains that have not answered: all that are listed, where the gather has not come so far as
     /// to ask them.
     fn unanswered(&self) -> Vec<Uuid> {
-        let vms = self.round.vms.iter();
-        let silent = vms.filter(|(_, vm)| vm.completeness.is_none());
         let is_early = matches!(
             self.round.phase,
             Phase::Describing | Phase::CheckingHost { .. }
@@ -90,8 +89,9 @@ impl Scheduler {
             .listed
             .iter()
             .filter(|listed| is_early && !self.is_locked(listed.uuid));
-        silent
-            .map(|(uuid, _)| *uuid)
+        let asked = self.round.domains.unanswered();
+        asked
+            .map(|(uuid, _)| uuid)
             .chain(unasked.map(|listed| listed.uuid))
             .collect()
     }
@@ -106,7 +106,7 @@ impl Scheduler {
     /// See [`Outcome::saturated`].
     fn is_saturated(&self) -> Option<Option<Uuid>> {
         let is_now = self.cause_of_saturation() == Some(Saturation::Daemon);
-        let saturated = is_now || self.round.was_saturated;
+        let saturated = is_now || self.round.daemon.was_saturated();
         saturated.then(|| self.round.probe.longest_occupied())
     }
 }

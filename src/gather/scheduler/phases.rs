@@ -6,7 +6,6 @@ use uuid::Uuid;
 
 use super::Scheduler;
 use super::interface::Action;
-use super::round::Vm;
 use crate::gather::in_flight::Call;
 use crate::gather::protocol::{Request, RequestKind, Risk, Scope};
 use crate::maps::HashSet;
@@ -67,7 +66,7 @@ impl Scheduler {
             Phase::Describing if self.limits.calls_may_hang => self.check_host(now),
             Phase::Describing | Phase::CheckingHost { .. } => self.try_canary(now),
             // The daemon was saturated before any domain was taken up, and is not any more.
-            Phase::Saturated { .. } if self.round.vms.is_empty() => Phase::Describing,
+            Phase::Saturated { .. } if self.round.domains.is_empty() => Phase::Describing,
             Phase::Canary | Phase::Saturated { .. } | Phase::Statistics => self.queue_statistics(),
         };
     }
@@ -90,8 +89,8 @@ impl Scheduler {
             self.next_phase(now);
         }
         let round = &mut self.round;
-        let (grace, vms) = (&mut round.grace, &round.vms);
-        grace.end_if_due(now, || vms.values().any(|vm| vm.completeness.is_some()));
+        let (grace, domains) = (&mut round.grace, &round.domains);
+        grace.end_if_due(now, || domains.has_any_answered());
         self.watch_locks(now);
         match self.round.phase {
             Phase::Statistics => self.send_statistics(now),
@@ -172,7 +171,7 @@ impl Scheduler {
         }
         // If the monitor of a domain is free, no lost call hangs on it.
         let mut suspected = self.in_flight.suspected_domains();
-        suspected.retain(|uuid| self.round.vms.contains_key(uuid));
+        suspected.retain(|uuid| self.round.domains.has(*uuid));
         if !suspected.is_empty() && self.round.probe.in_flight().is_none() {
             self.probe(suspected.into_iter().collect(), now);
         }
@@ -193,12 +192,7 @@ impl Scheduler {
             Scope::Full if host.no_block.contains(&uuid) => Scope::NoBlock,
             scope => scope,
         };
-        let vm = Vm {
-            scope,
-            tries: 0,
-            completeness: None,
-        };
-        self.round.vms.insert(uuid, vm);
+        self.round.domains.take_up(uuid, scope);
         scope
     }
 
@@ -210,13 +204,12 @@ impl Scheduler {
             return false;
         }
         let is_fit = |uuid: &Uuid| !self.in_flight.holds_monitor(*uuid) && !self.is_locked(*uuid);
-        let vms = self.round.vms.iter();
-        let able = vms.filter(|(_, vm)| vm.scope != Scope::NoMonitor);
+        let domains = &self.round.domains;
         // While domains are being described none has been taken up yet.
-        let none_taken_up = self.round.vms.is_empty();
+        let none_taken_up = domains.is_empty();
         let listed = self.listed.iter().filter(|_| none_taken_up);
-        let canary = able
-            .map(|(uuid, _)| *uuid)
+        let canary = domains
+            .with_monitor()
             .chain(listed.map(|listed| listed.uuid))
             .filter(is_fit)
             .max_by_key(|uuid| self.full_at(*uuid));
@@ -237,11 +230,13 @@ impl Scheduler {
             .filter(|(_, call)| is_statistics(call))
             .flat_map(|(_, call)| call.asked.iter().copied())
             .collect();
-        let vms = self.round.vms.iter();
-        let left = vms.filter(|(uuid, vm)| vm.completeness.is_none() && !asked.contains(*uuid));
+        let unanswered = self.round.domains.unanswered();
+        let left: Vec<_> = unanswered
+            .filter(|(uuid, _)| !asked.contains(uuid))
+            .collect();
         self.round.queue.clear_batches();
         for scope in Scope::ALL {
-            let of_scope = left.clone().filter(|(_, vm)| vm.scope == scope);
+            let of_scope = left.iter().filter(|(_, of)| *of == scope);
             let domains: Vec<Uuid> = of_scope.map(|(uuid, _)| *uuid).collect();
             for chunk in domains.chunks(self.limits.chunk) {
                 self.round.queue.push(scope, chunk.to_vec());
@@ -252,10 +247,9 @@ impl Scheduler {
 
     /// No ordinary call can be sent: all domains that have not answered are asked by priority calls.
     pub(super) fn saturated(&self, cause: Saturation, recheck_until: Option<Instant>) -> Phase {
-        let vms = &self.round.vms;
-        let is_silent = |uuid: &Uuid| vms.get(uuid).is_none_or(|vm| vm.completeness.is_none());
+        let has_answered = |uuid: Uuid| self.round.domains.has_answered(uuid);
         let listed = self.listed.iter().map(|listed| listed.uuid);
-        let left = listed.filter(|uuid| !self.is_locked(*uuid) && is_silent(uuid));
+        let left = listed.filter(|uuid| !self.is_locked(*uuid) && !has_answered(*uuid));
         Phase::Saturated {
             cause,
             recheck_until,

@@ -1,6 +1,6 @@
 //! What follows from the replies to calls.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use uuid::Uuid;
 
@@ -17,8 +17,6 @@ const TRIES: u32 = 7;
 const TRIES_IN_STREAK: u32 = 2;
 /// The same where the daemon may just have been started.
 const TRIES_AFTER_START: u32 = 24;
-/// How many connections may be lost in one gather before nothing more is sent in it.
-const LOSSES: u32 = 16;
 
 impl Scheduler {
     /// A call that serves its domains one by one has come past this one, which is therefore not
@@ -67,8 +65,7 @@ impl Scheduler {
             }
             (RequestKind::Statistics(_), _) => {
                 for uuid in &call.asked {
-                    self.round.vms.remove(uuid);
-                    self.round.refused.insert(*uuid);
+                    self.round.domains.refuse(*uuid);
                 }
             }
             _ => {}
@@ -77,8 +74,7 @@ impl Scheduler {
 
     /// What was asked on a connection that was lost is asked again on another, within reason.
     fn on_lost(&mut self, call: &Call, now: Instant) {
-        self.round.losses += 1;
-        if self.round.losses > LOSSES {
+        if !self.round.daemon.on_loss() {
             self.round.stop();
             return;
         }
@@ -111,15 +107,14 @@ impl Scheduler {
         match (&self.round.phase, call.kind) {
             (Phase::Saturated { .. }, RequestKind::Canary) if !lost => {
                 // libvirtd has workers again.
-                self.round.was_saturated = true;
+                self.round.daemon.has_workers_again();
                 self.next_phase(now);
             }
             (Phase::Statistics, kind) if kind.needs_monitor() => {
                 let Some(blocked_on) = call.blocked_on else {
                     return;
                 };
-                let vm = self.round.vms.get(&blocked_on);
-                match vm.and_then(|vm| vm.completeness) {
+                match self.round.domains.completeness(blocked_on) {
                     Some(Completeness::Partial) => self.round.queue.push_again(now, blocked_on),
                     Some(Completeness::Full) if kind == RequestKind::Disks => {
                         self.round.queue.push_disks(blocked_on);
@@ -149,7 +144,7 @@ impl Scheduler {
         for uuid in &call.asked {
             let Some(completeness) = samples.get(uuid) else {
                 // The domain is gone, which happens every day.
-                self.round.vms.remove(uuid);
+                self.round.domains.leave_out(*uuid);
                 continue;
             };
             match completeness {
@@ -167,13 +162,12 @@ impl Scheduler {
     fn on_sample(&mut self, uuid: Uuid, completeness: Completeness, now: Instant) {
         let is_held_by_us = self.in_flight.holds_monitor(uuid);
         let history = self.histories.entry(uuid).or_default();
-        let Some(vm) = self.round.vms.get_mut(&uuid) else {
+        let Some(scope) = self.round.domains.answered(uuid, completeness) else {
             return;
         };
-        vm.completeness = Some(completeness);
-        match (vm.scope, completeness) {
+        match (scope, completeness) {
             (Scope::NoMonitor, _) => {}
-            (scope, Completeness::Full) => {
+            (_, Completeness::Full) => {
                 history.full_at = Some(now);
                 if scope == Scope::NoBlock && !self.round.host.no_disks.contains(&uuid) {
                     self.round.queue.push_disks(uuid);
@@ -186,9 +180,7 @@ impl Scheduler {
                     0 | 1 => TRIES,
                     _ => TRIES_IN_STREAK,
                 };
-                if vm.tries < tries {
-                    let pause = Duration::from_millis(5 << vm.tries.min(4));
-                    vm.tries += 1;
+                if let Some(pause) = self.round.domains.try_again(uuid, tries) {
                     self.round.queue.push_again(now + pause, uuid);
                 }
             }

@@ -291,9 +291,6 @@ impl Scheduler {
                 in_hand.find(|call| call.kind == RequestKind::List)
             }
         };
-        call.is_some_and(|call| {
-            let last_reply_at = self.round.last_reply_at;
-            last_reply_at.is_none_or(|at| at <= call.since)
-        })
+        call.is_some_and(|call| !self.round.daemon.has_replied_since(call.since))
     }
 }

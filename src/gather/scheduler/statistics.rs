@@ -50,8 +50,7 @@ impl Scheduler {
     /// than may, as many domains as possible have answered by then.
     pub(super) fn requeue(&mut self, domains: &[Uuid]) {
         for scope in Scope::ALL {
-            let vms = &self.round.vms;
-            let is_of_scope = |uuid: &Uuid| vms.get(uuid).is_some_and(|vm| vm.scope == scope);
+            let is_of_scope = |uuid: &Uuid| self.round.domains.scope(*uuid) == Some(scope);
             let batch: Vec<Uuid> = domains.iter().copied().filter(is_of_scope).collect();
             if !batch.is_empty() {
                 self.round.queue.push(scope, batch);
@@ -93,9 +92,7 @@ impl Scheduler {
         // The risky domains might make the last calls hang that may be sent: what needs no monitor
         // must do for them.
         for uuid in &risky {
-            if let Some(vm) = self.round.vms.get_mut(uuid) {
-                vm.scope = Scope::NoMonitor;
-            }
+            self.round.domains.do_without_monitor(*uuid);
         }
         self.round.queue.push(Scope::NoMonitor, risky);
         if !safe.is_empty() {
