@@ -3,8 +3,10 @@ mod driven;
 use std::sync::mpsc::Receiver;
 
 use super::*;
-use crate::gather::protocol::CallId;
+use crate::gather::gather_report::Problem;
+use crate::gather::protocol::{CallId, Response};
 use crate::gather::testing::{LIMIT, inbox, settings};
+use crate::gather::worker::{Failure, Reply};
 use crate::libvirt::Error;
 use crate::libvirt::testing::Node;
 use crate::vms::Known;

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::*;
 use crate::gather::host_watcher::HostReport;
-use crate::gather::protocol::Monitor;
+use crate::gather::protocol::{Completeness, Measured, Monitor};
 use crate::gather::scheduler::HostVerdict;
 use crate::gather::testing::Frozen;
 use crate::host::qemu::cgroups::CpuUsage;

@@ -1,0 +1,65 @@
+//! The end of a gather: what has come becomes its report.
+
+use uuid::Uuid;
+
+use super::Gatherer;
+use crate::gather::gather_report::GatherReport;
+use crate::gather::protocol::Completeness;
+
+impl Gatherer {
+    /// Ends the gather with what has come; replies that come later are dropped.
+    pub fn finish(&mut self) -> GatherReport {
+        for call_id in self.workers.forget_waiting() {
+            self.scheduler.dropped(call_id);
+        }
+        let mut report = std::mem::take(&mut self.report);
+        report.limited_to = self.workers.limited_to();
+        let not_started = self.workers.not_started.clone();
+        report.not_started = not_started.or(report.not_started);
+        let find = |uuid: Uuid| self.vms.get(uuid).cloned();
+        let outcome = self.scheduler.end();
+        report.locked = outcome.locked.into_iter().filter_map(&find).collect();
+        // By the last report: in a gather that ends without one no mount has come back.
+        let dead = self.host_watcher.dead_mounts().iter();
+        let dead = dead.map(|(mount, uuids)| {
+            let domains = uuids.iter().filter_map(|uuid| find(*uuid));
+            (mount.clone(), domains.collect())
+        });
+        report.dead = dead.collect();
+        report.disks_left_out = self.host_watcher.omits_unanswering_disks();
+        report.unknown_storage = self
+            .host_watcher
+            .omitted_for_unknown_storage()
+            .filter_map(&find)
+            .collect();
+        report.slow_storage = self
+            .host_watcher
+            .omitted_for_slow_mounts()
+            .filter_map(&find)
+            .collect();
+        report.saturated = outcome.saturated.map(|uuid| uuid.and_then(&find));
+        report.calls_used_up = outcome.calls_used_up;
+        // A daemon without workers may have served a domain by priority calls all the same.
+        let silent = |uuids: &[Uuid]| {
+            let silent = uuids
+                .iter()
+                .copied()
+                .filter(|uuid| !self.samples.has(*uuid));
+            silent.filter_map(&find).collect()
+        };
+        report.missing = silent(&outcome.unanswered);
+        report.refused = silent(&outcome.refused);
+        report.hanging = outcome.hanging;
+        report.seen = self.vms.len();
+        report.complete = self.samples.complete(self.describes);
+        report.partial = self
+            .samples
+            .of(Completeness::Partial)
+            .filter_map(find)
+            .collect();
+        report.whole = self.samples.of(Completeness::Full).collect();
+        report.answered = self.samples.len();
+        report.samples = std::mem::take(&mut self.samples).in_order();
+        report
+    }
+}
