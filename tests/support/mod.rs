@@ -7,8 +7,8 @@
 //! - [`influxd`]: a running InfluxDB.
 //! - [`plugin`]: a running telegraf-kvm; [`lines`]: what it wrote.
 //! - [`node`]: domains of the test driver; [`reading`]: what virsh says of a domain.
-//! - Faults: [`outage`], storage that dies; [`daemon`], hanging calls and other clients; [`proxy`], a socket
-//!   that delays, cuts and closes.
+//! - Faults: [`outage`], storage that dies; [`frozen_group`], a QEMU frozen by its control group; [`daemon`],
+//!   hanging calls and other clients; [`proxy`], a socket that delays, cuts and closes.
 //!
 //! A helper that fails panics with what it saw: the test then fails and is never skipped.
 
@@ -17,6 +17,7 @@
 
 pub mod daemon;
 pub mod fleet;
+pub mod frozen_group;
 pub mod influxd;
 pub mod inside;
 pub mod lab;
