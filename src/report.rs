@@ -90,8 +90,8 @@ impl Reporter {
             "calls used up",
             report.calls_used_up.then(|| {
                 format!(
-                    "{}, as many as max_calls allows, so of VMs that have no such call only state and network \
-                     are gathered; see why the QEMU of these VMs does not answer, or raise max_calls",
+                    "{}, as many as max_calls allows, so only state and network of the VMs are gathered; see \
+                     which QEMU does not answer and why, or raise max_calls",
                     hanging(report.hanging)
                 )
             }),
