@@ -104,6 +104,57 @@ fn by_uuid(fleet: &Fleet, gather: &[Line]) -> Vec<usize> {
     order
 }
 
+/// Panics unless every VM has its state and all figures of its network.
+fn expect_state_and_network(fleet: &Fleet, gather: &[Line], when: &str) {
+    let found = shapes(gather);
+    for vm in &fleet.vms {
+        let metrics = one(gather, "vm_metrics", vm.name());
+        assert_eq!(metrics.text("state"), Some("paused"), "{when}: {metrics:?}");
+        let found = &found[vm.name()];
+        for (key, fields) in fleet.healthy_of(vm.name()).unwrap() {
+            let is_nic = key.1.get("devtype").is_some_and(|of| of == "nic");
+            let is_network = |field: &&String| is_nic || field.starts_with("net_");
+            for field in fields.iter().filter(is_network) {
+                let came = found.get(key).is_some_and(|fields| fields.contains(field));
+                assert!(came, "{when}: {} has no {field}: {found:#?}", vm.name());
+            }
+        }
+    }
+}
+
+/// VMs freeze one after the other: one which has answered since the first call hung may take the last call
+/// that may be made. The healthy VMs keep their lines all the same.
+fn freeze_one_after_the_other(lab: &Lab, fleet: &Fleet, plugin: &mut Plugin) {
+    let warned_before = plugin.warnings().len();
+    for (frozen, gathers) in [(1..2, 1), (0..4, 2), (0..CAP, 3)] {
+        let frozen: Vec<usize> = frozen.collect();
+        fleet.freeze(&frozen);
+        let when = format!("{frozen:?} frozen unseen");
+        for round in 1..=gathers {
+            let when = format!("{when}, gather {round}");
+            let gather = gather(plugin, at_most(Duration::from_secs(2)), &when);
+            expect_state_and_network(fleet, &gather, &when);
+            if frozen.len() < CAP {
+                fleet.expect_complete_but(&gather, &frozen, &when);
+            }
+        }
+        assert_eq!(lab.hanging_calls(), frozen.len(), "{when}: calls that hang");
+        expect_quick(lab, fleet.vms[CAP].name(), &when);
+    }
+    fleet.thaw(&(0..CAP).collect::<Vec<_>>());
+    wait_for("hanging calls to return", Duration::from_secs(5), || {
+        (lab.hanging_calls() == 0).then_some(())
+    });
+    fleet.expect_recovery(plugin, 2, "thawed");
+    plugin.wait_for_log("I! there is room for calls again");
+    // VMs that come in part for long are another warning.
+    let mut warnings = plugin.warnings().split_off(warned_before);
+    warnings.retain(|warning| warning.contains("as many as max_calls allows"));
+    assert_eq!(warnings.len(), 1, "{}", plugin.stderr());
+    let remedy = "see which QEMU does not answer and why, or raise max_calls";
+    assert!(warnings[0].contains(remedy), "{warnings:?}");
+}
+
 #[test]
 fn the_kernel_out_of_sight() {
     let _alone = alone();
@@ -208,6 +259,9 @@ fn the_kernel_out_of_sight() {
         assert!(list.is_some_and(|took| took < quick), "{when}: {list:?}");
     }
     expect_thawed(&lab, &fleet, &mut plugin, &all);
+
+    fleet.learn(&mut plugin);
+    freeze_one_after_the_other(&lab, &fleet, &mut plugin);
 }
 
 /// `systemctl freeze`: QEMU's threads have the state S, and none of them runs.
