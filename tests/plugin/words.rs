@@ -159,10 +159,16 @@ fn what_libraries_print_is_logged_once() {
 
 #[test]
 fn libvirts_environment_is_answered_in_our_words() {
-    for variable in ["LIBVIRT_DEBUG", "LIBVIRT_LOG_FILTERS"] {
+    for (variable, value) in [
+        ("LIBVIRT_DEBUG", "bogus"),
+        ("LIBVIRT_LOG_FILTERS", "bogus"),
+        ("LIBVIRT_LOG_FILTERS", "9:qemu"),
+        ("LIBVIRT_LOG_OUTPUTS", "1:bogus"),
+        ("LIBVIRT_LOG_OUTPUTS", "1:file:/none/file"),
+    ] {
         for flag in ["--check", "--once"] {
             let mut command = Plugin::outside(&["--uri", "test:///default", flag]);
-            let (code, _, err) = told(&run(command.env(variable, "bogus").stdin(Stdio::null())));
+            let (code, _, err) = told(&run(command.env(variable, value).stdin(Stdio::null())));
             assert_eq!(code, Some(1));
             assert!(is_our_log(&err) && err.lines().count() == 1, "{err}");
             let remedy = "check LIBVIRT_DEBUG, LIBVIRT_LOG_FILTERS and LIBVIRT_LOG_OUTPUTS";
