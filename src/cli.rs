@@ -9,7 +9,7 @@ use std::time::Duration;
 use lexopt::prelude::*;
 
 use crate::duration;
-use crate::uri::{Masked, quoted};
+use crate::uri::quoted;
 use crate::wording::{nearest, shortened};
 
 /// What the arguments ask for.
@@ -163,9 +163,7 @@ fn unexpected(word: &str) -> UsageError {
 }
 
 fn no_such(what: &str, arg: &str) -> UsageError {
-    // It may be a URI whose password contains a space.
-    let masked = Masked::new(arg).text;
-    let shown = shortened(&masked);
+    let shown = shortened(arg);
     UsageError(match nearest(arg, &FLAGS) {
         Some(flag) => format!("{what} {shown:?}; did you mean \"{flag}\"?"),
         None => format!("{what} {shown:?}; \"telegraf-kvm --help\" lists the flags"),

@@ -32,13 +32,12 @@ impl std::fmt::Display for Fatal {
         match self {
             Self::Thread(error) => write!(f, "{error}"),
             Self::Output(error) => write!(f, "standard output: {error}"),
-            Self::Library(error) => {
-                let remedy = error.remedy("");
-                write!(
-                    f,
-                    "libvirt's client library does not start: {error}; {remedy}"
-                )
-            }
+            // What it reads at its start are these variables (virLogSetFromEnv).
+            Self::Library(error) => write!(
+                f,
+                "libvirt's client library does not start: {error}; check LIBVIRT_DEBUG, \
+                 LIBVIRT_LOG_FILTERS and LIBVIRT_LOG_OUTPUTS in the environment"
+            ),
         }
     }
 }
@@ -137,32 +136,37 @@ pub struct ActiveVms {
 /// `settings.deadline`, or that no thread can be started.
 pub fn check(settings: &Settings) -> Result<ActiveVms, String> {
     let (sender, receiver) = channel();
-    let uri = settings.uri.value.clone();
+    let uri = settings.uri.clone();
     let domains = settings.domains.clone();
     let count = move || {
         let count = || {
-            libvirt::initialize()?;
-            let active = Connection::open(&uri)?.active_domains()?;
+            let active = Connection::open(&uri.value)?.active_domains()?;
             let wanted = active.iter().filter(|d| domains.matches(&d.name()));
             Ok(ActiveVms {
                 active: active.len(),
                 wanted: wanted.count(),
             })
         };
-        let _ = sender.send(count());
+        let reached = libvirt::initialize()
+            .map_err(|error| Fatal::Library(error).to_string())
+            .and_then(|()| {
+                count().map_err(|error: libvirt::Error| {
+                    let remedy = error.remedy(&uri.value);
+                    format!("cannot reach libvirt at {uri}: {error}; {remedy}")
+                })
+            });
+        let _ = sender.send(reached);
     };
     threads::start("check", count).map_err(|error| error.to_string())?;
-    let why = match receiver.recv_timeout(settings.deadline) {
-        Ok(Ok(vms)) => return Ok(vms),
-        Ok(Err::<_, libvirt::Error>(error)) => {
-            format!("{error}; {}", error.remedy(&settings.uri.value))
-        }
-        Err(_) => format!(
-            "no answer within {}; is the daemon hung?",
-            humantime::format_duration(settings.deadline)
-        ),
-    };
-    Err(format!("cannot reach libvirt at {}: {why}", settings.uri))
+    receiver
+        .recv_timeout(settings.deadline)
+        .unwrap_or_else(|_| {
+            let deadline = humantime::format_duration(settings.deadline);
+            let uri = &settings.uri;
+            Err(format!(
+                "cannot reach libvirt at {uri}: no answer within {deadline}; is the daemon hung?"
+            ))
+        })
 }
 
 /// What a run by hand on a terminal prints first.

@@ -60,6 +60,18 @@ pub fn node_file(uri: &str) -> Option<PathBuf> {
     (!built_in).then(|| OsString::from_vec(bytes).into())
 }
 
+/// The first control character of the URI, as written or as libvirt decodes it.
+///
+/// libvirt and ssh print the parts of a URI. A line break in a password would divide it between two lines, in
+/// which it is not recognized. The test driver prints nothing decoded, and its file may have any name.
+pub fn control_character(uri: &str) -> Option<char> {
+    let find = |text: &str| text.chars().find(|c| c.is_control());
+    find(uri).or_else(|| match is_in_process(uri) {
+        true => None,
+        false => find(&decode_text(uri)?),
+    })
+}
+
 /// Replaces `%20` and the like; `None` where no two hexadecimal digits follow a `%`.
 fn decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());

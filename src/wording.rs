@@ -1,17 +1,19 @@
 //! Parts of messages: values, counts, and the word that was probably meant.
 
-use std::borrow::Cow;
+use crate::uri::Masked;
 
 /// How many characters of a value a message shows.
 const SHOWN: usize = 60;
 
 /// The value as a message shows it: at most 60 characters, then ` ...`, so that the rest of the message
-/// stays readable.
-pub(crate) fn shortened(value: &str) -> Cow<'_, str> {
-    match value.char_indices().nth(SHOWN) {
-        Some((end, _)) => Cow::Owned(format!("{} ...", &value[..end])),
-        None => Cow::Borrowed(value),
+/// stays readable. It may be a URI that was given by mistake, so it is shown without its passwords.
+pub(crate) fn shortened(value: &str) -> String {
+    let mut shown = Masked::new(value).text;
+    if let Some((end, _)) = shown.char_indices().nth(SHOWN) {
+        shown.truncate(end);
+        shown.push_str(" ...");
     }
+    shown
 }
 
 /// `1 gather`, `2 gathers`: for nouns with a plural in `s`.
@@ -66,6 +68,7 @@ mod tests {
     fn long_values_are_cut() {
         let text = "ä".repeat(60);
         assert_eq!(shortened(&text), text);
+        assert_eq!(shortened("a://user:b c@host/"), "a://user:***@host/");
         assert_eq!(shortened(&format!("{text}b")), format!("{text} ..."));
     }
 

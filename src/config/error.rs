@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use crate::uri::Masked;
+
 /// One sentence about a wrong configuration, with file, line and column where it has these. Exit code 2.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
@@ -49,9 +51,14 @@ impl Document {
         )
     }
 
-    /// An error of the file as a whole.
+    /// An error of the file as a whole. A file that does not exist may be a URI that was given by mistake.
     pub fn whole(path: &Path, message: impl Into<String>) -> ConfigError {
-        ConfigError::new(path.display(), message)
+        let name = path.display().to_string();
+        if path.is_absolute() || path.exists() {
+            ConfigError::new(name, message)
+        } else {
+            ConfigError::new(Masked::new(&name).text, message)
+        }
     }
 }
 

@@ -124,7 +124,7 @@ fn found(written: &str, serde: &str) -> String {
     if serde.starts_with("sequence") {
         return "a list".to_owned();
     }
-    shortened(written).into_owned()
+    shortened(written)
 }
 
 /// A key as the operator wrote it, without quotes.

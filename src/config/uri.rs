@@ -4,12 +4,12 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::ConfigError;
-use crate::uri::{Masked, is_in_process};
+use crate::uri::{Masked, control_character, is_in_process};
 
 /// A libvirt connection URI.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uri {
-    /// The URI for libvirt; not empty, without NUL. It may contain a password, so messages show [`Uri::masked`].
+    /// The URI for libvirt; not empty, without control characters. It may contain a password, so messages show [`Uri::masked`].
     pub value: String,
     /// Where it was set. An operator who sees the wrong URI needs to know where to change it.
     pub origin: UriOrigin,
@@ -81,7 +81,7 @@ impl fmt::Display for UriOrigin {
 /// An empty `LIBVIRT_DEFAULT_URI` counts as not set, as it does for libvirt itself.
 ///
 /// # Errors
-/// The chosen URI is empty or contains a NUL.
+/// The chosen URI is empty or contains a control character.
 pub(super) fn choose(
     flag: Option<&str>,
     config: Option<Uri>,
@@ -114,10 +114,11 @@ pub(super) fn check(value: &str) -> Result<(), String> {
     if value.trim().is_empty() {
         return Err("the URI is empty; write for example \"qemu:///system\"".to_owned());
     }
-    if value.contains('\0') {
-        return Err(
-            "the URI has a NUL character in it; write for example \"qemu:///system\"".to_owned(),
-        );
+    if let Some(control) = control_character(value) {
+        let code = u32::from(control);
+        return Err(format!(
+            "the URI has a control character (U+{code:04X}) in it; write for example \"qemu:///system\""
+        ));
     }
     Ok(())
 }
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_and_nul_are_errors_that_name_the_culprit() {
+    fn empty_and_control_characters_are_errors_that_name_the_culprit() {
         let error = |flag, environment| choose(flag, None, environment).unwrap_err().to_string();
         let empty = "the URI is empty; write for example \"qemu:///system\"";
         assert_eq!(error(Some(""), None), format!("--uri: {empty}"));
@@ -190,6 +191,24 @@ mod tests {
             error(None, Some(" ")),
             format!("LIBVIRT_DEFAULT_URI: {empty}")
         );
-        assert!(error(Some("a\0b"), None).starts_with("--uri: the URI has a NUL"));
+        for (value, code) in [
+            ("test:///a\0b", "U+0000"),
+            ("qemu+ssh://user:sec\nret@kvm01/system", "U+000A"),
+            ("qemu+ssh://user:sec\tret@kvm01/system", "U+0009"),
+            ("test:///default?password=sec\u{85}ret", "U+0085"),
+            ("qemu+ssh://user:sec%0Aret@kvm01/system", "U+000A"),
+            ("esx://kvm01/?password=sec%0dret", "U+000D"),
+        ] {
+            let message = format!(
+                "the URI has a control character ({code}) in it; write for example \"qemu:///system\""
+            );
+            assert_eq!(error(Some(value), None), format!("--uri: {message}"));
+            assert_eq!(
+                error(None, Some(value)),
+                format!("LIBVIRT_DEFAULT_URI: {message}")
+            );
+        }
+        // The name of a node file may contain any character.
+        assert!(choose(Some("test:///a%0Ab.xml"), None, None).is_ok());
     }
 }

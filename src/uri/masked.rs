@@ -126,7 +126,7 @@ fn replace(message: &str, secret: &str, shown: &str) -> String {
 fn mask(uri: &str, secrets: &mut Vec<(String, String)>) -> String {
     let (lead, rest) = split_lead(uri);
     let mut masked = lead.to_owned();
-    let found = if has_file_path(uri) || (lead.is_empty() && rest.starts_with('/')) {
+    let found = if has_file_path(uri) {
         in_authority(rest)
     } else {
         anywhere(rest)
@@ -189,6 +189,10 @@ fn mask_value(name: &str, value: &str, secrets: &mut Vec<(String, String)>) -> S
         return MASK.to_owned();
     }
     let decoded = decode_text(value).unwrap_or_else(|| value.to_owned());
+    // The name of a file (`socket=`, `keyfile=`) may contain any characters.
+    if decoded.starts_with('/') && !decoded.starts_with("//") {
+        return value.to_owned();
+    }
     let masked = mask(&decoded, secrets);
     if masked == decoded {
         value.to_owned()

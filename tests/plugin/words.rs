@@ -72,12 +72,42 @@ fn no_password_is_shown() {
     }
     let said = |uri: &str| told(&run(&mut Plugin::outside(&["--uri", uri, "--check"]))).2;
     assert!(said(&with_command).contains("user:***@kvm01: Permission denied"));
-    // The same holds where no URI was expected.
+}
+
+/// A URI that was given in the place of something else.
+#[test]
+fn no_password_is_shown_where_no_uri_was_expected() {
     let long = format!("-uri=qemu+ssh://user:{}@kvm01/system", "secret".repeat(20));
-    for lost in ["qemu+ssh://user:secret@kvm01/system", &long] {
-        let (code, _, err) = told(&run(&mut Plugin::outside(&[lost])));
-        assert_eq!(code, Some(2));
-        assert!(err.contains("user:***") && !err.contains("secret"), "{err}");
+    let assert_masked = |arguments: &[&str]| {
+        let (code, out, err) = told(&run(&mut Plugin::outside(arguments)));
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{arguments:?}");
+        let is_masked = err.contains("user:***") && !err.contains("secret");
+        assert!(is_masked, "{arguments:?}: {err}");
+    };
+    assert_masked(&[&long]);
+    assert_masked(&["/user:secret@kvm01"]);
+    for lost in [
+        "qemu+ssh://user:secret@kvm01/system",
+        "qemu+ssh://user:a secret@kvm01/system",
+        "qemu+ssh://user:a'secret@kvm01/system",
+        "user:secret@kvm01",
+    ] {
+        assert_masked(&[lost]);
+        assert_masked(&["--", &format!("--uri={lost}")]);
+        assert_masked(&[&format!("--check={lost}")]);
+        assert_masked(&["--config", lost]);
+        assert_masked(&["--interval", lost]);
+        for wrong in [
+            format!("log_level = \"{lost}\""),
+            format!("deadline = \"{lost}\""),
+            format!("workers = \"{lost}\""),
+            format!("measurements = [\"{lost}\"]"),
+            format!("domain_include = [\"{lost}[\"]"),
+            format!("\"{lost}\" = 1"),
+        ] {
+            let config = config(&wrong);
+            assert_masked(&["--check", "--config", config.path().to_str().unwrap()]);
+        }
     }
 }
 
@@ -129,10 +159,16 @@ fn what_libraries_print_is_logged_once() {
 
 #[test]
 fn libvirts_environment_is_answered_in_our_words() {
-    for variable in ["LIBVIRT_DEBUG", "LIBVIRT_LOG_FILTERS"] {
+    for (variable, value) in [
+        ("LIBVIRT_DEBUG", "bogus"),
+        ("LIBVIRT_LOG_FILTERS", "bogus"),
+        ("LIBVIRT_LOG_FILTERS", "9:qemu"),
+        ("LIBVIRT_LOG_OUTPUTS", "1:bogus"),
+        ("LIBVIRT_LOG_OUTPUTS", "1:file:/none/file"),
+    ] {
         for flag in ["--check", "--once"] {
             let mut command = Plugin::outside(&["--uri", "test:///default", flag]);
-            let (code, _, err) = told(&run(command.env(variable, "bogus").stdin(Stdio::null())));
+            let (code, _, err) = told(&run(command.env(variable, value).stdin(Stdio::null())));
             assert_eq!(code, Some(1));
             assert!(is_our_log(&err) && err.lines().count() == 1, "{err}");
             let remedy = "check LIBVIRT_DEBUG, LIBVIRT_LOG_FILTERS and LIBVIRT_LOG_OUTPUTS";

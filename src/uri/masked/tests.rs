@@ -42,6 +42,7 @@ fn a_password_is_masked_wherever_it_stands() {
         ),
         ("qemu+ssh:/user:secret@host/x", "qemu+ssh:***@host/x"),
         ("//user:secret@host/x", "//user:***@host/x"),
+        ("/user:secret@host/x", "/user:***@host/x"),
         ("qemu:///user:secret@host/x", "qemu:///user:***@host/x"),
         // A host and its port, as libvirt reads these.
         ("qemu+ssh://user:12/se@host/x", "qemu+ssh://user:***@host/x"),
