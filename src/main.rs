@@ -146,7 +146,8 @@ fn run(loaded: Loaded, flags: &Flags, signals: SignalThread, output: &Output) ->
         ),
         Ok(End::NothingGathered) if flags.once => fail(
             &format_args!(
-                "nothing gathered at {uri}: no active VM passes the name filter, or libvirt does not answer"
+                "nothing gathered at {uri}: no active VM passes the name filter, libvirt does not answer, or no thread can be \
+                 started; a message above says which"
             ),
             EXIT_NOTHING,
         ),

@@ -10,7 +10,7 @@ use crate::measurements::collector::{self, Collector};
 use crate::output::Output;
 use crate::sample::Sample;
 use crate::times::{END_FIRST_GRACE, END_GRACE, END_PATIENCE, LIBRARY_OUTPUT, STOP_GRACE};
-use crate::{logging, measurements};
+use crate::{logging, measurements, wording};
 
 /// Room in the output buffer for the lines of one VM with some 100 devices, in bytes.
 const ROOM: usize = 32 * 1024;
@@ -46,8 +46,8 @@ impl MainLoop {
             self.write_collector(&report, withheld, start, timestamp);
         }
         log::debug!(
-            "{} VMs in {} ms, {} bytes; {} in part, {withheld} withheld, {} calls hang",
-            report.answered,
+            "{} in {} ms, {} bytes; {} in part, {withheld} withheld; hanging calls: {}",
+            wording::count(report.answered as u64, "VM"),
             start.elapsed().as_millis(),
             self.buffer.len(),
             report.answered - report.complete,

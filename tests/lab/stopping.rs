@@ -38,7 +38,7 @@ fn plugin(lab: &Lab, settings: &str, more: &[&str]) -> Plugin {
 
 /// The number of gathers that have ended, from the log: a gather without lines leaves no other trace.
 fn ended(plugin: &Plugin) -> usize {
-    plugin.stderr().matches(" VMs in ").count()
+    plugin.stderr().matches(" hanging calls: ").count()
 }
 
 /// The lines of this level in the plugin's log.

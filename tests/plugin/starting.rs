@@ -104,7 +104,7 @@ fn the_handlers_are_there_before_the_log_begins() {
         assert_eq!(output.status.code(), Some(0));
         let text = log.join().unwrap();
         assert_eq!(
-            text.matches(" VMs in ").count(),
+            text.matches(" hanging calls: ").count(),
             1,
             "{signal:?}: {}",
             text.trim()

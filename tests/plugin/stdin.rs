@@ -105,7 +105,7 @@ fn writing(stdin: OwnedFd) -> (Child, PipeReader, u64) {
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     kill_when_caught(&child, Signal::USR1);
     let (mut stderr, mut text) = (child.stderr.take().unwrap(), String::new());
-    while !text.contains(" VMs in ") {
+    while !text.contains(" hanging calls: ") {
         read_some(&mut stderr, &mut text);
     }
     let memory = memory(&child);

@@ -82,7 +82,7 @@ impl<R: AsFd + Read> Stalled<R> {
     fn settle(&mut self) {
         // This is the last line that it logs before it writes.
         let mut said = BufReader::new(self.child.stderr.take().unwrap()).lines();
-        assert!(said.any(|line| line.unwrap().contains(" VMs in ")));
+        assert!(said.any(|line| line.unwrap().contains(" hanging calls: ")));
         let (mut unread, mut since) = (0, Instant::now());
         wait_for("its output to stop growing", LONG, || {
             let now = rustix::io::ioctl_fionread(&self.reader).unwrap();
