@@ -14,8 +14,8 @@ use crate::device_filter::DeviceFilter;
 /// How many counters a NIC has.
 pub const NIC_COUNTERS: usize = 8;
 
-/// How many counters a disk has.
-pub const DISK_COUNTERS: usize = 5;
+/// How many counters and sizes a disk has.
+pub const DISK_COUNTERS: usize = 12;
 
 /// The names of a NIC's counters, in the order in which [`Device::counters`] holds them.
 pub const NIC_FIELDS: [&str; NIC_COUNTERS] = [
@@ -29,9 +29,23 @@ pub const NIC_FIELDS: [&str; NIC_COUNTERS] = [
     "txdrops",
 ];
 
-/// The names of a disk's counters, in the same order.
-pub const DISK_FIELDS: [&str; DISK_COUNTERS] =
-    ["rd_req", "rd_bytes", "wr_reqs", "wr_bytes", "errors"];
+/// The names of a disk's counters and sizes, in the same order. Times are in ns. QEMU adds a request's time to them when
+/// the request has ended, also when it failed, but counts only those that succeeded (block_account_one_io in its
+/// block/accounting.c).
+pub const DISK_FIELDS: [&str; DISK_COUNTERS] = [
+    "rd_req",
+    "rd_bytes",
+    "wr_reqs",
+    "wr_bytes",
+    "errors",
+    "rd_time_ns",
+    "wr_time_ns",
+    "fl_time_ns",
+    "fl_reqs",
+    "capacity_bytes",
+    "allocation_bytes",
+    "physical_bytes",
+];
 
 /// One run of one VM. A VM that is started again keeps its UUID and gets a new id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -140,7 +154,7 @@ pub struct Device<const N: usize> {
     pub name: Option<SmolStr>,
     /// Its type in the XML (`bridge`, `cdrom`). Devices of the same kind have the same counters.
     pub kind: SmolStr,
-    /// The counters, in the order of [`NIC_FIELDS`] or [`DISK_FIELDS`].
+    /// The counters (of a disk its sizes too), in the order of [`NIC_FIELDS`] or [`DISK_FIELDS`].
     pub counters: [Option<u64>; N],
 }
 

@@ -1,10 +1,11 @@
-//! Rates: the change of a field since the last sample of the same run that had it.
+//! Rates, and latencies over all disks: the change of a field since the last sample of the same run that had it.
 
 use std::rc::Rc;
 use std::time::Instant;
 
 use smol_str::SmolStr;
 
+use super::latency::{DISK_LATENCIES, per_request};
 use crate::sample::{DISK_COUNTERS, Devices, NIC_COUNTERS, Sample};
 
 /// The network sums of which a rate is written: (index into the NIC counters, field name).
@@ -37,6 +38,8 @@ pub struct Features {
     pub net: [Option<f64>; 4],
     /// Per second, in the order of [`DISK_RATES`].
     pub disk: [Option<f64>; 4],
+    /// Milliseconds per request over all disks, in the order of [`DISK_LATENCIES`].
+    pub disk_latency: [Option<f64>; 3],
 }
 
 /// The last value of each field of one run, and when it was measured.
@@ -44,8 +47,9 @@ pub struct Features {
 pub struct Previous {
     memory: Option<(Instant, u64)>,
     cpu: Option<PreviousCpu>,
-    net: [Option<PreviousSum<NIC_COUNTERS>>; 4],
-    disk: [Option<PreviousSum<DISK_COUNTERS>>; 4],
+    net: [Option<Rc<Summed<NIC_COUNTERS>>>; 4],
+    disk: [Option<Rc<Summed<DISK_COUNTERS>>>; 4],
+    disk_latency: [Option<Rc<Summed<DISK_COUNTERS>>>; 3],
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -55,11 +59,12 @@ struct PreviousCpu {
     vcpus: u64,
 }
 
-#[derive(Debug, Clone)]
-struct PreviousSum<const N: usize> {
+/// The sums of one sample, and what they are made of.
+#[derive(Debug)]
+struct Summed<const N: usize> {
     at: Instant,
-    value: u64,
-    counters: Rc<DeviceCounters<N>>,
+    sums: [Option<u64>; N],
+    devices: DeviceCounters<N>,
 }
 
 /// The devices of a sum by name, in order, with their counters.
@@ -75,25 +80,22 @@ impl Previous {
         disk: &[Option<u64>; DISK_COUNTERS],
     ) -> Features {
         let memory_rate = self.memory_rate(sample);
-        Features {
+        let mut features = Features {
             memory_rate,
             memory_angle: memory_rate.map(|rate| rate.atan().to_degrees()),
             cpu_usage: self.cpu_usage(sample),
-            net: rates(
-                &mut self.net,
-                sample.nics.as_ref(),
-                sample.removed.nic,
-                net,
-                NET_RATES,
-            ),
-            disk: rates(
-                &mut self.disk,
-                sample.disks.as_ref(),
-                sample.removed.disk,
-                disk,
-                DISK_RATES,
-            ),
+            ..Features::default()
+        };
+        if let Some(nics) = &sample.nics {
+            let mut now = Comparison::new(nics, sample.removed.nic, net);
+            features.net = now.rates(&mut self.net, NET_RATES);
         }
+        if let Some(disks) = &sample.disks {
+            let mut now = Comparison::new(disks, sample.removed.disk, disk);
+            features.disk = now.rates(&mut self.disk, DISK_RATES);
+            features.disk_latency = now.latencies(&mut self.disk_latency);
+        }
+        features
     }
 
     fn memory_rate(&mut self, sample: &Sample) -> Option<f64> {
@@ -119,57 +121,104 @@ impl Previous {
 }
 
 /// The seconds between the two; `None` where no time passed, for then there is no rate.
-fn seconds(from: Instant, to: Instant) -> Option<f64> {
+pub(super) fn seconds(from: Instant, to: Instant) -> Option<f64> {
     let passed = to.checked_duration_since(from)?.as_secs_f64();
     (passed > 0.0).then_some(passed)
 }
 
-fn rates<const N: usize>(
-    previous: &mut [Option<PreviousSum<N>>; 4],
-    devices: Option<&Devices<N>>,
+/// One sample, compared with the earlier samples from which its fields follow.
+struct Comparison<const N: usize> {
+    now: Rc<Summed<N>>,
+    /// When a device was last removed.
     removed: Option<Instant>,
-    sums: &[Option<u64>; N],
-    fields: [(usize, &str); 4],
-) -> [Option<f64>; 4] {
-    let Some(devices) = devices else {
-        return [None; 4];
-    };
-    let mut counters: DeviceCounters<N> = devices
-        .list
-        .iter()
-        .filter_map(|device| Some((device.name.clone()?, device.counters)))
-        .collect();
-    counters.sort_unstable();
-    let counters = Rc::new(counters);
-    // The four sums nearly always have the same previous sample, whose names need comparing once.
-    let mut compared: Option<(Rc<DeviceCounters<N>>, bool)> = None;
-    std::array::from_fn(|i| {
-        let counter = fields[i].0;
-        let now = PreviousSum {
-            at: devices.at,
-            value: sums[counter]?,
-            counters: Rc::clone(&counters),
-        };
-        let (at, value) = (now.at, now.value);
-        let before = previous[i].replace(now)?;
-        // Another device may have got the name of a device that was removed since.
-        if removed.is_some_and(|removed| removed >= before.at) {
+    /// The sample that was compared last, and whether it has the same devices. All fields nearly always have the same
+    /// previous sample, whose names need comparing once.
+    compared: Option<(Rc<Summed<N>>, bool)>,
+}
+
+impl<const N: usize> Comparison<N> {
+    fn new(devices: &Devices<N>, removed: Option<Instant>, sums: &[Option<u64>; N]) -> Self {
+        let named = devices.list.iter();
+        let mut counters: DeviceCounters<N> = named
+            .filter_map(|device| Some((device.name.clone()?, device.counters)))
+            .collect();
+        counters.sort_unstable();
+        Self {
+            now: Rc::new(Summed {
+                at: devices.at,
+                sums: *sums,
+                devices: counters,
+            }),
+            removed,
+            compared: None,
+        }
+    }
+
+    /// The last sample that had the sums of these counters, and the seconds since then. `None` if no change follows from
+    /// it. If this sample has the sums, it is remembered in `slot`.
+    fn previous(
+        &mut self,
+        slot: &mut Option<Rc<Summed<N>>>,
+        counters: &[usize],
+    ) -> Option<(Rc<Summed<N>>, f64)> {
+        if counters.iter().any(|i| self.now.sums[*i].is_none()) {
             return None;
         }
-        let alike = match &compared {
-            Some((previous, alike)) if Rc::ptr_eq(previous, &before.counters) => *alike,
+        let before = slot.replace(Rc::clone(&self.now))?;
+        // Another device may have got the name of a device that was removed since.
+        if self.removed.is_some_and(|removed| removed >= before.at) {
+            return None;
+        }
+        let alike = match &self.compared {
+            Some((previous, alike)) if Rc::ptr_eq(previous, &before) => *alike,
             _ => {
-                let alike = are_alike(&before.counters, &counters);
-                compared = Some((Rc::clone(&before.counters), alike));
+                let alike = are_alike(&before.devices, &self.now.devices);
+                self.compared = Some((Rc::clone(&before), alike));
                 alike
             }
         };
-        if !alike || fell(&before.counters, &counters, counter) {
+        let fell = |i: &usize| fell(&before.devices, &self.now.devices, *i);
+        if !alike || counters.iter().any(fell) {
             return None;
         }
-        let moved = value.checked_sub(before.value)? as f64;
-        Some(moved / seconds(before.at, at)?)
-    })
+        let passed = seconds(before.at, self.now.at)?;
+        Some((before, passed))
+    }
+
+    fn rates(
+        &mut self,
+        slots: &mut [Option<Rc<Summed<N>>>; 4],
+        fields: [(usize, &str); 4],
+    ) -> [Option<f64>; 4] {
+        std::array::from_fn(|i| {
+            let counter = fields[i].0;
+            let (before, passed) = self.previous(&mut slots[i], &[counter])?;
+            let moved = self.now.sums[counter]?.checked_sub(before.sums[counter]?)?;
+            Some(moved as f64 / passed)
+        })
+    }
+}
+
+impl Comparison<DISK_COUNTERS> {
+    fn latencies(
+        &mut self,
+        slots: &mut [Option<Rc<Summed<DISK_COUNTERS>>>; 3],
+    ) -> [Option<f64>; 3] {
+        std::array::from_fn(|i| {
+            let (time, requests) = DISK_LATENCIES[i];
+            let (before, _) = self.previous(&mut slots[i], &[time, requests])?;
+            let (mut ns, mut ended) = (0.0, 0.0);
+            for ((_, before), (_, now)) in before.devices.iter().zip(&self.now.devices) {
+                let moved = |counter: usize| now[counter]?.checked_sub(before[counter]?);
+                // The requests of a disk whose time is not reported do not count.
+                if let Some((time, requests)) = moved(time).zip(moved(requests)) {
+                    ns += time as f64;
+                    ended += requests as f64;
+                }
+            }
+            per_request(ns, ended)
+        })
+    }
 }
 
 /// Whether these are the same devices.

@@ -11,6 +11,7 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use super::features::{Features, Previous};
+use super::latency::DiskLatencies;
 use super::totals::{self, SupportedCounters};
 use crate::line_protocol::{self, Tags};
 use crate::maps::{HashMap, HashSet};
@@ -31,6 +32,7 @@ pub struct VmHistory {
     disk_tags: DeviceTags,
     nics: SupportedCounters,
     disks: SupportedCounters,
+    latencies: DiskLatencies,
     previous: Previous,
     /// It has been logged that this run has NICs without a name.
     nameless_logged: bool,
@@ -84,6 +86,7 @@ impl VmHistory {
             disk_tags: DeviceTags::default(),
             nics: SupportedCounters::default(),
             disks: SupportedCounters::default(),
+            latencies: DiskLatencies::default(),
             previous: Previous::default(),
             nameless_logged: false,
         }
@@ -106,6 +109,7 @@ impl VmHistory {
             self.disk_tags.update("disk", disks);
             self.disks.update(disks);
             disk = totals::sum(disks, &self.disks);
+            self.latencies.update(disks, sample.removed.disk);
         }
         let features = self.previous.advance(sample, &net, &disk);
         Derived {
@@ -136,6 +140,11 @@ impl VmHistory {
     /// `,devtype=disk,device=..` of each disk, in the order of the last sample that has disks.
     pub fn disk_tags(&self) -> impl Iterator<Item = &Tags> {
         self.disk_tags.0.iter().map(|(_, tags)| tags)
+    }
+
+    /// Milliseconds per read, write and flush of each disk, in the same order.
+    pub fn disk_latencies(&self) -> impl Iterator<Item = [Option<f64>; 3]> {
+        self.latencies.iter()
     }
 }
 
@@ -259,8 +268,9 @@ mod tests {
         let mut without = full(at);
         let counters = &mut without.disks.as_mut().unwrap().list[0].counters;
         counters[0] = None;
-        let rest = || device("vdb", "disk", [None, Some(1), None, None, None]);
-        without.disks.as_mut().unwrap().list.push(rest());
+        let mut rest = device("vdb", "disk", [None; DISK_COUNTERS]);
+        rest.counters[1] = Some(1);
+        without.disks.as_mut().unwrap().list.push(rest);
         history.update(&with);
         without.run = run(2);
         let (_, derived) = history.update(&without);

@@ -2,6 +2,7 @@
 
 mod features;
 mod history;
+mod latency;
 mod totals;
 
 pub(crate) use features::{DISK_RATES, Features, NET_RATES};

@@ -31,6 +31,7 @@ pub(super) struct Session {
     /// The driver is QEMU's: its reply lacks the resident size where the monitor was skipped.
     qemu: bool,
     cpu: per_call::CpuSource,
+    disk_call: per_call::DiskCall,
     pub(super) connection: Connection,
 }
 
@@ -45,6 +46,7 @@ impl Session {
             bulk: Bulk::default(),
             qemu: driver == Some("QEMU"),
             cpu: per_call::CpuSource::default(),
+            disk_call: per_call::DiskCall::default(),
             connection,
         }
     }
@@ -151,10 +153,13 @@ impl Session {
         let Some(description) = target.known.description().cloned() else {
             return Ok(Response::Done);
         };
+        let mut call = self.disk_call;
         let Some(handle) = self.handle(run.uuid)? else {
             return Ok(Response::Done);
         };
-        let disks = unless_gone(per_call::disks(handle, &description, &config.devices))?;
+        let disks = per_call::disks(handle, &description, &config.devices, &mut call);
+        self.disk_call = call;
+        let disks = unless_gone(disks)?;
         Ok(disks.map_or(Response::Done, |disks| Response::Disks(run, disks)))
     }
 
@@ -199,6 +204,7 @@ impl Session {
                 description,
                 &config.devices,
                 &mut cpu,
+                &mut per_call::DiskCall::default(),
             );
             // A domain that has stopped since the list has a state, too.
             let is_off = sample.state == Some(per_call::SHUTOFF);

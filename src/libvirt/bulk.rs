@@ -166,6 +166,13 @@ fn disk_counter(key: &[u8]) -> Option<usize> {
         b"wr.reqs" => 2,
         b"wr.bytes" => 3,
         b"errors" => 4,
+        b"rd.times" => 5,
+        b"wr.times" => 6,
+        b"fl.times" => 7,
+        b"fl.reqs" => 8,
+        b"capacity" => 9,
+        b"allocation" => 10,
+        b"physical" => 11,
         _ => return None,
     })
 }
@@ -250,7 +257,7 @@ impl<const N: usize> Indexed<N> {
 }
 
 /// A counter or a size. A negative number (-1: not counted) or another type means that it is not reported.
-fn count(value: Value<'_>) -> Option<u64> {
+pub(super) fn count(value: Value<'_>) -> Option<u64> {
     match value {
         Value::Integer(number) => u64::try_from(number).ok(),
         Value::Float(_) | Value::Text(_) => None,

@@ -23,7 +23,7 @@ pub enum CallKind {
     Memory,
     /// `virDomainInterfaceStats`.
     Interface,
-    /// `virDomainBlockStats`.
+    /// `virDomainBlockStats` or `virDomainBlockStatsFlags`.
     Block,
     /// `virDomainGetControlInfo`.
     Control,

@@ -7,7 +7,7 @@ use std::time::Instant;
 use smol_str::SmolStr;
 use virt::sys;
 
-use super::bulk::Groups;
+use super::bulk::{self, Groups};
 use super::{Domain, Error, Value};
 use crate::description::Description;
 use crate::device_filter::DeviceFilter;
@@ -27,6 +27,7 @@ pub fn fill(
     description: Option<&Description>,
     wanted: &DeviceFilter,
     source: &mut CpuSource,
+    disk_call: &mut DiskCall,
 ) -> Result<(), Error> {
     if lacking.has(Groups::STATE)
         && let Some((state, reason)) = tolerate(domain, domain.state())?
@@ -45,7 +46,7 @@ pub fn fill(
             nics(sample, domain, description, wanted)?;
         }
         if lacking.has(Groups::BLOCK) {
-            sample.disks = Some(disks(domain, description, wanted)?);
+            sample.disks = Some(disks(domain, description, wanted, disk_call)?);
         }
     }
     Ok(())
@@ -228,7 +229,18 @@ fn nics(
     Ok(())
 }
 
-/// The disks by `virDomainBlockStats`, which QEMU answers from memory, without touching the image.
+/// The call that reads a disk's counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DiskCall {
+    /// `virDomainBlockStatsFlags`, as far as is known.
+    #[default]
+    Flags,
+    /// `virDomainBlockStats`: the driver (test) has no other. It counts neither times nor flushes.
+    Plain,
+}
+
+/// The disks by `virDomainBlockStatsFlags` or `virDomainBlockStats`, which QEMU answers from memory, without touching the
+/// image. Neither reports a size.
 ///
 /// # Errors
 /// As for [`fill`].
@@ -236,6 +248,7 @@ pub fn disks(
     domain: &Domain,
     description: &Description,
     wanted: &DeviceFilter,
+    call: &mut DiskCall,
 ) -> Result<Devices<DISK_COUNTERS>, Error> {
     let start = Instant::now();
     let mut list = Vec::with_capacity(description.disks.len());
@@ -243,20 +256,59 @@ pub fn disks(
         if !disk.counted || !wanted.disk(&disk.target, disk.kind) {
             continue;
         }
-        let counters = tolerate(domain, domain.block_stats(&disk.target))?
-            .map_or([None; DISK_COUNTERS], |s| {
-                [s.rd_req, s.rd_bytes, s.wr_req, s.wr_bytes, s.errs].map(counted)
-            });
+        let counters = disk_counters(domain, &disk.target, call)?;
         list.push(Device {
             name: Some(disk.target.clone()),
             kind: SmolStr::new_static(disk.kind.word()),
-            counters,
+            counters: counters.unwrap_or([None; DISK_COUNTERS]),
         });
     }
     Ok(Devices {
         at: midpoint(start),
         list,
         complete: true,
+    })
+}
+
+fn disk_counters(
+    domain: &Domain,
+    target: &str,
+    call: &mut DiskCall,
+) -> Result<Option<[Option<u64>; DISK_COUNTERS]>, Error> {
+    let mut counters = [None; DISK_COUNTERS];
+    if *call == DiskCall::Flags {
+        let stats = domain.block_stats_flags(target, |key, value| {
+            if let Some(at) = disk_counter(key) {
+                counters[at] = bulk::count(value);
+            }
+        });
+        match stats {
+            // What the driver does not have, it does not have for any disk.
+            Err(error) if error.code == sys::VIR_ERR_NO_SUPPORT => *call = DiskCall::Plain,
+            stats => return Ok(tolerate(domain, stats)?.map(|()| counters)),
+        }
+    }
+    let Some(s) = tolerate(domain, domain.block_stats(target))? else {
+        return Ok(None);
+    };
+    let counted = [s.rd_req, s.rd_bytes, s.wr_req, s.wr_bytes, s.errs].map(counted);
+    counters[..counted.len()].copy_from_slice(&counted);
+    Ok(Some(counters))
+}
+
+/// The place in [`crate::sample::DISK_FIELDS`] of a key of `virDomainBlockStatsFlags`.
+fn disk_counter(key: &[u8]) -> Option<usize> {
+    Some(match key {
+        b"rd_operations" => 0,
+        b"rd_bytes" => 1,
+        b"wr_operations" => 2,
+        b"wr_bytes" => 3,
+        b"errs" => 4,
+        b"rd_total_times" => 5,
+        b"wr_total_times" => 6,
+        b"flush_total_times" => 7,
+        b"flush_operations" => 8,
+        _ => return None,
     })
 }
 

@@ -4,12 +4,20 @@ use crate::derive::VmHistory;
 use crate::line_protocol::{Line, Tags};
 use crate::sample::{DISK_FIELDS, Device, Devices, NIC_FIELDS, Sample};
 
+/// Of reads, writes and flushes.
+const LATENCIES: [&str; 3] = ["rd_latency_ms", "wr_latency_ms", "fl_latency_ms"];
+
 pub(super) fn write(buffer: &mut String, sample: &Sample, vm: &VmHistory, timestamp: i64) {
     for (nic, tags) in named(sample.nics.as_ref()).zip(vm.nic_tags()) {
-        device(buffer, nic, &NIC_FIELDS, (&vm.tags, tags), timestamp);
+        begin(buffer, nic, &NIC_FIELDS, (&vm.tags, tags)).end(timestamp);
     }
-    for (disk, tags) in named(sample.disks.as_ref()).zip(vm.disk_tags()) {
-        device(buffer, disk, &DISK_FIELDS, (&vm.tags, tags), timestamp);
+    let disks = named(sample.disks.as_ref()).zip(vm.disk_tags());
+    for ((disk, tags), latencies) in disks.zip(vm.disk_latencies()) {
+        let mut line = begin(buffer, disk, &DISK_FIELDS, (&vm.tags, tags));
+        for (key, ms) in LATENCIES.into_iter().zip(latencies) {
+            line.float(key, ms);
+        }
+        line.end(timestamp);
     }
 }
 
@@ -21,16 +29,16 @@ fn named<const N: usize>(devices: Option<&Devices<N>>) -> impl Iterator<Item = &
         .filter(|device| device.name.is_some())
 }
 
-fn device<const N: usize>(
-    buffer: &mut String,
+/// A device's line with its counters.
+fn begin<'b, const N: usize>(
+    buffer: &'b mut String,
     device: &Device<N>,
     fields: &[&'static str; N],
     (vm, own): (&Tags, &Tags),
-    timestamp: i64,
-) {
+) -> Line<'b> {
     let mut line = Line::begin_with(buffer, "vm_devices", vm, own);
     for (key, value) in fields.iter().zip(device.counters) {
         line.int(key, value);
     }
-    line.end(timestamp);
+    line
 }

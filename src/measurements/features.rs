@@ -4,6 +4,13 @@ use crate::derive::VmHistory;
 use crate::derive::{DISK_RATES, Features, NET_RATES};
 use crate::line_protocol::Line;
 
+/// Of reads, writes and flushes.
+const DISK_LATENCIES: [&str; 3] = [
+    "disk_rd_latency_ms",
+    "disk_wr_latency_ms",
+    "disk_fl_latency_ms",
+];
+
 pub(super) fn write(buffer: &mut String, features: &Features, vm: &VmHistory, timestamp: i64) {
     let mut line = Line::begin(buffer, "vm_features", &vm.tags);
     line.float("memory_rate_kb_per_sec", features.memory_rate);
@@ -14,6 +21,9 @@ pub(super) fn write(buffer: &mut String, features: &Features, vm: &VmHistory, ti
     }
     for ((_, key), rate) in DISK_RATES.into_iter().zip(features.disk) {
         line.float(key, rate);
+    }
+    for (key, ms) in DISK_LATENCIES.into_iter().zip(features.disk_latency) {
+        line.float(key, ms);
     }
     line.end(timestamp);
 }

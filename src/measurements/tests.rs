@@ -41,13 +41,17 @@ fn every_field_stands_under_its_name() {
          memory_used_kb=2002i,cputime_ns=1001i 17\n\
          vm_devices{VM},devtype=nic,device=vnet0 rxbytes=31i,rxpackets=32i,rxerrors=33i,rxdrops=34i,\
          txbytes=35i,txpackets=36i,txerrors=37i,txdrops=38i 17\n\
-         vm_devices{VM},devtype=disk,device=vda rd_req=41i,rd_bytes=42i,wr_reqs=43i,wr_bytes=44i,errors=45i 17\n\
+         vm_devices{VM},devtype=disk,device=vda rd_req=41i,rd_bytes=42i,wr_reqs=43i,wr_bytes=44i,errors=45i,\
+         rd_time_ns=46i,wr_time_ns=47i,fl_time_ns=48i,fl_reqs=49i,capacity_bytes=50i,allocation_bytes=51i,\
+         physical_bytes=52i 17\n\
          vm_totals{VM} net_rxbytes=31i,net_rxpackets=32i,net_rxerrors=33i,net_rxdrops=34i,\
          net_txbytes=35i,net_txpackets=36i,net_txerrors=37i,net_txdrops=38i,\
          disk_rd_req=41i,disk_rd_bytes=42i,disk_wr_reqs=43i,disk_wr_bytes=44i,disk_errors=45i,\
          memactual=2003i,memrss=2004i,memavailable=2005i,memusable=2006i,memswap_in=2007i,\
          memswap_out=2008i,memmajor_fault=2009i,memminor_fault=2010i,memdisk_cache=2011i,\
-         timeusr=1002i,timesys=1003i,cpus=2i,cputime=1001i,state=1i,state_reason=5i 17\n"
+         timeusr=1002i,timesys=1003i,cpus=2i,cputime=1001i,state=1i,state_reason=5i,\
+         disk_rd_time_ns=46i,disk_wr_time_ns=47i,disk_fl_time_ns=48i,disk_fl_reqs=49i,disk_capacity_bytes=50i,\
+         disk_allocation_bytes=51i,disk_physical_bytes=52i 17\n"
     );
     assert_eq!(first(&full(Instant::now())), expected);
 }
@@ -71,15 +75,46 @@ fn features_stand_under_their_names_from_the_second_gather_on() {
     let nics = &mut second.nics.as_mut().unwrap().list[0].counters;
     *nics = [41, 52, 33, 34, 65, 76, 37, 38].map(Some);
     let disks = &mut second.disks.as_mut().unwrap().list[0].counters;
-    *disks = [91, 102, 113, 124, 45].map(Some);
+    let times = [100_000_046, 210_000_047, 50_000_048];
+    disks[..5].copy_from_slice(&[91, 102, 113, 124, 45].map(Some));
+    disks[5..8].copy_from_slice(&times.map(Some));
+    disks[8] = Some(149);
     assert_eq!(
         written(&only, &mut history, &second, 27),
         format!(
             "vm_features{VM} memory_rate_kb_per_sec=1,memory_angle_deg=45,cpu_usage_percent=25,\
              net_rxbytes_rate=1,net_txbytes_rate=3,net_rxpackets_rate=2,net_txpackets_rate=4,\
-             disk_rd_req_rate=5,disk_rd_bytes_rate=6,disk_wr_reqs_rate=7,disk_wr_bytes_rate=8 27\n"
+             disk_rd_req_rate=5,disk_rd_bytes_rate=6,disk_wr_reqs_rate=7,disk_wr_bytes_rate=8,\
+             disk_rd_latency_ms=2,disk_wr_latency_ms=3,disk_fl_latency_ms=0.5 27\n"
         )
     );
+}
+
+#[test]
+fn a_disk_has_its_latencies_from_the_second_gather_on() {
+    let at = Instant::now();
+    let mut history = History::default();
+    let latencies = |lines: &str| -> Vec<String> {
+        let fields = lines.split([',', ' ', '\n']);
+        let latencies = fields.filter(|field| field.contains("latency"));
+        latencies.map(str::to_owned).collect()
+    };
+    assert_eq!(
+        latencies(&written(&ALL, &mut history, &full(at), 17)),
+        [""; 0]
+    );
+    let mut second = full(at + std::time::Duration::from_secs(10));
+    let disk = &mut second.disks.as_mut().unwrap().list[0];
+    disk.counters[0] = Some(41 + 4);
+    disk.counters[5] = Some(46 + 5_000_000);
+    let disks = Measurements {
+        features: false,
+        totals: false,
+        ..ALL
+    };
+    let lines = written(&disks, &mut history, &second, 27);
+    assert_eq!(latencies(&lines), ["rd_latency_ms=1.25"], "no write ended");
+    assert!(lines.contains(",physical_bytes=52i,rd_latency_ms=1.25 27\n"));
 }
 
 #[test]

@@ -23,7 +23,17 @@ const DISK: [&str; DISK_COUNTERS] = [
     "disk_wr_reqs",
     "disk_wr_bytes",
     "disk_errors",
+    "disk_rd_time_ns",
+    "disk_wr_time_ns",
+    "disk_fl_time_ns",
+    "disk_fl_reqs",
+    "disk_capacity_bytes",
+    "disk_allocation_bytes",
+    "disk_physical_bytes",
 ];
+
+/// How many of the disk sums stand before the memory figures: those that were there first. The others stand at the end.
+const FIRST: usize = 5;
 
 pub(super) fn write(
     buffer: &mut String,
@@ -36,7 +46,8 @@ pub(super) fn write(
     for (key, value) in NET.into_iter().zip(derived.net) {
         line.int(key, value);
     }
-    for (key, value) in DISK.into_iter().zip(derived.disk) {
+    let disk = || DISK.into_iter().zip(derived.disk);
+    for (key, value) in disk().take(FIRST) {
         line.int(key, value);
     }
     let figures = &sample.memory;
@@ -55,5 +66,8 @@ pub(super) fn write(
     line.int("cputime", sample.cpu.time);
     line.signed("state", sample.state.map(i64::from));
     line.signed("state_reason", sample.reason.map(i64::from));
+    for (key, value) in disk().skip(FIRST) {
+        line.int(key, value);
+    }
     line.end(timestamp);
 }

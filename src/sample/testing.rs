@@ -43,7 +43,7 @@ pub(crate) fn full(at: Instant) -> Sample {
     memory.disk_caches = Some(2011);
     let nic = [31, 32, 33, 34, 35, 36, 37, 38].map(Some);
     sample.nics = Some(devices(at, vec![device("vnet0", "bridge", nic)]));
-    let disk = [41, 42, 43, 44, 45].map(Some);
+    let disk = [41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52].map(Some);
     sample.disks = Some(devices(at, vec![device("vda", "disk", disk)]));
     sample
 }

@@ -93,7 +93,10 @@ fn by_name<const N: usize>(devices: Option<&Devices<N>>, index: usize) -> Vec<De
 
 /// The contract's rule for one sum, applied to the whole history: the rate since the last gather that
 /// had the sum.
-fn rule<D>(history: &[(Instant, Option<u64>, D)], grew: impl Fn(&D, &D) -> bool) -> Option<f64> {
+fn rule<D>(
+    history: &[(Instant, Option<u64>, D)],
+    grew: impl FnOnce(&D, &D) -> bool,
+) -> Option<f64> {
     let ((at, now, new), before) = history.split_last()?;
     let now = (*now)?;
     let (then, value, old) = before.iter().rev().find(|(_, value, _)| value.is_some())?;
@@ -111,6 +114,41 @@ fn same_and_grown(old: &[DeviceCounter], new: &[DeviceCounter]) -> bool {
         old.zip(*new).is_some_and(|(old, new)| new < old)
     };
     names(old) == names(new) && !old.iter().zip(new).any(fell)
+}
+
+/// The latencies over all disks: as for a sum of times, divided by the requests of the same interval.
+fn latencies_follow(samples: &[Summed], found: &Features) -> Result<(), TestCaseError> {
+    for (i, (time, requests)) in DISK_LATENCIES.into_iter().enumerate() {
+        let history: Vec<_> = samples
+            .iter()
+            .map(|(sample, _, disk)| {
+                let of = |index| by_name(sample.disks.as_ref(), index);
+                let sum = disk[time].filter(|_| disk[requests].is_some());
+                (sample.cpu.at, sum, (of(time), of(requests)))
+            })
+            .collect();
+        let mut ended = 0.0;
+        let mut took = 0.0;
+        let rate = rule(&history, |(old_time, old), (new_time, new)| {
+            for (((_, t0), (_, n0)), ((_, t1), (_, n1))) in
+                old_time.iter().zip(old).zip(new_time.iter().zip(new))
+            {
+                if let Some(((t0, t1), (n0, n1))) = t0.zip(*t1).zip(n0.zip(*n1)) {
+                    took += t1.saturating_sub(t0) as f64;
+                    ended += n1.saturating_sub(n0) as f64;
+                }
+            }
+            same_and_grown(old_time, new_time) && same_and_grown(old, new)
+        });
+        let expected = rate.filter(|_| ended > 0.0).map(|_| took / ended / 1e6);
+        match (found.disk_latency[i], expected) {
+            (Some(found), Some(expected)) => {
+                prop_assert!(close(found, expected), "{found} {expected}")
+            }
+            (found, expected) => prop_assert_eq!(found, expected, "latency {}", i),
+        }
+    }
+    Ok(())
 }
 
 proptest! {
@@ -134,6 +172,7 @@ proptest! {
                 }).collect();
                 prop_assert_eq!(found.disk[i], rule(&history, |old, new| same_and_grown(old, new)), "{} at {}", name, k);
             }
+            latencies_follow(&samples[..=k], &found)?;
             // CPU: both samples must have the same count of vCPUs, and one at least.
             let history: Vec<_> = samples[..=k].iter().map(|(s, ..)| {
                 (s.cpu.at, s.cpu.time.filter(|_| s.vcpus.is_some()), s.vcpus)
@@ -155,7 +194,7 @@ proptest! {
         let mut previous = Previous::default();
         for (sample, net, disk) in samples(&gathers) {
             let found = previous.advance(&sample, &net, &disk);
-            for rate in found.net.iter().chain(&found.disk).chain([&found.cpu_usage]).flatten() {
+            for rate in found.net.iter().chain(&found.disk).chain(&found.disk_latency).chain([&found.cpu_usage]).flatten() {
                 prop_assert!(*rate >= 0.0 && rate.is_finite(), "{}", rate);
             }
             prop_assert_eq!(found.memory_angle.is_some(), found.memory_rate.is_some());

@@ -26,7 +26,7 @@ pub enum Request<D, T = D> {
         /// How many domains are active in all: a worker that holds handles of many more drops them.
         active: usize,
     },
-    /// Reads the disks of one domain by `virDomainBlockStats`.
+    /// Reads the disks of one domain by calls of their own.
     Disks(T),
     /// A call that concerns no domain (`virConnectGetLibVersion`), which shows that the daemon
     /// answers; then `virDomainGetControlInfo` of these domains, one by one, each reported at once.

@@ -128,6 +128,7 @@ impl Session {
             description,
             &config.devices,
             &mut source,
+            &mut self.disk_call,
         )?;
         self.cpu = self
             .cpu

@@ -106,6 +106,9 @@ fn negative_numbers_and_what_is_no_number_are_not_reported() {
             ("net.0.rx.bytes", value),
             ("block.0.name", Value::Text("vda")),
             ("block.0.errors", value),
+            ("block.0.rd.times", value),
+            ("block.0.fl.reqs", value),
+            ("block.0.physical", value),
         ]);
         assert_eq!((sample.state, sample.reason), (None, None), "{value:?}");
         assert_eq!(sample.cpu.time, None);
@@ -166,4 +169,31 @@ fn the_paths_of_images_are_one_text() {
         ("net.0.path", text("/no")),
     ]);
     assert_eq!(sample.paths, "/a b.img\0/dev/vg0/lv1\0");
+}
+
+#[test]
+fn every_counter_and_size_of_a_disk_has_its_place() {
+    let keys = [
+        "rd.reqs",
+        "rd.bytes",
+        "wr.reqs",
+        "wr.bytes",
+        "errors",
+        "rd.times",
+        "wr.times",
+        "fl.times",
+        "fl.reqs",
+        "capacity",
+        "allocation",
+        "physical",
+    ];
+    let mut params = vec![("block.0.name".to_owned(), Value::Text("vda"))];
+    for (place, key) in (0..).zip(keys) {
+        params.push((format!("block.0.{key}"), number(100 + place)));
+    }
+    let params: Vec<_> = params.iter().map(|(key, v)| (key.as_str(), *v)).collect();
+    let (sample, _) = filled(&params);
+    let counters = sample.disks.unwrap().list[0].counters;
+    let expected: [_; DISK_COUNTERS] = std::array::from_fn(|place| Some(100 + place as u64));
+    assert_eq!(counters, expected);
 }

@@ -202,6 +202,43 @@ impl Domain {
         }
     }
 
+    /// `virDomainBlockStatsFlags` of the disk with this target: calls `each` with key and value. It is one call, for the
+    /// array has room for all that a reply can hold.
+    ///
+    /// # Errors
+    /// The error of libvirt.
+    pub fn block_stats_flags(
+        &self,
+        target: &str,
+        mut each: impl FnMut(&[u8], Value<'_>),
+    ) -> Result<(), Error> {
+        /// `REMOTE_DOMAIN_BLOCK_STATS_PARAMETERS_MAX` of libvirt's src/remote/remote_protocol.x: the daemon refuses to
+        /// fill a larger array. QEMU's driver has 8 parameters.
+        const ROOM: usize = 16;
+        count(CallKind::Block);
+        let target = c_string(target)?;
+        let mut filled = ROOM as c_int;
+        // SAFETY: an all-zero parameter is a valid one; at most `ROOM` parameters are written, `filled` says how many,
+        // and `virTypedParamsClear` frees the strings that they own; the name lives through the call.
+        unsafe {
+            let mut params: [sys::virTypedParameter; ROOM] = std::mem::zeroed();
+            check(sys::virDomainBlockStatsFlags(
+                self.raw.as_ptr(),
+                target.as_ptr(),
+                params.as_mut_ptr(),
+                &mut filled,
+                0,
+            ))?;
+            for param in params.iter().take(filled.max(0) as usize) {
+                if let Some((key, value)) = typed(param) {
+                    each(key, value);
+                }
+            }
+            sys::virTypedParamsClear(params.as_mut_ptr(), filled.clamp(0, ROOM as c_int));
+        }
+        Ok(())
+    }
+
     /// The live XML (`virDomainGetXMLDesc`).
     ///
     /// # Errors

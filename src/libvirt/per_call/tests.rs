@@ -68,3 +68,20 @@ fn cpu_time_that_has_come_is_not_replaced_by_another_counter() {
     info(&mut sample, &domain, CpuSource::Info).unwrap();
     assert!(sample.cpu.time.is_some());
 }
+
+/// The test driver has no virDomainBlockStatsFlags, and neither has it behind a daemon.
+#[test]
+fn a_driver_without_the_call_that_reports_times_is_asked_for_it_once() {
+    let connection = connect("test:///default");
+    let domain = connection.active_domains().unwrap().remove(0);
+    let description = Description::parse(&domain.xml().unwrap()).unwrap();
+    let wanted = crate::config::Settings::default().device_filter();
+    let mut call = DiskCall::default();
+    for _ in 0..2 {
+        let disks = disks(&domain, &description, &wanted, &mut call).unwrap();
+        assert_eq!(call, DiskCall::Plain);
+        let (counted, lacking) = disks.list[0].counters.split_at(5);
+        assert!(counted.iter().all(Option::is_some), "{counted:?}");
+        assert!(lacking.iter().all(Option::is_none), "{lacking:?}");
+    }
+}

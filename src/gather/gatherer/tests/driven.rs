@@ -14,8 +14,8 @@ use crate::gather::scheduler::HostVerdict;
 use crate::gather::testing::Frozen;
 use crate::host::qemu::cgroups::CpuUsage;
 use crate::maps::HashSet;
-use crate::sample::Sample;
 use crate::sample::testing::{device, devices, full};
+use crate::sample::{DISK_COUNTERS, Sample};
 use crate::vms::CachedDescription;
 
 /// A gatherer whose workers all hang: the test answers in their place.
@@ -294,7 +294,8 @@ fn the_look_at_the_host_decides_what_each_vm_is_asked_for() {
     without_disks.sample.disks = None;
     driven.answer(whole, Response::Samples(vec![without_disks], vec![]));
     // Its disks are asked for by themselves, and only its.
-    let disks = devices(Instant::now(), vec![device("vdz", "disk", [Some(1); 5])]);
+    let disk = device("vdz", "disk", [Some(1); DISK_COUNTERS]);
+    let disks = devices(Instant::now(), vec![disk]);
     assert_eq!(driven.out().len(), 1);
     driven.next(Response::Disks(domain("b").run, disks.clone()));
     assert!(driven.gatherer.is_done());

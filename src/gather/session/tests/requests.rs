@@ -23,7 +23,8 @@ fn without_the_block_group_the_disks_come_by_a_request_of_their_own() {
     };
     assert_eq!(run, found[0].run);
     assert_eq!(disks.list[0].name.as_deref(), Some("vda"));
-    assert!(disks.list[0].counters.iter().all(Option::is_some));
+    // Those that the test driver has.
+    assert!(disks.list[0].counters[..5].iter().all(Option::is_some));
     // Which of them are CD-ROM drives is not known without a description.
     let (_, last) = performed(&mut session, &Request::Disks(new(&found[0])));
     assert!(matches!(last, Response::Done), "{last:?}");
