@@ -1,11 +1,14 @@
 //! A Linux guest reads, writes and sends a known amount: the counters grow by as much, in vm_devices, in
-//! vm_totals, and in vm_features over the time that really passed.
+//! vm_totals, and in vm_features over the time that really passed. On a disk with a known delay its requests take as
+//! long.
 
+use crate::support::fleet::{WITH_COLLECTOR, collected};
 use crate::support::lab::{BRIDGE, Lab};
 use crate::support::lines::{self, Line, adds_up};
 use crate::support::plugin::Plugin;
 use crate::support::vm::{Nic, Vm, VmSpec, disks};
 use crate::support::{succeed, wait_for};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 /// The packet of one `ping -s 1000` on the wire: Ethernet, IP and ICMP headers and the payload.
@@ -58,12 +61,52 @@ fn equal(one: f64, other: f64) {
     );
 }
 
+/// How long each request to the slow disk takes at least, in ms.
+const DELAY_MS: f64 = 20.0;
+
+/// The slow disk: a server on the host that answers each read, write and flush after [`DELAY_MS`].
+struct SlowDisk(Child);
+
+impl SlowDisk {
+    /// The server, and the XML of the disk `vdc`.
+    fn start(lab: &Lab) -> (Self, String) {
+        let socket = lab.dir().join("slow.sock");
+        let path = socket.to_str().unwrap();
+        let delay = (DELAY_MS * 1e6) as u64;
+        // Without read-zeroes: of zeros the server answers a read without the delay.
+        let node = format!("driver=null-co,node-name=f0,size=8388608,latency-ns={delay}");
+        let server = format!("addr.type=unix,addr.path={path}");
+        let export = "type=nbd,id=e0,node-name=f0,name=slow,writable=on";
+        let mut command = lab.command("qemu-storage-daemon");
+        command.args(["--blockdev", &node, "--nbd-server", &server]);
+        let server = Self(command.args(["--export", export]).spawn().unwrap());
+        wait_for("its socket", Duration::from_secs(20), || {
+            socket.exists().then_some(())
+        });
+        let xml = format!(
+            "<disk type='network' device='disk'><driver name='qemu' type='raw'/>\
+             <source protocol='nbd' name='slow'><host transport='unix' socket='{path}'/></source>\
+             <target dev='vdc' bus='virtio'/></disk>"
+        );
+        (server, xml)
+    }
+}
+
+impl Drop for SlowDisk {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn counters_and_rates_move_by_what_the_guest_did() {
     let lab = Lab::start();
+    let (_server, slow_disk) = SlowDisk::start(&lab);
     let vm = lab.create(&VmSpec {
         memory_mib: 112,
         disks: disks(&["vda", "vdb"]),
+        devices: slow_disk,
         nics: vec![Nic::Tap, Nic::Tap],
         guest: true,
         ..VmSpec::default()
@@ -162,4 +205,88 @@ fn counters_and_rates_move_by_what_the_guest_did() {
     passed(used as f64 / 1e7 / features.float("cpu_usage_percent").unwrap());
     assert_eq!(moved(metrics[0], metrics[1], "memory_used_kb"), -8 * 1024);
     assert_eq!(plugin.stderr(), "");
+    requests_take_as_long_as_the_disk_takes(&lab, &vm);
+}
+
+/// In bulk and with a call for each disk.
+fn requests_take_as_long_as_the_disk_takes(lab: &Lab, vm: &Vm) {
+    let name = vm.name();
+    let per_disk = format!("block_statistics = \"per-disk\"\n{WITH_COLLECTOR}");
+    let config = lab.config(&per_disk);
+    let mut plugins = [vec![], vec!["--config", config.as_str()]]
+        .map(|arguments| Plugin::spawn(lab.plugin(&arguments)));
+    let before = plugins.each_mut().map(Plugin::gather);
+    let start = Instant::now();
+    vm.guest("dd if=/dev/vda of=/dev/null bs=4k count=2 iflag=direct");
+    vm.guest("dd if=/dev/vdc of=/dev/null bs=4k count=5 iflag=direct");
+    for _ in 0..3 {
+        vm.guest("dd if=/dev/zero of=/dev/vdc bs=4k count=1 oflag=direct conv=fsync");
+    }
+    let after = plugins.each_mut().map(Plugin::gather);
+    let passed_ms = start.elapsed().as_secs_f64() * 1e3;
+    let kinds = [
+        ("rd", "rd_req", 5),
+        ("wr", "wr_reqs", 3),
+        ("fl", "fl_reqs", 3),
+    ];
+    for (before, after) in before.iter().zip(&after) {
+        let disk = |device| {
+            let of = |lines| lines::device(lines, name, "disk", device).clone();
+            (of(before), of(after))
+        };
+        let (slow, fast, idle) = (disk("vdc"), disk("vda"), disk("vdb"));
+        let features = lines::one(after, "vm_features", name);
+        for (kind, requests, number) in kinds {
+            let (latency, time) = (format!("{kind}_latency_ms"), format!("{kind}_time_ns"));
+            assert_eq!(slow.0.float(&latency), None, "a first gather");
+            assert_eq!(moved(&slow.0, &slow.1, requests), number, "{requests}");
+            let ms = slow.1.float(&latency).unwrap();
+            let took = moved(&slow.0, &slow.1, &time);
+            equal(ms, took as f64 / 1e6 / number as f64);
+            assert!(ms >= DELAY_MS, "{latency}: {ms}");
+            // The guest waited for each request before it sent the next one.
+            assert!(
+                ms * number as f64 <= passed_ms,
+                "{latency}: {ms} {passed_ms}"
+            );
+
+            assert_eq!(idle.1.float(&latency), None, "no request ended");
+            assert_eq!(fast.1.float(&latency).is_some(), kind == "rd");
+            // Over all disks: 2 requests more, on the fast one.
+            let (took, number) = match kind {
+                "rd" => (took + moved(&fast.0, &fast.1, &time), number + 2),
+                _ => (took, number),
+            };
+            let all = features.float(&format!("disk_{latency}")).unwrap();
+            equal(all, took as f64 / 1e6 / number as f64);
+            let totals = [before, after].map(|lines| lines::one(lines, "vm_totals", name));
+            let sum = format!("disk_{time}");
+            assert_eq!(moved(totals[0], totals[1], &sum), took, "{sum}");
+        }
+        adds_up(after, name);
+    }
+
+    // Both ways read the same counters. The sizes come in bulk alone.
+    let [bulk, per_disk] = &after;
+    for device in ["vda", "vdb", "vdc"] {
+        let [bulk, per_disk] =
+            [bulk, per_disk].map(|lines| lines::device(lines, name, "disk", device));
+        for (field, value) in &per_disk.fields {
+            assert_eq!(bulk.fields.get(field), Some(value), "{device} {field}");
+        }
+        assert!(!per_disk.fields.keys().any(|field| lines::is_size(field)));
+        assert_eq!(bulk.int("capacity_bytes"), Some(8 << 20));
+        assert!(bulk.int("allocation_bytes").is_some(), "{bulk:?}");
+        // Some versions have none of a disk on the network.
+        let physical = bulk.int("physical_bytes");
+        assert!(physical.is_some() || device == "vdc", "{bulk:?}");
+    }
+    let [bulk, one_by_one] = [bulk, per_disk].map(|lines| lines::one(lines, "vm_totals", name));
+    assert_eq!(bulk.int("disk_capacity_bytes"), Some(24 << 20));
+    assert!(!one_by_one.fields.keys().any(|field| lines::is_size(field)));
+    let calls = [&before[1], &after[1]].map(|gather| collected(gather, "calls_block"));
+    assert_eq!(calls[1] - calls[0], 3, "one call for each disk");
+    for plugin in plugins {
+        assert_eq!(plugin.stderr(), "");
+    }
 }

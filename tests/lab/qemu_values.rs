@@ -19,7 +19,8 @@ fn with_drives(lab: &Lab) -> Plugin {
 
 fn features<'l>(lines: &'l [Line], name: &str) -> Vec<&'l str> {
     let line = lines::one(lines, "vm_features", name);
-    line.fields.keys().map(String::as_str).collect()
+    let fields = line.fields.keys().map(String::as_str);
+    fields.filter(|field| !lines::is_latency(field)).collect()
 }
 
 /// The VMs to compare, by UUID; their tag `name` is their name.

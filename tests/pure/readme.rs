@@ -30,6 +30,10 @@ const FIELDS: [(&str, &[(char, &str)]); 4] = [
                 'f',
                 "disk_rd_req_rate disk_rd_bytes_rate disk_wr_reqs_rate disk_wr_bytes_rate",
             ),
+            (
+                'f',
+                "disk_rd_latency_ms disk_wr_latency_ms disk_fl_latency_ms",
+            ),
         ],
     ),
     (
@@ -40,6 +44,9 @@ const FIELDS: [(&str, &[(char, &str)]); 4] = [
                 "rxbytes rxpackets rxerrors rxdrops txbytes txpackets txerrors txdrops",
             ),
             ('i', "rd_req rd_bytes wr_reqs wr_bytes errors"),
+            ('i', "rd_time_ns wr_time_ns fl_time_ns fl_reqs"),
+            ('i', "capacity_bytes allocation_bytes physical_bytes"),
+            ('f', "rd_latency_ms wr_latency_ms fl_latency_ms"),
         ],
     ),
     (
@@ -57,6 +64,14 @@ const FIELDS: [(&str, &[(char, &str)]); 4] = [
             ),
             ('i', "memmajor_fault memminor_fault memdisk_cache"),
             ('i', "timeusr timesys cputime cpus state_reason state"),
+            (
+                'i',
+                "disk_rd_time_ns disk_wr_time_ns disk_fl_time_ns disk_fl_reqs",
+            ),
+            (
+                'i',
+                "disk_capacity_bytes disk_allocation_bytes disk_physical_bytes",
+            ),
         ],
     ),
 ];
