@@ -5,6 +5,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::{NameFilter, Uri};
+use crate::description::WantedValue;
 use crate::device_filter::DeviceFilter;
 use crate::times::DEADLINE;
 
@@ -39,6 +40,8 @@ pub struct Settings {
     pub measurements: Measurements,
     /// What timestamps are truncated to.
     pub timestamp_precision: Precision,
+    /// The values of a VM's XML that all its lines carry as tags.
+    pub tags: Vec<WantedValue>,
 }
 
 /// Which measurements are written; at least one is.
@@ -103,6 +106,7 @@ impl Default for Settings {
                 collector: false,
             },
             timestamp_precision: Precision::Second,
+            tags: Vec::new(),
         }
     }
 }

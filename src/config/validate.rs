@@ -8,6 +8,7 @@ use toml::Spanned;
 
 use super::error::Document;
 use super::file::File;
+use super::tags;
 use super::uri::{self, Uri, UriOrigin};
 use super::{BlockStatistics, ConfigError, Measurements, NameFilter, Precision, Settings};
 use crate::duration;
@@ -89,6 +90,9 @@ impl Settings {
             settings.timestamp_precision,
             precision,
         )?;
+        if let Some(written) = file.tags {
+            settings.tags = tags::validate(document, written)?;
+        }
         Ok(settings)
     }
 }

@@ -6,12 +6,14 @@ use quick_xml::name::{NamespaceResolver, ResolveResult};
 use smol_str::SmolStr;
 
 use super::source::{self, SourceKind};
-use super::{Description, Disk, DiskKind, Nic};
+use super::values::Values;
+use super::{Description, Disk, DiskKind, Nic, WantedValue};
 
 /// The state of the reading. Two numbers stand for the path of open elements.
 #[derive(Default)]
-pub(super) struct Parser {
+pub(super) struct Parser<'w> {
     pub(super) description: Description,
+    values: Values<'w>,
     /// How many elements are open.
     depth: usize,
     /// How many of the open elements, from the root, are on the path
@@ -40,7 +42,14 @@ enum OpenDevice {
     Firmware(String),
 }
 
-impl Parser {
+impl<'w> Parser<'w> {
+    pub(super) fn new(wanted: &'w [WantedValue]) -> Self {
+        Self {
+            values: Values::of(wanted),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn enter(
         &mut self,
         element: &BytesStart,
@@ -69,6 +78,8 @@ impl Parser {
                 ));
             }
             self.root_seen = true;
+        } else {
+            self.values.enter(self.depth - 1, element, resolver)?;
         }
         if self.depth == 2 {
             self.description.unresolved |= source::is_block_argument(element)?;
@@ -143,6 +154,7 @@ impl Parser {
     /// Leaves an element. The XML library checks that each end has its start.
     pub(super) fn leave(&mut self) {
         self.depth = self.depth.saturating_sub(1);
+        self.values.leave(self.depth.saturating_sub(1));
         if self.matched <= self.depth {
             return;
         }
@@ -178,6 +190,7 @@ impl Parser {
         if self.depth == 0 {
             return Err("there is text outside the root element".to_owned());
         }
+        self.white_space(text);
         // The text directly in the element, not that of an element within it.
         if self.depth == 3
             && let Some(OpenDevice::Firmware(path)) = &mut self.device
@@ -185,6 +198,11 @@ impl Parser {
             path.push_str(text);
         }
         Ok(())
+    }
+
+    /// Handles white space between two elements, or in a text beside an entity.
+    pub(super) fn white_space(&mut self, text: &str) {
+        self.values.text(self.depth.saturating_sub(1), text);
     }
 
     /// Handles an entity that cannot be resolved; libvirt's XML has none.
@@ -200,6 +218,7 @@ impl Parser {
         if self.depth > 0 {
             return Err(format!("it ends with {} elements still open", self.depth));
         }
+        self.description.tags = self.values.finish();
         self.finished = true;
         Ok(())
     }

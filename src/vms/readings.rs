@@ -75,5 +75,8 @@ impl Vms {
         }
         vm.cpu.correct(full, sample);
         sample.removed = vm.removed;
+        let described = vm.description.as_ref();
+        let described = described.and_then(|cached| cached.description.as_ref());
+        sample.tags = described.and_then(|described| described.tags.clone());
     }
 }

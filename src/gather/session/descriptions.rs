@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use crate::description::Description;
 use crate::gather::protocol::WorkerConfig;
-use crate::libvirt::bulk::Groups;
 use crate::libvirt::{Domain, Error};
 use crate::sample::Sample;
 use crate::vms::{CachedDescription, DeviceNames, Known};
@@ -17,7 +16,7 @@ pub(super) fn freshen(
     known: &Known,
     config: &WorkerConfig,
 ) -> Result<(Option<Arc<CachedDescription>>, Option<String>), Error> {
-    if !config.groups.has(Groups::NET) {
+    if !config.describes {
         return Ok((None, None));
     }
     if let Known::Fresh(current) = known
@@ -38,7 +37,7 @@ pub(super) fn freshen(
             return Ok((Some(Arc::new(described)), None));
         }
     }
-    match describe(domain, Some(DeviceNames::of(sample))) {
+    match describe(domain, Some(DeviceNames::of(sample)), config) {
         Ok((described, problem)) => Ok((Some(Arc::new(described)), problem)),
         Err(error) if error.is_transport() || error.is_vanished() => Err(error),
         Err(error) => Ok((
@@ -52,10 +51,11 @@ pub(super) fn freshen(
 pub(super) fn describe(
     domain: &Domain,
     names: Option<DeviceNames>,
+    config: &WorkerConfig,
 ) -> Result<(CachedDescription, Option<String>), Error> {
     let read_at = Instant::now();
     let xml = domain.xml()?;
-    let (description, problem) = match Description::parse(&xml) {
+    let (description, problem) = match Description::parse_with(&xml, &config.tags) {
         Ok(description) => (Some(description), None),
         Err(error) => (
             None,

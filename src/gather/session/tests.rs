@@ -28,6 +28,8 @@ fn config(wanted: Measurements) -> WorkerConfig {
         groups: groups_needed(&wanted),
         info: true,
         devices: settings.device_filter(),
+        tags: Vec::new(),
+        describes: groups_needed(&wanted).has(Groups::NET),
     }
 }
 
