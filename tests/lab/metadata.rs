@@ -1,0 +1,138 @@
+//! Tags by values of a VM's XML, which change while the VM runs.
+
+use crate::support::lab::Lab;
+use crate::support::lines::{self, Line, lacking};
+use crate::support::plugin::Plugin;
+use crate::support::vm::{Nic, Vm, VmSpec, disks, escape};
+
+const NAMESPACE: &str = "http://example.org/ns";
+
+/// Sets the VM's metadata to an owner of this name.
+fn set_owner(lab: &Lab, vm: &Vm, owner: &str) {
+    let xml = format!("<vm><owner id='7'>{}</owner></vm>", escape(owner));
+    lab.virsh(&[
+        "metadata",
+        vm.uuid(),
+        "--live",
+        "--uri",
+        NAMESPACE,
+        "--key",
+        "app",
+        "--set",
+        &xml,
+    ]);
+}
+
+/// The values of a tag in the lines of a VM: one, if all lines agree. The last one is `None` if a line lacks it.
+fn tag<'l>(found: &'l [Line], vm: &Vm, tag: &str) -> Vec<Option<&'l str>> {
+    let of_vm = found
+        .iter()
+        .filter(|line| line.tags.get("uuid").is_some_and(|uuid| uuid == vm.uuid()));
+    let mut values: Vec<Option<&str>> = of_vm
+        .map(|line| line.tags.get(tag).map(String::as_str))
+        .collect();
+    values.dedup();
+    values
+}
+
+fn xml_reads(found: &[Line]) -> i64 {
+    let own = found.iter().find(|line| line.measurement == "vm_collector");
+    own.unwrap().int("xml_reads").unwrap()
+}
+
+/// The next gather after a change: libvirt sends its events at the end of it, on another connection.
+fn after_the_event(plugin: &mut Plugin) -> Vec<Line> {
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    plugin.gather()
+}
+
+#[test]
+fn changed_metadata_shows_in_the_next_gather_and_a_steady_host_reads_no_xml() {
+    let lab = Lab::start();
+    let spec = |name: &str| VmSpec {
+        name: name.into(),
+        disks: disks(&["vda"]),
+        nics: vec![Nic::Tap],
+        paused: true,
+        ..VmSpec::default()
+    };
+    let (vm, other) = (lab.create(&spec("owned")), lab.create(&spec("other")));
+    let config = lab.config(
+        "measurements = [\"vm_metrics\", \"vm_features\", \"vm_devices\", \"vm_totals\", \"vm_collector\"]\n\
+         [tags]\nowner = \"{http://example.org/ns}vm/owner\"\n\
+         owner_id = \"{http://example.org/ns}vm/owner@id\"\ntitle = \"title\"\n",
+    );
+    let mut plugin = Plugin::spawn(lab.plugin(&["--config", &config]));
+    for _ in 0..3 {
+        plugin.gather();
+    }
+    let found = plugin.gather();
+    assert_eq!(
+        (tag(&found, &vm, "owner"), tag(&found, &other, "owner")),
+        (vec![None], vec![None])
+    );
+    let read = xml_reads(&found);
+    for _ in 0..5 {
+        assert_eq!(xml_reads(&plugin.gather()), read, "a steady host");
+    }
+
+    set_owner(&lab, &vm, "alice");
+    let found = after_the_event(&mut plugin);
+    assert_eq!(tag(&found, &vm, "owner"), [Some("alice")]);
+    assert_eq!(tag(&found, &vm, "owner_id"), [Some("7")]);
+    assert_eq!(tag(&found, &other, "owner"), [None]);
+    let features = lines::one(&found, "vm_features", vm.name());
+    assert_eq!(
+        features.float("net_rxbytes_rate").is_some(),
+        true,
+        "{features:?}"
+    );
+    assert_eq!(lacking(&found, vm.name()), [""; 0], "rates go on");
+    let collector = found
+        .iter()
+        .find(|line| line.measurement == "vm_collector")
+        .unwrap();
+    assert_eq!(collector.tags.keys().collect::<Vec<_>>(), ["uri"]);
+    assert_eq!(xml_reads(&found), read + 1, "the XML of this VM alone");
+    for _ in 0..3 {
+        assert_eq!(xml_reads(&plugin.gather()), read + 1);
+    }
+
+    // Whatever it is, it is one value of one line; what cannot be written becomes a space.
+    for (written, expected) in [
+        ("a,b=c d \"q\"", "a,b=c d \"q\""),
+        ("<é 漢>&\u{a0}🦀", "<é 漢>&\u{a0}🦀"),
+        (r"back\slash\", r"back\slash"),
+        ("tab\there", "tab here"),
+        ("two\nlines", "two lines"),
+    ] {
+        set_owner(&lab, &vm, written);
+        let found = after_the_event(&mut plugin);
+        assert_eq!(tag(&found, &vm, "owner"), [Some(expected)], "{written:?}");
+    }
+    set_owner(&lab, &vm, "");
+    assert_eq!(
+        tag(&after_the_event(&mut plugin), &vm, "owner"),
+        [None],
+        "an empty value"
+    );
+    lab.virsh(&["desc", vm.uuid(), "--live", "--title", "web shop"]);
+    assert_eq!(
+        tag(&after_the_event(&mut plugin), &vm, "title"),
+        [Some("web shop")]
+    );
+    lab.virsh(&[
+        "metadata",
+        vm.uuid(),
+        "--live",
+        "--uri",
+        NAMESPACE,
+        "--remove",
+    ]);
+    let found = after_the_event(&mut plugin);
+    assert_eq!(
+        (tag(&found, &vm, "owner_id"), tag(&found, &vm, "title")),
+        (vec![None], vec![Some("web shop")])
+    );
+    assert_eq!(plugin.stderr(), "");
+}
