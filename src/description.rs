@@ -4,6 +4,7 @@
 //! Only `/domain/devices/interface` and `/domain/devices/disk` without a namespace are devices: a backing chain, a
 //! mirror, metadata and `<qemu:commandline>` may have elements of the same names.
 
+mod info;
 mod parser;
 mod places;
 mod source;
@@ -15,6 +16,7 @@ use quick_xml::events::Event;
 use quick_xml::reader::NsReader;
 use smol_str::SmolStr;
 
+pub use info::{DiskInfo, Info, LIMIT_FIELDS, NicInfo};
 use parser::Parser;
 pub use places::{NamePart, Place, Step, WantedValue};
 pub use values::TagValues;
@@ -42,6 +44,8 @@ pub struct Description {
     pub waits_for_server: bool,
     /// The values that are wanted as tags; `None` if none are. They are compared by their pointer in each gather.
     pub tags: Option<Arc<TagValues>>,
+    /// What `vm_info` shows; `None` if that is not wanted.
+    pub info: Option<Arc<Info>>,
 }
 
 impl Description {
@@ -99,6 +103,16 @@ pub enum DiskKind {
 }
 
 impl DiskKind {
+    /// The kind for this word in the XML.
+    fn of(word: Option<&str>) -> Self {
+        match word {
+            Some("lun") => Self::Lun,
+            Some("cdrom") => Self::Cdrom,
+            Some("floppy") => Self::Floppy,
+            _ => Self::Disk,
+        }
+    }
+
     /// The word in the XML.
     pub fn word(self) -> &'static str {
         match self {
@@ -153,10 +167,11 @@ impl Description {
     /// # Errors
     /// As of [`Description::parse_with`].
     pub fn parse(xml: &str) -> Result<Self, DescriptionError> {
-        Self::parse_with(xml, &[])
+        Self::parse_with(xml, &[], false)
     }
 
-    /// Reads the devices and the wanted values from a domain's XML, as `virDomainGetXMLDesc` gives it.
+    /// Reads the devices and the wanted values from a domain's XML, as `virDomainGetXMLDesc` gives it. `info`: what
+    /// `vm_info` shows is wanted, too.
     ///
     /// The description is [`unresolved`](Self::unresolved) if the XML has a volume of a pool without a number, a file
     /// that was passed to libvirt as an open descriptor, an unknown type of source, or a block device on QEMU's own
@@ -166,13 +181,17 @@ impl Description {
     ///
     /// # Errors
     /// The XML is malformed, or it is no `<domain>`. (The XML library allows 65,535 levels, more than libvirt's does.)
-    pub fn parse_with(xml: &str, wanted: &[WantedValue]) -> Result<Self, DescriptionError> {
+    pub fn parse_with(
+        xml: &str,
+        wanted: &[WantedValue],
+        info: bool,
+    ) -> Result<Self, DescriptionError> {
         let mut reader = NsReader::from_str(xml);
         // `<target/>` gives the same events as `<target></target>`.
         reader.config_mut().expand_empty_elements = true;
         // Metadata may declare any number of namespaces. Only the few names on the path of a device are resolved.
         reader.resolver_mut().set_max_namespace_bindings(usize::MAX);
-        let mut parser = Parser::new(wanted);
+        let mut parser = Parser::new(wanted, info);
         loop {
             let offset = reader.buffer_position();
             let event = reader

@@ -147,7 +147,7 @@ impl Line<'_> {
     }
 
     /// Adds a string, which may be empty; control characters become a space. `None` is left out.
-    pub fn string(&mut self, key: &'static str, value: Option<&str>) {
+    pub fn string(&mut self, key: &str, value: Option<&str>) {
         let Some(value) = value else { return };
         self.key(key);
         self.buffer.push('"');
@@ -176,7 +176,7 @@ impl Line<'_> {
         }
     }
 
-    fn key(&mut self, key: &'static str) {
+    fn key(&mut self, key: &str) {
         debug_assert!(is_plain(key), "the key {key:?} needs an escape");
         self.buffer.push_str(key);
         self.buffer.push('=');

@@ -9,7 +9,7 @@ use std::time::Instant;
 use smol_str::SmolStr;
 use uuid::Uuid;
 
-use crate::description::{Description, TagValues};
+use crate::description::{Description, Info, TagValues};
 use crate::device_filter::DeviceFilter;
 
 /// How many counters a NIC has.
@@ -72,6 +72,8 @@ pub struct Sample {
     pub removed: Removed,
     /// The values of its XML that are wanted as tags; `None`: none are, or the XML has not been read.
     pub tags: Option<Arc<TagValues>>,
+    /// What `vm_info` shows; `None`: that is not wanted, or the XML has not been read.
+    pub info: Option<Arc<Info>>,
 }
 
 /// When libvirt last reported that a device was removed from a VM. A new device may have taken its name since.
@@ -163,6 +165,7 @@ impl Sample {
             paths: String::new(),
             removed: Removed::default(),
             tags: None,
+            info: None,
         }
     }
 

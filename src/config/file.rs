@@ -30,11 +30,12 @@ pub(super) struct File {
     pub floppy: Option<bool>,
     pub measurements: Option<Spanned<Vec<Spanned<String>>>>,
     pub timestamp_precision: Option<Spanned<String>>,
+    pub info_interval: Option<Spanned<String>>,
     pub tags: Option<tags::Written>,
 }
 
 /// Each key, and what its value looks like. A test compares the keys with those of [`File`].
-pub(super) const KEYS: [(&str, &str); 17] = [
+pub(super) const KEYS: [(&str, &str); 18] = [
     ("uri", "a text such as \"qemu:///system\""),
     ("device_cache_ttl", "a duration such as \"300s\""),
     ("deadline", "a duration such as \"8s\""),
@@ -54,6 +55,7 @@ pub(super) const KEYS: [(&str, &str); 17] = [
         "a list such as [\"vm_metrics\", \"vm_totals\"]",
     ),
     ("timestamp_precision", "a precision such as \"1s\""),
+    ("info_interval", "a duration such as \"5m\""),
     (
         "tags",
         "a table: a line \"[tags]\" at the end of the file, below it lines such as project = \"openstack:project\"",

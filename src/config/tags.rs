@@ -79,11 +79,16 @@ pub(super) fn validate(
             Some(place) => place,
             None => path::place(text),
         };
+        let place = place.map_err(shown)?;
+        // vm_info has the title as a field, and the values of the tags beside it.
+        if tag == "title" && text != "title" {
+            return Err(shown(
+                "the tag title has the value \"title\"; choose another name for this one"
+                    .to_owned(),
+            ));
+        }
         let tag = tag.into();
-        tags.push(WantedValue {
-            place: place.map_err(shown)?,
-            tag,
-        });
+        tags.push(WantedValue { place, tag });
     }
     Ok(tags)
 }
@@ -120,7 +125,7 @@ fn check_name(tag: &str) -> Result<(), String> {
 
 /// The fields of all measurements of VMs, those that are not on by default among them. A test of the documents holds that
 /// no field is missing.
-const FIELDS: [&str; 117] = [
+const FIELDS: [&str; 123] = [
     "allocation_bytes",
     "answers",
     "arch",
@@ -172,6 +177,12 @@ const FIELDS: [&str; 117] = [
     "fl_time_ns",
     "format",
     "io_error_events",
+    "limit_rd_bytes_per_sec",
+    "limit_rd_req_per_sec",
+    "limit_total_bytes_per_sec",
+    "limit_total_req_per_sec",
+    "limit_wr_bytes_per_sec",
+    "limit_wr_req_per_sec",
     "mac",
     "machine",
     "memactual",

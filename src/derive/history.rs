@@ -141,6 +141,11 @@ impl VmHistory {
         }
     }
 
+    /// `,VMID=..,name=..,uuid=..` alone.
+    pub fn identity(&self) -> Tags {
+        identity(self.run, &self.name)
+    }
+
     /// `,devtype=nic,device=..` of each NIC that has a name, in the order of the last sample that has
     /// NICs.
     pub fn nic_tags(&self) -> impl Iterator<Item = &Tags> {
@@ -153,14 +158,27 @@ impl VmHistory {
     }
 }
 
+fn identity(run: RunId, name: &str) -> Tags {
+    let uuid = run.uuid.to_string();
+    Tags::new()
+        .with("VMID", &run.id.to_string())
+        .with_or("name", name, &uuid)
+        .with("uuid", &uuid)
+}
+
 fn tags(sample: &Sample, values: Option<&TagValues>) -> Tags {
-    let uuid = sample.run.uuid.to_string();
-    let tags = Tags::new()
-        .with("VMID", &sample.run.id.to_string())
-        .with_or("name", &sample.name, &uuid)
-        .with("uuid", &uuid);
+    let tags = identity(sample.run, &sample.name);
     let values = values.unwrap_or_default().iter();
     values.fold(tags, |tags, (tag, value)| tags.with_any(tag, value))
+}
+
+/// `,devtype=..,device=..` of each of these devices of one VM.
+pub fn device_tags<'n>(
+    devtype: &'static str,
+    names: impl Iterator<Item = &'n SmolStr>,
+) -> Vec<Tags> {
+    let tags = DeviceTags::of(devtype, names).0.into_iter();
+    tags.map(|(_, tags)| tags).collect()
 }
 
 /// The names and tags of a VM's NICs or of its disks, in the order in which the samples have them.
@@ -172,13 +190,18 @@ impl DeviceTags {
     fn update<const N: usize>(&mut self, devtype: &'static str, devices: &Devices<N>) {
         let names = || devices.list.iter().filter_map(|d| d.name.as_ref());
         if !self.0.iter().map(|(name, _)| name).eq(names()) {
-            let new = |name: &SmolStr| {
-                let tags = Tags::new().with("devtype", devtype).with("device", name);
-                (name.clone(), tags)
-            };
-            self.0 = names().map(new).collect();
-            self.number_duplicates();
+            *self = Self::of(devtype, names());
         }
+    }
+
+    fn of<'n>(devtype: &'static str, names: impl Iterator<Item = &'n SmolStr>) -> Self {
+        let new = |name: &SmolStr| {
+            let tags = Tags::new().with("devtype", devtype).with("device", name);
+            (name.clone(), tags)
+        };
+        let mut tags = Self(names.map(new).collect());
+        tags.number_duplicates();
+        tags
     }
 
     /// Names that differ only in characters which line protocol cannot carry would get the same tag. A

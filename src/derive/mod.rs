@@ -5,4 +5,4 @@ mod history;
 mod totals;
 
 pub(crate) use features::{DISK_RATES, Features, NET_RATES};
-pub use history::{Derived, History, VmHistory};
+pub use history::{Derived, History, VmHistory, device_tags};

@@ -1,10 +1,13 @@
 //! Reads a domain's XML, element by element.
 
+use std::sync::Arc;
+
 use quick_xml::XmlVersion;
 use quick_xml::events::BytesStart;
 use quick_xml::name::{NamespaceResolver, ResolveResult};
 use smol_str::SmolStr;
 
+use super::info::InfoReader;
 use super::source::{self, SourceKind};
 use super::values::Values;
 use super::{Description, Disk, DiskKind, Nic, WantedValue};
@@ -14,6 +17,8 @@ use super::{Description, Disk, DiskKind, Nic, WantedValue};
 pub(super) struct Parser<'w> {
     pub(super) description: Description,
     values: Values<'w>,
+    /// `None`: `vm_info` is not wanted.
+    info: Option<InfoReader>,
     /// How many elements are open.
     depth: usize,
     /// How many of the open elements, from the root, are on the path
@@ -43,9 +48,10 @@ enum OpenDevice {
 }
 
 impl<'w> Parser<'w> {
-    pub(super) fn new(wanted: &'w [WantedValue]) -> Self {
+    pub(super) fn new(wanted: &'w [WantedValue], info: bool) -> Self {
         Self {
             values: Values::of(wanted),
+            info: info.then(InfoReader::default),
             ..Self::default()
         }
     }
@@ -80,6 +86,9 @@ impl<'w> Parser<'w> {
             self.root_seen = true;
         } else {
             self.values.enter(self.depth - 1, element, resolver)?;
+            if let Some(info) = &mut self.info {
+                info.enter(self.depth - 1, element, resolver)?;
+            }
         }
         if self.depth == 2 {
             self.description.unresolved |= source::is_block_argument(element)?;
@@ -154,7 +163,11 @@ impl<'w> Parser<'w> {
     /// Leaves an element. The XML library checks that each end has its start.
     pub(super) fn leave(&mut self) {
         self.depth = self.depth.saturating_sub(1);
-        self.values.leave(self.depth.saturating_sub(1));
+        let depth = self.depth.saturating_sub(1);
+        self.values.leave(depth);
+        if let Some(info) = &mut self.info {
+            info.leave(depth);
+        }
         if self.matched <= self.depth {
             return;
         }
@@ -202,7 +215,11 @@ impl<'w> Parser<'w> {
 
     /// Handles white space between two elements, or in a text beside an entity.
     pub(super) fn white_space(&mut self, text: &str) {
-        self.values.text(self.depth.saturating_sub(1), text);
+        let depth = self.depth.saturating_sub(1);
+        self.values.text(depth, text);
+        if let Some(info) = &mut self.info {
+            info.text(depth, text);
+        }
     }
 
     /// Handles an entity that cannot be resolved; libvirt's XML has none.
@@ -219,6 +236,8 @@ impl<'w> Parser<'w> {
             return Err(format!("it ends with {} elements still open", self.depth));
         }
         self.description.tags = self.values.finish();
+        let info = self.info.take();
+        self.description.info = info.map(|info| Arc::new(info.finish()));
         self.finished = true;
         Ok(())
     }
@@ -238,12 +257,7 @@ impl OpenDevice {
             "loader" | "nvram" => return Ok(Some(Self::Firmware(String::new()))),
             _ => {}
         }
-        let kind = match attribute(element, "device")?.as_deref() {
-            Some("lun") => DiskKind::Lun,
-            Some("cdrom") => DiskKind::Cdrom,
-            Some("floppy") => DiskKind::Floppy,
-            _ => DiskKind::Disk,
-        };
+        let kind = DiskKind::of(attribute(element, "device")?.as_deref());
         Ok(Some(Self::Disk {
             target: None,
             kind,

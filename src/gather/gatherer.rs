@@ -59,13 +59,14 @@ impl Gatherer {
     pub fn new(settings: &Settings, sink: Sink, host_watcher: Option<Sender<HostQuery>>) -> Self {
         let measurements = &settings.measurements;
         let groups = groups_needed(measurements);
-        let describes = groups.has(Groups::NET) || !settings.tags.is_empty();
+        let describes = groups.has(Groups::NET) || settings.needs_metadata();
         let config = WorkerConfig {
             uri: settings.uri.value.clone(),
             groups,
             info: measurements.metrics || measurements.features || measurements.totals,
             devices: settings.device_filter(),
             tags: settings.tags.clone(),
+            vm_info: measurements.info,
             describes,
         };
         // Each connection to a driver in our own process may be to another node, so there is only one.

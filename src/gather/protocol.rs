@@ -29,7 +29,9 @@ pub struct WorkerConfig {
     pub devices: DeviceFilter,
     /// The values that are wanted as tags.
     pub tags: Vec<WantedValue>,
-    /// Whether the XML of each VM is needed: for its devices, or for its tags.
+    /// Whether `vm_info` is wanted.
+    pub vm_info: bool,
+    /// Whether the XML of each VM is needed: for its devices, its tags or `vm_info`.
     pub describes: bool,
 }
 

@@ -77,6 +77,9 @@ impl Vms {
         sample.removed = vm.removed;
         let described = vm.description.as_ref();
         let described = described.and_then(|cached| cached.description.as_ref());
-        sample.tags = described.and_then(|described| described.tags.clone());
+        if let Some(described) = described {
+            sample.tags.clone_from(&described.tags);
+            sample.info.clone_from(&described.info);
+        }
     }
 }

@@ -23,16 +23,21 @@ fn set_owner(lab: &Lab, vm: &Vm, owner: &str) {
     ]);
 }
 
-/// The values of a tag in the lines of a VM: one, if all lines agree. The last one is `None` if a line lacks it.
+/// The values of a tag in the lines of a VM without those of vm_info: one, if all lines agree; `None` if a line lacks it.
 fn tag<'l>(found: &'l [Line], vm: &Vm, tag: &str) -> Vec<Option<&'l str>> {
-    let of_vm = found
-        .iter()
-        .filter(|line| line.tags.get("uuid").is_some_and(|uuid| uuid == vm.uuid()));
+    let of_vm = found.iter().filter(|line| {
+        line.tags.get("uuid").is_some_and(|uuid| uuid == vm.uuid()) && line.measurement != "vm_info"
+    });
     let mut values: Vec<Option<&str>> = of_vm
         .map(|line| line.tags.get(tag).map(String::as_str))
         .collect();
     values.dedup();
     values
+}
+
+/// The lines of vm_info: those of the VM itself have no `devtype`.
+fn info<'l>(found: &'l [Line], vm: &Vm) -> Vec<&'l Line> {
+    lines::of(found, "vm_info", vm.name())
 }
 
 fn xml_reads(found: &[Line]) -> i64 {
@@ -58,15 +63,63 @@ fn changed_metadata_shows_in_the_next_gather_and_a_steady_host_reads_no_xml() {
     };
     let (vm, other) = (lab.create(&spec("owned")), lab.create(&spec("other")));
     let config = lab.config(
-        "measurements = [\"vm_metrics\", \"vm_features\", \"vm_devices\", \"vm_totals\", \"vm_collector\"]\n\
+        "measurements = [\"vm_metrics\", \"vm_features\", \"vm_devices\", \"vm_totals\", \"vm_collector\", \"vm_info\"]\n\
          [tags]\nowner = \"{http://example.org/ns}vm/owner\"\n\
          owner_id = \"{http://example.org/ns}vm/owner@id\"\ntitle = \"title\"\n",
     );
     let mut plugin = Plugin::spawn(lab.plugin(&["--config", &config]));
+    // The XML and virsh say the same of both VMs.
+    let found = plugin.gather();
+    let of_vm = info(&found, &vm);
+    assert_eq!(of_vm.len(), 3, "{of_vm:?}");
+    let dominfo = lab.virsh(&["dominfo", vm.uuid()]);
+    let says = |key: &str, value: &str| {
+        let line = dominfo.lines().find(|line| line.starts_with(key)).unwrap();
+        line.ends_with(value)
+    };
+    assert!(of_vm.iter().all(|line| line.tags.len()
+        == if line.fields.contains_key("arch") {
+            3
+        } else {
+            5
+        }));
+    let own = of_vm
+        .iter()
+        .find(|line| !line.tags.contains_key("devtype"))
+        .unwrap();
+    assert_eq!(own.text("os_type"), Some("hvm"));
+    assert_eq!(own.text("arch"), Some("x86_64"));
+    assert_eq!(own.text("firmware"), Some("bios"));
+    let persistent = if says("Persistent", "yes") {
+        "yes"
+    } else {
+        "no"
+    };
+    assert_eq!(own.text("persistent"), Some(persistent));
+    let autostart = if says("Autostart", "disable") {
+        "no"
+    } else {
+        "yes"
+    };
+    assert_eq!(own.text("autostart"), Some(autostart));
+    let device = |devtype: &str| {
+        of_vm
+            .iter()
+            .find(|line| line.tags.get("devtype").is_some_and(|is| is == devtype))
+            .unwrap()
+    };
+    let interfaces = lab.virsh(&["domiflist", vm.uuid()]);
+    let nic = device("nic");
+    assert!(
+        interfaces.contains(nic.text("mac").unwrap()) && interfaces.contains(nic.tag("device")),
+        "{nic:?}"
+    );
+    assert_eq!(device("disk").text("source"), vm.image("vda").to_str());
     for _ in 0..3 {
         plugin.gather();
     }
     let found = plugin.gather();
+    assert!(info(&found, &vm).is_empty(), "nothing changed");
     assert_eq!(
         (tag(&found, &vm, "owner"), tag(&found, &other, "owner")),
         (vec![None], vec![None])
@@ -81,6 +134,9 @@ fn changed_metadata_shows_in_the_next_gather_and_a_steady_host_reads_no_xml() {
     assert_eq!(tag(&found, &vm, "owner"), [Some("alice")]);
     assert_eq!(tag(&found, &vm, "owner_id"), [Some("7")]);
     assert_eq!(tag(&found, &other, "owner"), [None]);
+    let of_vm = info(&found, &vm);
+    assert_eq!(of_vm[0].text("owner"), Some("alice"), "{of_vm:?}");
+    assert!(info(&found, &other).is_empty());
     let features = lines::one(&found, "vm_features", vm.name());
     assert_eq!(
         features.float("net_rxbytes_rate").is_some(),

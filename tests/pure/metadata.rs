@@ -22,7 +22,7 @@ fn wanted(values: &[&str]) -> Vec<WantedValue> {
 
 /// Value of the configuration -> value in the XML.
 fn found(xml: &str, values: &[&str]) -> BTreeMap<String, String> {
-    let description = Description::parse_with(xml, &wanted(values)).unwrap();
+    let description = Description::parse_with(xml, &wanted(values), false).unwrap();
     let name = |tag: &str| values[tag[1..].parse::<usize>().unwrap()].to_owned();
     let tags = description.tags.unwrap();
     let tags = tags.iter();
@@ -141,4 +141,130 @@ fn only_the_element_itself_counts() {
     assert_eq!(name(default).as_deref(), Some("c"));
     let foreign = "<m:metadata xmlns:m='urn:m'><instance xmlns='http://openstack.org/xmlns/libvirt/nova/1.0'><name>c</name></instance></m:metadata>";
     assert_eq!(name(foreign), None);
+}
+
+const DEVICES: &str = "<domain type='kvm'>
+  <title>web &amp; shop</title>
+  <os firmware='efi'>
+    <type arch='x86_64' machine='pc-q35-8.2'>hvm</type>
+    <loader readonly='yes' type='pflash'>/code.fd</loader>
+  </os>
+  <devices>
+    <interface type='network'>
+      <mac address='52:54:00:00:00:01'/>
+      <source network='lan' portgroup='web' bridge='virbr1'/>
+      <target dev='vnet0'/>
+      <model type='virtio'/>
+    </interface>
+    <interface type='bridge'><mac address='52:54:00:00:00:02'/><source bridge='br0'/></interface>
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='qcow2' cache='none'/>
+      <source file='/images/a.qcow2' index='1'><x><source file='/no'/></x></source>
+      <backingStore type='file'><format type='raw'/><source file='/images/base'/></backingStore>
+      <target dev='vda' bus='virtio'/>
+      <iotune><total_iops_sec>500</total_iops_sec><write_bytes_sec>1048576</write_bytes_sec></iotune>
+      <serial>s 1</serial>
+    </disk>
+    <disk type='network' device='disk'><source protocol='rbd' name='pool/b'/><target dev='vdb' bus='scsi'/></disk>
+    <disk type='volume' device='cdrom'><source pool='p' volume='v'/><target dev='sda' bus='sata'/></disk>
+    <console><target type='serial'/></console>
+  </devices>
+</domain>";
+
+#[test]
+fn what_vm_info_shows_is_read_only_where_it_is_wanted() {
+    assert_eq!(Description::parse(DEVICES).unwrap().info, None);
+    let description = Description::parse_with(DEVICES, &[], true).unwrap();
+    assert_eq!(description.disks.len(), 3, "the devices are read as ever");
+    let info = description.info.unwrap();
+    assert_eq!(info.title.as_deref(), Some("web & shop"));
+    let os = [&info.os_type, &info.arch, &info.machine].map(|text| text.as_deref());
+    assert_eq!(os, [Some("hvm"), Some("x86_64"), Some("pc-q35-8.2")]);
+    assert_eq!(info.firmware, Some("efi"));
+    let nics: Vec<_> = info
+        .nics
+        .iter()
+        .map(|nic| {
+            let texts = [&nic.mac, &nic.model, &nic.source, &nic.portgroup];
+            (&*nic.device, texts.map(|text| text.as_deref()))
+        })
+        .collect();
+    assert_eq!(
+        nics,
+        [
+            (
+                "vnet0",
+                [
+                    Some("52:54:00:00:00:01"),
+                    Some("virtio"),
+                    Some("lan"),
+                    Some("web")
+                ]
+            ),
+            (
+                "52:54:00:00:00:02",
+                [Some("52:54:00:00:00:02"), None, Some("br0"), None]
+            ),
+        ]
+    );
+    let disks: Vec<_> = info
+        .disks
+        .iter()
+        .map(|disk| {
+            let texts = [
+                &disk.bus,
+                &disk.source,
+                &disk.format,
+                &disk.serial,
+                &disk.cache,
+            ];
+            (&*disk.device, texts.map(|text| text.as_deref()))
+        })
+        .collect();
+    assert_eq!(
+        disks,
+        [
+            (
+                "vda",
+                [
+                    Some("virtio"),
+                    Some("/images/a.qcow2"),
+                    Some("qcow2"),
+                    Some("s 1"),
+                    Some("none")
+                ]
+            ),
+            ("vdb", [Some("scsi"), Some("rbd:pool/b"), None, None, None]),
+            ("sda", [Some("sata"), Some("p/v"), None, None, None]),
+        ]
+    );
+    assert_eq!(
+        info.disks[0].limits,
+        [None, None, Some(1 << 20), Some(500), None, None]
+    );
+}
+
+#[test]
+fn the_firmware_is_told_only_where_the_xml_says_it() {
+    for (os, expected) in [
+        ("<os><type arch='x86_64'>hvm</type></os>", Some("bios")),
+        (
+            "<os><type arch='x86_64'>hvm</type><loader type='pflash'>/a</loader></os>",
+            Some("efi"),
+        ),
+        (
+            "<os><type arch='x86_64'>hvm</type><loader type='rom'>/a</loader></os>",
+            None,
+        ),
+        ("<os><type arch='aarch64'>hvm</type></os>", None),
+        (
+            "<os firmware='bios'><type arch='x86_64'>hvm</type></os>",
+            Some("bios"),
+        ),
+        ("", None),
+    ] {
+        let xml = format!("<domain>{os}</domain>");
+        let description = Description::parse_with(&xml, &[], true).unwrap();
+        assert_eq!(description.info.unwrap().firmware, expected, "{os}");
+    }
 }

@@ -90,6 +90,8 @@ fn a_wrong_name_is_answered_with_the_remedy() {
         assert!(error.starts_with("f:2:1: "), "{error}");
         assert!(error.contains(message), "{name}: {error}");
     }
+    let error = read("[tags]\ntitle = 'description'").unwrap_err();
+    assert!(error.contains("choose another name"), "{error}");
     let many: String = (0..33).map(|n| format!("t{n:02} = 'title'\n")).collect();
     let error = read(&format!("[tags]\n{many}")).unwrap_err();
     assert_eq!(error, "f:34:1: [tags]: there are 33, 32 are allowed");

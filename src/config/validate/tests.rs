@@ -72,8 +72,9 @@ fn every_key_arrives() {
         device_exclude = ["vdb"]
         cdrom = true
         floppy = true
-        measurements = ["vm_totals", "vm_collector", "vm_metrics"]
+        measurements = ["vm_totals", "vm_collector", "vm_metrics", "vm_info"]
         timestamp_precision = "1us"
+        info_interval = "1h"
         [tags]
         title = "title"
     "#;
@@ -103,8 +104,10 @@ fn every_key_arrives() {
             devices: false,
             totals: true,
             collector: true,
+            info: true,
         },
         timestamp_precision: Precision::Microsecond,
+        info_interval: Duration::from_secs(3600),
         tags: vec![WantedValue {
             tag: "title".into(),
             place: Place {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::description::Description;
+use crate::description::{Description, Info};
 use crate::gather::protocol::WorkerConfig;
 use crate::libvirt::{Domain, Error};
 use crate::sample::Sample;
@@ -55,12 +55,31 @@ pub(super) fn describe(
 ) -> Result<(CachedDescription, Option<String>), Error> {
     let read_at = Instant::now();
     let xml = domain.xml()?;
-    let (description, problem) = match Description::parse_with(&xml, &config.tags) {
-        Ok(description) => (Some(description), None),
+    let (description, problem) = match Description::parse_with(&xml, &config.tags, config.vm_info) {
+        Ok(mut description) => {
+            if let Some(info) = &mut description.info {
+                complete(Arc::make_mut(info), domain, config)?;
+            }
+            (Some(description), None)
+        }
         Err(error) => (
             None,
             Some(format!("its description is unreadable: {error}")),
         ),
     };
     Ok((CachedDescription::new(description, names, read_at), problem))
+}
+
+/// Adds to the information from the XML what needs calls of its own, which libvirt answers without QEMU.
+fn complete(info: &mut Info, domain: &Domain, config: &WorkerConfig) -> Result<(), Error> {
+    let unless_lost = |answer: Result<bool, Error>| match answer {
+        Ok(is) => Ok(Some(is)),
+        Err(error) if error.is_transport() || error.is_vanished() => Err(error),
+        // The driver does not know.
+        Err(_) => Ok(None),
+    };
+    info.autostart = unless_lost(domain.autostart())?;
+    info.persistent = unless_lost(domain.is_persistent())?;
+    info.keep(&config.devices);
+    Ok(())
 }

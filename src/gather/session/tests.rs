@@ -19,6 +19,7 @@ const ALL: Measurements = Measurements {
     devices: true,
     totals: true,
     collector: false,
+    info: false,
 };
 
 fn config(wanted: Measurements) -> WorkerConfig {
@@ -29,6 +30,7 @@ fn config(wanted: Measurements) -> WorkerConfig {
         info: true,
         devices: settings.device_filter(),
         tags: Vec::new(),
+        vm_info: false,
         describes: groups_needed(&wanted).has(Groups::NET),
     }
 }

@@ -25,6 +25,7 @@ fn pool_with(uri: &str, size: usize, requests_each: usize) -> (WorkerPool, Recei
         info: true,
         devices: settings.device_filter(),
         tags: Vec::new(),
+        vm_info: false,
         describes: false,
     };
     let (sink, replies) = inbox();
