@@ -69,7 +69,7 @@ pub(super) fn validate(
             let kind = match value.get_ref() {
                 Value::Table(_) => "a table".to_owned(),
                 Value::Array(_) => "a list".to_owned(),
-                _ => shortened(as_written(document, value.span())).into_owned(),
+                _ => shortened(as_written(document, value.span())),
             };
             return Err(shown(format!(
                 "found {kind}, expected a text such as \"openstack:project\""
