@@ -1,16 +1,25 @@
-//! The devices of a VM, and the files that QEMU has open for them, from its XML.
+//! The devices of a VM, the files that QEMU has open for them, and the values that the configuration wants as tags, from
+//! its XML.
 //!
 //! Only `/domain/devices/interface` and `/domain/devices/disk` without a namespace are devices: a backing chain, a
 //! mirror, metadata and `<qemu:commandline>` may have elements of the same names.
 
+mod info;
 mod parser;
+mod places;
 mod source;
+mod values;
+
+use std::sync::Arc;
 
 use quick_xml::events::Event;
 use quick_xml::reader::NsReader;
 use smol_str::SmolStr;
 
+pub use info::{DiskInfo, Info, LIMIT_FIELDS, NicInfo};
 use parser::Parser;
+pub use places::{NamePart, Place, Step, WantedValue};
+pub use values::TagValues;
 
 /// The devices of one VM in its live XML.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,6 +42,10 @@ pub struct Description {
     pub unresolved: bool,
     /// Whether QEMU may wait for the server of a network disk when it is asked for the size of the image.
     pub waits_for_server: bool,
+    /// The values that are wanted as tags; `None` if none are. They are compared by their pointer in each gather.
+    pub tags: Option<Arc<TagValues>>,
+    /// What `vm_info` shows; `None` if that is not wanted.
+    pub info: Option<Arc<Info>>,
 }
 
 impl Description {
@@ -90,6 +103,16 @@ pub enum DiskKind {
 }
 
 impl DiskKind {
+    /// The kind for this word in the XML.
+    fn of(word: Option<&str>) -> Self {
+        match word {
+            Some("lun") => Self::Lun,
+            Some("cdrom") => Self::Cdrom,
+            Some("floppy") => Self::Floppy,
+            _ => Self::Disk,
+        }
+    }
+
     /// The word in the XML.
     pub fn word(self) -> &'static str {
         match self {
@@ -139,7 +162,16 @@ impl DescriptionError {
 }
 
 impl Description {
-    /// Reads the devices from a domain's XML, as `virDomainGetXMLDesc` gives it.
+    /// Reads the devices from a domain's XML, without any value that could be wanted as a tag.
+    ///
+    /// # Errors
+    /// As of [`Description::parse_with`].
+    pub fn parse(xml: &str) -> Result<Self, DescriptionError> {
+        Self::parse_with(xml, &[], false)
+    }
+
+    /// Reads the devices and the wanted values from a domain's XML, as `virDomainGetXMLDesc` gives it. `info`: what
+    /// `vm_info` shows is wanted, too.
     ///
     /// The description is [`unresolved`](Self::unresolved) if the XML has a volume of a pool without a number, a file
     /// that was passed to libvirt as an open descriptor, an unknown type of source, or a block device on QEMU's own
@@ -149,13 +181,17 @@ impl Description {
     ///
     /// # Errors
     /// The XML is malformed, or it is no `<domain>`. (The XML library allows 65,535 levels, more than libvirt's does.)
-    pub fn parse(xml: &str) -> Result<Self, DescriptionError> {
+    pub fn parse_with(
+        xml: &str,
+        wanted: &[WantedValue],
+        info: bool,
+    ) -> Result<Self, DescriptionError> {
         let mut reader = NsReader::from_str(xml);
         // `<target/>` gives the same events as `<target></target>`.
         reader.config_mut().expand_empty_elements = true;
         // Metadata may declare any number of namespaces. Only the few names on the path of a device are resolved.
         reader.resolver_mut().set_max_namespace_bindings(usize::MAX);
-        let mut parser = Parser::default();
+        let mut parser = Parser::new(wanted, info);
         loop {
             let offset = reader.buffer_position();
             let event = reader
@@ -167,7 +203,10 @@ impl Description {
                     parser.leave();
                     Ok(())
                 }
-                Event::Text(text) if text.trim().is_empty() => Ok(()),
+                Event::Text(text) if text.trim().is_empty() => {
+                    parser.white_space(&text);
+                    Ok(())
+                }
                 Event::Text(text) => parser.text(&text),
                 Event::CData(text) => parser.text(&text),
                 Event::GeneralRef(entity) => match source::resolved(&entity) {

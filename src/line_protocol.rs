@@ -28,20 +28,34 @@ impl Tags {
     /// Adds a tag. A value of which nothing can be written becomes `-`.
     ///
     /// The key is written as it is, so it must be ASCII without characters that need an escape.
-    pub fn with(self, key: &'static str, value: &str) -> Self {
+    pub fn with(self, key: &str, value: &str) -> Self {
         self.with_or(key, value, "-")
     }
 
     /// Adds a tag that has the value `fallback` if nothing of `value` can be written: for a VM's name, its UUID.
-    pub fn with_or(mut self, key: &'static str, value: &str, fallback: &str) -> Self {
-        debug_assert!(is_plain(key), "the key {key:?} needs an escape");
-        self.0.push(',');
-        self.0.push_str(key);
-        self.0.push('=');
+    pub fn with_or(mut self, key: &str, value: &str, fallback: &str) -> Self {
+        self.key(key);
         if !push_tag_value(&mut self.0, value) && !push_tag_value(&mut self.0, fallback) {
             self.0.push('-');
         }
         self
+    }
+
+    /// Adds a tag, unless nothing of its value can be written.
+    pub fn with_any(mut self, key: &str, value: &str) -> Self {
+        let end = self.0.len();
+        self.key(key);
+        if !push_tag_value(&mut self.0, value) {
+            self.0.truncate(end);
+        }
+        self
+    }
+
+    fn key(&mut self, key: &str) {
+        debug_assert!(is_plain(key), "the key {key:?} needs an escape");
+        self.0.push(',');
+        self.0.push_str(key);
+        self.0.push('=');
     }
 
     /// The same tags with a number after the last value, to distinguish devices whose names became the same.
@@ -133,7 +147,7 @@ impl Line<'_> {
     }
 
     /// Adds a string, which may be empty; control characters become a space. `None` is left out.
-    pub fn string(&mut self, key: &'static str, value: Option<&str>) {
+    pub fn string(&mut self, key: &str, value: Option<&str>) {
         let Some(value) = value else { return };
         self.key(key);
         self.buffer.push('"');
@@ -162,7 +176,7 @@ impl Line<'_> {
         }
     }
 
-    fn key(&mut self, key: &'static str) {
+    fn key(&mut self, key: &str) {
         debug_assert!(is_plain(key), "the key {key:?} needs an escape");
         self.buffer.push_str(key);
         self.buffer.push('=');

@@ -172,6 +172,7 @@ fn nothing_to_write(wanted: Measurements, devices_filtered: bool) -> String {
             "vm_features needs two gathers, and --once makes one",
         ),
         (wanted.metrics || wanted.totals, "no VM reported any figure"),
+        (wanted.info, "the XML of no VM could be read"),
     ];
     let reasons: Vec<&str> = reasons
         .into_iter()

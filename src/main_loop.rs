@@ -13,6 +13,7 @@ use crate::gather::host_watcher::HostReport;
 use crate::gather::worker::Reply;
 use crate::libvirt::events::EventUpdates;
 use crate::line_protocol::Tags;
+use crate::measurements::info::InfoWriter;
 use crate::output::Output;
 use crate::report::Reporter;
 use crate::times::{END_DRAIN, END_GRACE, LONGEST_DRAIN, STOP_DRAIN, STOP_GRACE};
@@ -69,6 +70,7 @@ pub struct MainLoop {
     inbox: Receiver<Message>,
     requests: Requests,
     history: History,
+    info: InfoWriter,
     timestamps: Timestamps,
     reporter: Reporter,
     buffer: String,
@@ -98,6 +100,7 @@ impl MainLoop {
     ) -> Self {
         Self {
             uri: Tags::new().with("uri", &settings.uri.masked().text),
+            info: InfoWriter::new(settings.info_interval),
             timestamps: Timestamps::new(settings.timestamp_precision),
             reporter: Reporter::new(settings.uri.clone()),
             settings,

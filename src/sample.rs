@@ -3,12 +3,13 @@
 //! `None` means that libvirt did not report the figure, which is never the same as 0. A sample holds no
 //! handle of libvirt and knows nothing of line protocol.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use smol_str::SmolStr;
 use uuid::Uuid;
 
-use crate::description::Description;
+use crate::description::{Description, Info, TagValues};
 use crate::device_filter::DeviceFilter;
 
 /// How many counters a NIC has.
@@ -83,6 +84,10 @@ pub struct Sample {
     pub paths: String,
     /// When devices were last removed from the VM.
     pub removed: Removed,
+    /// The values of its XML that are wanted as tags; `None`: none are, or the XML has not been read.
+    pub tags: Option<Arc<TagValues>>,
+    /// What `vm_info` shows; `None`: that is not wanted, or the XML has not been read.
+    pub info: Option<Arc<Info>>,
 }
 
 /// When libvirt last reported that a device was removed from a VM. A new device may have taken its name since.
@@ -173,6 +178,8 @@ impl Sample {
             disks: None,
             paths: String::new(),
             removed: Removed::default(),
+            tags: None,
+            info: None,
         }
     }
 

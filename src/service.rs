@@ -89,7 +89,8 @@ pub fn run(
     if mode != Mode::Once && !in_process {
         let tell = sender.clone();
         let uri = settings.uri.value.clone();
-        watcher = Some(libvirt::events::start(uri, move |updates| {
+        let metadata = settings.needs_metadata();
+        watcher = Some(libvirt::events::start(uri, metadata, move |updates| {
             let _ = tell.send(Message::EventUpdates(updates));
         })?);
     }

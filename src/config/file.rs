@@ -7,6 +7,7 @@ use toml::Spanned;
 
 use super::ConfigError;
 use super::error::Document;
+use super::tags;
 use crate::wording::{nearest, shortened};
 
 /// The keys. [`Settings`](super::Settings) has their meanings and defaults.
@@ -29,10 +30,12 @@ pub(super) struct File {
     pub floppy: Option<bool>,
     pub measurements: Option<Spanned<Vec<Spanned<String>>>>,
     pub timestamp_precision: Option<Spanned<String>>,
+    pub info_interval: Option<Spanned<String>>,
+    pub tags: Option<tags::Written>,
 }
 
 /// Each key, and what its value looks like. A test compares the keys with those of [`File`].
-pub(super) const KEYS: [(&str, &str); 16] = [
+pub(super) const KEYS: [(&str, &str); 18] = [
     ("uri", "a text such as \"qemu:///system\""),
     ("device_cache_ttl", "a duration such as \"300s\""),
     ("deadline", "a duration such as \"8s\""),
@@ -52,6 +55,11 @@ pub(super) const KEYS: [(&str, &str); 16] = [
         "a list such as [\"vm_metrics\", \"vm_totals\"]",
     ),
     ("timestamp_precision", "a precision such as \"1s\""),
+    ("info_interval", "a duration such as \"5m\""),
+    (
+        "tags",
+        "a table: a line \"[tags]\" at the end of the file, below it lines such as project = \"openstack:project\"",
+    ),
 ];
 
 impl File {
@@ -132,7 +140,8 @@ fn key_as_written(document: &Document, span: Range<usize>) -> &str {
     as_written(document, span).trim_matches(['"', '\''])
 }
 
-fn as_written(document: &Document, span: Range<usize>) -> &str {
+/// The text of the document in `span`.
+pub(super) fn as_written(document: &Document, span: Range<usize>) -> &str {
     document.text.get(span).unwrap_or_default()
 }
 

@@ -4,6 +4,7 @@ mod error;
 mod file;
 mod load;
 mod settings;
+mod tags;
 mod uri;
 mod validate;
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::{NameFilter, Uri};
+use crate::description::WantedValue;
 use crate::device_filter::DeviceFilter;
 use crate::times::DEADLINE;
 
@@ -39,6 +40,10 @@ pub struct Settings {
     pub measurements: Measurements,
     /// What timestamps are truncated to.
     pub timestamp_precision: Precision,
+    /// How often all lines of `vm_info` are written; 1 s to 30 days.
+    pub info_interval: Duration,
+    /// The values of a VM's XML that all its lines carry as tags.
+    pub tags: Vec<WantedValue>,
 }
 
 /// Which measurements are written; at least one is.
@@ -54,6 +59,8 @@ pub struct Measurements {
     pub totals: bool,
     /// `vm_collector`; off by default.
     pub collector: bool,
+    /// `vm_info`; off by default.
+    pub info: bool,
 }
 
 /// How disks are read.
@@ -101,13 +108,21 @@ impl Default for Settings {
                 devices: true,
                 totals: true,
                 collector: false,
+                info: false,
             },
             timestamp_precision: Precision::Second,
+            info_interval: Duration::from_secs(300),
+            tags: Vec::new(),
         }
     }
 }
 
 impl Settings {
+    /// Whether a change of a VM's metadata matters.
+    pub fn needs_metadata(&self) -> bool {
+        self.measurements.info || !self.tags.is_empty()
+    }
+
     /// The devices that are written.
     pub fn device_filter(&self) -> DeviceFilter {
         DeviceFilter {

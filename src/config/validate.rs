@@ -8,6 +8,7 @@ use toml::Spanned;
 
 use super::error::Document;
 use super::file::File;
+use super::tags;
 use super::uri::{self, Uri, UriOrigin};
 use super::{BlockStatistics, ConfigError, Measurements, NameFilter, Precision, Settings};
 use crate::duration;
@@ -16,6 +17,8 @@ use crate::wording::{nearest, shortened};
 
 /// Where libvirt sends no events, less than a second would make each gather read the XML of every VM.
 const DEVICE_CACHE_TTL: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
+const INFO_INTERVAL: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
 const DEADLINE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 
@@ -89,6 +92,15 @@ impl Settings {
             settings.timestamp_precision,
             precision,
         )?;
+        settings.info_interval = within(
+            "info_interval",
+            file.info_interval,
+            INFO_INTERVAL,
+            settings.info_interval,
+        )?;
+        if let Some(written) = file.tags {
+            settings.tags = tags::validate(document, written)?;
+        }
         Ok(settings)
     }
 }
@@ -184,12 +196,13 @@ fn measurements(
     document: &Document,
     written: &Spanned<Vec<Spanned<String>>>,
 ) -> Result<Measurements, ConfigError> {
-    const NAMES: [&str; 5] = [
+    const NAMES: [&str; 6] = [
         "vm_metrics",
         "vm_features",
         "vm_devices",
         "vm_totals",
         "vm_collector",
+        "vm_info",
     ];
     if written.get_ref().is_empty() {
         let message = format!(
@@ -204,6 +217,7 @@ fn measurements(
         devices: false,
         totals: false,
         collector: false,
+        info: false,
     };
     for name in written.get_ref() {
         match name.get_ref().as_str() {
@@ -212,6 +226,7 @@ fn measurements(
             "vm_devices" => chosen.devices = true,
             "vm_totals" => chosen.totals = true,
             "vm_collector" => chosen.collector = true,
+            "vm_info" => chosen.info = true,
             other => {
                 let message = format!("measurements: {}", unknown_word(other, &NAMES));
                 return Err(document.error(name.span(), message));

@@ -7,12 +7,15 @@
 //! written. Code that only writes the lines of samples needs the history alone, without a gather and
 //! without libvirt.
 
+use std::sync::Arc;
+
 use smol_str::SmolStr;
 use uuid::Uuid;
 
 use super::features::{Features, Previous};
 use super::latency::DiskLatencies;
 use super::totals::{self, SupportedCounters};
+use crate::description::TagValues;
 use crate::line_protocol::{self, Tags};
 use crate::maps::{HashMap, HashSet};
 use crate::sample::{DISK_COUNTERS, Devices, NIC_COUNTERS, RunId, Sample};
@@ -26,7 +29,9 @@ pub struct History(HashMap<Uuid, VmHistory>);
 pub struct VmHistory {
     run: RunId,
     name: SmolStr,
-    /// `,VMID=..,name=..,uuid=..`
+    /// The values in `tags` that come from the XML.
+    values: Option<Arc<TagValues>>,
+    /// `,VMID=..,name=..,uuid=..`, then those of the configuration.
     pub tags: Tags,
     nic_tags: DeviceTags,
     disk_tags: DeviceTags,
@@ -81,7 +86,8 @@ impl VmHistory {
         Self {
             run: sample.run,
             name: sample.name.clone(),
-            tags: tags(sample),
+            values: sample.tags.clone(),
+            tags: tags(sample, sample.tags.as_deref()),
             nic_tags: DeviceTags::default(),
             disk_tags: DeviceTags::default(),
             nics: SupportedCounters::default(),
@@ -93,9 +99,17 @@ impl VmHistory {
     }
 
     fn update(&mut self, sample: &Sample) -> Derived {
-        if self.name != sample.name {
+        // Without a description the values stay: its VM is about to go, or its XML could not be read.
+        let other_values = sample.tags.as_ref().is_some_and(|now| {
+            let before = self.values.as_ref();
+            !before.is_some_and(|before| Arc::ptr_eq(before, now))
+        });
+        if other_values {
+            self.values.clone_from(&sample.tags);
+        }
+        if self.name != sample.name || other_values {
             self.name.clone_from(&sample.name);
-            self.tags = tags(sample);
+            self.tags = tags(sample, self.values.as_deref());
         }
         let mut net = [None; NIC_COUNTERS];
         if let Some(nics) = &sample.nics {
@@ -131,6 +145,11 @@ impl VmHistory {
         }
     }
 
+    /// `,VMID=..,name=..,uuid=..` alone.
+    pub fn identity(&self) -> Tags {
+        identity(self.run, &self.name)
+    }
+
     /// `,devtype=nic,device=..` of each NIC that has a name, in the order of the last sample that has
     /// NICs.
     pub fn nic_tags(&self) -> impl Iterator<Item = &Tags> {
@@ -148,12 +167,27 @@ impl VmHistory {
     }
 }
 
-fn tags(sample: &Sample) -> Tags {
-    let uuid = sample.run.uuid.to_string();
+fn identity(run: RunId, name: &str) -> Tags {
+    let uuid = run.uuid.to_string();
     Tags::new()
-        .with("VMID", &sample.run.id.to_string())
-        .with_or("name", &sample.name, &uuid)
+        .with("VMID", &run.id.to_string())
+        .with_or("name", name, &uuid)
         .with("uuid", &uuid)
+}
+
+fn tags(sample: &Sample, values: Option<&TagValues>) -> Tags {
+    let tags = identity(sample.run, &sample.name);
+    let values = values.unwrap_or_default().iter();
+    values.fold(tags, |tags, (tag, value)| tags.with_any(tag, value))
+}
+
+/// `,devtype=..,device=..` of each of these devices of one VM.
+pub fn device_tags<'n>(
+    devtype: &'static str,
+    names: impl Iterator<Item = &'n SmolStr>,
+) -> Vec<Tags> {
+    let tags = DeviceTags::of(devtype, names).0.into_iter();
+    tags.map(|(_, tags)| tags).collect()
 }
 
 /// The names and tags of a VM's NICs or of its disks, in the order in which the samples have them.
@@ -165,13 +199,18 @@ impl DeviceTags {
     fn update<const N: usize>(&mut self, devtype: &'static str, devices: &Devices<N>) {
         let names = || devices.list.iter().filter_map(|d| d.name.as_ref());
         if !self.0.iter().map(|(name, _)| name).eq(names()) {
-            let new = |name: &SmolStr| {
-                let tags = Tags::new().with("devtype", devtype).with("device", name);
-                (name.clone(), tags)
-            };
-            self.0 = names().map(new).collect();
-            self.number_duplicates();
+            *self = Self::of(devtype, names());
         }
+    }
+
+    fn of<'n>(devtype: &'static str, names: impl Iterator<Item = &'n SmolStr>) -> Self {
+        let new = |name: &SmolStr| {
+            let tags = Tags::new().with("devtype", devtype).with("device", name);
+            (name.clone(), tags)
+        };
+        let mut tags = Self(names.map(new).collect());
+        tags.number_duplicates();
+        tags
     }
 
     /// Names that differ only in characters which line protocol cannot carry would get the same tag. A
@@ -214,6 +253,48 @@ mod tests {
         let tags = format!(",VMID=2,name=c,uuid={uuid}");
         assert_eq!(history.update(&sample).0.tags.as_str(), tags);
         assert_eq!(history.0.len(), 1, "the earlier run is gone");
+    }
+
+    #[test]
+    fn tags_of_the_configuration_change_and_the_run_goes_on() {
+        let at = Instant::now();
+        let mut history = History::default();
+        let mut sample = full(at);
+        let values = |text: &str| -> Option<Arc<TagValues>> {
+            Some(Arc::from(vec![
+                ("owner".into(), text.into()),
+                ("b".into(), "c".into()),
+            ]))
+        };
+        sample.tags = values("a b");
+        let start = ",VMID=1,name=test,uuid=6695eb01-f6a4-8304-79aa-97f2502e193f";
+        let tags = |history: &mut History, sample: &Sample| {
+            let (vm, derived) = history.update(sample);
+            let tags = vm.tags.as_str().strip_prefix(start).unwrap().to_owned();
+            (tags, derived.features.net[0].is_some())
+        };
+        assert_eq!(
+            tags(&mut history, &sample),
+            (r",owner=a\ b,b=c".into(), false)
+        );
+        let later = |sample: &mut Sample| {
+            let at = &mut sample.nics.as_mut().unwrap().at;
+            *at += std::time::Duration::from_secs(1);
+        };
+        later(&mut sample);
+        sample.tags = values("d");
+        assert_eq!(tags(&mut history, &sample), (",owner=d,b=c".into(), true));
+        // Its VM is going away: there is no description any more.
+        later(&mut sample);
+        sample.tags = None;
+        assert_eq!(tags(&mut history, &sample), (",owner=d,b=c".into(), true));
+        // Nothing of this can be written.
+        sample.tags = values("\\");
+        assert_eq!(tags(&mut history, &sample).0, ",b=c");
+        sample.run = run(2);
+        sample.tags = None;
+        let (vm, _) = history.update(&sample);
+        assert!(vm.tags.as_str().ends_with("193f"), "a new run has its own");
     }
 
     #[test]

@@ -6,4 +6,4 @@ mod latency;
 mod totals;
 
 pub(crate) use features::{DISK_RATES, Features, NET_RATES};
-pub use history::{Derived, History, VmHistory};
+pub use history::{Derived, History, VmHistory, device_tags};

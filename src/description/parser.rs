@@ -1,17 +1,24 @@
 //! Reads a domain's XML, element by element.
 
+use std::sync::Arc;
+
 use quick_xml::XmlVersion;
 use quick_xml::events::BytesStart;
 use quick_xml::name::{NamespaceResolver, ResolveResult};
 use smol_str::SmolStr;
 
+use super::info::InfoReader;
 use super::source::{self, SourceKind};
-use super::{Description, Disk, DiskKind, Nic};
+use super::values::Values;
+use super::{Description, Disk, DiskKind, Nic, WantedValue};
 
 /// The state of the reading. Two numbers stand for the path of open elements.
 #[derive(Default)]
-pub(super) struct Parser {
+pub(super) struct Parser<'w> {
     pub(super) description: Description,
+    values: Values<'w>,
+    /// `None`: `vm_info` is not wanted.
+    info: Option<InfoReader>,
     /// How many elements are open.
     depth: usize,
     /// How many of the open elements, from the root, are on the path
@@ -40,7 +47,15 @@ enum OpenDevice {
     Firmware(String),
 }
 
-impl Parser {
+impl<'w> Parser<'w> {
+    pub(super) fn new(wanted: &'w [WantedValue], info: bool) -> Self {
+        Self {
+            values: Values::of(wanted),
+            info: info.then(InfoReader::default),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn enter(
         &mut self,
         element: &BytesStart,
@@ -69,6 +84,11 @@ impl Parser {
                 ));
             }
             self.root_seen = true;
+        } else {
+            self.values.enter(self.depth - 1, element, resolver)?;
+            if let Some(info) = &mut self.info {
+                info.enter(self.depth - 1, element, resolver)?;
+            }
         }
         if self.depth == 2 {
             self.description.unresolved |= source::is_block_argument(element)?;
@@ -143,6 +163,11 @@ impl Parser {
     /// Leaves an element. The XML library checks that each end has its start.
     pub(super) fn leave(&mut self) {
         self.depth = self.depth.saturating_sub(1);
+        let depth = self.depth.saturating_sub(1);
+        self.values.leave(depth);
+        if let Some(info) = &mut self.info {
+            info.leave(depth);
+        }
         if self.matched <= self.depth {
             return;
         }
@@ -178,6 +203,7 @@ impl Parser {
         if self.depth == 0 {
             return Err("there is text outside the root element".to_owned());
         }
+        self.white_space(text);
         // The text directly in the element, not that of an element within it.
         if self.depth == 3
             && let Some(OpenDevice::Firmware(path)) = &mut self.device
@@ -185,6 +211,15 @@ impl Parser {
             path.push_str(text);
         }
         Ok(())
+    }
+
+    /// Handles white space between two elements, or in a text beside an entity.
+    pub(super) fn white_space(&mut self, text: &str) {
+        let depth = self.depth.saturating_sub(1);
+        self.values.text(depth, text);
+        if let Some(info) = &mut self.info {
+            info.text(depth, text);
+        }
     }
 
     /// Handles an entity that cannot be resolved; libvirt's XML has none.
@@ -200,6 +235,9 @@ impl Parser {
         if self.depth > 0 {
             return Err(format!("it ends with {} elements still open", self.depth));
         }
+        self.description.tags = self.values.finish();
+        let info = self.info.take();
+        self.description.info = info.map(|info| Arc::new(info.finish()));
         self.finished = true;
         Ok(())
     }
@@ -219,12 +257,7 @@ impl OpenDevice {
             "loader" | "nvram" => return Ok(Some(Self::Firmware(String::new()))),
             _ => {}
         }
-        let kind = match attribute(element, "device")?.as_deref() {
-            Some("lun") => DiskKind::Lun,
-            Some("cdrom") => DiskKind::Cdrom,
-            Some("floppy") => DiskKind::Floppy,
-            _ => DiskKind::Disk,
-        };
+        let kind = DiskKind::of(attribute(element, "device")?.as_deref());
         Ok(Some(Self::Disk {
             target: None,
             kind,

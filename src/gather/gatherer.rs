@@ -37,8 +37,10 @@ pub struct Gatherer {
     vms: Vms,
     domains: NameFilter,
     devices: NameFilter,
-    /// Whether a measurement needs to know the devices.
+    /// Whether the XML of each VM is needed.
     describes: bool,
+    /// Whether a measurement needs the disks.
+    reads_disks: bool,
     samples: Samples,
     report: GatherReport,
     host_watcher: HostWatcher,
@@ -57,11 +59,15 @@ impl Gatherer {
     pub fn new(settings: &Settings, sink: Sink, host_watcher: Option<Sender<HostQuery>>) -> Self {
         let measurements = &settings.measurements;
         let groups = groups_needed(measurements);
+        let describes = groups.has(Groups::NET) || settings.needs_metadata();
         let config = WorkerConfig {
             uri: settings.uri.value.clone(),
             groups,
             info: measurements.metrics || measurements.features || measurements.totals,
             devices: settings.device_filter(),
+            tags: settings.tags.clone(),
+            vm_info: measurements.info,
+            describes,
         };
         // Each connection to a driver in our own process may be to another node, so there is only one.
         // There is no daemon that could fail to answer.
@@ -84,7 +90,8 @@ impl Gatherer {
             vms: Vms::new(settings.device_cache_ttl),
             domains: settings.domains.clone(),
             devices: settings.devices.clone(),
-            describes: groups_needed(measurements).has(Groups::NET),
+            describes,
+            reads_disks: groups.has(Groups::BLOCK),
             samples: Samples::default(),
             report: GatherReport::default(),
             host_watcher: HostWatcher::new(host_watcher, settings.block_statistics, groups),
@@ -165,9 +172,10 @@ impl Gatherer {
             EventUpdate::Event(DomainEvent::DeviceRemoved(uuid, alias), at) => {
                 self.vms.device_removed(uuid, &alias, at);
             }
-            EventUpdate::Event(DomainEvent::ImageChanged(uuid), at) => {
-                self.vms.device_changed(uuid, at);
-            }
+            EventUpdate::Event(
+                DomainEvent::ImageChanged(uuid) | DomainEvent::MetadataChanged(uuid),
+                at,
+            ) => self.vms.device_changed(uuid, at),
             EventUpdate::Event(DomainEvent::Stopped(uuid), at) => self.vms.stopped(uuid, at),
             EventUpdate::Event(DomainEvent::Started(uuid, id, name), at) => {
                 if self.domains.matches(&name) {

@@ -31,6 +31,7 @@ mod tests {
             devices: false,
             totals: false,
             collector: false,
+            info: false,
         };
         let devices = Groups::NET | Groups::BLOCK;
         let figures = Groups::CPU | Groups::BALLOON;

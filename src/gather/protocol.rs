@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::description::WantedValue;
 use crate::device_filter::DeviceFilter;
 use crate::libvirt::bulk::Groups;
 use crate::sample::{DISK_COUNTERS, Devices, RunId, Sample};
@@ -26,6 +27,12 @@ pub struct WorkerConfig {
     pub info: bool,
     /// The devices that are wanted.
     pub devices: DeviceFilter,
+    /// The values that are wanted as tags.
+    pub tags: Vec<WantedValue>,
+    /// Whether `vm_info` is wanted.
+    pub vm_info: bool,
+    /// Whether the XML of each VM is needed: for its devices, its tags or `vm_info`.
+    pub describes: bool,
 }
 
 impl Target {

@@ -60,7 +60,7 @@ impl Session {
     ) -> Result<Response, Error> {
         match request {
             Request::List => self.list(),
-            Request::Describe(domains) => self.describe(domains, tell),
+            Request::Describe(domains) => self.describe(config, domains, tell),
             Request::Canary(domain) => {
                 if let Some(handle) = self.handle(domain.run.uuid)? {
                     unless_gone(handle.info())?;
@@ -116,6 +116,7 @@ impl Session {
 
     fn describe(
         &mut self,
+        config: &WorkerConfig,
         domains: &[DomainRef],
         tell: &dyn Fn(Response),
     ) -> Result<Response, Error> {
@@ -132,7 +133,7 @@ impl Session {
                 // Drivers other than QEMU's do not know.
                 Ok(_) | Err(_) => {}
             }
-            match describe(handle, None) {
+            match describe(handle, None, config) {
                 Ok((described, problem)) => {
                     tell(Response::Described(
                         domain.run,

@@ -27,6 +27,10 @@ pub enum CallKind {
     Block,
     /// `virDomainGetControlInfo`.
     Control,
+    /// `virDomainGetAutostart`.
+    Autostart,
+    /// `virDomainIsPersistent`.
+    Persistent,
     /// `virDomainGetXMLDesc`.
     Xml,
 }

@@ -101,12 +101,14 @@ fn wait(stop: &Receiver<()>, time: Duration) -> bool {
 }
 
 /// Starts the thread, which calls `tell` when there are updates. It ends by itself if the driver has no events. For
-/// such a driver, as for one that does not report devices, cached descriptions have a time to live.
+/// such a driver, as for one that does not report devices, cached descriptions have a time to live. `metadata`: changes of
+/// the metadata are wanted, too.
 ///
 /// # Errors
 /// No thread can be started.
 pub fn start(
     uri: String,
+    metadata: bool,
     tell: impl Fn(EventUpdates) + Clone + Send + Sync + 'static,
 ) -> Result<Watcher, NotStarted> {
     let (stop, stopped) = channel::<()>();
@@ -128,11 +130,12 @@ pub fn start(
                 continue;
             };
             let sink = tell.clone();
-            let registered =
-                connection.on_event(move |event| sink(EventUpdate::Event(event, Instant::now())));
+            let registered = connection.on_event(metadata, move |event| {
+                sink(EventUpdate::Event(event, Instant::now()));
+            });
             match registered {
-                Ok(()) => {
-                    if reports_devices(connection.driver().as_deref()) {
+                Ok(all) => {
+                    if all && reports_devices(connection.driver().as_deref()) {
                         tell(EventUpdate::Live(Instant::now()));
                     }
                     while connection.is_alive() {

@@ -36,6 +36,7 @@ impl MainLoop {
         if let Some(active) = &report.active {
             self.history
                 .retain(active, |uuid| self.reporter.forget(uuid));
+            self.info.retain(active);
         }
         self.reporter.report(&report);
         for sample in &report.samples {
@@ -95,6 +96,11 @@ impl MainLoop {
         let wanted = &self.settings.measurements;
         let (vm, derived) = self.history.update(sample);
         measurements::write(&mut self.buffer, wanted, sample, vm, &derived, timestamp);
+        if wanted.info {
+            let now = Instant::now();
+            self.info
+                .write(&mut self.buffer, sample, vm, now, timestamp);
+        }
     }
 
     /// Appends the line of `vm_collector` to the buffer.

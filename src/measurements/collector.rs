@@ -7,7 +7,7 @@ use crate::libvirt::calls::{CallCounts, CallKind};
 use crate::line_protocol::{Line, Tags};
 
 /// The fields that count calls, in the order in which they are written.
-const CALLS: [(&str, CallKind); 12] = [
+const CALLS: [(&str, CallKind); 14] = [
     ("calls_open", CallKind::Open),
     ("calls_list", CallKind::List),
     ("calls_lookup", CallKind::Lookup),
@@ -19,6 +19,8 @@ const CALLS: [(&str, CallKind); 12] = [
     ("calls_interface", CallKind::Interface),
     ("calls_block", CallKind::Block),
     ("calls_control", CallKind::Control),
+    ("calls_autostart", CallKind::Autostart),
+    ("calls_persistent", CallKind::Persistent),
     ("xml_reads", CallKind::Xml),
 ];
 

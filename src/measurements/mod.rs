@@ -3,6 +3,7 @@
 pub(crate) mod collector;
 mod devices;
 mod features;
+pub(crate) mod info;
 mod metrics;
 mod state;
 mod totals;

@@ -13,6 +13,7 @@ const ALL: Measurements = Measurements {
     devices: true,
     totals: true,
     collector: false,
+    info: false,
 };
 
 const VM: &str = ",VMID=1,name=test,uuid=6695eb01-f6a4-8304-79aa-97f2502e193f";
@@ -67,6 +68,7 @@ fn features_stand_under_their_names_from_the_second_gather_on() {
         devices: false,
         totals: false,
         collector: false,
+        info: false,
     };
     assert_eq!(written(&only, &mut history, &full(at), 17), "");
     let mut second = full(later);

@@ -174,7 +174,8 @@ impl Vms {
         self.freshness.set_feed(feed);
     }
 
-    /// libvirt reports that a device was added or removed, or that a disk may have another image.
+    /// libvirt reports that a device was added or removed, that a disk may have another image, or that the metadata
+    /// changed.
     /// Where the VM is not known yet, its XML is read after the event in any case.
     pub fn device_changed(&mut self, uuid: Uuid, at: Instant) {
         if let Some(vm) = self.records.get_mut(&uuid) {

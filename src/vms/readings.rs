@@ -75,5 +75,11 @@ impl Vms {
         }
         vm.cpu.correct(full, sample);
         sample.removed = vm.removed;
+        let described = vm.description.as_ref();
+        let described = described.and_then(|cached| cached.description.as_ref());
+        if let Some(described) = described {
+            sample.tags.clone_from(&described.tags);
+            sample.info.clone_from(&described.info);
+        }
     }
 }

@@ -19,6 +19,7 @@ mod host;
 mod host_counters;
 mod lab_smoke;
 mod limits;
+mod metadata;
 mod mount_checkers;
 mod nics;
 mod qemu_changes;

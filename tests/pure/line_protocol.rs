@@ -238,6 +238,12 @@ fn awkward_names_through_a_real_telegraf() {
         let device = &names[(i * 7 + 3) % names.len()];
         let id = i.to_string();
         let vm = Tags::new().with("id", &id).with("name", name);
+        // A value of the configuration's tags: without one that can be written, there is no tag.
+        let vm = vm.with_any("owner", name);
+        let owner = match carried(name, "") {
+            owner if owner.is_empty() => owner,
+            owner => format!(",owner={}", telegraf_writes(&owner)),
+        };
         let device_tags = Tags::new().with("device", device);
         let mut line = Line::begin_with(&mut input, "names", &vm, &device_tags);
         line.int("n", Some(i as u64));
@@ -245,7 +251,7 @@ fn awkward_names_through_a_real_telegraf() {
         line.end(i as i64);
         // Telegraf writes tags in the order of their keys.
         expected.push(format!(
-            "names,device={},id={i},name={} n={i}i,text=\"{}\" {i}",
+            "names,device={},id={i},name={}{owner} n={i}i,text=\"{}\" {i}",
             telegraf_writes(&carried(device, "-")),
             telegraf_writes(&carried(name, "-")),
             without_controls(name)

@@ -9,6 +9,7 @@ mod line_protocol;
 #[allow(dead_code)]
 #[path = "../support/lines.rs"]
 mod lines;
+mod metadata;
 mod readme;
 mod scheduler;
 #[path = "../support/turn.rs"]

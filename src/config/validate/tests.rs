@@ -1,6 +1,7 @@
 use super::*;
 use crate::config::SAMPLE;
 use crate::config::file::KEYS;
+use crate::description::{Place, Step, WantedValue};
 
 fn read(text: &str) -> Result<Settings, String> {
     let document = Document {
@@ -29,10 +30,13 @@ fn the_sample_shows_every_key_with_its_default() {
             .unwrap_or_else(|| panic!("neither prose nor option: {line}"));
         text.push_str(&format!("{pair}\n"));
     }
-    let mut shown: Vec<_> = text
+    // The lines of a table are no keys of their own.
+    let (keys_alone, tags) = text.split_once("[tags]\n").unwrap();
+    let mut shown: Vec<_> = keys_alone
         .lines()
         .filter_map(|line| line.split_once(" = "))
         .map(|pair| pair.0)
+        .chain(["tags"])
         .collect();
     let mut keys = KEYS.map(|(key, _)| key);
     shown.sort_unstable();
@@ -46,6 +50,8 @@ fn the_sample_shows_every_key_with_its_default() {
         Some(8),
         "but in our own process"
     );
+    let examples = std::mem::take(&mut settings.tags);
+    assert_eq!(examples.len(), tags.lines().count(), "{examples:?}");
     assert_eq!(settings, Settings::default());
 }
 
@@ -66,8 +72,11 @@ fn every_key_arrives() {
         device_exclude = ["vdb"]
         cdrom = true
         floppy = true
-        measurements = ["vm_totals", "vm_collector", "vm_metrics"]
+        measurements = ["vm_totals", "vm_collector", "vm_metrics", "vm_info"]
         timestamp_precision = "1us"
+        info_interval = "1h"
+        [tags]
+        title = "title"
     "#;
     let filter = |include: &str, exclude: &str| NameFilter {
         include: vec![name_filter::pattern(include).unwrap()],
@@ -95,8 +104,18 @@ fn every_key_arrives() {
             devices: false,
             totals: true,
             collector: true,
+            info: true,
         },
         timestamp_precision: Precision::Microsecond,
+        info_interval: Duration::from_secs(3600),
+        tags: vec![WantedValue {
+            tag: "title".into(),
+            place: Place {
+                steps: vec![Step::of_libvirt("title")],
+                attribute: None,
+                part: None,
+            },
+        }],
     };
     assert_eq!(read(text), Ok(expected));
 }

@@ -51,7 +51,7 @@ impl Gatherer {
         report.refused = silent(&outcome.refused);
         report.hanging = outcome.hanging;
         report.seen = self.vms.len();
-        report.complete = self.samples.complete(self.describes);
+        report.complete = self.samples.complete(self.reads_disks);
         report.partial = self
             .samples
             .of(Completeness::Partial)

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::description::Description;
+use crate::description::{Description, Info};
 use crate::gather::protocol::WorkerConfig;
-use crate::libvirt::bulk::Groups;
 use crate::libvirt::{Domain, Error};
 use crate::sample::Sample;
 use crate::vms::{CachedDescription, DeviceNames, Known};
@@ -17,7 +16,7 @@ pub(super) fn freshen(
     known: &Known,
     config: &WorkerConfig,
 ) -> Result<(Option<Arc<CachedDescription>>, Option<String>), Error> {
-    if !config.groups.has(Groups::NET) {
+    if !config.describes {
         return Ok((None, None));
     }
     if let Known::Fresh(current) = known
@@ -38,7 +37,7 @@ pub(super) fn freshen(
             return Ok((Some(Arc::new(described)), None));
         }
     }
-    match describe(domain, Some(DeviceNames::of(sample))) {
+    match describe(domain, Some(DeviceNames::of(sample)), config) {
         Ok((described, problem)) => Ok((Some(Arc::new(described)), problem)),
         Err(error) if error.is_transport() || error.is_vanished() => Err(error),
         Err(error) => Ok((
@@ -52,15 +51,35 @@ pub(super) fn freshen(
 pub(super) fn describe(
     domain: &Domain,
     names: Option<DeviceNames>,
+    config: &WorkerConfig,
 ) -> Result<(CachedDescription, Option<String>), Error> {
     let read_at = Instant::now();
     let xml = domain.xml()?;
-    let (description, problem) = match Description::parse(&xml) {
-        Ok(description) => (Some(description), None),
+    let (description, problem) = match Description::parse_with(&xml, &config.tags, config.vm_info) {
+        Ok(mut description) => {
+            if let Some(info) = &mut description.info {
+                complete(Arc::make_mut(info), domain, config)?;
+            }
+            (Some(description), None)
+        }
         Err(error) => (
             None,
             Some(format!("its description is unreadable: {error}")),
         ),
     };
     Ok((CachedDescription::new(description, names, read_at), problem))
+}
+
+/// Adds to the information from the XML what needs calls of its own, which libvirt answers without QEMU.
+fn complete(info: &mut Info, domain: &Domain, config: &WorkerConfig) -> Result<(), Error> {
+    let unless_lost = |answer: Result<bool, Error>| match answer {
+        Ok(is) => Ok(Some(is)),
+        Err(error) if error.is_transport() || error.is_vanished() => Err(error),
+        // The driver does not know.
+        Err(_) => Ok(None),
+    };
+    info.autostart = unless_lost(domain.autostart())?;
+    info.persistent = unless_lost(domain.is_persistent())?;
+    info.keep(&config.devices);
+    Ok(())
 }

@@ -19,6 +19,7 @@ const ALL: Measurements = Measurements {
     devices: true,
     totals: true,
     collector: false,
+    info: false,
 };
 
 fn config(wanted: Measurements) -> WorkerConfig {
@@ -28,6 +29,9 @@ fn config(wanted: Measurements) -> WorkerConfig {
         groups: groups_needed(&wanted),
         info: true,
         devices: settings.device_filter(),
+        tags: Vec::new(),
+        vm_info: false,
+        describes: groups_needed(&wanted).has(Groups::NET),
     }
 }
 

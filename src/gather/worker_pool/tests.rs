@@ -24,6 +24,9 @@ fn pool_with(uri: &str, size: usize, requests_each: usize) -> (WorkerPool, Recei
         }),
         info: true,
         devices: settings.device_filter(),
+        tags: Vec::new(),
+        vm_info: false,
+        describes: false,
     };
     let (sink, replies) = inbox();
     (WorkerPool::new(config, size, requests_each, sink), replies)

@@ -68,6 +68,29 @@ impl Domain {
         Ok(info)
     }
 
+    /// `virDomainGetAutostart`: whether the domain starts with the host.
+    ///
+    /// # Errors
+    /// The error of libvirt.
+    pub fn autostart(&self) -> Result<bool, Error> {
+        count(CallKind::Autostart);
+        let mut starts = 0;
+        // SAFETY: the number lives through the call.
+        check(unsafe { sys::virDomainGetAutostart(self.raw.as_ptr(), &mut starts) })?;
+        Ok(starts != 0)
+    }
+
+    /// `virDomainIsPersistent`: whether the domain has a configuration that stays when it stops.
+    ///
+    /// # Errors
+    /// The error of libvirt.
+    pub fn is_persistent(&self) -> Result<bool, Error> {
+        count(CallKind::Persistent);
+        // SAFETY: the handle is valid for as long as `self` is.
+        let is = check(unsafe { sys::virDomainIsPersistent(self.raw.as_ptr()) })?;
+        Ok(is != 0)
+    }
+
     /// `virDomainGetState`: state and reason, libvirt's numbers.
     ///
     /// # Errors

@@ -24,6 +24,8 @@ pub enum DomainEvent {
     /// The image of a disk may have changed: a tray moved, so a medium may have been changed, or a block job that copies
     /// to another image is in step with its source or has ended.
     ImageChanged(Uuid),
+    /// The title, the description or the metadata of the domain changed.
+    MetadataChanged(Uuid),
 }
 
 type EventSink = Box<dyn Fn(DomainEvent) + Send + Sync>;
@@ -33,12 +35,16 @@ impl Connection {
     /// (`virConnectDomainEventRegisterAny`). The thread of the event loop makes these calls for as long as the
     /// connection is open. A driver may have no events for trays and block jobs.
     ///
+    /// `metadata`: whether changes of the metadata are wanted, too. Returns whether all events that are wanted for the
+    /// XML to be current can come; libvirt before 3.0 has none for metadata.
+    ///
     /// # Errors
     /// `VIR_ERR_NO_SUPPORT` if the driver has no events, or another error of libvirt.
     pub fn on_event(
         &self,
+        metadata: bool,
         on_event: impl Fn(DomainEvent) + Clone + Send + Sync + 'static,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         type AnyCallback = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
         type LifecycleCallback =
             unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void);
@@ -59,24 +65,40 @@ impl Connection {
             c_int,
             *mut c_void,
         );
+        type MetadataCallback = unsafe extern "C" fn(
+            sys::virConnectPtr,
+            sys::virDomainPtr,
+            c_int,
+            *const c_char,
+            *mut c_void,
+        );
         // SAFETY: libvirt stores all callbacks as the generic type, and calls each with the arguments of its
         // event, which are these.
-        let (lifecycle, added, removed, tray, job) = unsafe {
+        let (lifecycle, added, removed, tray, job, metadata_changed) = unsafe {
             (
                 std::mem::transmute::<LifecycleCallback, AnyCallback>(started_or_stopped),
                 std::mem::transmute::<DeviceCallback, AnyCallback>(device_added),
                 std::mem::transmute::<DeviceCallback, AnyCallback>(device_removed),
                 std::mem::transmute::<TrayCallback, AnyCallback>(tray_moved),
                 std::mem::transmute::<JobCallback, AnyCallback>(block_job_changed),
+                std::mem::transmute::<MetadataCallback, AnyCallback>(metadata_changed),
             )
         };
-        for (id, callback, needed) in [
+        let wanted_kinds = if metadata { 6 } else { 5 };
+        let mut all = true;
+        let kinds = [
             (sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle, true),
             (sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, added, true),
             (sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, removed, true),
             (sys::VIR_DOMAIN_EVENT_ID_TRAY_CHANGE, tray, false),
             (sys::VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, job, false),
-        ] {
+            (
+                sys::VIR_DOMAIN_EVENT_ID_METADATA_CHANGE,
+                metadata_changed,
+                false,
+            ),
+        ];
+        for (id, callback, needed) in kinds.into_iter().take(wanted_kinds) {
             let sink: Box<EventSink> = Box::new(Box::new(on_event.clone()));
             let opaque = Box::into_raw(sink).cast::<c_void>();
             // SAFETY: the registration owns `opaque` and frees it by `free_sink`; if it fails, it is freed below.
@@ -95,13 +117,14 @@ impl Connection {
                     if needed || error.is_transport() {
                         return Err(error);
                     }
+                    all &= id != sys::VIR_DOMAIN_EVENT_ID_METADATA_CHANGE;
                     log::debug!("no events of kind {id} from this driver: {error}");
                     continue;
                 }
                 self.registered.borrow_mut().push(registered);
             }
         }
-        Ok(())
+        Ok(all)
     }
 }
 
@@ -184,6 +207,20 @@ unsafe extern "C" fn block_job_changed(
     unsafe {
         let sink = &*opaque.cast::<EventSink>();
         sink(DomainEvent::ImageChanged(uuid_of(domain)));
+    }
+}
+
+unsafe extern "C" fn metadata_changed(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    _: c_int,
+    _: *const c_char,
+    opaque: *mut c_void,
+) {
+    // SAFETY: as in `device_added`.
+    unsafe {
+        let sink = &*opaque.cast::<EventSink>();
+        sink(DomainEvent::MetadataChanged(uuid_of(domain)));
     }
 }
 
