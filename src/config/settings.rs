@@ -25,6 +25,8 @@ pub struct Settings {
     pub max_calls: usize,
     /// How disks are read.
     pub block_statistics: BlockStatistics,
+    /// From which age of the guest's last memory report its figures are left out; 1 s to 30 days.
+    pub guest_memory_max_age: Duration,
     /// The level of the log where `RUST_LOG` is not set.
     pub log_level: LevelFilter,
     /// The VMs that are gathered, by name.
@@ -90,6 +92,7 @@ impl Default for Settings {
             chunk_size: None,
             max_calls: 8,
             block_statistics: BlockStatistics::Auto,
+            guest_memory_max_age: Duration::from_secs(300),
             log_level: LevelFilter::Info,
             domains: NameFilter::default(),
             devices: NameFilter::default(),

@@ -61,6 +61,7 @@ impl Gatherer {
             uri: settings.uri.value.clone(),
             groups,
             info: measurements.metrics || measurements.features || measurements.totals,
+            guest_memory_max_age: settings.guest_memory_max_age,
             devices: settings.device_filter(),
         };
         // Each connection to a driver in our own process may be to another node, so there is only one.

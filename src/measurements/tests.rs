@@ -47,7 +47,7 @@ fn every_field_stands_under_its_name() {
          disk_rd_req=41i,disk_rd_bytes=42i,disk_wr_reqs=43i,disk_wr_bytes=44i,disk_errors=45i,\
          memactual=2003i,memrss=2004i,memavailable=2005i,memusable=2006i,memswap_in=2007i,\
          memswap_out=2008i,memmajor_fault=2009i,memminor_fault=2010i,memdisk_cache=2011i,\
-         timeusr=1002i,timesys=1003i,cpus=2i,cputime=1001i,state=1i,state_reason=5i 17\n"
+         memunused=2012i,memstats_age_sec=2013i,timeusr=1002i,timesys=1003i,cpus=2i,cputime=1001i,state=1i,state_reason=5i 17\n"
     );
     assert_eq!(first(&full(Instant::now())), expected);
 }
@@ -67,6 +67,8 @@ fn features_stand_under_their_names_from_the_second_gather_on() {
     assert_eq!(written(&only, &mut history, &full(at), 17), "");
     let mut second = full(later);
     second.memory.current = Some(2012);
+    second.memory.available = Some(2000);
+    second.memory.usable = Some(500);
     second.cpu.time = Some(1001 + 5_000_000_000);
     let nics = &mut second.nics.as_mut().unwrap().list[0].counters;
     *nics = [41, 52, 33, 34, 65, 76, 37, 38].map(Some);
@@ -76,7 +78,7 @@ fn features_stand_under_their_names_from_the_second_gather_on() {
         written(&only, &mut history, &second, 27),
         format!(
             "vm_features{VM} memory_rate_kb_per_sec=1,memory_angle_deg=45,cpu_usage_percent=25,\
-             net_rxbytes_rate=1,net_txbytes_rate=3,net_rxpackets_rate=2,net_txpackets_rate=4,\
+             memory_guest_used_percent=75,net_rxbytes_rate=1,net_txbytes_rate=3,net_rxpackets_rate=2,net_txpackets_rate=4,\
              disk_rd_req_rate=5,disk_rd_bytes_rate=6,disk_wr_reqs_rate=7,disk_wr_bytes_rate=8 27\n"
         )
     );

@@ -41,6 +41,9 @@ pub(crate) fn full(at: Instant) -> Sample {
     memory.major_fault = Some(2009);
     memory.minor_fault = Some(2010);
     memory.disk_caches = Some(2011);
+    memory.unused = Some(2012);
+    memory.last_update = Some(1_795_385_177);
+    memory.report_age = Some(2013);
     let nic = [31, 32, 33, 34, 35, 36, 37, 38].map(Some);
     sample.nics = Some(devices(at, vec![device("vnet0", "bridge", nic)]));
     let disk = [41, 42, 43, 44, 45].map(Some);

@@ -1,5 +1,6 @@
 //! A Linux guest reads, writes and sends a known amount: the counters grow by as much, in vm_devices, in
-//! vm_totals, and in vm_features over the time that really passed.
+//! vm_totals, and in vm_features over the time that really passed. And what it reports of its memory is
+//! written only while it is fresh.
 
 use crate::support::lab::{BRIDGE, Lab};
 use crate::support::lines::{self, Line, adds_up};
@@ -65,6 +66,7 @@ fn counters_and_rates_move_by_what_the_guest_did() {
         memory_mib: 112,
         disks: disks(&["vda", "vdb"]),
         nics: vec![Nic::Tap, Nic::Tap],
+        stats_period: Some(1),
         guest: true,
         ..VmSpec::default()
     });
@@ -161,5 +163,61 @@ fn counters_and_rates_move_by_what_the_guest_did() {
     assert!(used > 0);
     passed(used as f64 / 1e7 / features.float("cpu_usage_percent").unwrap());
     assert_eq!(moved(metrics[0], metrics[1], "memory_used_kb"), -8 * 1024);
+    assert_eq!(plugin.stderr(), "");
+    old_figures_of_a_guest_are_left_out(&lab, &vm);
+}
+
+/// The figures that a guest reports by itself.
+const REPORTED: [&str; 8] = [
+    "memavailable",
+    "memusable",
+    "memunused",
+    "memswap_in",
+    "memswap_out",
+    "memmajor_fault",
+    "memminor_fault",
+    "memdisk_cache",
+];
+
+/// libvirt goes on giving the figures of a suspended guest: once they are old they are not written.
+fn old_figures_of_a_guest_are_left_out(lab: &Lab, vm: &Vm) {
+    let file = lab.config("guest_memory_max_age = '3s'");
+    let mut plugin = Plugin::spawn(lab.plugin(&["--config", &file]));
+    let name = vm.name();
+    let is_written = |totals: &Line| REPORTED.map(|field| totals.int(field).is_some());
+    let reports = |plugin: &mut Plugin| {
+        wait_for("fresh figures", Duration::from_secs(60), || {
+            let found = plugin.gather();
+            let totals = lines::one(&found, "vm_totals", name);
+            let age = totals.int("memstats_age_sec");
+            if age.is_none_or(|age| age >= 3) {
+                return None;
+            }
+            assert_eq!(is_written(totals), [true; 8], "{totals:?}");
+            let features = lines::of(&found, "vm_features", name);
+            let used = features.first()?.float("memory_guest_used_percent")?;
+            let memory = |field| totals.int(field).unwrap() as f64;
+            let in_use = memory("memavailable") - memory("memusable");
+            equal(used, 100.0 * in_use / memory("memavailable"));
+            Some(())
+        });
+    };
+    reports(&mut plugin);
+    lab.virsh(&["suspend", vm.uuid()]);
+    // The report is stamped in whole seconds.
+    std::thread::sleep(Duration::from_secs(4));
+    let found = plugin.gather();
+    let totals = lines::one(&found, "vm_totals", name);
+    assert!(totals.int("memstats_age_sec") >= Some(3), "{totals:?}");
+    assert_eq!(is_written(totals), [false; 8], "{totals:?}");
+    for field in ["memactual", "memrss"] {
+        assert!(totals.int(field) > Some(0), "{field}: {totals:?}");
+    }
+    let features = lines::one(&found, "vm_features", name);
+    assert_eq!(features.float("memory_guest_used_percent"), None);
+    let theirs = lab.domstats(vm.uuid());
+    assert!(theirs.contains_key("balloon.usable"), "{theirs:?}");
+    lab.virsh(&["resume", vm.uuid()]);
+    reports(&mut plugin);
     assert_eq!(plugin.stderr(), "");
 }

@@ -22,6 +22,7 @@ const FIELDS: [(&str, &[(char, &str)]); 4] = [
                 'f',
                 "memory_rate_kb_per_sec memory_angle_deg cpu_usage_percent",
             ),
+            ('f', "memory_guest_used_percent"),
             (
                 'f',
                 "net_rxbytes_rate net_txbytes_rate net_rxpackets_rate net_txpackets_rate",
@@ -56,6 +57,7 @@ const FIELDS: [(&str, &[(char, &str)]); 4] = [
                 "memactual memrss memavailable memusable memswap_in memswap_out",
             ),
             ('i', "memmajor_fault memminor_fault memdisk_cache"),
+            ('i', "memunused memstats_age_sec"),
             ('i', "timeusr timesys cputime cpus state_reason state"),
         ],
     ),

@@ -1,5 +1,7 @@
 //! The statistics of some domains: the bulk call, and for each domain the calls that complete it.
 
+use std::time::SystemTime;
+
 use uuid::Uuid;
 
 use super::Session;
@@ -141,6 +143,9 @@ impl Session {
             // In QEMU's driver both are the size of the balloon.
             sample.memory.actual = sample.memory.current;
         }
+        sample
+            .memory
+            .set_report_age(SystemTime::now(), config.guest_memory_max_age);
         sample.describe(description, &config.devices);
         Ok(Some(Measured {
             sample,

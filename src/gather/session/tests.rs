@@ -27,6 +27,7 @@ fn config(wanted: Measurements) -> WorkerConfig {
         uri: settings.uri.value.clone(),
         groups: groups_needed(&wanted),
         info: true,
+        guest_memory_max_age: settings.guest_memory_max_age,
         devices: settings.device_filter(),
     }
 }
