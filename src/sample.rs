@@ -53,6 +53,9 @@ pub struct Sample {
     pub state: Option<i32>,
     /// The reason for the state; what a number means depends on the state.
     pub reason: Option<i32>,
+    /// Whether the VM's QEMU answered in this gather; `None` where none has to answer, and where it was
+    /// not asked.
+    pub answers: Option<bool>,
     /// Virtual CPUs online.
     pub vcpus: Option<u64>,
     /// CPU time.
@@ -158,6 +161,7 @@ impl Sample {
             name,
             state: None,
             reason: None,
+            answers: None,
             vcpus: None,
             cpu: Cpu::new(at),
             memory: Memory::new(at),

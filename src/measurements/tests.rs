@@ -38,7 +38,7 @@ fn first(sample: &Sample) -> String {
 fn every_field_stands_under_its_name() {
     let expected = format!(
         "vm_metrics{VM} state=\"running\",state_reason=\"unpaused\",cpu_count=2i,memory_max_kb=2001i,\
-         memory_used_kb=2002i,cputime_ns=1001i 17\n\
+         memory_used_kb=2002i,cputime_ns=1001i,answers=1i 17\n\
          vm_devices{VM},devtype=nic,device=vnet0 rxbytes=31i,rxpackets=32i,rxerrors=33i,rxdrops=34i,\
          txbytes=35i,txpackets=36i,txerrors=37i,txdrops=38i 17\n\
          vm_devices{VM},devtype=disk,device=vda rd_req=41i,rd_bytes=42i,wr_reqs=43i,wr_bytes=44i,errors=45i 17\n\

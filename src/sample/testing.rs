@@ -25,6 +25,7 @@ pub(crate) fn full(at: Instant) -> Sample {
     let mut sample = empty(at);
     sample.state = Some(1);
     sample.reason = Some(5);
+    sample.answers = Some(true);
     sample.vcpus = Some(2);
     sample.cpu.time = Some(1001);
     sample.cpu.user = Some(1002);

@@ -12,7 +12,10 @@ const FIELDS: [(&str, &[(char, &str)]); 4] = [
         "vm_metrics",
         &[
             ('s', "state state_reason"),
-            ('i', "cpu_count memory_max_kb memory_used_kb cputime_ns"),
+            (
+                'i',
+                "cpu_count memory_max_kb memory_used_kb cputime_ns answers",
+            ),
         ],
     ),
     (

@@ -166,12 +166,18 @@ impl<'lab> Fleet<'lab> {
         }
     }
 
-    /// The VMs that have every line and field of the healthy state in this gather, by number.
+    /// The VMs that have every line and field of the healthy state in this gather, by number. Panics if the
+    /// QEMU of one of them is said not to answer.
     pub fn complete(&self, gather: &[Line]) -> BTreeSet<usize> {
         let shapes = shapes(gather);
         let whole = |vm: &Vm| {
             let healthy = self.healthy.get(vm.name());
-            healthy.is_some() && shapes.get(vm.name()) == healthy
+            let whole = healthy.is_some() && shapes.get(vm.name()) == healthy;
+            if whole {
+                let metrics = one(gather, "vm_metrics", vm.name());
+                assert_eq!(metrics.int("answers"), Some(1), "complete: {metrics:?}");
+            }
+            whole
         };
         (0..self.vms.len())
             .filter(|number| whole(&self.vms[*number]))
@@ -274,6 +280,7 @@ impl<'lab> Fleet<'lab> {
             assert!(now.int(field).is_some_and(|value| value > 0), "{now:?}");
         }
         assert_eq!(now.text("state"), then.text("state"));
+        assert_eq!(now.int("answers"), Some(0), "{now:?}");
         assert!(now.int("cputime_ns") >= then.int("cputime_ns"), "{now:?}");
         let (now, then) = (
             one(gather, "vm_totals", name),

@@ -95,6 +95,7 @@ impl Session {
             Scope::NoMonitor => Completeness::Partial,
             Scope::Full | Scope::NoBlock => self.completeness(&sample, groups, known.description()),
         };
+        sample.answers = self.answers(&sample, groups, scope, completeness);
         // The job of a domain that came in part, or is being migrated in, is taken, and from libvirt 11.0
         // on reading the XML waits for the job, up to 30 s: what is known of the domain must do.
         let held = completeness == Completeness::Partial
@@ -154,5 +155,19 @@ impl Session {
             outdated,
             problem,
         }))
+    }
+
+    /// Whether the domain's QEMU answered a call for these groups; `None` if none of them needs it, and
+    /// while the domain is being migrated in.
+    fn answers(
+        &self,
+        sample: &Sample,
+        groups: Groups,
+        scope: Scope,
+        completeness: Completeness,
+    ) -> Option<bool> {
+        let needs_qemu = groups.has(Groups::BALLOON) || groups.has(Groups::BLOCK);
+        let was_asked = self.qemu && scope != Scope::NoMonitor && needs_qemu;
+        (was_asked && !is_incoming(sample)).then_some(completeness == Completeness::Full)
     }
 }

@@ -140,8 +140,10 @@ fn sample(name: &str) -> Sample {
 }
 
 fn measured(name: &str, completeness: Completeness) -> Measured {
+    let mut sample = sample(name);
+    sample.answers = (completeness == Completeness::Full).then_some(true);
     Measured {
-        sample: sample(name),
+        sample,
         completeness,
         described: None,
         outdated: false,
@@ -152,6 +154,13 @@ fn measured(name: &str, completeness: Completeness) -> Measured {
 fn samples(names: &[&str]) -> Response {
     let measured = names.iter().map(|name| measured(name, Completeness::Full));
     Response::Samples(measured.collect(), vec![])
+}
+
+/// Whether the QEMU of each VM answered, in the order of their names.
+fn answers(gathered: &GatherReport) -> Vec<Option<bool>> {
+    let mut samples: Vec<_> = gathered.samples.iter().collect();
+    samples.sort_unstable_by_key(|sample| &sample.name);
+    samples.iter().map(|sample| sample.answers).collect()
 }
 
 /// Where its images lie now is not known until its XML has been read.
@@ -301,6 +310,7 @@ fn the_look_at_the_host_decides_what_each_vm_is_asked_for() {
     let gathered = driven.finish();
     assert_eq!(names(&gathered), ["a", "b"]);
     assert_eq!(gathered.samples[1].disks, Some(disks));
+    assert_eq!(answers(&gathered), [Some(false), Some(true)]);
     assert_eq!((gathered.seen, gathered.complete), (2, 1));
     let dead = [(mount, vec![domain("b")])].into();
     assert_eq!(gathered.dead, dead);
@@ -450,7 +460,8 @@ fn a_vm_that_a_daemon_without_workers_serves_by_priority_calls_is_not_missing() 
     driven.answer(probe, Response::Done);
     let urgent = driven.newest();
     for name in ["a", "b"] {
-        driven.answer(urgent, Response::Priority(Box::new(sample(name))));
+        let sample = measured(name, Completeness::PriorityOnly).sample;
+        driven.answer(urgent, Response::Priority(Box::new(sample)));
     }
     assert!(!driven.gatherer.is_done());
     let gathered = driven.finish();
@@ -458,4 +469,42 @@ fn a_vm_that_a_daemon_without_workers_serves_by_priority_calls_is_not_missing() 
     assert_eq!(names(&gathered), ["a", "b"]);
     assert_eq!(gathered.complete, 0);
     assert_eq!(missing(&gathered), ["c"]);
+    assert_eq!(answers(&gathered), [None; 2], "no QEMU was asked");
+}
+
+#[test]
+fn a_vm_on_which_a_call_hangs_does_not_answer_also_when_libvirtd_has_no_worker_to_ask_it() {
+    let mut driven = Driven::new(|_| {}, None);
+    driven.listed_and_described(&["a", "b"]);
+    let held = driven.newest();
+    driven.stall();
+    let probe = driven.newest();
+    driven.answer(probe, Response::Alive);
+    let occupied = Monitor::Occupied(STALL);
+    driven.answer(probe, Response::Control(Node::uuid("a"), occupied));
+    driven.answer(probe, Response::Control(Node::uuid("b"), Monitor::Free));
+    driven.answer(probe, Response::Done);
+    driven.finish();
+
+    driven.gatherer.begin();
+    driven.next(domains(&["a", "b"]));
+    // The canary does not come back, and no VM blocks it: libvirtd has no worker.
+    driven.stall();
+    let probe = driven.newest();
+    driven.answer(probe, Response::Alive);
+    driven.answer(
+        probe,
+        Response::Control(Node::uuid("a"), Monitor::Occupied(2 * STALL)),
+    );
+    driven.answer(probe, Response::Control(Node::uuid("b"), Monitor::Free));
+    driven.answer(probe, Response::Done);
+    let urgent = driven.newest();
+    for (name, state) in [("a", (1, 1)), ("b", (1, 1)), ("a", (3, 2))] {
+        let mut sample = measured(name, Completeness::PriorityOnly).sample;
+        (sample.state, sample.reason) = (Some(state.0), Some(state.1));
+        driven.answer(urgent, Response::Priority(Box::new(sample)));
+    }
+    assert!(driven.out().contains(&held));
+    let gathered = driven.finish();
+    assert_eq!(answers(&gathered), [Some(false), None]);
 }
