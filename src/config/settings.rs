@@ -54,8 +54,15 @@ pub struct Measurements {
     pub devices: bool,
     /// `vm_totals`.
     pub totals: bool,
-    /// `vm_collector`; off by default.
+    /// `vm_collector`.
     pub collector: bool,
+}
+
+impl Measurements {
+    /// Whether a measurement has lines of VMs.
+    pub fn any_of_vms(&self) -> bool {
+        self.metrics || self.features || self.devices || self.totals
+    }
 }
 
 /// How disks are read.
@@ -103,7 +110,7 @@ impl Default for Settings {
                 features: true,
                 devices: true,
                 totals: true,
-                collector: false,
+                collector: true,
             },
             timestamp_precision: Precision::Second,
         }

@@ -25,19 +25,6 @@ pub fn at_most(promised: Duration) -> Duration {
     }
 }
 
-/// The default configuration with every measurement, including `vm_collector`.
-pub const WITH_COLLECTOR: &str = "measurements = \
-    [\"vm_metrics\", \"vm_features\", \"vm_devices\", \"vm_totals\", \"vm_collector\"]\n";
-
-/// A field of the gather's one line `vm_collector`.
-pub fn collected(gather: &[Line], field: &str) -> i64 {
-    let mut lines = gather.iter().filter(|l| l.measurement == "vm_collector");
-    let line = lines.next().expect("a line vm_collector");
-    assert_eq!(lines.next(), None, "a second line vm_collector");
-    line.int(field)
-        .unwrap_or_else(|| panic!("no {field}: {line:?}"))
-}
-
 /// A VM with three disks and two taps, paused: the largest VM that uses no processor time.
 pub fn big(name: String) -> VmSpec {
     VmSpec {

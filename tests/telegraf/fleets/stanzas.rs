@@ -173,7 +173,11 @@ fn the_stanzas_bring_every_line_to_nats_influxdb_and_prometheus() {
     figures(
         &lab,
         last,
-        prometheus(&lab, "count({__name__=~\"vm_.*\"})")[0].1,
+        prometheus(
+            &lab,
+            "count({__name__=~\"vm_.*\", __name__!~\"vm_collector_.*\"})",
+        )[0]
+        .1,
     );
 }
 
@@ -194,7 +198,7 @@ fn figures(lab: &Lab, gather: &[Line], prometheus_series: f64) {
     let time = gather[0].timestamp.to_string();
     let bytes: usize = out
         .lines()
-        .filter(|line| line.ends_with(&time))
+        .filter(|line| line.ends_with(&time) && !line.starts_with("vm_collector,"))
         .map(|line| line.len() + 1)
         .sum();
     let said = format!(
