@@ -132,6 +132,10 @@ fn freeze_one_after_the_other(lab: &Lab, fleet: &Fleet, plugin: &mut Plugin) {
             let when = format!("{when}, gather {round}");
             let gather = gather(plugin, at_most(Duration::from_secs(2)), &when);
             expect_state_and_network(fleet, &gather, &when);
+            for number in &frozen {
+                let metrics = one(&gather, "vm_metrics", fleet.vms[*number].name());
+                assert_eq!(metrics.int("answers"), Some(0), "{when}: {metrics:?}");
+            }
             if frozen.len() < CAP {
                 fleet.expect_complete_but(&gather, &frozen, &when);
             }
