@@ -156,8 +156,7 @@ fn run(loaded: Loaded, flags: &Flags, signals: SignalThread, output: &Output) ->
     }
 }
 
-/// Why `--once` wrote no line although VMs answered: the reason of each configured measurement. (A line of
-/// vm_collector is always written.)
+/// Why `--once` wrote no line of a VM although VMs answered: the reason of each configured measurement.
 fn nothing_to_write(wanted: Measurements, devices_filtered: bool) -> String {
     let devices = if devices_filtered {
         "no network interface or disk that has counters passes device_include and device_exclude"

@@ -77,7 +77,10 @@ pub struct MainLoop {
     /// Whether a gather is due.
     pending: bool,
     ending: Option<Ending>,
+    /// Whether a line was written.
     lines_written: bool,
+    /// Whether a line of a VM was written, or the configuration asks for none.
+    vm_lines_written: bool,
     vms_gathered: bool,
     /// Whether libvirt has answered since the start.
     answered: bool,
@@ -113,6 +116,7 @@ impl MainLoop {
             pending: mode != Mode::Triggered,
             ending: None,
             lines_written: false,
+            vm_lines_written: false,
             vms_gathered: false,
             answered: false,
             opening: true,
@@ -159,7 +163,7 @@ impl MainLoop {
             output.drain(limit);
         }
         Ok(
-            if self.is_stopped() || (self.vms_gathered && self.lines_written) {
+            if self.is_stopped() || (self.vms_gathered && self.vm_lines_written) {
                 End::Done
             } else if self.vms_gathered {
                 End::NothingToWrite

@@ -4,7 +4,7 @@
 //! handle of libvirt and knows nothing of line protocol.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -68,6 +68,9 @@ pub struct Sample {
     pub state: Option<i32>,
     /// The reason for the state; what a number means depends on the state.
     pub reason: Option<i32>,
+    /// Whether the VM's QEMU answered in this gather; `None` where none has to answer, and where it was
+    /// not asked.
+    pub answers: Option<bool>,
     /// Virtual CPUs online.
     pub vcpus: Option<u64>,
     /// CPU time.
@@ -139,6 +142,12 @@ pub struct Memory {
     pub minor_fault: Option<u64>,
     /// The size of the guest's page cache.
     pub disk_caches: Option<u64>,
+    /// The memory that the guest leaves unused.
+    pub unused: Option<u64>,
+    /// When the guest last reported its figures, in s since 1970 by the hypervisor's clock; 0: never.
+    pub last_update: Option<u64>,
+    /// The age of that report when it was read, in s.
+    pub report_age: Option<u64>,
 }
 
 /// The network interfaces or the disks of one VM.
@@ -171,6 +180,7 @@ impl Sample {
             name,
             state: None,
             reason: None,
+            answers: None,
             vcpus: None,
             cpu: Cpu::new(at),
             memory: Memory::new(at),
@@ -252,6 +262,32 @@ impl Memory {
             major_fault: None,
             minor_fault: None,
             disk_caches: None,
+            unused: None,
+            last_update: None,
+            report_age: None,
+        }
+    }
+
+    /// Sets the age of the guest's last report. From the age of `max_age` on the guest's own figures are
+    /// dropped: QEMU goes on giving those of its last report, for as long as the guest sends no other one
+    /// (a paused VM, a driver that was unloaded).
+    pub fn set_report_age(&mut self, now: SystemTime, max_age: Duration) {
+        let Some(last_update) = self.last_update.filter(|at| *at > 0) else {
+            return;
+        };
+        // Another host's clock may be ahead of this one.
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let age = now.saturating_sub(last_update);
+        self.report_age = Some(age);
+        if Duration::from_secs(age) >= max_age {
+            self.available = None;
+            self.usable = None;
+            self.unused = None;
+            self.swap_in = None;
+            self.swap_out = None;
+            self.major_fault = None;
+            self.minor_fault = None;
+            self.disk_caches = None;
         }
     }
 }

@@ -6,9 +6,8 @@ use std::process::{Command, Stdio};
 
 use crate::driver::domains;
 use crate::gatherer::Gatherer;
-use crate::support::fleet::WITH_COLLECTOR;
+use crate::support::cached;
 use crate::support::node::{uri, write};
-use crate::support::{self, cached};
 
 const VMS: usize = 100;
 
@@ -19,15 +18,7 @@ pub fn run() {
     }
     let node = write(&domains(VMS));
     let uri = uri(&node);
-    let config = support::config(WITH_COLLECTOR);
-    let config = config.path().to_str().unwrap();
-    let plugin = [
-        env!("CARGO_BIN_EXE_telegraf-kvm"),
-        "--uri",
-        &uri,
-        "--config",
-        config,
-    ];
+    let plugin = [env!("CARGO_BIN_EXE_telegraf-kvm"), "--uri", &uri];
     let floor = cached("floor");
     let floor = [floor.to_str().unwrap(), &uri, "1", "8", "0x1", "calls"];
     println!("## A gather of {VMS} domains of the test driver, per VM, by valgrind");

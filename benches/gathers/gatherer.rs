@@ -5,7 +5,6 @@ use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::fleet::WITH_COLLECTOR;
 use crate::support::lab::Lab;
 use crate::support::{self, child_of};
 
@@ -44,17 +43,17 @@ impl Gatherer {
         }
     }
 
-    /// telegraf-kvm on a lab's VMs, run as the service user. `settings` are added to [`WITH_COLLECTOR`],
-    /// whose line ends a gather and counts the calls.
+    /// telegraf-kvm on a lab's VMs, run as the service user, with these `settings`. The line vm_collector ends
+    /// a gather and counts the calls.
     pub fn plugin(lab: &Lab, settings: &str) -> Self {
-        let config = lab.config(&format!("{WITH_COLLECTOR}{settings}"));
+        let config = lab.config(settings);
         let command = lab.plugin_unprivileged(&["--config", &config]);
         Self::spawn(command, "vm_collector")
     }
 
     /// telegraf-kvm in a lab, with another URI.
     pub fn plugin_of(lab: &Lab, uri: &str, settings: &str) -> Self {
-        let config = lab.config(&format!("{WITH_COLLECTOR}{settings}"));
+        let config = lab.config(settings);
         let command = lab.plugin(&["--config", &config, "--uri", uri]);
         Self::spawn(command, "vm_collector")
     }

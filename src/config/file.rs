@@ -21,6 +21,7 @@ pub(super) struct File {
     pub chunk_size: Option<Spanned<i64>>,
     pub max_calls: Option<Spanned<i64>>,
     pub block_statistics: Option<Spanned<String>>,
+    pub guest_memory_max_age: Option<Spanned<String>>,
     pub log_level: Option<Spanned<String>>,
     pub domain_include: Option<Vec<Spanned<String>>>,
     pub domain_exclude: Option<Vec<Spanned<String>>>,
@@ -35,7 +36,7 @@ pub(super) struct File {
 }
 
 /// Each key, and what its value looks like. A test compares the keys with those of [`File`].
-pub(super) const KEYS: [(&str, &str); 18] = [
+pub(super) const KEYS: [(&str, &str); 19] = [
     ("uri", "a text such as \"qemu:///system\""),
     ("device_cache_ttl", "a duration such as \"300s\""),
     ("deadline", "a duration such as \"8s\""),
@@ -43,6 +44,7 @@ pub(super) const KEYS: [(&str, &str); 18] = [
     ("chunk_size", "a whole number such as 8"),
     ("max_calls", "a whole number such as 8"),
     ("block_statistics", "a word such as \"auto\""),
+    ("guest_memory_max_age", "a duration such as \"5m\""),
     ("log_level", "a level such as \"info\""),
     ("domain_include", "a list of patterns such as [\"web*\"]"),
     ("domain_exclude", "a list of patterns such as [\"web*\"]"),

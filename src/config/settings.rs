@@ -26,6 +26,8 @@ pub struct Settings {
     pub max_calls: usize,
     /// How disks are read.
     pub block_statistics: BlockStatistics,
+    /// From which age of the guest's last memory report its figures are left out; 1 s to 30 days.
+    pub guest_memory_max_age: Duration,
     /// The level of the log where `RUST_LOG` is not set.
     pub log_level: LevelFilter,
     /// The VMs that are gathered, by name.
@@ -57,10 +59,17 @@ pub struct Measurements {
     pub devices: bool,
     /// `vm_totals`.
     pub totals: bool,
-    /// `vm_collector`; off by default.
+    /// `vm_collector`.
     pub collector: bool,
     /// `vm_info`; off by default.
     pub info: bool,
+}
+
+impl Measurements {
+    /// Whether a measurement has lines of VMs.
+    pub fn any_of_vms(&self) -> bool {
+        self.metrics || self.features || self.devices || self.totals || self.info
+    }
 }
 
 /// How disks are read.
@@ -97,6 +106,7 @@ impl Default for Settings {
             chunk_size: None,
             max_calls: 8,
             block_statistics: BlockStatistics::Auto,
+            guest_memory_max_age: Duration::from_secs(300),
             log_level: LevelFilter::Info,
             domains: NameFilter::default(),
             devices: NameFilter::default(),
@@ -107,7 +117,7 @@ impl Default for Settings {
                 features: true,
                 devices: true,
                 totals: true,
-                collector: false,
+                collector: true,
                 info: false,
             },
             timestamp_precision: Precision::Second,

@@ -20,6 +20,9 @@ const DEVICE_CACHE_TTL: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
 const INFO_INTERVAL: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
+/// A report is stamped in whole seconds.
+const GUEST_MEMORY_MAX_AGE: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
 const DEADLINE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 
 impl Settings {
@@ -64,6 +67,12 @@ impl Settings {
             file.block_statistics,
             settings.block_statistics,
             block_statistics,
+        )?;
+        settings.guest_memory_max_age = within(
+            "guest_memory_max_age",
+            file.guest_memory_max_age,
+            GUEST_MEMORY_MAX_AGE,
+            settings.guest_memory_max_age,
         )?;
         settings.log_level = or_default(
             document,

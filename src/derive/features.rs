@@ -1,4 +1,5 @@
 //! Rates, and latencies over all disks: the change of a field since the last sample of the same run that had it.
+//! And a ratio within one sample.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -6,7 +7,7 @@ use std::time::Instant;
 use smol_str::SmolStr;
 
 use super::latency::{DISK_LATENCIES, per_request};
-use crate::sample::{DISK_COUNTERS, Devices, NIC_COUNTERS, Sample};
+use crate::sample::{DISK_COUNTERS, Devices, Memory, NIC_COUNTERS, Sample};
 
 /// The network sums of which a rate is written: (index into the NIC counters, field name).
 pub const NET_RATES: [(usize, &str); 4] = [
@@ -34,6 +35,8 @@ pub struct Features {
     /// CPU time used, divided by the measured time and the number of vCPUs, percent. It may pass 100,
     /// for it includes QEMU's own threads.
     pub cpu_usage: Option<f64>,
+    /// The memory in use inside the guest, as a part of what the guest sees, percent.
+    pub memory_guest_used: Option<f64>,
     /// Per second, in the order of [`NET_RATES`].
     pub net: [Option<f64>; 4],
     /// Per second, in the order of [`DISK_RATES`].
@@ -45,6 +48,8 @@ pub struct Features {
 /// The last value of each field of one run, and when it was measured.
 #[derive(Debug, Clone, Default)]
 pub struct Previous {
+    /// There was a sample.
+    any: bool,
     memory: Option<(Instant, u64)>,
     cpu: Option<PreviousCpu>,
     net: [Option<Rc<Summed<NIC_COUNTERS>>>; 4],
@@ -80,10 +85,13 @@ impl Previous {
         disk: &[Option<u64>; DISK_COUNTERS],
     ) -> Features {
         let memory_rate = self.memory_rate(sample);
+        let is_first = !std::mem::replace(&mut self.any, true);
         let mut features = Features {
             memory_rate,
             memory_angle: memory_rate.map(|rate| rate.atan().to_degrees()),
             cpu_usage: self.cpu_usage(sample),
+            // It needs no earlier sample, but the measurement begins with the second one.
+            memory_guest_used: guest_used(&sample.memory).filter(|_| !is_first),
             ..Features::default()
         };
         if let Some(nics) = &sample.nics {
@@ -118,6 +126,12 @@ impl Previous {
         let used = now.time.checked_sub(before.time)? as f64 / 1e9;
         Some(100.0 * used / (seconds(before.at, now.at)? * now.vcpus as f64))
     }
+}
+
+fn guest_used(memory: &Memory) -> Option<f64> {
+    let available = memory.available.filter(|available| *available > 0)?;
+    let used = available.checked_sub(memory.usable?)?;
+    Some(100.0 * used as f64 / available as f64)
 }
 
 /// The seconds between the two; `None` where no time passed, for then there is no rate.

@@ -40,8 +40,6 @@ pub struct GatherReport {
     pub active: Option<HashSet<RunId>>,
     /// Domains that were to be asked and did not answer in time.
     pub missing: Vec<DomainRef>,
-    /// Domains whose statistics the driver or the daemon refused.
-    pub refused: Vec<DomainRef>,
     /// Domains that are not queried, because a call of ours hangs on their lock inside libvirtd.
     pub locked: Vec<DomainRef>,
     /// `Some` if libvirtd had no worker to spare; in it the domain whose monitor has been occupied the
@@ -59,8 +57,11 @@ pub struct GatherReport {
     pub unknown_storage: Vec<DomainRef>,
     /// VMs whose disks are left out because a mount that holds some of their files answers, but not in time.
     pub slow_storage: Vec<DomainRef>,
-    /// The number of domains in the last list that pass the name filter.
+    /// The number of active domains that pass the name filter, as far as this gather has seen them: those that
+    /// answered and those without figures.
     pub seen: usize,
+    /// The number of domains without figures: locked, refused, or no answer in time.
+    pub withheld: usize,
     /// The number of domains whose figures came in full.
     pub complete: usize,
     /// Domains whose figures came without those that only QEMU knows.

@@ -64,6 +64,7 @@ impl Gatherer {
             uri: settings.uri.value.clone(),
             groups,
             info: measurements.metrics || measurements.features || measurements.totals,
+            guest_memory_max_age: settings.guest_memory_max_age,
             devices: settings.device_filter(),
             tags: settings.tags.clone(),
             vm_info: measurements.info,

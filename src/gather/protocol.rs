@@ -3,6 +3,7 @@
 mod request;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -25,6 +26,8 @@ pub struct WorkerConfig {
     pub groups: Groups,
     /// Whether a field needs `virDomainGetInfo`.
     pub info: bool,
+    /// From which age of the guest's last memory report its figures are left out.
+    pub guest_memory_max_age: Duration,
     /// The devices that are wanted.
     pub devices: DeviceFilter,
     /// The values that are wanted as tags.

@@ -40,6 +40,8 @@ impl Samples {
             if sample.disks.is_none() && have.run == sample.run {
                 sample.disks = have.disks.take();
             }
+            // Its QEMU may have been asked in vain before, and not any more.
+            sample.answers = sample.answers.or(have.answers);
         }
         let has_disks = sample.disks.is_some();
         let sample = if completeness == Completeness::Full && has_disks {
@@ -141,6 +143,23 @@ mod tests {
                 assert_eq!(kept[0], expected, "{first:?}, then {second:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_qemu_that_was_asked_in_vain_did_not_answer_however_it_comes_later() {
+        let answers = |first, second| {
+            let mut samples = Samples::default();
+            for (answers, completeness) in [(first, Completeness::Partial), second] {
+                let mut sample = empty(Instant::now());
+                sample.answers = answers;
+                samples.store(completeness, sample);
+            }
+            samples.in_order()[0].answers
+        };
+        let (part, full) = (Completeness::Partial, Completeness::Full);
+        assert_eq!(answers(Some(false), (None, part)), Some(false));
+        assert_eq!(answers(Some(false), (Some(true), full)), Some(true));
+        assert_eq!(answers(None, (None, part)), None);
     }
 
     #[test]

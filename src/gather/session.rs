@@ -17,6 +17,7 @@ use crate::maps::HashMap;
 use crate::sample::{RunId, Sample};
 use crate::times::MONITOR_HELD;
 use bulk::Bulk;
+pub(super) use bulk::is_incoming;
 use descriptions::describe;
 
 /// One open connection with the handles that belong to it.

@@ -141,6 +141,8 @@ fn balloon(sample: &mut Sample, key: &[u8], value: Value<'_>) {
         b"major_fault" => memory.major_fault = value,
         b"minor_fault" => memory.minor_fault = value,
         b"disk_caches" => memory.disk_caches = value,
+        b"unused" => memory.unused = value,
+        b"last-update" => memory.last_update = value,
         _ => {}
     }
 }

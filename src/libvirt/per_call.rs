@@ -178,6 +178,9 @@ fn memory(sample: &mut Sample, domain: &Domain) -> Result<(), Error> {
                 sys::VIR_DOMAIN_MEMORY_STAT_MAJOR_FAULT => &mut memory.major_fault,
                 sys::VIR_DOMAIN_MEMORY_STAT_MINOR_FAULT => &mut memory.minor_fault,
                 sys::VIR_DOMAIN_MEMORY_STAT_DISK_CACHES => &mut memory.disk_caches,
+                sys::VIR_DOMAIN_MEMORY_STAT_UNUSED => &mut memory.unused,
+                // Without bulk statistics only the test driver has LAST_UPDATE: always a time in 1989
+                // (testDomainMemoryStats in libvirt's test_driver.c).
                 _ => return,
             };
             *field = Some(value);

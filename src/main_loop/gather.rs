@@ -42,16 +42,18 @@ impl MainLoop {
         for sample in &report.samples {
             self.write(sample, timestamp);
         }
-        let withheld = report.locked.len() + report.missing.len() + report.refused.len();
-        if self.settings.measurements.collector {
-            self.write_collector(&report, withheld, start, timestamp);
+        let measurements = &self.settings.measurements;
+        self.vm_lines_written |= !self.buffer.is_empty() || !measurements.any_of_vms();
+        if measurements.collector {
+            self.write_collector(&report, start, timestamp);
         }
         log::debug!(
-            "{} in {} ms, {} bytes; {} in part, {withheld} withheld; hanging calls: {}",
+            "{} in {} ms, {} bytes; {} in part, {} withheld; hanging calls: {}",
             wording::count(report.answered as u64, "VM"),
             start.elapsed().as_millis(),
             self.buffer.len(),
             report.answered - report.complete,
+            report.withheld,
             report.hanging
         );
         self.lines_written |= !self.buffer.is_empty();
@@ -104,13 +106,7 @@ impl MainLoop {
     }
 
     /// Appends the line of `vm_collector` to the buffer.
-    fn write_collector(
-        &mut self,
-        report: &GatherReport,
-        withheld: usize,
-        start: Instant,
-        timestamp: i64,
-    ) {
+    fn write_collector(&mut self, report: &GatherReport, start: Instant, timestamp: i64) {
         let (late, reconnects) = self.gatherer.losses();
         let collector = Collector {
             up: report.reached,
@@ -119,7 +115,7 @@ impl MainLoop {
             seen: report.seen,
             complete: report.complete,
             partial: report.answered - report.complete,
-            withheld,
+            withheld: report.withheld,
             lines: memchr::memchr_iter(b'\n', self.buffer.as_bytes()).count(),
             calls: CallCounts::now(),
             reconnects,

@@ -1,5 +1,5 @@
-//! `vm_collector`: how this program itself fares. One line per gather, where the configuration asks
-//! for it; also while libvirt does not answer.
+//! `vm_collector`: how this program itself fares. One line per gather, also while libvirt does not
+//! answer.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ pub struct Collector {
     pub uptime: Duration,
     /// How long the gather took.
     pub duration: Duration,
-    /// Active domains that pass the name filter.
+    /// Active domains that pass the name filter: the sum of the next three.
     pub seen: usize,
     /// Domains whose figures came in full.
     pub complete: usize,

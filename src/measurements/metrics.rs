@@ -14,5 +14,6 @@ pub(super) fn write(buffer: &mut String, sample: &Sample, vm: &VmHistory, timest
     line.int("memory_max_kb", sample.memory.maximum);
     line.int("memory_used_kb", sample.memory.current);
     line.int("cputime_ns", sample.cpu.time);
+    line.int("answers", sample.answers.map(u64::from));
     line.end(timestamp);
 }

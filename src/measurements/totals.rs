@@ -60,6 +60,8 @@ pub(super) fn write(
     line.int("memmajor_fault", figures.major_fault);
     line.int("memminor_fault", figures.minor_fault);
     line.int("memdisk_cache", figures.disk_caches);
+    line.int("memunused", figures.unused);
+    line.int("memstats_age_sec", figures.report_age);
     line.int("timeusr", sample.cpu.user);
     line.int("timesys", sample.cpu.system);
     line.int("cpus", sample.vcpus);

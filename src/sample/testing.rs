@@ -25,6 +25,7 @@ pub(crate) fn full(at: Instant) -> Sample {
     let mut sample = empty(at);
     sample.state = Some(1);
     sample.reason = Some(5);
+    sample.answers = Some(true);
     sample.vcpus = Some(2);
     sample.cpu.time = Some(1001);
     sample.cpu.user = Some(1002);
@@ -41,6 +42,9 @@ pub(crate) fn full(at: Instant) -> Sample {
     memory.major_fault = Some(2009);
     memory.minor_fault = Some(2010);
     memory.disk_caches = Some(2011);
+    memory.unused = Some(2012);
+    memory.last_update = Some(1_795_385_177);
+    memory.report_age = Some(2013);
     let nic = [31, 32, 33, 34, 35, 36, 37, 38].map(Some);
     sample.nics = Some(devices(at, vec![device("vnet0", "bridge", nic)]));
     let disk = [41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52].map(Some);

@@ -158,3 +158,46 @@ fn a_disk_that_cannot_have_counters_is_left_out_and_spoils_no_sum() {
     assert_eq!(disks(&one), [("vda", "disk")]);
     assert!(one.disks.unwrap().complete);
 }
+
+#[test]
+fn from_its_greatest_age_on_a_report_of_the_guest_is_left_out_and_its_age_stays() {
+    const REPORTED: u64 = 1_795_385_177;
+    let max_age = Duration::from_secs(300);
+    let judged = |last_update, now: u64| {
+        let mut memory = testing::full(Instant::now()).memory;
+        memory.last_update = last_update;
+        memory.report_age = None;
+        memory.set_report_age(UNIX_EPOCH + Duration::from_millis(now), max_age);
+        memory
+    };
+    let fresh = testing::full(Instant::now()).memory;
+    for (now, age) in [
+        (REPORTED * 1000, 0),
+        (REPORTED * 1000 + 2999, 2),
+        (REPORTED * 1000 + 299_999, 299),
+        // The clock of another host is ahead.
+        (REPORTED * 1000 - 60_000, 0),
+    ] {
+        let memory = judged(Some(REPORTED), now);
+        assert_eq!(memory.report_age, Some(age));
+        assert_eq!((memory.usable, memory.unused), (fresh.usable, fresh.unused));
+    }
+    let old = judged(Some(REPORTED), (REPORTED + 300) * 1000);
+    let expected = Memory {
+        at: old.at,
+        maximum: fresh.maximum,
+        current: fresh.current,
+        actual: fresh.actual,
+        rss: fresh.rss,
+        last_update: Some(REPORTED),
+        report_age: Some(300),
+        ..Memory::new(old.at)
+    };
+    assert_eq!(old, expected);
+    // It never reported, or the driver does not say when: what there is may be the driver's own.
+    for last_update in [Some(0), None] {
+        let memory = judged(last_update, (REPORTED + 300) * 1000);
+        assert_eq!(memory.report_age, None);
+        assert_eq!(memory.usable, fresh.usable);
+    }
+}

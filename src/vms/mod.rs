@@ -138,11 +138,6 @@ impl Vms {
         self.records.values()
     }
 
-    /// How many VMs are to be gathered.
-    pub fn len(&self) -> usize {
-        self.records.len()
-    }
-
     /// The VM of this UUID, if it is to be gathered.
     pub fn get(&self, uuid: Uuid) -> Option<&DomainRef> {
         self.records.get(&uuid).map(|vm| &vm.domain)

@@ -226,8 +226,8 @@ def collector(title, unit, values, counters=False, **more):
         query = rates("vm_collector", values, HOST, (), ("field",), ("host", "uri"))
     else:
         query = gauges("vm_collector", values, HOST, (), ("field",), ("host", "uri"))
-    return graph(title, unit, query, size=(8, 7), description=OPTIONAL, **more)
+    return graph(title, unit, query, size=(8, 7), description=COLLECTOR, **more)
 
 
-OPTIONAL = "From vm_collector, a measurement that is off unless `measurements` names it in telegraf-kvm's configuration."
+COLLECTOR = "From vm_collector, which `measurements` in telegraf-kvm's configuration can leave out."
 TELEGRAFS = "What the host has comes from Telegraf's own inputs.cpu and inputs.mem."

@@ -1,7 +1,7 @@
 //! Faults of libvirtd itself: no free worker, frozen, killed, slow.
 
 use crate::support::daemon::Client;
-use crate::support::fleet::{Fleet, WITH_COLLECTOR, at_most, collected, long, shapes, small};
+use crate::support::fleet::{Fleet, at_most, long, shapes, small};
 use crate::support::lab::Lab;
 use crate::support::lines::one;
 use crate::support::plugin::Plugin;
@@ -95,7 +95,7 @@ fn a_frozen_daemon() {
     let _alone = alone();
     let lab = Lab::start();
     let mut fleet = Fleet::start(&lab, 4, |n| small(format!("vm{n}")));
-    let config = lab.config(&format!("{WITH_COLLECTOR}deadline = \"2s\"\n"));
+    let config = lab.config("deadline = \"2s\"\n");
     let args = ["--config", &config];
     let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&args));
     let mut stopped = Plugin::spawn(lab.plugin_unprivileged(&args));
@@ -109,7 +109,7 @@ fn a_frozen_daemon() {
         let (written, took) = plugin.timed_gather();
         assert!(took <= at_most(Duration::from_millis(2200)), "{took:?}");
         assert!(shapes(&written).is_empty(), "lines of VMs: {written:?}");
-        assert_eq!(collected(&written, "up"), 0);
+        assert_eq!(plugin.collected("up"), 0);
     }
     assert_eq!(plugin.warnings().len(), 1, "{}", plugin.stderr());
 

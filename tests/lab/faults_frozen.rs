@@ -2,7 +2,7 @@
 //! plugin makes libvirt hang. As in all these files the plugin is unprivileged.
 
 use crate::support::daemon::expect_quick;
-use crate::support::fleet::{Fleet, WITH_COLLECTOR, at_most, big, collected, long, shapes};
+use crate::support::fleet::{Fleet, at_most, big, long, shapes};
 use crate::support::frozen_group::FrozenGroup;
 use crate::support::lab::Lab;
 use crate::support::lines::{Line, one};
@@ -58,7 +58,7 @@ fn freeze_in_sight(lab: &Lab, fleet: &mut Fleet, plugin: &mut Plugin, frozen: us
         }
         assert_eq!(lab.hanging_calls(), 0, "{when}: no call of ours hangs");
         let counts = ["vms_partial", "vms_withheld", "calls_hanging"];
-        let counts = counts.map(|field| collected(&gather, field));
+        let counts = counts.map(|field| plugin.collected(field));
         assert_eq!(counts, [frozen as i64, 0, 0], "{when}: they are counted");
     }
     expect_thawed(lab, fleet, plugin, &numbers);
@@ -69,8 +69,7 @@ fn one_frozen_vm() {
     let _alone = alone();
     let lab = Lab::start();
     let mut fleet = Fleet::start(&lab, size(), |n| big(format!("vm{n}")));
-    let config = lab.config(WITH_COLLECTOR);
-    let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&["--config", &config]));
+    let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&[]));
     freeze_in_sight(&lab, &mut fleet, &mut plugin, 1);
     // A VM that froze between two gathers and was thawed in the same pause has no effect.
     fleet.freeze(&[1]);
@@ -86,8 +85,7 @@ fn six_twenty_all_frozen_at_once() {
     let _alone = alone();
     let lab = Lab::start();
     let mut fleet = Fleet::start(&lab, size(), |n| big(format!("vm{n}")));
-    let config = lab.config(WITH_COLLECTOR);
-    let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&["--config", &config]));
+    let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&[]));
     let counts = if long() { [6, 20, 50] } else { [3, 6, 12] };
     for frozen in counts {
         freeze_in_sight(&lab, &mut fleet, &mut plugin, frozen);
@@ -134,6 +132,10 @@ fn freeze_one_after_the_other(lab: &Lab, fleet: &Fleet, plugin: &mut Plugin) {
             let when = format!("{when}, gather {round}");
             let gather = gather(plugin, at_most(Duration::from_secs(2)), &when);
             expect_state_and_network(fleet, &gather, &when);
+            for number in &frozen {
+                let metrics = one(&gather, "vm_metrics", fleet.vms[*number].name());
+                assert_eq!(metrics.int("answers"), Some(0), "{when}: {metrics:?}");
+            }
             if frozen.len() < CAP {
                 fleet.expect_complete_but(&gather, &frozen, &when);
             }
@@ -162,7 +164,7 @@ fn the_kernel_out_of_sight() {
     let mut fleet = Fleet::start(&lab, size(), |n| big(format!("vm{n}")));
     // About as many chunks of the reduced size as there are for 50 VMs.
     let chunks = if long() { "" } else { "chunk_size = 3\n" };
-    let config = lab.config(&format!("{WITH_COLLECTOR}{chunks}"));
+    let config = lab.config(chunks);
     let mut plugin = Plugin::spawn(lab.plugin_blind(&["--config", &config]));
     let second = Duration::from_secs(1);
 
@@ -189,8 +191,8 @@ fn the_kernel_out_of_sight() {
     });
     let unrequested = plugin.lines_within(second / 2);
     assert!(unrequested.is_empty(), "not requested: {unrequested:?}");
-    let thawed = plugin.gather();
-    assert!(collected(&thawed, "late_answers") > 0, "it was dropped");
+    plugin.gather();
+    assert!(plugin.collected("late_answers") > 0, "it was dropped");
     fleet.expect_recovery(&mut plugin, 2, "thawed");
 
     fleet.learn(&mut plugin);
@@ -228,7 +230,7 @@ fn the_kernel_out_of_sight() {
         assert!(lost.is_empty(), "{when}: {lost:?} had answered before");
         answered.extend(complete);
         let hanging = lab.hanging_calls();
-        let said = collected(&gather, "calls_hanging");
+        let said = plugin.collected("calls_hanging");
         println!(
             "{when}: {} complete, {hanging} hanging, {said} counted",
             answered.len()
@@ -270,8 +272,7 @@ fn frozen_by_its_control_group() {
     let _alone = alone();
     let lab = Lab::start();
     let mut fleet = Fleet::start(&lab, 6, |n| big(format!("vm{n}")));
-    let config = lab.config(WITH_COLLECTOR);
-    let start = || Plugin::spawn(lab.plugin_unprivileged(&["--config", &config]));
+    let start = || Plugin::spawn(lab.plugin_unprivileged(&[]));
     let mut plugin = start();
     let healthy = fleet.learn(&mut plugin);
     let before = plugin.gather();
@@ -299,7 +300,7 @@ fn frozen_by_its_control_group() {
         fleet.expect_complete_but(&gather, &[0], &when);
         fleet.expect_monitor_free(&gather, 0, &before);
         assert_eq!(lab.hanging_calls(), 0, "{when}: no call of ours hangs");
-        assert_eq!(collected(&gather, "calls_hanging"), 0, "{when}");
+        assert_eq!(plugin.collected("calls_hanging"), 0, "{when}");
     }
     drop(group);
     fleet.expect_recovery(&mut plugin, 2, "thawed");

@@ -1,7 +1,7 @@
 //! Storage that dies under VMs: no call of the plugin accesses it, and every figure still comes.
 
 use crate::support;
-use crate::support::fleet::{Fleet, WITH_COLLECTOR, at_most, collected, long, shapes, small};
+use crate::support::fleet::{Fleet, at_most, long, shapes, small};
 use crate::support::lab::Lab;
 use crate::support::outage::{Mount, Outage};
 use crate::support::plugin::Plugin;
@@ -177,12 +177,10 @@ fn a_locked_vm() {
         let mount = Mount::start(&lab, &lab.dir().join("nfs"));
         let images = [mount.new_image("empty.img", 1024, false)];
         let mut fleet = fleet_on(&lab, &images, if long() { 21 } else { 8 });
-        let config = lab.config(WITH_COLLECTOR);
-        let args = ["--config", &config];
         let command = if hidden {
-            lab.plugin_blind(&args)
+            lab.plugin_blind(&[])
         } else {
-            lab.plugin_unprivileged(&args)
+            lab.plugin_unprivileged(&[])
         };
         let late = lab.create(&VmSpec {
             persistent: true,
@@ -205,8 +203,8 @@ fn a_locked_vm() {
             assert!(took <= at_most(Duration::from_secs(1)), "{when}: {took:?}");
             let name = fleet.vms[0].name();
             assert!(!shapes(&gather).contains_key(name), "{when}: withheld");
-            assert_eq!(collected(&gather, "vms_withheld"), 1, "{when}");
-            assert!(collected(&gather, "calls_hanging") <= 3, "{when}");
+            assert_eq!(plugin.collected("vms_withheld"), 1, "{when}");
+            assert!(plugin.collected("calls_hanging") <= 3, "{when}");
         }
         let (calls, round) = most.last_key_value().unwrap();
         assert!(*calls <= 3, "{calls} calls of ours hang in gather {round}");

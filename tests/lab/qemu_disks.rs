@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::fleet::{Fleet, WITH_COLLECTOR, collected, small};
+use crate::support::fleet::{Fleet, small};
 use crate::support::lab::Lab;
 use crate::support::lines;
 use crate::support::plugin::{Plugin, kill};
@@ -61,12 +61,11 @@ fn a_vhost_user_disk() {
         disks: Vec::new(),
         ..spec(1)
     });
-    let config = lab.config(WITH_COLLECTOR);
-    let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&["--config", &config]));
+    let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&[]));
     for _ in 0..3 {
         let gather = plugin.gather();
-        assert_eq!(collected(&gather, "vms_complete"), 2);
-        assert_eq!(collected(&gather, "vms_partial"), 0);
+        assert_eq!(plugin.collected("vms_complete"), 2);
+        assert_eq!(plugin.collected("vms_partial"), 0);
         let all = |name| lines::one(&gather, "vm_totals", name);
         let disk = lines::device(&gather, beside.name(), "disk", "vda");
         for (sum, field) in [("disk_rd_bytes", "rd_bytes"), ("disk_wr_reqs", "wr_reqs")] {
@@ -231,13 +230,13 @@ fn a_vm_with_firmware_whose_variables_only_libvirt_sees() {
         ),
         ..small("efi".into())
     });
-    let config = lab.config(WITH_COLLECTOR);
-    let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&["--config", &config]));
+    let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&[]));
     // On a busy machine the first host report may be late.
     plugin.gather();
-    let before = collected(&plugin.gather(), "calls_block");
+    plugin.gather();
+    let before = plugin.collected("calls_block");
     let gather = plugin.gather();
-    assert_eq!(collected(&gather, "calls_block"), before);
+    assert_eq!(plugin.collected("calls_block"), before);
     let totals = lines::one(&gather, "vm_totals", vm.name());
     assert!(totals.int("disk_rd_bytes").is_some(), "{totals:?}");
     assert_eq!(plugin.warnings(), [""; 0]);

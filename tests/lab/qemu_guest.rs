@@ -1,8 +1,7 @@
 //! A Linux guest reads, writes and sends a known amount: the counters grow by as much, in vm_devices, in
 //! vm_totals, and in vm_features over the time that really passed. On a disk with a known delay its requests take as
-//! long.
+//! long. And what it reports of its memory is written only while it is fresh.
 
-use crate::support::fleet::{WITH_COLLECTOR, collected};
 use crate::support::lab::{BRIDGE, Lab};
 use crate::support::lines::{self, Line, adds_up};
 use crate::support::plugin::Plugin;
@@ -108,6 +107,7 @@ fn counters_and_rates_move_by_what_the_guest_did() {
         disks: disks(&["vda", "vdb"]),
         devices: slow_disk,
         nics: vec![Nic::Tap, Nic::Tap],
+        stats_period: Some(1),
         guest: true,
         ..VmSpec::default()
     });
@@ -206,16 +206,17 @@ fn counters_and_rates_move_by_what_the_guest_did() {
     assert_eq!(moved(metrics[0], metrics[1], "memory_used_kb"), -8 * 1024);
     assert_eq!(plugin.stderr(), "");
     requests_take_as_long_as_the_disk_takes(&lab, &vm);
+    old_figures_of_a_guest_are_left_out(&lab, &vm);
 }
 
 /// In bulk and with a call for each disk.
 fn requests_take_as_long_as_the_disk_takes(lab: &Lab, vm: &Vm) {
     let name = vm.name();
-    let per_disk = format!("block_statistics = \"per-disk\"\n{WITH_COLLECTOR}");
-    let config = lab.config(&per_disk);
+    let config = lab.config("block_statistics = 'per-disk'");
     let mut plugins = [vec![], vec!["--config", config.as_str()]]
         .map(|arguments| Plugin::spawn(lab.plugin(&arguments)));
     let before = plugins.each_mut().map(Plugin::gather);
+    let block_calls = plugins[1].collected("calls_block");
     let start = Instant::now();
     vm.guest("dd if=/dev/vda of=/dev/null bs=4k count=2 iflag=direct");
     vm.guest("dd if=/dev/vdc of=/dev/null bs=4k count=5 iflag=direct");
@@ -284,9 +285,64 @@ fn requests_take_as_long_as_the_disk_takes(lab: &Lab, vm: &Vm) {
     let [bulk, one_by_one] = [bulk, per_disk].map(|lines| lines::one(lines, "vm_totals", name));
     assert_eq!(bulk.int("disk_capacity_bytes"), Some(24 << 20));
     assert!(!one_by_one.fields.keys().any(|field| lines::is_size(field)));
-    let calls = [&before[1], &after[1]].map(|gather| collected(gather, "calls_block"));
-    assert_eq!(calls[1] - calls[0], 3, "one call for each disk");
+    let calls = plugins[1].collected("calls_block") - block_calls;
+    assert_eq!(calls, 3, "one call for each disk");
     for plugin in plugins {
         assert_eq!(plugin.stderr(), "");
     }
+}
+
+/// The figures that a guest reports by itself.
+const REPORTED: [&str; 8] = [
+    "memavailable",
+    "memusable",
+    "memunused",
+    "memswap_in",
+    "memswap_out",
+    "memmajor_fault",
+    "memminor_fault",
+    "memdisk_cache",
+];
+
+/// libvirt goes on giving the figures of a suspended guest: once they are old they are not written.
+fn old_figures_of_a_guest_are_left_out(lab: &Lab, vm: &Vm) {
+    let file = lab.config("guest_memory_max_age = '3s'");
+    let mut plugin = Plugin::spawn(lab.plugin(&["--config", &file]));
+    let name = vm.name();
+    let is_written = |totals: &Line| REPORTED.map(|field| totals.int(field).is_some());
+    let reports = |plugin: &mut Plugin| {
+        wait_for("fresh figures", Duration::from_secs(60), || {
+            let found = plugin.gather();
+            let totals = lines::one(&found, "vm_totals", name);
+            let age = totals.int("memstats_age_sec");
+            if age.is_none_or(|age| age >= 3) {
+                return None;
+            }
+            assert_eq!(is_written(totals), [true; 8], "{totals:?}");
+            let features = lines::of(&found, "vm_features", name);
+            let used = features.first()?.float("memory_guest_used_percent")?;
+            let memory = |field| totals.int(field).unwrap() as f64;
+            let in_use = memory("memavailable") - memory("memusable");
+            equal(used, 100.0 * in_use / memory("memavailable"));
+            Some(())
+        });
+    };
+    reports(&mut plugin);
+    lab.virsh(&["suspend", vm.uuid()]);
+    // The report is stamped in whole seconds.
+    std::thread::sleep(Duration::from_secs(4));
+    let found = plugin.gather();
+    let totals = lines::one(&found, "vm_totals", name);
+    assert!(totals.int("memstats_age_sec") >= Some(3), "{totals:?}");
+    assert_eq!(is_written(totals), [false; 8], "{totals:?}");
+    for field in ["memactual", "memrss"] {
+        assert!(totals.int(field) > Some(0), "{field}: {totals:?}");
+    }
+    let features = lines::one(&found, "vm_features", name);
+    assert_eq!(features.float("memory_guest_used_percent"), None);
+    let theirs = lab.domstats(vm.uuid());
+    assert!(theirs.contains_key("balloon.usable"), "{theirs:?}");
+    lab.virsh(&["resume", vm.uuid()]);
+    reports(&mut plugin);
+    assert_eq!(plugin.stderr(), "");
 }

@@ -3,7 +3,7 @@
 
 use crate::support;
 use crate::support::lab::Lab;
-use crate::support::lines::one;
+use crate::support::lines::{self, one};
 use crate::support::plugin::Plugin;
 use crate::support::vm::{Nic, VmSpec, disks};
 use rustix::process::Signal;
@@ -81,7 +81,7 @@ fn it_ends_in_time_whatever_the_daemon_does() {
     for moment in [Moment::Idle, Moment::Opening, Moment::Gathering] {
         for signal in [Some(Signal::TERM), Some(Signal::INT), None] {
             let mut plugin = at(&lab, moment);
-            let before = plugin.stdout();
+            let before = lines::lines(&plugin.stdout());
             let start = Instant::now();
             match signal {
                 Some(signal) => plugin.signal(signal),
@@ -92,7 +92,7 @@ fn it_ends_in_time_whatever_the_daemon_does() {
             let limit = if signal.is_some() { STOP } else { END };
             assert!(took < limit, "{moment:?}, {signal:?}: {took:?}");
             assert_eq!(status.code(), Some(0), "{moment:?}, {signal:?}");
-            assert_eq!(plugin.stdout(), before);
+            assert_eq!(lines::lines(&plugin.stdout()), before);
             assert_eq!(said(&plugin, "E!"), [] as [&str; 0]);
             lab.signal_libvirtd("CONT");
             lab.virsh(&["list"]);

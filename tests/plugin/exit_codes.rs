@@ -1,7 +1,7 @@
 //! The events that end the process, and its exit codes. With a frozen daemon: `lab/stopping.rs`.
 
 use crate::support;
-use crate::support::lines::lines;
+use crate::support::lines::{all_lines, lines};
 use crate::support::node::{self, Domain, disk, nic};
 use crate::support::plugin::{Plugin, read_first_byte};
 use crate::support::wait_for;
@@ -153,8 +153,19 @@ fn an_unread_stdout_does_not_keep_it_from_ending() {
     }
 }
 
+/// The measurements of the lines that were written.
+fn kinds(output: &Output) -> Vec<String> {
+    let lines = all_lines(std::str::from_utf8(&output.stdout).unwrap());
+    lines.into_iter().map(|line| line.measurement).collect()
+}
+
+/// A lone line of vm_collector.
+fn collector() -> Vec<String> {
+    vec!["vm_collector".to_owned()]
+}
+
 #[test]
-fn once_is_0_with_lines_and_1_without() {
+fn once_is_0_with_lines_of_vms_and_1_without() {
     let output = run(&[&URI[..], &["--once"]].concat(), "");
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
@@ -163,21 +174,36 @@ fn once_is_0_with_lines_and_1_without() {
     let config = support::config("domain_include = ['nobody']");
     let path = config.path().to_str().unwrap();
     let output = run(&[&URI[..], &["--once", "--config", path]].concat(), "");
-    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+    assert_eq!(
+        (output.status.code(), kinds(&output)),
+        (Some(1), collector())
+    );
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
         said.starts_with("E! nothing gathered") && said.lines().count() == 1,
         "{said}"
     );
 
-    let config = support::config("measurements = ['vm_features']");
+    for (measurements, written) in [
+        ("['vm_features']", vec![]),
+        ("['vm_features', 'vm_collector']", collector()),
+    ] {
+        let config = support::config(&format!("measurements = {measurements}"));
+        let path = config.path().to_str().unwrap();
+        let output = run(&[&URI[..], &["--once", "--config", path]].concat(), "");
+        assert_eq!((output.status.code(), kinds(&output)), (Some(1), written));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            said.starts_with("E! nothing to write") && said.lines().count() == 1,
+            "{said}"
+        );
+    }
+    let config = support::config("measurements = ['vm_collector']");
     let path = config.path().to_str().unwrap();
     let output = run(&[&URI[..], &["--once", "--config", path]].concat(), "");
-    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        said.starts_with("E! nothing to write") && said.lines().count() == 1,
-        "{said}"
+    assert_eq!(
+        (output.status.code(), kinds(&output)),
+        (Some(0), collector())
     );
 
     let config = support::config("measurements = ['vm_metrics', 'vm_collector']");
@@ -187,7 +213,10 @@ fn once_is_0_with_lines_and_1_without() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
     let output = run(&["--uri", uri, "--once"], "");
-    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+    assert_eq!(
+        (output.status.code(), kinds(&output)),
+        (Some(1), collector())
+    );
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.starts_with("W! cannot reach"), "{said}");
 }

@@ -115,9 +115,9 @@ fn only_the_measurements_asked_for_come() {
         };
         for (name, fields) in [
             ("vm_metrics", 6),
-            ("vm_features", 11),
+            ("vm_features", 12),
             ("vm_devices", 8),
-            ("vm_totals", 28),
+            ("vm_totals", 29),
         ] {
             assert_eq!(
                 count(name),

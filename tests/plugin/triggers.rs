@@ -185,7 +185,7 @@ fn no_line_of_the_log_is_over_8_kib() {
         "{said}"
     );
     assert!((8000..=8192).contains(&said.len()), "{}", said.len());
-    assert_eq!(plugin.stdout(), "");
+    assert_eq!(lines(&plugin.stdout()), []);
 }
 
 /// Before `main` the dynamic loader runs for some milliseconds, and a signal that arrives then cannot be

@@ -1,7 +1,7 @@
 //! What the program logs, and what it must not log: passwords, output of libraries, wrong reasons.
 
 use crate::support;
-use crate::support::lines::{lines, one};
+use crate::support::lines::{all_lines, lines, one};
 use crate::support::node::{self, Domain, disk, nic};
 use crate::support::plugin::Plugin;
 use crate::support::{config, program, reading, run, told, wait_for};
@@ -65,7 +65,7 @@ fn no_password_is_shown() {
             assert!(both.contains("***"), "{uri} {arguments:?}: {both}");
             assert!(is_our_log(&err), "{err}");
             if arguments[0] == "--once" {
-                let collector = &lines(&out)[0];
+                let collector = &all_lines(&out)[0];
                 assert!(collector.tag("uri").contains("***"), "{out}");
             }
         }
@@ -119,7 +119,7 @@ fn a_uri_without_a_password_is_the_tag() {
     let (_, out, _) = told(&run(&mut Plugin::outside(&[
         "--uri", uri, "--once", "--config", path,
     ])));
-    assert_eq!(lines(&out)[0].tag("uri"), uri);
+    assert_eq!(all_lines(&out)[0].tag("uri"), uri);
 }
 
 #[test]

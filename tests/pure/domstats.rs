@@ -4,10 +4,10 @@
 //! A fixture is three files. `NAME.txt` holds one reply per gather; `at SECONDS` before a reply is the time
 //! at which it was taken, and `#` begins a comment. `NAME.xml` is the VM's XML. `NAME.expected` holds the
 //! lines, checked by hand against the contract (the tables of docs/metrics.md), with the time of the gather
-//! in whole seconds.
+//! in whole seconds. The clock stands at [`CLOCK`] when a fixture begins.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crate::lines;
 use telegraf_kvm::config::Settings;
@@ -16,6 +16,9 @@ use telegraf_kvm::description::Description;
 use telegraf_kvm::libvirt::{Value, bulk};
 use telegraf_kvm::measurements;
 use telegraf_kvm::sample::{RunId, Sample};
+
+/// The time at which each fixture begins, in s since 1970: `balloon.last-update` is compared with it.
+const CLOCK: u64 = 1_795_385_180;
 
 /// One reply.
 struct Reply {
@@ -93,6 +96,9 @@ fn written(fixture: &str, settings: &Settings) -> String {
         // virDomainGetInfo also works for a VM whose QEMU does not answer; virsh has the same number here.
         let vcpus = reply.params.iter().find(|(key, _)| key == "vcpu.current");
         sample.vcpus = vcpus.map(|(_, count)| count.parse().unwrap());
+        let now = UNIX_EPOCH + Duration::from_secs(CLOCK) + Duration::from_secs_f64(reply.at);
+        let max_age = settings.guest_memory_max_age;
+        sample.memory.set_report_age(now, max_age);
         sample.describe(Some(&description), &wanted);
         let timestamp = reply.at as i64 * 1_000_000_000;
         let (vm, derived) = history.update(&sample);

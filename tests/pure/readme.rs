@@ -12,7 +12,10 @@ const FIELDS: [(&str, &[(char, &str)]); 5] = [
         "vm_metrics",
         &[
             ('s', "state state_reason"),
-            ('i', "cpu_count memory_max_kb memory_used_kb cputime_ns"),
+            (
+                'i',
+                "cpu_count memory_max_kb memory_used_kb cputime_ns answers",
+            ),
         ],
     ),
     (
@@ -22,6 +25,7 @@ const FIELDS: [(&str, &[(char, &str)]); 5] = [
                 'f',
                 "memory_rate_kb_per_sec memory_angle_deg cpu_usage_percent",
             ),
+            ('f', "memory_guest_used_percent"),
             (
                 'f',
                 "net_rxbytes_rate net_txbytes_rate net_rxpackets_rate net_txpackets_rate",
@@ -63,6 +67,7 @@ const FIELDS: [(&str, &[(char, &str)]); 5] = [
                 "memactual memrss memavailable memusable memswap_in memswap_out",
             ),
             ('i', "memmajor_fault memminor_fault memdisk_cache"),
+            ('i', "memunused memstats_age_sec"),
             ('i', "timeusr timesys cputime cpus state_reason state"),
             (
                 'i',

@@ -25,19 +25,6 @@ pub fn at_most(promised: Duration) -> Duration {
     }
 }
 
-/// The default configuration with every measurement, including `vm_collector`.
-pub const WITH_COLLECTOR: &str = "measurements = \
-    [\"vm_metrics\", \"vm_features\", \"vm_devices\", \"vm_totals\", \"vm_collector\"]\n";
-
-/// A field of the gather's one line `vm_collector`.
-pub fn collected(gather: &[Line], field: &str) -> i64 {
-    let mut lines = gather.iter().filter(|l| l.measurement == "vm_collector");
-    let line = lines.next().expect("a line vm_collector");
-    assert_eq!(lines.next(), None, "a second line vm_collector");
-    line.int(field)
-        .unwrap_or_else(|| panic!("no {field}: {line:?}"))
-}
-
 /// A VM with three disks and two taps, paused: the largest VM that uses no processor time.
 pub fn big(name: String) -> VmSpec {
     VmSpec {
@@ -169,12 +156,18 @@ impl<'lab> Fleet<'lab> {
         }
     }
 
-    /// The VMs that have every line and field of the healthy state in this gather, by number.
+    /// The VMs that have every line and field of the healthy state in this gather, by number. Panics if the
+    /// QEMU of one of them is said not to answer.
     pub fn complete(&self, gather: &[Line]) -> BTreeSet<usize> {
         let shapes = shapes(gather);
         let whole = |vm: &Vm| {
             let healthy = self.healthy.get(vm.name());
-            healthy.is_some() && shapes.get(vm.name()) == healthy
+            let whole = healthy.is_some() && shapes.get(vm.name()) == healthy;
+            if whole {
+                let metrics = one(gather, "vm_metrics", vm.name());
+                assert_eq!(metrics.int("answers"), Some(1), "complete: {metrics:?}");
+            }
+            whole
         };
         (0..self.vms.len())
             .filter(|number| whole(&self.vms[*number]))
@@ -277,6 +270,7 @@ impl<'lab> Fleet<'lab> {
             assert!(now.int(field).is_some_and(|value| value > 0), "{now:?}");
         }
         assert_eq!(now.text("state"), then.text("state"));
+        assert_eq!(now.int("answers"), Some(0), "{now:?}");
         assert!(now.int("cputime_ns") >= then.int("cputime_ns"), "{now:?}");
         let (now, then) = (
             one(gather, "vm_totals", name),

@@ -60,9 +60,33 @@ impl Line {
     }
 }
 
+/// Every line of `text` that is of a VM: all but those of vm_collector, whose counts must add up. Panics as
+/// [`all_lines`] does.
+pub fn lines(text: &str) -> Vec<Line> {
+    let mut all = all_lines(text);
+    all.retain(|line| {
+        let is_of_vm = line.measurement != "vm_collector";
+        if !is_of_vm {
+            counts_add_up(line);
+        }
+        is_of_vm
+    });
+    all
+}
+
+/// Panics unless each VM that a line vm_collector has seen is counted once in it.
+fn counts_add_up(line: &Line) {
+    let count = |field| {
+        line.int(field)
+            .unwrap_or_else(|| panic!("no {field}: {line:?}"))
+    };
+    let parts = ["vms_complete", "vms_partial", "vms_withheld"].map(count);
+    assert_eq!(count("vms_seen"), parts.iter().sum(), "{line:?}");
+}
+
 /// Every line of `text`. Panics at one that is no line protocol, that has a type which the plugin does not
 /// write (unsigned, boolean), that has a tag or field twice, or that has no time.
-pub fn lines(text: &str) -> Vec<Line> {
+pub fn all_lines(text: &str) -> Vec<Line> {
     assert!(
         text.is_empty() || text.ends_with('\n'),
         "the last line is not whole: {text:?}"

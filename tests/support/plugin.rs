@@ -1,6 +1,6 @@
 //! A running telegraf-kvm, driven as by Telegraf: newlines in, lines out.
 
-use super::lines::{Line, lines};
+use super::lines::{Line, all_lines, lines};
 use super::{child_of, config, program, wait_for};
 use rustix::process::{Pid, Signal};
 use std::io::{Read, Write};
@@ -53,6 +53,8 @@ pub struct Plugin {
     stderr: Arc<Mutex<CapturedOutput>>,
     inside: bool,
     taken: usize,
+    /// The lines vm_collector that came with the lines which were returned last.
+    collector: Vec<Line>,
 }
 
 #[derive(Default)]
@@ -86,6 +88,7 @@ impl Plugin {
             child,
             inside,
             taken: 0,
+            collector: Vec::new(),
         }
     }
 
@@ -107,7 +110,8 @@ impl Plugin {
         (plugin, file)
     }
 
-    /// Sends a newline and returns the lines of that gather; panics if none come in 30 s.
+    /// Sends a newline and returns the lines of that gather, without that of vm_collector; panics if none at all
+    /// come in 30 s.
     pub fn gather(&mut self) -> Vec<Line> {
         self.newline();
         self.next_gather()
@@ -140,16 +144,26 @@ impl Plugin {
     pub fn next_gather(&mut self) -> Vec<Line> {
         let found = self.lines_within(LIMIT);
         assert!(
-            !found.is_empty(),
+            !found.is_empty() || !self.collector.is_empty(),
             "no line in {LIMIT:?}; stderr:\n{}",
             self.stderr()
         );
         found
     }
 
-    /// The lines that begin within `limit`, until a pause; empty if there are none.
+    /// A field of the one line vm_collector that came with the lines which were returned last.
+    pub fn collected(&self, field: &str) -> i64 {
+        let [line] = &self.collector[..] else {
+            panic!("not one line vm_collector: {:?}", self.collector);
+        };
+        line.int(field)
+            .unwrap_or_else(|| panic!("no {field}: {line:?}"))
+    }
+
+    /// The lines of VMs that begin within `limit`, until a pause; empty if there are none.
     pub fn lines_within(&mut self, limit: Duration) -> Vec<Line> {
         let start = Instant::now();
+        self.collector.clear();
         loop {
             let captured = self.stdout.lock().unwrap();
             let new = &captured.bytes[self.taken..];
@@ -157,6 +171,10 @@ impl Plugin {
             if quiet && new.ends_with(b"\n") {
                 let text = String::from_utf8(new.to_vec()).expect("stdout is UTF-8");
                 self.taken = captured.bytes.len();
+                drop(captured);
+                self.collector = all_lines(&text);
+                self.collector
+                    .retain(|line| line.measurement == "vm_collector");
                 return lines(&text);
             }
             if start.elapsed() > limit && new.is_empty() || captured.closed {
@@ -185,7 +203,7 @@ impl Plugin {
         }
     }
 
-    /// The number of gathers in the output so far: each has a timestamp of its own.
+    /// The number of gathers with lines of VMs in the output so far: each has a timestamp of its own.
     pub fn gathers(&self) -> usize {
         let text = self.stdout();
         let whole = text.rfind('\n').map_or("", |end| &text[..=end]);

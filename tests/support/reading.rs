@@ -103,7 +103,7 @@ pub fn read(virsh: &dyn Fn(&[&str]) -> String, uuid: &str, drives: bool) -> Fiel
         let (key, value) = line.split_once(' ').expect("a key and a value");
         let ours = match key {
             "swap_in" | "swap_out" | "major_fault" | "minor_fault" => format!("mem{key}"),
-            "actual" | "rss" | "available" | "usable" => format!("mem{key}"),
+            "actual" | "rss" | "available" | "usable" | "unused" => format!("mem{key}"),
             "disk_caches" => "memdisk_cache".to_owned(),
             _ => continue,
         };

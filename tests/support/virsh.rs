@@ -6,6 +6,7 @@ use super::lines::{Line, Value, adds_up, is_latency};
 use super::plugin::Plugin;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::time::UNIX_EPOCH;
 
 /// vm_devices of a nic: field, key below `net.N.`
 pub const NIC: [(&str, &str); 8] = [
@@ -36,7 +37,7 @@ pub const DISK: [(&str, &str); 12] = [
 ];
 
 /// vm_totals: field, key.
-const TOTALS: [(&str, &str); 14] = [
+const TOTALS: [(&str, &str); 15] = [
     ("memactual", "balloon.current"),
     ("memrss", "balloon.rss"),
     ("memavailable", "balloon.available"),
@@ -46,6 +47,7 @@ const TOTALS: [(&str, &str); 14] = [
     ("memmajor_fault", "balloon.major_fault"),
     ("memminor_fault", "balloon.minor_fault"),
     ("memdisk_cache", "balloon.disk_caches"),
+    ("memunused", "balloon.unused"),
     ("timeusr", "cpu.user"),
     ("timesys", "cpu.system"),
     ("cputime", "cpu.time"),
@@ -55,7 +57,7 @@ const TOTALS: [(&str, &str); 14] = [
 
 /// Gauges that change up and down by themselves while a VM (or its QEMU) runs. A value between two readings
 /// need not lie between their values, so if only such a gauge differs, the readings are repeated.
-const RESTLESS: [&str; 3] = ["memrss", "memusable", "memdisk_cache"];
+const RESTLESS: [&str; 4] = ["memrss", "memusable", "memunused", "memdisk_cache"];
 
 /// virsh's output for one VM at one moment.
 #[derive(Debug, Clone)]
@@ -63,6 +65,8 @@ pub struct Reading {
     /// The tag `name` that the VM should have.
     pub name: String,
     tags: BTreeMap<String, String>,
+    /// Before virsh ran and after it, in s since 1970.
+    taken: (i64, i64),
     /// State and reason, in libvirt's own words. `virsh domstate --reason` prints other words for some, so
     /// they are read from the file in which libvirtd keeps them for its own restart.
     words: (String, String),
@@ -86,6 +90,7 @@ type Series = (String, BTreeMap<String, String>);
 impl Reading {
     /// Runs virsh for the VM with this UUID, whose tag `name` should be `tag` (else its name).
     pub fn take(lab: &Lab, uuid: &str, tag: Option<&str>) -> Reading {
+        let begun = seconds_since_1970();
         let info: BTreeMap<String, String> = lab
             .virsh(&["dominfo", "--domain", uuid])
             .lines()
@@ -110,6 +115,7 @@ impl Reading {
             words: words(lab, &name),
             drives: drives.collect(),
             stats: lab.domstats(uuid),
+            taken: (begun, seconds_since_1970()),
             info,
             name: tag,
         }
@@ -133,6 +139,11 @@ impl Reading {
             .filter_map(|n| Some((n, self.stats.get(&format!("{group}.{n}.name"))?.clone())))
             .collect()
     }
+}
+
+fn seconds_since_1970() -> i64 {
+    let now = UNIX_EPOCH.elapsed().unwrap();
+    now.as_secs().try_into().unwrap()
 }
 
 fn words(lab: &Lab, name: &str) -> (String, String) {
@@ -197,11 +208,19 @@ fn expected(before: &Reading, after: &Reading, drives: bool) -> BTreeMap<Series,
     metrics.insert("memory_max_kb".into(), number("Max memory"));
     metrics.insert("memory_used_kb".into(), number("Used memory"));
     add(&mut metrics, &[("cputime_ns", "cpu.time")], both, ("", ""));
+    // virsh's readings came back whole, so the VM's QEMU answers.
+    metrics.insert("answers".into(), Expected::Between(1, 1));
     all.insert(("vm_metrics".to_owned(), before.tags.clone()), metrics);
 
     let mut totals = ExpectedFields::new();
     add(&mut totals, &TOTALS, both, ("", ""));
     totals.insert("cpus".into(), number("CPU(s)"));
+    let reported = |reading: &Reading| reading.get("balloon.last-update").filter(|at| *at > 0);
+    if let (Some(first), Some(last)) = (reported(before), reported(after)) {
+        let (least, most) = (before.taken.0 - last, after.taken.1 - first);
+        let age = Expected::Between(least.max(0), most);
+        totals.insert("memstats_age_sec".into(), age);
+    }
     let groups: [(&str, &str, &str, &[_]); 2] = [
         ("net", "nic", "net_", &NIC),
         ("block", "disk", "disk_", &DISK),

@@ -1,7 +1,7 @@
 //! A running Telegraf: its configuration, its log, and the output of its outputs.file.
 
 use crate::support::lab::Lab;
-use crate::support::lines::{Line, lines};
+use crate::support::lines::{Line, all_lines, lines};
 use crate::support::turn::{self, Turn};
 use crate::support::{child_of, program, wait_for};
 use rustix::process::{Pid, Signal};
@@ -174,10 +174,20 @@ impl Telegraf {
         }
     }
 
-    /// The complete lines of the output so far.
+    /// The complete lines of VMs in the output so far.
     pub fn out(&self) -> Vec<Line> {
-        let text = std::fs::read_to_string(self.dir.join("out")).unwrap_or_default();
-        lines(&text[..text.rfind('\n').map_or(0, |end| end + 1)])
+        lines(&self.whole_lines())
+    }
+
+    /// The same with the lines of vm_collector.
+    pub fn all_out(&self) -> Vec<Line> {
+        all_lines(&self.whole_lines())
+    }
+
+    fn whole_lines(&self) -> String {
+        let mut text = std::fs::read_to_string(self.dir.join("out")).unwrap_or_default();
+        text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
+        text
     }
 
     /// The first `count` gathers, by time: waits until one more has begun.

@@ -14,9 +14,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// All measurements, including the collector's own.
-const MEASUREMENTS: &str = "measurements = [\"vm_metrics\", \"vm_features\", \"vm_devices\", \"vm_totals\", \"vm_collector\"]\n";
-
 /// The guest's activity as long as it runs: some of everything each second, and more in every other ten
 /// seconds.
 const LOAD: &str = "(n=0; while :; do n=$((n+1)); k=$((1 + n / 10 % 2 * 7)); ping -c $k -i 0.05 -s 1000 192.168.77.1; \
@@ -52,10 +49,9 @@ fn guest<'lab>(lab: &'lab Lab, name: &str) -> Vm<'lab> {
     })
 }
 
-/// The configuration of one host's Telegraf, which writes to `lab`'s InfluxDB.
-fn config(lab: &Lab, host: &str, more: &[&str]) -> Config {
-    let file = lab.config(MEASUREMENTS);
-    let mut config = Config::new(&[&["--config", file.as_str()], more].concat());
+/// The configuration of one host's Telegraf, which writes to the InfluxDB at [`SERVER`].
+fn config(host: &str, more: &[&str]) -> Config {
+    let mut config = Config::new(more);
     let tags = |input: &str| format!("[inputs.{input}.tags]\nhost = \"{host}\"\n");
     config.execd = tags("execd");
     config.extra = format!(
@@ -127,8 +123,8 @@ fn every_query_gives_rows_that_are_true() {
     });
 
     let uri = other.uri_for_others();
-    let first = telegraf(&lab, "kvm01", &config(&lab, "kvm01", &[]));
-    let mut second = config(&lab, "kvm02", &["--uri", &uri]);
+    let first = telegraf(&lab, "kvm01", &config("kvm01", &[]));
+    let mut second = config("kvm02", &["--uri", &uri]);
     second.extra = second.extra[second.extra.find("[[outputs").unwrap()..].to_owned();
     let second = telegraf(&lab, "kvm02", &second);
     asleep.begin("echo mem > /sys/power/state");
@@ -240,7 +236,7 @@ fn rows_for_the_picture() {
         guest.guest(&forever(command));
     }
     let _influxd = Influxd::start(&lab);
-    let (telegraf, dir) = telegraf(&lab, "kvm01", &config(&lab, "kvm01", &[]));
+    let (telegraf, dir) = telegraf(&lab, "kvm01", &config("kvm01", &[]));
     std::thread::sleep(Duration::from_secs(200));
     lab.virsh(&["suspend", "--domain", guests[3].uuid()]);
     std::thread::sleep(Duration::from_secs(80));

@@ -65,6 +65,7 @@ fn every_key_arrives() {
         chunk_size = 256
         max_calls = 64
         block_statistics = "per-disk"
+        guest_memory_max_age = "90s"
         log_level = "Trace"
         domain_include = ["web*"]
         domain_exclude = ["web9"]
@@ -93,6 +94,7 @@ fn every_key_arrives() {
         chunk_size: Some(256),
         max_calls: 64,
         block_statistics: BlockStatistics::PerDisk,
+        guest_memory_max_age: Duration::from_secs(90),
         log_level: LevelFilter::Trace,
         domains: filter("web*", "web9"),
         devices: filter("vd*", "vdb"),
@@ -130,6 +132,8 @@ fn bounds_are_allowed() {
         "deadline = \"1h\"",
         "device_cache_ttl = \"1s\"",
         "device_cache_ttl = \"30days\"",
+        "guest_memory_max_age = \"1s\"",
+        "guest_memory_max_age = \"30days\"",
     ] {
         assert!(read(good).is_ok(), "{good}");
     }

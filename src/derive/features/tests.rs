@@ -213,3 +213,29 @@ fn a_device_that_was_removed_since_gives_no_rate_once() {
     let found = derive(&mut history, &of(40.0, Some(25.0), Some(15.0)));
     assert_eq!((found.net, found.disk), ([None; 4], [Some(1.0); 4]));
 }
+
+#[test]
+fn memory_in_use_inside_the_guest_is_a_part_of_what_the_guest_sees() {
+    let used = |available, usable| {
+        let at = Instant::now();
+        let mut history = History::default();
+        let mut sample = sample(at, 0);
+        sample.memory.available = available;
+        sample.memory.usable = usable;
+        let first = derive(&mut history, &sample).memory_guest_used;
+        assert_eq!(first, None, "vm_features begins with the second gather");
+        derive(&mut history, &sample).memory_guest_used
+    };
+    assert_eq!(used(Some(2000), Some(500)), Some(75.0));
+    assert_eq!(used(Some(2000), Some(2000)), Some(0.0));
+    assert_eq!(used(Some(2000), Some(0)), Some(100.0));
+    for (available, usable) in [
+        (None, Some(500)),
+        (Some(2000), None),
+        (Some(0), Some(0)),
+        // The two may be of different moments.
+        (Some(2000), Some(2001)),
+    ] {
+        assert_eq!(used(available, usable), None, "{available:?}, {usable:?}");
+    }
+}

@@ -3,8 +3,9 @@
 use uuid::Uuid;
 
 use super::Gatherer;
-use crate::gather::gather_report::GatherReport;
+use crate::gather::gather_report::{GatherReport, Problem};
 use crate::gather::protocol::Completeness;
+use crate::maps::HashSet;
 
 impl Gatherer {
     /// Ends the gather with what has come; replies that come later are dropped.
@@ -48,9 +49,8 @@ impl Gatherer {
             silent.filter_map(&find).collect()
         };
         report.missing = silent(&outcome.unanswered);
-        report.refused = silent(&outcome.refused);
         report.hanging = outcome.hanging;
-        report.seen = self.vms.len();
+        report.withheld = self.withheld(&report, &outcome.refused);
         report.complete = self.samples.complete(self.reads_disks);
         report.partial = self
             .samples
@@ -59,7 +59,25 @@ impl Gatherer {
             .collect();
         report.whole = self.samples.of(Completeness::Full).collect();
         report.answered = self.samples.len();
+        report.seen = report.answered + report.withheld;
         report.samples = std::mem::take(&mut self.samples).in_order();
         report
+    }
+
+    /// The number of domains without figures: each is counted once, and none that has answered all the same.
+    /// A domain that is gone is none of them.
+    fn withheld(&self, report: &GatherReport, refused: &[Uuid]) -> usize {
+        let unread = report.problems.iter().filter_map(|problem| match problem {
+            Problem::Domain(domain, _) => Some(domain.run.uuid),
+            _ => None,
+        });
+        let silent = report.locked.iter().chain(&report.missing);
+        let withheld: HashSet<Uuid> = silent
+            .map(|domain| domain.run.uuid)
+            .chain(refused.iter().copied())
+            .chain(unread)
+            .filter(|uuid| !self.samples.has(*uuid))
+            .collect();
+        withheld.len()
     }
 }

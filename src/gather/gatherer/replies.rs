@@ -6,6 +6,7 @@ use super::Gatherer;
 use crate::gather::gather_report::Problem;
 use crate::gather::protocol::{Completeness, DomainRef, Measured, Response};
 use crate::gather::scheduler::Event;
+use crate::gather::session::is_incoming;
 use crate::gather::worker::{Failure, Reply};
 use crate::sample::Sample;
 
@@ -164,9 +165,17 @@ impl Gatherer {
         self.store_sample(one.completeness, one.sample);
     }
 
-    /// Stores a sample, with what the host and libvirt's events tell of its devices.
+    /// Stores a sample, with what the host and libvirt's events tell of its devices. Where QEMU was not
+    /// asked because it is known not to answer, the sample says that it does not.
     fn store_sample(&mut self, completeness: Completeness, mut sample: Sample) {
         let full = completeness == Completeness::Full;
+        if !full
+            && sample.answers.is_none()
+            && self.scheduler.is_qemu_stuck(sample.run.uuid)
+            && !is_incoming(&sample)
+        {
+            sample.answers = Some(false);
+        }
         self.vms.on_sample(full, &mut sample);
         self.samples.store(completeness, sample);
     }

@@ -43,6 +43,14 @@ fn missing(gathered: &GatherReport) -> Vec<&str> {
     names
 }
 
+/// The counts of VMs that vm_collector has: seen; complete, partial, withheld. Panics unless they add up.
+fn counts(gathered: &GatherReport) -> (usize, [usize; 3]) {
+    let partial = gathered.answered - gathered.complete;
+    let parts = [gathered.complete, partial, gathered.withheld];
+    assert_eq!(gathered.seen, parts.iter().sum::<usize>(), "{parts:?}");
+    (gathered.seen, parts)
+}
+
 fn chunks_of(uri: &str, size: usize) -> Settings {
     Settings {
         chunk_size: Some(size),
@@ -59,7 +67,7 @@ fn a_gather_brings_every_domain_once() {
         assert_eq!(names(&gathered), NAMES);
         assert!(gathered.reached);
         assert_eq!((missing(&gathered).len(), gathered.hanging), (0, 0));
-        assert_eq!((gathered.seen, gathered.complete), (5, 5));
+        assert_eq!(counts(&gathered), (5, [5, 0, 0]));
         assert_eq!(gathered.active.map(|active| active.len()), Some(5));
         assert!(gathered.problems.is_empty(), "{:?}", gathered.problems);
     }
@@ -86,7 +94,7 @@ fn a_domain_that_is_not_wanted_is_active_but_not_asked() {
     let (mut gatherer, replies) = gatherer(&settings);
     let gathered = gather(&mut gatherer, &replies);
     assert_eq!(names(&gathered), ["a", "e"]);
-    assert_eq!(gathered.seen, 2);
+    assert_eq!(counts(&gathered), (2, [2, 0, 0]));
     assert_eq!(gathered.active.map(|active| active.len()), Some(5));
 }
 
@@ -102,6 +110,7 @@ fn a_vm_that_did_not_answer_in_time_is_missing_and_its_late_reply_is_dropped() {
     assert!(!gatherer.is_done());
     let gathered = gatherer.finish();
     assert_eq!(missing(&gathered), NAMES);
+    assert_eq!(counts(&gathered), (5, [0, 0, 5]));
     assert_eq!(gathered.hanging, 2);
     assert!(gathered.reached && gathered.samples.is_empty());
 
@@ -127,10 +136,11 @@ fn a_late_list_is_dropped_too() {
     let late = replies.recv_timeout(LIMIT).unwrap();
     let gathered = gatherer.finish();
     assert!(!gathered.reached);
+    assert_eq!(counts(&gathered), (0, [0; 3]));
     assert_eq!((gathered.active, gathered.hanging), (None, 1));
     gatherer.on_reply(late);
     assert!(gatherer.is_done(), "nothing was begun by it");
-    assert!(gatherer.vms.len() == 0);
+    assert_eq!(gatherer.vms.iter().count(), 0);
     assert_eq!(names(&gather(&mut gatherer, &replies)), NAMES);
 }
 
@@ -182,6 +192,7 @@ fn a_vm_that_waits_in_the_queue_when_no_connection_can_be_opened_is_missing() {
     assert!(gatherer.is_done());
     let gathered = gatherer.finish();
     assert_eq!(missing(&gathered), NAMES);
+    assert_eq!(counts(&gathered), (5, [0, 0, 5]));
     assert!(gathered.reached, "the list came");
     assert_eq!(gathered.problems.len(), 2);
 }
@@ -213,4 +224,39 @@ fn a_refused_list_is_a_refusal_not_silence() {
     assert!(gathered.reached, "libvirt did answer");
     assert_eq!(gathered.active, None);
     assert!(matches!(gathered.problems[..], [Problem::Refused(_)]));
+}
+
+#[test]
+fn a_refused_call_withholds_its_vms() {
+    let node = Node::of(&NAMES, &[]);
+    let (mut gatherer, replies) = gatherer(&chunks_of(&node.uri(), 2));
+    let reply = first_chunk(&mut gatherer, &replies);
+    let failure = Failure::Refused(Error::invalid("no"));
+    gatherer.on_reply(failed(reply.call_id, failure));
+    take_all(&mut gatherer, &replies);
+    assert_eq!(counts(&gatherer.finish()), (5, [3, 0, 2]));
+}
+
+#[test]
+fn no_vm_is_seen_while_there_is_no_list() {
+    let node = Node::of(&NAMES, &[]);
+    let (mut gatherer, replies) = gatherer(&settings(&node.uri()));
+    gather(&mut gatherer, &replies);
+    for failure in [
+        Failure::Unreachable(Error::invalid("away")),
+        Failure::Refused(Error::invalid("access denied")),
+    ] {
+        gatherer.begin();
+        let list = replies.recv_timeout(LIMIT).unwrap();
+        gatherer.on_reply(failed(list.call_id, failure));
+        assert_eq!(counts(&gatherer.finish()), (0, [0; 3]));
+    }
+    gatherer.begin();
+    let late = replies.recv_timeout(LIMIT).unwrap();
+    assert_eq!(
+        counts(&gatherer.finish()),
+        (0, [0; 3]),
+        "cut while it lists"
+    );
+    gatherer.on_reply(late);
 }

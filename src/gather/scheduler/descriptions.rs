@@ -60,6 +60,11 @@ impl Descriptions {
         self.held.insert(uuid);
     }
 
+    /// Whether the job or the monitor of the domain was seen to be in use.
+    pub(super) fn is_held(&self, uuid: Uuid) -> bool {
+        self.held.contains(&uuid)
+    }
+
     /// The domain is not to be described in this gather.
     pub(super) fn leave_out(&mut self, uuid: Uuid) {
         if let Some(left) = &mut self.left {

@@ -25,6 +25,8 @@ pub(super) struct Domains {
     vms: BTreeMap<Uuid, Vm>,
     /// Domains whose statistics were refused.
     refused: HashSet<Uuid>,
+    /// Domains that are not active any more.
+    gone: HashSet<Uuid>,
 }
 
 impl Domains {
@@ -106,6 +108,17 @@ impl Domains {
     /// The domain is not asked any more in this gather.
     pub(super) fn leave_out(&mut self, uuid: Uuid) {
         self.vms.remove(&uuid);
+    }
+
+    /// The domain is not active any more.
+    pub(super) fn remove_gone(&mut self, uuid: Uuid) {
+        self.vms.remove(&uuid);
+        self.gone.insert(uuid);
+    }
+
+    /// Whether nothing has come of the domain, although it is not known to be gone.
+    pub(super) fn is_missing(&self, uuid: Uuid) -> bool {
+        !self.has_answered(uuid) && !self.refused.contains(&uuid) && !self.gone.contains(&uuid)
     }
 
     /// The statistics of the domain were refused.

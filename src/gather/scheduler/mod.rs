@@ -135,6 +135,14 @@ impl Scheduler {
         self.locks.domains()
     }
 
+    /// Whether the domain's QEMU is known not to answer without being asked in this gather: the check of the
+    /// host has shown it, its monitor has been in use for long, or a call of ours hangs on it.
+    pub fn is_qemu_stuck(&self, uuid: Uuid) -> bool {
+        self.round.host.stuck.contains(&uuid)
+            || self.round.descriptions.is_held(uuid)
+            || self.in_flight.holds_monitor(uuid)
+    }
+
     /// Whether what this call brings is still wanted.
     pub fn is_wanted(&self, call_id: CallId) -> bool {
         self.in_flight

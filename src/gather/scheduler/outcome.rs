@@ -78,21 +78,14 @@ impl Scheduler {
         }
     }
 
-    /// Domains that have not answered: all that are listed, where the gather has not come so far as
-    /// to ask them.
+    /// Domains that have not answered, whether or not they were asked. None, where the gather has not come
+    /// so far as to know its domains.
     fn unanswered(&self) -> Vec<Uuid> {
-        let is_early = matches!(
-            self.round.phase,
-            Phase::Describing | Phase::CheckingHost { .. }
-        );
-        let unasked = self
-            .listed
-            .iter()
-            .filter(|listed| is_early && !self.is_locked(listed.uuid));
-        let asked = self.round.domains.unanswered();
-        asked
-            .map(|(uuid, _)| uuid)
-            .chain(unasked.map(|listed| listed.uuid))
+        let domains = &self.round.domains;
+        let listed = self.listed.iter().filter(|_| self.round.knows_domains);
+        let listed = listed.map(|listed| listed.uuid);
+        listed
+            .filter(|uuid| !self.is_locked(*uuid) && domains.is_missing(*uuid))
             .collect()
     }
 

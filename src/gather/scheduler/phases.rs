@@ -73,8 +73,11 @@ impl Scheduler {
 
     /// Does what can be done now.
     pub(super) fn advance(&mut self, now: Instant) {
-        if matches!(self.round.phase, Phase::Describing) && self.describe(now) {
-            self.next_phase(now);
+        if matches!(self.round.phase, Phase::Describing) {
+            self.round.knows_domains = true;
+            if self.describe(now) {
+                self.next_phase(now);
+            }
         }
         if let Phase::CheckingHost { until } = self.round.phase
             && now >= until

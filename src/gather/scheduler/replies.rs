@@ -63,6 +63,12 @@ impl Scheduler {
             (RequestKind::Statistics(_), Event::Samples(samples)) => {
                 self.on_samples(call, samples, now);
             }
+            (RequestKind::Priority, Event::Done) => {
+                // Those that were not served are gone.
+                for uuid in &call.asked {
+                    self.round.domains.remove_gone(*uuid);
+                }
+            }
             (RequestKind::Statistics(_), _) => {
                 for uuid in &call.asked {
                     self.round.domains.refuse(*uuid);
@@ -144,7 +150,7 @@ impl Scheduler {
         for uuid in &call.asked {
             let Some(completeness) = samples.get(uuid) else {
                 // The domain is gone, which happens every day.
-                self.round.domains.leave_out(*uuid);
+                self.round.domains.remove_gone(*uuid);
                 continue;
             };
             match completeness {

@@ -14,6 +14,8 @@ use super::queue::Queue;
 #[derive(Debug, Default)]
 pub(super) struct Round {
     pub(super) phase: Phase,
+    /// The list has come, or the domains last known serve in its place.
+    pub(super) knows_domains: bool,
     pub(super) descriptions: Descriptions,
     /// What the check of the host showed; until then, what is assumed.
     pub(super) host: HostVerdict,

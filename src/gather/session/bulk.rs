@@ -148,7 +148,7 @@ impl Session {
 }
 
 /// Whether the domain is being migrated in: it has no more figures than those that came.
-pub(super) fn is_incoming(sample: &Sample) -> bool {
+pub(in crate::gather) fn is_incoming(sample: &Sample) -> bool {
     let state = sample.state.zip(sample.reason);
     state.is_some_and(|state| INCOMING.contains(&state))
 }

@@ -1,5 +1,7 @@
 //! The statistics of some domains: the bulk call, and for each domain the calls that complete it.
 
+use std::time::SystemTime;
+
 use uuid::Uuid;
 
 use super::Session;
@@ -93,6 +95,7 @@ impl Session {
             Scope::NoMonitor => Completeness::Partial,
             Scope::Full | Scope::NoBlock => self.completeness(&sample, groups, known.description()),
         };
+        sample.answers = self.answers(&sample, groups, scope, completeness);
         // The job of a domain that came in part, or is being migrated in, is taken, and from libvirt 11.0
         // on reading the XML waits for the job, up to 30 s: what is known of the domain must do.
         let held = completeness == Completeness::Partial
@@ -142,6 +145,9 @@ impl Session {
             // In QEMU's driver both are the size of the balloon.
             sample.memory.actual = sample.memory.current;
         }
+        sample
+            .memory
+            .set_report_age(SystemTime::now(), config.guest_memory_max_age);
         sample.describe(description, &config.devices);
         Ok(Some(Measured {
             sample,
@@ -150,5 +156,19 @@ impl Session {
             outdated,
             problem,
         }))
+    }
+
+    /// Whether the domain's QEMU answered a call for these groups; `None` if none of them needs it, and
+    /// while the domain is being migrated in.
+    fn answers(
+        &self,
+        sample: &Sample,
+        groups: Groups,
+        scope: Scope,
+        completeness: Completeness,
+    ) -> Option<bool> {
+        let needs_qemu = groups.has(Groups::BALLOON) || groups.has(Groups::BLOCK);
+        let was_asked = self.qemu && scope != Scope::NoMonitor && needs_qemu;
+        (was_asked && !is_incoming(sample)).then_some(completeness == Completeness::Full)
     }
 }

@@ -28,6 +28,7 @@ fn config(wanted: Measurements) -> WorkerConfig {
         uri: settings.uri.value.clone(),
         groups: groups_needed(&wanted),
         info: true,
+        guest_memory_max_age: settings.guest_memory_max_age,
         devices: settings.device_filter(),
         tags: Vec::new(),
         vm_info: false,
@@ -106,6 +107,7 @@ fn what_the_bulk_reply_lacks_comes_by_single_calls() {
     assert_eq!(sample.state, Some(1));
     // Which reason depends on the version of libvirt.
     assert!(sample.reason.is_some());
+    assert_eq!(sample.answers, None, "there is no QEMU");
     assert_eq!(sample.vcpus, Some(2));
     assert!(sample.cpu.time.is_some());
     // Of libvirt's built-in node.
@@ -142,6 +144,40 @@ fn the_description_is_read_once() {
     let stale = target(&found[0], Known::Stale(described));
     let (measured, _) = asked(&mut session, &config(ALL), &[stale]);
     assert!(measured[0].described.is_some());
+}
+
+#[test]
+fn a_sample_says_whether_qemu_answered_where_it_was_asked() {
+    let mut session = Session::new(connect("test:///default"));
+    let found = listed(&mut session);
+    // A bulk reply of QEMU's driver without the resident size, as the test driver's is.
+    session.qemu = true;
+    let devices = Measurements {
+        metrics: false,
+        features: false,
+        totals: false,
+        ..ALL
+    };
+    let state = Measurements {
+        devices: false,
+        ..devices
+    };
+    for (wanted, scope, answers) in [
+        (ALL, Scope::Full, Some(false)),
+        (ALL, Scope::NoBlock, Some(false)),
+        (ALL, Scope::NoMonitor, None),
+        // Of the block group nothing came that would show that QEMU was passed by.
+        (devices, Scope::Full, Some(true)),
+        (devices, Scope::NoBlock, None),
+        (state, Scope::Full, None),
+    ] {
+        let targets = [new(&found[0])];
+        let (measured, _) = asked_for(scope, &mut session, &config(wanted), &targets);
+        assert_eq!(measured[0].sample.answers, answers, "{wanted:?}, {scope:?}");
+    }
+    session.qemu = false;
+    let (measured, _) = asked(&mut session, &config(ALL), &[new(&found[0])]);
+    assert_eq!(measured[0].sample.answers, None);
 }
 
 /// Its job is taken, and from libvirt 11.0 on reading XML waits for the job.

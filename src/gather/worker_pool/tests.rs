@@ -23,6 +23,7 @@ fn pool_with(uri: &str, size: usize, requests_each: usize) -> (WorkerPool, Recei
             ..settings.measurements
         }),
         info: true,
+        guest_memory_max_age: settings.guest_memory_max_age,
         devices: settings.device_filter(),
         tags: Vec::new(),
         vm_info: false,

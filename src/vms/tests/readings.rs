@@ -173,5 +173,5 @@ fn a_sample_of_a_vm_that_is_not_listed_any_more_is_corrected() {
     vms.on_sample(true, &mut sample);
     let counters = [3, 0, 0, 0, 9, 0, 0, 0].map(Some);
     assert_eq!(sample.nics.unwrap().list[0].counters, counters);
-    assert_eq!(vms.len(), 0);
+    assert_eq!(vms.iter().count(), 0);
 }

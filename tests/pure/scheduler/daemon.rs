@@ -34,6 +34,8 @@ pub enum Dead {
 #[derive(Debug, Clone, Default)]
 pub struct SimVm {
     pub exists: bool,
+    /// How often the VM was destroyed.
+    pub destroyed: u32,
     /// The VM's QEMU is stopped.
     pub frozen: bool,
     /// The VM has an async job (a backup): libvirtd reports its monitor as in use by a "job", without a time.
@@ -211,6 +213,7 @@ impl Daemon {
     pub fn destroy(&mut self, n: usize) {
         let vm = self.vm(n);
         *vm = SimVm {
+            destroyed: vm.destroyed + 1,
             locked: vm.locked,
             locked_by: vm.locked_by,
             ..SimVm::default()

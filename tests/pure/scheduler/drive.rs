@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use telegraf_kvm::gather::protocol::{CallId, Completeness, Request, Scope};
-use telegraf_kvm::gather::scheduler::{Action, Event, HostVerdict, Limits, Scheduler};
+use telegraf_kvm::gather::scheduler::{Action, Event, HostVerdict, Limits, Outcome, Scheduler};
 use uuid::Uuid;
 
 use super::daemon::{Daemon, Ms, uuid};
@@ -114,6 +114,7 @@ impl Sim {
         self.gather = GatherResult::default();
         self.look_at = None;
         self.seen = HostVerdict::default();
+        let runs = self.runs();
         self.scheduler.begin(self.instant());
         self.carry_out();
         let limit = begun + DEADLINE;
@@ -140,6 +141,7 @@ impl Sim {
         }
         let outcome = self.scheduler.end();
         self.gather.saturated = outcome.saturated;
+        self.check_counts(&outcome, &runs);
         assert_eq!(self.scheduler.actions().len(), 0, "actions after the end");
         let mut gather = std::mem::take(&mut self.gather);
         gather.took = self.daemon.now - begun;
@@ -151,6 +153,29 @@ impl Sim {
             gather.actions
         );
         gather
+    }
+
+    /// How often each VM that exists was destroyed.
+    fn runs(&self) -> BTreeMap<Uuid, u32> {
+        let exist = self.daemon.vms.iter().filter(|(_, vm)| vm.exists);
+        exist.map(|(uuid, vm)| (*uuid, vm.destroyed)).collect()
+    }
+
+    /// Each VM of the list either has answered, or is counted once among those that have not; unless it was
+    /// destroyed since the gather began, in which it had these `runs`.
+    fn check_counts(&self, outcome: &Outcome, runs: &BTreeMap<Uuid, u32>) {
+        let silent = [&outcome.unanswered, &outcome.refused, &outcome.locked];
+        let silent: Vec<Uuid> = silent.into_iter().flatten().copied().collect();
+        let distinct: BTreeSet<Uuid> = silent.iter().copied().collect();
+        assert_eq!(silent.len(), distinct.len(), "counted twice: {outcome:?}");
+        let now = self.runs();
+        for uuid in &self.gather.listed {
+            if runs.contains_key(uuid) && runs.get(uuid) == now.get(uuid) {
+                let answered = self.gather.completeness.contains_key(uuid);
+                let counted = answered || distinct.contains(uuid);
+                assert!(counted, "{uuid} is counted nowhere: {outcome:?}");
+            }
+        }
     }
 
     /// Lets time pass between gathers.
@@ -253,6 +278,9 @@ impl Sim {
             self.scheduler.reconnected();
         }
         match (&event, &request) {
+            (Event::Listed(domains), _) if wanted => {
+                self.gather.listed = domains.iter().map(|listed| listed.uuid).collect();
+            }
             (Event::Samples(completeness), Request::Statistics { scope, .. }) if wanted => {
                 for (uuid, completeness) in completeness {
                     let completeness = match (completeness, scope) {

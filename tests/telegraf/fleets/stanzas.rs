@@ -175,7 +175,7 @@ fn the_stanzas_bring_every_line_to_nats_influxdb_and_prometheus() {
         last,
         prometheus(
             &lab,
-            "count({__name__=~\"vm_.*\", __name__!~\".*_latency_ms\"})",
+            "count({__name__=~\"vm_.*\", __name__!~\"vm_collector_.*|.*_latency_ms\"})",
         )[0]
         .1,
     );
@@ -201,7 +201,7 @@ fn figures(lab: &Lab, gather: &[Line], prometheus_series: f64) {
     let time = gather[0].timestamp.to_string();
     let bytes: usize = out
         .lines()
-        .filter(|line| line.ends_with(&time))
+        .filter(|line| line.ends_with(&time) && !line.starts_with("vm_collector,"))
         .map(|line| line.len() + 1)
         .sum();
     let said = format!(

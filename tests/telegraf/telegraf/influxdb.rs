@@ -133,7 +133,7 @@ fn real_vms_by_telegraf_into_influxdb_answer_the_documented_queries() {
 
     // There are as many rows as lines, and InfluxDB has as many, field by field.
     let written = std::fs::read_to_string(&copy).unwrap();
-    let out = telegraf.out();
+    let out = telegraf.all_out();
     assert_eq!(out.len(), written.lines().count());
     let expected: BTreeMap<_, _> = counted(&out)
         .into_iter()

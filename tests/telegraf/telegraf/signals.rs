@@ -51,8 +51,13 @@ fn is_as_contracted((measurement, tags, fields): &LineShape) -> bool {
 
 /// The vm_features line that the contract requires for this line's VM.
 fn features(line: &Line) -> LineShape {
-    let fields = FEATURES.map(|key| (key.to_owned(), 'f'));
-    ("vm_features".to_owned(), line.tags.clone(), fields.into())
+    let all = FEATURES.into_iter().chain(["memory_guest_used_percent"]);
+    let fields = all.map(|key| (key.to_owned(), 'f'));
+    (
+        "vm_features".to_owned(),
+        line.tags.clone(),
+        fields.collect(),
+    )
 }
 
 fn nanoseconds() -> i64 {

@@ -140,8 +140,10 @@ fn sample(name: &str) -> Sample {
 }
 
 fn measured(name: &str, completeness: Completeness) -> Measured {
+    let mut sample = sample(name);
+    sample.answers = (completeness == Completeness::Full).then_some(true);
     Measured {
-        sample: sample(name),
+        sample,
         completeness,
         described: None,
         outdated: false,
@@ -152,6 +154,13 @@ fn measured(name: &str, completeness: Completeness) -> Measured {
 fn samples(names: &[&str]) -> Response {
     let measured = names.iter().map(|name| measured(name, Completeness::Full));
     Response::Samples(measured.collect(), vec![])
+}
+
+/// Whether the QEMU of each VM answered, in the order of their names.
+fn answers(gathered: &GatherReport) -> Vec<Option<bool>> {
+    let mut samples: Vec<_> = gathered.samples.iter().collect();
+    samples.sort_unstable_by_key(|sample| &sample.name);
+    samples.iter().map(|sample| sample.answers).collect()
 }
 
 /// Where its images lie now is not known until its XML has been read.
@@ -302,7 +311,8 @@ fn the_look_at_the_host_decides_what_each_vm_is_asked_for() {
     let gathered = driven.finish();
     assert_eq!(names(&gathered), ["a", "b"]);
     assert_eq!(gathered.samples[1].disks, Some(disks));
-    assert_eq!((gathered.seen, gathered.complete), (2, 1));
+    assert_eq!(answers(&gathered), [Some(false), Some(true)]);
+    assert_eq!(counts(&gathered), (2, [1, 1, 0]));
     let dead = [(mount, vec![domain("b")])].into();
     assert_eq!(gathered.dead, dead);
     // The next gather ends before the host was looked at: it knows nothing better.
@@ -395,6 +405,42 @@ fn a_vm_that_was_restarted_since_the_list_is_active() {
 }
 
 #[test]
+fn vms_that_answer_vanish_and_cannot_be_read_add_up() {
+    let mut driven = Driven::new(|_| {}, None);
+    driven.listed_and_described(&["a", "b", "c", "d"]);
+    let mut restarted = measured("a", Completeness::Full);
+    restarted.sample.run.id += 100;
+    let unreadable = (domain("c"), "no".to_owned());
+    let part = vec![restarted, measured("d", Completeness::Partial)];
+    driven.next(Response::Samples(part, vec![unreadable]));
+    // The one in part is asked again, and has not answered when the gather is cut.
+    assert!(!driven.gatherer.is_done());
+    let gathered = driven.finish();
+    assert_eq!(counts(&gathered), (3, [1, 1, 1]), "b is gone");
+    assert!(gathered.missing.is_empty());
+}
+
+#[test]
+fn a_gather_that_is_cut_before_any_vm_was_asked_withholds_those_of_its_list() {
+    let mut driven = Driven::new(|_| {}, None);
+    driven.gatherer.begin();
+    driven.next(domains(&["a", "b"]));
+    let gathered = driven.finish();
+    assert_eq!(counts(&gathered), (2, [0, 0, 2]));
+
+    // No connection can be opened any more.
+    let mut driven = Driven::new(|_| {}, None);
+    driven.gatherer.begin();
+    driven.next(domains(&["a", "b"]));
+    let failure = Failure::Unreachable(Error::invalid("no"));
+    driven.gatherer.on_reply(failed(driven.newest(), failure));
+    assert!(driven.gatherer.is_done());
+    let gathered = driven.finish();
+    assert_eq!(counts(&gathered), (2, [0, 0, 2]));
+    assert_eq!(missing(&gathered), ["a", "b"]);
+}
+
+#[test]
 fn a_vm_that_blocks_a_call_is_not_waited_for_and_the_late_reply_is_dropped() {
     let mut driven = Driven::new(|_| {}, None);
     driven.listed_and_described(&["a", "b"]);
@@ -421,7 +467,8 @@ fn a_vm_that_blocks_a_call_is_not_waited_for_and_the_late_reply_is_dropped() {
     assert!(driven.gatherer.is_done());
     let gathered = driven.finish();
     assert_eq!(names(&gathered), ["a", "b"]);
-    assert_eq!((gathered.complete, gathered.hanging), (1, 1));
+    assert_eq!(gathered.hanging, 1);
+    assert_eq!(counts(&gathered), (2, [1, 1, 0]));
     assert!(gathered.missing.is_empty() && gathered.locked.is_empty());
 
     driven.gatherer.begin();
@@ -451,12 +498,69 @@ fn a_vm_that_a_daemon_without_workers_serves_by_priority_calls_is_not_missing() 
     driven.answer(probe, Response::Done);
     let urgent = driven.newest();
     for name in ["a", "b"] {
-        driven.answer(urgent, Response::Priority(Box::new(sample(name))));
+        let sample = measured(name, Completeness::PriorityOnly).sample;
+        driven.answer(urgent, Response::Priority(Box::new(sample)));
     }
     assert!(!driven.gatherer.is_done());
     let gathered = driven.finish();
     assert_eq!(gathered.saturated, Some(Some(domain("b"))));
     assert_eq!(names(&gathered), ["a", "b"]);
-    assert_eq!(gathered.complete, 0);
+    assert_eq!(counts(&gathered), (3, [0, 2, 1]));
     assert_eq!(missing(&gathered), ["c"]);
+    assert_eq!(answers(&gathered), [None; 2], "no QEMU was asked");
+}
+
+#[test]
+fn a_vm_on_which_a_call_hangs_does_not_answer_also_when_libvirtd_has_no_worker_to_ask_it() {
+    let mut driven = Driven::new(|_| {}, None);
+    driven.listed_and_described(&["a", "b"]);
+    let held = driven.newest();
+    driven.stall();
+    let probe = driven.newest();
+    driven.answer(probe, Response::Alive);
+    let occupied = Monitor::Occupied(STALL);
+    driven.answer(probe, Response::Control(Node::uuid("a"), occupied));
+    driven.answer(probe, Response::Control(Node::uuid("b"), Monitor::Free));
+    driven.answer(probe, Response::Done);
+    driven.finish();
+
+    driven.gatherer.begin();
+    driven.next(domains(&["a", "b"]));
+    // The canary does not come back, and no VM blocks it: libvirtd has no worker.
+    driven.stall();
+    let probe = driven.newest();
+    driven.answer(probe, Response::Alive);
+    driven.answer(
+        probe,
+        Response::Control(Node::uuid("a"), Monitor::Occupied(2 * STALL)),
+    );
+    driven.answer(probe, Response::Control(Node::uuid("b"), Monitor::Free));
+    driven.answer(probe, Response::Done);
+    let urgent = driven.newest();
+    for (name, state) in [("a", (1, 1)), ("b", (1, 1)), ("a", (3, 2))] {
+        let mut sample = measured(name, Completeness::PriorityOnly).sample;
+        (sample.state, sample.reason) = (Some(state.0), Some(state.1));
+        driven.answer(urgent, Response::Priority(Box::new(sample)));
+    }
+    assert!(driven.out().contains(&held));
+    let gathered = driven.finish();
+    assert_eq!(answers(&gathered), [Some(false), None]);
+}
+
+/// The canary of a daemon without workers does not come back, so that no VM is taken up.
+#[test]
+fn a_vm_that_priority_calls_do_not_find_any_more_is_gone() {
+    let mut driven = Driven::new(|_| {}, None);
+    driven.gatherer.begin();
+    driven.next(domains(&["a", "b", "c"]));
+    driven.described(&["a", "b", "c"]);
+    driven.stall();
+    driven.probed(&["a", "b", "c"]);
+    let urgent = driven.newest();
+    let sample = measured("a", Completeness::PriorityOnly).sample;
+    driven.answer(urgent, Response::Priority(Box::new(sample)));
+    driven.answer(urgent, Response::Done);
+    let gathered = driven.finish();
+    assert_eq!(counts(&gathered), (1, [0, 1, 0]));
+    assert!(gathered.missing.is_empty());
 }
