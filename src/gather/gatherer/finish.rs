@@ -41,14 +41,11 @@ impl Gatherer {
         report.saturated = outcome.saturated.map(|uuid| uuid.and_then(&find));
         report.calls_used_up = outcome.calls_used_up;
         // A daemon without workers may have served a domain by priority calls all the same.
-        let silent = |uuids: &[Uuid]| {
-            let silent = uuids
-                .iter()
-                .copied()
-                .filter(|uuid| !self.samples.has(*uuid));
-            silent.filter_map(&find).collect()
-        };
-        report.missing = silent(&outcome.unanswered);
+        let unanswered = outcome.unanswered.into_iter();
+        report.missing = unanswered
+            .filter(|uuid| !self.samples.has(*uuid))
+            .filter_map(&find)
+            .collect();
         report.hanging = outcome.hanging;
         report.withheld = self.withheld(&report, &outcome.refused);
         report.complete = self.samples.complete(self.reads_disks);
