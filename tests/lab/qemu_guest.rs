@@ -6,7 +6,7 @@ use crate::support::lab::{BRIDGE, Lab};
 use crate::support::lines::{self, Line, adds_up};
 use crate::support::plugin::Plugin;
 use crate::support::vm::{Nic, Vm, VmSpec, disks};
-use crate::support::{succeed, wait_for};
+use crate::support::{succeed, turn, wait_for};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -100,6 +100,7 @@ impl Drop for SlowDisk {
 
 #[test]
 fn counters_and_rates_move_by_what_the_guest_did() {
+    let _turn = turn::share();
     let lab = Lab::start();
     let (_server, slow_disk) = SlowDisk::start(&lab);
     let vm = lab.create(&VmSpec {
