@@ -135,7 +135,13 @@ pub(super) fn place(text: &str) -> Option<Result<Place, String>> {
 
 /// The message for a name that is none.
 fn unknown(text: &str, platform: Option<&Platform>) -> String {
-    let shown = shortened(text);
+    // A text like `user:password` would be shown without its second part, which is the one that is wrong here.
+    let shown = match text.split_once(':') {
+        Some((platform, value)) if !value.contains([':', '/', '@']) => {
+            format!("{}:{}", shortened(platform), shortened(value))
+        }
+        _ => shortened(text),
+    };
     let of_platform = platform.filter(|platform| !platform.name.is_empty());
     let near = match (of_platform, text.split_once(':')) {
         (Some(platform), Some((_, value))) => {

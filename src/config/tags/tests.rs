@@ -71,6 +71,14 @@ fn a_wrong_value_is_answered_with_the_remedy() {
 }
 
 #[test]
+fn a_wrong_value_is_shown_and_a_password_is_not() {
+    assert!(wrong("'openstack:tenant'").starts_with("\"openstack:tenant\" is not known"));
+    for uri in ["qemu+ssh://user:secret@host/system", "user:secret@host"] {
+        assert!(!wrong(&format!("'{uri}'")).contains("secret"), "{uri}");
+    }
+}
+
+#[test]
 fn a_wrong_name_is_answered_with_the_remedy() {
     for (name, message) in [
         ("VMID", "the name VMID is taken"),
