@@ -75,6 +75,10 @@ pub struct Sample {
     pub vcpus: Option<u64>,
     /// CPU time.
     pub cpu: Cpu,
+    /// What the threads of the vCPUs have counted.
+    pub vcpu_times: Option<VcpuTimes>,
+    /// How long ago the VM's QEMU process was started, s.
+    pub uptime: Option<u64>,
     /// Memory.
     pub memory: Memory,
     /// Network interfaces; `None` if they were not reported in this gather.
@@ -113,6 +117,37 @@ pub struct Cpu {
     pub user: Option<u64>,
     /// CPU time in the kernel.
     pub system: Option<u64>,
+}
+
+/// What the threads of a VM's vCPUs have counted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VcpuTimes {
+    /// The midpoint of the reading.
+    pub at: Instant,
+    /// Each vCPU that is online, in the order of the numbers. It is shared with the history.
+    pub list: Arc<[VcpuTime]>,
+}
+
+/// What the thread of one vCPU has counted since it was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VcpuTime {
+    /// libvirt's number of the vCPU. Numbers may have gaps.
+    pub number: u32,
+    /// The number of the thread, which tells the vCPU from an earlier one of the same number. 0 where it is
+    /// not known.
+    pub thread: u32,
+    /// The CPU time that it has used, ns.
+    pub time: Option<u64>,
+    /// How long it was ready to run and had no CPU of the host, ns.
+    pub delay: Option<u64>,
+}
+
+impl VcpuTimes {
+    /// The sum over the vCPUs. `None` if one of them lacks the figure.
+    pub fn sum(&self, figure: impl Fn(&VcpuTime) -> Option<u64>) -> Option<u64> {
+        let mut figures = self.list.iter().map(figure);
+        figures.try_fold(0, |sum: u64, figure| Some(sum.saturating_add(figure?)))
+    }
 }
 
 /// Memory of a VM, sizes in KiB.
@@ -183,6 +218,8 @@ impl Sample {
             answers: None,
             vcpus: None,
             cpu: Cpu::new(at),
+            vcpu_times: None,
+            uptime: None,
             memory: Memory::new(at),
             nics: None,
             disks: None,

@@ -11,8 +11,11 @@ use super::scan::{QemuProcess, Scan, ScanProgress};
 use crate::maps::{HashMap, HashSet};
 use crate::times::{PROCESS_RECHECK, PROCESS_SCAN};
 
+mod figures;
 #[cfg(test)]
 mod tests;
+
+pub use figures::{HostFigures, VcpuReading};
 
 /// The delay before VMs that a scan did not find are searched for again. It doubles with each scan
 /// that does not find them either.
@@ -32,7 +35,8 @@ pub struct ProcessReport {
     pub unseen: HashSet<Uuid>,
 }
 
-/// The QEMU processes of the VMs of the last check. Two descriptors a VM stay open.
+/// The QEMU processes of the VMs of the last check. Two descriptors a VM stay open, and more while its
+/// vCPUs are read.
 #[derive(Debug)]
 pub struct Processes {
     /// Where proc is mounted.
