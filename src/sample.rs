@@ -77,6 +77,8 @@ pub struct Sample {
     pub cpu: Cpu,
     /// What the threads of the vCPUs have counted.
     pub vcpu_times: Option<VcpuTimes>,
+    /// How often its CPU quota has stopped it; `None` if it has no quota.
+    pub throttling: Option<Throttling>,
     /// How long ago the VM's QEMU process was started, s.
     pub uptime: Option<u64>,
     /// Memory.
@@ -140,6 +142,27 @@ pub struct VcpuTime {
     pub time: Option<u64>,
     /// How long it was ready to run and had no CPU of the host, ns.
     pub delay: Option<u64>,
+}
+
+/// What the kernel counts in control groups with a CPU quota, summed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Throttling {
+    /// The periods of the quota in which the group had something to run.
+    pub periods: u64,
+    /// The periods in which it used up the quota and was stopped.
+    pub throttled_periods: u64,
+    /// How long it was stopped, ns.
+    pub throttled: u64,
+}
+
+impl std::ops::AddAssign for Throttling {
+    fn add_assign(&mut self, other: Self) {
+        self.periods = self.periods.saturating_add(other.periods);
+        self.throttled_periods = self
+            .throttled_periods
+            .saturating_add(other.throttled_periods);
+        self.throttled = self.throttled.saturating_add(other.throttled);
+    }
 }
 
 impl VcpuTimes {
@@ -219,6 +242,7 @@ impl Sample {
             vcpus: None,
             cpu: Cpu::new(at),
             vcpu_times: None,
+            throttling: None,
             uptime: None,
             memory: Memory::new(at),
             nics: None,

@@ -75,6 +75,7 @@ impl Gatherer {
             cpu_usage: groups.has(Groups::CPU),
             vcpu_times: (measurements.totals || measurements.features)
                 && settings.vcpu_delay != VcpuDelay::Off,
+            throttling: measurements.totals,
         };
         // Each connection to a driver in our own process may be to another node, so there is only one.
         // There is no daemon that could fail to answer.
@@ -180,7 +181,9 @@ impl Gatherer {
                 self.vms.device_removed(uuid, &alias, at);
             }
             EventUpdate::Event(
-                DomainEvent::ImageChanged(uuid) | DomainEvent::MetadataChanged(uuid),
+                DomainEvent::ImageChanged(uuid)
+                | DomainEvent::MetadataChanged(uuid)
+                | DomainEvent::TunableChanged(uuid),
                 at,
             ) => self.vms.device_changed(uuid, at),
             EventUpdate::Event(DomainEvent::Stopped(uuid), at) => self.vms.stopped(uuid, at),

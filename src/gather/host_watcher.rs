@@ -11,7 +11,9 @@ use uuid::Uuid;
 use self::inspection::inspect;
 use super::scheduler::HostVerdict;
 use crate::config::BlockStatistics;
+use crate::description::CpuQuota;
 use crate::host::qemu::cgroups::{Cgroups, CpuUsage};
+use crate::host::qemu::throttling::{Limited, QuotaGroups};
 use crate::host::qemu::{HostFigures, VcpuReading};
 use crate::host::{Mounts, NetDev, Processes};
 use crate::maps::{HashMap, HashSet};
@@ -42,6 +44,8 @@ pub struct Wanted {
     pub cpu_usage: bool,
     /// The CPU time of their vCPU threads.
     pub vcpu_times: bool,
+    /// How often CPU quotas have stopped them.
+    pub throttling: bool,
 }
 
 /// What a check has found.
@@ -217,6 +221,7 @@ pub fn start(
         // This path leads to the running program even after an upgrade has replaced its file.
         let mut mounts = Mounts::new(Path::new("/proc/self/exe"));
         let mut cgroups = Cgroups::default();
+        let mut quota_groups = QuotaGroups::default();
         while let Ok(query) = received.recv() {
             let mut report = inspect(&mut processes, &mut mounts, &query);
             // The counters are read last, so that libvirt's figures are younger than these.
@@ -233,6 +238,12 @@ pub fn start(
                 groups: &groups,
                 most_files: most_vcpu_files,
             }));
+            if query.wants.throttling {
+                let limited = limited(&query, &processes.single_processes());
+                for (uuid, throttling) in quota_groups.read(&limited) {
+                    report.figures.entry(uuid).or_default().throttling = Some(throttling);
+                }
+            }
             let not_started = processes.not_started.as_ref();
             report.not_started = not_started.or(mounts.not_started.as_ref()).cloned();
             send(report);
@@ -240,4 +251,20 @@ pub fn start(
     };
     threads::start("host watcher", watch)?;
     Ok(queries)
+}
+
+/// The VMs of a query whose descriptions have a CPU quota.
+fn limited(query: &HostQuery, processes: &[(Uuid, u32)]) -> Vec<Limited> {
+    let has_quota = |quota: &CpuQuota| quota.vcpus || quota.vm;
+    let quotas: HashMap<Uuid, CpuQuota> = query
+        .vms
+        .iter()
+        .filter_map(|(vm, known)| Some((*vm, known.as_ref()?.description.as_ref()?.quota)))
+        .filter(|(_, quota)| has_quota(quota))
+        .collect();
+    let limited = processes.iter().filter_map(|&(vm, process)| {
+        let quota = *quotas.get(&vm)?;
+        Some(Limited { vm, process, quota })
+    });
+    limited.collect()
 }

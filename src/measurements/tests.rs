@@ -51,7 +51,7 @@ fn every_field_stands_under_its_name() {
          memactual=2003i,memrss=2004i,memavailable=2005i,memusable=2006i,memswap_in=2007i,\
          memswap_out=2008i,memmajor_fault=2009i,memminor_fault=2010i,memdisk_cache=2011i,\
          memunused=2012i,memstats_age_sec=2013i,timeusr=1002i,timesys=1003i,cpus=2i,cputime=1001i,vcpu_time_ns=603i,vcpu_delay_ns=803i,\
-         state=1i,state_reason=5i,\
+         cpu_periods=501i,cpu_throttled_periods=502i,cpu_throttled_ns=503i,state=1i,state_reason=5i,\
          disk_rd_time_ns=46i,disk_wr_time_ns=47i,disk_fl_time_ns=48i,disk_fl_reqs=49i,disk_capacity_bytes=50i,\
          disk_allocation_bytes=51i,disk_physical_bytes=52i 17\n"
     );

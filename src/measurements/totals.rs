@@ -75,6 +75,13 @@ pub(super) fn write(
         "vcpu_delay_ns",
         vcpus.and_then(|vcpus| vcpus.sum(|vcpu| vcpu.delay)),
     );
+    let throttling = sample.throttling.as_ref();
+    line.int("cpu_periods", throttling.map(|sum| sum.periods));
+    line.int(
+        "cpu_throttled_periods",
+        throttling.map(|sum| sum.throttled_periods),
+    );
+    line.int("cpu_throttled_ns", throttling.map(|sum| sum.throttled));
     line.signed("state", sample.state.map(i64::from));
     line.signed("state_reason", sample.reason.map(i64::from));
     for (key, value) in disk().skip(FIRST) {

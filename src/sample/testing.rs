@@ -5,7 +5,7 @@ use std::time::Instant;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::{Device, Devices, RunId, Sample, VcpuTime, VcpuTimes};
+use super::{Device, Devices, RunId, Sample, Throttling, VcpuTime, VcpuTimes};
 
 /// A run of the VM `6695eb01-f6a4-8304-79aa-97f2502e193f`.
 pub(crate) fn run(id: u32) -> RunId {
@@ -31,6 +31,11 @@ pub(crate) fn full(at: Instant) -> Sample {
     sample.cpu.user = Some(1002);
     sample.cpu.system = Some(1003);
     sample.vcpu_times = Some(vcpu_times(at, [(0, 301, 401), (5, 302, 402)]));
+    sample.throttling = Some(Throttling {
+        periods: 501,
+        throttled_periods: 502,
+        throttled: 503,
+    });
     sample.uptime = Some(1004);
     let memory = &mut sample.memory;
     memory.maximum = Some(2001);

@@ -96,6 +96,7 @@ impl Vms {
 /// the two readings, or all vCPUs share a thread: then no sum over the vCPUs is known.
 fn put(figures: &HostFigures, sample: &mut Sample) {
     sample.uptime = figures.uptime;
+    sample.throttling = figures.throttling;
     let threads = figures.vcpus.as_ref().filter(|threads| {
         let known = u64::try_from(threads.times.list.len()).ok();
         sample.vcpus == known || sample.vcpus.is_none() && !threads.shared

@@ -7,6 +7,7 @@ mod freezer;
 mod process;
 mod processes;
 mod scan;
+pub(crate) mod throttling;
 pub(crate) mod vcpus;
 
 pub use processes::{HostFigures, Processes, VcpuReading};

@@ -210,14 +210,10 @@ pub(super) fn qemus(processes: &[Process]) -> impl Iterator<Item = &Process> {
 }
 
 /// The QEMU of a VM, if it has exactly one.
-pub(super) fn sole_qemu(processes: &mut [Process]) -> Option<&mut Process> {
-    let mut pids = qemus(processes).map(|process| process.pid);
-    let pid = pids.next()?;
-    if pids.next().is_some() {
-        return None;
-    }
-    drop(pids);
-    processes.iter_mut().find(|process| process.pid == pid)
+pub(super) fn sole_qemu(processes: &[Process]) -> Option<&Process> {
+    let mut qemus = qemus(processes);
+    let qemu = qemus.next()?;
+    qemus.next().is_none().then_some(qemu)
 }
 
 /// Whether none of a VM's processes can answer its monitor.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::process::{Process, ProcessState, all_stuck, net_namespace};
+use super::process::{Process, ProcessState, all_stuck, net_namespace, sole_qemu};
 use super::scan::{QemuProcess, Scan, ScanProgress};
 use crate::maps::{HashMap, HashSet};
 use crate::times::{PROCESS_RECHECK, PROCESS_SCAN};
@@ -143,10 +143,7 @@ impl Processes {
     pub fn single_processes(&self) -> Vec<(Uuid, u32)> {
         self.known
             .iter()
-            .filter_map(|(uuid, processes)| match &processes[..] {
-                [process] => Some((*uuid, process.pid)),
-                _ => None,
-            })
+            .filter_map(|(uuid, processes)| Some((*uuid, sole_qemu(processes)?.pid)))
             .collect()
     }
 

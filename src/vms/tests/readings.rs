@@ -192,6 +192,7 @@ fn read_figures(vms: &mut Vms, shared: bool) {
     let figures = HostFigures {
         uptime: Some(60),
         vcpus: Some(ThreadTimes { times, shared }),
+        throttling: None,
     };
     let figures = HashMap::from_iter([(run(1).uuid, figures)]);
     vms.on_readings(None, HashMap::default(), figures);

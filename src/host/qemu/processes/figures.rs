@@ -6,6 +6,7 @@ use super::Processes;
 use crate::host::qemu::process::sole_qemu;
 use crate::host::qemu::vcpus::ThreadTimes;
 use crate::maps::HashMap;
+use crate::sample::Throttling;
 
 /// What this host says of one VM's QEMU.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -14,6 +15,8 @@ pub struct HostFigures {
     pub uptime: Option<u64>,
     /// What its vCPU threads have counted.
     pub vcpus: Option<ThreadTimes>,
+    /// How often its CPU quota has stopped it.
+    pub throttling: Option<Throttling>,
 }
 
 /// Of what the figures of vCPUs are read.
@@ -33,7 +36,8 @@ impl Processes {
         let mut room = most.saturating_sub(kept.sum());
         let mut figures = HashMap::default();
         for (uuid, processes) in &mut self.known {
-            let Some(process) = sole_qemu(processes) else {
+            let pid = sole_qemu(processes).map(|qemu| qemu.pid);
+            let Some(process) = processes.iter_mut().find(|one| Some(one.pid) == pid) else {
                 continue;
             };
             let uptime = process.uptime();
@@ -41,7 +45,12 @@ impl Processes {
                 let groups = vcpus.groups.get(uuid).copied();
                 process.vcpu_times(&self.root, groups, &mut room)
             });
-            figures.insert(*uuid, HostFigures { uptime, vcpus });
+            let of_vm = HostFigures {
+                uptime,
+                vcpus,
+                throttling: None,
+            };
+            figures.insert(*uuid, of_vm);
         }
         figures
     }
