@@ -1,5 +1,5 @@
-//! The devices of a VM, the files that QEMU has open for them, and the values that the configuration wants as tags, from
-//! its XML.
+//! The devices of a VM, the files that QEMU has open for them, its CPU quota, and the values that the configuration wants
+//! as tags, from its XML.
 //!
 //! Only `/domain/devices/interface` and `/domain/devices/disk` without a namespace are devices: a backing chain, a
 //! mirror, metadata and `<qemu:commandline>` may have elements of the same names.
@@ -38,6 +38,8 @@ pub struct Description {
     /// The numbers of the block nodes that are volumes of a pool (`<source pool='...' volume='...' index='N'/>`). Their
     /// paths are not in the XML, but on QEMU's command line.
     pub volumes: Vec<u32>,
+    /// Its CPU quota.
+    pub quota: CpuQuota,
     /// Whether QEMU may have a file open whose local path is not in the XML (see [`Description::parse`]).
     pub unresolved: bool,
     /// Whether QEMU may wait for the server of a network disk when it is asked for the size of the image.
@@ -61,6 +63,15 @@ impl Description {
         let disks = self.disks.iter().flat_map(|disk| &disk.sources);
         disks.chain(&self.firmware).map(String::as_str)
     }
+}
+
+/// Which control groups of a VM have a limit of CPU time, by `<cputune>`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CpuQuota {
+    /// `<quota>`: the group of each vCPU.
+    pub vcpus: bool,
+    /// `<global_quota>`: the group of the VM.
+    pub vm: bool,
 }
 
 /// One `<interface>`.

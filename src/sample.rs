@@ -75,6 +75,12 @@ pub struct Sample {
     pub vcpus: Option<u64>,
     /// CPU time.
     pub cpu: Cpu,
+    /// What the threads of the vCPUs have counted.
+    pub vcpu_times: Option<VcpuTimes>,
+    /// How often its CPU quota has stopped it; `None` if it has no quota.
+    pub throttling: Option<Throttling>,
+    /// How long ago the VM's QEMU process was started, s.
+    pub uptime: Option<u64>,
     /// Memory.
     pub memory: Memory,
     /// Network interfaces; `None` if they were not reported in this gather.
@@ -113,6 +119,58 @@ pub struct Cpu {
     pub user: Option<u64>,
     /// CPU time in the kernel.
     pub system: Option<u64>,
+}
+
+/// What the threads of a VM's vCPUs have counted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VcpuTimes {
+    /// The midpoint of the reading.
+    pub at: Instant,
+    /// Each vCPU that is online, in the order of the numbers. It is shared with the history.
+    pub list: Arc<[VcpuTime]>,
+}
+
+/// What the thread of one vCPU has counted since it was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VcpuTime {
+    /// libvirt's number of the vCPU. Numbers may have gaps.
+    pub number: u32,
+    /// The number of the thread, which tells the vCPU from an earlier one of the same number. 0 where it is
+    /// not known.
+    pub thread: u32,
+    /// The CPU time that it has used, ns.
+    pub time: Option<u64>,
+    /// How long it was ready to run and had no CPU of the host, ns.
+    pub delay: Option<u64>,
+}
+
+/// What the kernel counts in control groups with a CPU quota, summed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Throttling {
+    /// The periods of the quota in which the group had something to run.
+    pub periods: u64,
+    /// The periods in which it used up the quota and was stopped.
+    pub throttled_periods: u64,
+    /// How long it was stopped, ns.
+    pub throttled: u64,
+}
+
+impl std::ops::AddAssign for Throttling {
+    fn add_assign(&mut self, other: Self) {
+        self.periods = self.periods.saturating_add(other.periods);
+        self.throttled_periods = self
+            .throttled_periods
+            .saturating_add(other.throttled_periods);
+        self.throttled = self.throttled.saturating_add(other.throttled);
+    }
+}
+
+impl VcpuTimes {
+    /// The sum over the vCPUs. `None` if one of them lacks the figure.
+    pub fn sum(&self, figure: impl Fn(&VcpuTime) -> Option<u64>) -> Option<u64> {
+        let mut figures = self.list.iter().map(figure);
+        figures.try_fold(0, |sum: u64, figure| Some(sum.saturating_add(figure?)))
+    }
 }
 
 /// Memory of a VM, sizes in KiB.
@@ -183,6 +241,9 @@ impl Sample {
             answers: None,
             vcpus: None,
             cpu: Cpu::new(at),
+            vcpu_times: None,
+            throttling: None,
+            uptime: None,
             memory: Memory::new(at),
             nics: None,
             disks: None,

@@ -79,9 +79,10 @@ pub fn run(
         })?;
     }
     // Files of /proc are kept open for each VM, so the usual soft limit of 1024 is soon reached.
-    if let Err(error) = libvirt::raise_file_limit() {
+    let file_limit = libvirt::raise_file_limit().unwrap_or_else(|error| {
         log::debug!("the limit of open files stays as it is: {error}");
-    }
+        0
+    });
     libvirt::initialize()?;
     libvirt::start_event_loop()?;
     let in_process = settings.uri.in_process();
@@ -96,7 +97,9 @@ pub fn run(
     }
     let host_watcher = if settings.uri.is_this_host() {
         let tell = sender.clone();
-        Some(host_watcher::start(move |report| {
+        // A VM may have many vCPUs. What they do not get is left to connections and other files.
+        let for_vcpus = usize::try_from(file_limit / 4).unwrap_or(usize::MAX);
+        Some(host_watcher::start(for_vcpus, move |report| {
             let _ = tell.send(Message::HostReport(Box::new(report)));
         })?)
     } else {

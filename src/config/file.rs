@@ -22,6 +22,7 @@ pub(super) struct File {
     pub max_calls: Option<Spanned<i64>>,
     pub block_statistics: Option<Spanned<String>>,
     pub guest_memory_max_age: Option<Spanned<String>>,
+    pub vcpu_delay: Option<Spanned<String>>,
     pub log_level: Option<Spanned<String>>,
     pub domain_include: Option<Vec<Spanned<String>>>,
     pub domain_exclude: Option<Vec<Spanned<String>>>,
@@ -36,7 +37,7 @@ pub(super) struct File {
 }
 
 /// Each key, and what its value looks like. A test compares the keys with those of [`File`].
-pub(super) const KEYS: [(&str, &str); 19] = [
+pub(super) const KEYS: [(&str, &str); 20] = [
     ("uri", "a text such as \"qemu:///system\""),
     ("device_cache_ttl", "a duration such as \"300s\""),
     ("deadline", "a duration such as \"8s\""),
@@ -45,6 +46,7 @@ pub(super) const KEYS: [(&str, &str); 19] = [
     ("max_calls", "a whole number such as 8"),
     ("block_statistics", "a word such as \"auto\""),
     ("guest_memory_max_age", "a duration such as \"5m\""),
+    ("vcpu_delay", "a word such as \"auto\""),
     ("log_level", "a level such as \"info\""),
     ("domain_include", "a list of patterns such as [\"web*\"]"),
     ("domain_exclude", "a list of patterns such as [\"web*\"]"),

@@ -10,7 +10,7 @@ mod validate;
 
 pub use error::ConfigError;
 pub use load::{ConfigSource, Loaded, SYSTEM_FILE, load};
-pub use settings::{BlockStatistics, Measurements, Precision, Settings};
+pub use settings::{BlockStatistics, Measurements, Precision, Settings, VcpuDelay};
 pub use uri::{Uri, UriOrigin};
 
 pub use crate::name_filter::NameFilter;

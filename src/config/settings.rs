@@ -28,6 +28,8 @@ pub struct Settings {
     pub block_statistics: BlockStatistics,
     /// From which age of the guest's last memory report its figures are left out; 1 s to 30 days.
     pub guest_memory_max_age: Duration,
+    /// Where the figures of each vCPU are had from.
+    pub vcpu_delay: VcpuDelay,
     /// The level of the log where `RUST_LOG` is not set.
     pub log_level: LevelFilter,
     /// The VMs that are gathered, by name.
@@ -83,6 +85,17 @@ pub enum BlockStatistics {
     PerDisk,
 }
 
+/// Where the CPU time and the waiting time of each vCPU are had from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VcpuDelay {
+    /// `"auto"`: from this host's proc file system.
+    Auto,
+    /// `"libvirt"`: from libvirt's vcpu group where proc does not show a VM's vCPU threads.
+    Libvirt,
+    /// `"off"`: they are not written.
+    Off,
+}
+
 /// What timestamps are truncated to, from coarse to fine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Precision {
@@ -107,6 +120,7 @@ impl Default for Settings {
             max_calls: 8,
             block_statistics: BlockStatistics::Auto,
             guest_memory_max_age: Duration::from_secs(300),
+            vcpu_delay: VcpuDelay::Auto,
             log_level: LevelFilter::Info,
             domains: NameFilter::default(),
             devices: NameFilter::default(),

@@ -10,7 +10,9 @@ use super::error::Document;
 use super::file::File;
 use super::tags;
 use super::uri::{self, Uri, UriOrigin};
-use super::{BlockStatistics, ConfigError, Measurements, NameFilter, Precision, Settings};
+use super::{
+    BlockStatistics, ConfigError, Measurements, NameFilter, Precision, Settings, VcpuDelay,
+};
 use crate::duration;
 use crate::name_filter::{self, Pattern};
 use crate::wording::{nearest, shortened};
@@ -73,6 +75,13 @@ impl Settings {
             file.guest_memory_max_age,
             GUEST_MEMORY_MAX_AGE,
             settings.guest_memory_max_age,
+        )?;
+        settings.vcpu_delay = or_default(
+            document,
+            "vcpu_delay",
+            file.vcpu_delay,
+            settings.vcpu_delay,
+            vcpu_delay,
         )?;
         settings.log_level = or_default(
             document,
@@ -183,6 +192,15 @@ fn block_statistics(text: &str) -> Result<BlockStatistics, String> {
         "bulk" => BlockStatistics::Bulk,
         "per-disk" => BlockStatistics::PerDisk,
         _ => return Err(unknown_word(text, &["auto", "bulk", "per-disk"])),
+    })
+}
+
+fn vcpu_delay(text: &str) -> Result<VcpuDelay, String> {
+    Ok(match text {
+        "auto" => VcpuDelay::Auto,
+        "libvirt" => VcpuDelay::Libvirt,
+        "off" => VcpuDelay::Off,
+        _ => return Err(unknown_word(text, &["auto", "libvirt", "off"])),
     })
 }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 use smol_str::SmolStr;
 
 use super::latency::{DISK_LATENCIES, per_request};
+use super::steal::PreviousVcpus;
 use crate::sample::{DISK_COUNTERS, Devices, Memory, NIC_COUNTERS, Sample};
 
 /// The network sums of which a rate is written: (index into the NIC counters, field name).
@@ -37,6 +38,9 @@ pub struct Features {
     pub cpu_usage: Option<f64>,
     /// The memory in use inside the guest, as a part of what the guest sees, percent.
     pub memory_guest_used: Option<f64>,
+    /// Time in which vCPUs were ready to run and had no CPU of the host, divided by the measured time and
+    /// the number of vCPUs, percent.
+    pub cpu_steal: Option<f64>,
     /// Per second, in the order of [`NET_RATES`].
     pub net: [Option<f64>; 4],
     /// Per second, in the order of [`DISK_RATES`].
@@ -55,6 +59,7 @@ pub struct Previous {
     net: [Option<Rc<Summed<NIC_COUNTERS>>>; 4],
     disk: [Option<Rc<Summed<DISK_COUNTERS>>>; 4],
     disk_latency: [Option<Rc<Summed<DISK_COUNTERS>>>; 3],
+    vcpus: PreviousVcpus,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -90,6 +95,7 @@ impl Previous {
             memory_rate,
             memory_angle: memory_rate.map(|rate| rate.atan().to_degrees()),
             cpu_usage: self.cpu_usage(sample),
+            cpu_steal: self.vcpus.steal(sample.vcpu_times.as_ref()),
             // It needs no earlier sample, but the measurement begins with the second one.
             memory_guest_used: guest_used(&sample.memory).filter(|_| !is_first),
             ..Features::default()

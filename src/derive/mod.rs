@@ -3,6 +3,7 @@
 mod features;
 mod history;
 mod latency;
+mod steal;
 mod totals;
 
 pub(crate) use features::{DISK_RATES, Features, NET_RATES};

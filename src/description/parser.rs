@@ -22,13 +22,46 @@ pub(super) struct Parser<'w> {
     /// How many elements are open.
     depth: usize,
     /// How many of the open elements, from the root, are on the path
-    /// `/domain/devices/(interface|disk)/(target|alias)` or `/domain/os/(loader|nvram)`.
+    /// `/domain/devices/(interface|disk)/(target|alias)`, `/domain/os/(loader|nvram)` or
+    /// `/domain/cputune/(quota|global_quota)`.
     matched: usize,
-    /// Whether the second open element is `<os>`.
-    in_os: bool,
+    /// Which one the second open element is.
+    section: Section,
     root_seen: bool,
     pub(super) finished: bool,
     device: Option<OpenDevice>,
+}
+
+/// The elements below `<domain>` that are read.
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Section {
+    /// `<devices>`
+    #[default]
+    Devices,
+    /// `<os>`
+    Os,
+    /// `<cputune>`
+    CpuTune,
+}
+
+impl Section {
+    fn of(name: &str) -> Option<Self> {
+        match name {
+            "devices" => Some(Self::Devices),
+            "os" => Some(Self::Os),
+            "cputune" => Some(Self::CpuTune),
+            _ => None,
+        }
+    }
+
+    /// Whether an element of this name in the section is read.
+    fn has(self, name: &str) -> bool {
+        match self {
+            Self::Devices => name == "interface" || name == "disk",
+            Self::Os => name == "nvram" || name == "loader",
+            Self::CpuTune => name == "quota" || name == "global_quota",
+        }
+    }
 }
 
 /// The device whose element is open.
@@ -45,6 +78,8 @@ enum OpenDevice {
     },
     /// `<loader>` or `<nvram>`, and the text in it.
     Firmware(String),
+    /// `<quota>`, or if `global` `<global_quota>`, and the text in it.
+    Quota { global: bool, text: String },
 }
 
 impl<'w> Parser<'w> {
@@ -65,10 +100,9 @@ impl<'w> Parser<'w> {
         let may_match = self.matched == self.depth
             && match self.depth {
                 0 => name == "domain",
-                1 => name == "devices" || name == "os",
-                2 if self.in_os => name == "nvram" || name == "loader",
-                2 => name == "interface" || name == "disk",
-                3 => (name == "target" || name == "alias") && !self.in_os,
+                1 => Section::of(name).is_some(),
+                2 => self.section.has(name),
+                3 => (name == "target" || name == "alias") && self.section == Section::Devices,
                 _ => false,
             };
         // Resolving looks at each namespace in scope, so it is done only if the name fits.
@@ -105,7 +139,7 @@ impl<'w> Parser<'w> {
         if on_path {
             self.matched = self.depth;
             match self.depth {
-                2 => self.in_os = name == "os",
+                2 => self.section = Section::of(name).unwrap_or_default(),
                 3 => {
                     self.device = OpenDevice::open(element)?;
                     if matches!(
@@ -127,7 +161,7 @@ impl<'w> Parser<'w> {
         let aliases = match &self.device {
             Some(OpenDevice::Nic { .. }) => &mut self.description.nic_aliases,
             Some(OpenDevice::Disk { .. }) => &mut self.description.disk_aliases,
-            Some(OpenDevice::Firmware(_)) | None => return,
+            Some(OpenDevice::Firmware(_) | OpenDevice::Quota { .. }) | None => return,
         };
         aliases.extend(name.map(SmolStr::from));
     }
@@ -194,9 +228,21 @@ impl<'w> Parser<'w> {
                 }
                 // A disk without a target is no disk here, but QEMU has its files open.
                 Some(OpenDevice::Disk { sources, .. }) => self.description.firmware.extend(sources),
+                Some(OpenDevice::Quota { global, text }) => self.quota(global, &text),
                 Some(OpenDevice::Firmware(_)) | None => {}
             }
         }
+    }
+
+    /// libvirt has -1 for no limit, and leaves out a quota of 0 (virDomainCputuneDef).
+    fn quota(&mut self, global: bool, text: &str) {
+        let quota = &mut self.description.quota;
+        let place = if global {
+            &mut quota.vm
+        } else {
+            &mut quota.vcpus
+        };
+        *place |= text.trim().parse().is_ok_and(|quota: i64| quota > 0);
     }
 
     pub(super) fn text(&mut self, text: &str) -> Result<(), String> {
@@ -206,9 +252,10 @@ impl<'w> Parser<'w> {
         self.white_space(text);
         // The text directly in the element, not that of an element within it.
         if self.depth == 3
-            && let Some(OpenDevice::Firmware(path)) = &mut self.device
+            && let Some(OpenDevice::Firmware(inner) | OpenDevice::Quota { text: inner, .. }) =
+                &mut self.device
         {
-            path.push_str(text);
+            inner.push_str(text);
         }
         Ok(())
     }
@@ -255,6 +302,12 @@ impl OpenDevice {
             }
             "loader" if of_type != Some("pflash") => return Ok(None),
             "loader" | "nvram" => return Ok(Some(Self::Firmware(String::new()))),
+            name @ ("quota" | "global_quota") => {
+                return Ok(Some(Self::Quota {
+                    global: name == "global_quota",
+                    text: String::new(),
+                }));
+            }
             _ => {}
         }
         let kind = DiskKind::of(attribute(element, "device")?.as_deref());

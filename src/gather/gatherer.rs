@@ -10,12 +10,12 @@ use std::time::Instant;
 
 use super::gather_report::GatherReport;
 use super::groups::groups_needed;
-use super::host_watcher::{HostQuery, HostWatcher};
+use super::host_watcher::{HostQuery, HostWatcher, Wanted};
 use super::protocol::{DomainRef, WorkerConfig};
 use super::samples::Samples;
 use super::scheduler::{Limits, Listed, Scheduler};
 use super::worker_pool::{Sink, WorkerPool};
-use crate::config::{NameFilter, Settings};
+use crate::config::{NameFilter, Settings, VcpuDelay};
 use crate::libvirt::DomainEvent;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::events::EventUpdate;
@@ -70,6 +70,13 @@ impl Gatherer {
             vm_info: measurements.info,
             describes,
         };
+        let wanted = Wanted {
+            net_dev: groups.has(Groups::NET),
+            cpu_usage: groups.has(Groups::CPU),
+            vcpu_times: (measurements.totals || measurements.features)
+                && settings.vcpu_delay != VcpuDelay::Off,
+            throttling: measurements.totals,
+        };
         // Each connection to a driver in our own process may be to another node, so there is only one.
         // There is no daemon that could fail to answer.
         let in_process = settings.uri.in_process();
@@ -95,7 +102,7 @@ impl Gatherer {
             reads_disks: groups.has(Groups::BLOCK),
             samples: Samples::default(),
             report: GatherReport::default(),
-            host_watcher: HostWatcher::new(host_watcher, settings.block_statistics, groups),
+            host_watcher: HostWatcher::new(host_watcher, settings.block_statistics, wanted),
             recalls: !in_process,
             late: 0,
             lost: 0,
@@ -174,7 +181,9 @@ impl Gatherer {
                 self.vms.device_removed(uuid, &alias, at);
             }
             EventUpdate::Event(
-                DomainEvent::ImageChanged(uuid) | DomainEvent::MetadataChanged(uuid),
+                DomainEvent::ImageChanged(uuid)
+                | DomainEvent::MetadataChanged(uuid)
+                | DomainEvent::TunableChanged(uuid),
                 at,
             ) => self.vms.device_changed(uuid, at),
             EventUpdate::Event(DomainEvent::Stopped(uuid), at) => self.vms.stopped(uuid, at),

@@ -11,9 +11,11 @@ use uuid::Uuid;
 use self::inspection::inspect;
 use super::scheduler::HostVerdict;
 use crate::config::BlockStatistics;
+use crate::description::CpuQuota;
 use crate::host::qemu::cgroups::{Cgroups, CpuUsage};
+use crate::host::qemu::throttling::{Limited, QuotaGroups};
+use crate::host::qemu::{HostFigures, VcpuReading};
 use crate::host::{Mounts, NetDev, Processes};
-use crate::libvirt::bulk::Groups;
 use crate::maps::{HashMap, HashSet};
 use crate::threads::{self, NotStarted};
 use crate::vms::CachedDescription;
@@ -29,10 +31,21 @@ pub struct HostQuery {
     pub number: u64,
     /// The VMs, each with its description, if one is cached.
     pub vms: Vec<(Uuid, Option<Arc<CachedDescription>>)>,
-    /// Whether the counters of the network interfaces are wanted.
-    pub wants_net_dev: bool,
-    /// Whether the CPU time of the VMs is wanted.
-    pub wants_cpu_usage: bool,
+    /// What to read beside the check.
+    pub wants: Wanted,
+}
+
+/// What is read beside the check.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted {
+    /// The counters of the network interfaces.
+    pub net_dev: bool,
+    /// The CPU time of the VMs.
+    pub cpu_usage: bool,
+    /// The CPU time of their vCPU threads.
+    pub vcpu_times: bool,
+    /// How often CPU quotas have stopped them.
+    pub throttling: bool,
 }
 
 /// What a check has found.
@@ -56,6 +69,8 @@ pub struct HostReport {
     pub in_our_netns: HashSet<Uuid>,
     /// What the control groups of the VMs have counted.
     pub cpu_usage: HashMap<Uuid, CpuUsage>,
+    /// What this host says of each VM's QEMU.
+    pub figures: HashMap<Uuid, HostFigures>,
     /// A thread or process of the check that could not be started, and the remedy.
     pub not_started: Option<String>,
 }
@@ -78,17 +93,15 @@ pub struct HostWatcher {
     block_statistics: BlockStatistics,
     /// Even a call for one disk makes QEMU access all files of the VM.
     per_disk_reads_all_files: bool,
-    wants_net_dev: bool,
-    wants_cpu_usage: bool,
+    wants: Wanted,
 }
 
 impl HostWatcher {
-    /// `queries` leads to the thread. Without one there are no reports. `groups` are those that libvirt
-    /// would be asked for.
+    /// `queries` leads to the thread. Without one there are no reports.
     pub fn new(
         queries: Option<Sender<HostQuery>>,
         block_statistics: BlockStatistics,
-        groups: Groups,
+        wants: Wanted,
     ) -> Self {
         Self {
             queries,
@@ -97,8 +110,7 @@ impl HostWatcher {
             last: HostReport::default(),
             block_statistics,
             per_disk_reads_all_files: false,
-            wants_net_dev: groups.has(Groups::NET),
-            wants_cpu_usage: groups.has(Groups::CPU),
+            wants,
         }
     }
 
@@ -117,8 +129,7 @@ impl HostWatcher {
         let query = HostQuery {
             number: self.number,
             vms,
-            wants_net_dev: self.wants_net_dev,
-            wants_cpu_usage: self.wants_cpu_usage,
+            wants: self.wants,
         };
         self.waiting = queries.send(query).is_ok();
         self.waiting
@@ -195,26 +206,43 @@ impl HostWatcher {
     }
 }
 
-/// Starts the host watcher's thread. Its reports go to `send`.
+/// Starts the host watcher's thread. Its reports go to `send`. It keeps at most `most_vcpu_files` files of
+/// vCPU threads open.
 ///
 /// # Errors
 /// The error of the system when no thread can be started.
-pub fn start(send: impl Fn(HostReport) + Send + 'static) -> Result<Sender<HostQuery>, NotStarted> {
+pub fn start(
+    most_vcpu_files: usize,
+    send: impl Fn(HostReport) + Send + 'static,
+) -> Result<Sender<HostQuery>, NotStarted> {
     let (queries, received) = channel::<HostQuery>();
     let watch = move || {
         let mut processes = Processes::new();
         // This path leads to the running program even after an upgrade has replaced its file.
         let mut mounts = Mounts::new(Path::new("/proc/self/exe"));
         let mut cgroups = Cgroups::default();
+        let mut quota_groups = QuotaGroups::default();
         while let Ok(query) = received.recv() {
             let mut report = inspect(&mut processes, &mut mounts, &query);
             // The counters are read last, so that libvirt's figures are younger than these.
-            if query.wants_net_dev {
+            if query.wants.net_dev {
                 report.net_dev = NetDev::read(Path::new("/proc")).ok();
                 report.in_our_netns = processes.in_our_netns();
             }
-            if query.wants_cpu_usage {
+            if query.wants.cpu_usage {
                 report.cpu_usage = cgroups.read(&processes.single_processes());
+            }
+            let usages = report.cpu_usage.iter();
+            let groups = usages.map(|(uuid, usage)| (*uuid, usage.vcpus)).collect();
+            report.figures = processes.figures(query.wants.vcpu_times.then_some(VcpuReading {
+                groups: &groups,
+                most_files: most_vcpu_files,
+            }));
+            if query.wants.throttling {
+                let limited = limited(&query, &processes.single_processes());
+                for (uuid, throttling) in quota_groups.read(&limited) {
+                    report.figures.entry(uuid).or_default().throttling = Some(throttling);
+                }
             }
             let not_started = processes.not_started.as_ref();
             report.not_started = not_started.or(mounts.not_started.as_ref()).cloned();
@@ -223,4 +251,20 @@ pub fn start(send: impl Fn(HostReport) + Send + 'static) -> Result<Sender<HostQu
     };
     threads::start("host watcher", watch)?;
     Ok(queries)
+}
+
+/// The VMs of a query whose descriptions have a CPU quota.
+fn limited(query: &HostQuery, processes: &[(Uuid, u32)]) -> Vec<Limited> {
+    let has_quota = |quota: &CpuQuota| quota.vcpus || quota.vm;
+    let quotas: HashMap<Uuid, CpuQuota> = query
+        .vms
+        .iter()
+        .filter_map(|(vm, known)| Some((*vm, known.as_ref()?.description.as_ref()?.quota)))
+        .filter(|(_, quota)| has_quota(quota))
+        .collect();
+    let limited = processes.iter().filter_map(|&(vm, process)| {
+        let quota = *quotas.get(&vm)?;
+        Some(Limited { vm, process, quota })
+    });
+    limited.collect()
 }

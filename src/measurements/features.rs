@@ -16,6 +16,7 @@ pub(super) fn write(buffer: &mut String, features: &Features, vm: &VmHistory, ti
     line.float("memory_rate_kb_per_sec", features.memory_rate);
     line.float("memory_angle_deg", features.memory_angle);
     line.float("cpu_usage_percent", features.cpu_usage);
+    line.float("cpu_steal_percent", features.cpu_steal);
     line.float("memory_guest_used_percent", features.memory_guest_used);
     for ((_, key), rate) in NET_RATES.into_iter().zip(features.net) {
         line.float(key, rate);

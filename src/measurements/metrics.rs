@@ -15,5 +15,6 @@ pub(super) fn write(buffer: &mut String, sample: &Sample, vm: &VmHistory, timest
     line.int("memory_used_kb", sample.memory.current);
     line.int("cputime_ns", sample.cpu.time);
     line.int("answers", sample.answers.map(u64::from));
+    line.int("uptime_sec", sample.uptime);
     line.end(timestamp);
 }

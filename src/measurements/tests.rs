@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::derive::History;
-use crate::sample::testing::{any_devices, devices, empty, full};
+use crate::sample::testing::{any_devices, devices, empty, full, vcpu_times};
 use crate::sample::{DISK_COUNTERS, DISK_FIELDS, NIC_COUNTERS, NIC_FIELDS};
 
 const ALL: Measurements = Measurements {
@@ -39,7 +39,7 @@ fn first(sample: &Sample) -> String {
 fn every_field_stands_under_its_name() {
     let expected = format!(
         "vm_metrics{VM} state=\"running\",state_reason=\"unpaused\",cpu_count=2i,memory_max_kb=2001i,\
-         memory_used_kb=2002i,cputime_ns=1001i,answers=1i 17\n\
+         memory_used_kb=2002i,cputime_ns=1001i,answers=1i,uptime_sec=1004i 17\n\
          vm_devices{VM},devtype=nic,device=vnet0 rxbytes=31i,rxpackets=32i,rxerrors=33i,rxdrops=34i,\
          txbytes=35i,txpackets=36i,txerrors=37i,txdrops=38i 17\n\
          vm_devices{VM},devtype=disk,device=vda rd_req=41i,rd_bytes=42i,wr_reqs=43i,wr_bytes=44i,errors=45i,\
@@ -50,7 +50,8 @@ fn every_field_stands_under_its_name() {
          disk_rd_req=41i,disk_rd_bytes=42i,disk_wr_reqs=43i,disk_wr_bytes=44i,disk_errors=45i,\
          memactual=2003i,memrss=2004i,memavailable=2005i,memusable=2006i,memswap_in=2007i,\
          memswap_out=2008i,memmajor_fault=2009i,memminor_fault=2010i,memdisk_cache=2011i,\
-         memunused=2012i,memstats_age_sec=2013i,timeusr=1002i,timesys=1003i,cpus=2i,cputime=1001i,state=1i,state_reason=5i,\
+         memunused=2012i,memstats_age_sec=2013i,timeusr=1002i,timesys=1003i,cpus=2i,cputime=1001i,vcpu_time_ns=603i,vcpu_delay_ns=803i,\
+         cpu_periods=501i,cpu_throttled_periods=502i,cpu_throttled_ns=503i,state=1i,state_reason=5i,\
          disk_rd_time_ns=46i,disk_wr_time_ns=47i,disk_fl_time_ns=48i,disk_fl_reqs=49i,disk_capacity_bytes=50i,\
          disk_allocation_bytes=51i,disk_physical_bytes=52i 17\n"
     );
@@ -76,6 +77,7 @@ fn features_stand_under_their_names_from_the_second_gather_on() {
     second.memory.available = Some(2000);
     second.memory.usable = Some(500);
     second.cpu.time = Some(1001 + 5_000_000_000);
+    second.vcpu_times = Some(vcpu_times(later, [(0, 302, 401), (5, 303, 1_000_000_402)]));
     let nics = &mut second.nics.as_mut().unwrap().list[0].counters;
     *nics = [41, 52, 33, 34, 65, 76, 37, 38].map(Some);
     let disks = &mut second.disks.as_mut().unwrap().list[0].counters;
@@ -87,7 +89,7 @@ fn features_stand_under_their_names_from_the_second_gather_on() {
         written(&only, &mut history, &second, 27),
         format!(
             "vm_features{VM} memory_rate_kb_per_sec=1,memory_angle_deg=45,cpu_usage_percent=25,\
-             memory_guest_used_percent=75,net_rxbytes_rate=1,net_txbytes_rate=3,net_rxpackets_rate=2,net_txpackets_rate=4,\
+             cpu_steal_percent=5,memory_guest_used_percent=75,net_rxbytes_rate=1,net_txbytes_rate=3,net_rxpackets_rate=2,net_txpackets_rate=4,\
              disk_rd_req_rate=5,disk_rd_bytes_rate=6,disk_wr_reqs_rate=7,disk_wr_bytes_rate=8,\
              disk_rd_latency_ms=2,disk_wr_latency_ms=3,disk_fl_latency_ms=0.5 27\n"
         )

@@ -66,6 +66,22 @@ pub(super) fn write(
     line.int("timesys", sample.cpu.system);
     line.int("cpus", sample.vcpus);
     line.int("cputime", sample.cpu.time);
+    let vcpus = sample.vcpu_times.as_ref();
+    line.int(
+        "vcpu_time_ns",
+        vcpus.and_then(|vcpus| vcpus.sum(|vcpu| vcpu.time)),
+    );
+    line.int(
+        "vcpu_delay_ns",
+        vcpus.and_then(|vcpus| vcpus.sum(|vcpu| vcpu.delay)),
+    );
+    let throttling = sample.throttling.as_ref();
+    line.int("cpu_periods", throttling.map(|sum| sum.periods));
+    line.int(
+        "cpu_throttled_periods",
+        throttling.map(|sum| sum.throttled_periods),
+    );
+    line.int("cpu_throttled_ns", throttling.map(|sum| sum.throttled));
     line.signed("state", sample.state.map(i64::from));
     line.signed("state_reason", sample.reason.map(i64::from));
     for (key, value) in disk().skip(FIRST) {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::{Device, Devices, RunId, Sample};
+use super::{Device, Devices, RunId, Sample, Throttling, VcpuTime, VcpuTimes};
 
 /// A run of the VM `6695eb01-f6a4-8304-79aa-97f2502e193f`.
 pub(crate) fn run(id: u32) -> RunId {
@@ -30,6 +30,13 @@ pub(crate) fn full(at: Instant) -> Sample {
     sample.cpu.time = Some(1001);
     sample.cpu.user = Some(1002);
     sample.cpu.system = Some(1003);
+    sample.vcpu_times = Some(vcpu_times(at, [(0, 301, 401), (5, 302, 402)]));
+    sample.throttling = Some(Throttling {
+        periods: 501,
+        throttled_periods: 502,
+        throttled: 503,
+    });
+    sample.uptime = Some(1004);
     let memory = &mut sample.memory;
     memory.maximum = Some(2001);
     memory.current = Some(2002);
@@ -50,6 +57,21 @@ pub(crate) fn full(at: Instant) -> Sample {
     let disk = [41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52].map(Some);
     sample.disks = Some(devices(at, vec![device("vda", "disk", disk)]));
     sample
+}
+
+/// vCPUs with these numbers, CPU times and delays.
+pub(crate) fn vcpu_times(
+    at: Instant,
+    list: impl IntoIterator<Item = (u32, u64, u64)>,
+) -> VcpuTimes {
+    let time = |(number, time, delay)| VcpuTime {
+        number,
+        thread: 100 + number,
+        time: Some(time),
+        delay: Some(delay),
+    };
+    let list = list.into_iter().map(time).collect();
+    VcpuTimes { at, list }
 }
 
 /// A device; it has no name if `name` is empty.

@@ -91,6 +91,9 @@ impl Vms {
         self.cpu.begin();
         self.restarted = false;
         self.list_requested_at = None;
+        for vm in self.records.values_mut() {
+            vm.figures = None;
+        }
         for (uuid, change) in std::mem::take(&mut self.changes) {
             match change.begun {
                 Some(domain) => {

@@ -4,23 +4,26 @@ use uuid::Uuid;
 
 use super::{DomainRef, VmRecord, Vms};
 use crate::host::NetDev;
+use crate::host::qemu::HostFigures;
 use crate::host::qemu::cgroups::CpuUsage;
 use crate::maps::{HashMap, HashSet};
 use crate::sample::Sample;
 
 impl Vms {
     /// What was read in this gather: `/proc/net/dev`, the VMs whose QEMU is in the network namespace
-    /// that it is of, and the control groups.
+    /// that it is of, the control groups, and what this host says of each VM's QEMU.
     pub fn on_readings(
         &mut self,
         net_dev: Option<(NetDev, HashSet<Uuid>)>,
         usages: HashMap<Uuid, CpuUsage>,
+        mut figures: HashMap<Uuid, HostFigures>,
     ) {
         let before = net_dev.as_ref().and_then(|_| self.net.before.take());
         for vm in self.records.values_mut() {
             if let Some((net_dev, _)) = &net_dev {
                 vm.nics.compare(before.as_ref(), net_dev);
             }
+            vm.figures = figures.remove(&vm.domain.run.uuid);
             vm.cpu
                 .compare(vm.domain.run.uuid, &self.cpu.before, &usages);
         }
@@ -74,6 +77,9 @@ impl Vms {
             vm.nics.correct(&self.net, run.uuid, nics);
         }
         vm.cpu.correct(full, sample);
+        if let Some(figures) = &vm.figures {
+            put(figures, sample);
+        }
         sample.removed = vm.removed;
         let described = vm.description.as_ref();
         let described = described.and_then(|cached| cached.description.as_ref());
@@ -82,4 +88,18 @@ impl Vms {
             sample.info.clone_from(&described.info);
         }
     }
+}
+
+/// Puts what this host says of a VM's QEMU into a sample of the same run.
+///
+/// Where libvirt reports another number of vCPUs than there are threads, one was added or removed between
+/// the two readings, or all vCPUs share a thread: then no sum over the vCPUs is known.
+fn put(figures: &HostFigures, sample: &mut Sample) {
+    sample.uptime = figures.uptime;
+    sample.throttling = figures.throttling;
+    let threads = figures.vcpus.as_ref().filter(|threads| {
+        let known = u64::try_from(threads.times.list.len()).ok();
+        sample.vcpus == known || sample.vcpus.is_none() && !threads.shared
+    });
+    sample.vcpu_times = threads.map(|threads| threads.times.clone());
 }

@@ -8,6 +8,7 @@ use smol_str::SmolStr;
 use super::cached_description::CachedDescription;
 use super::cpu::VmCpu;
 use super::nics::{NetReadings, VmNics};
+use crate::host::qemu::HostFigures;
 use crate::sample::{Removed, RunId};
 
 /// An active domain, as the list has it.
@@ -33,6 +34,8 @@ pub struct VmRecord {
     pub(super) removed: Removed,
     pub(super) nics: VmNics,
     pub(super) cpu: VmCpu,
+    /// What this host said of its QEMU in this gather.
+    pub(super) figures: Option<HostFigures>,
     /// The list that is being processed has this VM.
     pub(super) is_listed: bool,
 }
@@ -46,6 +49,7 @@ impl VmRecord {
             removed: Removed::default(),
             nics: VmNics::default(),
             cpu: VmCpu::default(),
+            figures: None,
             is_listed: false,
         }
     }

@@ -86,14 +86,14 @@ fn our_figures_of_a_tap_are_libvirts() {
 }
 
 /// The plugin, and libvirt's own log of its calls.
-struct LoggedPlugin {
-    plugin: Plugin,
+pub struct LoggedPlugin {
+    pub plugin: Plugin,
     file: PathBuf,
     read: usize,
 }
 
 impl LoggedPlugin {
-    fn start(lab: &Lab, mut command: Command, name: &str) -> Self {
+    pub fn start(lab: &Lab, mut command: Command, name: &str) -> Self {
         let file = lab.dir().join(name);
         std::fs::write(&file, "").unwrap();
         // The plugin may run as any user.
@@ -109,7 +109,7 @@ impl LoggedPlugin {
     }
 
     /// Gathers; returns the lines and the groups of each bulk call.
-    fn gather(&mut self) -> (Vec<Line>, Vec<u32>) {
+    pub fn gather(&mut self) -> (Vec<Line>, Vec<u32>) {
         let lines = self.plugin.gather();
         let bytes = std::fs::read(&self.file).unwrap();
         let text = String::from_utf8_lossy(&bytes[self.read..]).into_owned();

@@ -33,3 +33,4 @@ mod qemu_values;
 mod stopping;
 #[path = "../support/mod.rs"]
 mod support;
+mod vcpus;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use rustix::time::{ClockId, clock_gettime};
-use telegraf_kvm::description::{Description, DescriptionError, DiskKind};
+use telegraf_kvm::description::{CpuQuota, Description, DescriptionError, DiskKind};
 
 /// Every .xml file of a folder with the .expected file beside it.
 fn corpus(folder: &str) -> Vec<(PathBuf, String, String)> {
@@ -399,4 +399,45 @@ fn firmware_lies_in_files_too() {
     let nfs = "<os><nvram type='network'><source protocol='nfs' name='a'/></nvram></os>";
     assert!(with("", nfs).waits_for_server);
     assert!(with("", "<os><nvram>&other;</nvram></os>").unresolved);
+}
+
+#[test]
+fn a_quota_is_that_of_the_vcpus_or_of_the_vm_where_it_limits() {
+    let quota = |cputune: &str| with("", &format!("<cputune>{cputune}</cputune>")).quota;
+    let (vcpus, vm) = (true, true);
+    for (cputune, expected) in [
+        (
+            "<shares>1024</shares><period>100000</period>",
+            CpuQuota::default(),
+        ),
+        (
+            "<quota>-1</quota><global_quota>0</global_quota>",
+            CpuQuota::default(),
+        ),
+        (
+            "<emulator_quota>5000</emulator_quota><iothread_quota>5000</iothread_quota>",
+            CpuQuota::default(),
+        ),
+        ("<quota>\n 5000\n</quota>", CpuQuota { vcpus, vm: false }),
+        (
+            "<global_quota>5<!-- -->000</global_quota>",
+            CpuQuota { vcpus: false, vm },
+        ),
+        (
+            "<quota>1000</quota><global_quota>17592186044415</global_quota>",
+            CpuQuota { vcpus, vm },
+        ),
+        (
+            "<x:quota xmlns:x='u'>1000</x:quota><cputune><quota>1000</quota></cputune>",
+            CpuQuota::default(),
+        ),
+        ("<quota>many</quota><quota/>", CpuQuota::default()),
+    ] {
+        assert_eq!(quota(cputune), expected, "{cputune}");
+    }
+    let elsewhere = with(
+        "<quota>1000</quota>",
+        "<os><quota>1000</quota></os><quota>1000</quota>",
+    );
+    assert_eq!(elsewhere.quota, CpuQuota::default());
 }

@@ -156,7 +156,7 @@ pub fn device<'l>(lines: &'l [Line], name: &str, devtype: &str, device: &str) ->
         .unwrap_or_else(|| panic!("no {devtype} {device} of {name}: {devices:#?}"))
 }
 
-/// The fields of vm_features that a VM with devices has from its second gather on.
+/// The fields of vm_features that a VM with devices has from its second gather on, wherever it runs.
 pub const FEATURES: [&str; 11] = [
     "memory_rate_kb_per_sec",
     "memory_angle_deg",

@@ -2,6 +2,7 @@
 
 use super::lab::Lab;
 use super::{cached, succeed, wait_for};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
@@ -155,18 +156,7 @@ impl<'lab> Vm<'lab> {
 
     /// The process id of the VM's QEMU, as the lab numbers it.
     pub fn qemu_pid(&self) -> u32 {
-        let processes = std::fs::read_dir(self.lab.inside("/proc")).unwrap();
-        processes
-            .flatten()
-            .filter_map(|entry| {
-                let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-                let line = std::fs::read(entry.path().join("cmdline")).ok()?;
-                let mut words = line.split(|byte| *byte == 0);
-                words.find(|word| *word == b"-uuid")?;
-                (words.next()? == self.uuid.as_bytes()).then_some(pid)
-            })
-            .next()
-            .unwrap_or_else(|| panic!("{} has no QEMU process", self.name))
+        qemu_pid(self.lab, &self.uuid)
     }
 
     /// Sends the VM's QEMU a signal by name.
@@ -250,6 +240,39 @@ impl<'lab> Vm<'lab> {
         assert_eq!(status, "0", "in the guest, {command}:\n{output}");
         output
     }
+}
+
+/// The process id of the QEMU with this UUID, as the lab numbers it.
+pub fn qemu_pid(lab: &Lab, uuid: &str) -> u32 {
+    let processes = std::fs::read_dir(lab.inside("/proc")).unwrap();
+    processes
+        .flatten()
+        .filter_map(|entry| {
+            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+            let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+            let mut words = line.split(|byte| *byte == 0);
+            words.find(|word| *word == b"-uuid")?;
+            (words.next()? == uuid.as_bytes()).then_some(pid)
+        })
+        .next()
+        .unwrap_or_else(|| panic!("{uuid} has no QEMU process"))
+}
+
+/// CPU time and waiting time of the thread of each vCPU, in ns, by the vCPU's number.
+pub fn vcpu_threads(lab: &Lab, pid: u32) -> BTreeMap<u32, [i64; 2]> {
+    let tasks = std::fs::read_dir(lab.inside(&format!("/proc/{pid}/task"))).unwrap();
+    tasks
+        .flatten()
+        .filter_map(|entry| {
+            let read = |name| std::fs::read_to_string(entry.path().join(name)).ok();
+            let name = read("comm")?;
+            let (number, _) = name.strip_prefix("CPU ")?.split_once('/')?;
+            let times = read("schedstat")?;
+            let mut times = times.split(' ').map(|time| time.parse().unwrap());
+            let times = [times.next()?, times.next()?];
+            Some((number.parse().unwrap(), times))
+        })
+        .collect()
 }
 
 fn suffixed(path: &Path, suffix: &str) -> PathBuf {

@@ -66,6 +66,7 @@ fn every_key_arrives() {
         max_calls = 64
         block_statistics = "per-disk"
         guest_memory_max_age = "90s"
+        vcpu_delay = "libvirt"
         log_level = "Trace"
         domain_include = ["web*"]
         domain_exclude = ["web9"]
@@ -95,6 +96,7 @@ fn every_key_arrives() {
         max_calls: 64,
         block_statistics: BlockStatistics::PerDisk,
         guest_memory_max_age: Duration::from_secs(90),
+        vcpu_delay: VcpuDelay::Libvirt,
         log_level: LevelFilter::Trace,
         domains: filter("web*", "web9"),
         devices: filter("vd*", "vdb"),
@@ -148,6 +150,18 @@ fn each_word_for_block_statistics_is_its_own() {
     ] {
         let settings = read(&format!("block_statistics = {word:?}")).unwrap();
         assert_eq!(settings.block_statistics, meaning);
+    }
+}
+
+#[test]
+fn each_word_for_vcpu_delay_is_its_own() {
+    for (word, meaning) in [
+        ("auto", VcpuDelay::Auto),
+        ("libvirt", VcpuDelay::Libvirt),
+        ("off", VcpuDelay::Off),
+    ] {
+        let settings = read(&format!("vcpu_delay = {word:?}")).unwrap();
+        assert_eq!(settings.vcpu_delay, meaning);
     }
 }
 

@@ -87,11 +87,12 @@ impl Gatherer {
     pub fn on_host_report(&mut self, mut report: HostReport) {
         let net_dev = report.net_dev.take();
         let cpu_usage = std::mem::take(&mut report.cpu_usage);
+        let figures = std::mem::take(&mut report.figures);
         let in_our_netns = std::mem::take(&mut report.in_our_netns);
         self.report.not_started = report.not_started.take();
         if self.host_watcher.accept(report) {
             let net_dev = net_dev.map(|net_dev| (net_dev, in_our_netns));
-            self.vms.on_readings(net_dev, cpu_usage);
+            self.vms.on_readings(net_dev, cpu_usage, figures);
             let domains: Vec<Uuid> = self.vms.iter().map(|vm| vm.domain.run.uuid).collect();
             let verdict = self.host_watcher.verdict(&domains);
             self.scheduler.on_host_checked(verdict, Instant::now());

@@ -11,7 +11,7 @@ const B: Uuid = Uuid::from_u128(2);
 #[test]
 fn one_query_at_a_time() {
     let (ask, queries) = channel();
-    let mut host_watcher = HostWatcher::new(Some(ask), BlockStatistics::Auto, Groups::NONE);
+    let mut host_watcher = HostWatcher::new(Some(ask), BlockStatistics::Auto, Wanted::default());
     assert!(host_watcher.ask(vec![(A, None)]));
     assert!(
         !host_watcher.ask(vec![(B, None)]),
@@ -40,10 +40,10 @@ fn one_query_at_a_time() {
 
 #[test]
 fn without_a_thread_no_report_is_waited_for() {
-    let mut host_watcher = HostWatcher::new(None, BlockStatistics::Auto, Groups::NONE);
+    let mut host_watcher = HostWatcher::new(None, BlockStatistics::Auto, Wanted::default());
     assert!(!host_watcher.ask(vec![(A, None)]));
     let (ask, _) = channel();
-    let mut host_watcher = HostWatcher::new(Some(ask), BlockStatistics::Auto, Groups::NONE);
+    let mut host_watcher = HostWatcher::new(Some(ask), BlockStatistics::Auto, Wanted::default());
     for _ in 0..2 {
         assert!(!host_watcher.ask(vec![(A, None)]), "the thread has ended");
     }
@@ -57,7 +57,7 @@ fn the_configuration_decides_how_disks_are_read_but_not_which_vms_are_stuck() {
         (BlockStatistics::Bulk, HashSet::default()),
         (BlockStatistics::PerDisk, HashSet::from_iter([A, B])),
     ] {
-        let mut host_watcher = HostWatcher::new(None, setting, Groups::NONE);
+        let mut host_watcher = HostWatcher::new(None, setting, Wanted::default());
         host_watcher.accept(HostReport {
             verdict: HostVerdict {
                 stuck: [B].into_iter().collect(),
@@ -85,7 +85,8 @@ fn where_per_disk_calls_access_files_disks_on_unanswering_mounts_are_omitted() {
         (BlockStatistics::PerDisk, 12_008_000, true),
         (BlockStatistics::Bulk, 12_008_000, false),
     ] {
-        let mut host_watcher = HostWatcher::new(Some(ask.clone()), block_statistics, Groups::NONE);
+        let mut host_watcher =
+            HostWatcher::new(Some(ask.clone()), block_statistics, Wanted::default());
         host_watcher.set_libvirt_version(version);
         host_watcher.accept(HostReport {
             on_unanswering_mount: HashSet::from_iter([A]),
@@ -115,7 +116,8 @@ fn without_a_report_only_local_disks_are_read_in_bulk() {
         (BlockStatistics::Bulk, &[], &[]),
         (BlockStatistics::PerDisk, &[A, B], &[A, B]),
     ] {
-        let mut host_watcher = HostWatcher::new(Some(ask.clone()), block_statistics, Groups::NONE);
+        let mut host_watcher =
+            HostWatcher::new(Some(ask.clone()), block_statistics, Wanted::default());
         assert_eq!(
             host_watcher.verdict_without_report(&[A, B]),
             verdict(first),
@@ -136,7 +138,7 @@ fn without_a_report_only_local_disks_are_read_in_bulk() {
         (BlockStatistics::Auto, &[][..]),
         (BlockStatistics::PerDisk, &[A][..]),
     ] {
-        let host_watcher = HostWatcher::new(None, block_statistics, Groups::NONE);
+        let host_watcher = HostWatcher::new(None, block_statistics, Wanted::default());
         assert_eq!(host_watcher.verdict_without_report(&[A]), verdict(no_block));
     }
 }
@@ -149,7 +151,7 @@ fn a_slow_mount_is_one_that_has_not_answered_and_is_not_dead() {
         (BlockStatistics::PerDisk, 12_008_000, &[A]),
         (BlockStatistics::Bulk, 12_008_000, &[]),
     ] {
-        let mut host_watcher = HostWatcher::new(None, block_statistics, Groups::NONE);
+        let mut host_watcher = HostWatcher::new(None, block_statistics, Wanted::default());
         host_watcher.set_libvirt_version(version);
         host_watcher.accept(HostReport {
             on_unanswering_mount: HashSet::from_iter([A, B]),

@@ -100,23 +100,12 @@ impl Cgroups {
 }
 
 impl VmCgroup {
-    /// Finds the group of a QEMU process. libvirt puts QEMU's main thread in the group `emulator` inside
-    /// the VM's group.
+    /// Finds the group of a QEMU process.
     fn of(proc: &Path, root: &Path, pid: u32) -> Option<Self> {
         let text = fs::read_to_string(proc.join(format!("{pid}/cgroup"))).ok()?;
-        let lines = text.lines().filter_map(|line| {
-            let mut parts = line.splitn(3, ':').skip(1);
-            let (controllers, path) = (parts.next()?, parts.next()?);
-            let path = path.strip_suffix("/emulator")?.trim_start_matches('/');
-            Some((controllers, path))
-        });
-        let find = |wanted: &str| {
-            let mut lines = lines.clone();
-            lines.find(|(controllers, _)| controllers.split(',').any(|name| name == wanted))
-        };
         // Where libvirt uses both versions, it takes the CPU time from v2
         // (VIR_CGROUP_BACKEND_TYPE_V2 comes first).
-        if let Some((_, path)) = find("") {
+        if let Some(path) = vm_group(&text, "") {
             // Where v1 is mounted at the root, v2 is mounted at its folder `unified`.
             let mut roots = [root.to_path_buf(), root.join("unified")].into_iter();
             roots.find_map(|root| {
@@ -125,7 +114,7 @@ impl VmCgroup {
                 Self::with(&folder, files)
             })
         } else {
-            let folder = root.join("cpuacct").join(find("cpuacct")?.1);
+            let folder = root.join("cpuacct").join(vm_group(&text, "cpuacct")?);
             let open = |name| File::open(folder.join(name)).ok();
             let files = CpuFiles::V1(open("cpuacct.usage")?, open("cpuacct.stat")?);
             Self::with(&folder, files)
@@ -166,19 +155,46 @@ impl VmCgroup {
 
     /// Counts the folders `vcpuN`.
     fn vcpus(&self) -> Option<u64> {
-        let mut buffer = [MaybeUninit::uninit(); 4096];
-        seek(&self.folder, SeekFrom::Start(0)).ok()?;
-        let mut entries = RawDir::new(&self.folder, &mut buffer);
         let mut vcpus = 0;
-        while let Some(entry) = entries.next() {
-            let entry = entry.ok()?;
-            let number = entry.file_name().to_bytes().strip_prefix(b"vcpu");
-            if number.is_some_and(|n| !n.is_empty() && n.iter().all(u8::is_ascii_digit)) {
-                vcpus += 1;
-            }
-        }
+        each_vcpu(&self.folder, |_| vcpus += 1)?;
         Some(vcpus)
     }
+}
+
+/// Finds the VM's group in the text of `/proc/PID/cgroup` of its QEMU: the line of this controller, or with
+/// `""` that of v2. libvirt puts QEMU's main thread in the group `emulator` inside the VM's group.
+pub(super) fn vm_group<'t>(text: &'t str, controller: &str) -> Option<&'t str> {
+    text.lines().find_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next()?, parts.next()?);
+        let path = path.strip_suffix("/emulator")?.trim_start_matches('/');
+        let has = controllers.split(',').any(|name| name == controller);
+        has.then_some(path)
+    })
+}
+
+/// Calls `each` with the name of each vCPU's group (`vcpuN`) in the folder of a VM's group. `None` if the
+/// folder cannot be read.
+pub(super) fn each_vcpu(folder: &File, mut each: impl FnMut(&[u8])) -> Option<()> {
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    seek(folder, SeekFrom::Start(0)).ok()?;
+    let mut entries = RawDir::new(folder, &mut buffer);
+    while let Some(entry) = entries.next() {
+        let entry = entry.ok()?;
+        let name = entry.file_name().to_bytes();
+        let number = name.strip_prefix(b"vcpu");
+        if number.is_some_and(|n| !n.is_empty() && n.iter().all(u8::is_ascii_digit)) {
+            each(name);
+        }
+    }
+    Some(())
+}
+
+/// The figure with this key in lines of `KEY NUMBER`.
+pub(super) fn figure(text: &str, key: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+    let (_, number) = lines.find(|(known, _)| *known == key)?;
+    number.trim().parse().ok()
 }
 
 fn text<'b>(file: &File, buffer: &'b mut [u8]) -> Option<&'b str> {

@@ -1,5 +1,5 @@
 //! The QEMU processes of this host: whether they can answer their monitors, and how much CPU time
-//! their control groups have counted.
+//! their control groups and vCPU threads have counted.
 
 mod block_nodes;
 pub(crate) mod cgroups;
@@ -7,5 +7,7 @@ mod freezer;
 mod process;
 mod processes;
 mod scan;
+pub(crate) mod throttling;
+pub(crate) mod vcpus;
 
-pub use processes::Processes;
+pub use processes::{HostFigures, Processes, VcpuReading};

@@ -1,4 +1,5 @@
-//! One QEMU process: the state of its main thread, its network namespace and its control group.
+//! One QEMU process: the state of its main thread, its age, its network namespace and its control
+//! group.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -6,13 +7,16 @@ use std::path::Path;
 use std::time::Instant;
 
 use rustix::io::pread;
+use rustix::time::{ClockId, clock_gettime};
 use uuid::Uuid;
 
 use super::block_nodes::BlockNode;
 use super::freezer::Freezer;
 use super::scan::QemuProcess;
+use super::vcpus::{Hints, ThreadTimes, VcpuThreads};
 
-/// A process which is checked again and again. Up to two descriptors stay open.
+/// A process which is checked again and again. Up to two descriptors stay open, and one for each vCPU
+/// whose thread is read.
 #[derive(Debug)]
 pub(super) struct Process {
     /// Its number.
@@ -29,6 +33,11 @@ pub(super) struct Process {
     freezer: Freezer,
     /// As of the last refresh.
     pub state: ProcessState,
+    /// The number of its threads, as of the last refresh. `None` where `stat` does not have it.
+    threads: Option<u64>,
+    /// When it was started, in clock ticks since the host was.
+    started: Option<u64>,
+    vcpus: VcpuThreads,
     /// For a process in uninterruptible sleep: how often it had been scheduled when it was first
     /// found asleep, and the time since which this number has not changed.
     pub asleep_since: Option<(u64, Instant)>,
@@ -79,6 +88,9 @@ impl Process {
             net_namespace: net_namespace(&folder),
             freezer: Freezer::of(&folder, cgroups, now),
             state: ProcessState::Exited,
+            threads: None,
+            started: None,
+            vcpus: VcpuThreads::default(),
             asleep_since: None,
         };
         // `net/dev` and the control group were looked up by the process's number: only if the process
@@ -91,13 +103,43 @@ impl Process {
     pub fn refresh(&mut self) {
         let mut buffer = [0; 1024];
         let length = pread(&self.stat, &mut buffer, 0).unwrap_or(0);
-        (self.state, self.parent) = state_of(&buffer[..length]);
+        let stat = Stat::parse(&buffer[..length]);
+        (self.state, self.parent) = (stat.state, stat.parent);
+        (self.threads, self.started) = (stat.threads, stat.started);
         if self.state == ProcessState::Responsive && self.freezer.is_frozen() {
             self.state = ProcessState::Stopped;
         }
         if self.state != ProcessState::Uninterruptible {
             self.asleep_since = None;
         }
+    }
+
+    /// How long ago it was started, in whole seconds. The time for which the host was suspended counts.
+    pub fn uptime(&self) -> Option<u64> {
+        let second = 1_000_000_000;
+        let now = clock_gettime(ClockId::Boottime);
+        let now = u64::try_from(now.tv_sec).ok()? * second + u64::try_from(now.tv_nsec).ok()?;
+        let tick = second / rustix::param::clock_ticks_per_second().max(1);
+        Some(now.checked_sub(self.started?.checked_mul(tick)?)? / second)
+    }
+
+    /// The CPU time of the threads of its vCPUs. `groups` is the number of vCPU groups in the VM's
+    /// control group; `room` is the number of files that may still be kept open.
+    pub fn vcpu_times(
+        &mut self,
+        root: &Path,
+        groups: Option<u64>,
+        room: &mut usize,
+    ) -> Option<ThreadTimes> {
+        let (stat, threads) = (&self.stat, self.threads);
+        let hints = Hints { groups, threads };
+        let exists = || pread(stat, &mut [0; 16], 0).is_ok_and(|length| length > 0);
+        self.vcpus.read(root, self.pid, hints, room, exists)
+    }
+
+    /// The number of files that are kept open for its vCPUs.
+    pub fn vcpu_files(&self) -> usize {
+        self.vcpus.files()
     }
 
     /// Looks up its control group again if the last lookup is too old. The lookup goes by the
@@ -121,33 +163,60 @@ impl Process {
     }
 }
 
-/// State and parent from the text of `stat`: `PID (NAME) STATE PARENT ...`. The name may contain
-/// spaces and parentheses.
-fn state_of(stat: &[u8]) -> (ProcessState, u32) {
-    let mut fields = stat
-        .iter()
-        .rposition(|byte| *byte == b')')
-        .and_then(|end| std::str::from_utf8(&stat[end + 1..]).ok())
-        .unwrap_or_default()
-        .split_ascii_whitespace();
-    let state = match fields.next() {
-        Some("T" | "t") => ProcessState::Stopped,
-        Some("D" | "Z") => ProcessState::Uninterruptible,
-        Some("X" | "x") | None => ProcessState::Exited,
-        Some(_) => ProcessState::Responsive,
-    };
-    let parent = fields.next().and_then(|parent| parent.parse().ok());
-    (state, parent.unwrap_or(0))
+/// What `stat` says of a process.
+struct Stat {
+    state: ProcessState,
+    parent: u32,
+    threads: Option<u64>,
+    started: Option<u64>,
 }
 
-/// Whether none of a VM's processes can answer its monitor.
+impl Stat {
+    /// Parses `PID (NAME) STATE PARENT ...`: state, parent, the number of threads and the start of the
+    /// process are the fields 3, 4, 20 and 22 (proc_pid_stat(5)). The name may contain spaces and
+    /// parentheses.
+    fn parse(stat: &[u8]) -> Self {
+        let mut fields = stat
+            .iter()
+            .rposition(|byte| *byte == b')')
+            .and_then(|end| std::str::from_utf8(&stat[end + 1..]).ok())
+            .unwrap_or_default()
+            .split_ascii_whitespace();
+        let state = match fields.next() {
+            Some("T" | "t") => ProcessState::Stopped,
+            Some("D" | "Z") => ProcessState::Uninterruptible,
+            Some("X" | "x") | None => ProcessState::Exited,
+            Some(_) => ProcessState::Responsive,
+        };
+        let parent = fields.next().and_then(|parent| parent.parse().ok());
+        let threads = fields.nth(15).and_then(|threads| threads.parse().ok());
+        let started = fields.nth(1).and_then(|started| started.parse().ok());
+        Self {
+            state,
+            parent: parent.unwrap_or(0),
+            threads,
+            started,
+        }
+    }
+}
+
+/// The processes of a VM that are QEMUs.
 ///
 /// A child with QEMU's command line does not count as a second QEMU: it is about to execute a helper,
 /// or it is the process that `-run-with async-teardown=on` leaves to wait for the end of QEMU.
-pub(super) fn all_stuck(processes: &[Process]) -> bool {
+pub(super) fn qemus(processes: &[Process]) -> impl Iterator<Item = &Process> {
     let is_child = |process: &Process| processes.iter().any(|it| it.pid == process.parent);
-    !processes
-        .iter()
-        .filter(|process| !is_child(process))
-        .any(|process| process.state == ProcessState::Responsive)
+    processes.iter().filter(move |process| !is_child(process))
+}
+
+/// The QEMU of a VM, if it has exactly one.
+pub(super) fn sole_qemu(processes: &[Process]) -> Option<&Process> {
+    let mut qemus = qemus(processes);
+    let qemu = qemus.next()?;
+    qemus.next().is_none().then_some(qemu)
+}
+
+/// Whether none of a VM's processes can answer its monitor.
+pub(super) fn all_stuck(processes: &[Process]) -> bool {
+    !qemus(processes).any(|process| process.state == ProcessState::Responsive)
 }

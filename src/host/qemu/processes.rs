@@ -6,13 +6,16 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::process::{Process, ProcessState, all_stuck, net_namespace};
+use super::process::{Process, ProcessState, all_stuck, net_namespace, sole_qemu};
 use super::scan::{QemuProcess, Scan, ScanProgress};
 use crate::maps::{HashMap, HashSet};
 use crate::times::{PROCESS_RECHECK, PROCESS_SCAN};
 
+mod figures;
 #[cfg(test)]
 mod tests;
+
+pub use figures::{HostFigures, VcpuReading};
 
 /// The delay before VMs that a scan did not find are searched for again. It doubles with each scan
 /// that does not find them either.
@@ -32,7 +35,8 @@ pub struct ProcessReport {
     pub unseen: HashSet<Uuid>,
 }
 
-/// The QEMU processes of the VMs of the last check. Two descriptors a VM stay open.
+/// The QEMU processes of the VMs of the last check. Two descriptors a VM stay open, and more while its
+/// vCPUs are read.
 #[derive(Debug)]
 pub struct Processes {
     /// Where proc is mounted.
@@ -139,10 +143,7 @@ impl Processes {
     pub fn single_processes(&self) -> Vec<(Uuid, u32)> {
         self.known
             .iter()
-            .filter_map(|(uuid, processes)| match &processes[..] {
-                [process] => Some((*uuid, process.pid)),
-                _ => None,
-            })
+            .filter_map(|(uuid, processes)| Some((*uuid, sole_qemu(processes)?.pid)))
             .collect()
     }
 

@@ -26,6 +26,8 @@ pub enum DomainEvent {
     ImageChanged(Uuid),
     /// The title, the description or the metadata of the domain changed.
     MetadataChanged(Uuid),
+    /// Something in `<cputune>`, or a limit of a disk, was changed (`virsh schedinfo`).
+    TunableChanged(Uuid),
 }
 
 type EventSink = Box<dyn Fn(DomainEvent) + Send + Sync>;
@@ -33,7 +35,7 @@ type EventSink = Box<dyn Fn(DomainEvent) + Send + Sync>;
 impl Connection {
     /// Calls `on_event` whenever a domain starts or stops, or a device or its image changes
     /// (`virConnectDomainEventRegisterAny`). The thread of the event loop makes these calls for as long as the
-    /// connection is open. A driver may have no events for trays and block jobs.
+    /// connection is open. A driver may have no events for trays, block jobs and tunables.
     ///
     /// `metadata`: whether changes of the metadata are wanted, too. Returns whether all events that are wanted for the
     /// XML to be current can come; libvirt before 3.0 has none for metadata.
@@ -57,6 +59,13 @@ impl Connection {
             c_int,
             *mut c_void,
         );
+        type TunableCallback = unsafe extern "C" fn(
+            sys::virConnectPtr,
+            sys::virDomainPtr,
+            sys::virTypedParameterPtr,
+            c_int,
+            *mut c_void,
+        );
         type JobCallback = unsafe extern "C" fn(
             sys::virConnectPtr,
             sys::virDomainPtr,
@@ -74,17 +83,18 @@ impl Connection {
         );
         // SAFETY: libvirt stores all callbacks as the generic type, and calls each with the arguments of its
         // event, which are these.
-        let (lifecycle, added, removed, tray, job, metadata_changed) = unsafe {
+        let (lifecycle, added, removed, tray, job, tunable, metadata_changed) = unsafe {
             (
                 std::mem::transmute::<LifecycleCallback, AnyCallback>(started_or_stopped),
                 std::mem::transmute::<DeviceCallback, AnyCallback>(device_added),
                 std::mem::transmute::<DeviceCallback, AnyCallback>(device_removed),
                 std::mem::transmute::<TrayCallback, AnyCallback>(tray_moved),
                 std::mem::transmute::<JobCallback, AnyCallback>(block_job_changed),
+                std::mem::transmute::<TunableCallback, AnyCallback>(tunable_changed),
                 std::mem::transmute::<MetadataCallback, AnyCallback>(metadata_changed),
             )
         };
-        let wanted_kinds = if metadata { 6 } else { 5 };
+        let wanted_kinds = if metadata { 7 } else { 6 };
         let mut all = true;
         let kinds = [
             (sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle, true),
@@ -92,6 +102,7 @@ impl Connection {
             (sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, removed, true),
             (sys::VIR_DOMAIN_EVENT_ID_TRAY_CHANGE, tray, false),
             (sys::VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, job, false),
+            (sys::VIR_DOMAIN_EVENT_ID_TUNABLE, tunable, false),
             (
                 sys::VIR_DOMAIN_EVENT_ID_METADATA_CHANGE,
                 metadata_changed,
@@ -190,6 +201,20 @@ unsafe extern "C" fn tray_moved(
     unsafe {
         let sink = &*opaque.cast::<EventSink>();
         sink(DomainEvent::ImageChanged(uuid_of(domain)));
+    }
+}
+
+unsafe extern "C" fn tunable_changed(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    _: sys::virTypedParameterPtr,
+    _: c_int,
+    opaque: *mut c_void,
+) {
+    // SAFETY: as in `device_added`. libvirt frees the parameters, which are not read.
+    unsafe {
+        let sink = &*opaque.cast::<EventSink>();
+        sink(DomainEvent::TunableChanged(uuid_of(domain)));
     }
 }
 

@@ -88,12 +88,12 @@ pub fn share_memory() {
     }
 }
 
-/// Raises the soft limit of open files to the hard limit. rustix is not used for this because it panics where a
+/// Raises the soft limit of open files to the hard limit, and returns it. rustix is not used for this because it panics where a
 /// filter of system calls (seccomp(2)) denies getrlimit(2).
 ///
 /// # Errors
 /// The error of getrlimit(2) or setrlimit(2).
-pub fn raise_file_limit() -> io::Result<()> {
+pub fn raise_file_limit() -> io::Result<u64> {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
@@ -106,7 +106,7 @@ pub fn raise_file_limit() -> io::Result<()> {
         }
     };
     if done {
-        Ok(())
+        Ok(limit.rlim_cur)
     } else {
         Err(io::Error::last_os_error())
     }

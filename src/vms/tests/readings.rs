@@ -3,10 +3,13 @@
 use super::*;
 use crate::description::{Description, Nic};
 use crate::host::NetDev;
+use crate::host::qemu::HostFigures;
 use crate::host::qemu::cgroups::CpuUsage;
+use crate::host::qemu::vcpus::ThreadTimes;
 use crate::maps::HashSet;
 use crate::sample::NIC_COUNTERS;
-use crate::sample::testing::{device, devices, empty};
+use crate::sample::Sample;
+use crate::sample::testing::{device, devices, empty, vcpu_times};
 
 const NET_DEV: &str = "v: 7 0 0 0 0 0 0 0 3 0 0 0 0 0 0 0\n";
 
@@ -26,6 +29,7 @@ fn read(vms: &mut Vms, time: u64) {
     vms.on_readings(
         Some((net_dev, HashSet::from_iter([uuid]))),
         HashMap::from_iter([(uuid, usage)]),
+        HashMap::default(),
     );
 }
 
@@ -151,7 +155,7 @@ fn without_a_reading_nothing_is_proven_or_forgotten() {
     let mut vms = both_proven();
     vms.begin();
     assert_eq!(proven(&vms), (false, false));
-    vms.on_readings(None, HashMap::default());
+    vms.on_readings(None, HashMap::default(), HashMap::default());
     assert_eq!(proven(&vms), (false, false));
     vms.begin();
     read(&mut vms, 50);
@@ -166,7 +170,11 @@ fn a_sample_of_a_vm_that_is_not_listed_any_more_is_corrected() {
         "web: 9 0 0 0 0 0 0 0 3 0 0 0 0 0 0 0\ndmz-web: 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n";
     let net_dev = NetDev::parse(net_dev.as_bytes(), Instant::now());
     let in_our_netns = HashSet::from_iter([run(1).uuid]);
-    vms.on_readings(Some((net_dev, in_our_netns)), HashMap::default());
+    vms.on_readings(
+        Some((net_dev, in_our_netns)),
+        HashMap::default(),
+        HashMap::default(),
+    );
     let mut sample = empty(Instant::now());
     let libvirts = device("web", "bridge", [Some(0); NIC_COUNTERS]);
     sample.nics = Some(devices(Instant::now(), vec![libvirts]));
@@ -174,4 +182,66 @@ fn a_sample_of_a_vm_that_is_not_listed_any_more_is_corrected() {
     let counters = [3, 0, 0, 0, 9, 0, 0, 0].map(Some);
     assert_eq!(sample.nics.unwrap().list[0].counters, counters);
     assert_eq!(vms.iter().count(), 0);
+}
+
+/// This host says of the VM's QEMU that it is 60 s old and has two vCPU threads.
+fn read_figures(vms: &mut Vms, shared: bool) {
+    let list = [(0, 1, 10), (4, 2, 20)];
+    let list = list.into_iter().take(if shared { 1 } else { 2 });
+    let times = vcpu_times(Instant::now(), list);
+    let figures = HostFigures {
+        uptime: Some(60),
+        vcpus: Some(ThreadTimes { times, shared }),
+        throttling: None,
+    };
+    let figures = HashMap::from_iter([(run(1).uuid, figures)]);
+    vms.on_readings(None, HashMap::default(), figures);
+}
+
+/// The uptime and the sum of the delays in a sample of this run that says so many vCPUs are online.
+fn shown(vms: &mut Vms, run: RunId, full: bool, online: Option<u64>) -> (Option<u64>, Option<u64>) {
+    let mut sample = Sample::new(run, "test".into(), Instant::now());
+    sample.vcpus = online;
+    vms.on_sample(full, &mut sample);
+    let vcpus = sample.vcpu_times.as_ref();
+    let delay = vcpus.and_then(|vcpus| vcpus.sum(|vcpu| vcpu.delay));
+    (sample.uptime, delay)
+}
+
+#[test]
+fn what_this_host_says_is_put_into_each_sample_of_the_run() {
+    let mut vms = Vms::new(TTL);
+    vms.begin();
+    list(&mut vms, [run(1)]);
+    read_figures(&mut vms, false);
+    for full in [true, false] {
+        assert_eq!(shown(&mut vms, run(1), full, Some(2)), (Some(60), Some(30)));
+        // Priority calls do not have the number of vCPUs.
+        assert_eq!(shown(&mut vms, run(1), full, None), (Some(60), Some(30)));
+    }
+    vms.begin();
+    assert_eq!(shown(&mut vms, run(1), true, Some(2)), (None, None), "late");
+    read_figures(&mut vms, false);
+    assert_eq!(shown(&mut vms, run(0), false, Some(2)), (None, None));
+    // The VM was restarted after the reading.
+    assert_eq!(shown(&mut vms, run(2), true, Some(2)), (None, None));
+    assert_eq!(shown(&mut vms, run(2), true, Some(2)), (None, None));
+}
+
+#[test]
+fn vcpus_have_figures_only_if_all_that_are_online_have_a_thread() {
+    let mut vms = Vms::new(TTL);
+    list(&mut vms, [run(1)]);
+    for (shared, online, delay) in [
+        (false, Some(1), None),
+        (false, Some(3), None),
+        (true, Some(1), Some(10)),
+        (true, Some(2), None),
+        (true, None, None),
+    ] {
+        read_figures(&mut vms, shared);
+        let expected = (Some(60), delay);
+        let found = shown(&mut vms, run(1), true, online);
+        assert_eq!(found, expected, "{shared} {online:?}");
+    }
 }

@@ -396,3 +396,77 @@ fn a_vm_is_in_our_netns_if_every_process_of_it_is() {
         "our own is not visible"
     );
 }
+
+/// Makes a process whose `stat` has the fields up to the time of its start, in clock ticks.
+fn started(fake: &FakeProc, pid: u32, parent: u32, vm: Uuid, ticks: u64) {
+    fake.start(pid, vm, 'S', 1);
+    let between = "0 ".repeat(15);
+    let stat = format!("{pid} (qemu) S {parent} {between}3 0 {ticks} 0 0\n");
+    fake.write(pid, "stat", &stat);
+}
+
+#[test]
+fn the_age_of_the_one_qemu_of_a_vm_is_known() {
+    let fake = FakeProc::new();
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let ticks = rustix::param::clock_ticks_per_second();
+    let start = u64::try_from(now.tv_sec - 1).unwrap() * ticks;
+    started(&fake, 1, 1000, vm(1), start);
+    // A child with the same command line is no second QEMU; the two others of one VM are.
+    started(&fake, 2, 1, vm(1), start);
+    started(&fake, 3, 1000, vm(2), start);
+    started(&fake, 4, 1000, vm(2), start);
+    started(&fake, 5, 1000, vm(3), 0);
+    fake.start(6, vm(4), 'S', 1);
+    let vms = [vm(1), vm(2), vm(3), vm(4), vm(5)];
+    let mut processes = fake.processes();
+    processes.check(&vms);
+    let figures = processes.figures(None);
+    let uptime = |number| figures.get(&vm(number)).and_then(|figures| figures.uptime);
+    let age = uptime(1).unwrap();
+    assert!((1..60).contains(&age), "{age}");
+    assert_eq!(uptime(2), None, "two QEMUs");
+    assert!(uptime(3).unwrap() >= u64::try_from(now.tv_sec).unwrap());
+    assert_eq!(uptime(4), None, "no such field");
+    assert!(!figures.contains_key(&vm(5)), "not visible");
+}
+
+#[test]
+fn vcpus_are_read_of_each_vm_with_room_for_their_files() {
+    let fake = FakeProc::new();
+    for pid in [1, 2] {
+        started(&fake, pid, 1000, vm(pid.into()), 1);
+        for thread in [10, 11] {
+            let task = format!("task/{thread}");
+            fs::create_dir_all(fake.0.path().join(format!("{pid}/{task}"))).unwrap();
+            let name = format!("CPU {}/KVM\n", thread - 10);
+            fake.write(pid, &format!("{task}/comm"), &name);
+            let schedstat = format!("{pid} {thread} 1\n");
+            fake.write(pid, &format!("{task}/schedstat"), &schedstat);
+        }
+    }
+    let vms = [vm(1), vm(2)];
+    let mut processes = fake.processes();
+    let groups = HashMap::from_iter([(vm(1), 2)]);
+    for _ in 0..2 {
+        processes.check(&vms);
+        let figures = processes.figures(Some(VcpuReading {
+            groups: &groups,
+            most_files: 3,
+        }));
+        for number in [1, 2] {
+            let vcpus = &figures[&vm(number)].vcpus.as_ref().unwrap().times;
+            let expected = 2 * u64::try_from(number).unwrap();
+            assert_eq!(vcpus.sum(|vcpu| vcpu.time), Some(expected));
+            assert_eq!(vcpus.sum(|vcpu| vcpu.delay), Some(21));
+        }
+        let kept: usize = processes
+            .known
+            .values()
+            .flatten()
+            .map(|one| one.vcpu_files())
+            .sum();
+        assert_eq!(kept, 3);
+    }
+    assert_eq!(processes.figures(None)[&vm(1)].vcpus, None);
+}

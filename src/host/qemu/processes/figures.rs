@@ -1,0 +1,57 @@
+//! What this host says of each VM's QEMU.
+
+use uuid::Uuid;
+
+use super::Processes;
+use crate::host::qemu::process::sole_qemu;
+use crate::host::qemu::vcpus::ThreadTimes;
+use crate::maps::HashMap;
+use crate::sample::Throttling;
+
+/// What this host says of one VM's QEMU.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct HostFigures {
+    /// How long ago its process was started, s.
+    pub uptime: Option<u64>,
+    /// What its vCPU threads have counted.
+    pub vcpus: Option<ThreadTimes>,
+    /// How often its CPU quota has stopped it.
+    pub throttling: Option<Throttling>,
+}
+
+/// Of what the figures of vCPUs are read.
+#[derive(Debug, Clone, Copy)]
+pub struct VcpuReading<'g> {
+    /// The number of vCPU groups in each VM's control group, where that is visible.
+    pub groups: &'g HashMap<Uuid, u64>,
+    /// How many files may be kept open.
+    pub most_files: usize,
+}
+
+impl Processes {
+    /// The figures of the VMs of the last check that have exactly one QEMU process.
+    pub fn figures(&mut self, vcpus: Option<VcpuReading>) -> HashMap<Uuid, HostFigures> {
+        let kept = self.known.values().flatten().map(|one| one.vcpu_files());
+        let most = vcpus.map_or(0, |vcpus| vcpus.most_files);
+        let mut room = most.saturating_sub(kept.sum());
+        let mut figures = HashMap::default();
+        for (uuid, processes) in &mut self.known {
+            let pid = sole_qemu(processes).map(|qemu| qemu.pid);
+            let Some(process) = processes.iter_mut().find(|one| Some(one.pid) == pid) else {
+                continue;
+            };
+            let uptime = process.uptime();
+            let vcpus = vcpus.and_then(|vcpus| {
+                let groups = vcpus.groups.get(uuid).copied();
+                process.vcpu_times(&self.root, groups, &mut room)
+            });
+            let of_vm = HostFigures {
+                uptime,
+                vcpus,
+                throttling: None,
+            };
+            figures.insert(*uuid, of_vm);
+        }
+        figures
+    }
+}
