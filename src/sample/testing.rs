@@ -62,6 +62,7 @@ pub(crate) fn device<const N: usize>(
         name: (!name.is_empty()).then(|| name.into()),
         kind: kind.into(),
         counters,
+        io_errors: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::ended;
 use super::{DomainRef, VmRecord, Vms};
 use crate::host::NetDev;
 use crate::host::qemu::cgroups::CpuUsage;
@@ -53,7 +54,7 @@ impl Vms {
             Some(vm) if full || vm.domain.run == run => {
                 if vm.domain.run != run {
                     let name = sample.name.clone();
-                    vm.update(DomainRef { run, name });
+                    vm.update(DomainRef { run, name }, &mut self.endings);
                 }
                 vm
             }
@@ -74,6 +75,7 @@ impl Vms {
             vm.nics.correct(&self.net, run.uuid, nics);
         }
         vm.cpu.correct(full, sample);
+        vm.has_run |= ended::has_run(sample);
         sample.removed = vm.removed;
         let described = vm.description.as_ref();
         let described = described.and_then(|cached| cached.description.as_ref());
