@@ -30,7 +30,7 @@ pub struct Description {
     pub disks: Vec<Disk>,
     /// The aliases (`<alias name='net0'/>`) of the network interfaces. libvirt's events name devices by them.
     pub nic_aliases: Vec<SmolStr>,
-    /// The aliases of the disks.
+    /// The aliases of the disks, also of those without a target.
     pub disk_aliases: Vec<SmolStr>,
     /// Local paths of block nodes that belong to no disk: the firmware (`<os><loader type='pflash'>`) and its variables
     /// (`<os><nvram>`).
@@ -89,6 +89,8 @@ pub struct Nic {
 pub struct Disk {
     /// `<target dev='vda'/>`.
     pub target: SmolStr,
+    /// `<alias name='virtio-disk0'/>`, or an operator's own, which begins with `ua-`. A VM that is not active has none.
+    pub alias: Option<SmolStr>,
     /// `<disk device='disk'>`.
     pub kind: DiskKind,
     /// The local paths of its image (`<source file='...'>`, `dev` and `dir`), of its backing chain and of a mirror. QEMU

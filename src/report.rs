@@ -1,5 +1,7 @@
 //! Tells the operator about a gather: a problem once when it begins, then only counted, and its end.
 
+mod endings;
+mod io_errors;
 mod partial;
 mod storage;
 
@@ -13,6 +15,7 @@ use crate::gather::protocol::DomainRef;
 use crate::gather::{GatherReport, Problem};
 use crate::logging::Problems;
 use crate::maps::HashSet;
+use crate::sample::RunId;
 use crate::wording::count;
 use partial::Partial;
 
@@ -34,6 +37,8 @@ pub struct Reporter {
     slow_storage: HashSet<Uuid>,
     /// Mounts that did not answer in the last gather.
     dead: HashSet<String>,
+    /// Runs that go on, or stay as crashed, after their guest panicked.
+    panicked: HashSet<RunId>,
 }
 
 impl Reporter {
@@ -47,6 +52,7 @@ impl Reporter {
             unknown_storage: false,
             slow_storage: HashSet::default(),
             dead: HashSet::default(),
+            panicked: HashSet::default(),
         }
     }
 
@@ -56,6 +62,7 @@ impl Reporter {
         self.partial.forget(uuid);
         self.problems.clear(&uuid.to_string());
         self.problems.clear(&description_key(uuid));
+        self.panicked.retain(|run| run.uuid != uuid);
     }
 
     /// Logs what began and what ended with this gather.
@@ -66,6 +73,8 @@ impl Reporter {
             "all threads can be started again",
         );
         self.connection(report);
+        self.endings(report);
+        io_errors::report(&report.io_errors);
         if !report.reached {
             return;
         }

@@ -228,6 +228,9 @@ pub struct Device<const N: usize> {
     pub kind: SmolStr,
     /// The counters (of a disk its sizes too), in the order of [`NIC_FIELDS`] or [`DISK_FIELDS`].
     pub counters: [Option<u64>; N],
+    /// How many I/O errors libvirt's events have reported of a disk since this program began to watch the run; `None`
+    /// where there are no such events, and for a NIC. Our own count, so there is no sum of it and no rate.
+    pub io_errors: Option<u64>,
 }
 
 impl Sample {

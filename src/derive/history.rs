@@ -22,7 +22,12 @@ use crate::sample::{DISK_COUNTERS, Devices, NIC_COUNTERS, RunId, Sample};
 
 /// The VMs of which samples have been written.
 #[derive(Debug, Default)]
-pub struct History(HashMap<Uuid, VmHistory>);
+pub struct History {
+    vms: HashMap<Uuid, VmHistory>,
+    /// The tags of runs that were dropped since the last list, for their last lines: the event that reports the end of a
+    /// run may come after a list without it.
+    dropped: Vec<(RunId, Tags)>,
+}
 
 /// One run of one VM.
 #[derive(Debug)]
@@ -59,11 +64,12 @@ impl History {
     /// history begins anew where the VM was restarted.
     pub fn update(&mut self, sample: &Sample) -> (&VmHistory, Derived) {
         let vm = self
-            .0
+            .vms
             .entry(sample.run.uuid)
             .or_insert_with(|| VmHistory::new(sample));
         if vm.run != sample.run {
-            *vm = VmHistory::new(sample);
+            let before = std::mem::replace(vm, VmHistory::new(sample));
+            self.dropped.push((before.run, before.tags));
         }
         let derived = vm.update(sample);
         (vm, derived)
@@ -71,13 +77,22 @@ impl History {
 
     /// Drops the runs that are not active any more, and calls `gone` with the VM of each.
     pub fn retain(&mut self, active: &HashSet<RunId>, mut gone: impl FnMut(Uuid)) {
-        self.0.retain(|uuid, vm| {
-            let is_active = active.contains(&vm.run);
-            if !is_active {
-                gone(*uuid);
-            }
-            is_active
-        });
+        self.dropped.clear();
+        let no_longer = self.vms.extract_if(|_, vm| !active.contains(&vm.run));
+        self.dropped.extend(no_longer.map(|(uuid, vm)| {
+            gone(uuid);
+            (vm.run, vm.tags)
+        }));
+    }
+
+    /// The tags of a run, also if it was dropped since the last list. `None`: no line of it was written.
+    pub fn tags(&self, run: RunId) -> Option<&Tags> {
+        let kept = self.vms.get(&run.uuid).filter(|vm| vm.run == run);
+        kept.map(|vm| &vm.tags).or_else(|| {
+            let mut dropped = self.dropped.iter();
+            let (_, tags) = dropped.find(|(other, _)| *other == run)?;
+            Some(tags)
+        })
     }
 }
 
@@ -252,7 +267,7 @@ mod tests {
         sample.run = run(2);
         let tags = format!(",VMID=2,name=c,uuid={uuid}");
         assert_eq!(history.update(&sample).0.tags.as_str(), tags);
-        assert_eq!(history.0.len(), 1, "the earlier run is gone");
+        assert_eq!(history.vms.len(), 1, "the earlier run is gone");
     }
 
     #[test]
@@ -368,6 +383,29 @@ mod tests {
         assert!(gone.is_empty());
         history.retain(&HashSet::from_iter([run(2)]), |uuid| gone.push(uuid));
         assert_eq!(gone, [run(1).uuid]);
-        assert!(history.0.is_empty());
+        assert!(history.vms.is_empty());
+    }
+
+    #[test]
+    fn the_tags_of_a_run_are_there_until_the_second_list_without_it() {
+        let mut history = History::default();
+        assert!(history.tags(run(1)).is_none(), "no line of it was written");
+        let mut sample = full(Instant::now());
+        history.update(&sample);
+        let tags = history.tags(run(1)).unwrap().clone();
+        for _ in 0..2 {
+            history.retain(&HashSet::from_iter([run(1)]), |_| {});
+            assert_eq!(history.tags(run(1)), Some(&tags));
+        }
+        history.retain(&HashSet::default(), |_| {});
+        assert_eq!(history.tags(run(1)), Some(&tags));
+        history.retain(&HashSet::default(), |_| {});
+        assert!(history.tags(run(1)).is_none());
+        // Restarted: both runs are known.
+        history.update(&sample);
+        sample.run = run(2);
+        history.update(&sample);
+        assert_eq!(history.tags(run(1)), Some(&tags));
+        assert!(history.tags(run(2)).unwrap().as_str().contains("VMID=2"));
     }
 }

@@ -93,6 +93,7 @@ mod tests {
             name: (!name.is_empty()).then(|| name.into()),
             kind: kind.into(),
             counters,
+            io_errors: None,
         }
     }
 

@@ -72,6 +72,7 @@ enum OpenDevice {
     },
     Disk {
         target: Option<SmolStr>,
+        alias: Option<SmolStr>,
         kind: DiskKind,
         sources: Vec<String>,
         counted: bool,
@@ -158,12 +159,15 @@ impl<'w> Parser<'w> {
     }
 
     fn alias(&mut self, name: Option<String>) {
-        let aliases = match &self.device {
-            Some(OpenDevice::Nic { .. }) => &mut self.description.nic_aliases,
-            Some(OpenDevice::Disk { .. }) => &mut self.description.disk_aliases,
-            Some(OpenDevice::Firmware(_) | OpenDevice::Quota { .. }) | None => return,
-        };
-        aliases.extend(name.map(SmolStr::from));
+        let name = name.map(SmolStr::from);
+        match &mut self.device {
+            Some(OpenDevice::Nic { .. }) => self.description.nic_aliases.extend(name),
+            Some(OpenDevice::Disk { alias, .. }) => {
+                alias.clone_from(&name);
+                self.description.disk_aliases.extend(name);
+            }
+            Some(OpenDevice::Firmware(_) | OpenDevice::Quota { .. }) | None => {}
+        }
     }
 
     /// Handles a `<source>` at any depth of a disk or of the firmware, or the element that it is in.
@@ -214,11 +218,13 @@ impl<'w> Parser<'w> {
                 }
                 Some(OpenDevice::Disk {
                     target: Some(target),
+                    alias,
                     kind,
                     sources,
                     counted,
                 }) => self.description.disks.push(Disk {
                     target,
+                    alias,
                     kind,
                     sources,
                     counted,
@@ -313,6 +319,7 @@ impl OpenDevice {
         let kind = DiskKind::of(attribute(element, "device")?.as_deref());
         Ok(Some(Self::Disk {
             target: None,
+            alias: None,
             kind,
             sources: Vec::new(),
             counted: of_type != Some("vhostuser"),

@@ -9,6 +9,7 @@ use super::protocol::DomainRef;
 use crate::libvirt::Error;
 use crate::maps::HashSet;
 use crate::sample::{RunId, Sample};
+use crate::vms::{EndedRun, FirstIoError};
 
 /// Something that the operator is told once.
 #[derive(Debug, Clone)]
@@ -57,6 +58,12 @@ pub struct GatherReport {
     pub unknown_storage: Vec<DomainRef>,
     /// VMs whose disks are left out because a mount that holds some of their files answers, but not in time.
     pub slow_storage: Vec<DomainRef>,
+    /// Runs that ended, as events reported it, and of which no figures come any more.
+    pub ended: Vec<EndedRun>,
+    /// VMs whose guest panicked, as events reported it.
+    pub panicked: Vec<DomainRef>,
+    /// Disks that have had their first I/O error in a run of their VM.
+    pub io_errors: Vec<FirstIoError>,
     /// The number of active domains that pass the name filter, as far as this gather has seen them: those that
     /// answered and those without figures.
     pub seen: usize,

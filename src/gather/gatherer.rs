@@ -172,8 +172,14 @@ impl Gatherer {
     /// An event came, or events come from now on, or no more.
     pub fn on_event_update(&mut self, update: EventUpdate) {
         match update {
-            EventUpdate::Live(since) => self.vms.set_feed(EventFeed::Live(since)),
-            EventUpdate::Down => self.vms.set_feed(EventFeed::Down),
+            EventUpdate::Live(since, kinds) => {
+                self.vms.set_feed(EventFeed::Live(since));
+                self.vms.set_io_errors(kinds.io_errors);
+            }
+            EventUpdate::Down => {
+                self.vms.set_feed(EventFeed::Down);
+                self.vms.set_io_errors(false);
+            }
             EventUpdate::Event(DomainEvent::DeviceAdded(uuid), at) => {
                 self.vms.device_changed(uuid, at);
             }
@@ -186,7 +192,9 @@ impl Gatherer {
                 | DomainEvent::TunableChanged(uuid),
                 at,
             ) => self.vms.device_changed(uuid, at),
-            EventUpdate::Event(DomainEvent::Stopped(uuid), at) => self.vms.stopped(uuid, at),
+            EventUpdate::Event(DomainEvent::IoError(error), at) => self.vms.io_error(error, at),
+            EventUpdate::Event(DomainEvent::Panicked(uuid), _) => self.vms.panicked(uuid),
+            EventUpdate::Event(DomainEvent::Stopped(stop), at) => self.vms.stopped(stop, at),
             EventUpdate::Event(DomainEvent::Started(uuid, id, name), at) => {
                 if self.domains.matches(&name) {
                     let run = RunId { uuid, id };

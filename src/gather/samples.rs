@@ -18,6 +18,7 @@ pub(super) struct Samples {
 
 #[derive(Debug)]
 struct Stored {
+    run: RunId,
     completeness: Completeness,
     has_disks: bool,
     /// `None` when it is ready, or was taken.
@@ -27,7 +28,8 @@ struct Stored {
 impl Samples {
     /// Stores a sample, unless a fuller one of the same domain is there.
     pub(super) fn store(&mut self, completeness: Completeness, mut sample: Sample) {
-        let uuid = sample.run.uuid;
+        let run = sample.run;
+        let uuid = run.uuid;
         if let Some(before) = self.by_vm.get_mut(&uuid) {
             let Some(have) = before
                 .sample
@@ -53,6 +55,7 @@ impl Samples {
         self.by_vm.insert(
             uuid,
             Stored {
+                run,
                 completeness,
                 has_disks,
                 sample,
@@ -79,6 +82,13 @@ impl Samples {
     /// Whether there is a sample of this domain.
     pub(super) fn has(&self, uuid: Uuid) -> bool {
         self.by_vm.contains_key(&uuid)
+    }
+
+    /// Whether there is a sample of this run.
+    pub(super) fn has_run(&self, run: RunId) -> bool {
+        self.by_vm
+            .get(&run.uuid)
+            .is_some_and(|stored| stored.run == run)
     }
 
     /// The number of samples, including those that were taken.

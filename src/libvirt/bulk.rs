@@ -240,6 +240,7 @@ impl<const N: usize> Indexed<N> {
                 name,
                 kind: SmolStr::default(),
                 counters,
+                io_errors: None,
             })
             .collect();
         // Devices that are counted but have no keys have no counters, so there is no sum.
@@ -248,6 +249,7 @@ impl<const N: usize> Indexed<N> {
                 name: None,
                 kind: SmolStr::default(),
                 counters: [None; N],
+                io_errors: None,
             });
         }
         Some(Devices {

@@ -1,18 +1,18 @@
 //! Receives libvirt's events: a thread with a connection of its own, on which libvirt reports domains that start
-//! and stop, and changes of devices.
+//! and stop, changes of devices, and I/O errors of disks.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Connection, DomainEvent};
+use super::{Connection, DomainEvent, OptionalKinds};
 use crate::threads::{self, NotStarted};
 
 /// A message about libvirt's events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventUpdate {
-    /// Events are received since this time.
-    Live(Instant),
+    /// Events are received since this time, and these of the kinds that a driver may lack.
+    Live(Instant, OptionalKinds),
     /// The connection was lost, and events with it. It is opened again.
     Down,
     /// An event, and when it was received.
@@ -31,8 +31,8 @@ pub struct EventUpdates(Arc<Mutex<Waiting>>);
 #[derive(Debug, Default)]
 struct Waiting {
     updates: Vec<EventUpdate>,
-    /// Whether events are received now: [`EventUpdate::Live`] was the last of its kind.
-    live: bool,
+    /// What [`EventUpdate::Live`] said, while events are received: it was the last of its kind.
+    live: Option<OptionalKinds>,
 }
 
 impl EventUpdates {
@@ -48,13 +48,14 @@ impl EventUpdates {
         if waiting.updates.len() >= MOST {
             waiting.updates.clear();
             waiting.updates.push(EventUpdate::Down);
-            if waiting.live {
-                waiting.updates.push(EventUpdate::Live(Instant::now()));
+            if let Some(kinds) = waiting.live {
+                let live = EventUpdate::Live(Instant::now(), kinds);
+                waiting.updates.push(live);
             }
         }
         match update {
-            EventUpdate::Live(_) => waiting.live = true,
-            EventUpdate::Down => waiting.live = false,
+            EventUpdate::Live(_, kinds) => waiting.live = Some(kinds),
+            EventUpdate::Down => waiting.live = None,
             EventUpdate::Event(..) => {}
         }
         waiting.updates.push(update);
@@ -76,6 +77,15 @@ const RETRY: Duration = Duration::from_secs(5);
 /// event, and no other driver is known to (`virDomainEventDeviceAddedNew` in libvirt's source).
 fn reports_devices(driver: Option<&str>) -> bool {
     matches!(driver, Some("QEMU" | "TEST"))
+}
+
+/// The kinds that this driver really sends, of those that were registered: every driver accepts every registration.
+/// QEMU's driver alone reports I/O errors (`virDomainEventIOErrorReasonNewFromObj` in libvirt's source).
+fn kinds_sent(driver: Option<&str>, registered: OptionalKinds) -> OptionalKinds {
+    OptionalKinds {
+        io_errors: registered.io_errors && driver == Some("QEMU"),
+        ..registered
+    }
 }
 
 /// The thread that receives events. It ends when this is dropped.
@@ -134,9 +144,13 @@ pub fn start(
                 sink(EventUpdate::Event(event, Instant::now()));
             });
             match registered {
-                Ok(all) => {
-                    if all && reports_devices(connection.driver().as_deref()) {
-                        tell(EventUpdate::Live(Instant::now()));
+                Ok(registered) => {
+                    let driver = connection.driver();
+                    let driver = driver.as_deref();
+                    let all = registered.metadata || !metadata;
+                    if all && reports_devices(driver) {
+                        let kinds = kinds_sent(driver, registered);
+                        tell(EventUpdate::Live(Instant::now(), kinds));
                     }
                     while connection.is_alive() {
                         if !wait(&stopped, ALIVE_CHECK) {
@@ -169,11 +183,16 @@ mod tests {
 
     #[test]
     fn updates_are_told_of_once_and_do_not_grow_without_bounds() {
-        let event = || EventUpdate::Event(DomainEvent::Stopped(uuid::Uuid::nil()), Instant::now());
+        let event =
+            || EventUpdate::Event(DomainEvent::DeviceAdded(uuid::Uuid::nil()), Instant::now());
+        let kinds = OptionalKinds {
+            io_errors: true,
+            metadata: false,
+        };
         for live in [true, false] {
             let updates = EventUpdates::default();
             if live {
-                assert!(updates.add(EventUpdate::Live(Instant::now())));
+                assert!(updates.add(EventUpdate::Live(Instant::now(), kinds)));
             }
             assert_eq!(updates.add(event()), !live);
             assert_eq!(updates.take().len(), 1 + usize::from(live));
@@ -183,7 +202,7 @@ mod tests {
             assert!(!updates.add(event()), "too much");
             let left = updates.take();
             if live {
-                let anew = matches!(left[..2], [EventUpdate::Down, EventUpdate::Live(_)]);
+                let anew = matches!(left[..2], [EventUpdate::Down, EventUpdate::Live(_, of)] if of == kinds);
                 assert!(anew && left.len() == 3, "{left:?}");
             } else {
                 assert!(left[0] == EventUpdate::Down && left.len() == 2, "{left:?}");
@@ -200,5 +219,19 @@ mod tests {
             assert!(!relied_on(driver), "{driver}");
         }
         assert!(!reports_devices(None));
+    }
+
+    #[test]
+    fn only_qemu_reports_io_errors() {
+        for io_errors in [true, false] {
+            let registered = OptionalKinds {
+                io_errors,
+                metadata: true,
+            };
+            assert_eq!(kinds_sent(Some("QEMU"), registered), registered);
+            for driver in [Some("TEST"), Some("LXC"), None] {
+                assert!(!kinds_sent(driver, registered).io_errors, "{driver:?}");
+            }
+        }
     }
 }

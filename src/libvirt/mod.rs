@@ -15,7 +15,9 @@ pub(crate) mod per_call;
 pub(crate) mod testing;
 
 pub(crate) use error::Error;
-pub(crate) use ffi::{Connection, Domain, DomainEvent, Record, Records};
+pub(crate) use ffi::{
+    Connection, Domain, DomainEvent, IoError, OptionalKinds, Record, Records, Stop,
+};
 pub use ffi::{Monitor, Value, close_inherited, share_memory};
 pub(crate) use ffi::{
     forget_crash, initialize, pass_on_at_crash, raise_file_limit, start_event_loop,

@@ -222,6 +222,7 @@ fn nics(
             name: nic.target.clone(),
             kind: nic.kind.clone(),
             counters,
+            io_errors: None,
         });
     }
     sample.nics = Some(Devices {
@@ -264,6 +265,7 @@ pub fn disks(
             name: Some(disk.target.clone()),
             kind: SmolStr::new_static(disk.kind.word()),
             counters: counters.unwrap_or([None; DISK_COUNTERS]),
+            io_errors: None,
         });
     }
     Ok(Devices {

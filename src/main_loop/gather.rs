@@ -33,6 +33,8 @@ impl MainLoop {
             Ending::Stop(_) => "a signal to stop arrived",
         });
         logging::pass_on();
+        // Before the runs that are not active any more are dropped, with their tags.
+        self.write_last_lines(&report, timestamp);
         if let Some(active) = &report.active {
             self.history
                 .retain(active, |uuid| self.reporter.forget(uuid));
@@ -102,6 +104,17 @@ impl MainLoop {
             let now = Instant::now();
             self.info
                 .write(&mut self.buffer, sample, vm, now, timestamp);
+        }
+    }
+
+    /// Appends the last lines of the VMs that have stopped.
+    pub(super) fn write_last_lines(&mut self, report: &GatherReport, timestamp: i64) {
+        let wanted = &self.settings.measurements;
+        for ended in &report.ended {
+            if let Some(tags) = self.history.tags(ended.domain.run) {
+                let reason = ended.reason;
+                measurements::write_last_line(&mut self.buffer, wanted, tags, reason, timestamp);
+            }
         }
     }
 

@@ -1,7 +1,10 @@
 use std::sync::mpsc::{Sender, channel};
 
 use super::*;
+use crate::gather::GatherReport;
 use crate::gather::testing::{inbox, settings};
+use crate::sample::testing::{full, run};
+use crate::vms::{DomainRef, EndedRun};
 
 fn main_loop(mode: Mode) -> (MainLoop, Sender<Message>) {
     let (sink, _) = inbox();
@@ -118,4 +121,36 @@ fn the_interval_waits_until_its_tick_and_no_longer() {
     let start = Instant::now();
     main_loop.wait(start + ms(50));
     assert!(start.elapsed() >= ms(50));
+}
+
+#[test]
+fn last_lines_are_those_of_runs_that_had_lines_and_of_the_measurements_that_are_wanted() {
+    let (mut main_loop, _sender) = main_loop(Mode::Triggered);
+    let domain = |id| DomainRef {
+        run: run(id),
+        name: "test".into(),
+    };
+    let report = GatherReport {
+        ended: vec![EndedRun::new(domain(1), 4), EndedRun::new(domain(2), 3)],
+        ..GatherReport::default()
+    };
+    // The VM was started again: the first run had lines, the second had none, and the third has.
+    for id in [1, 3] {
+        let mut sample = full(Instant::now());
+        sample.run = run(id);
+        main_loop.history.update(&sample);
+    }
+    let tags = format!("VMID=1,name=test,uuid={}", run(1).uuid);
+    let metrics = format!("vm_metrics,{tags} state=\"shutoff\",state_reason=\"migrated\" 7\n");
+    let totals = format!("vm_totals,{tags} state=5i,state_reason=4i 7\n");
+    for (wants_metrics, wants_totals) in [(true, true), (true, false), (false, true)] {
+        let wanted = &mut main_loop.settings.measurements;
+        (wanted.metrics, wanted.totals) = (wants_metrics, wants_totals);
+        main_loop.buffer.clear();
+        main_loop.write_last_lines(&report, 7);
+        let mut expected = String::new();
+        expected += if wants_metrics { &metrics } else { "" };
+        expected += if wants_totals { &totals } else { "" };
+        assert_eq!(main_loop.buffer, expected);
+    }
 }

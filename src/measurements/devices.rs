@@ -17,6 +17,7 @@ pub(super) fn write(buffer: &mut String, sample: &Sample, vm: &VmHistory, timest
         for (key, ms) in LATENCIES.into_iter().zip(latencies) {
             line.float(key, ms);
         }
+        line.int("io_error_events", disk.io_errors);
         line.end(timestamp);
     }
 }

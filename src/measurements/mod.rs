@@ -4,12 +4,15 @@ pub(crate) mod collector;
 mod devices;
 mod features;
 pub(crate) mod info;
+mod last_line;
 mod metrics;
 mod state;
 mod totals;
 
 #[cfg(test)]
 mod tests;
+
+pub(crate) use last_line::write as write_last_line;
 
 use crate::config::Measurements;
 use crate::derive::{Derived, VmHistory};

@@ -44,7 +44,8 @@ fn every_field_stands_under_its_name() {
          txbytes=35i,txpackets=36i,txerrors=37i,txdrops=38i 17\n\
          vm_devices{VM},devtype=disk,device=vda rd_req=41i,rd_bytes=42i,wr_reqs=43i,wr_bytes=44i,errors=45i,\
          rd_time_ns=46i,wr_time_ns=47i,fl_time_ns=48i,fl_reqs=49i,capacity_bytes=50i,allocation_bytes=51i,\
-         physical_bytes=52i 17\n\
+         physical_bytes=52i,\
+         io_error_events=53i 17\n\
          vm_totals{VM} net_rxbytes=31i,net_rxpackets=32i,net_rxerrors=33i,net_rxdrops=34i,\
          net_txbytes=35i,net_txpackets=36i,net_txerrors=37i,net_txdrops=38i,\
          disk_rd_req=41i,disk_rd_bytes=42i,disk_wr_reqs=43i,disk_wr_bytes=44i,disk_errors=45i,\

@@ -5,7 +5,7 @@ use crate::libvirt::Error;
 use crate::sample::RunId;
 use crate::sample::testing::run;
 
-fn reporter() -> Reporter {
+pub(super) fn reporter() -> Reporter {
     Reporter::new(Uri::default())
 }
 
@@ -18,7 +18,7 @@ fn unreachable() -> Problem {
 }
 
 /// A gather in which libvirt answered, and nothing was amiss but this.
-fn reached(problems: Vec<Problem>) -> GatherReport {
+pub(super) fn reached(problems: Vec<Problem>) -> GatherReport {
     GatherReport {
         reached: true,
         active: Some([run(1)].into_iter().collect()),
@@ -27,7 +27,7 @@ fn reached(problems: Vec<Problem>) -> GatherReport {
     }
 }
 
-fn found(name: &str) -> DomainRef {
+pub(super) fn found(name: &str) -> DomainRef {
     DomainRef {
         run: run(1),
         name: name.into(),

@@ -55,7 +55,9 @@ pub(crate) fn full(at: Instant) -> Sample {
     let nic = [31, 32, 33, 34, 35, 36, 37, 38].map(Some);
     sample.nics = Some(devices(at, vec![device("vnet0", "bridge", nic)]));
     let disk = [41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52].map(Some);
-    sample.disks = Some(devices(at, vec![device("vda", "disk", disk)]));
+    let mut disk = device("vda", "disk", disk);
+    disk.io_errors = Some(53);
+    sample.disks = Some(devices(at, vec![disk]));
     sample
 }
 
@@ -84,6 +86,7 @@ pub(crate) fn device<const N: usize>(
         name: (!name.is_empty()).then(|| name.into()),
         kind: kind.into(),
         counters,
+        io_errors: None,
     }
 }
 

@@ -8,6 +8,7 @@ use crate::description::{Disk, DiskKind, Nic};
 fn description() -> Description {
     let disk = |target: &str, kind| Disk {
         target: target.into(),
+        alias: None,
         kind,
         sources: Vec::new(),
         counted: true,

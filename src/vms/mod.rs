@@ -5,7 +5,9 @@
 
 mod cached_description;
 mod cpu;
+mod ended;
 mod freshness;
+mod io_errors;
 mod nics;
 mod proof;
 mod readings;
@@ -23,11 +25,15 @@ use crate::sample::{Devices, NIC_COUNTERS, RunId};
 
 pub use cached_description::{CachedDescription, DeviceNames, Known};
 pub use cpu::Processor;
+pub use ended::EndedRun;
 pub use freshness::EventFeed;
+pub use io_errors::FirstIoError;
 pub use record::{DomainRef, VmRecord};
 
 use cpu::CpuReadings;
+use ended::Endings;
 use freshness::Freshness;
+use io_errors::IoErrors;
 use nics::NetReadings;
 
 /// The records, and what is known of the host and of libvirt as a whole.
@@ -37,6 +43,8 @@ pub struct Vms {
     /// Starts and stops that events reported, and that are not in the records yet. Both are absolute,
     /// so the last one holds.
     changes: HashMap<Uuid, Change>,
+    endings: Endings,
+    io_errors: IoErrors,
     /// When the list that is under way was requested.
     list_requested_at: Option<Instant>,
     freshness: Freshness,
@@ -74,6 +82,8 @@ impl Vms {
         Self {
             records: HashMap::default(),
             changes: HashMap::default(),
+            endings: Endings::default(),
+            io_errors: IoErrors::default(),
             list_requested_at: None,
             freshness: Freshness::new(ttl),
             net: NetReadings::default(),
@@ -117,11 +127,20 @@ impl Vms {
         let requested_at = self.list_requested_at.take();
         self.changes
             .retain(|_, change| requested_at.is_none_or(|requested_at| change.at >= requested_at));
+        self.endings.on_list(requested_at, &wanted);
         for domain in wanted {
             self.put(domain).is_listed = true;
         }
-        self.records
-            .retain(|_, vm| std::mem::take(&mut vm.is_listed));
+        self.records.retain(|_, vm| {
+            let is_active = std::mem::take(&mut vm.is_listed);
+            if is_active {
+                vm.has_ended &= self.endings.has_ended(vm.domain.run);
+            } else {
+                self.endings.on_left(vm);
+            }
+            is_active
+        });
+        self.io_errors.on_list(requested_at, &self.records);
     }
 
     /// A VM was started; this run of it takes effect when the next gather begins.
@@ -129,11 +148,6 @@ impl Vms {
         let uuid = domain.run.uuid;
         let begun = Some(domain);
         self.changes.insert(uuid, Change { at, begun });
-    }
-
-    /// A VM has stopped; that takes effect when the next gather begins.
-    pub fn stopped(&mut self, uuid: Uuid, at: Instant) {
-        self.changes.insert(uuid, Change { at, begun: None });
     }
 
     /// All VMs that are to be gathered.
@@ -149,7 +163,7 @@ impl Vms {
     /// A sample or a description is of this run, which may have begun since the list.
     pub fn on_run(&mut self, domain: DomainRef) {
         if let Some(vm) = self.records.get_mut(&domain.run.uuid) {
-            vm.update(domain);
+            vm.update(domain, &mut self.endings);
         }
     }
 
@@ -157,7 +171,7 @@ impl Vms {
         match self.records.entry(domain.run.uuid) {
             Entry::Occupied(known) => {
                 let vm = known.into_mut();
-                vm.update(domain);
+                vm.update(domain, &mut self.endings);
                 vm
             }
             Entry::Vacant(slot) => slot.insert(VmRecord::new(domain)),
@@ -169,6 +183,7 @@ impl Vms {
 impl Vms {
     /// Events come from now on, or no more.
     pub fn set_feed(&mut self, feed: EventFeed) {
+        self.endings.on_events_lost();
         self.freshness.set_feed(feed);
     }
 
@@ -183,6 +198,7 @@ impl Vms {
 
     /// libvirt reports that the device of this alias was removed.
     pub fn device_removed(&mut self, uuid: Uuid, alias: &str, at: Instant) {
+        self.io_errors.on_removed(uuid, alias);
         if let Some(vm) = self.records.get_mut(&uuid) {
             vm.device_removed(alias, at);
         }

@@ -115,6 +115,7 @@ impl VmNics {
                 name: target.clone(),
                 kind: SmolStr::default(),
                 counters,
+                io_errors: None,
             });
         }
         Some(Devices {

@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::ended;
 use super::{DomainRef, VmRecord, Vms};
 use crate::host::NetDev;
 use crate::host::qemu::HostFigures;
@@ -56,7 +57,7 @@ impl Vms {
             Some(vm) if full || vm.domain.run == run => {
                 if vm.domain.run != run {
                     let name = sample.name.clone();
-                    vm.update(DomainRef { run, name });
+                    vm.update(DomainRef { run, name }, &mut self.endings);
                 }
                 vm
             }
@@ -80,6 +81,7 @@ impl Vms {
         if let Some(figures) = &vm.figures {
             put(figures, sample);
         }
+        vm.has_run |= ended::has_run(sample);
         sample.removed = vm.removed;
         let described = vm.description.as_ref();
         let described = described.and_then(|cached| cached.description.as_ref());

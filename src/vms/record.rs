@@ -7,6 +7,7 @@ use smol_str::SmolStr;
 
 use super::cached_description::CachedDescription;
 use super::cpu::VmCpu;
+use super::ended::Endings;
 use super::nics::{NetReadings, VmNics};
 use crate::host::qemu::HostFigures;
 use crate::sample::{Removed, RunId};
@@ -36,6 +37,10 @@ pub struct VmRecord {
     pub(super) cpu: VmCpu,
     /// What this host said of its QEMU in this gather.
     pub(super) figures: Option<HostFigures>,
+    /// A sample has shown that the VM is not about to run, but runs or has run.
+    pub(super) has_run: bool,
+    /// An event has reported the end of the run.
+    pub(super) has_ended: bool,
     /// The list that is being processed has this VM.
     pub(super) is_listed: bool,
 }
@@ -50,20 +55,24 @@ impl VmRecord {
             nics: VmNics::default(),
             cpu: VmCpu::default(),
             figures: None,
+            has_run: false,
+            has_ended: false,
             is_listed: false,
         }
     }
 
     /// This run of the VM is active, under this name.
-    pub(super) fn update(&mut self, domain: DomainRef) {
+    pub(super) fn update(&mut self, domain: DomainRef, endings: &mut Endings) {
         if self.domain.run == domain.run {
             self.domain = domain;
         } else {
-            *self = Self {
+            let anew = Self {
                 changed: self.changed,
                 removed: self.removed,
                 ..Self::new(domain)
             };
+            let before = std::mem::replace(self, anew);
+            endings.on_left(&before);
         }
     }
 

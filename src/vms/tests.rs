@@ -1,9 +1,12 @@
 //! The records through the gathers: which there are, and what they know.
 
 mod descriptions;
+mod endings;
+mod io_errors;
 mod readings;
 
 use super::*;
+use crate::libvirt::Stop;
 use crate::sample::testing::run;
 
 const TTL: Duration = Duration::from_secs(300);
@@ -35,6 +38,15 @@ fn numbered(number: u128, id: u32) -> DomainRef {
     }
 }
 
+/// A stop of the VM of this number; libvirt has dropped the id.
+fn stop(number: u128) -> Stop {
+    Stop {
+        uuid: Uuid::from_u128(number),
+        id: None,
+        reason: 2,
+    }
+}
+
 fn runs(vms: &Vms) -> Vec<(u128, u32)> {
     let mut runs: Vec<_> = vms
         .iter()
@@ -52,13 +64,13 @@ fn without_a_list_events_carry_on_from_the_last_one() {
     vms.list_requested(at);
     vms.on_list(vec![numbered(1, 1), numbered(2, 2)]);
     vms.started(numbered(3, 3), at);
-    vms.stopped(Uuid::from_u128(1), at);
+    vms.stopped(stop(1), at);
     // Restarted: another run.
-    vms.stopped(Uuid::from_u128(2), at);
+    vms.stopped(stop(2), at);
     vms.started(numbered(2, 4), at);
     // Started and stopped again.
     vms.started(numbered(5, 5), at);
-    vms.stopped(Uuid::from_u128(5), at);
+    vms.stopped(stop(5), at);
     assert_eq!(
         runs(&vms),
         [(1, 1), (2, 2)],
@@ -76,11 +88,11 @@ fn a_list_undoes_what_came_before_it_was_requested_and_nothing_after() {
     let later = at + Duration::from_millis(1);
     let mut vms = Vms::new(TTL);
     vms.begin();
-    vms.stopped(Uuid::from_u128(1), at);
+    vms.stopped(stop(1), at);
     vms.started(numbered(2, 2), at);
     vms.list_requested(later);
     // The list was made before 3 stopped and after 4 was started.
-    vms.stopped(Uuid::from_u128(3), later);
+    vms.stopped(stop(3), later);
     vms.started(numbered(4, 4), later);
     vms.on_list(vec![numbered(1, 9), numbered(3, 3), numbered(4, 4)]);
     assert_eq!(runs(&vms), [(1, 9), (3, 3), (4, 4)]);

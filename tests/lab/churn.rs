@@ -3,7 +3,7 @@
 
 use crate::support::fleet::{long, shapes, small};
 use crate::support::lab::Lab;
-use crate::support::lines::{Line, of, one};
+use crate::support::lines::{Line, is_last, of, one};
 use crate::support::plugin::Plugin;
 use crate::support::vm::VmSpec;
 use crate::support::{succeed, wait_for};
@@ -169,6 +169,30 @@ fn steady(before: &BTreeMap<String, VmState>, table: &Table) -> BTreeMap<String,
         .collect()
 }
 
+/// The runs that have had their last lines.
+#[derive(Default)]
+struct Ended(BTreeSet<(String, String)>);
+
+impl Ended {
+    /// Takes the last lines out of a gather. Panics if a run has two of a kind, or another line later.
+    fn take(&mut self, gather: &mut Vec<Line>) {
+        let series = |line: &Line, kind: &str| {
+            let run = format!("{} {}", line.tag("VMID"), line.tag("uuid"));
+            (kind.to_owned(), run)
+        };
+        let (last, others) = gather.drain(..).partition(is_last);
+        for line in &last {
+            let is_new = self.0.insert(series(line, &line.measurement));
+            assert!(is_new, "a second last line: {line:?}");
+        }
+        for line in &others {
+            let is_over = self.0.contains(&series(line, "vm_metrics"));
+            assert!(!is_over, "after the last line: {line:?}");
+        }
+        *gather = others;
+    }
+}
+
 /// Panics if a rate is below 0, or is one that idle VMs cannot have.
 fn expect_calm(gather: &[Line]) {
     for line in gather
@@ -232,6 +256,7 @@ fn churn() {
     let changed = AtomicU64::new(0);
     let start = Instant::now();
     let (mut round, mut checked, mut gone, mut settled) = (0, 0, 0, 0);
+    let mut ended = Ended::default();
 
     let (done, slow) = std::thread::scope(|scope| {
         let churner = scope.spawn(|| {
@@ -257,12 +282,13 @@ fn churn() {
         while round < gathers || changes_go_on() {
             let before = table.lock().unwrap().clone();
             plugin.newline();
-            let gather =
+            let mut gather =
                 plugin.lines_within(Duration::from_secs(if before.values().any(|k| k.active) {
                     10
                 } else {
                     1
                 }));
+            ended.take(&mut gather);
             let steady = steady(&before, &table);
             let shapes = shapes(&gather);
             for (name, known) in &steady {
@@ -310,6 +336,13 @@ fn churn() {
         assert!(done.contains_key(what), "never {what}: {done:?}");
     }
     assert!(checked > round && gone > round / 4, "{checked} {gone}");
+    // The last ones may not have had a gather, and a run that none has seen has no last line.
+    let ends = done["destroyed"] + done["saved"];
+    let lines = ended.0.len() as u64;
+    assert!(
+        lines > ends && lines <= 2 * ends,
+        "{lines} last lines of {ends} runs"
+    );
     let minutes = start.elapsed().as_secs() / 60 + 1;
     let said = plugin.stderr().lines().count() as u64;
     assert!(

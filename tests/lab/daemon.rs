@@ -5,7 +5,7 @@
 
 use crate::support;
 use crate::support::lab::Lab;
-use crate::support::lines::one;
+use crate::support::lines::{is_last, one};
 use crate::support::node::{self, Domain, disk, nic};
 use crate::support::plugin::Plugin;
 use crate::support::{reading, succeed, wait_for};
@@ -83,9 +83,20 @@ fn what_others_change_shows_in_the_next_gather() {
 
     // After a restart of the VM, the VMID differs, and no rate is computed across the two runs.
     virsh(&["destroy", TEST]);
+    // The event may come after the list.
+    let last = wait_for("the last lines", Duration::from_secs(30), || {
+        plugin.newline();
+        let found = plugin.lines_within(Duration::from_secs(1));
+        (!found.is_empty()).then_some(found)
+    });
+    assert!(last.len() == 2 && last.iter().all(is_last), "{last:?}");
+    let metrics = one(&last, "vm_metrics", "test");
+    assert_eq!((metrics.tag("VMID"), metrics.tag("uuid")), ("1", TEST));
+    assert_eq!(metrics.text("state_reason"), Some("destroyed"));
+    let totals = one(&last, "vm_totals", "test");
+    assert_eq!(totals.int("state_reason"), Some(2));
     plugin.newline();
-    let none = plugin.lines_within(Duration::from_secs(2));
-    assert_eq!(none, []);
+    assert_eq!(plugin.lines_within(Duration::from_secs(2)), [], "once only");
     virsh(&["start", TEST]);
     let (_, lines, _) = gather(&mut plugin);
     let totals = one(&lines, "vm_totals", "test");

@@ -47,7 +47,7 @@ fn states_runs_and_names_are_those_of_the_gather() {
         assert_eq!(lacking(&found, name), [""; 0], "rates go on");
     }
 
-    // The VM has ended: it has no line at all, and the other VM's lines continue.
+    // The VM has ended: it has no line but its last ones (see qemu_ends), and the other VM's lines continue.
     lab.virsh(&["destroy", uuid]);
     let found = next(&lab, &mut plugin, &steady);
     assert!(

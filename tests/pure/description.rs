@@ -107,6 +107,7 @@ fn aliases_are_those_of_the_devices_themselves() {
         <interface><alias/></interface></devices></domain>";
     let description = Description::parse(nested).unwrap();
     assert_eq!(description.disk_aliases, ["c"]);
+    assert_eq!(description.disks[0].alias.as_deref(), Some("c"));
     assert!(description.nic_aliases.is_empty());
 }
 

@@ -51,6 +51,7 @@ const FIELDS: [(&str, &[(char, &str)]); 5] = [
             ('i', "rd_time_ns wr_time_ns fl_time_ns fl_reqs"),
             ('i', "capacity_bytes allocation_bytes physical_bytes"),
             ('f', "rd_latency_ms wr_latency_ms fl_latency_ms"),
+            ('i', "io_error_events"),
         ],
     ),
     (

@@ -1,7 +1,7 @@
 //! Many small VMs at once, and the lines that a complete gather has for them.
 
 use super::lab::Lab;
-use super::lines::{Line, is_latency, is_size, one};
+use super::lines::{Line, is_last, is_latency, is_size, one};
 use super::plugin::Plugin;
 use super::vm::{Nic, Vm, VmSpec, disks};
 use super::{succeed, wait_for};
@@ -51,15 +51,20 @@ pub fn small(name: String) -> VmSpec {
 /// sizes come only where the disks are not read one by one: these are left out.
 pub type Shape = BTreeMap<(String, BTreeMap<String, String>), BTreeSet<String>>;
 
-/// The shapes in one gather, by the VM's name. Panics at a duplicate line, or if the lines of one gather have
+/// The shapes in one gather, by the VM's name, without last lines, and without the field that depends on whether events
+/// come. Panics at a duplicate line, or if the lines of one gather have
 /// different times.
 pub fn shapes(gather: &[Line]) -> BTreeMap<String, Shape> {
     let mut shapes: BTreeMap<String, Shape> = BTreeMap::new();
-    for line in gather.iter().filter(|line| line.tags.contains_key("name")) {
+    let of_vms = gather
+        .iter()
+        .filter(|line| line.tags.contains_key("name") && !is_last(line));
+    for line in of_vms {
         assert_eq!(line.timestamp, gather[0].timestamp, "two times in a gather");
         let shape = shapes.entry(line.tag("name").to_owned()).or_default();
         let key = (line.measurement.clone(), line.tags.clone());
-        let lasting = |field: &&String| !is_latency(field) && !is_size(field);
+        let lasting =
+            |field: &&String| !is_latency(field) && !is_size(field) && *field != "io_error_events";
         let fields = line.fields.keys().filter(lasting).cloned().collect();
         let twice = shape.insert(key, fields);
         assert_eq!(twice, None, "a line is there twice: {line:?}");

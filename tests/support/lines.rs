@@ -214,6 +214,16 @@ pub fn lacking(lines: &[Line], name: &str) -> Vec<&'static str> {
     groups
 }
 
+/// Whether this is a last line of a VM that has stopped: its state, which is shutoff, the reason, and nothing else.
+pub fn is_last(line: &Line) -> bool {
+    let off = match &*line.measurement {
+        "vm_metrics" => line.text("state") == Some("shutoff"),
+        "vm_totals" => line.int("state") == Some(5),
+        _ => false,
+    };
+    off && line.fields.keys().eq(["state", "state_reason"])
+}
+
 /// Checks that the sums in vm_totals equal those of the vm_devices lines of the same gather, field by field:
 /// each sum has its device fields, and each device field has its sum. (A size of which a disk with a medium lacks one has
 /// no sum.)
@@ -223,7 +233,8 @@ pub fn adds_up(lines: &[Line], name: &str) {
     for (devtype, prefix) in [("nic", "net_"), ("disk", "disk_")] {
         let mut sums: BTreeMap<String, i64> = BTreeMap::new();
         for device in devices.iter().filter(|line| line.tag("devtype") == devtype) {
-            for field in device.fields.keys().filter(|field| !is_latency(field)) {
+            let has_sum = |field: &&String| !is_latency(field) && *field != "io_error_events";
+            for field in device.fields.keys().filter(has_sum) {
                 *sums.entry(format!("{prefix}{field}")).or_default() += device.int(field).unwrap();
             }
         }

@@ -1,7 +1,7 @@
 //! What virsh says of a domain, under the contract's names: the independent reading that our lines are
 //! compared with.
 
-use super::lines::{Line, Value};
+use super::lines::{Line, Value, is_last};
 use super::plugin::Plugin;
 use super::{program, succeed};
 use std::collections::{BTreeMap, BTreeSet};
@@ -261,7 +261,7 @@ fn int(text: &str) -> Value {
 }
 
 /// Runs one gather between two readings of these VMs. Panics unless it has all of these VMs, no other, and no
-/// value that virsh does not say.
+/// value that virsh does not say. The last lines of VMs that have stopped are left out.
 pub fn gather_between(
     plugin: &mut Plugin,
     virsh: &dyn Fn(&[&str]) -> String,
@@ -273,8 +273,9 @@ pub fn gather_between(
         all.collect()
     };
     let before = read();
-    let lines = plugin.gather();
+    let mut lines = plugin.gather();
     let after = read();
+    lines.retain(|line| !is_last(line));
     for ((uuid, before), after) in uuids.iter().zip(&before).zip(&after) {
         compare(before, &fields_of(&lines, uuid), after);
     }

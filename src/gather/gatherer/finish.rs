@@ -55,6 +55,9 @@ impl Gatherer {
             .filter_map(find)
             .collect();
         report.whole = self.samples.of(Completeness::Full).collect();
+        report.ended = self.vms.take_ended(|run| self.samples.has_run(run));
+        report.panicked = self.vms.take_panicked();
+        report.io_errors = self.vms.take_first_io_errors();
         report.answered = self.samples.len();
         report.seen = report.answered + report.withheld;
         report.samples = std::mem::take(&mut self.samples).in_order();

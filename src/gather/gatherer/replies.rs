@@ -97,8 +97,9 @@ impl Gatherer {
                 Event::Served(uuid)
             }
             Response::MonitorHeld(uuid) => Event::MonitorHeld(uuid),
-            Response::Disks(run, disks) => {
+            Response::Disks(run, mut disks) => {
                 if wanted {
+                    self.vms.add_io_errors(run, &mut disks);
                     self.samples.add_disks(run, disks);
                 }
                 Event::Done
@@ -177,6 +178,9 @@ impl Gatherer {
             sample.answers = Some(false);
         }
         self.vms.on_sample(full, &mut sample);
+        if let Some(disks) = &mut sample.disks {
+            self.vms.add_io_errors(sample.run, disks);
+        }
         self.samples.store(completeness, sample);
     }
 }

@@ -7,8 +7,8 @@ use crate::gather::gather_report::Problem;
 use crate::gather::protocol::{CallId, Response};
 use crate::gather::testing::{LIMIT, inbox, settings};
 use crate::gather::worker::{Failure, Reply};
-use crate::libvirt::Error;
 use crate::libvirt::testing::Node;
+use crate::libvirt::{Error, Stop};
 use crate::vms::Known;
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -259,4 +259,53 @@ fn no_vm_is_seen_while_there_is_no_list() {
         "cut while it lists"
     );
     gatherer.on_reply(late);
+}
+
+/// An event of a stop: the domain was destroyed, and libvirt has dropped its id.
+fn stopped(name: &str) -> EventUpdate {
+    let uuid = Node::uuid(name);
+    let (id, reason) = (None, 2);
+    EventUpdate::Event(
+        DomainEvent::Stopped(Stop { uuid, id, reason }),
+        Instant::now(),
+    )
+}
+
+fn ended(report: &GatherReport) -> Vec<&str> {
+    let ended = report.ended.iter();
+    ended.map(|ended| ended.domain.name.as_str()).collect()
+}
+
+#[test]
+fn the_end_of_a_run_is_reported_once_and_never_beside_its_figures() {
+    let node = Node::of(&NAMES, &[]);
+    let (mut gatherer, replies) = gatherer(&settings(&node.uri()));
+    gatherer.begin();
+    take_all(&mut gatherer, &replies);
+    gatherer.on_event_update(stopped("a"));
+    let gathered = gatherer.finish();
+    assert_eq!((names(&gathered).len(), ended(&gathered)), (5, vec![]));
+    // In a gather that gets no list, too.
+    gatherer.on_event_update(stopped("b"));
+    gatherer.begin();
+    let mut gathered = gatherer.finish();
+    gathered
+        .ended
+        .sort_by_key(|ended| ended.domain.name.clone());
+    assert_eq!(
+        (names(&gathered).len(), ended(&gathered)),
+        (0, vec!["a", "b"])
+    );
+    gatherer.begin();
+    assert_eq!(ended(&gatherer.finish()), [""; 0]);
+}
+
+#[test]
+fn a_vm_that_a_later_list_still_has_was_not_the_one_that_stopped() {
+    let node = Node::of(&NAMES, &[]);
+    let (mut gatherer, replies) = gatherer(&settings(&node.uri()));
+    gather(&mut gatherer, &replies);
+    gatherer.on_event_update(stopped("a"));
+    let gathered = gather(&mut gatherer, &replies);
+    assert_eq!((names(&gathered).len(), ended(&gathered)), (5, vec![]));
 }

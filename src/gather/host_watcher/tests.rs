@@ -190,6 +190,7 @@ fn the_storage_of_a_vm_without_a_visible_process_is_not_trusted() {
         Some(Description {
             disks: vec![Disk {
                 target: "vda".into(),
+                alias: None,
                 kind: DiskKind::Disk,
                 sources: vec![image.to_str().unwrap().to_owned()],
                 counted: true,

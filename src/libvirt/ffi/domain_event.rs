@@ -16,7 +16,10 @@ pub enum DomainEvent {
     /// The domain runs, with this id and name: it was started, restored or migrated in.
     Started(Uuid, u32, String),
     /// The domain does not run any more: it was shut down, destroyed, saved or migrated away, or it crashed.
-    Stopped(Uuid),
+    Stopped(Stop),
+    /// The kernel of the guest panicked (a pvpanic device reported it). What becomes of the domain depends on its
+    /// `<on_crash>`.
+    Panicked(Uuid),
     /// A device was added to the domain.
     DeviceAdded(Uuid),
     /// The device with this alias (`<alias name='net0'/>`) was removed from the domain.
@@ -28,17 +31,52 @@ pub enum DomainEvent {
     MetadataChanged(Uuid),
     /// Something in `<cputune>`, or a limit of a disk, was changed (`virsh schedinfo`).
     TunableChanged(Uuid),
+    /// A request of the guest to a disk failed.
+    IoError(IoError),
+}
+
+/// A stop of a domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stop {
+    /// The domain.
+    pub uuid: Uuid,
+    /// The id of the run that ended. Mostly libvirt has dropped it before it makes the event.
+    pub id: Option<u32>,
+    /// Why (virDomainShutoffReason).
+    pub reason: i32,
+}
+
+/// An I/O error of a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IoError {
+    /// The domain.
+    pub uuid: Uuid,
+    /// The id of the run in which it happened.
+    pub id: u32,
+    /// The disk (`<alias name='virtio-disk0'/>`).
+    pub alias: String,
+    /// libvirt's word for the cause: `enospc`, or empty if it knows none.
+    pub reason: String,
+}
+
+/// Which of the kinds of events that a driver may lack were registered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OptionalKinds {
+    /// [`DomainEvent::IoError`].
+    pub io_errors: bool,
+    /// [`DomainEvent::MetadataChanged`].
+    pub metadata: bool,
 }
 
 type EventSink = Box<dyn Fn(DomainEvent) + Send + Sync>;
 
 impl Connection {
-    /// Calls `on_event` whenever a domain starts or stops, or a device or its image changes
+    /// Calls `on_event` whenever a domain starts or stops, a device or its image changes, or a disk has an I/O error
     /// (`virConnectDomainEventRegisterAny`). The thread of the event loop makes these calls for as long as the
-    /// connection is open. A driver may have no events for trays, block jobs and tunables.
+    /// connection is open. A driver may have no events for trays, block jobs, tunables and I/O errors.
     ///
-    /// `metadata`: whether changes of the metadata are wanted, too. Returns whether all events that are wanted for the
-    /// XML to be current can come; libvirt before 3.0 has none for metadata.
+    /// `metadata`: whether changes of the metadata are wanted, too; libvirt before 3.0 has no event for them. Returns which
+    /// of the kinds that may be lacking were registered.
     ///
     /// # Errors
     /// `VIR_ERR_NO_SUPPORT` if the driver has no events, or another error of libvirt.
@@ -46,7 +84,7 @@ impl Connection {
         &self,
         metadata: bool,
         on_event: impl Fn(DomainEvent) + Clone + Send + Sync + 'static,
-    ) -> Result<bool, Error> {
+    ) -> Result<OptionalKinds, Error> {
         type AnyCallback = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
         type LifecycleCallback =
             unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void);
@@ -81,9 +119,18 @@ impl Connection {
             *const c_char,
             *mut c_void,
         );
+        type IoErrorCallback = unsafe extern "C" fn(
+            sys::virConnectPtr,
+            sys::virDomainPtr,
+            *const c_char,
+            *const c_char,
+            c_int,
+            *const c_char,
+            *mut c_void,
+        );
         // SAFETY: libvirt stores all callbacks as the generic type, and calls each with the arguments of its
         // event, which are these.
-        let (lifecycle, added, removed, tray, job, tunable, metadata_changed) = unsafe {
+        let (lifecycle, added, removed, tray, job, tunable, io_error, metadata_changed) = unsafe {
             (
                 std::mem::transmute::<LifecycleCallback, AnyCallback>(started_or_stopped),
                 std::mem::transmute::<DeviceCallback, AnyCallback>(device_added),
@@ -91,11 +138,11 @@ impl Connection {
                 std::mem::transmute::<TrayCallback, AnyCallback>(tray_moved),
                 std::mem::transmute::<JobCallback, AnyCallback>(block_job_changed),
                 std::mem::transmute::<TunableCallback, AnyCallback>(tunable_changed),
+                std::mem::transmute::<IoErrorCallback, AnyCallback>(io_error_reported),
                 std::mem::transmute::<MetadataCallback, AnyCallback>(metadata_changed),
             )
         };
-        let wanted_kinds = if metadata { 7 } else { 6 };
-        let mut all = true;
+        let mut optional = OptionalKinds::default();
         let kinds = [
             (sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle, true),
             (sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, added, true),
@@ -103,13 +150,18 @@ impl Connection {
             (sys::VIR_DOMAIN_EVENT_ID_TRAY_CHANGE, tray, false),
             (sys::VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, job, false),
             (sys::VIR_DOMAIN_EVENT_ID_TUNABLE, tunable, false),
+            (sys::VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, io_error, false),
             (
                 sys::VIR_DOMAIN_EVENT_ID_METADATA_CHANGE,
                 metadata_changed,
                 false,
             ),
         ];
-        for (id, callback, needed) in kinds.into_iter().take(wanted_kinds) {
+        let is_wanted = |id| metadata || id != sys::VIR_DOMAIN_EVENT_ID_METADATA_CHANGE;
+        for (id, callback, needed) in kinds {
+            if !is_wanted(id) {
+                continue;
+            }
             let sink: Box<EventSink> = Box::new(Box::new(on_event.clone()));
             let opaque = Box::into_raw(sink).cast::<c_void>();
             // SAFETY: the registration owns `opaque` and frees it by `free_sink`; if it fails, it is freed below.
@@ -128,14 +180,18 @@ impl Connection {
                     if needed || error.is_transport() {
                         return Err(error);
                     }
-                    all &= id != sys::VIR_DOMAIN_EVENT_ID_METADATA_CHANGE;
                     log::debug!("no events of kind {id} from this driver: {error}");
                     continue;
                 }
                 self.registered.borrow_mut().push(registered);
             }
+            match id {
+                sys::VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON => optional.io_errors = true,
+                sys::VIR_DOMAIN_EVENT_ID_METADATA_CHANGE => optional.metadata = true,
+                _ => {}
+            }
         }
-        Ok(all)
+        Ok(optional)
     }
 }
 
@@ -143,7 +199,7 @@ unsafe extern "C" fn started_or_stopped(
     _: sys::virConnectPtr,
     domain: sys::virDomainPtr,
     event: c_int,
-    _: c_int,
+    detail: c_int,
     opaque: *mut c_void,
 ) {
     // SAFETY: as in `device_added`; the name is copied. None of the three functions calls the daemon.
@@ -151,9 +207,17 @@ unsafe extern "C" fn started_or_stopped(
         let sink = &*opaque.cast::<EventSink>();
         let uuid = uuid_of(domain);
         let id = sys::virDomainGetID(domain);
+        let id = (id != c_uint::MAX).then_some(id);
         if event == sys::VIR_DOMAIN_EVENT_STOPPED as c_int {
-            sink(DomainEvent::Stopped(uuid));
-        } else if event == sys::VIR_DOMAIN_EVENT_STARTED as c_int && id != c_uint::MAX {
+            let reason = shutoff_reason(detail);
+            sink(DomainEvent::Stopped(Stop { uuid, id, reason }));
+        } else if event == sys::VIR_DOMAIN_EVENT_CRASHED as c_int
+            && detail == sys::VIR_DOMAIN_EVENT_CRASHED_PANICKED as c_int
+        {
+            sink(DomainEvent::Panicked(uuid));
+        } else if event == sys::VIR_DOMAIN_EVENT_STARTED as c_int
+            && let Some(id) = id
+        {
             sink(DomainEvent::Started(
                 uuid,
                 id,
@@ -161,6 +225,22 @@ unsafe extern "C" fn started_or_stopped(
             ));
         }
     }
+}
+
+/// The reason for the state (virDomainShutoffReason) that belongs to the detail of a stop
+/// (virDomainEventStoppedDetailType). The two have the same values in different orders.
+fn shutoff_reason(detail: c_int) -> i32 {
+    let reason = match c_uint::try_from(detail) {
+        Ok(sys::VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN) => sys::VIR_DOMAIN_SHUTOFF_SHUTDOWN,
+        Ok(sys::VIR_DOMAIN_EVENT_STOPPED_DESTROYED) => sys::VIR_DOMAIN_SHUTOFF_DESTROYED,
+        Ok(sys::VIR_DOMAIN_EVENT_STOPPED_CRASHED) => sys::VIR_DOMAIN_SHUTOFF_CRASHED,
+        Ok(sys::VIR_DOMAIN_EVENT_STOPPED_MIGRATED) => sys::VIR_DOMAIN_SHUTOFF_MIGRATED,
+        Ok(sys::VIR_DOMAIN_EVENT_STOPPED_SAVED) => sys::VIR_DOMAIN_SHUTOFF_SAVED,
+        Ok(sys::VIR_DOMAIN_EVENT_STOPPED_FAILED) => sys::VIR_DOMAIN_SHUTOFF_FAILED,
+        Ok(sys::VIR_DOMAIN_EVENT_STOPPED_FROM_SNAPSHOT) => sys::VIR_DOMAIN_SHUTOFF_FROM_SNAPSHOT,
+        _ => sys::VIR_DOMAIN_SHUTOFF_UNKNOWN,
+    };
+    reason as i32
 }
 
 unsafe extern "C" fn device_added(
@@ -249,7 +329,43 @@ unsafe extern "C" fn metadata_changed(
     }
 }
 
+unsafe extern "C" fn io_error_reported(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    _: *const c_char,
+    alias: *const c_char,
+    _: c_int,
+    reason: *const c_char,
+    opaque: *mut c_void,
+) {
+    // SAFETY: as in `device_added`; the texts are copied. virDomainGetID does not call the daemon.
+    unsafe {
+        let sink = &*opaque.cast::<EventSink>();
+        let id = sys::virDomainGetID(domain);
+        if id != c_uint::MAX {
+            sink(DomainEvent::IoError(IoError {
+                uuid: uuid_of(domain),
+                id,
+                alias: text(alias),
+                reason: text(reason),
+            }));
+        }
+    }
+}
+
 unsafe extern "C" fn free_sink(opaque: *mut c_void) {
     // SAFETY: `opaque` came from `Box::into_raw` in `on_event` and is freed once.
     drop(unsafe { Box::from_raw(opaque.cast::<EventSink>()) });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_detail_of_a_stop_is_the_reason_of_the_same_name() {
+        // virDomainShutoffReason: 1 shutdown, 2 destroyed, 3 crashed, 4 migrated, 5 saved, 6 failed, 7 from snapshot.
+        let reasons: Vec<i32> = (-1..8).map(shutoff_reason).collect();
+        assert_eq!(reasons, [0, 1, 2, 3, 4, 5, 6, 7, 0]);
+    }
 }
