@@ -11,6 +11,7 @@ use uuid::Uuid;
 use self::inspection::inspect;
 use super::scheduler::HostVerdict;
 use crate::config::BlockStatistics;
+use crate::host::mounts::Health;
 use crate::host::qemu::cgroups::{Cgroups, CpuUsage};
 use crate::host::{Mounts, NetDev, Processes};
 use crate::libvirt::bulk::Groups;
@@ -58,6 +59,10 @@ pub struct HostReport {
     pub cpu_usage: HashMap<Uuid, CpuUsage>,
     /// A thread or process of the check that could not be started, and the remedy.
     pub not_started: Option<String>,
+    /// The VMs without a visible QEMU process.
+    pub unseen: HashSet<Uuid>,
+    /// The network mounts that carry files of VMs, and how each has answered in this check.
+    pub mounts: Vec<(PathBuf, Health)>,
 }
 
 /// From this version of libvirt on, virDomainBlockStats makes QEMU access every file of the VM, as the
@@ -187,6 +192,11 @@ impl HostWatcher {
             no_block: domains.iter().filter(no_block).copied().collect(),
             no_disks: domains.iter().filter(no_disks).copied().collect(),
         }
+    }
+
+    /// The last report; `None` where none has come, or never does, for the hypervisor is another host.
+    pub fn last(&self) -> Option<&HostReport> {
+        Some(&self.last).filter(|last| last.number > 0)
     }
 
     /// The mounts that do not answer, and the VMs with a disk there.

@@ -119,3 +119,26 @@ fn the_interval_waits_until_its_tick_and_no_longer() {
     main_loop.wait(start + ms(50));
     assert!(start.elapsed() >= ms(50));
 }
+
+#[test]
+fn no_request_is_told_once_and_is_no_end() {
+    let (mut main_loop, sender) = main_loop(Mode::Triggered);
+    assert!(main_loop.unasked.is_some());
+    main_loop.unasked = Some(Instant::now());
+    let later = std::thread::spawn(move || {
+        std::thread::sleep(ms(50));
+        sender.send(Message::Trigger(Trigger::Gather)).unwrap();
+        sender
+    });
+    main_loop.wait(Instant::now());
+    assert!(main_loop.pending && main_loop.unasked.is_none());
+    later.join().unwrap();
+    // Once a request has come, nothing is said.
+    let (mut main_loop, sender) = super::tests::main_loop(Mode::Triggered);
+    sender.send(Message::Trigger(Trigger::Gather)).unwrap();
+    main_loop.wait(Instant::now());
+    assert!(main_loop.pending && main_loop.unasked.is_none());
+    for mode in [Mode::Once, Mode::Every(ms(1000))] {
+        assert!(super::tests::main_loop(mode).0.unasked.is_none());
+    }
+}
