@@ -21,7 +21,7 @@ pub enum Command {
     Version,
     /// Print the commented sample configuration.
     SampleConfig,
-    /// Validate the configuration, open the connection, count the VMs.
+    /// Validate the configuration, gather without writing, say what was found.
     Check(Flags),
     /// Gather, once or when triggered.
     Run(Flags),
@@ -38,6 +38,8 @@ pub struct Flags {
     pub once: bool,
     /// `--interval DURATION`: gather in this interval, without triggers; from 100 ms to one day.
     pub interval: Option<Duration>,
+    /// `--json`: the findings of `--check` as one JSON document.
+    pub json: bool,
 }
 
 /// Wrong arguments: one sentence that says what would be right. Exit code 2.
@@ -53,13 +55,14 @@ impl fmt::Display for UsageError {
 impl std::error::Error for UsageError {}
 
 /// All flags as they are typed, to suggest one for a misspelt flag.
-const FLAGS: [&str; 8] = [
+const FLAGS: [&str; 9] = [
     "--config",
     "--uri",
     "--once",
     "--interval",
     "--sample-config",
     "--check",
+    "--json",
     "--version",
     "--help",
 ];
@@ -76,7 +79,7 @@ pub const HELP: &str = include_str!("cli/help.txt");
 /// one counts.
 ///
 /// # Errors
-/// A flag is unknown, a value is missing or invalid, or `--once` and `--interval` are given together.
+/// A flag is unknown, a value is missing or invalid, or `--once` and `--interval` are given together, or `--json` without `--check`.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
     let args: Vec<OsString> = args.into_iter().collect();
     let mut parser = lexopt::Parser::from_args(args);
@@ -88,6 +91,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
             Short('V') | Long("version") => return only(&mut parser, Command::Version),
             Long("sample-config") => return only(&mut parser, Command::SampleConfig),
             Long("check") => check = true,
+            Long("json") => flags.json = true,
             Long("once") => flags.once = true,
             Long("config") => {
                 let path = value(&mut parser, "--config FILE")?;
@@ -114,6 +118,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
     }
     if flags.once && flags.interval.is_some() {
         let message = "--once and --interval exclude each other: leave one of them out";
+        return Err(UsageError(message.to_owned()));
+    }
+    if flags.json && !check {
+        let message = "--json is the form of what --check prints: give --check as well";
         return Err(UsageError(message.to_owned()));
     }
     Ok(if check {

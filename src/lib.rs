@@ -23,6 +23,7 @@ pub mod config;
 pub mod derive;
 pub mod description;
 mod device_filter;
+pub mod doctor;
 mod duration;
 pub mod gather;
 pub mod host;

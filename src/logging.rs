@@ -96,11 +96,7 @@ pub fn line(level: Level, message: &str) -> String {
     let message = hidden.mask_in(message);
     let mut line = String::with_capacity(prefix.len() + message.len() + 1);
     line.push_str(prefix);
-    line.extend(message.chars().map(|c| match c {
-        '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => ' ',
-        c if c.is_control() => ' ',
-        c => c,
-    }));
+    line.extend(message.chars().map(printed));
     // One byte is left for the newline.
     if line.len() >= LONGEST {
         let mut begin = LONGEST - 1 - CUT.len() - END;
@@ -115,6 +111,19 @@ pub fn line(level: Level, message: &str) -> String {
     }
     line.push('\n');
     line
+}
+
+/// The text without what ends a line or changes its direction: those characters become spaces.
+pub fn printable(text: &str) -> String {
+    text.chars().map(printed).collect()
+}
+
+fn printed(c: char) -> char {
+    match c {
+        '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => ' ',
+        c if c.is_control() => ' ',
+        c => c,
+    }
 }
 
 /// Reads `RUST_LOG`: `LEVEL` or `MODULE=LEVEL`, or several of these, separated by commas.

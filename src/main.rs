@@ -10,9 +10,10 @@ use std::time::Instant;
 use log::Level;
 use telegraf_kvm::cli::{self, Command, Flags};
 use telegraf_kvm::config::{self, Loaded, Measurements, NameFilter};
+use telegraf_kvm::doctor::{self, Facts};
 use telegraf_kvm::host::mounts::checker_process;
 use telegraf_kvm::output::{FAILURE_DRAIN, Output};
-use telegraf_kvm::service::{ActiveVms, End};
+use telegraf_kvm::service::End;
 use telegraf_kvm::trigger::{Handlers, SLOW_READ, SignalThread};
 use telegraf_kvm::{libvirt, logging, output, service, trigger, uri};
 
@@ -51,9 +52,10 @@ fn main() {
             concat!("telegraf-kvm ", env!("CARGO_PKG_VERSION"), "\n"),
         ),
         Ok(Command::SampleConfig) => print(&output, config::SAMPLE),
-        Ok(Command::Check(flags)) => {
-            load(signals, &flags).map_or_else(|code| code, |(loaded, _)| check(&loaded, &output))
-        }
+        Ok(Command::Check(flags)) => load(signals, &flags).map_or_else(
+            |code| code,
+            |(loaded, _)| check(&loaded, flags.json, &output),
+        ),
         Ok(Command::Run(flags)) => load(signals, &flags).map_or_else(
             |code| code,
             |(loaded, signals)| run(loaded, &flags, signals, &output),
@@ -106,28 +108,32 @@ fn load(signals: io::Result<Handlers>, flags: &Flags) -> Result<(Loaded, SignalT
     Ok((loaded, signals))
 }
 
-/// `--check`: prints which configuration and URI are used, and whether libvirt answers.
-fn check(loaded: &Loaded, output: &Output) -> i32 {
-    let settings = &loaded.settings;
-    let used = format!("configuration: {}\nURI: {}\n", loaded.source, settings.uri);
-    let code = print(output, &used);
-    if code != EXIT_OK {
-        return code;
-    }
-    match service::check(settings) {
-        Ok(ActiveVms { active, wanted }) => {
-            let s = if active == 1 { "" } else { "s" };
-            let filtered = if wanted == active {
-                String::new()
-            } else {
-                format!(", {wanted} of them pass the name filter")
-            };
-            print(
-                output,
-                &format!("connected: {active} active VM{s}{filtered}\n"),
-            )
+/// `--check`: prints which configuration and URI are used, and what some gathers find out.
+fn check(loaded: &Loaded, as_json: bool, output: &Output) -> i32 {
+    let masked = loaded.settings.uri.masked();
+    let hide = |text: &str| masked.mask_in(text).into_owned();
+    if !as_json {
+        let uri = &loaded.settings.uri;
+        let used = format!("configuration: {}\nURI: {uri}\n", loaded.source);
+        let code = print(output, &used);
+        if code != EXIT_OK {
+            return code;
         }
+    }
+    let checked = service::check(loaded);
+    let failure = |error: &String| Facts::of_failure(loaded, error);
+    let text = match &checked {
+        _ if as_json => {
+            let facts = checked.as_ref().map_or_else(failure, Facts::clone);
+            doctor::json(&facts, hide).unwrap_or_default()
+        }
+        Ok(facts) => doctor::text(facts, hide),
+        Err(_) => String::new(),
+    };
+    let code = print(output, &text);
+    match checked {
         Err(error) => fail(&error, EXIT_NOTHING),
+        Ok(_) => code,
     }
 }
 

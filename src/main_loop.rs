@@ -1,5 +1,6 @@
 //! The main loop: waits for a trigger, gathers, writes. It never calls libvirt itself.
 
+mod examine;
 mod gather;
 
 use std::io;
@@ -10,15 +11,20 @@ use crate::config::Settings;
 use crate::derive::History;
 use crate::gather::Gatherer;
 use crate::gather::host_watcher::HostReport;
+use crate::gather::protocol::DomainRef;
 use crate::gather::worker::Reply;
 use crate::libvirt::events::EventUpdates;
 use crate::line_protocol::Tags;
 use crate::measurements::info::InfoWriter;
 use crate::output::Output;
 use crate::report::Reporter;
-use crate::times::{END_DRAIN, END_GRACE, LONGEST_DRAIN, STOP_DRAIN, STOP_GRACE};
+use crate::times::{END_DRAIN, END_GRACE, FIRST_REQUEST, LONGEST_DRAIN, STOP_DRAIN, STOP_GRACE};
 use crate::timestamp::Timestamps;
 use crate::trigger::{Requests, Trigger};
+
+/// What is said where no request comes.
+const UNASKED: &str = "no request to gather for a minute: with signal = \"none\" Telegraf never asks; write signal = \
+     \"STDIN\" in the stanza, or add \"--interval\", \"10s\" to its command (if Telegraf's interval is longer, all is well)";
 
 /// Everything that other threads send to the loop.
 #[derive(Debug)]
@@ -38,6 +44,8 @@ pub enum Message {
 pub enum Mode {
     /// Once, immediately.
     Once,
+    /// Twice for `--check`, without writing ([`MainLoop::examine`]).
+    Check,
     /// Whenever a trigger asks for it.
     Triggered,
     /// In this interval, the first time immediately.
@@ -89,6 +97,10 @@ pub struct MainLoop {
     started: Instant,
     /// The tag of `vm_collector`.
     uri: Tags,
+    /// When to say that no request has come; `None` once one has, or where none is expected.
+    unasked: Option<Instant>,
+    /// VMs of the last gather that run and of which no memory figure of the guest came.
+    without_guest_memory: Vec<DomainRef>,
 }
 
 impl MainLoop {
@@ -105,7 +117,10 @@ impl MainLoop {
             uri: Tags::new().with("uri", &settings.uri.masked().text),
             info: InfoWriter::new(settings.info_interval),
             timestamps: Timestamps::new(settings.timestamp_precision),
-            reporter: Reporter::new(settings.uri.clone()),
+            reporter: match mode {
+                Mode::Once => Reporter::of_one_gather(settings.uri.clone()),
+                _ => Reporter::new(settings.uri.clone()),
+            },
             settings,
             mode,
             gatherer,
@@ -121,6 +136,8 @@ impl MainLoop {
             answered: false,
             opening: true,
             started: Instant::now(),
+            unasked: (mode == Mode::Triggered).then(|| Instant::now() + FIRST_REQUEST),
+            without_guest_memory: Vec::new(),
         }
     }
 
@@ -185,11 +202,21 @@ impl MainLoop {
     /// Waits until a gather is due or the loop is to end.
     fn wait(&mut self, tick: Instant) {
         while !self.pending && self.ending.is_none() {
-            let message = match self.mode {
-                Mode::Every(_) => self.receive(tick),
-                Mode::Once | Mode::Triggered => self.inbox.recv().ok(),
+            let limit = match self.mode {
+                Mode::Every(_) => Some(tick),
+                Mode::Once | Mode::Check | Mode::Triggered => self.unasked,
             };
-            let Some(message) = message else { return };
+            let message = match limit {
+                Some(limit) => self.receive(limit),
+                None => self.inbox.recv().ok(),
+            };
+            let Some(message) = message else {
+                if self.unasked.take().is_some() {
+                    log::info!("{UNASKED}");
+                    continue;
+                }
+                return;
+            };
             self.on_message(message);
         }
     }
@@ -204,6 +231,7 @@ impl MainLoop {
         match message {
             Message::Trigger(Trigger::Gather) => {
                 self.requests.taken();
+                self.unasked = None;
                 self.pending = true;
             }
             Message::Trigger(Trigger::EndOfInput) => {

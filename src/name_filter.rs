@@ -104,6 +104,11 @@ pub(crate) fn pattern(text: &str) -> Result<Pattern, String> {
         ));
     }
     let bad = |why| format!("bad pattern {:?}: {why}", shortened(text));
+    if length > 2 && text.starts_with('/') && text.ends_with('/') {
+        let why = "regular expressions are not understood; write for example \"web*\", or \"[/]\" for a slash that is \
+                   part of the name";
+        return Err(bad(why.to_owned()));
+    }
     let mut tokens = Vec::new();
     let mut rest = text.chars();
     while let Some(c) = rest.next() {
@@ -113,10 +118,21 @@ pub(crate) fn pattern(text: &str) -> Result<Pattern, String> {
             '*' if tokens.last() == Some(&Token::Text) => continue,
             '*' => Token::Text,
             '[' => bracket(&mut rest).map_err(bad)?,
+            '{' if is_choice(rest.as_str()) => {
+                let why = "there are no alternatives in braces; write one pattern for each, or \"[{]\" for a brace that \
+                           is part of the name";
+                return Err(bad(why.to_owned()));
+            }
             c => Token::One(c),
         });
     }
     Ok(Pattern(tokens))
+}
+
+/// Whether this is the rest of `{a,b}`, which other programs read as "a or b".
+fn is_choice(behind: &str) -> bool {
+    let inside = behind.split_once('}').map_or("", |(inside, _)| inside);
+    inside.contains(',')
 }
 
 /// Reads from after `[` to after its `]`. A `]` in the first place is one of the characters.
@@ -218,7 +234,25 @@ mod tests {
             assert!(!filter.matches("") && !filter.matches("aa"), "{text}");
         }
         // These are not in the documented syntax, so they are ordinary characters.
-        assert!(filter(&[r"{a,b}\*"], &[]).matches(r"{a,b}\c"));
+        assert!(filter(&[r"{ab}\*", "/a"], &[]).matches(r"{ab}\c"));
+        assert!(filter(&[r"[{]a,b}*", "[/]a/"], &[]).matches("{a,b}c"));
+    }
+
+    #[test]
+    fn what_other_programs_understand_is_refused_with_what_to_write() {
+        for (text, right) in [
+            ("{a,b}*", "write one pattern for each"),
+            ("vm-{1,2", ""),
+            ("x{1..3,5}", "write one pattern for each"),
+            ("/web.*/", "write for example \"web*\""),
+            ("/", ""),
+            ("//", ""),
+        ] {
+            match pattern(text) {
+                Ok(_) => assert_eq!(right, "", "{text}"),
+                Err(message) => assert!(!right.is_empty() && message.contains(right), "{message}"),
+            }
+        }
     }
 
     #[test]

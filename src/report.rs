@@ -2,6 +2,7 @@
 
 mod endings;
 mod io_errors;
+mod left_out;
 mod partial;
 mod storage;
 
@@ -12,15 +13,20 @@ use uuid::Uuid;
 
 use crate::config::Uri;
 use crate::gather::protocol::DomainRef;
-use crate::gather::{GatherReport, Problem};
+use crate::gather::{DeviceLeftOut, GatherReport, Problem};
 use crate::logging::Problems;
 use crate::maps::HashSet;
 use crate::sample::RunId;
-use crate::wording::count;
+use crate::wording::{count, dotted};
+use left_out::LeftOut;
 use partial::Partial;
 
 /// How many VMs a message names.
 const NAMED: usize = 10;
+
+/// What to do about a VM that does not answer.
+pub(crate) const UNANSWERING: &str = "\"virsh domcontrol VM\" says since when its monitor is in use; let its QEMU go on \
+     (kill -CONT, or thaw its control group) or end it (kill -KILL): docs/troubleshooting.md has the steps";
 
 /// Remembers what has been reported.
 #[derive(Debug)]
@@ -39,6 +45,10 @@ pub struct Reporter {
     dead: HashSet<String>,
     /// Runs that go on, or stay as crashed, after their guest panicked.
     panicked: HashSet<RunId>,
+    /// What was left out of the last gather.
+    left_out: LeftOut,
+    /// Whether libvirt's first answer has been reported.
+    started: bool,
 }
 
 impl Reporter {
@@ -53,6 +63,18 @@ impl Reporter {
             slow_storage: HashSet::default(),
             dead: HashSet::default(),
             panicked: HashSet::default(),
+            left_out: LeftOut::default(),
+            started: false,
+        }
+    }
+
+    /// A reporter for a program that gathers once: the line of the start is left out, and what a single gather shows
+    /// is told at once.
+    pub fn of_one_gather(uri: Uri) -> Self {
+        Self {
+            partial: Partial::without_delay(),
+            started: true,
+            ..Self::new(uri)
         }
     }
 
@@ -78,6 +100,7 @@ impl Reporter {
         if !report.reached {
             return;
         }
+        self.start(report);
         self.refusals(report);
         self.while_it_lasts(
             "clients",
@@ -106,6 +129,38 @@ impl Reporter {
             }),
             "there is room for calls again",
         );
+    }
+
+    /// Logs at debug level what is left out of the figures, when that has changed. `devices` are those without a line,
+    /// `without_memory` the VMs of which no memory figure of the guest came.
+    pub fn left_out(
+        &mut self,
+        report: &GatherReport,
+        devices: &[DeviceLeftOut],
+        without_memory: &[DomainRef],
+    ) {
+        self.left_out.report(report, devices, without_memory);
+    }
+
+    /// The one line of the start, when libvirt has answered for the first time.
+    fn start(&mut self, report: &GatherReport) {
+        let Some(active) = report.active.as_ref().filter(|_| !self.started) else {
+            return;
+        };
+        self.started = true;
+        let version = report
+            .libvirt_version
+            .map(|version| format!(" {}", dotted(version)));
+        let all = count(active.len() as u64, "active VM");
+        let filtered = match report.filtered.len() {
+            0 => String::new(),
+            out => format!(
+                ", {} of them pass the name filter",
+                active.len().saturating_sub(out)
+            ),
+        };
+        let version = version.unwrap_or_default();
+        log::info!("libvirt{version} at {}: {all}{filtered}", self.uri);
     }
 
     fn connection(&mut self, report: &GatherReport) {
@@ -193,7 +248,7 @@ impl Reporter {
             match report.cut {
                 Some(why) => format!("{why} before these VMs had answered: {names}"),
                 None => format!(
-                    "no answer in time from these VMs: {names}; {}",
+                    "no answer in time from these VMs: {names}; {}; {UNANSWERING}",
                     hanging(report.hanging)
                 ),
             }
@@ -202,7 +257,7 @@ impl Reporter {
         let locked = (!report.locked.is_empty()).then(|| {
             format!(
                 "locked inside libvirtd, so that each call for them hangs; no call is made for these VMs \
-                 until they are unlocked: {}",
+                 until they are unlocked: {}; {UNANSWERING}",
                 names_of(&report.locked)
             )
         });

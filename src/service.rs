@@ -3,16 +3,18 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use crate::config::Settings;
-use crate::gather::{Gatherer, host_watcher};
-use crate::libvirt::{self, Connection};
+use crate::config::{Loaded, Settings};
+use crate::doctor::Facts;
+use crate::gather::{Gatherer, Problem, host_watcher};
+use crate::libvirt;
+use crate::libvirt::events::Watcher;
 pub use crate::main_loop::{End, Mode};
 use crate::main_loop::{MainLoop, Message};
 use crate::output::Output;
-use crate::threads::{self, NotStarted};
+use crate::threads::NotStarted;
 use crate::times::CLOSE;
 use crate::trigger::{self, Requests, SignalThread};
 
@@ -78,99 +80,124 @@ pub fn run(
             let _ = tell.send(Message::Trigger(trigger));
         })?;
     }
-    // Files of /proc are kept open for each VM, so the usual soft limit of 1024 is soon reached.
-    let file_limit = libvirt::raise_file_limit().unwrap_or_else(|error| {
-        log::debug!("the limit of open files stays as it is: {error}");
-        0
-    });
-    libvirt::initialize()?;
-    libvirt::start_event_loop()?;
-    let in_process = settings.uri.in_process();
-    let mut watcher = None;
-    if mode != Mode::Once && !in_process {
-        let tell = sender.clone();
-        let uri = settings.uri.value.clone();
-        let metadata = settings.needs_metadata();
-        watcher = Some(libvirt::events::start(uri, metadata, move |updates| {
-            let _ = tell.send(Message::EventUpdates(updates));
-        })?);
-    }
-    let host_watcher = if settings.uri.is_this_host() {
-        let tell = sender.clone();
-        // A VM may have many vCPUs. What they do not get is left to connections and other files.
-        let for_vcpus = usize::try_from(file_limit / 4).unwrap_or(usize::MAX);
-        Some(host_watcher::start(for_vcpus, move |report| {
-            let _ = tell.send(Message::HostReport(Box::new(report)));
-        })?)
-    } else {
-        None
-    };
-    let gatherer = Gatherer::new(
-        &settings,
-        Arc::new(move |reply| {
-            let _ = sender.send(Message::Reply(reply));
-        }),
-        host_watcher,
-    );
-    let mut main_loop = MainLoop::new(settings, mode, gatherer, inbox, requests);
-    let end = main_loop.run(output);
-    if !in_process {
-        let limit = Instant::now() + CLOSE;
-        main_loop.close(limit);
-        if let Some(watcher) = watcher {
-            watcher.close(limit);
-        }
-    }
+    let mut engine = Engine::start(settings, mode, requests, sender, inbox)?;
+    let end = engine.main_loop.run(output);
+    engine.close();
     end.map_err(Fatal::Output)
 }
 
-/// How many VMs `--check` found.
-#[derive(Debug)]
-pub struct ActiveVms {
-    /// Active domains.
-    pub active: usize,
-    /// Active domains that pass the name filter.
-    pub wanted: usize,
+/// The main loop, and the threads that send it messages.
+struct Engine {
+    main_loop: MainLoop,
+    events: Option<Watcher>,
+    in_process: bool,
 }
 
-/// Opens a connection and counts the VMs.
+impl Engine {
+    /// Starts the threads that serve gathers: libvirt's events and the host watcher. Workers start when they are needed.
+    fn start(
+        settings: Settings,
+        mode: Mode,
+        requests: Requests,
+        sender: Sender<Message>,
+        inbox: Receiver<Message>,
+    ) -> Result<Self, Fatal> {
+        // Files of /proc are kept open for each VM, so the usual soft limit of 1024 is soon reached.
+        let file_limit = libvirt::raise_file_limit().unwrap_or_else(|error| {
+            log::debug!("the limit of open files stays as it is: {error}");
+            0
+        });
+        libvirt::initialize()?;
+        libvirt::start_event_loop()?;
+        let in_process = settings.uri.in_process();
+        let mut watcher = None;
+        if mode != Mode::Once && !in_process {
+            let tell = sender.clone();
+            let uri = settings.uri.value.clone();
+            let metadata = settings.needs_metadata();
+            watcher = Some(libvirt::events::start(uri, metadata, move |updates| {
+                let _ = tell.send(Message::EventUpdates(updates));
+            })?);
+        }
+        let host_watcher = if settings.uri.is_this_host() {
+            let tell = sender.clone();
+            // A VM may have many vCPUs. What they do not get is left to connections and other files.
+            let for_vcpus = usize::try_from(file_limit / 4).unwrap_or(usize::MAX);
+            Some(host_watcher::start(for_vcpus, move |report| {
+                let _ = tell.send(Message::HostReport(Box::new(report)));
+            })?)
+        } else {
+            None
+        };
+        let gatherer = Gatherer::new(
+            &settings,
+            Arc::new(move |reply| {
+                let _ = sender.send(Message::Reply(reply));
+            }),
+            host_watcher,
+        );
+        let main_loop = MainLoop::new(settings, mode, gatherer, inbox, requests);
+        Ok(Self {
+            main_loop,
+            events: watcher,
+            in_process,
+        })
+    }
+
+    /// Closes the connections that are not in use.
+    fn close(mut self) {
+        if self.in_process {
+            return;
+        }
+        let limit = Instant::now() + CLOSE;
+        self.main_loop.close(limit);
+        if let Some(events) = self.events {
+            events.close(limit);
+        }
+    }
+}
+
+/// Gathers three times without writing, and returns what that tells of libvirt, this host and the configuration.
 ///
 /// # Errors
-/// The message to print: libvirt's error and the remedy, that libvirt does not answer within
-/// `settings.deadline`, or that no thread can be started.
-pub fn check(settings: &Settings) -> Result<ActiveVms, String> {
-    let (sender, receiver) = channel();
-    let uri = settings.uri.clone();
-    let domains = settings.domains.clone();
-    let count = move || {
-        let count = || {
-            let active = Connection::open(&uri.value)?.active_domains()?;
-            let wanted = active.iter().filter(|d| domains.matches(&d.name()));
-            Ok(ActiveVms {
-                active: active.len(),
-                wanted: wanted.count(),
-            })
-        };
-        let reached = libvirt::initialize()
-            .map_err(|error| Fatal::Library(error).to_string())
-            .and_then(|()| {
-                count().map_err(|error: libvirt::Error| {
-                    let remedy = error.remedy(&uri.value);
-                    format!("cannot reach libvirt at {uri}: {error}; {remedy}")
-                })
-            });
-        let _ = sender.send(reached);
-    };
-    threads::start("check", count).map_err(|error| error.to_string())?;
-    receiver
-        .recv_timeout(settings.deadline)
-        .unwrap_or_else(|_| {
+/// The message to print: libvirt's error and the remedy, that libvirt does not answer within the deadline, or that
+/// no thread can be started.
+pub fn check(loaded: &Loaded) -> Result<Facts, String> {
+    let settings = &loaded.settings;
+    let (sender, inbox) = channel();
+    let engine = Engine::start(
+        settings.clone(),
+        Mode::Check,
+        Requests::default(),
+        sender,
+        inbox,
+    );
+    let mut engine = engine.map_err(|error| error.to_string())?;
+    let examined = engine.main_loop.examine();
+    engine.close();
+    let report = &examined.first.report;
+    let error = report.problems.iter().find_map(|problem| match problem {
+        Problem::Unreachable(error) => Some(error),
+        // Without a list there is nothing to gather.
+        Problem::Refused(error) if report.active.is_none() => Some(error),
+        _ => None,
+    });
+    let uri = &settings.uri;
+    let cannot_reach = format!("cannot reach libvirt at {uri}");
+    match (error, &report.not_started) {
+        (Some(error), _) if !report.reached || report.active.is_none() => {
+            let remedy = error.remedy(&uri.value);
+            Err(format!("{cannot_reach}: {error}; {remedy}"))
+        }
+        (None, Some(not_started)) if report.unasked => Err(not_started.clone()),
+        _ if !report.reached => {
             let deadline = humantime::format_duration(settings.deadline);
-            let uri = &settings.uri;
             Err(format!(
-                "cannot reach libvirt at {uri}: no answer within {deadline}; is the daemon hung?"
+                "{cannot_reach}: no answer within {deadline}; is the daemon hung?"
             ))
-        })
+        }
+        _ => Ok(Facts::of(loaded, &examined)),
+    }
 }
 
 /// What a run by hand on a terminal prints first.

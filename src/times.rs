@@ -91,6 +91,9 @@ pub const END_FORCED: Duration = Duration::from_millis(3850);
 #[cfg(test)]
 pub const END: Duration = Duration::from_secs(4);
 
+/// A program that waits for requests, and has had none for this long after its start, says what may be wrong.
+pub const FIRST_REQUEST: Duration = Duration::from_secs(60);
+
 /// A configuration that has not been read after this time is worth a warning.
 pub const SLOW_READ: Duration = Duration::from_secs(5);
 

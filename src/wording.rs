@@ -22,6 +22,12 @@ pub(crate) fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{s}")
 }
 
+/// libvirt's way to write a version as a number: `9.0.0` for 9_000_000.
+pub(crate) fn dotted(version: u64) -> String {
+    let (major, minor) = (version / 1_000_000, version / 1_000 % 1_000);
+    format!("{major}.{minor}.{}", version % 1_000)
+}
+
 /// The word of `known` that `word` may be a misspelling of, a part of, or a longer name for.
 ///
 /// Case, dashes and underscores do not count. A misspelling differs in at most a third of its characters

@@ -9,7 +9,7 @@ _telegraf_kvm() {
         ;;
     --uri) mapfile -t COMPREPLY < <(compgen -W "qemu:///system qemu:///session test:///default" -- "$word") ;;
     --interval) mapfile -t COMPREPLY < <(compgen -W "10s 30s 1m" -- "$word") ;;
-    *) mapfile -t COMPREPLY < <(compgen -W "--config --uri --once --interval --check --sample-config --version --help" -- "$word") ;;
+    *) mapfile -t COMPREPLY < <(compgen -W "--config --uri --once --interval --check --json --sample-config --version --help" -- "$word") ;;
     esac
 }
 complete -F _telegraf_kvm telegraf-kvm

@@ -12,6 +12,7 @@ fn flags_arrive() {
         uri: Some("test:///default".into()),
         once: false,
         interval: Some(Duration::from_millis(90_500)),
+        json: false,
     };
     assert_eq!(
         words("--config a.toml --uri=test:///default --interval 1m30s500ms"),

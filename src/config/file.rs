@@ -66,6 +66,29 @@ pub(super) const KEYS: [(&str, &str); 20] = [
     ),
 ];
 
+/// What stands in Telegraf's configuration: its tables, and the keys of the stanza.
+const TELEGRAFS: [&str; 11] = [
+    "inputs",
+    "outputs",
+    "processors",
+    "aggregators",
+    "agent",
+    "global_tags",
+    "command",
+    "signal",
+    "restart_delay",
+    "data_format",
+    "interval",
+];
+
+/// Names that other collectors give to a key, and that are not near it.
+const OTHER_NAMES: [(&str, &str); 4] = [
+    ("domains", "domain_include"),
+    ("vms", "domain_include"),
+    ("devices", "device_include"),
+    ("libvirt_uri", "uri"),
+];
+
 impl File {
     /// Reads the document.
     ///
@@ -152,7 +175,17 @@ pub(super) fn as_written(document: &Document, span: Range<usize>) -> &str {
 fn unknown_key(key: &str) -> String {
     let known = KEYS.map(|(key, _)| key);
     let shown = shortened(key);
-    match nearest(key, &known) {
+    if TELEGRAFS.contains(&key) {
+        return format!(
+            "\"{shown}\" belongs in Telegraf's configuration (/etc/telegraf/telegraf.d/telegraf-kvm.conf); this file \
+             has only the keys of telegraf-kvm itself, see: telegraf-kvm --sample-config"
+        );
+    }
+    let meant = OTHER_NAMES.iter().find(|(other, _)| *other == key);
+    match meant
+        .map(|(_, meant)| *meant)
+        .or_else(|| nearest(key, &known))
+    {
         Some(near) => format!("unknown key \"{shown}\"; did you mean \"{near}\"?"),
         None => format!("unknown key \"{shown}\"; the keys are {}", known.join(", ")),
     }

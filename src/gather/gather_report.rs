@@ -83,4 +83,8 @@ pub struct GatherReport {
     pub hanging: usize,
     /// The number of workers there may be, if libvirtd lets in fewer connections than configured.
     pub limited_to: Option<usize>,
+    /// The active domains that do not pass the name filter.
+    pub filtered: Vec<DomainRef>,
+    /// The daemon's version of libvirt, 11_003_000 for 11.3.0.
+    pub libvirt_version: Option<u64>,
 }

@@ -3,6 +3,7 @@
 
 mod actions;
 mod finish;
+mod overview;
 mod replies;
 
 use std::sync::mpsc::Sender;
@@ -11,17 +12,20 @@ use std::time::Instant;
 use super::gather_report::GatherReport;
 use super::groups::groups_needed;
 use super::host_watcher::{HostQuery, HostWatcher, Wanted};
-use super::protocol::{DomainRef, WorkerConfig};
+use super::protocol::{DomainRef, Versions, WorkerConfig};
 use super::samples::Samples;
 use super::scheduler::{Limits, Listed, Scheduler};
 use super::worker_pool::{Sink, WorkerPool};
 use crate::config::{NameFilter, Settings, VcpuDelay};
+use crate::device_filter::DeviceFilter;
 use crate::libvirt::DomainEvent;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::events::EventUpdate;
 use crate::sample::{RunId, Sample};
 use crate::times::{HOST_CHECK, STALL};
 use crate::vms::{EventFeed, VmRecord, Vms};
+
+pub use overview::{DeviceLeftOut, HostOverview, WhyLeftOut};
 
 /// How many domains are queried by one call. From 4 to 32 took libvirtd the same time, and a call
 /// that hangs holds up fewer domains if they are few.
@@ -36,7 +40,6 @@ pub struct Gatherer {
     workers: WorkerPool,
     vms: Vms,
     domains: NameFilter,
-    devices: NameFilter,
     /// Whether the XML of each VM is needed.
     describes: bool,
     /// Whether a measurement needs the disks.
@@ -50,6 +53,11 @@ pub struct Gatherer {
     late: u64,
     /// Connections that were lost, since the start.
     lost: u64,
+    /// The daemon's version of libvirt.
+    libvirt_version: Option<u64>,
+    /// What a connection leads to, where that was asked for.
+    versions: Option<Versions>,
+    device_filter: DeviceFilter,
 }
 
 impl Gatherer {
@@ -97,7 +105,6 @@ impl Gatherer {
             workers: WorkerPool::new(config, workers, jobs, sink),
             vms: Vms::new(settings.device_cache_ttl),
             domains: settings.domains.clone(),
-            devices: settings.devices.clone(),
             describes,
             reads_disks: groups.has(Groups::BLOCK),
             samples: Samples::default(),
@@ -106,6 +113,9 @@ impl Gatherer {
             recalls: !in_process,
             late: 0,
             lost: 0,
+            libvirt_version: None,
+            versions: None,
+            device_filter: settings.device_filter(),
         }
     }
 

@@ -12,6 +12,7 @@ use self::inspection::inspect;
 use super::scheduler::HostVerdict;
 use crate::config::BlockStatistics;
 use crate::description::CpuQuota;
+use crate::host::mounts::Health;
 use crate::host::qemu::cgroups::{Cgroups, CpuUsage};
 use crate::host::qemu::throttling::{Limited, QuotaGroups};
 use crate::host::qemu::{HostFigures, VcpuReading};
@@ -73,6 +74,10 @@ pub struct HostReport {
     pub figures: HashMap<Uuid, HostFigures>,
     /// A thread or process of the check that could not be started, and the remedy.
     pub not_started: Option<String>,
+    /// The VMs without a visible QEMU process.
+    pub unseen: HashSet<Uuid>,
+    /// The network mounts that carry files of VMs, and how each has answered in this check.
+    pub mounts: Vec<(PathBuf, Health)>,
 }
 
 /// From this version of libvirt on, virDomainBlockStats makes QEMU access every file of the VM, as the
@@ -198,6 +203,11 @@ impl HostWatcher {
             no_block: domains.iter().filter(no_block).copied().collect(),
             no_disks: domains.iter().filter(no_disks).copied().collect(),
         }
+    }
+
+    /// The last report; `None` where none has come, or never does, for the hypervisor is another host.
+    pub fn last(&self) -> Option<&HostReport> {
+        Some(&self.last).filter(|last| last.number > 0)
     }
 
     /// The mounts that do not answer, and the VMs with a disk there.

@@ -15,4 +15,4 @@ pub(crate) mod worker;
 pub(crate) mod worker_pool;
 
 pub(crate) use gather_report::{GatherReport, Problem};
-pub(crate) use gatherer::Gatherer;
+pub(crate) use gatherer::{DeviceLeftOut, Gatherer, HostOverview, WhyLeftOut};

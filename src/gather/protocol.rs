@@ -124,6 +124,23 @@ pub enum Response {
     Connected,
     /// Of no request: the same, but the connection cannot be opened.
     NotConnected,
+    /// Of no request: what the worker's connection leads to ([`Versions`]).
+    Versions(Box<Versions>),
+}
+
+/// What a connection leads to. A version is `major * 1_000_000 + minor * 1_000 + release`, as libvirt has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Versions {
+    /// The version of the daemon's libvirt; of the client library's where the driver runs in this process.
+    pub libvirt: Option<u64>,
+    /// The version of libvirt's client library.
+    pub client: Option<u64>,
+    /// The driver (`QEMU`, `TEST`, `LXC`).
+    pub driver: Option<String>,
+    /// The version of the hypervisor that libvirt would start a VM with. A VM that runs for long may have another one.
+    pub hypervisor: Option<u64>,
+    /// Whether `hypervisor` has been asked for.
+    pub is_final: bool,
 }
 
 impl Response {
@@ -133,7 +150,7 @@ impl Response {
             Self::Domains(_) | Self::Samples(..) | Self::Disks(..) | Self::Done => true,
             Self::Described(..) | Self::Undescribed(..) | Self::MonitorHeld(_) => false,
             Self::Alive | Self::Control(..) | Self::Priority(_) => false,
-            Self::Connected | Self::NotConnected => false,
+            Self::Connected | Self::NotConnected | Self::Versions(_) => false,
         }
     }
 }

@@ -1,13 +1,13 @@
 //! A worker: one thread, one connection, one request at a time.
 
 use std::cell::Cell;
-use std::sync::mpsc::Receiver;
-use std::time::Instant;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
-use super::protocol::{CallId, Response, WorkerConfig};
+use super::protocol::{CallId, Response, Versions, WorkerConfig};
 use super::session::Session;
 use super::worker_pool::Slot;
-use crate::libvirt::{Connection, Error};
+use crate::libvirt::{self, Connection, Error};
 use crate::times::QUICK_FAILURE;
 
 /// Why a request brought nothing.
@@ -48,6 +48,9 @@ impl Reply {
 /// How often a connection is tried that fails within [`QUICK_FAILURE`].
 const TRIES: u32 = 3;
 
+/// A worker that has had no request for this long reads the versions, if it is to.
+const IDLE: Duration = Duration::from_millis(100);
+
 /// Opens a connection.
 fn open(uri: &str) -> Result<Connection, Error> {
     let mut tries = 0;
@@ -63,15 +66,57 @@ fn open(uri: &str) -> Result<Connection, Error> {
     }
 }
 
+/// Tells what is known at once, and then the same with the version of the hypervisor, which may take seconds.
+fn read_versions(connection: &Connection, tell: impl Fn(Versions)) {
+    let mut versions = Versions {
+        libvirt: connection.lib_version().ok(),
+        client: libvirt::client_version().ok(),
+        driver: connection.driver(),
+        hypervisor: None,
+        is_final: false,
+    };
+    tell(versions.clone());
+    versions.hypervisor = connection.hypervisor_version().ok();
+    versions.is_final = true;
+    tell(versions);
+}
+
 /// The worker's thread. It ends when no request can come any more.
+///
+/// With `reads_versions` it reports [`Versions`] when it is connected and idle. That may take seconds; a request which
+/// comes meanwhile is given to another worker, as it is while a connection is opened.
 pub fn run(
     number: u64,
     config: &WorkerConfig,
+    mut reads_versions: bool,
     requests: &Receiver<(CallId, Slot)>,
     reply: &dyn Fn(Reply),
 ) {
     let mut session: Option<Session> = None;
-    while let Ok((call_id, slot)) = requests.recv() {
+    loop {
+        let received = match &session {
+            Some(open) if reads_versions => match requests.recv_timeout(IDLE) {
+                Err(RecvTimeoutError::Timeout) => {
+                    reads_versions = false;
+                    read_versions(&open.connection, |versions| {
+                        reply(Reply {
+                            call_id: CallId::default(),
+                            worker: number,
+                            result: Ok(Response::Versions(Box::new(versions))),
+                            opened: false,
+                            reopened: false,
+                            version: None,
+                        });
+                    });
+                    continue;
+                }
+                received => received.ok(),
+            },
+            _ => requests.recv().ok(),
+        };
+        let Some((call_id, slot)) = received else {
+            return;
+        };
         let lost = session.take_if(|s| !s.connection.is_alive());
         let (opened, reopened) = (session.is_none(), lost.is_some());
         let version = Cell::new(None);

@@ -80,6 +80,8 @@ pub struct WorkerPool {
     ended: (Sender<()>, Receiver<()>),
     /// Why no thread could be started for a worker.
     pub not_started: Option<String>,
+    /// Whether the first worker reports what its connection leads to.
+    pub reads_versions: bool,
 }
 
 impl WorkerPool {
@@ -100,6 +102,7 @@ impl WorkerPool {
             next: 0,
             ended: channel(),
             not_started: None,
+            reads_versions: false,
         }
     }
 
@@ -147,12 +150,13 @@ impl WorkerPool {
         }
         let (requests, inbox) = channel();
         let number = self.next;
+        let reads_versions = self.reads_versions && number == 0;
         self.next += 1;
         let config = Arc::clone(&self.config);
         let sink = Arc::clone(&self.sink);
         let ended = self.ended.0.clone();
         let work = move || {
-            worker::run(number, &config, &inbox, &*sink);
+            worker::run(number, &config, reads_versions, &inbox, &*sink);
             let _ = ended.send(());
         };
         if let Err(error) = threads::start("worker", work) {

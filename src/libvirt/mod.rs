@@ -20,6 +20,6 @@ pub(crate) use ffi::{
 };
 pub use ffi::{Monitor, Value, close_inherited, share_memory};
 pub(crate) use ffi::{
-    forget_crash, initialize, pass_on_at_crash, raise_file_limit, start_event_loop,
-    stdout_was_closed, while_signals_wait,
+    client_version, connected_sockets, forget_crash, initialize, pass_on_at_crash,
+    raise_file_limit, start_event_loop, stdout_was_closed, while_signals_wait,
 };

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::{Ending, MainLoop, Message};
 use crate::gather::GatherReport;
+use crate::gather::protocol::DomainRef;
 use crate::libvirt::calls::CallCounts;
 use crate::measurements::collector::{self, Collector};
 use crate::output::Output;
@@ -17,10 +18,35 @@ const ROOM: usize = 32 * 1024;
 
 impl MainLoop {
     pub(super) fn gather(&mut self, output: &Output) -> io::Result<()> {
+        let start = Instant::now();
+        let report = self.fill_buffer();
+        self.reporter.report(&report);
+        if log::log_enabled!(log::Level::Debug) && report.reached {
+            let devices = self.gatherer.devices_left_out();
+            let without_memory = self.lacking_guest_memory(&report);
+            self.reporter.left_out(&report, &devices, &without_memory);
+        }
+        log::debug!(
+            "{} in {} ms, {} bytes; {} in part, {} withheld; hanging calls: {}",
+            wording::count(report.answered as u64, "VM"),
+            start.elapsed().as_millis(),
+            self.buffer.len(),
+            report.answered - report.complete,
+            report.withheld,
+            report.hanging
+        );
+        self.lines_written |= !self.buffer.is_empty();
+        self.vms_gathered |= report.answered > 0;
+        output.write(self.buffer.as_bytes())
+    }
+
+    /// Gathers, and puts the lines into the buffer.
+    pub(super) fn fill_buffer(&mut self) -> GatherReport {
         let timestamp = self.timestamps.take();
         let start = Instant::now();
         self.opening = !self.answered;
         self.buffer.clear();
+        self.without_guest_memory.clear();
         self.gatherer.begin();
         self.receive_replies(start, timestamp);
         let is_in_time = start.elapsed() < self.settings.deadline;
@@ -40,7 +66,6 @@ impl MainLoop {
                 .retain(active, |uuid| self.reporter.forget(uuid));
             self.info.retain(active);
         }
-        self.reporter.report(&report);
         for sample in &report.samples {
             self.write(sample, timestamp);
         }
@@ -49,18 +74,17 @@ impl MainLoop {
         if measurements.collector {
             self.write_collector(&report, start, timestamp);
         }
-        log::debug!(
-            "{} in {} ms, {} bytes; {} in part, {} withheld; hanging calls: {}",
-            wording::count(report.answered as u64, "VM"),
-            start.elapsed().as_millis(),
-            self.buffer.len(),
-            report.answered - report.complete,
-            report.withheld,
-            report.hanging
-        );
-        self.lines_written |= !self.buffer.is_empty();
-        self.vms_gathered |= report.answered > 0;
-        output.write(self.buffer.as_bytes())
+        report
+    }
+
+    /// The VMs of the last gather that run and answer, and of which no memory figure of the guest came.
+    pub(super) fn lacking_guest_memory(&self, report: &GatherReport) -> Vec<DomainRef> {
+        let lacking = self.without_guest_memory.iter();
+        let lacking = lacking.filter(|vm| report.whole.contains(&vm.run.uuid));
+        lacking
+            .filter(|_| self.settings.measurements.totals)
+            .cloned()
+            .collect()
     }
 
     /// Handles messages until the gather is done or its time is up. The lines of each VM are written as
@@ -96,6 +120,10 @@ impl MainLoop {
         // The buffer grows by an eighth and not to twice its size: it stays as large as the largest gather.
         if self.buffer.capacity() - self.buffer.len() < ROOM {
             self.buffer.reserve_exact(ROOM.max(self.buffer.len() / 8));
+        }
+        if sample.lacks_guest_memory() {
+            let (run, name) = (sample.run, sample.name.clone());
+            self.without_guest_memory.push(DomainRef { run, name });
         }
         let wanted = &self.settings.measurements;
         let (vm, derived) = self.history.update(sample);

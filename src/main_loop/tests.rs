@@ -154,3 +154,26 @@ fn last_lines_are_those_of_runs_that_had_lines_and_of_the_measurements_that_are_
         assert_eq!(main_loop.buffer, expected);
     }
 }
+
+#[test]
+fn no_request_is_told_once_and_is_no_end() {
+    let (mut main_loop, sender) = main_loop(Mode::Triggered);
+    assert!(main_loop.unasked.is_some());
+    main_loop.unasked = Some(Instant::now());
+    let later = std::thread::spawn(move || {
+        std::thread::sleep(ms(50));
+        sender.send(Message::Trigger(Trigger::Gather)).unwrap();
+        sender
+    });
+    main_loop.wait(Instant::now());
+    assert!(main_loop.pending && main_loop.unasked.is_none());
+    later.join().unwrap();
+    // Once a request has come, nothing is said.
+    let (mut main_loop, sender) = super::tests::main_loop(Mode::Triggered);
+    sender.send(Message::Trigger(Trigger::Gather)).unwrap();
+    main_loop.wait(Instant::now());
+    assert!(main_loop.pending && main_loop.unasked.is_none());
+    for mode in [Mode::Once, Mode::Every(ms(1000))] {
+        assert!(super::tests::main_loop(mode).0.unasked.is_none());
+    }
+}

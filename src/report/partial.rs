@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use smol_str::SmolStr;
 use uuid::Uuid;
 
-use super::{hanging, names};
+use super::{UNANSWERING, hanging, names};
 use crate::gather::GatherReport;
 use crate::maps::HashMap;
 
@@ -15,15 +15,35 @@ use crate::maps::HashMap;
 const MOMENT: Duration = Duration::from_secs(7);
 
 /// What has been reported of which VM.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Partial {
+    /// How long a VM must have come in part before it is reported.
+    delay: Duration,
     /// Since when each VM that came in part in the last gather has done so.
     since: HashMap<Uuid, Instant>,
     /// The VMs that were reported and have not come complete since, with the names they were reported by.
     reported: HashMap<Uuid, SmolStr>,
 }
 
+impl Default for Partial {
+    fn default() -> Self {
+        Self {
+            delay: MOMENT,
+            since: HashMap::default(),
+            reported: HashMap::default(),
+        }
+    }
+}
+
 impl Partial {
+    /// Each VM in part is reported at once: there will be no other gather.
+    pub(super) fn without_delay() -> Self {
+        Self {
+            delay: Duration::ZERO,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn report(&mut self, report: &GatherReport, now: Instant) {
         let since: HashMap<Uuid, Instant> = report
             .partial
@@ -31,7 +51,7 @@ impl Partial {
             .map(|domain| domain.run.uuid)
             .map(|uuid| (uuid, self.since.get(&uuid).copied().unwrap_or(now)))
             .collect();
-        let lasts = |uuid: &Uuid| since.get(uuid).is_some_and(|at| now >= *at + MOMENT);
+        let lasts = |uuid: &Uuid| since.get(uuid).is_some_and(|at| now >= *at + self.delay);
         let new: Vec<_> = report
             .partial
             .iter()
@@ -45,7 +65,7 @@ impl Partial {
                 calls => format!("; {}", hanging(calls)),
             };
             log::warn!(
-                "QEMU does not answer, so only what libvirt knows without it is gathered: {}{hanging}",
+                "QEMU does not answer, so only what libvirt knows without it is gathered: {}{hanging}; {UNANSWERING}",
                 names(new.iter().map(|domain| domain.name.as_str()))
             );
             let new = new.into_iter().map(|domain| (domain.run.uuid, domain.name));

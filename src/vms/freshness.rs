@@ -52,6 +52,11 @@ impl Freshness {
         self.began = Instant::now();
     }
 
+    /// Whether events come.
+    pub(super) fn feed(&self) -> EventFeed {
+        self.feed
+    }
+
     /// Events come from now on, or no more.
     pub(super) fn set_feed(&mut self, feed: EventFeed) {
         self.feed = match (feed, self.feed) {

@@ -4,6 +4,7 @@
 //! when the VM is no longer active. Active VMs whose names are not wanted have none.
 
 mod cached_description;
+mod counts;
 mod cpu;
 mod ended;
 mod freshness;
@@ -24,6 +25,7 @@ use crate::maps::HashMap;
 use crate::sample::{Devices, NIC_COUNTERS, RunId};
 
 pub use cached_description::{CachedDescription, DeviceNames, Known};
+pub use counts::HostCounts;
 pub use cpu::Processor;
 pub use ended::EndedRun;
 pub use freshness::EventFeed;
@@ -181,6 +183,11 @@ impl Vms {
 
 /// Descriptions, and the events that tell whether they hold.
 impl Vms {
+    /// Whether events come.
+    pub fn feed(&self) -> EventFeed {
+        self.freshness.feed()
+    }
+
     /// Events come from now on, or no more.
     pub fn set_feed(&mut self, feed: EventFeed) {
         self.endings.on_events_lost();

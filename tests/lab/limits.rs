@@ -33,7 +33,11 @@ fn a_thread_that_cannot_start_is_named_with_the_limit() {
         (2, None, "E! cannot start the thread \"stdin\""),
         (3, None, "E! cannot start the thread \"event loop\""),
         (4, None, "W! cannot start the thread \"worker\""),
-        (1, Some("--check"), "E! cannot start the thread \"check\""),
+        (
+            1,
+            Some("--check"),
+            "E! cannot start the thread \"event loop\"",
+        ),
     ] {
         let mut command = Command::new(program("setpriv"));
         command.args(limited("54321", threads)).arg(&binary);

@@ -9,6 +9,7 @@ mod call_cost;
 mod churn;
 mod daemon;
 mod daemon_outages;
+mod doctor;
 mod faults_daemon;
 mod faults_files;
 mod faults_first;

@@ -3,7 +3,7 @@
 use crate::support::lines::lines;
 use crate::support::node::{self, Domain, disk, nic};
 use crate::support::plugin::Plugin;
-use crate::support::{program, run, wait_for};
+use crate::support::{program, run, wait_for, without_start};
 use std::io::{Read, Write};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ fn from_shell(line: &str, args: &[&str]) -> Command {
 }
 
 fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+    without_start(&String::from_utf8_lossy(&output.stderr))
 }
 
 /// GLib, which libvirt uses, prints to descriptor 1 when it cannot convert its messages.

@@ -81,7 +81,7 @@ fn counts_add_up(line: &Line) {
             .unwrap_or_else(|| panic!("no {field}: {line:?}"))
     };
     let parts = ["vms_complete", "vms_partial", "vms_withheld"].map(count);
-    assert_eq!(count("vms_seen"), parts.iter().sum(), "{line:?}");
+    assert_eq!(count("vms_seen"), parts.iter().sum::<i64>(), "{line:?}");
 }
 
 /// Every line of `text`. Panics at one that is no line protocol, that has a type which the plugin does not

@@ -112,6 +112,14 @@ pub fn told(output: &Output) -> (Option<i32>, String, String) {
     )
 }
 
+/// The log without the line of the start, which says what libvirt is and how many VMs there are, and is no trouble.
+pub fn without_start(log: &str) -> String {
+    let is_start = |line: &&str| line.starts_with("I! libvirt ") && line.contains(" active VM");
+    log.split_inclusive('\n')
+        .filter(|line| !is_start(line))
+        .collect()
+}
+
 /// Calls `answer` every 20 ms until it is `Some`; panics with `what` after `limit`.
 pub fn wait_for<T>(what: &str, limit: Duration, mut answer: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();

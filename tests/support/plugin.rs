@@ -2,7 +2,7 @@
 
 use super::capture::Capture;
 use super::lines::{Line, all_lines, lines};
-use super::{child_of, config, program, wait_for};
+use super::{child_of, config, program, wait_for, without_start};
 use rustix::process::{Pid, Signal};
 use std::cell::OnceCell;
 use std::io::{Read, Write};
@@ -238,8 +238,13 @@ impl Plugin {
         String::from_utf8(self.stdout.so_far().bytes.clone()).expect("stdout is UTF-8")
     }
 
-    /// All that the plugin has logged so far.
+    /// All that the plugin has logged so far, but for the line of its start.
     pub fn stderr(&self) -> String {
+        without_start(&self.whole_log())
+    }
+
+    /// All that the plugin has logged so far.
+    pub fn whole_log(&self) -> String {
         String::from_utf8_lossy(&self.stderr.so_far().bytes).into_owned()
     }
 

@@ -29,7 +29,7 @@ impl Gatherer {
             self.vms.list_requested(Instant::now());
         }
         let now = Instant::now();
-        let wanted = |name: &str| self.devices.matches(name);
+        let wanted = |name: &str| self.device_filter.nic(name);
         let domain = |uuid: Uuid| self.vms.get(uuid).cloned();
         let target = |uuid: Uuid| self.vms.prepare(uuid, wanted, now);
         // Where the one domain is gone, a call that asks none takes its place.

@@ -15,6 +15,7 @@ impl Gatherer {
         }
         let mut report = std::mem::take(&mut self.report);
         report.limited_to = self.workers.limited_to();
+        report.libvirt_version = self.libvirt_version;
         let not_started = self.workers.not_started.clone();
         report.not_started = not_started.or(report.not_started);
         let find = |uuid: Uuid| self.vms.get(uuid).cloned();

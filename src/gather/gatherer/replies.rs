@@ -15,6 +15,10 @@ impl Gatherer {
     pub fn on_reply(&mut self, reply: Reply) {
         let now = Instant::now();
         let call_id = reply.call_id;
+        if let Ok(Response::Versions(versions)) = reply.result {
+            self.versions = Some(*versions);
+            return;
+        }
         if reply.is_last() {
             let begun = self.workers.returned(call_id);
             self.begun(begun);
@@ -26,6 +30,7 @@ impl Gatherer {
         }
         if let Some(version) = reply.version {
             self.host_watcher.set_libvirt_version(version);
+            self.libvirt_version = Some(version);
         }
         let relisted = reply.opened && matches!(reply.result, Ok(Response::Domains(_)));
         if relisted {
@@ -104,7 +109,7 @@ impl Gatherer {
                 }
                 Event::Done
             }
-            Response::Connected | Response::NotConnected => Event::Done,
+            Response::Connected | Response::NotConnected | Response::Versions(_) => Event::Done,
             Response::Alive => Event::Alive,
             Response::Control(uuid, control) => Event::Control(uuid, control),
             Response::Priority(sample) => {
@@ -119,7 +124,11 @@ impl Gatherer {
 
     fn on_list(&mut self, mut domains: Vec<DomainRef>) -> Event {
         self.report.active = Some(domains.iter().map(|domain| domain.run).collect());
-        domains.retain(|domain| self.domains.matches(&domain.name));
+        let (wanted, filtered) = domains
+            .into_iter()
+            .partition(|domain| self.domains.matches(&domain.name));
+        domains = wanted;
+        self.report.filtered = filtered;
         self.vms.on_list(domains);
         Event::Listed(self.wanted())
     }

@@ -122,6 +122,8 @@ pub(super) fn inspect(
         on_unanswering_mount,
         on_unknown_storage,
         dead_mounts,
+        unseen: process_report.unseen,
+        mounts: mounts.remote(),
         ..HostReport::default()
     }
 }

@@ -10,7 +10,7 @@ use self::checkers::Checkers;
 use self::path_cache::PathCache;
 use self::path_walk::WalkState;
 use self::resolver::Resolver;
-use self::state::{Health, MountState};
+use self::state::MountState;
 use self::table::{FileSystemKind, MountTable};
 use self::walks::{PathOutcome, WalkResults, mounts_in_use};
 use crate::maps::{HashMap, HashSet};
@@ -24,6 +24,8 @@ mod resolver;
 mod state;
 mod table;
 mod walks;
+
+pub use self::state::Health;
 
 #[cfg(test)]
 mod tests;
@@ -124,6 +126,14 @@ impl Mounts {
             .map(|(path, outcome)| (path, self.storage_of(&outcome)))
             .filter(|(_, storage)| *storage != Storage::Local)
             .chain(self.paths.unmounted())
+            .collect()
+    }
+
+    /// The remote mounts that carry disk images, and how each has answered in the last check.
+    pub fn remote(&self) -> Vec<(PathBuf, Health)> {
+        let states = self.checkers.states.values();
+        states
+            .map(|state| (state.checker.mount.point.clone(), state.health()))
             .collect()
     }
 

@@ -43,7 +43,7 @@ enum Pending {
 
 /// The health of a mount in one check, from good to bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Health {
+pub enum Health {
     /// It has answered in this check.
     Alive,
     /// We may not access it, or its checker has ended.

@@ -99,6 +99,18 @@ impl Connection {
         Ok(version)
     }
 
+    /// The hypervisor's version, 7_002_000 for QEMU 7.2.0 (`virConnectGetVersion`). libvirtd may have to start a QEMU
+    /// to know it, which takes seconds where what it knows of that QEMU is out of date.
+    ///
+    /// # Errors
+    /// The error of libvirt.
+    pub fn hypervisor_version(&self) -> Result<u64, Error> {
+        let mut version = 0;
+        // SAFETY: the number lives through the call.
+        check(unsafe { sys::virConnectGetVersion(self.raw.as_ptr(), &mut version) })?;
+        Ok(version)
+    }
+
     /// Handles of all active domains (`virConnectListAllDomains`), with their names, UUIDs and ids.
     ///
     /// # Errors

@@ -31,6 +31,52 @@ pub fn initialize() -> Result<(), Error> {
     Ok(())
 }
 
+/// The version of libvirt's client library in this process, 9_000_000 for 9.0.0 (`virGetVersion`, which makes no call
+/// to a daemon).
+///
+/// # Errors
+/// The error of libvirt.
+pub fn client_version() -> Result<u64, Error> {
+    let mut version = 0;
+    // SAFETY: the number lives through the call, and without a type no other version is stored.
+    check(unsafe { sys::virGetVersion(&mut version, ptr::null(), ptr::null_mut()) })?;
+    Ok(version)
+}
+
+/// The paths of the Unix sockets to which this process is connected (getpeername(2) of each of its descriptors):
+/// libvirt chooses its socket itself.
+pub fn connected_sockets() -> Vec<String> {
+    let descriptors = std::fs::read_dir("/proc/self/fd")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let numbers = descriptors.filter_map(|entry| entry.file_name().to_str()?.parse::<c_int>().ok());
+    let mut paths: Vec<String> = numbers.filter_map(peer).collect();
+    paths.sort_unstable();
+    paths.dedup();
+    paths
+}
+
+/// The path of the Unix socket to which this descriptor is connected.
+fn peer(descriptor: c_int) -> Option<String> {
+    // SAFETY: zeroes are a valid value of this plain structure. The call writes at most `length` bytes to it, and fails
+    // for a number that is no connected socket, or has been closed meanwhile.
+    let (address, length) = unsafe {
+        let mut address: libc::sockaddr_un = std::mem::zeroed();
+        let mut length = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+        let at = ptr::from_mut(&mut address).cast();
+        if libc::getpeername(descriptor, at, &mut length) < 0 {
+            return None;
+        }
+        (address, length)
+    };
+    let path = (length as usize).checked_sub(std::mem::offset_of!(libc::sockaddr_un, sun_path))?;
+    let path = address.sun_path.iter().take(path).map(|byte| *byte as u8);
+    let path: Vec<u8> = path.take_while(|byte| *byte != 0).collect();
+    let is_path = c_int::from(address.sun_family) == libc::AF_UNIX && !path.is_empty();
+    is_path.then(|| String::from_utf8_lossy(&path).into_owned())
+}
+
 /// Starts the thread that runs libvirt's event loop: keepalive and domain events need it.
 ///
 /// # Errors

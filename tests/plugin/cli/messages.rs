@@ -131,7 +131,7 @@ fn a_pattern_of_many_stars_is_refused_or_matched() {
     assert!(code == Some(2) && err.ends_with(right), "{code:?} {err}");
     let (code, out, err) = check(&format!("{}test*", "*".repeat(1019)));
     assert_eq!((code, err.as_str()), (Some(0), ""));
-    assert!(out.ends_with("connected: 1 active VM\n"), "{out}");
+    assert!(out.contains("\nconnected: 1 active VM\n"), "{out}");
 }
 
 #[test]

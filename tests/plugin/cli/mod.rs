@@ -46,6 +46,7 @@ fn help_tells_what_an_operator_needs() {
         "--interval",
         "--sample-config",
         "--check",
+        "--json",
         "--version",
         "newline",
         "SIGHUP",

@@ -1,0 +1,76 @@
+//! What is written, and how long a gather takes.
+
+use super::Finding;
+use crate::doctor::facts::{Gather, Output};
+
+/// Telegraf's own defaults.
+const BATCH: usize = 1_000;
+const BUFFER: usize = 10_000;
+
+pub(super) fn written(output: &Output) -> Vec<Finding> {
+    let Output {
+        lines,
+        fields,
+        series,
+        size_bytes,
+        metric_batch_size: batch,
+        metric_buffer_limit: buffer,
+    } = output;
+    let message =
+        format!("{lines} lines, {fields} fields, {series} series, {size_bytes} bytes a gather");
+    let written = match lines {
+        0 => Finding::warning("output", "nothing would be written")
+            .with("check measurements and the filters"),
+        _ => Finding::ok("output", message),
+    };
+    let settings = format!("metric_batch_size = {batch}, metric_buffer_limit = {buffer}");
+    let telegraf = if *batch == BATCH && *buffer == BUFFER {
+        Finding::ok("Telegraf", format!("its defaults suit: {settings}"))
+    } else {
+        Finding::note(
+            "Telegraf",
+            format!("a batch for one gather and a buffer for 60 of them: {settings}"),
+        )
+        .with("set both in Telegraf's [agent] table or in the output, plus what its other inputs write")
+    };
+    vec![written, telegraf]
+}
+
+pub(super) fn time(gather: &Gather) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if let Some(problem) = &gather.not_started {
+        found.push(Finding::warning("threads", problem.clone()));
+    }
+    if gather.saturated {
+        found.push(
+            Finding::warning("libvirtd", "no free worker, so only state and network are gathered").with(
+                "see which calls hang: virt-admin -c libvirtd:///system client-list libvirtd; or raise max_workers",
+            ),
+        );
+    }
+    let deadline = gather.deadline_ms / 1000.0;
+    let hanging = match gather.hanging_calls {
+        0 => String::new(),
+        1 => "; 1 call hangs".to_owned(),
+        calls => format!("; {calls} calls hang"),
+    };
+    let (first, last) = (gather.first_ms, gather.last_ms.unwrap_or(gather.first_ms));
+    let message = match gather.last_ms {
+        Some(last) => format!(
+            "a gather takes {last} ms (the first one {first} ms); the deadline is {deadline} s"
+        ),
+        None => {
+            format!("the first gather was not done within {first} ms; the deadline is {deadline} s")
+        }
+    };
+    let message = message + &hanging;
+    found.push(
+        if gather.last_ms.is_none() || last > gather.deadline_ms / 2.0 {
+            Finding::warning("time", message)
+                .with("see the warnings above; workers and deadline are keys of the configuration")
+        } else {
+            Finding::ok("time", message)
+        },
+    );
+    found
+}
