@@ -121,7 +121,7 @@ fn a_disk_has_its_latencies_from_the_second_gather_on() {
     };
     let lines = written(&disks, &mut history, &second, 27);
     assert_eq!(latencies(&lines), ["rd_latency_ms=1.25"], "no write ended");
-    assert!(lines.contains(",physical_bytes=52i,rd_latency_ms=1.25 27\n"));
+    assert!(lines.contains(",physical_bytes=52i,rd_latency_ms=1.25,io_error_events=53i 27\n"));
 }
 
 #[test]
@@ -177,7 +177,8 @@ fn what_was_not_reported_is_left_out_of_its_line() {
 fn a_device_without_a_counter_or_a_name_has_no_line() {
     let mut sample = full(Instant::now());
     sample.nics.as_mut().unwrap().list[0].name = None;
-    sample.disks.as_mut().unwrap().list[0].counters = [None; DISK_COUNTERS];
+    let disk = &mut sample.disks.as_mut().unwrap().list[0];
+    (disk.counters, disk.io_errors) = ([None; DISK_COUNTERS], None);
     let lines = first(&sample);
     assert!(!lines.contains("vm_devices"), "{lines}");
     assert!(
