@@ -10,7 +10,7 @@ use crate::support::{succeed, wait_for};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// The known state of one VM, written by the thread that changes it.
@@ -222,10 +222,16 @@ fn churn() {
     // libvirtd's first call is slow; another test covers that.
     lab.virsh(&["domstats"]);
     let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&[]));
-    let (gathers, warm) = if long() { (3000, 500) } else { (80, 30) };
+    // As many gathers at least, as many changes at least, and the gather after which memory has settled.
+    let (gathers, changes, warm) = if long() {
+        (3000, 2000, 500)
+    } else {
+        (80, 55, 30)
+    };
     let over = AtomicBool::new(false);
+    let changed = AtomicU64::new(0);
     let start = Instant::now();
-    let (mut checked, mut gone, mut settled) = (0, 0, 0);
+    let (mut round, mut checked, mut gone, mut settled) = (0, 0, 0, 0);
 
     let (done, slow) = std::thread::scope(|scope| {
         let churner = scope.spawn(|| {
@@ -238,15 +244,17 @@ fn churn() {
             };
             while !over.load(Ordering::Relaxed) {
                 churner.step();
+                changed.fetch_add(1, Ordering::Relaxed);
                 // The pause sometimes leaves time for a gather between two changes.
-                let pause = churner.dice(400) as u64;
+                let pause = churner.dice(200) as u64;
                 std::thread::sleep(Duration::from_millis(pause));
             }
             (churner.done, churner.slow)
         });
         // The churner also ends when this thread panics.
         let _end = EndsWith(&over);
-        for round in 0..gathers {
+        let changes_go_on = || changed.load(Ordering::Relaxed) < changes && !churner.is_finished();
+        while round < gathers || changes_go_on() {
             let before = table.lock().unwrap().clone();
             plugin.newline();
             let gather =
@@ -283,11 +291,12 @@ fn churn() {
             if round == warm {
                 settled = resident_kib(plugin.pid());
             }
+            round += 1;
         }
         over.store(true, Ordering::Relaxed);
         churner.join().unwrap()
     });
-    println!("{done:?}; {checked} active and {gone} gone VMs seen in {gathers} gathers");
+    println!("{done:?}; {checked} active and {gone} gone VMs seen in {round} gathers");
     for what in [
         "started",
         "destroyed",
@@ -300,7 +309,7 @@ fn churn() {
     ] {
         assert!(done.contains_key(what), "never {what}: {done:?}");
     }
-    assert!(checked > gathers && gone > gathers / 4, "{checked} {gone}");
+    assert!(checked > round && gone > round / 4, "{checked} {gone}");
     let minutes = start.elapsed().as_secs() / 60 + 1;
     let said = plugin.stderr().lines().count() as u64;
     assert!(
@@ -309,7 +318,7 @@ fn churn() {
         plugin.stderr()
     );
     let now = resident_kib(plugin.pid());
-    println!("{settled} KiB after {warm} gathers, {now} KiB after {gathers}");
+    println!("{settled} KiB after {warm} gathers, {now} KiB after {round}");
     assert!(now <= settled + 2048, "{settled} KiB, then {now}");
 }
 

@@ -8,7 +8,7 @@ use super::{succeed, wait_for};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Whether the tests run in full (`tests/run --long`): full sizes, and the promised times without the extra
 /// time for a shared processor.
@@ -119,10 +119,13 @@ impl<'lab> Fleet<'lab> {
     }
 
     /// Gathers until three gathers in a row have the same lines, each with every VM, and takes these as the
-    /// healthy state. Returns the duration of the slowest of the three.
+    /// healthy state. Returns the duration of the slowest of the three. Panics after 20 gathers and 10 s.
     pub fn learn(&mut self, plugin: &mut Plugin) -> Duration {
         let mut same: Vec<Duration> = Vec::new();
-        for _ in 0..20 {
+        let start = Instant::now();
+        let mut gathers = 0;
+        while gathers < 20 || start.elapsed() < Duration::from_secs(10) {
+            gathers += 1;
             let (gather, took) = plugin.timed_gather();
             let shapes = shapes(&gather);
             if shapes != self.healthy || shapes.len() != self.vms.len() {

@@ -5,7 +5,7 @@
 //! - [`turn`]: modules run one after the other; [`alone`]: tests of a module run one after the other.
 //! - [`virsh`]: the lines that the plugin should write, from the output of virsh.
 //! - [`influxd`]: a running InfluxDB.
-//! - [`plugin`]: a running telegraf-kvm; [`lines`]: what it wrote.
+//! - [`plugin`]: a running telegraf-kvm; [`capture`]: its output; [`lines`]: what it wrote.
 //! - [`node`]: domains of the test driver; [`reading`]: what virsh says of a domain.
 //! - Faults: [`outage`], storage that dies; [`frozen_group`], a QEMU frozen by its control group; [`daemon`],
 //!   hanging calls and other clients; [`proxy`], a socket that delays, cuts and closes.
@@ -15,6 +15,7 @@
 // No crate uses all of these helpers.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod capture;
 pub mod daemon;
 pub mod fleet;
 pub mod frozen_group;

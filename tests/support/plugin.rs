@@ -1,14 +1,15 @@
 //! A running telegraf-kvm, driven as by Telegraf: newlines in, lines out.
 
+use super::capture::Capture;
 use super::lines::{Line, lines};
 use super::{child_of, config, program, wait_for};
 use rustix::process::{Pid, Signal};
+use std::cell::OnceCell;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::NamedTempFile;
 
@@ -16,6 +17,8 @@ use tempfile::NamedTempFile;
 const LIMIT: Duration = Duration::from_secs(30);
 /// A gather is written without a pause, so a pause in the output is its end.
 const PAUSE: Duration = Duration::from_millis(300);
+/// The same where the program is seen to write no more ([`Plugin::waits_for_messages`]).
+const SHORT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A command that runs `line` in a shell on a terminal of its own; our pipes are its keyboard and its screen.
 pub fn on_terminal(line: &str) -> Child {
@@ -49,17 +52,11 @@ pub struct Plugin {
     pub stdin: Option<ChildStdin>,
     /// The pipe on the plugin's stdout, as /proc names it.
     pub stdout_pipe: PathBuf,
-    stdout: Arc<Mutex<CapturedOutput>>,
-    stderr: Arc<Mutex<CapturedOutput>>,
+    stdout: Capture,
+    stderr: Capture,
     inside: bool,
+    pid: OnceCell<u32>,
     taken: usize,
-}
-
-#[derive(Default)]
-struct CapturedOutput {
-    bytes: Vec<u8>,
-    last: Option<Instant>,
-    closed: bool,
 }
 
 impl Plugin {
@@ -81,10 +78,11 @@ impl Plugin {
         Plugin {
             stdin: child.stdin.take(),
             stdout_pipe: std::fs::read_link(pipe).unwrap(),
-            stdout: capture(stdout),
-            stderr: capture(child.stderr.take().unwrap()),
+            stdout: Capture::start(stdout),
+            stderr: Capture::start(child.stderr.take().unwrap()),
             child,
             inside,
+            pid: OnceCell::new(),
             taken: 0,
         }
     }
@@ -117,7 +115,7 @@ impl Plugin {
     pub fn timed_gather(&mut self) -> (Vec<Line>, Duration) {
         let start = Instant::now();
         let found = self.gather();
-        let last = self.stdout.lock().unwrap().last.unwrap();
+        let last = self.stdout.so_far().last.unwrap();
         (found, last.saturating_duration_since(start))
     }
 
@@ -151,9 +149,12 @@ impl Plugin {
     pub fn lines_within(&mut self, limit: Duration) -> Vec<Line> {
         let start = Instant::now();
         loop {
-            let captured = self.stdout.lock().unwrap();
+            // In this order: what the program wrote before it was seen to wait is there.
+            let waits = self.waits_for_messages();
+            let captured = self.stdout.so_far();
             let new = &captured.bytes[self.taken..];
-            let quiet = captured.closed || captured.last.is_some_and(|last| last.elapsed() > PAUSE);
+            let pause = if waits { SHORT_PAUSE } else { PAUSE };
+            let quiet = captured.closed || captured.last.is_some_and(|last| last.elapsed() > pause);
             if quiet && new.ends_with(b"\n") {
                 let text = String::from_utf8(new.to_vec()).expect("stdout is UTF-8");
                 self.taken = captured.bytes.len();
@@ -171,6 +172,15 @@ impl Plugin {
             );
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Whether the program's main thread waits in a futex: for messages, so no write of its is under way. It
+    /// writes a gather as a whole, and between two pieces it waits for nothing but the reader.
+    fn waits_for_messages(&self) -> bool {
+        self.started().is_some_and(|pid| {
+            let at = std::fs::read_to_string(format!("/proc/{pid}/wchan"));
+            at.is_ok_and(|at| at.contains("futex"))
+        })
     }
 
     /// All output of one or several gathers, until there has been none for a second.
@@ -207,12 +217,12 @@ impl Plugin {
 
     /// All output on stdout so far, unchanged.
     pub fn stdout(&self) -> String {
-        String::from_utf8(self.stdout.lock().unwrap().bytes.clone()).expect("stdout is UTF-8")
+        String::from_utf8(self.stdout.so_far().bytes.clone()).expect("stdout is UTF-8")
     }
 
     /// All that the plugin has logged so far.
     pub fn stderr(&self) -> String {
-        String::from_utf8_lossy(&self.stderr.lock().unwrap().bytes).into_owned()
+        String::from_utf8_lossy(&self.stderr.so_far().bytes).into_owned()
     }
 
     /// Waits until stderr contains `text`.
@@ -224,23 +234,29 @@ impl Plugin {
 
     /// The plugin's process id as this process numbers it (not nsenter's).
     pub fn pid(&self) -> u32 {
-        let id = self.child.id();
-        if !self.inside {
-            return id;
+        wait_for("the plugin's process", LIMIT, || self.started())
+    }
+
+    /// The same; `None` if the program has not been started yet, or has ended.
+    fn started(&self) -> Option<u32> {
+        if let Some(pid) = self.pid.get() {
+            return Some(*pid);
         }
+        let mut pid = self.child.id();
         // nsenter's child is setpriv at first (and a second setpriv for an ordinary user), and unshare
         // remains the parent of a plugin that must not see the lab's processes.
-        wait_for("the plugin's process", LIMIT, || {
-            let mut pid = child_of(id)?;
+        if self.inside {
+            pid = child_of(pid)?;
             loop {
                 let exe = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
                 match exe.file_name()?.to_str()? {
                     "setpriv" | "nsenter" => return None,
                     "unshare" => pid = child_of(pid)?,
-                    _ => return Some(pid),
+                    _ => break,
                 }
             }
-        })
+        }
+        Some(*self.pid.get_or_init(|| pid))
     }
 
     /// Sends the plugin a signal.
@@ -265,7 +281,7 @@ impl Plugin {
                 // The plugin's last output may still be on its way through our threads.
                 for captured in [&self.stdout, &self.stderr] {
                     wait_for("its pipes to close", LIMIT, || {
-                        captured.lock().unwrap().closed.then_some(())
+                        captured.so_far().closed.then_some(())
                     });
                 }
                 return status;
@@ -291,23 +307,4 @@ impl Drop for Plugin {
 pub fn kill(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(pid.cast_signed()).unwrap();
     rustix::process::kill_process(pid, signal).unwrap();
-}
-
-fn capture(mut pipe: impl Read + Send + 'static) -> Arc<Mutex<CapturedOutput>> {
-    let captured = Arc::new(Mutex::new(CapturedOutput::default()));
-    let ours = Arc::clone(&captured);
-    std::thread::spawn(move || {
-        let mut buffer = [0; 65536];
-        loop {
-            let count = pipe.read(&mut buffer).unwrap_or(0);
-            let mut ours = ours.lock().unwrap();
-            if count == 0 {
-                ours.closed = true;
-                return;
-            }
-            ours.bytes.extend_from_slice(&buffer[..count]);
-            ours.last = Some(Instant::now());
-        }
-    });
-    captured
 }
