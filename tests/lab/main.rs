@@ -1,6 +1,7 @@
 //! The program and its parts on a real libvirtd with real QEMUs, and on real mounts. Needs root.
 //!
-//! The modules run one after the other (`support::turn`); the tests of one module may run in parallel.
+//! The modules run one after the other, except for tests that share their turn (`support::turn`); the tests of
+//! one module may run in parallel.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -6,7 +6,7 @@ use crate::support::lab::Lab;
 use crate::support::lines::{self, Line, lacking};
 use crate::support::plugin::Plugin;
 use crate::support::vm::{Vm, VmSpec, disk_xml, disks};
-use crate::support::{succeed, wait_for};
+use crate::support::{succeed, turn, wait_for};
 use std::path::Path;
 use std::time::Duration;
 use telegraf_kvm::host::net_dev::{NetDev, NicCounters, Perspective};
@@ -66,6 +66,7 @@ fn are_right(lab: &Lab, vm: &Vm, nics: &[(&str, Perspective)], traffic: impl Fn(
 
 #[test]
 fn a_tap_whose_name_is_the_end_of_anothers_has_its_own_counters() {
+    let _turn = turn::share();
     let lab = Lab::start();
     let nic = |name: &str| {
         format!(
@@ -110,6 +111,7 @@ fn a_tap_whose_name_is_the_end_of_anothers_has_its_own_counters() {
 
 #[test]
 fn a_macvtap_made_by_hand_has_received_what_the_guest_received() {
+    let _turn = turn::share();
     let lab = Lab::start();
     let [by_hand, direct] = ["52:54:00:66:00:02", "52:54:00:66:00:03"];
     add_link_pair(&lab);
@@ -180,6 +182,7 @@ fn events_arrive() {
 
 #[test]
 fn a_device_in_the_place_and_with_the_name_of_one_makes_no_rate_with_it() {
+    let _turn = turn::share();
     let lab = Lab::start();
     let mac = "52:54:00:77:00:02";
     let nic = format!(

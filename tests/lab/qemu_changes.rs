@@ -5,7 +5,7 @@ use crate::support::lines::{self, Line, devices, lacking};
 use crate::support::plugin::Plugin;
 use crate::support::virsh::agrees;
 use crate::support::vm::{Nic, Vm, VmSpec, disk_xml, disks};
-use crate::support::{run, wait_for};
+use crate::support::{run, turn, wait_for};
 use std::time::Duration;
 
 /// libvirt sends its events at the end of a change, on another connection than virsh's: after this pause they
@@ -31,6 +31,7 @@ fn wait_gone(lab: &Lab, vm: &Vm, list: &str, device: &str) {
 
 #[test]
 fn hot_plug_and_unplug_show_in_the_very_next_gather() {
+    let _turn = turn::share();
     let lab = Lab::start();
     let vm = lab.create(&VmSpec {
         memory_mib: 96,
@@ -141,6 +142,7 @@ fn hot_plug_and_unplug_show_in_the_very_next_gather() {
 /// The statistics have the same name for both, so only libvirt's events show the change.
 #[test]
 fn a_disk_in_the_place_of_a_cdrom_drive_is_seen() {
+    let _turn = turn::share();
     let lab = Lab::start();
     let vm = lab.create(&VmSpec {
         devices: "<controller type='scsi' model='virtio-scsi'/>\
@@ -203,6 +205,7 @@ fn a_disk_in_the_place_of_a_cdrom_drive_is_seen() {
 
 #[test]
 fn a_user_mode_nic_has_no_line_and_is_no_zero() {
+    let _turn = turn::share();
     let lab = Lab::start();
     let spec = |name: &str, nics| VmSpec {
         name: name.into(),

@@ -5,7 +5,7 @@ use crate::support::lab::{BRIDGE, Lab};
 use crate::support::lines::{self, Line, adds_up};
 use crate::support::plugin::Plugin;
 use crate::support::vm::{Nic, Vm, VmSpec, disks};
-use crate::support::{succeed, wait_for};
+use crate::support::{succeed, turn, wait_for};
 use std::time::{Duration, Instant};
 
 /// The packet of one `ping -s 1000` on the wire: Ethernet, IP and ICMP headers and the payload.
@@ -60,6 +60,7 @@ fn equal(one: f64, other: f64) {
 
 #[test]
 fn counters_and_rates_move_by_what_the_guest_did() {
+    let _turn = turn::share();
     let lab = Lab::start();
     let vm = lab.create(&VmSpec {
         memory_mib: 112,

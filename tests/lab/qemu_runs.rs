@@ -3,6 +3,7 @@
 use crate::support::lab::Lab;
 use crate::support::lines::{self, Line, devices, lacking};
 use crate::support::plugin::Plugin;
+use crate::support::turn;
 use crate::support::virsh::agrees;
 use crate::support::vm::{Nic, Vm, VmSpec, disks};
 
@@ -13,6 +14,7 @@ fn next(lab: &Lab, plugin: &mut Plugin, vm: &Vm) -> Vec<Line> {
 
 #[test]
 fn states_runs_and_names_are_those_of_the_gather() {
+    let _turn = turn::share();
     let lab = Lab::start();
     let spec = VmSpec {
         disks: disks(&["vda"]),

@@ -7,12 +7,13 @@ use crate::support::lines;
 use crate::support::plugin::Plugin;
 use crate::support::virsh::agrees;
 use crate::support::vm::{Nic, VmSpec, disk_xml, disks, escape};
-use crate::support::{succeed, wait_for};
+use crate::support::{succeed, turn, wait_for};
 use std::time::Duration;
 
 /// Each state and reason that a test can produce: the number, and libvirt's word for it.
 #[test]
 fn states_and_reasons_are_libvirts_words() {
+    let _turn = turn::share();
     let lab = Lab::start();
     let small = lab.dir().join("small");
     std::fs::create_dir(&small).unwrap();
@@ -108,6 +109,7 @@ const TAPS: [(&str, &str); 8] = [
 
 #[test]
 fn awkward_names_arrive_as_they_are() {
+    let _turn = turn::share();
     let lab = Lab::start();
     let mut vms = Vec::new();
     for (n, (name, _)) in NAMES.iter().enumerate() {
@@ -170,6 +172,7 @@ fn metadata(count: usize, note: impl Fn(usize) -> String) -> String {
 
 #[test]
 fn megabytes_of_metadata_cost_no_figure() {
+    let _turn = turn::share();
     let lab = Lab::start();
     let spec = |name: &str, extra| VmSpec {
         name: name.into(),

@@ -7,7 +7,7 @@ use crate::support::lines::{self, FEATURES, Line};
 use crate::support::plugin::Plugin;
 use crate::support::virsh::agrees;
 use crate::support::vm::{Nic, Vm, VmSpec, disks};
-use crate::support::wait_for;
+use crate::support::{turn, wait_for};
 use std::process::Command;
 use std::time::Duration;
 
@@ -31,6 +31,7 @@ fn as_named<'v>(vms: &[&'v Vm]) -> Vec<(&'v str, Option<&'static str>)> {
 /// is paused; one without disk, NIC or balloon; and one that has always been paused.
 #[test]
 fn every_field_is_what_virsh_says() {
+    let _turn = turn::share();
     let lab = Lab::start();
     let full = lab.create(&VmSpec {
         name: "full".into(),
@@ -149,6 +150,7 @@ fn every_field_is_what_virsh_says() {
 /// `--once` writes all of it but the rates, and ends.
 #[test]
 fn once_is_one_whole_gather() {
+    let _turn = turn::share();
     let lab = Lab::start();
     let vm = lab.create(&VmSpec {
         disks: disks(&["vda"]),

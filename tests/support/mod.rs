@@ -2,7 +2,8 @@
 //!
 //! - [`lab`]: a throw-away hypervisor; [`vm`]: its VMs; [`fleet`]: many of them.
 //! - [`inside`]: a test in namespaces of its own.
-//! - [`turn`]: modules run one after the other; [`alone`]: tests of a module run one after the other.
+//! - [`turn`]: modules run one after the other, or share a turn; [`alone`]: tests of a module run one after the
+//!   other.
 //! - [`virsh`]: the lines that the plugin should write, from the output of virsh.
 //! - [`influxd`]: a running InfluxDB.
 //! - [`plugin`]: a running telegraf-kvm; [`capture`]: its output; [`lines`]: what it wrote.

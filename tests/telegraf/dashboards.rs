@@ -8,7 +8,7 @@ use crate::agent::{Config, LIMIT, Telegraf};
 use crate::support::influxd::{Influxd, SERVER};
 use crate::support::lab::Lab;
 use crate::support::vm::{Nic, Vm, VmSpec, disks};
-use crate::support::{cached, succeed, wait_for};
+use crate::support::{cached, succeed, turn, wait_for};
 use rustix::process::Signal;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -96,6 +96,7 @@ fn the_files_are_what_the_generator_writes() {
 
 #[test]
 fn every_query_gives_rows_that_are_true() {
+    let _turn = turn::share();
     let (lab, other) = (Lab::start(), Lab::start_reachable());
     let web = guest(&lab, "web server, 1");
     let (second, asleep) = (guest(&lab, "second"), guest(&lab, "asleep"));

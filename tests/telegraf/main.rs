@@ -1,7 +1,8 @@
 //! The program under a real Telegraf, which writes to real databases: InfluxDB, Prometheus, DataFusion.
 //! Needs root.
 //!
-//! The modules run one after the other (`support::turn`); the tests of one module may run in parallel.
+//! The modules run one after the other, except for tests that share their turn (`support::turn`); the tests of
+//! one module may run in parallel.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -5,7 +5,7 @@ use crate::agent::LIMIT;
 use crate::support::lab::Lab;
 use crate::support::lines::Line;
 use crate::support::plugin::Plugin;
-use crate::support::{succeed, wait_for};
+use crate::support::{succeed, turn, wait_for};
 
 /// A certificate authority, and one certificate for both ends, in the layout of libvirt's `pkipath`.
 const CERTIFICATES: &str = "
@@ -22,6 +22,7 @@ cp servercert.pem clientcert.pem
 
 #[test]
 fn a_collector_elsewhere_gets_the_same_by_tls() {
+    let _turn = turn::share();
     let lab = Lab::start();
     if lab.daemon() != "libvirtd" {
         // The modular daemons can only listen through systemd's sockets, and the lab has no systemd.

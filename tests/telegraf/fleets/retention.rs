@@ -5,13 +5,14 @@ use crate::agent::Config;
 use crate::support::influxd::{Influxd, influx};
 use crate::support::lab::Lab;
 use crate::support::lines::Line;
-use crate::support::{run, succeed};
+use crate::support::{run, succeed, turn};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 #[test]
 fn retention_and_downsampling_do_what_they_say() {
+    let _turn = turn::share();
     let lab = Lab::start();
     let _influxd = Influxd::start(&lab);
     let blocks = blocks("influxql-setup");

@@ -5,7 +5,7 @@ use crate::agent::{self, Config, LIMIT, by_time};
 use crate::support::influxd::{Influxd, influx};
 use crate::support::lab::Lab;
 use crate::support::lines::{Line, Value};
-use crate::support::{succeed, wait_for};
+use crate::support::{succeed, turn, wait_for};
 use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::process::{Child, Stdio};
@@ -66,6 +66,7 @@ fn prometheus(lab: &Lab, query: &str) -> Vec<(String, f64)> {
 
 #[test]
 fn the_stanzas_bring_every_line_to_nats_influxdb_and_prometheus() {
+    let _turn = turn::share();
     let lab = Lab::start();
     let vm = lab.create(&spec());
     let _influxd = Influxd::start(&lab);
