@@ -11,8 +11,8 @@ use crate::support::plugin::Plugin;
 use crate::support::vm::{VmSpec, disk_xml};
 use crate::support::{alone, run, wait_for};
 
-/// After this time the kernel's cached attributes of the mount's files have expired.
-const EXPIRED: Duration = Duration::from_secs(3);
+/// After this time the kernel's cached attributes of the mount's files, which it keeps for 1 s, have expired.
+const EXPIRED: Duration = Duration::from_millis(1500);
 
 /// VMs, the first of which is `special`.
 fn fleet_with<'lab>(lab: &'lab Lab, special: impl Fn(VmSpec) -> VmSpec + Sync) -> Fleet<'lab> {

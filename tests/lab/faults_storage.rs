@@ -49,7 +49,7 @@ fn dead_storage() {
     let mut fleet = fleet_on(&lab, &images, size);
     let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&[]));
 
-    for pause in [200, 3000] {
+    for pause in [200, 1500] {
         let healthy = fleet.learn(&mut plugin);
         let outage = Outage {
             lab: &lab,
@@ -126,7 +126,7 @@ fn dead_storage_of_which_we_know_nothing() {
         } else {
             fleet.learn(&mut plugin)
         };
-        for pause in [200, 3000] {
+        for pause in [200, 1500] {
             let outage = Outage {
                 lab: &lab,
                 fleet: &fleet,

@@ -154,8 +154,10 @@ fn a_timestamp_is_the_time_of_the_request_cut_to_the_precision() {
                 (before - before % step..=after).contains(&timestamp),
                 "{setting}: {before} {timestamp} {after}"
             );
-            // The pause makes even timestamps in whole seconds differ.
-            std::thread::sleep(Duration::from_millis(1100));
+            // Without a pause, timestamps in whole seconds would not differ, and would be made to.
+            if step == 1_000_000_000 {
+                std::thread::sleep(Duration::from_millis(1100));
+            }
         }
     }
 }
