@@ -115,7 +115,9 @@ impl<'lab> Vm<'lab> {
     pub(super) fn create(lab: &'lab Lab, spec: &VmSpec, number: u32) -> Vm<'lab> {
         let name = format!("{}-{}", lab.prefix(), spec.name);
         let files = lab.dir().join(format!("vm{number}"));
-        let xml = xml(&name, spec, &files);
+        let uuid = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap();
+        let uuid = uuid.trim().to_owned();
+        let xml = xml(&name, &uuid, spec, &files);
         let file = files.with_extension("xml");
         std::fs::write(&file, xml).unwrap();
         let file = file.to_str().unwrap();
@@ -126,7 +128,6 @@ impl<'lab> Vm<'lab> {
         } else {
             lab.virsh(&[&["create", file], paused].concat());
         }
-        let uuid = lab.virsh(&["domuuid", "--domain", &name]).trim().to_owned();
         Vm {
             lab,
             name,
@@ -266,7 +267,7 @@ pub fn escape(text: &str) -> String {
         .replace('\'', "&apos;")
 }
 
-fn xml(name: &str, spec: &VmSpec, files: &Path) -> String {
+fn xml(name: &str, uuid: &str, spec: &VmSpec, files: &Path) -> String {
     let mut devices = spec.devices.clone();
     for disk in &spec.disks {
         let image = suffixed(files, &format!("-{}.img", disk.target));
@@ -316,7 +317,7 @@ fn xml(name: &str, spec: &VmSpec, files: &Path) -> String {
         );
     }
     format!(
-        "<domain type='qemu'><name>{}</name><memory unit='MiB'>{}</memory>\
+        "<domain type='qemu'><name>{}</name><uuid>{uuid}</uuid><memory unit='MiB'>{}</memory>\
          <vcpu current='{}'>{}</vcpu>{}\
          <os><type arch='x86_64' machine='pc'>hvm</type>{boot}</os><features><acpi/></features>\
          <devices><controller type='usb' model='none'/>{devices}</devices></domain>",
