@@ -122,7 +122,7 @@ fn every_query_gives_rows_that_are_true() {
         let sleep = format!("sleep {}", 0.5 + number as f64);
         guest.guest(&LOAD.replace("sleep 0.5", &sleep));
     }
-    wait_for("the guest's memory", LIMIT, || {
+    wait_for("the guest's memory", 2 * LIMIT, || {
         let stats = lab.domstats(web.name());
         stats.contains_key("balloon.usable").then_some(())
     });

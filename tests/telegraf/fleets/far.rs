@@ -29,7 +29,7 @@ fn a_collector_elsewhere_gets_the_same_by_tls() {
         return;
     }
     let vm = lab.create(&spec());
-    wait_for("the guest's memory", LIMIT, || {
+    wait_for("the guest's memory", 2 * LIMIT, || {
         let stats = lab.domstats(vm.name());
         stats.contains_key("balloon.usable").then_some(())
     });

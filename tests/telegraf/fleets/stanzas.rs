@@ -89,7 +89,7 @@ fn the_stanzas_bring_every_line_to_nats_influxdb_and_prometheus() {
         "--web.enable-remote-write-receiver",
     ];
     let _prometheus = Server::start(&lab, "prometheus", &prometheus_args, 9090);
-    wait_for("the guest's memory", LIMIT, || {
+    wait_for("the guest's memory", 2 * LIMIT, || {
         lab.domstats(vm.name())
             .contains_key("balloon.usable")
             .then_some(())
