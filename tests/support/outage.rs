@@ -110,9 +110,15 @@ impl<'lab> Mount<'lab> {
         thread::sleep(ago);
     }
 
-    /// Lets the server go on. It answers the oldest requests first.
+    /// Lets the server go on. It answers the oldest requests first; in a lab, when this returns, it has answered
+    /// one that was sent after it went on.
     pub fn go_on(&self) {
         kill_process(self.server, Signal::CONT).unwrap();
+        if let Some(lab) = self.lab {
+            // The kernel keeps no answer of this call.
+            let point = lab.inside(self.point.to_str().unwrap());
+            rustix::fs::statvfs(point).unwrap();
+        }
     }
 
     /// Kills the server. Every access then returns an error.
