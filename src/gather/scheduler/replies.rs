@@ -117,7 +117,9 @@ impl Scheduler {
                 self.next_phase(now);
             }
             (Phase::Statistics, kind) if kind.needs_monitor() => {
-                let Some(blocked_on) = call.blocked_on else {
+                // A domain that is locked stays so though the call that shows it was cut.
+                let unlocked = |uuid: &Uuid| !self.is_locked(*uuid);
+                let Some(blocked_on) = call.blocked_on.filter(unlocked) else {
                     return;
                 };
                 match self.round.domains.completeness(blocked_on) {

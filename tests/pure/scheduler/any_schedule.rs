@@ -166,6 +166,27 @@ fn run(
     Ok(())
 }
 
+/// A schedule that [`any_schedule`] has found: the connections break while a call for the disks of a VM hangs on its lock.
+#[test]
+fn a_vm_is_not_queried_while_it_is_locked_though_the_call_that_hung_on_it_was_cut() {
+    let schedule = vec![
+        (7, Fault::Lock(8)),
+        (17167, Fault::Unlock(9)),
+        (0, Fault::GoOn),
+        (14643, Fault::Cut(2)),
+        (17671, Fault::Freeze(24)),
+        (1759, Fault::Cut(1)),
+        (45, Fault::Freeze(0)),
+        (389, Fault::Unlock(0)),
+        (371, Fault::Restart(15461)),
+        (19567, Fault::Lock(8)),
+        (98, Fault::Freeze(0)),
+        (165, Fault::Freeze(0)),
+        (102, Fault::CutAll),
+    ];
+    run(HostVisibility::Never, 2890, schedule).unwrap();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
