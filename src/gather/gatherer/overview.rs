@@ -1,5 +1,7 @@
 //! What is known of the VMs and of this host after a gather: for `--check`, and for the log at debug level.
 
+use std::sync::atomic::Ordering;
+
 use smol_str::SmolStr;
 
 use super::Gatherer;
@@ -46,9 +48,9 @@ pub enum WhyLeftOut {
 }
 
 impl Gatherer {
-    /// Has the first worker read what its connection leads to, when it is idle. To be called before the first gather.
+    /// Has one worker read what its connection leads to, when it is idle.
     pub fn read_versions(&mut self) {
-        self.workers.reads_versions = true;
+        self.workers.reads_versions.store(true, Ordering::Relaxed);
     }
 
     /// What a worker has read after [`Gatherer::read_versions`].
