@@ -17,6 +17,8 @@ pub struct HostOverview {
     pub processes: usize,
     /// What was read on this host, and what libvirt need not be asked for any more.
     pub counts: HostCounts,
+    /// Whether vCPU threads are read.
+    pub reads_vcpus: bool,
     /// The network mounts that carry files of VMs, and how each has answered.
     pub mounts: Vec<(std::path::PathBuf, Health)>,
 }
@@ -72,6 +74,7 @@ impl Gatherer {
         Some(HostOverview {
             processes: uuids.filter(|uuid| !last.unseen.contains(uuid)).count(),
             counts: self.vms.host_counts(),
+            reads_vcpus: self.host_watcher.reads_vcpus(),
             mounts,
         })
     }
