@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Examined;
 use super::written::Written;
-use crate::config::{Loaded, Settings};
+use crate::config::{Loaded, Settings, VcpuDelay};
 use crate::gather::protocol::DomainRef;
 use crate::gather::{DeviceLeftOut, Problem, WhyLeftOut};
 use crate::host::mounts::Health;
@@ -113,6 +113,14 @@ pub struct Host {
     pub control_groups: usize,
     /// Whether a configured measurement has CPU time.
     pub cpu_time_wanted: bool,
+    /// VMs whose vCPU threads are in sight.
+    pub vms_with_vcpu_threads: usize,
+    /// Those threads.
+    pub vcpu_threads: usize,
+    /// Whether a configured measurement has the times of vCPU threads, and `vcpu_delay` is not "off".
+    pub vcpu_times_wanted: bool,
+    /// Whether libvirt is asked for those of the other VMs (`vcpu_delay = "libvirt"`).
+    pub vcpu_times_from_libvirt: bool,
     /// VMs whose CPU time is read on this host; libvirt is asked for that of the others.
     pub cpu_time_from_host: usize,
     /// Whether a configured measurement has network counters.
@@ -303,6 +311,10 @@ fn host(settings: &Settings, examined: &Examined) -> Option<Host> {
         proc_is_open: examined.proc_is_open,
         processes: host.processes,
         control_groups: counts.control_groups,
+        vms_with_vcpu_threads: counts.vms_with_vcpu_threads,
+        vcpu_threads: counts.vcpu_threads,
+        vcpu_times_wanted: host.reads_vcpus,
+        vcpu_times_from_libvirt: settings.vcpu_delay == VcpuDelay::Libvirt,
         cpu_time_wanted: wanted.metrics || wanted.features || wanted.totals,
         cpu_time_from_host: counts.cpu_from_host,
         network_wanted: wanted.features || wanted.devices || wanted.totals,

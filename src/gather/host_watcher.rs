@@ -205,6 +205,11 @@ impl HostWatcher {
         }
     }
 
+    /// Whether reports have the times of vCPU threads.
+    pub fn reads_vcpus(&self) -> bool {
+        self.wants.vcpu_times
+    }
+
     /// The last report; `None` where none has come, or never does, for the hypervisor is another host.
     pub fn last(&self) -> Option<&HostReport> {
         Some(&self.last).filter(|last| last.number > 0)

@@ -1,6 +1,7 @@
 //! A worker: one thread, one connection, one request at a time.
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -83,35 +84,40 @@ fn read_versions(connection: &Connection, tell: impl Fn(Versions)) {
 
 /// The worker's thread. It ends when no request can come any more.
 ///
-/// With `reads_versions` it reports [`Versions`] when it is connected and idle. That may take seconds; a request which
+/// While `reads_versions` is set, the first worker that is connected and idle clears it and reports [`Versions`]. That may take seconds; a request which
 /// comes meanwhile is given to another worker, as it is while a connection is opened.
 pub fn run(
     number: u64,
     config: &WorkerConfig,
-    mut reads_versions: bool,
+    reads_versions: &AtomicBool,
     requests: &Receiver<(CallId, Slot)>,
     reply: &dyn Fn(Reply),
 ) {
     let mut session: Option<Session> = None;
     loop {
         let received = match &session {
-            Some(open) if reads_versions => match requests.recv_timeout(IDLE) {
-                Err(RecvTimeoutError::Timeout) => {
-                    reads_versions = false;
-                    read_versions(&open.connection, |versions| {
-                        reply(Reply {
-                            call_id: CallId::default(),
-                            worker: number,
-                            result: Ok(Response::Versions(Box::new(versions))),
-                            opened: false,
-                            reopened: false,
-                            version: None,
+            Some(open) if reads_versions.load(Ordering::Relaxed) => {
+                match requests.recv_timeout(IDLE) {
+                    Err(RecvTimeoutError::Timeout) => {
+                        // Another worker may have taken it in this moment.
+                        if !reads_versions.swap(false, Ordering::Relaxed) {
+                            continue;
+                        }
+                        read_versions(&open.connection, |versions| {
+                            reply(Reply {
+                                call_id: CallId::default(),
+                                worker: number,
+                                result: Ok(Response::Versions(Box::new(versions))),
+                                opened: false,
+                                reopened: false,
+                                version: None,
+                            });
                         });
-                    });
-                    continue;
+                        continue;
+                    }
+                    received => received.ok(),
                 }
-                received => received.ok(),
-            },
+            }
             _ => requests.recv().ok(),
         };
         let Some((call_id, slot)) = received else {

@@ -9,6 +9,7 @@ mod slot;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
@@ -80,8 +81,8 @@ pub struct WorkerPool {
     ended: (Sender<()>, Receiver<()>),
     /// Why no thread could be started for a worker.
     pub not_started: Option<String>,
-    /// Whether the first worker reports what its connection leads to.
-    pub reads_versions: bool,
+    /// Whether the next worker that is idle reports what its connection leads to.
+    pub reads_versions: Arc<AtomicBool>,
 }
 
 impl WorkerPool {
@@ -102,7 +103,7 @@ impl WorkerPool {
             next: 0,
             ended: channel(),
             not_started: None,
-            reads_versions: false,
+            reads_versions: Arc::default(),
         }
     }
 
@@ -150,13 +151,13 @@ impl WorkerPool {
         }
         let (requests, inbox) = channel();
         let number = self.next;
-        let reads_versions = self.reads_versions && number == 0;
+        let reads_versions = Arc::clone(&self.reads_versions);
         self.next += 1;
         let config = Arc::clone(&self.config);
         let sink = Arc::clone(&self.sink);
         let ended = self.ended.0.clone();
         let work = move || {
-            worker::run(number, &config, reads_versions, &inbox, &*sink);
+            worker::run(number, &config, &reads_versions, &inbox, &*sink);
             let _ = ended.send(());
         };
         if let Err(error) = threads::start("worker", work) {

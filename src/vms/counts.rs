@@ -14,6 +14,10 @@ pub struct HostCounts {
     pub control_groups: usize,
     /// VMs whose CPU time comes from it.
     pub cpu_from_host: usize,
+    /// VMs whose vCPU threads were read.
+    pub vms_with_vcpu_threads: usize,
+    /// Those threads.
+    pub vcpu_threads: usize,
     /// Network interfaces with a name, of VMs that are described.
     pub taps: usize,
     /// Those of them that are in the network namespace of this program.
@@ -40,6 +44,9 @@ impl Vms {
             let usage = self.cpu.now.get(&uuid);
             counts.control_groups += usize::from(usage.is_some());
             counts.cpu_from_host += usize::from(vm.cpu.processor(usage).is_some());
+            let threads = vm.figures.as_ref().and_then(|host| host.vcpus.as_ref());
+            counts.vms_with_vcpu_threads += usize::from(threads.is_some());
+            counts.vcpu_threads += threads.map_or(0, |threads| threads.times.list.len());
             let nics = vm.described().map_or(&[][..], |known| &known.nics);
             let named = nics.iter().filter_map(|nic| nic.target.as_deref()).count();
             let in_sight = nics.iter().filter_map(|nic| nic.target.as_deref());

@@ -86,6 +86,8 @@ fn it_names_what_an_operator_would_find_out_later() {
         (&2.into(), &2.into())
     );
     assert_eq!(host["control_groups"], 4);
+    assert_eq!(host["vms_with_vcpu_threads"], 4);
+    assert_eq!(host["vcpu_threads"], 4);
     // The third gather reads on this host what the second one has seen to be libvirt's.
     assert_eq!(host["cpu_time_from_host"], 4);
     assert_eq!(names(&vms["without_guest_memory"]), [silent.name()]);

@@ -45,6 +45,9 @@ pub(super) fn in_sight(host: &Host, vms: &Vms) -> Vec<Finding> {
                 .with("the host's /sys/fs/cgroup must be visible, and QEMU in the groups that libvirt made")
         });
     }
+    if host.vcpu_times_wanted {
+        found.push(vcpu_threads(host, wanted));
+    }
     if host.network_wanted && host.taps > 0 {
         let (taps, in_sight) = (host.taps, host.taps_in_sight);
         let message = format!("{in_sight} of {taps} network interfaces in sight");
@@ -60,6 +63,21 @@ pub(super) fn in_sight(host: &Host, vms: &Vms) -> Vec<Finding> {
     }
     found.push(sources(host, wanted));
     found
+}
+
+fn vcpu_threads(host: &Host, wanted: usize) -> Finding {
+    let (of, threads) = (host.vms_with_vcpu_threads, host.vcpu_threads);
+    let message = format!("{threads} vCPU threads in sight, of {of} of {wanted} VMs");
+    if of == wanted {
+        return Finding::ok("vCPU threads", message);
+    }
+    if host.vcpu_times_from_libvirt {
+        let message = format!("{message}; libvirt is asked for the others' times");
+        return Finding::ok("vCPU threads", message);
+    }
+    let message = format!("{message}; the others have no vcpu_time_ns, vcpu_delay_ns and steal");
+    Finding::note("vCPU threads", message)
+        .with("as for processes, or allow more open files (LimitNOFILE=), or set vcpu_delay = \"libvirt\"")
 }
 
 /// Which figures come from this host, and which from libvirt.

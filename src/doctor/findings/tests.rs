@@ -39,6 +39,10 @@ fn healthy() -> Facts {
             proc_is_open: true,
             processes: 3,
             control_groups: 3,
+            vms_with_vcpu_threads: 3,
+            vcpu_threads: 6,
+            vcpu_times_wanted: true,
+            vcpu_times_from_libvirt: false,
             cpu_time_wanted: true,
             cpu_time_from_host: 3,
             network_wanted: true,
@@ -140,6 +144,12 @@ fn each_fault_has_its_remedy() {
     finds(Warning, "processes", &["1 of 3", "hidepid=0"], |facts| {
         (host(facts).processes, host(facts).proc_is_open) = (1, false);
     });
+    finds(
+        Note,
+        "vCPU threads",
+        &["of 1 of 3", "vcpu_delay = \"libvirt\""],
+        |facts| host(facts).vms_with_vcpu_threads = 1,
+    );
     finds(
         Note,
         "control groups",

@@ -1,5 +1,7 @@
 //! What is known of the VMs and of this host after a gather: for `--check`, and for the log at debug level.
 
+use std::sync::atomic::Ordering;
+
 use smol_str::SmolStr;
 
 use super::Gatherer;
@@ -15,6 +17,8 @@ pub struct HostOverview {
     pub processes: usize,
     /// What was read on this host, and what libvirt need not be asked for any more.
     pub counts: HostCounts,
+    /// Whether vCPU threads are read.
+    pub reads_vcpus: bool,
     /// The network mounts that carry files of VMs, and how each has answered.
     pub mounts: Vec<(std::path::PathBuf, Health)>,
 }
@@ -46,9 +50,9 @@ pub enum WhyLeftOut {
 }
 
 impl Gatherer {
-    /// Has the first worker read what its connection leads to, when it is idle. To be called before the first gather.
+    /// Has one worker read what its connection leads to, when it is idle.
     pub fn read_versions(&mut self) {
-        self.workers.reads_versions = true;
+        self.workers.reads_versions.store(true, Ordering::Relaxed);
     }
 
     /// What a worker has read after [`Gatherer::read_versions`].
@@ -70,6 +74,7 @@ impl Gatherer {
         Some(HostOverview {
             processes: uuids.filter(|uuid| !last.unseen.contains(uuid)).count(),
             counts: self.vms.host_counts(),
+            reads_vcpus: self.host_watcher.reads_vcpus(),
             mounts,
         })
     }
