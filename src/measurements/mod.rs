@@ -7,6 +7,7 @@ pub(crate) mod info;
 mod metrics;
 mod state;
 mod totals;
+mod vcpus;
 
 #[cfg(test)]
 mod tests;
@@ -36,5 +37,8 @@ pub fn write(
     }
     if wanted.totals {
         totals::write(buffer, sample, derived, vm, timestamp);
+    }
+    if wanted.vcpus {
+        vcpus::write(buffer, sample, vm, timestamp);
     }
 }

@@ -20,6 +20,15 @@ pub struct DomainRef {
     pub name: SmolStr,
 }
 
+/// Where the figures of a VM's vCPUs come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VcpuSource {
+    /// This host's proc file system.
+    Host,
+    /// libvirt's vcpu group.
+    Libvirt,
+}
+
 /// What is known of the current run of a VM. Another run of the VM begins with nothing, except for the
 /// changes that events reported: they name the VM and not the run.
 #[derive(Debug)]
@@ -36,6 +45,9 @@ pub struct VmRecord {
     pub(super) cpu: VmCpu,
     /// What this host said of its QEMU in this gather.
     pub(super) figures: Option<HostFigures>,
+    /// Where the figures of its vCPUs come from in this run; `None` as long as there were none. libvirt
+    /// rounds them in another way than the kernel, so the two are not mixed.
+    pub(super) vcpu_source: Option<VcpuSource>,
     /// The list that is being processed has this VM.
     pub(super) is_listed: bool,
 }
@@ -50,6 +62,7 @@ impl VmRecord {
             nics: VmNics::default(),
             cpu: VmCpu::default(),
             figures: None,
+            vcpu_source: None,
             is_listed: false,
         }
     }
