@@ -142,6 +142,10 @@ pub struct VcpuTime {
     pub time: Option<u64>,
     /// How long it was ready to run and had no CPU of the host, ns.
     pub delay: Option<u64>,
+    /// Its state (virVcpuState), which libvirt alone has.
+    pub state: Option<i32>,
+    /// How long it has waited for I/O, ns, which libvirt alone has.
+    pub wait: Option<u64>,
 }
 
 /// What the kernel counts in control groups with a CPU quota, summed.

@@ -65,12 +65,19 @@ pub struct Measurements {
     pub collector: bool,
     /// `vm_info`; off by default.
     pub info: bool,
+    /// `vm_vcpus`; off by default.
+    pub vcpus: bool,
 }
 
 impl Measurements {
+    /// Whether a measurement has figures of vCPUs.
+    pub fn any_of_vcpus(&self) -> bool {
+        self.features || self.totals || self.vcpus
+    }
+
     /// Whether a measurement has lines of VMs.
     pub fn any_of_vms(&self) -> bool {
-        self.metrics || self.features || self.devices || self.totals || self.info
+        self.metrics || self.features || self.devices || self.totals || self.info || self.vcpus
     }
 }
 
@@ -133,6 +140,7 @@ impl Default for Settings {
                 totals: true,
                 collector: true,
                 info: false,
+                vcpus: false,
             },
             timestamp_precision: Precision::Second,
             info_interval: Duration::from_secs(300),

@@ -223,13 +223,14 @@ fn measurements(
     document: &Document,
     written: &Spanned<Vec<Spanned<String>>>,
 ) -> Result<Measurements, ConfigError> {
-    const NAMES: [&str; 6] = [
+    const NAMES: [&str; 7] = [
         "vm_metrics",
         "vm_features",
         "vm_devices",
         "vm_totals",
         "vm_collector",
         "vm_info",
+        "vm_vcpus",
     ];
     if written.get_ref().is_empty() {
         let message = format!(
@@ -245,6 +246,7 @@ fn measurements(
         totals: false,
         collector: false,
         info: false,
+        vcpus: false,
     };
     for name in written.get_ref() {
         match name.get_ref().as_str() {
@@ -254,6 +256,7 @@ fn measurements(
             "vm_totals" => chosen.totals = true,
             "vm_collector" => chosen.collector = true,
             "vm_info" => chosen.info = true,
+            "vm_vcpus" => chosen.vcpus = true,
             other => {
                 let message = format!("measurements: {}", unknown_word(other, &NAMES));
                 return Err(document.error(name.span(), message));

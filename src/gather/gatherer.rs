@@ -10,7 +10,7 @@ use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use super::gather_report::GatherReport;
-use super::groups::groups_needed;
+use super::groups::{groups_needed, vcpu_group};
 use super::host_watcher::{HostQuery, HostWatcher, Wanted};
 use super::protocol::{DomainRef, Versions, WorkerConfig};
 use super::samples::Samples;
@@ -70,8 +70,8 @@ impl Gatherer {
         let describes = groups.has(Groups::NET) || settings.needs_metadata();
         let config = WorkerConfig {
             uri: settings.uri.value.clone(),
-            groups,
-            info: measurements.metrics || measurements.features || measurements.totals,
+            groups: groups | vcpu_group(measurements, settings.vcpu_delay),
+            info: measurements.metrics || measurements.any_of_vcpus(),
             guest_memory_max_age: settings.guest_memory_max_age,
             devices: settings.device_filter(),
             tags: settings.tags.clone(),
@@ -81,8 +81,7 @@ impl Gatherer {
         let wanted = Wanted {
             net_dev: groups.has(Groups::NET),
             cpu_usage: groups.has(Groups::CPU),
-            vcpu_times: (measurements.totals || measurements.features)
-                && settings.vcpu_delay != VcpuDelay::Off,
+            vcpu_times: measurements.any_of_vcpus() && settings.vcpu_delay != VcpuDelay::Off,
             throttling: measurements.totals,
         };
         // Each connection to a driver in our own process may be to another node, so there is only one.

@@ -1,11 +1,10 @@
 //! Which statistics the configured measurements need.
 
-use crate::config::Measurements;
+use crate::config::{Measurements, VcpuDelay};
 use crate::libvirt::bulk::Groups;
 
-/// The groups that a field of these measurements needs, and no other. The vCPU group is never among
-/// them: the vCPU count is the one figure of it that is written, and `virDomainGetInfo` has it for a
-/// sixth of the price.
+/// The groups that a field of these measurements needs, and no other. The vCPU group is not among them:
+/// this host has its figures, and `virDomainGetInfo` has the number of vCPUs for a sixth of the price.
 pub(crate) fn groups_needed(measurements: &Measurements) -> Groups {
     let figures = measurements.metrics || measurements.features || measurements.totals;
     let devices = measurements.features || measurements.devices || measurements.totals;
@@ -17,6 +16,15 @@ pub(crate) fn groups_needed(measurements: &Measurements) -> Groups {
         groups = groups | Groups::NET | Groups::BLOCK;
     }
     groups
+}
+
+/// The vCPU group, where libvirt is to be asked for what this host does not show.
+pub(super) fn vcpu_group(measurements: &Measurements, vcpu_delay: VcpuDelay) -> Groups {
+    if measurements.any_of_vcpus() && vcpu_delay == VcpuDelay::Libvirt {
+        Groups::VCPU
+    } else {
+        Groups::NONE
+    }
 }
 
 #[cfg(test)]
@@ -32,6 +40,7 @@ mod tests {
             totals: false,
             collector: false,
             info: false,
+            vcpus: false,
         };
         let devices = Groups::NET | Groups::BLOCK;
         let figures = Groups::CPU | Groups::BALLOON;
@@ -66,6 +75,13 @@ mod tests {
             ),
             (
                 Measurements {
+                    vcpus: true,
+                    ..none
+                },
+                Groups::STATE,
+            ),
+            (
+                Measurements {
                     collector: true,
                     ..none
                 },
@@ -73,6 +89,11 @@ mod tests {
             ),
         ] {
             assert_eq!(groups_needed(&wanted), groups, "{wanted:?}");
+            for vcpu_delay in [VcpuDelay::Auto, VcpuDelay::Off] {
+                assert_eq!(vcpu_group(&wanted, vcpu_delay), Groups::NONE);
+            }
+            let asked = vcpu_group(&wanted, VcpuDelay::Libvirt).has(Groups::VCPU);
+            assert_eq!(asked, wanted.totals || wanted.features || wanted.vcpus);
         }
     }
 }

@@ -140,6 +140,11 @@ impl HostWatcher {
         self.waiting
     }
 
+    /// Whether there is a thread.
+    pub fn exists(&self) -> bool {
+        self.queries.is_some()
+    }
+
     /// Takes a report. Returns `false` if it is one for an earlier query.
     pub fn accept(&mut self, report: HostReport) -> bool {
         self.waiting = false;

@@ -48,6 +48,9 @@ impl Target {
         if self.processor.is_some() {
             unread = unread.without(Groups::CPU);
         }
+        if !self.asks_vcpus {
+            unread = unread.without(Groups::VCPU);
+        }
         unread
     }
 

@@ -41,6 +41,7 @@ pub(crate) fn inbox() -> (Sink, Receiver<Reply>) {
 /// A target of which nothing was read on this host.
 pub(crate) fn target(domain: &DomainRef, known: Known) -> Target {
     Target {
+        asks_vcpus: false,
         domain: domain.clone(),
         known,
         nics: None,

@@ -1,5 +1,7 @@
 //! Bulk statistics (`virDomainListGetStats`): the groups of statistics, and from a record's keys to a [`Sample`].
 
+mod vcpus;
+
 use std::time::Instant;
 
 use smol_str::SmolStr;
@@ -28,8 +30,10 @@ impl Groups {
     pub const NET: Self = Self(sys::VIR_DOMAIN_STATS_INTERFACE);
     /// Disks.
     pub const BLOCK: Self = Self(sys::VIR_DOMAIN_STATS_BLOCK);
+    /// Each vCPU.
+    pub const VCPU: Self = Self(sys::VIR_DOMAIN_STATS_VCPU);
     /// The groups that may need QEMU's monitor.
-    pub const MONITOR: Self = Self(Self::CPU.0 | Self::BALLOON.0 | Self::BLOCK.0);
+    pub const MONITOR: Self = Self(Self::CPU.0 | Self::BALLOON.0 | Self::BLOCK.0 | Self::VCPU.0);
 
     /// The set as libvirt's bit mask.
     pub fn bits(self) -> u32 {
@@ -72,6 +76,7 @@ pub fn fill<'a, K: AsRef<[u8]>>(
 ) -> Groups {
     let mut nics = Indexed::<NIC_COUNTERS>::default();
     let mut disks = Indexed::<DISK_COUNTERS>::default();
+    let mut vcpus = vcpus::Vcpus::default();
     for (key, value) in params {
         let Some((group, key)) = split(key.as_ref()) else {
             continue;
@@ -89,6 +94,7 @@ pub fn fill<'a, K: AsRef<[u8]>>(
                 _ => {}
             },
             b"balloon" => balloon(sample, key, value),
+            b"vcpu" => vcpus.set(key, value),
             b"net" => nics.set(key, value, nic_counter),
             b"block" => {
                 if let Value::Text(path) = value
@@ -104,6 +110,7 @@ pub fn fill<'a, K: AsRef<[u8]>>(
     }
     sample.cpu.at = at;
     sample.memory.at = at;
+    sample.vcpu_times = vcpus.into_times(at);
     sample.nics = nics.into_devices(at);
     sample.disks = disks.into_devices(at);
     reported(sample)
@@ -115,6 +122,7 @@ fn reported(sample: &Sample) -> Groups {
         (Groups::STATE, sample.state.is_some()),
         (Groups::CPU, sample.cpu.time.is_some()),
         (Groups::BALLOON, memory.current.or(memory.maximum).is_some()),
+        (Groups::VCPU, sample.vcpu_times.is_some()),
         (Groups::NET, sample.nics.is_some()),
         (Groups::BLOCK, sample.disks.is_some()),
     ];

@@ -8,6 +8,7 @@ mod last_line;
 mod metrics;
 mod state;
 mod totals;
+mod vcpus;
 
 #[cfg(test)]
 mod tests;
@@ -39,5 +40,8 @@ pub fn write(
     }
     if wanted.totals {
         totals::write(buffer, sample, derived, vm, timestamp);
+    }
+    if wanted.vcpus {
+        vcpus::write(buffer, sample, vm, timestamp);
     }
 }

@@ -14,6 +14,7 @@ const ALL: Measurements = Measurements {
     totals: true,
     collector: false,
     info: false,
+    vcpus: false,
 };
 
 const VM: &str = ",VMID=1,name=test,uuid=6695eb01-f6a4-8304-79aa-97f2502e193f";
@@ -71,6 +72,7 @@ fn features_stand_under_their_names_from_the_second_gather_on() {
         totals: false,
         collector: false,
         info: false,
+        vcpus: false,
     };
     assert_eq!(written(&only, &mut history, &full(at), 17), "");
     let mut second = full(later);
@@ -340,4 +342,26 @@ fn check<const N: usize>(
         ),
     }
     Ok(())
+}
+
+#[test]
+fn each_vcpu_has_a_line_where_that_is_wanted() {
+    let mut sample = full(Instant::now());
+    let times = sample.vcpu_times.as_mut().unwrap();
+    let mut list = times.list.to_vec();
+    (list[1].delay, list[1].state, list[1].wait) = (None, Some(1), Some(502));
+    times.list = list.into();
+    let wanted = Measurements { vcpus: true, ..ALL };
+    let lines = written(&wanted, &mut History::default(), &sample, 17);
+    let vcpus: Vec<&str> = lines
+        .lines()
+        .filter(|l| l.starts_with("vm_vcpus"))
+        .collect();
+    let expected = [
+        format!("vm_vcpus{VM},vcpu=0 time_ns=301i,delay_ns=401i 17"),
+        format!("vm_vcpus{VM},vcpu=5 time_ns=302i,state=1i,wait_ns=502i 17"),
+    ];
+    assert_eq!(vcpus, expected);
+    // A sum lacks what one of them lacks.
+    assert!(lines.contains("vcpu_time_ns=603i,cpu_periods"), "{lines}");
 }

@@ -71,6 +71,8 @@ pub(crate) fn vcpu_times(
         thread: 100 + number,
         time: Some(time),
         delay: Some(delay),
+        state: None,
+        wait: None,
     };
     let list = list.into_iter().map(time).collect();
     VcpuTimes { at, list }

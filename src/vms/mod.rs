@@ -30,7 +30,7 @@ pub use cpu::Processor;
 pub use ended::EndedRun;
 pub use freshness::EventFeed;
 pub use io_errors::FirstIoError;
-pub use record::{DomainRef, VmRecord};
+pub use record::{DomainRef, VcpuSource, VmRecord};
 
 use cpu::CpuReadings;
 use ended::Endings;
@@ -52,6 +52,8 @@ pub struct Vms {
     freshness: Freshness,
     net: NetReadings,
     cpu: CpuReadings,
+    /// What this host says of the VMs is known in this gather, or there is nothing that it could say.
+    host_was_read: bool,
     /// libvirtd may have become another process in this gather. Replies of the last process may still
     /// be under way, so what is reported in this gather proves nothing.
     restarted: bool,
@@ -76,6 +78,8 @@ pub struct Target {
     pub nics: Option<Devices<NIC_COUNTERS>>,
     /// Its CPU time and the number of its vCPUs, where they were read on this host.
     pub processor: Option<Processor>,
+    /// Whether libvirt may be asked for the figures of its vCPUs: this host does not show their threads.
+    pub asks_vcpus: bool,
 }
 
 impl Vms {
@@ -90,6 +94,7 @@ impl Vms {
             freshness: Freshness::new(ttl),
             net: NetReadings::default(),
             cpu: CpuReadings::default(),
+            host_was_read: false,
             restarted: false,
         }
     }
@@ -102,6 +107,7 @@ impl Vms {
         self.net.begin();
         self.cpu.begin();
         self.restarted = false;
+        self.host_was_read = false;
         self.list_requested_at = None;
         for vm in self.records.values_mut() {
             vm.figures = None;
@@ -256,6 +262,11 @@ impl Vms {
             known,
             nics: nics.and_then(|nics| vm.nics.counters(&self.net, uuid, nics, wanted)),
             processor: vm.cpu.processor(self.cpu.now.get(&uuid)),
+            asks_vcpus: match vm.vcpu_source {
+                Some(source) => source == VcpuSource::Libvirt,
+                // A check of the host that is late says nothing.
+                None => self.host_was_read,
+            },
         })
     }
 

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::ended;
-use super::{DomainRef, VmRecord, Vms};
+use super::{DomainRef, VcpuSource, VmRecord, Vms};
 use crate::host::NetDev;
 use crate::host::qemu::HostFigures;
 use crate::host::qemu::cgroups::CpuUsage;
@@ -24,7 +24,7 @@ impl Vms {
             if let Some((net_dev, _)) = &net_dev {
                 vm.nics.compare(before.as_ref(), net_dev);
             }
-            vm.figures = figures.remove(&vm.domain.run.uuid);
+            vm.on_figures(figures.remove(&vm.domain.run.uuid));
             vm.cpu
                 .compare(vm.domain.run.uuid, &self.cpu.before, &usages);
         }
@@ -33,6 +33,12 @@ impl Vms {
             self.net.in_our_netns = in_our_netns;
         }
         self.cpu.now = usages;
+        self.host_was_read = true;
+    }
+
+    /// The hypervisor is another host, of which nothing is read in this gather.
+    pub fn on_other_host(&mut self) {
+        self.host_was_read = true;
     }
 
     /// libvirtd may be another process. It may see its VMs in another way than the last one did (a
@@ -78,9 +84,7 @@ impl Vms {
             vm.nics.correct(&self.net, run.uuid, nics);
         }
         vm.cpu.correct(full, sample);
-        if let Some(figures) = &vm.figures {
-            put(figures, sample);
-        }
+        vm.put_figures(sample);
         vm.has_run |= ended::has_run(sample);
         sample.removed = vm.removed;
         let described = vm.description.as_ref();
@@ -92,16 +96,36 @@ impl Vms {
     }
 }
 
-/// Puts what this host says of a VM's QEMU into a sample of the same run.
-///
-/// Where libvirt reports another number of vCPUs than there are threads, one was added or removed between
-/// the two readings, or all vCPUs share a thread: then no sum over the vCPUs is known.
-fn put(figures: &HostFigures, sample: &mut Sample) {
-    sample.uptime = figures.uptime;
-    sample.throttling = figures.throttling;
-    let threads = figures.vcpus.as_ref().filter(|threads| {
-        let known = u64::try_from(threads.times.list.len()).ok();
-        sample.vcpus == known || sample.vcpus.is_none() && !threads.shared
-    });
-    sample.vcpu_times = threads.map(|threads| threads.times.clone());
+impl VmRecord {
+    /// What this host says of the VM's QEMU in this gather.
+    fn on_figures(&mut self, figures: Option<HostFigures>) {
+        let has_vcpus = figures.as_ref().is_some_and(|says| says.vcpus.is_some());
+        if has_vcpus && self.vcpu_source.is_none() {
+            self.vcpu_source = Some(VcpuSource::Host);
+        }
+        self.figures = figures;
+    }
+
+    /// Puts what this host says of the VM's QEMU into a sample of the same run.
+    ///
+    /// Where libvirt reports another number of vCPUs than there are threads, one was added or removed
+    /// between the two readings, or all vCPUs share a thread: then no sum over the vCPUs is known.
+    fn put_figures(&mut self, sample: &mut Sample) {
+        if let Some(figures) = &self.figures {
+            sample.uptime = figures.uptime;
+            sample.throttling = figures.throttling;
+        }
+        if sample.vcpu_times.is_some() && self.vcpu_source.is_none() {
+            self.vcpu_source = Some(VcpuSource::Libvirt);
+        }
+        if self.vcpu_source != Some(VcpuSource::Host) {
+            return;
+        }
+        let threads = self.figures.as_ref().and_then(|says| says.vcpus.as_ref());
+        let threads = threads.filter(|threads| {
+            let known = u64::try_from(threads.times.list.len()).ok();
+            sample.vcpus == known || sample.vcpus.is_none() && !threads.shared
+        });
+        sample.vcpu_times = threads.map(|threads| threads.times.clone());
+    }
 }

@@ -21,6 +21,15 @@ pub struct DomainRef {
     pub name: SmolStr,
 }
 
+/// Where the figures of a VM's vCPUs come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VcpuSource {
+    /// This host's proc file system.
+    Host,
+    /// libvirt's vcpu group.
+    Libvirt,
+}
+
 /// What is known of the current run of a VM. Another run of the VM begins with nothing, except for the
 /// changes that events reported: they name the VM and not the run.
 #[derive(Debug)]
@@ -41,6 +50,9 @@ pub struct VmRecord {
     pub(super) has_run: bool,
     /// An event has reported the end of the run.
     pub(super) has_ended: bool,
+    /// Where the figures of its vCPUs come from in this run; `None` as long as there were none. libvirt
+    /// rounds them in another way than the kernel, so the two are not mixed.
+    pub(super) vcpu_source: Option<VcpuSource>,
     /// The list that is being processed has this VM.
     pub(super) is_listed: bool,
 }
@@ -57,6 +69,7 @@ impl VmRecord {
             figures: None,
             has_run: false,
             has_ended: false,
+            vcpu_source: None,
             is_listed: false,
         }
     }

@@ -216,6 +216,63 @@ fn vcpus_that_share_a_thread_or_are_not_in_sight_have_no_figures() {
         let lines = blind.gather();
         assert_eq!(figures(&lines, &single), (None, None));
     }
+
+    // libvirt is asked for what is not in sight, and for nothing else.
+    let config = lab.config(
+        "vcpu_delay = \"libvirt\"\nmeasurements = [\"vm_metrics\", \"vm_totals\", \"vm_vcpus\"]\n",
+    );
+    let vcpus = |lines: &[Line], name: &str| -> Vec<Line> {
+        let lines = lines::of(lines, "vm_vcpus", name).into_iter();
+        lines.cloned().collect()
+    };
+    let mut sees = LoggedPlugin::start(
+        &lab,
+        lab.plugin_unprivileged(&["--config", &config]),
+        "sees.log",
+    );
+    wait_for("the line of one vCPU", Duration::from_secs(30), || {
+        let (lines, asked) = sees.gather();
+        assert!(asked.iter().all(|groups| groups & VCPU == 0), "{asked:x?}");
+        assert!(vcpus(&lines, &several).is_empty());
+        let [vcpu] = &vcpus(&lines, &single)[..] else {
+            return None;
+        };
+        assert_eq!(vcpu.tag("vcpu"), "0");
+        assert_eq!((vcpu.int("state"), vcpu.int("wait_ns")), (None, None));
+        let totals = lines::one(&lines, "vm_totals", &single);
+        for (sum, figure) in [("vcpu_time_ns", "time_ns"), ("vcpu_delay_ns", "delay_ns")] {
+            assert!(vcpu.int(figure).is_some());
+            assert_eq!(totals.int(sum), vcpu.int(figure));
+        }
+        Some(())
+    });
+    let mut blind = Plugin::spawn(lab.plugin_blind(&["--config", &config]));
+    let stats = lab.domstats(&single);
+    for _ in 0..2 {
+        let lines = blind.gather();
+        assert_eq!(figures(&lines, &single).1, None);
+        assert!(vcpus(&lines, &several).is_empty());
+        let [vcpu] = &vcpus(&lines, &single)[..] else {
+            panic!("{lines:#?}");
+        };
+        let after = lab.domstats(&single);
+        for (field, key) in [
+            ("time_ns", "time"),
+            ("delay_ns", "delay"),
+            ("wait_ns", "wait"),
+            ("state", "state"),
+        ] {
+            let [from, to] = [&stats, &after].map(|stats| {
+                let value = stats.get(&format!("vcpu.0.{key}"))?;
+                value.parse::<i64>().ok()
+            });
+            let found = vcpu.int(field);
+            assert!(
+                from <= found && found <= to,
+                "{field}: {from:?} {found:?} {to:?}"
+            );
+        }
+    }
 }
 
 /// `cpu.stat` of the group of this name in the VM's, from the cpu controller of v1 or from v2: periods, throttled

@@ -109,6 +109,7 @@ fn every_key_arrives() {
             totals: true,
             collector: true,
             info: true,
+            vcpus: false,
         },
         timestamp_precision: Precision::Microsecond,
         info_interval: Duration::from_secs(3600),

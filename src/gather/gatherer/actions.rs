@@ -42,6 +42,9 @@ impl Gatherer {
             .iter()
             .map(|uuid| (*uuid, self.vms.description(*uuid)));
         let asked = self.host_watcher.ask(vms.collect());
+        if !self.host_watcher.exists() {
+            self.vms.on_other_host();
+        }
         let assumed = self.host_watcher.verdict_without_report(domains);
         if asked {
             self.scheduler.assume_of_host(assumed);

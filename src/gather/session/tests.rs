@@ -20,6 +20,7 @@ const ALL: Measurements = Measurements {
     totals: true,
     collector: false,
     info: false,
+    vcpus: false,
 };
 
 fn config(wanted: Measurements) -> WorkerConfig {

@@ -155,6 +155,8 @@ impl VcpuThreads {
                 thread: thread.id,
                 time: Some(time),
                 delay: Some(delay),
+                state: None,
+                wait: None,
             });
         }
         let times = VcpuTimes {

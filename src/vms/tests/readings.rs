@@ -245,3 +245,50 @@ fn vcpus_have_figures_only_if_all_that_are_online_have_a_thread() {
         assert_eq!(found, expected, "{shared} {online:?}");
     }
 }
+
+/// A sample of the run with figures of vCPUs that libvirt reports.
+fn report_vcpus(vms: &mut Vms, of: RunId) -> Option<u64> {
+    let mut sample = Sample::new(of, "test".into(), Instant::now());
+    sample.vcpus = Some(2);
+    sample.vcpu_times = Some(vcpu_times(Instant::now(), [(0, 5, 50), (4, 6, 60)]));
+    vms.on_sample(true, &mut sample);
+    sample.vcpu_times.unwrap().sum(|vcpu| vcpu.delay)
+}
+
+fn asks_vcpus(vms: &Vms) -> bool {
+    let target = vms.prepare(run(1).uuid, |_| true, Instant::now());
+    target.unwrap().asks_vcpus
+}
+
+#[test]
+fn the_figures_of_vcpus_have_one_source_in_a_run() {
+    let mut vms = Vms::new(TTL);
+    vms.begin();
+    list(&mut vms, [run(1)]);
+    assert!(!asks_vcpus(&vms), "the check of the host is late");
+    read_figures(&mut vms, false);
+    assert!(!asks_vcpus(&vms));
+    assert_eq!(report_vcpus(&mut vms, run(1)), Some(30), "of this host");
+    vms.begin();
+    vms.on_readings(None, HashMap::default(), HashMap::default());
+    assert!(!asks_vcpus(&vms), "this host has had them");
+
+    list(&mut vms, [run(2)]);
+    assert!(asks_vcpus(&vms), "another run, and nothing of it here");
+    assert_eq!(report_vcpus(&mut vms, run(2)), Some(110));
+    vms.begin();
+    assert!(asks_vcpus(&vms), "libvirt has had them");
+    read_figures(&mut vms, false);
+    assert!(asks_vcpus(&vms));
+    assert_eq!(report_vcpus(&mut vms, run(2)), Some(110));
+}
+
+#[test]
+fn of_another_host_libvirt_is_asked_for_vcpus() {
+    let mut vms = Vms::new(TTL);
+    vms.begin();
+    list(&mut vms, [run(1)]);
+    vms.on_other_host();
+    assert!(asks_vcpus(&vms));
+    assert_eq!(report_vcpus(&mut vms, run(1)), Some(110));
+}
