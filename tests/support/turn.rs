@@ -11,7 +11,7 @@
 use std::cell::Cell;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Who has the turn.
+/// Which tests have the turn.
 struct Held {
     /// The module that has it for itself, and how many handles its tests hold.
     module: Option<(String, usize)>,

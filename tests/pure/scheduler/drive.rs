@@ -45,7 +45,7 @@ pub struct Sim {
     start: Instant,
     requests: HashMap<CallId, Request<Uuid>>,
     scheduled: BTreeMap<(Ms, usize), ScheduledEvent>,
-    look_at: Option<Ms>,
+    host_check_at: Option<Ms>,
     /// What the host report showed in this gather, or what was assumed without it.
     seen: HostVerdict,
     /// VMs that an earlier host report showed on storage of the host itself.
@@ -75,7 +75,7 @@ impl Sim {
             start: Instant::now(),
             requests: HashMap::new(),
             scheduled: BTreeMap::new(),
-            look_at: None,
+            host_check_at: None,
             seen: HostVerdict::default(),
             local: BTreeSet::new(),
             gather: GatherResult::default(),
@@ -112,7 +112,7 @@ impl Sim {
     pub fn gather(&mut self) -> GatherResult {
         let begun = self.daemon.now;
         self.gather = GatherResult::default();
-        self.look_at = None;
+        self.host_check_at = None;
         self.seen = HostVerdict::default();
         let runs = self.runs();
         self.scheduler.begin(self.instant());
@@ -193,7 +193,7 @@ impl Sim {
             now + 1
         } else {
             let next_event = self.scheduled.keys().next().map(|(at, _)| *at);
-            let others = [next_event, self.daemon.next_change(), self.look_at];
+            let others = [next_event, self.daemon.next_change(), self.host_check_at];
             others
                 .into_iter()
                 .flatten()
@@ -211,8 +211,8 @@ impl Sim {
         for (call_id, event) in self.daemon.take_events() {
             self.tell(call_id, event);
         }
-        if self.look_at.is_some_and(|at| at <= next) {
-            self.look_at = None;
+        if self.host_check_at.is_some_and(|at| at <= next) {
+            self.host_check_at = None;
             self.seen = self.check_host();
             let no_block = &self.seen.no_block;
             let local = self
@@ -343,7 +343,7 @@ impl Sim {
             };
             self.scheduler.assume_of_host(self.seen.clone());
         }
-        self.look_at = match self.host_visibility {
+        self.host_check_at = match self.host_visibility {
             HostVisibility::Visible(after) => Some(self.daemon.now + after),
             HostVisibility::Hidden => Some(self.daemon.now),
             HostVisibility::Never => None,
