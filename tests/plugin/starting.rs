@@ -114,19 +114,21 @@ fn the_handlers_are_there_before_the_log_begins() {
 
 #[test]
 fn a_server_without_an_answer_does_not_keep_check_from_ending() {
-    let folder = tempfile::tempdir().unwrap();
-    let socket = folder.path().join("socket");
-    let listener = UnixListener::bind(&socket).unwrap();
-    let uri = format!("qemu+unix:///system?socket={}", socket.display());
     let config = config("deadline = '1h'");
-    let args = [
-        "--check",
-        "--uri",
-        &uri,
-        "--config",
-        config.path().to_str().unwrap(),
-    ];
     for signal in [Signal::TERM, Signal::INT] {
+        // A socket for each signal: the program opens several connections, and one of the program before
+        // could still wait to be accepted.
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("socket");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let uri = format!("qemu+unix:///system?socket={}", socket.display());
+        let args = [
+            "--check",
+            "--uri",
+            &uri,
+            "--config",
+            config.path().to_str().unwrap(),
+        ];
         let mut command = Plugin::outside(&args);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let mut child = command.spawn().unwrap();

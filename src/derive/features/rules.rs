@@ -116,14 +116,16 @@ fn same_and_grown(old: &[DeviceCounter], new: &[DeviceCounter]) -> bool {
     names(old) == names(new) && !old.iter().zip(new).any(fell)
 }
 
-/// The latencies over all disks: as for a sum of times, divided by the requests of the same interval.
+/// The latencies over all disks: between the same two samples as a rate of both sums, the times divided by the requests
+/// of the disks that have both. Only whether the sums are there counts: the sum of the times falls where a disk does not
+/// report its time any more, and the other disks' latency is right nevertheless.
 fn latencies_follow(samples: &[Summed], found: &Features) -> Result<(), TestCaseError> {
     for (i, (time, requests)) in DISK_LATENCIES.into_iter().enumerate() {
         let history: Vec<_> = samples
             .iter()
             .map(|(sample, _, disk)| {
                 let of = |index| by_name(sample.disks.as_ref(), index);
-                let sum = disk[time].filter(|_| disk[requests].is_some());
+                let sum = disk[time].and(disk[requests]).map(|_| 0);
                 (sample.cpu.at, sum, (of(time), of(requests)))
             })
             .collect();
