@@ -25,7 +25,7 @@ fn amiss<'d>(document: &'d Value, subject: &str) -> Vec<(&'d str, &'d str)> {
     findings
         .filter(|finding| finding["subject"] == subject && finding["level"] != "ok")
         .map(|finding| {
-            let text = |key: &str| finding[key].as_str().unwrap();
+            let text = |key: &str| finding[key].as_str().unwrap_or_default();
             (text("message"), text("remedy"))
         })
         .collect()
