@@ -4,7 +4,7 @@ use crate::support::alone;
 use crate::support::daemon::Client;
 use crate::support::fleet::{Fleet, big, long, shapes, small};
 use crate::support::lab::Lab;
-use crate::support::lines::{Line, is_latency, of, one};
+use crate::support::lines::{Line, is_latency, is_of_host, of, one};
 use crate::support::plugin::Plugin;
 use crate::support::vm::VmSpec;
 use std::fs::Permissions;
@@ -198,7 +198,10 @@ fn migration() {
                 let device = line.tags.get("device").map_or("", |device| device);
                 let device = device.trim_end_matches(|c: char| c.is_ascii_digit());
                 let key = format!("{} {device}", line.measurement);
-                let lasting = line.fields.keys().filter(|field| !is_latency(field));
+                let lasting = line
+                    .fields
+                    .keys()
+                    .filter(|field| !is_latency(field) && !is_of_host(field));
                 (key, lasting.cloned().collect())
             })
             .collect();

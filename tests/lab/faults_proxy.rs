@@ -23,6 +23,10 @@ fn still(gather: &[Line]) -> BTreeMap<(String, BTreeMap<String, String>, String)
         "timesys",
         "memrss",
         "cpu_usage_percent",
+        "uptime_sec",
+        "vcpu_time_ns",
+        "vcpu_delay_ns",
+        "cpu_steal_percent",
         // These count broadcasts of the other VMs' firmware.
         "txbytes",
         "txpackets",

@@ -72,7 +72,10 @@ fn states_and_reasons_are_libvirts_words() {
     lab.virsh(&["save", "--domain", vm.uuid(), saved]);
     lab.virsh(&["restore", saved]);
     is("running", "restored");
-    assert_eq!(plugin.stderr(), "");
+    let said = plugin.stderr();
+    let full = "disk vda has an I/O error (enospc)";
+    assert!(said.starts_with("W! ") && said.contains(full), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
 }
 
 /// Domain names that libvirt accepts, each with the tag that Telegraf can carry: a tab becomes a space; a

@@ -1,7 +1,7 @@
 //! Many small VMs at once, and the lines that a complete gather has for them.
 
 use super::lab::Lab;
-use super::lines::{Line, is_last, is_latency, is_size, one};
+use super::lines::{Line, is_last, is_latency, is_of_host, is_size, one};
 use super::plugin::Plugin;
 use super::vm::{Nic, Vm, VmSpec, disks};
 use super::{succeed, wait_for};
@@ -47,8 +47,9 @@ pub fn small(name: String) -> VmSpec {
     }
 }
 
-/// Every line of one VM in one gather: measurement and tags, and the names of its fields. Latencies come and go, and
-/// sizes come only where the disks are not read one by one: these are left out.
+/// Every line of one VM in one gather: measurement and tags, and the names of its fields. Latencies come and go,
+/// sizes come only where the disks are not read one by one, and some fields only where the host's processes are in sight:
+/// these are left out.
 pub type Shape = BTreeMap<(String, BTreeMap<String, String>), BTreeSet<String>>;
 
 /// The shapes in one gather, by the VM's name, without last lines, and without the field that depends on whether events
@@ -63,8 +64,12 @@ pub fn shapes(gather: &[Line]) -> BTreeMap<String, Shape> {
         assert_eq!(line.timestamp, gather[0].timestamp, "two times in a gather");
         let shape = shapes.entry(line.tag("name").to_owned()).or_default();
         let key = (line.measurement.clone(), line.tags.clone());
-        let lasting =
-            |field: &&String| !is_latency(field) && !is_size(field) && *field != "io_error_events";
+        let lasting = |field: &&String| {
+            !is_latency(field)
+                && !is_size(field)
+                && !is_of_host(field)
+                && *field != "io_error_events"
+        };
         let fields = line.fields.keys().filter(lasting).cloned().collect();
         let twice = shape.insert(key, fields);
         assert_eq!(twice, None, "a line is there twice: {line:?}");

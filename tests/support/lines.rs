@@ -176,6 +176,18 @@ pub fn is_latency(field: &str) -> bool {
     field.ends_with("_latency_ms")
 }
 
+/// Whether this comes from the host alone: absent where the QEMU's process is out of sight, and in a gather whose check of
+/// the host is late.
+pub fn is_of_host(field: &str) -> bool {
+    [
+        "uptime_sec",
+        "vcpu_time_ns",
+        "vcpu_delay_ns",
+        "cpu_steal_percent",
+    ]
+    .contains(&field)
+}
+
 /// Whether this is a disk's size or the sum of such, which the block group alone reports.
 pub fn is_size(field: &str) -> bool {
     ["capacity_bytes", "allocation_bytes", "physical_bytes"]

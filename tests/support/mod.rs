@@ -112,12 +112,19 @@ pub fn told(output: &Output) -> (Option<i32>, String, String) {
     )
 }
 
-/// The log without the line of the start, which says what libvirt is and how many VMs there are, and is no trouble.
+/// Whether this is the line of the start, which says what libvirt is and how many VMs there are, and is no trouble.
+pub fn is_start(level: char, message: &str) -> bool {
+    level == 'I' && message.starts_with("libvirt ") && message.contains(" active VM")
+}
+
+/// The log without the line of the start.
 pub fn without_start(log: &str) -> String {
-    let is_start = |line: &&str| line.starts_with("I! libvirt ") && line.contains(" active VM");
-    log.split_inclusive('\n')
-        .filter(|line| !is_start(line))
-        .collect()
+    let starts = |line: &&str| {
+        let message = line.strip_prefix("I! ");
+        message.is_some_and(|message| is_start('I', message))
+    };
+    let lines = log.split_inclusive('\n');
+    lines.filter(|line| !starts(line)).collect()
 }
 
 /// Calls `answer` every 20 ms until it is `Some`; panics with `what` after `limit`.

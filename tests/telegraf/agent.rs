@@ -3,7 +3,7 @@
 use crate::support::lab::Lab;
 use crate::support::lines::{Line, all_lines, lines};
 use crate::support::turn::{self, Turn};
-use crate::support::{child_of, program, wait_for};
+use crate::support::{child_of, is_start, program, wait_for};
 use rustix::process::{Pid, Signal};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -150,8 +150,8 @@ impl Telegraf {
         read("console") + &read("log")
     }
 
-    /// The lines of the log that concern the plugin: level and message. Telegraf's messages on starting and
-    /// stopping it are not included.
+    /// The lines of the log that concern the plugin: level and message, without the plugin's line of its start, and
+    /// without Telegraf's messages on starting and stopping it.
     pub fn plugin_log(&self) -> Vec<(char, String)> {
         let log = self.log();
         let ours = |line: &str| {
@@ -159,7 +159,7 @@ impl Telegraf {
             let level = head.strip_suffix('!')?.chars().last()?;
             let telegrafs = ["Starting process: ", "Process "];
             let telegrafs = level == 'I' && telegrafs.iter().any(|word| message.starts_with(word));
-            (!telegrafs).then(|| (level, message.to_owned()))
+            (!telegrafs && !is_start(level, message)).then(|| (level, message.to_owned()))
         };
         log.lines().filter_map(ours).collect()
     }

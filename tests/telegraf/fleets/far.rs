@@ -3,7 +3,7 @@
 use super::spec;
 use crate::agent::LIMIT;
 use crate::support::lab::Lab;
-use crate::support::lines::{Line, is_latency};
+use crate::support::lines::{Line, is_latency, is_of_host};
 use crate::support::plugin::Plugin;
 use crate::support::{succeed, turn, wait_for};
 
@@ -53,7 +53,10 @@ fn a_collector_elsewhere_gets_the_same_by_tls() {
     });
     let shape = |lines: &[Line]| -> Vec<_> {
         let one = |line: &Line| {
-            let fields = line.fields.keys().filter(|field| !is_latency(field));
+            let fields = line
+                .fields
+                .keys()
+                .filter(|field| !is_latency(field) && !is_of_host(field));
             let fields: Vec<_> = fields.cloned().collect();
             (line.measurement.clone(), line.tags.clone(), fields)
         };

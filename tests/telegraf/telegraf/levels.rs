@@ -84,4 +84,12 @@ fn while_all_is_well_the_plugin_says_nothing() {
     telegraf.signal(Signal::TERM);
     telegraf.ends(plugin);
     assert_eq!(telegraf.plugin_log(), []);
+    // But what it gathers from, once.
+    let start = "I! [inputs.execd] libvirt ";
+    let log = telegraf.log();
+    let starts: Vec<&str> = log.lines().filter(|line| line.contains(start)).collect();
+    assert!(
+        matches!(starts[..], [line] if line.ends_with(&format!(" at {uri} (from --uri): 10 active VMs"))),
+        "{starts:?}"
+    );
 }
