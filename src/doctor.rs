@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::gather::protocol::{DomainRef, Versions};
 use crate::gather::{DeviceLeftOut, GatherReport, HostOverview};
+use crate::measurements::line_cap::Capped;
 use written::Written;
 
 pub use facts::Facts;
@@ -37,6 +38,8 @@ pub(crate) struct Examined {
     pub last: Option<Gathered>,
     /// What the last gather would have written.
     pub written: Written,
+    /// What `max_lines` leaves out of a gather in which the lines of all measurements are due; `None` without that key.
+    pub capped: Option<Capped>,
     /// VMs that run and answer, and of which no memory figure of the guest came.
     pub without_guest_memory: Vec<DomainRef>,
     /// The devices that have no line.

@@ -150,6 +150,10 @@ fn run(loaded: Loaded, flags: &Flags, signals: SignalThread, output: &Output) ->
             &nothing_to_write(measurements, devices_filtered),
             EXIT_NOTHING,
         ),
+        Ok(End::AllLeftOut) if flags.once => fail(
+            &"nothing to write: max_lines left all lines of VMs out, as a message above says",
+            EXIT_NOTHING,
+        ),
         Ok(End::NothingGathered) if flags.once => fail(
             &format_args!(
                 "nothing gathered at {uri}: no active VM passes the name filter, libvirt does not answer, or no thread can be \

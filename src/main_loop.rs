@@ -16,6 +16,7 @@ use crate::gather::worker::Reply;
 use crate::libvirt::events::EventUpdates;
 use crate::line_protocol::Tags;
 use crate::measurements::info::InfoWriter;
+use crate::measurements::line_cap::{Capped, LineCap};
 use crate::output::Output;
 use crate::report::Reporter;
 use crate::times::{END_DRAIN, END_GRACE, FIRST_REQUEST, LONGEST_DRAIN, STOP_DRAIN, STOP_GRACE};
@@ -59,6 +60,8 @@ pub enum End {
     Done,
     /// VMs answered, but the configured measurements have no line after one gather.
     NothingToWrite,
+    /// VMs answered, and `max_lines` left out all that there was.
+    AllLeftOut,
     /// No VM answered, or there is none.
     NothingGathered,
 }
@@ -79,6 +82,10 @@ pub struct MainLoop {
     requests: Requests,
     history: History,
     info: InfoWriter,
+    /// With `max_lines` only.
+    line_cap: Option<LineCap>,
+    /// What it left out of the last gather.
+    capped: Option<Capped>,
     timestamps: Timestamps,
     reporter: Reporter,
     buffer: String,
@@ -116,6 +123,8 @@ impl MainLoop {
         Self {
             uri: Tags::new().with("uri", &settings.uri.masked().text),
             info: InfoWriter::new(settings.info_interval),
+            line_cap: settings.max_lines.map(LineCap::new),
+            capped: None,
             timestamps: Timestamps::new(settings.timestamp_precision),
             reporter: match mode {
                 Mode::Once => Reporter::of_one_gather(settings.uri.clone()),
@@ -183,7 +192,10 @@ impl MainLoop {
             if self.is_stopped() || (self.vms_gathered && self.vm_lines_written) {
                 End::Done
             } else if self.vms_gathered {
-                End::NothingToWrite
+                match &self.capped {
+                    Some(capped) if capped.lines_dropped > 0 => End::AllLeftOut,
+                    _ => End::NothingToWrite,
+                }
             } else {
                 End::NothingGathered
             },

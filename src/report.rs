@@ -3,6 +3,7 @@
 mod endings;
 mod io_errors;
 mod left_out;
+mod line_cap;
 mod partial;
 mod storage;
 
@@ -47,6 +48,10 @@ pub struct Reporter {
     panicked: HashSet<RunId>,
     /// What was left out of the last gather.
     left_out: LeftOut,
+    /// How much `max_lines` left out of the last gather ([`Capped::step`]).
+    ///
+    /// [`Capped::step`]: crate::measurements::line_cap::Capped::step
+    capped: usize,
     /// Whether libvirt's first answer has been reported.
     started: bool,
 }
@@ -64,6 +69,7 @@ impl Reporter {
             dead: HashSet::default(),
             panicked: HashSet::default(),
             left_out: LeftOut::default(),
+            capped: 0,
             started: false,
         }
     }

@@ -31,13 +31,14 @@ pub(super) struct File {
     pub cdrom: Option<bool>,
     pub floppy: Option<bool>,
     pub measurements: Option<Spanned<Vec<Spanned<String>>>>,
+    pub max_lines: Option<Spanned<i64>>,
     pub timestamp_precision: Option<Spanned<String>>,
     pub info_interval: Option<Spanned<String>>,
     pub tags: Option<tags::Written>,
 }
 
 /// Each key, and what its value looks like. A test compares the keys with those of [`File`].
-pub(super) const KEYS: [(&str, &str); 20] = [
+pub(super) const KEYS: [(&str, &str); 21] = [
     ("uri", "a text such as \"qemu:///system\""),
     ("device_cache_ttl", "a duration such as \"300s\""),
     ("deadline", "a duration such as \"8s\""),
@@ -58,6 +59,7 @@ pub(super) const KEYS: [(&str, &str); 20] = [
         "measurements",
         "a list such as [\"vm_metrics\", \"vm_totals\"]",
     ),
+    ("max_lines", "a whole number such as 2000"),
     ("timestamp_precision", "a precision such as \"1s\""),
     ("info_interval", "a duration such as \"5m\""),
     (

@@ -42,6 +42,8 @@ pub struct Settings {
     pub floppy: bool,
     /// Which measurements are written.
     pub measurements: Measurements,
+    /// The most lines that a gather writes, if whole kinds of lines can be left out; 1 to 10 million. `None`: no limit.
+    pub max_lines: Option<usize>,
     /// What timestamps are truncated to.
     pub timestamp_precision: Precision,
     /// How often all lines of `vm_info` are written; 1 s to 30 days.
@@ -142,6 +144,7 @@ impl Default for Settings {
                 info: false,
                 vcpus: false,
             },
+            max_lines: None,
             timestamp_precision: Precision::Second,
             info_interval: Duration::from_secs(300),
             tags: Vec::new(),

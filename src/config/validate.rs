@@ -103,6 +103,10 @@ impl Settings {
         if let Some(written) = file.measurements {
             settings.measurements = measurements(document, &written)?;
         }
+        if let Some(most) = file.max_lines {
+            let most = number(document, "max_lines", Some(most), 1..=10_000_000, 0)?;
+            settings.max_lines = Some(most);
+        }
         settings.timestamp_precision = or_default(
             document,
             "timestamp_precision",

@@ -3,11 +3,11 @@
 use serde::Serialize;
 
 use super::Examined;
-use super::written::Written;
 use crate::config::{Loaded, Settings, VcpuDelay};
 use crate::gather::protocol::DomainRef;
 use crate::gather::{DeviceLeftOut, Problem, WhyLeftOut};
 use crate::host::mounts::Health;
+use crate::measurements::line_cap::Capped;
 use crate::wording::dotted;
 
 /// All that a check has found out. Numbers without a unit in their name are counts.
@@ -174,6 +174,8 @@ pub struct Output {
     pub metric_batch_size: usize,
     /// Telegraf's `metric_buffer_limit`: 60 gathers.
     pub metric_buffer_limit: usize,
+    /// What `max_lines` leaves out of a gather in which the lines of all measurements are due; `None` without that key.
+    pub limit: Option<Capped>,
 }
 
 /// The gathers.
@@ -230,7 +232,7 @@ impl Facts {
             vms: Some(vms(settings, examined)),
             host: host(settings, examined),
             storage: examined.host.is_some().then(|| storage(examined)),
-            output: Some(output(examined.written)),
+            output: Some(output(examined)),
             gather: Some(gather(settings, examined)),
             ..Self::unconnected(loaded)
         }
@@ -348,7 +350,8 @@ fn storage(examined: &Examined) -> Storage {
 
 /// Telegraf's defaults are a batch of 1,000 and a buffer of 10,000. A batch that holds one gather, and a buffer of 60
 /// gathers (10 minutes at an interval of 10 s), as docs/performance.md has them.
-fn output(written: Written) -> Output {
+fn output(examined: &Examined) -> Output {
+    let written = examined.written;
     let round_up = |number: usize, step: usize| number.div_ceil(step) * step;
     Output {
         lines: written.lines,
@@ -357,6 +360,7 @@ fn output(written: Written) -> Output {
         size_bytes: written.bytes,
         metric_batch_size: round_up(written.lines, 100).max(1_000),
         metric_buffer_limit: round_up(written.lines * 60, 1_000).max(10_000),
+        limit: examined.capped.clone(),
     }
 }
 

@@ -7,6 +7,7 @@ use super::MainLoop;
 use crate::doctor::written::Series;
 use crate::doctor::{Examined, Gathered};
 use crate::libvirt;
+use crate::measurements::line_cap::{LineCap, LineCounts};
 
 /// How many gathers follow the first one. What libvirt reports while its connections are opened proves nothing, so that
 /// what was read on this host can be seen to be libvirt's figure in the third gather.
@@ -25,6 +26,7 @@ impl MainLoop {
         let mut series = Series::default();
         let first = self.gathered();
         let mut written = series.count(&self.buffer);
+        let mut counts = self.line_counts();
         let mut last = None;
         let mut is_done = first.report.reached && first.took < self.settings.deadline;
         for _ in 0..FURTHER {
@@ -34,6 +36,7 @@ impl MainLoop {
             self.receive_until(Instant::now() + PAUSE);
             let gathered = self.gathered();
             written = series.count(&self.buffer);
+            counts = counts.most(self.line_counts());
             is_done = gathered.took < self.settings.deadline;
             last = Some(gathered);
         }
@@ -46,6 +49,10 @@ impl MainLoop {
         let report = &last.as_ref().unwrap_or(&first).report;
         Examined {
             written,
+            capped: self
+                .settings
+                .max_lines
+                .map(|max| counts.capped(max, &self.settings.measurements)),
             without_guest_memory: self.lacking_guest_memory(report),
             left_out: self.gatherer.devices_left_out(),
             versions: self.gatherer.versions().cloned(),
@@ -57,6 +64,12 @@ impl MainLoop {
             first,
             last,
         }
+    }
+
+    /// The lines of the last gather, if there is a limit to them.
+    fn line_counts(&self) -> LineCounts {
+        let cap = self.line_cap.as_ref();
+        cap.map_or_else(LineCounts::default, LineCap::counts)
     }
 
     fn knows_versions(&self) -> bool {

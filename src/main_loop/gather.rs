@@ -21,6 +21,9 @@ impl MainLoop {
         let start = Instant::now();
         let report = self.fill_buffer();
         self.reporter.report(&report);
+        if let Some(capped) = &self.capped {
+            self.reporter.line_cap(capped);
+        }
         if log::log_enabled!(log::Level::Debug) && report.reached {
             let devices = self.gatherer.devices_left_out();
             let without_memory = self.lacking_guest_memory(&report);
@@ -69,6 +72,7 @@ impl MainLoop {
         for sample in &report.samples {
             self.write(sample, timestamp);
         }
+        self.limit_lines(report.reached);
         let measurements = &self.settings.measurements;
         self.vm_lines_written |= !self.buffer.is_empty() || !measurements.any_of_vms();
         if measurements.collector {
@@ -116,7 +120,7 @@ impl MainLoop {
     }
 
     /// Appends a VM's lines to the buffer.
-    fn write(&mut self, sample: &Sample, timestamp: i64) {
+    pub(super) fn write(&mut self, sample: &Sample, timestamp: i64) {
         // The buffer grows by an eighth and not to twice its size: it stays as large as the largest gather.
         if self.buffer.capacity() - self.buffer.len() < ROOM {
             self.buffer.reserve_exact(ROOM.max(self.buffer.len() / 8));
@@ -133,6 +137,16 @@ impl MainLoop {
             self.info
                 .write(&mut self.buffer, sample, vm, now, timestamp);
         }
+    }
+
+    /// Leaves out of the buffer what `max_lines` does not allow.
+    pub(super) fn limit_lines(&mut self, reached: bool) {
+        let wanted = &self.settings.measurements;
+        let cap = self.line_cap.as_mut();
+        self.capped = cap.map(|cap| cap.apply(&mut self.buffer, wanted, reached));
+        let left_out = self.capped.iter().flat_map(|it| &it.kinds_left_out);
+        let info_is_written = left_out.into_iter().all(|kind| *kind != "vm_info");
+        self.info.end(info_is_written);
     }
 
     /// Appends the last lines of the VMs that have stopped.
@@ -158,6 +172,7 @@ impl MainLoop {
             partial: report.answered - report.complete,
             withheld: report.withheld,
             lines: memchr::memchr_iter(b'\n', self.buffer.as_bytes()).count(),
+            lines_dropped: self.capped.as_ref().map(|capped| capped.lines_dropped),
             calls: CallCounts::now(),
             reconnects,
             hanging: report.hanging,

@@ -1,6 +1,7 @@
 use std::sync::mpsc::{Sender, channel};
 
 use super::*;
+use crate::description::Description;
 use crate::gather::GatherReport;
 use crate::gather::testing::{inbox, settings};
 use crate::sample::testing::{full, run};
@@ -176,4 +177,26 @@ fn no_request_is_told_once_and_is_no_end() {
     for mode in [Mode::Once, Mode::Every(ms(1000))] {
         assert!(super::tests::main_loop(mode).0.unasked.is_none());
     }
+}
+
+#[test]
+fn what_max_lines_leaves_out_of_vm_info_is_due_again() {
+    let (mut main_loop, _sender) = main_loop(Mode::Triggered);
+    main_loop.settings.measurements.info = true;
+    let mut sample = full(Instant::now());
+    let description = Description::parse_with("<domain><title>a</title></domain>", &[], true);
+    sample.info = description.unwrap().info;
+    let mut gather = |max: Option<usize>| {
+        main_loop.line_cap = max.map(LineCap::new);
+        main_loop.buffer.clear();
+        main_loop.write(&sample, 7);
+        main_loop.limit_lines(true);
+        let dropped = main_loop.capped.as_ref().map(|capped| capped.lines_dropped);
+        (dropped, main_loop.buffer.matches("vm_info,").count())
+    };
+    for _ in 0..2 {
+        assert_eq!(gather(Some(1)), (Some(3), 0));
+    }
+    assert_eq!(gather(Some(100)), (Some(0), 1));
+    assert_eq!(gather(None), (None, 0), "it was written");
 }

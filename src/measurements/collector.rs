@@ -43,6 +43,8 @@ pub struct Collector {
     pub withheld: usize,
     /// Lines written, without this one.
     pub lines: usize,
+    /// Lines that `max_lines` left out; `None` without that key.
+    pub lines_dropped: Option<usize>,
     /// Calls made to libvirt since the start.
     pub calls: CallCounts,
     /// Connections lost since the start.
@@ -69,6 +71,7 @@ pub fn write(buffer: &mut String, collector: &Collector, uri: &Tags, timestamp: 
     line.int("vms_partial", count(collector.partial));
     line.int("vms_withheld", count(collector.withheld));
     line.int("lines", count(collector.lines));
+    line.int("lines_dropped", collector.lines_dropped.and_then(count));
     for (key, call) in CALLS {
         line.int(key, Some(collector.calls.of(call)));
     }

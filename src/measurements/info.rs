@@ -29,6 +29,8 @@ const OWN: [&str; 7] = [
 pub struct InfoWriter {
     interval: Duration,
     written: HashMap<Uuid, Written>,
+    /// What the gather under way has put into the buffer.
+    in_buffer: Vec<(Uuid, Written)>,
 }
 
 #[derive(Debug)]
@@ -46,6 +48,7 @@ impl InfoWriter {
         Self {
             interval,
             written: HashMap::default(),
+            in_buffer: Vec::new(),
         }
     }
 
@@ -53,6 +56,14 @@ impl InfoWriter {
     pub fn retain(&mut self, active: &HashSet<RunId>) {
         self.written
             .retain(|_, written| active.contains(&written.run));
+    }
+
+    /// Ends a gather. If the lines in its buffer are not written, they are due again in the next one.
+    pub fn end(&mut self, is_written: bool) {
+        let in_buffer = self.in_buffer.drain(..);
+        if is_written {
+            self.written.extend(in_buffer);
+        }
     }
 
     /// Appends the lines of a VM to `buffer`, if something changed or their time has come.
@@ -84,7 +95,7 @@ impl InfoWriter {
                 tags: sample.tags.clone(),
                 at: now,
             };
-            self.written.insert(sample.run.uuid, written);
+            self.in_buffer.push((sample.run.uuid, written));
         }
     }
 }
@@ -181,6 +192,7 @@ mod tests {
         let (vm, _) = history.update(sample);
         let now = sample.memory.at + Duration::from_secs(after);
         writer.write(&mut buffer, sample, vm, now, 17);
+        writer.end(true);
         buffer
     }
 
@@ -230,5 +242,31 @@ mod tests {
             written(&mut writer, &mut history, &sample, 119).contains("VMID=2"),
             "forgotten"
         );
+    }
+
+    #[test]
+    fn lines_that_are_not_written_are_due_until_they_are() {
+        let (mut writer, mut history) =
+            (InfoWriter::new(Duration::from_secs(60)), History::default());
+        let mut sample = full(Instant::now());
+        sample.info = info("a");
+        let gather =
+            |writer: &mut InfoWriter, history: &mut History, sample: &Sample, is_written| {
+                let (mut buffer, now) = (String::new(), Instant::now());
+                let (vm, _) = history.update(sample);
+                writer.write(&mut buffer, sample, vm, now, 17);
+                writer.end(is_written);
+                buffer
+            };
+        let lines = gather(&mut writer, &mut history, &sample, false);
+        assert!(lines.contains(" title=\"a\","));
+        assert_eq!(gather(&mut writer, &mut history, &sample, false), lines);
+        assert_eq!(gather(&mut writer, &mut history, &sample, true), lines);
+        assert_eq!(gather(&mut writer, &mut history, &sample, true), "");
+        sample.info = info("b");
+        let lines = gather(&mut writer, &mut history, &sample, false);
+        assert!(lines.contains(" title=\"b\","));
+        assert_eq!(gather(&mut writer, &mut history, &sample, true), lines);
+        assert_eq!(gather(&mut writer, &mut history, &sample, true), "");
     }
 }

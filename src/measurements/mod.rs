@@ -5,6 +5,7 @@ mod devices;
 mod features;
 pub(crate) mod info;
 mod last_line;
+pub(crate) mod line_cap;
 mod metrics;
 mod state;
 mod totals;

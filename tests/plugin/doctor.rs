@@ -12,7 +12,7 @@ use std::process::Stdio;
 const MARKS: [&str; 3] = ["ok       ", "note     ", "warning  "];
 
 /// Every key of the document, with `[]` for the members of a list; they are part of the interface.
-const KEYS: [&str; 56] = [
+const KEYS: [&str; 57] = [
     "configuration",
     "connected",
     "error",
@@ -42,6 +42,7 @@ const KEYS: [&str; 56] = [
     "libvirt.socket",
     "output",
     "output.fields",
+    "output.limit",
     "output.lines",
     "output.metric_batch_size",
     "output.metric_buffer_limit",

@@ -6,6 +6,7 @@ mod cli;
 mod doctor;
 mod exit_codes;
 mod filters;
+mod max_lines;
 mod rates;
 mod starting;
 mod stdin;

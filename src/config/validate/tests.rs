@@ -50,6 +50,7 @@ fn the_sample_shows_every_key_with_its_default() {
         Some(8),
         "but in our own process"
     );
+    assert_eq!(settings.max_lines.take(), Some(2000), "but off");
     let examples = std::mem::take(&mut settings.tags);
     assert_eq!(examples.len(), tags.lines().count(), "{examples:?}");
     assert_eq!(settings, Settings::default());
@@ -75,6 +76,7 @@ fn every_key_arrives() {
         cdrom = true
         floppy = true
         measurements = ["vm_totals", "vm_collector", "vm_metrics", "vm_info"]
+        max_lines = 10000000
         timestamp_precision = "1us"
         info_interval = "1h"
         [tags]
@@ -111,6 +113,7 @@ fn every_key_arrives() {
             info: true,
             vcpus: false,
         },
+        max_lines: Some(10_000_000),
         timestamp_precision: Precision::Microsecond,
         info_interval: Duration::from_secs(3600),
         tags: vec![WantedValue {
@@ -131,6 +134,7 @@ fn bounds_are_allowed() {
         "workers = 1",
         "chunk_size = 1",
         "max_calls = 2",
+        "max_lines = 1",
         "deadline = \"100ms\"",
         "deadline = \"1h\"",
         "device_cache_ttl = \"1s\"",

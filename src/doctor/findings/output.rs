@@ -2,6 +2,7 @@
 
 use super::Finding;
 use crate::doctor::facts::{Gather, Output};
+use crate::measurements::line_cap::{Capped, REMEDY};
 
 /// Telegraf's own defaults.
 const BATCH: usize = 1_000;
@@ -15,6 +16,7 @@ pub(super) fn written(output: &Output) -> Vec<Finding> {
         size_bytes,
         metric_batch_size: batch,
         metric_buffer_limit: buffer,
+        limit,
     } = output;
     let message =
         format!("{lines} lines, {fields} fields, {series} series, {size_bytes} bytes a gather");
@@ -33,7 +35,22 @@ pub(super) fn written(output: &Output) -> Vec<Finding> {
         )
         .with("set both in Telegraf's [agent] table or in the output, plus what its other inputs write")
     };
-    vec![written, telegraf]
+    let limit = limit.as_ref().map(line_limit);
+    [written]
+        .into_iter()
+        .chain(limit)
+        .chain([telegraf])
+        .collect()
+}
+
+fn line_limit(limit: &Capped) -> Finding {
+    match limit.step() {
+        0 => Finding::ok(
+            "max_lines",
+            format!("{} allows all {} lines", limit.max_lines, limit.lines),
+        ),
+        _ => Finding::warning("max_lines", limit.message()).with(REMEDY),
+    }
 }
 
 pub(super) fn time(gather: &Gather) -> Vec<Finding> {

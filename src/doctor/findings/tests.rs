@@ -64,6 +64,7 @@ fn healthy() -> Facts {
             size_bytes: 4000,
             metric_batch_size: 1000,
             metric_buffer_limit: 10_000,
+            limit: None,
         }),
         gather: Some(Gather {
             first_ms: 20.0,
