@@ -18,6 +18,9 @@ pub const NIC_COUNTERS: usize = 8;
 /// How many counters and sizes a disk has.
 pub const DISK_COUNTERS: usize = 12;
 
+/// The resources of which the kernel reports pressure; each has a file of that name.
+pub const RESOURCES: [&str; 3] = ["cpu", "memory", "io"];
+
 /// The names of a NIC's counters, in the order in which [`Device::counters`] holds them.
 pub const NIC_FIELDS: [&str; NIC_COUNTERS] = [
     "rxbytes",
@@ -79,6 +82,8 @@ pub struct Sample {
     pub vcpu_times: Option<VcpuTimes>,
     /// How often its CPU quota has stopped it; `None` if it has no quota.
     pub throttling: Option<Throttling>,
+    /// How much its processes have waited for resources of the host; empty if that is not known or not wanted.
+    pub pressure: Vec<Pressure>,
     /// How long ago the VM's QEMU process was started, s.
     pub uptime: Option<u64>,
     /// Memory.
@@ -146,6 +151,23 @@ pub struct VcpuTime {
     pub state: Option<i32>,
     /// How long it has waited for I/O, ns, which libvirt alone has.
     pub wait: Option<u64>,
+}
+
+/// How much the tasks of a control group have waited for one resource.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pressure {
+    /// One of [`RESOURCES`].
+    pub resource: &'static str,
+    /// `some`: at least one task waited; `full`: some did, and none could run.
+    pub kind: &'static str,
+    /// The share of the last 10 seconds, %. The kernel computes it every 2 seconds.
+    pub avg10: f64,
+    /// The share of the last minute, %.
+    pub avg60: f64,
+    /// The share of the last 5 minutes, %.
+    pub avg300: f64,
+    /// All time of waiting, microseconds.
+    pub total: u64,
 }
 
 /// What the kernel counts in control groups with a CPU quota, summed.
@@ -253,6 +275,7 @@ impl Sample {
             cpu: Cpu::new(at),
             vcpu_times: None,
             throttling: None,
+            pressure: Vec::new(),
             uptime: None,
             memory: Memory::new(at),
             nics: None,

@@ -69,6 +69,8 @@ pub struct Measurements {
     pub info: bool,
     /// `vm_vcpus`; off by default.
     pub vcpus: bool,
+    /// `vm_pressure`; off by default.
+    pub pressure: bool,
 }
 
 impl Measurements {
@@ -79,7 +81,8 @@ impl Measurements {
 
     /// Whether a measurement has lines of VMs.
     pub fn any_of_vms(&self) -> bool {
-        self.metrics || self.features || self.devices || self.totals || self.info || self.vcpus
+        let on_request = self.info || self.vcpus || self.pressure;
+        self.metrics || self.features || self.devices || self.totals || on_request
     }
 }
 
@@ -143,6 +146,7 @@ impl Default for Settings {
                 collector: true,
                 info: false,
                 vcpus: false,
+                pressure: false,
             },
             max_lines: None,
             timestamp_precision: Precision::Second,

@@ -227,7 +227,7 @@ fn measurements(
     document: &Document,
     written: &Spanned<Vec<Spanned<String>>>,
 ) -> Result<Measurements, ConfigError> {
-    const NAMES: [&str; 7] = [
+    const NAMES: [&str; 8] = [
         "vm_metrics",
         "vm_features",
         "vm_devices",
@@ -235,6 +235,7 @@ fn measurements(
         "vm_collector",
         "vm_info",
         "vm_vcpus",
+        "vm_pressure",
     ];
     if written.get_ref().is_empty() {
         let message = format!(
@@ -251,6 +252,7 @@ fn measurements(
         collector: false,
         info: false,
         vcpus: false,
+        pressure: false,
     };
     for name in written.get_ref() {
         match name.get_ref().as_str() {
@@ -261,6 +263,7 @@ fn measurements(
             "vm_collector" => chosen.collector = true,
             "vm_info" => chosen.info = true,
             "vm_vcpus" => chosen.vcpus = true,
+            "vm_pressure" => chosen.pressure = true,
             other => {
                 let message = format!("measurements: {}", unknown_word(other, &NAMES));
                 return Err(document.error(name.span(), message));

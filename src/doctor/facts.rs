@@ -121,6 +121,10 @@ pub struct Host {
     pub vcpu_times_wanted: bool,
     /// Whether libvirt is asked for those of the other VMs (`vcpu_delay = "libvirt"`).
     pub vcpu_times_from_libvirt: bool,
+    /// Whether `vm_pressure` is configured.
+    pub pressure_wanted: bool,
+    /// VMs whose pressure files are in sight.
+    pub vms_with_pressure: usize,
     /// VMs whose CPU time is read on this host; libvirt is asked for that of the others.
     pub cpu_time_from_host: usize,
     /// Whether a configured measurement has network counters.
@@ -317,6 +321,8 @@ fn host(settings: &Settings, examined: &Examined) -> Option<Host> {
         vcpu_threads: counts.vcpu_threads,
         vcpu_times_wanted: host.reads_vcpus,
         vcpu_times_from_libvirt: settings.vcpu_delay == VcpuDelay::Libvirt,
+        pressure_wanted: wanted.pressure,
+        vms_with_pressure: counts.vms_with_pressure,
         cpu_time_wanted: wanted.metrics || wanted.features || wanted.totals,
         cpu_time_from_host: counts.cpu_from_host,
         network_wanted: wanted.features || wanted.devices || wanted.totals,

@@ -83,6 +83,7 @@ impl Gatherer {
             cpu_usage: groups.has(Groups::CPU),
             vcpu_times: measurements.any_of_vcpus() && settings.vcpu_delay != VcpuDelay::Off,
             throttling: measurements.totals,
+            pressure: measurements.pressure,
         };
         // Each connection to a driver in our own process may be to another node, so there is only one.
         // There is no daemon that could fail to answer.

@@ -41,6 +41,7 @@ mod tests {
             collector: false,
             info: false,
             vcpus: false,
+            pressure: false,
         };
         let devices = Groups::NET | Groups::BLOCK;
         let figures = Groups::CPU | Groups::BALLOON;
@@ -76,6 +77,13 @@ mod tests {
             (
                 Measurements {
                     vcpus: true,
+                    ..none
+                },
+                Groups::STATE,
+            ),
+            (
+                Measurements {
+                    pressure: true,
                     ..none
                 },
                 Groups::STATE,

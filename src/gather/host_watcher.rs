@@ -14,6 +14,7 @@ use crate::config::BlockStatistics;
 use crate::description::CpuQuota;
 use crate::host::mounts::Health;
 use crate::host::qemu::cgroups::{Cgroups, CpuUsage};
+use crate::host::qemu::pressure::PressureFiles;
 use crate::host::qemu::throttling::{Limited, QuotaGroups};
 use crate::host::qemu::{HostFigures, VcpuReading};
 use crate::host::{Mounts, NetDev, Processes};
@@ -47,6 +48,8 @@ pub struct Wanted {
     pub vcpu_times: bool,
     /// How often CPU quotas have stopped them.
     pub throttling: bool,
+    /// How much they have waited for resources of the host.
+    pub pressure: bool,
 }
 
 /// What a check has found.
@@ -226,13 +229,13 @@ impl HostWatcher {
     }
 }
 
-/// Starts the host watcher's thread. Its reports go to `send`. It keeps at most `most_vcpu_files` files of
-/// vCPU threads open.
+/// Starts the host watcher's thread. Its reports go to `send`. It keeps at most `most_files` files of vCPU threads open,
+/// and as many of pressure.
 ///
 /// # Errors
 /// The error of the system when no thread can be started.
 pub fn start(
-    most_vcpu_files: usize,
+    most_files: usize,
     send: impl Fn(HostReport) + Send + 'static,
 ) -> Result<Sender<HostQuery>, NotStarted> {
     let (queries, received) = channel::<HostQuery>();
@@ -242,6 +245,7 @@ pub fn start(
         let mut mounts = Mounts::new(Path::new("/proc/self/exe"));
         let mut cgroups = Cgroups::default();
         let mut quota_groups = QuotaGroups::default();
+        let mut pressure_files = PressureFiles::new(most_files);
         while let Ok(query) = received.recv() {
             let mut report = inspect(&mut processes, &mut mounts, &query);
             // The counters are read last, so that libvirt's figures are younger than these.
@@ -256,12 +260,17 @@ pub fn start(
             let groups = usages.map(|(uuid, usage)| (*uuid, usage.vcpus)).collect();
             report.figures = processes.figures(query.wants.vcpu_times.then_some(VcpuReading {
                 groups: &groups,
-                most_files: most_vcpu_files,
+                most_files,
             }));
             if query.wants.throttling {
                 let limited = limited(&query, &processes.single_processes());
                 for (uuid, throttling) in quota_groups.read(&limited) {
                     report.figures.entry(uuid).or_default().throttling = Some(throttling);
+                }
+            }
+            if query.wants.pressure {
+                for (uuid, pressure) in pressure_files.read(&processes.single_processes()) {
+                    report.figures.entry(uuid).or_default().pressure = pressure;
                 }
             }
             let not_started = processes.not_started.as_ref();

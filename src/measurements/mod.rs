@@ -7,6 +7,7 @@ pub(crate) mod info;
 mod last_line;
 pub(crate) mod line_cap;
 mod metrics;
+mod pressure;
 mod state;
 mod totals;
 mod vcpus;
@@ -44,5 +45,8 @@ pub fn write(
     }
     if wanted.vcpus {
         vcpus::write(buffer, sample, vm, timestamp);
+    }
+    if wanted.pressure {
+        pressure::write(buffer, sample, vm, timestamp);
     }
 }

@@ -15,6 +15,7 @@ const ALL: Measurements = Measurements {
     collector: false,
     info: false,
     vcpus: false,
+    pressure: false,
 };
 
 const VM: &str = ",VMID=1,name=test,uuid=6695eb01-f6a4-8304-79aa-97f2502e193f";
@@ -73,6 +74,7 @@ fn features_stand_under_their_names_from_the_second_gather_on() {
         collector: false,
         info: false,
         vcpus: false,
+        pressure: false,
     };
     assert_eq!(written(&only, &mut history, &full(at), 17), "");
     let mut second = full(later);
@@ -364,4 +366,32 @@ fn each_vcpu_has_a_line_where_that_is_wanted() {
     assert_eq!(vcpus, expected);
     // A sum lacks what one of them lacks.
     assert!(lines.contains("vcpu_time_ns=603i,cpu_periods"), "{lines}");
+}
+
+#[test]
+fn each_resource_and_type_has_a_line_where_that_is_wanted() {
+    let mut sample = full(Instant::now());
+    let mut second = sample.pressure[0];
+    (second.resource, second.kind, second.avg10) = ("cpu", "full", 0.0);
+    sample.pressure.push(second);
+    let wanted = |pressure| {
+        let lines = written(
+            &Measurements { pressure, ..ALL },
+            &mut History::default(),
+            &sample,
+            17,
+        );
+        let lines = lines.lines().filter(|l| l.starts_with("vm_pressure"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let expected = [
+        format!(
+            "vm_pressure{VM},resource=io,type=some avg10=60.5,avg60=61,avg300=62.25,total_us=504i 17"
+        ),
+        format!(
+            "vm_pressure{VM},resource=cpu,type=full avg10=0,avg60=61,avg300=62.25,total_us=504i 17"
+        ),
+    ];
+    assert_eq!(wanted(true), expected);
+    assert!(wanted(false).is_empty());
 }

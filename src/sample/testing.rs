@@ -5,7 +5,7 @@ use std::time::Instant;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::{Device, Devices, RunId, Sample, Throttling, VcpuTime, VcpuTimes};
+use super::{Device, Devices, Pressure, RunId, Sample, Throttling, VcpuTime, VcpuTimes};
 
 /// A run of the VM `6695eb01-f6a4-8304-79aa-97f2502e193f`.
 pub(crate) fn run(id: u32) -> RunId {
@@ -36,6 +36,14 @@ pub(crate) fn full(at: Instant) -> Sample {
         throttled_periods: 502,
         throttled: 503,
     });
+    sample.pressure = vec![Pressure {
+        resource: "io",
+        kind: "some",
+        avg10: 60.5,
+        avg60: 61.0,
+        avg300: 62.25,
+        total: 504,
+    }];
     sample.uptime = Some(1004);
     let memory = &mut sample.memory;
     memory.maximum = Some(2001);

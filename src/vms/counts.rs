@@ -18,6 +18,8 @@ pub struct HostCounts {
     pub vms_with_vcpu_threads: usize,
     /// Those threads.
     pub vcpu_threads: usize,
+    /// VMs whose pressure files were read.
+    pub vms_with_pressure: usize,
     /// Network interfaces with a name, of VMs that are described.
     pub taps: usize,
     /// Those of them that are in the network namespace of this program.
@@ -47,6 +49,11 @@ impl Vms {
             let threads = vm.figures.as_ref().and_then(|host| host.vcpus.as_ref());
             counts.vms_with_vcpu_threads += usize::from(threads.is_some());
             counts.vcpu_threads += threads.map_or(0, |threads| threads.times.list.len());
+            let has_pressure = vm
+                .figures
+                .as_ref()
+                .is_some_and(|host| !host.pressure.is_empty());
+            counts.vms_with_pressure += usize::from(has_pressure);
             let nics = vm.described().map_or(&[][..], |known| &known.nics);
             let named = nics.iter().filter_map(|nic| nic.target.as_deref()).count();
             let in_sight = nics.iter().filter_map(|nic| nic.target.as_deref());

@@ -114,6 +114,7 @@ impl VmRecord {
         if let Some(figures) = &self.figures {
             sample.uptime = figures.uptime;
             sample.throttling = figures.throttling;
+            sample.pressure.clone_from(&figures.pressure);
         }
         if sample.vcpu_times.is_some() && self.vcpu_source.is_none() {
             self.vcpu_source = Some(VcpuSource::Libvirt);

@@ -25,6 +25,7 @@ mod limits;
 mod metadata;
 mod mount_checkers;
 mod nics;
+mod pressure;
 mod qemu_changes;
 mod qemu_disks;
 mod qemu_ends;

@@ -75,7 +75,7 @@ fn every_key_arrives() {
         device_exclude = ["vdb"]
         cdrom = true
         floppy = true
-        measurements = ["vm_totals", "vm_collector", "vm_metrics", "vm_info"]
+        measurements = ["vm_totals", "vm_collector", "vm_metrics", "vm_info", "vm_pressure"]
         max_lines = 10000000
         timestamp_precision = "1us"
         info_interval = "1h"
@@ -112,6 +112,7 @@ fn every_key_arrives() {
             collector: true,
             info: true,
             vcpus: false,
+            pressure: true,
         },
         max_lines: Some(10_000_000),
         timestamp_precision: Precision::Microsecond,

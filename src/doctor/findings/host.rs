@@ -48,6 +48,9 @@ pub(super) fn in_sight(host: &Host, vms: &Vms) -> Vec<Finding> {
     if host.vcpu_times_wanted {
         found.push(vcpu_threads(host, wanted));
     }
+    if host.pressure_wanted {
+        found.push(pressure(host, wanted));
+    }
     if host.network_wanted && host.taps > 0 {
         let (taps, in_sight) = (host.taps, host.taps_in_sight);
         let message = format!("{in_sight} of {taps} network interfaces in sight");
@@ -78,6 +81,19 @@ fn vcpu_threads(host: &Host, wanted: usize) -> Finding {
     let message = format!("{message}; the others have no vcpu_time_ns, vcpu_delay_ns and steal");
     Finding::note("vCPU threads", message)
         .with("as for processes, or allow more open files (LimitNOFILE=), or set vcpu_delay = \"libvirt\"")
+}
+
+fn pressure(host: &Host, wanted: usize) -> Finding {
+    let with = host.vms_with_pressure;
+    let message = format!("pressure files of {with} of {wanted} VMs in sight");
+    if with == wanted {
+        return Finding::ok("pressure", message);
+    }
+    let message = format!("{message}; the others have no line of vm_pressure");
+    Finding::warning("pressure", message).with(
+        "the host must have cgroup v2 and pressure stall information (psi=1 on the kernel's command line), and \
+         /sys/fs/cgroup must be visible",
+    )
 }
 
 /// Which figures come from this host, and which from libvirt.

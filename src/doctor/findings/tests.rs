@@ -43,6 +43,8 @@ fn healthy() -> Facts {
             vcpu_threads: 6,
             vcpu_times_wanted: true,
             vcpu_times_from_libvirt: false,
+            pressure_wanted: true,
+            vms_with_pressure: 3,
             cpu_time_wanted: true,
             cpu_time_from_host: 3,
             network_wanted: true,
@@ -151,6 +153,9 @@ fn each_fault_has_its_remedy() {
         &["of 1 of 3", "vcpu_delay = \"libvirt\""],
         |facts| host(facts).vms_with_vcpu_threads = 1,
     );
+    finds(Warning, "pressure", &["1 of 3", "psi=1"], |facts| {
+        host(facts).vms_with_pressure = 1;
+    });
     finds(
         Note,
         "control groups",

@@ -21,6 +21,7 @@ const ALL: Measurements = Measurements {
     collector: false,
     info: false,
     vcpus: false,
+    pressure: false,
 };
 
 fn config(wanted: Measurements) -> WorkerConfig {

@@ -193,6 +193,7 @@ fn read_figures(vms: &mut Vms, shared: bool) {
         uptime: Some(60),
         vcpus: Some(ThreadTimes { times, shared }),
         throttling: None,
+        pressure: Vec::new(),
     };
     let figures = HashMap::from_iter([(run(1).uuid, figures)]);
     vms.on_readings(None, HashMap::default(), figures);

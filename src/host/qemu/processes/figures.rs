@@ -6,7 +6,7 @@ use super::Processes;
 use crate::host::qemu::process::sole_qemu;
 use crate::host::qemu::vcpus::ThreadTimes;
 use crate::maps::HashMap;
-use crate::sample::Throttling;
+use crate::sample::{Pressure, Throttling};
 
 /// What this host says of one VM's QEMU.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -17,6 +17,8 @@ pub struct HostFigures {
     pub vcpus: Option<ThreadTimes>,
     /// How often its CPU quota has stopped it.
     pub throttling: Option<Throttling>,
+    /// How much it has waited for resources of this host; empty if that is not known or not wanted.
+    pub pressure: Vec<Pressure>,
 }
 
 /// Of what the figures of vCPUs are read.
@@ -49,6 +51,7 @@ impl Processes {
                 uptime,
                 vcpus,
                 throttling: None,
+                pressure: Vec::new(),
             };
             figures.insert(*uuid, of_vm);
         }
