@@ -14,10 +14,10 @@ use super::host_counters::LoggedPlugin;
 const VCPU: u32 = 1 << 3;
 
 /// A program that uses a whole CPU until it is dropped.
-struct BusyLoop(Child);
+pub struct BusyLoop(Child);
 
 impl BusyLoop {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "sh", "-c", "while :; do :; done"]);
         Self(command.spawn().unwrap())

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Measurement -> its fields with their line-protocol types: the contract with the users of the data.
-const FIELDS: [(&str, &[(char, &str)]); 5] = [
+const FIELDS: [(&str, &[(char, &str)]); 6] = [
     (
         "vm_metrics",
         &[
@@ -97,6 +97,10 @@ const FIELDS: [(&str, &[(char, &str)]); 5] = [
                 "limit_total_req_per_sec limit_rd_req_per_sec limit_wr_req_per_sec",
             ),
         ],
+    ),
+    (
+        "vm_pressure",
+        &[('f', "avg10 avg60 avg300"), ('i', "total_us")],
     ),
 ];
 
@@ -242,6 +246,7 @@ fn influxdb3_commands_declare_every_column_with_its_type() {
         tags.sort_unstable();
         let expected: &[&str] = match measurement {
             "vm_devices" | "vm_info" => &["VMID", "device", "devtype", "host", "name", "uuid"],
+            "vm_pressure" => &["VMID", "host", "name", "resource", "type", "uuid"],
             _ => &["VMID", "host", "name", "uuid"],
         };
         assert_eq!(tags, expected, "{measurement}");
