@@ -182,6 +182,14 @@ fn nothing_to_write(wanted: Measurements, devices_filtered: bool) -> String {
         ),
         (wanted.metrics || wanted.totals, "no VM reported any figure"),
         (wanted.info, "the XML of no VM could be read"),
+        (
+            wanted.vcpus,
+            "the vCPU threads of no VM are in sight (see vcpu_delay)",
+        ),
+        (
+            wanted.pressure,
+            "the pressure files of no VM are in sight (they need cgroup v2 and psi=1)",
+        ),
     ];
     let reasons: Vec<&str> = reasons
         .into_iter()

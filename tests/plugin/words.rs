@@ -303,6 +303,13 @@ fn nothing_to_write_has_its_true_reason() {
         ),
         (&drives, "measurements = ['vm_devices']", none.to_owned()),
         (&default, "measurements = ['vm_features']", two.to_owned()),
+        (
+            &default,
+            "measurements = ['vm_vcpus', 'vm_pressure']",
+            "the vCPU threads of no VM are in sight (see vcpu_delay); \
+             the pressure files of no VM are in sight (they need cgroup v2 and psi=1)"
+                .to_owned(),
+        ),
     ] {
         let config = config(settings);
         let path = config.path().to_str().unwrap();
