@@ -27,6 +27,10 @@ const KINDS: &[Kind] = &[
         is_configured: |wanted| wanted.vcpus,
     },
     Kind {
+        name: "vm_pressure",
+        is_configured: |wanted| wanted.pressure,
+    },
+    Kind {
         name: "vm_devices",
         is_configured: |wanted| wanted.devices,
     },

@@ -8,6 +8,7 @@ const WANTED: Measurements = Measurements {
     collector: true,
     info: true,
     vcpus: true,
+    pressure: true,
 };
 
 /// A gather of so many lines of each kind, mixed, with the names of other kinds in them.
@@ -55,9 +56,17 @@ fn kinds_are_left_out_as_a_whole_and_in_order_until_the_rest_fits() {
         (100, &["vm_info"], 81),
         (81, &["vm_info"], 81),
         (80, &["vm_info", "vm_vcpus"], 51),
-        (50, &["vm_info", "vm_vcpus", "vm_devices"], 11),
-        (11, &["vm_info", "vm_vcpus", "vm_devices"], 11),
-        (1, &["vm_info", "vm_vcpus", "vm_devices"], 11),
+        (
+            50,
+            &["vm_info", "vm_vcpus", "vm_pressure", "vm_devices"],
+            11,
+        ),
+        (
+            11,
+            &["vm_info", "vm_vcpus", "vm_pressure", "vm_devices"],
+            11,
+        ),
+        (1, &["vm_info", "vm_vcpus", "vm_pressure", "vm_devices"], 11),
     ] {
         let mut cap = LineCap::new(max);
         assert_eq!(left_out(&mut cap, &lines), (kinds.to_vec(), left), "{max}");
@@ -74,6 +83,7 @@ fn a_kind_without_lines_is_not_what_is_left_out_first() {
     let devices = Measurements {
         info: false,
         vcpus: false,
+        pressure: false,
         ..WANTED
     };
     assert_eq!(counts.capped(49, &devices).kinds_left_out, ["vm_devices"]);
@@ -102,7 +112,7 @@ fn a_kind_returns_when_it_has_fitted_often_enough() {
 #[test]
 fn only_what_has_fitted_all_the_time_returns() {
     let mut cap = LineCap::new(50);
-    let all = ["vm_info", "vm_vcpus", "vm_devices"];
+    let all = ["vm_info", "vm_vcpus", "vm_pressure", "vm_devices"];
     assert_eq!(left_out(&mut cap, &gather(51, 1, 1, 1)).0, all);
     for n in 1..RETURNS_AFTER {
         let info = if n == 5 { 20 } else { 0 };
@@ -123,7 +133,7 @@ fn the_message_has_the_lines_and_the_kinds() {
         (
             9,
             WANTED,
-            "100 lines a gather, and max_lines is 9; left out: vm_info, vm_vcpus, vm_devices; the other 10 are \
+            "100 lines a gather, and max_lines is 9; left out: vm_info, vm_vcpus, vm_pressure, vm_devices; the other 10 are \
              written all the same",
         ),
     ] {
@@ -132,6 +142,7 @@ fn the_message_has_the_lines_and_the_kinds() {
     let metrics = Measurements {
         info: false,
         vcpus: false,
+        pressure: false,
         devices: false,
         ..WANTED
     };
