@@ -85,7 +85,7 @@ fn the_group_is_that_of_all_processes_of_the_vm() {
     let scope = r"machine.slice/machine-qemu\x2d1\x2da.scope";
     for (inside, whole, mounted) in [
         ("libvirt/emulator", scope, ""),
-        // libvirt before 7.0.
+        // Older versions of libvirt.
         ("emulator", scope, ""),
         // v2 follows processes, and libvirt uses v1.
         ("", scope, "unified/"),
