@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Measurement -> its fields with their line-protocol types: the contract with the users of the data.
-const FIELDS: [(&str, &[(char, &str)]); 5] = [
+const FIELDS: [(&str, &[(char, &str)]); 6] = [
     (
         "vm_metrics",
         &[
             ('s', "state state_reason"),
             (
                 'i',
-                "cpu_count memory_max_kb memory_used_kb cputime_ns answers",
+                "cpu_count memory_max_kb memory_used_kb cputime_ns answers uptime_sec",
             ),
         ],
     ),
@@ -25,6 +25,7 @@ const FIELDS: [(&str, &[(char, &str)]); 5] = [
                 'f',
                 "memory_rate_kb_per_sec memory_angle_deg cpu_usage_percent",
             ),
+            ('f', "cpu_steal_percent"),
             ('f', "memory_guest_used_percent"),
             (
                 'f',
@@ -70,6 +71,8 @@ const FIELDS: [(&str, &[(char, &str)]); 5] = [
             ('i', "memmajor_fault memminor_fault memdisk_cache"),
             ('i', "memunused memstats_age_sec"),
             ('i', "timeusr timesys cputime cpus state_reason state"),
+            ('i', "vcpu_time_ns vcpu_delay_ns"),
+            ('i', "cpu_periods cpu_throttled_periods cpu_throttled_ns"),
             (
                 'i',
                 "disk_rd_time_ns disk_wr_time_ns disk_fl_time_ns disk_fl_reqs",
@@ -80,6 +83,7 @@ const FIELDS: [(&str, &[(char, &str)]); 5] = [
             ),
         ],
     ),
+    ("vm_vcpus", &[('i', "time_ns delay_ns state wait_ns")]),
     (
         "vm_info",
         &[
@@ -242,6 +246,7 @@ fn influxdb3_commands_declare_every_column_with_its_type() {
         tags.sort_unstable();
         let expected: &[&str] = match measurement {
             "vm_devices" | "vm_info" => &["VMID", "device", "devtype", "host", "name", "uuid"],
+            "vm_vcpus" => &["VMID", "host", "name", "uuid", "vcpu"],
             _ => &["VMID", "host", "name", "uuid"],
         };
         assert_eq!(tags, expected, "{measurement}");
