@@ -268,6 +268,31 @@ fn influxdb3_commands_declare_every_column_with_its_type() {
     }
 }
 
+/// A database that is upgraded gets the columns with the types that a new one has.
+#[test]
+fn columns_that_an_upgrade_adds_are_those_of_a_new_database() {
+    let declared = read("docs/outputs.md").replace("\\\n", " ");
+    let declared: BTreeMap<_, _> = declared
+        .lines()
+        .filter_map(|line| line.strip_prefix("influxdb3 create table "))
+        .map(|command| (command.split(' ').next_back().unwrap(), command))
+        .collect();
+    let upgrade = read("docs/upgrading.md");
+    let commands: Vec<_> = upgrade
+        .lines()
+        .filter_map(|line| line.strip_prefix("influxdb3 update table --fields "))
+        .collect();
+    assert!(commands.len() >= 5, "{commands:?}");
+    for command in commands {
+        let (fields, table) = command.split_once(" --database telegraf ").unwrap();
+        let new = between(declared[table], "--fields ", " ");
+        for field in fields.split(',') {
+            let known = new.split(',').any(|column| column == field);
+            assert!(known, "{table}: {field} is not in docs/outputs.md");
+        }
+    }
+}
+
 /// The stanza is valid for Telegraf: as TOML, with the variants in its comments too.
 #[test]
 fn stanza_and_its_commented_variants_are_toml() {
