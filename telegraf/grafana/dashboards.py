@@ -129,7 +129,8 @@ machine = dashboard(
               description="in_guest: in use inside the guest (memavailable - memusable); needs a balloon driver there and a "
               "statistics period (virsh dommemstat VM --period 5 --live). resident: held of the host's memory."),
         of_vm("Guest memory used", PERCENT, one("used", "memory_guest_used_percent"), gauge=True, measurement="vm_features",
-              description="(memavailable - memusable) / memavailable. It ends when the guest's report is older than guest_memory_max_age."),
+              description="(memavailable - memusable) / memavailable. It ends when the guest's report is older than "
+              "guest_memory_max_age."),
         of_vm("Age of the guest's memory report", SECONDS, one("age", "memstats_age_sec"), gauge=True),
         of_vm("Swap of the guest", KIB_S, one("read", "memswap_in") | one("written", "memswap_out")),
         of_vm("Page faults of the guest", FAULTS_S, one("major", "memmajor_fault") | one("minor", "memminor_fault")),
@@ -142,7 +143,8 @@ machine = dashboard(
         per_device("Disk latency, by disk", MS, {"read": "rd_latency_ms", "written": "wr_latency_ms", "flushed": "fl_latency_ms"},
                    DISK, gauge=True, description=LATENCY),
         per_device("Disk sizes, by disk", BYTES,
-                   {"capacity": "capacity_bytes", "allocation": "allocation_bytes", "physical": "physical_bytes"}, DISK, gauge=True,
+                   {"capacity": "capacity_bytes", "allocation": "allocation_bytes", "physical": "physical_bytes"}, DISK,
+                   gauge=True,
                    description="capacity: what the guest sees; allocation: the end of the highest offset written; physical: what "
                    "the image takes up on the host's storage. Absent while disks are read one by one."),
         per_device("I/O errors, by disk", COUNT, {"errors": "io_error_events"}, DISK, gauge=True,

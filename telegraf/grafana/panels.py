@@ -211,7 +211,8 @@ def tag(language):
 
 def tagged(language):
     """Its values. All stands for every VM, also for one without the tag: see `queries.filtered`."""
-    return choice("tagged", "Owner (values of the tag)", TAGGED, language, True, everything=".*" if language == "influxql" else "uuid")
+    everything = ".*" if language == "influxql" else "uuid"
+    return choice("tagged", "Owner (values of the tag)", TAGGED, language, True, everything=everything)
 
 
 def vm(language):
