@@ -1,10 +1,12 @@
 """What the dashboards are made of: panels, variables, and the frame around them, as Grafana stores them."""
 
-from queries import DEVICE, HOST, VM_CHOICE, VM_PATTERN, gauges, is_, rates, tag_values, variable
+from queries import (
+    DEVICE, HOST, TAGGED, TAGS, TAGS_PATTERN, VM_CHOICE, VM_PATTERN, VMS, gauges, is_, last, rates, tag_values, variable,
+)
 
 # What Grafana calls the units: KiB, bytes and packets a second and so on.
 KIB, BYTES, BYTES_S, PACKETS_S, OPS_S, PERCENT, NS = "kbytes", "bytes", "Bps", "pps", "iops", "percent", "ns"
-KIB_S, FAULTS_S, CORES, COUNT = "KiBs", "cps", "none", "none"
+KIB_S, FAULTS_S, CORES, COUNT, MS, SECONDS, PER_S = "KiBs", "cps", "none", "none", "ms", "s", "cps"
 COLOURS = {
     "running": "green", "paused": "orange", "blocked": "yellow", "suspended": "blue",
     "shutdown": "purple", "shutoff": "text", "crashed": "red", "no state": "text",
@@ -103,18 +105,20 @@ def timeline(title, query, size=(24, 5), description=""):
     return made
 
 
-def choice(name, label, query, language, multi=False, pattern=""):
-    """A variable that asks the database. With `multi` all is the default."""
-    everything = {"selected": True, "text": ["All"], "value": ["$__all"]}
+def choice(name, label, query, language, multi=False, pattern="", everything=".*", current=None):
+    """A variable that asks the database. With `multi` all is the default: `everything` is what stands for that."""
+    if multi:
+        current = {"selected": True, "text": ["All"], "value": ["$__all"]}
     made = {
         "name": name, "label": label, "type": "query", "datasource": source(),
         "query": query.sql if language == "sql" else query.influxql,
         "refresh": 2, "sort": 1, "regex": pattern, "hide": 0, "skipUrlSync": False,
-        "multi": multi, "includeAll": multi, "current": everything if multi else {}, "options": [],
+        "multi": multi, "includeAll": multi, "current": current or {}, "options": [],
     }
-    # InfluxQL compares by pattern, where one for all is shorter than a list of a thousand hosts.
-    if multi and language == "influxql":
-        made["allValue"] = ".*"
+    # InfluxQL compares by pattern, where one for all is shorter than a list of a thousand hosts. Without it Grafana lists
+    # all choices.
+    if multi and everything:
+        made["allValue"] = everything
     return made
 
 
@@ -187,8 +191,28 @@ def dashboard(name, title, description, variables, panels):
     return made
 
 
+def all_of(language):
+    """What stands for all hosts or devices."""
+    return ".*" if language == "influxql" else None
+
+
 def hosts(multi):
-    return lambda language: choice("host", "Host", tag_values("host", "vm_totals", None), language, multi)
+    return lambda language: choice(
+        "host", "Host", tag_values("host", "vm_totals", None), language, multi, everything=all_of(language)
+    )
+
+
+def tag(language):
+    """The tag by which VMs are chosen. The one that is always there comes first: nothing is known of the others."""
+    return choice(
+        "tag", "Tag", TAGS, language, pattern=TAGS_PATTERN, current={"selected": True, "text": "name", "value": "name"}
+    )
+
+
+def tagged(language):
+    """Its values. All stands for every VM, also for one without the tag: see `queries.filtered`."""
+    everything = ".*" if language == "influxql" else "uuid"
+    return choice("tagged", "Owner (values of the tag)", TAGGED, language, True, everything=everything)
 
 
 def vm(language):
@@ -197,18 +221,18 @@ def vm(language):
 
 def devices(name, label, devtype):
     where = VM_OF_HOST & is_("devtype", devtype)
-    return lambda language: choice(name, label, tag_values("device", "vm_devices", where), language, multi=True)
+    return lambda language: choice(name, label, tag_values("device", "vm_devices", where), language, True, everything=all_of(language))
 
 
 def per_host(title, unit, values, gauge=False, **more):
     make = gauges if gauge else rates
-    return graph(title, unit, make("vm_totals", values, HOST, ("host",), ("host",)), stack=True, **more)
+    return graph(title, unit, make("vm_totals", values, VMS, ("host",), ("host",)), stack=True, **more)
 
 
 def per_vm(title, unit, values, gauge=False, **more):
     names = ("name", "field") if len(values) > 1 else ("name",)
     make = gauges if gauge else rates
-    return graph(title, unit, make("vm_totals", values, HOST, ("name", "uuid"), names), stack=True, **more)
+    return graph(title, unit, make("vm_totals", values, VMS, ("name", "uuid"), names), stack=True, **more)
 
 
 def of_vm(title, unit, values, gauge=False, where=VM_OF_HOST, measurement="vm_totals", **more):
@@ -216,9 +240,19 @@ def of_vm(title, unit, values, gauge=False, where=VM_OF_HOST, measurement="vm_to
     return graph(title, unit, make(measurement, values, where, (), ("field",)), **more)
 
 
-def per_device(title, unit, fields, where):
+def per_device(title, unit, fields, where, gauge=False, **more):
     values = {label: ([field], 1) for label, field in fields.items()}
-    return graph(title, unit, rates("vm_devices", values, where, ("device",), ("device", "field"), DEVICE))
+    make = gauges if gauge else rates
+    return graph(title, unit, make("vm_devices", values, where, ("device",), ("device", "field"), DEVICE), **more)
+
+
+def of_vm_now(title, unit, label, field, words=None, **more):
+    """The last value of a field of vm_metrics; `words` are what single values mean: word and colour."""
+    made = stat(title, unit, last("vm_metrics", label, field, VM_OF_HOST), **more)
+    if words:
+        options = {str(value): {"text": word, "color": colour, "index": value} for value, (word, colour) in words.items()}
+        made["fieldConfig"]["defaults"]["mappings"] = [{"type": "value", "options": options}]
+    return made
 
 
 def collector(title, unit, values, counters=False, **more):

@@ -47,6 +47,15 @@ def is_(tag, value):
     return Where(f"\"{tag}\" = '{value}'", f"{tag} = '{value}'")
 
 
+def filtered(tag, values):
+    """Of VMs: the tag that the variable `tag` names has one of the values of the variable `values`. A VM without that tag
+    passes when all are chosen: what then stands for all of them fits every uuid. No value of a tag is a VM's uuid else."""
+    return Where(
+        f'("${{{tag}}}" =~ /^${{{values}:regex}}$/ OR "uuid" =~ /^${{{values}:regex}}$/)',
+        f'("${{{tag}}}" IN (${{{values}:sqlstring}}) OR uuid IN (${{{values}:sqlstring}}))',
+    )
+
+
 RANGE = Where("$timeFilter", "$__timeFilter(time)")
 # The end of the range, not the present: the dashboards look into the past as well.
 LATELY = Where(
@@ -54,6 +63,8 @@ LATELY = Where(
     "time > $__timeTo() - INTERVAL '$stale' AND time <= $__timeTo()",
 )
 HOST = variable("host", "host")
+# The VMs of the chosen hosts whose owner, or another tag, is chosen.
+VMS = HOST & filtered("tag", "tagged")
 
 
 def quoted(names):
@@ -133,10 +144,32 @@ def top(table, label, fields, divisor=1):
     values = {label: (fields, divisor)}
     return Query(
         f'SELECT TOP("{label}", "host", "name", "uuid", 10) AS "{label}" FROM (SELECT MEAN("{label}") AS "{label}" '
-        f"FROM ({influxql_rates(table, values, RUN, HOST)}) GROUP BY {quoted(VM)})",
-        sql_rates(table, values, RUN, HOST)
+        f"FROM ({influxql_rates(table, values, RUN, VMS)}) GROUP BY {quoted(VM)})",
+        sql_rates(table, values, RUN, VMS)
         + f"SELECT host, name, uuid, AVG(\"{label}\") AS \"{label}\" FROM rates GROUP BY host, name, uuid "
         f"ORDER BY \"{label}\" DESC LIMIT 10",
+        table=True,
+    )
+
+
+def top_mean(table, label, field):
+    """The ten VMs with the highest mean of a gauge."""
+    where = RANGE & VMS
+    return Query(
+        f'SELECT TOP("{label}", "host", "name", "uuid", 10) AS "{label}" FROM (SELECT MEAN("{field}") AS "{label}" '
+        f'FROM "{table}" WHERE {where.influxql} GROUP BY {quoted(VM)})',
+        f'SELECT host, name, uuid, AVG({field}) AS "{label}" FROM {table} WHERE {where.sql} AND {field} IS NOT NULL '
+        f'GROUP BY host, name, uuid ORDER BY "{label}" DESC LIMIT 10',
+        table=True,
+    )
+
+
+def last(table, label, field, where):
+    """The last value within the range."""
+    where = RANGE & where
+    return Query(
+        f'SELECT LAST("{field}") AS "{label}" FROM "{table}" WHERE {where.influxql}',
+        f'SELECT {field} AS "{label}" FROM {table} WHERE {where.sql} AND {field} IS NOT NULL ORDER BY time DESC LIMIT 1',
         table=True,
     )
 
@@ -155,6 +188,8 @@ def gauges(table, values, where, by, called, series=VM):
     influxql = ", ".join(f'{mean(fs, k, "MEAN", chr(34))} AS "{label}"' for label, (fs, k) in values.items())
     sql = ", ".join(f'{mean(fs, k, "AVG", "")} AS "{label}"' for label, (fs, k) in values.items())
     sums = ", ".join(f'SUM("{label}") AS "{label}"' for label in values)
+    # Without it, SQL has a series of nothing for a VM without the fields.
+    there = " OR ".join(f"{field.lstrip('-')} IS NOT NULL" for fields, _ in values.values() for field in fields)
     group = f", {quoted(by)}" if by else ""
     alias, display = titled(called)
     return Query(
@@ -162,7 +197,7 @@ def gauges(table, values, where, by, called, series=VM):
         f'FROM "{table}" WHERE $timeFilter AND {where.influxql} GROUP BY time($__interval), {quoted(series)} FILL(none)) '
         f"WHERE $timeFilter GROUP BY time($__interval){group} FILL(none)",
         f"WITH bins AS (SELECT $__dateBin(time) AS bin, {columns(series)}, {sql} FROM {table} "
-        f"WHERE $__timeFilter(time) AND {where.sql} GROUP BY bin, {columns(series)}) "
+        f"WHERE $__timeFilter(time) AND {where.sql} AND ({there}) GROUP BY bin, {columns(series)}) "
         f"SELECT {', '.join(['bin AS time', *map(column, by)])}, "
         + sums
         + f" FROM bins GROUP BY {', '.join(['bin', *map(column, by)])} ORDER BY time",
@@ -182,9 +217,9 @@ def states(condition, label, over_time):
         group = " GROUP BY bin ORDER BY time"
     return Query(
         f'SELECT COUNT("state") AS "{label}" FROM (SELECT LAST("state") AS "state" FROM "vm_metrics" '
-        f'WHERE {(when & HOST).influxql} {bins[0]}"host", "uuid"{bins[1]}) '
+        f'WHERE {(when & VMS).influxql} {bins[0]}"host", "uuid"{bins[1]}) '
         f'WHERE {outer}"state" {condition.influxql}' + (" GROUP BY time($__interval) FILL(none)" if over_time else ""),
-        f"WITH bins AS (SELECT {binned}time, host, uuid, state FROM vm_metrics WHERE {(when & HOST).sql}), "
+        f"WITH bins AS (SELECT {binned}time, host, uuid, state FROM vm_metrics WHERE {(when & VMS).sql}), "
         f"aged AS (SELECT {bin_}state, ROW_NUMBER() OVER (PARTITION BY {bin_}host, uuid ORDER BY time DESC) AS age "
         "FROM bins) "
         f"SELECT {selected}COUNT(*) AS \"{label}\" FROM aged WHERE age = 1 AND state {condition.sql}{group}",
@@ -208,11 +243,22 @@ def state_timeline(fields):
 
 PAUSED = Query(
     'SELECT "host", "name", "state_reason", "uuid" FROM (SELECT LAST("state") AS "state", "state_reason" '
-    f'FROM "vm_metrics" WHERE {(LATELY & HOST).influxql} GROUP BY "host", "uuid", "name") '
+    f'FROM "vm_metrics" WHERE {(LATELY & VMS).influxql} GROUP BY "host", "uuid", "name") '
     "WHERE \"state\" = 'paused'",
     "SELECT time, host, name, state_reason, uuid FROM (SELECT time, host, name, uuid, state, state_reason, "
     "ROW_NUMBER() OVER (PARTITION BY host, uuid ORDER BY time DESC) AS age FROM vm_metrics "
-    f"WHERE {(LATELY & HOST).sql}) AS latest WHERE age = 1 AND state = 'paused' ORDER BY host, name",
+    f"WHERE {(LATELY & VMS).sql}) AS latest WHERE age = 1 AND state = 'paused' ORDER BY host, name",
+    table=True,
+)
+
+# QEMUs that did not answer in the last gather.
+STUCK = Query(
+    'SELECT "host", "name", "answers", "uuid" FROM (SELECT LAST("answers") AS "answers" '
+    f'FROM "vm_metrics" WHERE {(LATELY & VMS).influxql} GROUP BY "host", "uuid", "name") '
+    'WHERE "answers" = 0',
+    "SELECT time, host, name, answers, uuid FROM (SELECT time, host, name, uuid, answers, "
+    "ROW_NUMBER() OVER (PARTITION BY host, uuid ORDER BY time DESC) AS age FROM vm_metrics "
+    f"WHERE {(LATELY & VMS).sql} AND answers IS NOT NULL) AS latest WHERE age = 1 AND answers = 0 ORDER BY host, name",
     table=True,
 )
 
@@ -257,12 +303,25 @@ def tag_values(tag, table, where):
     )
 
 
+# The tags by which VMs can be chosen: their names, and those of the table [tags] (and of Telegraf's global_tags) which
+# have been written. A query may name no column of InfluxDB 3 that is not there.
+TAGS = Query(
+    'SHOW TAG KEYS FROM "vm_totals"',
+    "SELECT column_name FROM information_schema.columns WHERE table_name = 'vm_totals' "
+    "AND data_type LIKE 'Dictionary%' ORDER BY column_name",
+)
+TAGS_PATTERN = "/^(?!(?:VMID|host|uuid)$)(?<text>(?<value>.+))$/"
+TAGGED = Query(
+    f'SHOW TAG VALUES FROM "vm_totals" WITH KEY = "${{tag}}" WHERE {HOST.influxql}',
+    f'SELECT DISTINCT "${{tag}}" FROM vm_totals WHERE {(RANGE & HOST).sql} AND "${{tag}}" IS NOT NULL ORDER BY "${{tag}}"',
+)
+
 # A VM is chosen by its uuid and shown by its name: both are in one text, the variable's pattern parts
 # them. In InfluxQL a series' key has both; a name with a comma or a blank shows its backslashes.
 VM_CHOICE = Query(
-    f'SHOW SERIES FROM "vm_totals" WHERE {HOST.influxql}',
+    f'SHOW SERIES FROM "vm_totals" WHERE {VMS.influxql}',
     "SELECT DISTINCT concat(name, ' ', uuid) AS vm FROM vm_totals WHERE "
-    f"{(RANGE & HOST).sql} ORDER BY vm",
+    f"{(RANGE & VMS).sql} ORDER BY vm",
 )
 VM_PATTERN = {
     "influxql": r"/,name=(?<text>(?:\\.|[^,\\])+),(?:.*,)?uuid=(?<value>[^,]+)/",

@@ -118,7 +118,7 @@ def main():
     for number, (name, title) in enumerate(PANELS):
         dashboard = dashboards("sql")[name]
         vm = "mail" if title == "State" else "db"
-        values, _ = chosen(dashboard, engine, span, {"host": "kvm01", "vm": by_name[vm]})
+        values, _ = chosen(dashboard, engine, span, {"host": "kvm01", "vm": by_name[vm], "tag": "name"})
         panel = next(one for one in dashboard["panels"] if one["title"] == title)
         axes = figure.add_subplot(grid[number // 2, number % 2] if number < 8 else grid[4, :])
         found = {}

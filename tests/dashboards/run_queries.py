@@ -2,12 +2,13 @@
 """Runs every query of the dashboards as Grafana would, in both languages, and holds the answers
 against each other and against the rows that Telegraf wrote.
 
-    run_queries.py --rows FILE --server HOST:PORT --busy UUID --paused UUID --asleep UUID
+    run_queries.py --rows FILE --server HOST:PORT --busy UUID --paused UUID --asleep UUID --owner TEXT
 
 InfluxQL on the InfluxDB 1.x at HOST:PORT, whose database telegraf has the rows; SQL on DataFusion, the
 engine of InfluxDB 3, over the rows of FILE. The rows: host kvm01 with two guests at work (one --busy), one in
-suspend to RAM (--asleep), a paused VM, and Telegraf's cpu and mem; host kvm02, silent for the last 45 s
-at least.
+suspend to RAM (--asleep), a paused VM whose QEMU is frozen, and Telegraf's cpu and mem; host kvm02, silent for the last
+45 s at least. The busy VM alone has the tag project, with the value --owner; the queries run with this tag chosen, and all
+of its values.
 
 Every query gives rows; the two languages give the same series, with the same values; each value is
 what its unit allows; the busy guest's rates are those of the rows; and some answers are known.
@@ -24,7 +25,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "sql")]
 import grafana  # noqa: E402
 from grafana import Raw, Wrong  # noqa: E402
 from known import close, known  # noqa: E402
-from doc_queries import DOCS, declared, parse  # noqa: E402
+from doc_queries import DOCS, declared, parse, with_owner  # noqa: E402
 
 ROOT = HERE.parents[1]
 SECOND = 10**9
@@ -32,7 +33,10 @@ SECOND = 10**9
 PLAUSIBLE = {
     "none": (0, 128), "kbytes": (10 * 1024, 1024**2), "bytes": (10 * 1024**2, 2**42), "Bps": (0, 10**9), "pps": (0, 10**6),
     "iops": (0, 10**6), "percent": (0, 400), "ns": (10**5, 10 * SECOND), "KiBs": (0, 10**6), "cps": (0, 10**7),
+    "ms": (0, 10**4), "s": (0, 3600),
 }
+# The lab's images are small.
+SIZES = {"Disk sizes, by disk": (0, 8 * 1024**2), "Size of disks, by VM": (0, 16 * 1024**2)}
 
 
 def dashboards(language):
@@ -41,18 +45,20 @@ def dashboards(language):
 
 
 def datafusion_tables(rows):
-    """The tables, declared as in docs/outputs.md; Telegraf's own cpu and mem as they came."""
+    """The tables, declared as in docs/outputs.md, with the tag project of the table [tags]; Telegraf's own cpu and mem as
+    they came."""
     import datafusion
     import pyarrow
 
     kinds = {"int64": pyarrow.int64(), "float64": pyarrow.float64(), "utf8": pyarrow.string()}
     types = {int: "int64", float: "float64", str: "utf8"}
-    tables = declared(DOCS)
+    tables = {name: (with_owner(name, tags), fields) for name, (tags, fields) in declared(DOCS).items()}
     for name in ("cpu", "mem"):
         mine = [(tags, fields) for table, tags, fields, _ in rows if table == name]
         fields = {field: types[type(value)] for _, fields in mine for field, value in fields.items()}
         tables[name] = (sorted({tag for tags, _ in mine for tag in tags}), fields)
-    context = datafusion.SessionContext()
+    # InfluxDB 3 has the information schema.
+    context = datafusion.SessionContext(datafusion.SessionConfig().with_information_schema(True))
     for name, (tags, fields) in tables.items():
         # InfluxDB 3 holds tags as dictionaries and time without a zone.
         schema = [pyarrow.field("time", pyarrow.timestamp("ns"))]
@@ -117,6 +123,8 @@ def chosen(dashboard, engine, span, wanted):
                 raise Wrong(f"no choices for {name}: {query}")
             everything = Raw(variable["allValue"]) if "allValue" in variable else sorted(choices[name].values())
             values[name] = everything if variable["multi"] else wanted[name]
+            if name == "tagged" and "owner" in wanted:
+                values[name] = [wanted["owner"]]
             if not variable["multi"] and wanted[name] not in choices[name].values():
                 raise Wrong(f"{wanted[name]} is not among {choices[name]}")
     return values, choices
@@ -142,6 +150,24 @@ def answers(engine, span, wanted):
     return found, offered
 
 
+def of_owner(engine, span, wanted):
+    """What is answered when one owner is chosen: his VM, and no other."""
+    found, offered = answers(engine, span, wanted)
+    vm = wanted["vm"]
+    values = set(offered["vm", "vm"].values())
+    if values != {vm}:
+        yield f"VMs of the owner: {values}"
+    shown = {row["uuid"] for (_, title, _), (_, rows) in found.items() if title.startswith("Top ") for row in rows}
+    if shown != {vm}:
+        yield f"the owner's top VMs: {shown}"
+    for (name, title, letter), (_, answer) in found.items():
+        if name == "hypervisor" and title.endswith(", by VM") and len(answer) != 1:
+            yield f"{title}: {list(answer)}"
+    counts = [found["fleet", "VMs now", letter][1] for letter in "ABC"]
+    if sum(value for rows in counts for row in rows for key, value in row.items() if key != "time") != 1:
+        yield f"VMs now: {counts}"
+
+
 def plausible(answered):
     """Every query has rows, and values as their unit has them."""
     for where, (unit, answer) in answered.items():
@@ -155,7 +181,7 @@ def plausible(answered):
             values = [value for value in values if not isinstance(value, str)]
         if unit == "string":
             continue
-        low, high = PLAUSIBLE[unit]
+        low, high = SIZES.get(where[1], PLAUSIBLE[unit])
         wrong = [value for value in values if value is None or not low <= value <= high]
         if wrong or not values:
             yield f"{where}, in {unit}: {wrong or 'no values'}"
@@ -203,6 +229,11 @@ def tables_differ(one, other):
         yield from (f"{key}: {k}: {v} and {other[key][k]}" for k, v in numbers.items() if not close(v, other[key][k]))
 
 
+def same(one, other):
+    """Whether two answers in one language are alike. Equal rows of a table may change places."""
+    return one == other if isinstance(one, dict) else by_texts(one) == by_texts(other)
+
+
 def differ(influxql, sql):
     if influxql.keys() != sql.keys():
         yield f"not the same queries: {influxql.keys() ^ sql.keys()}"
@@ -220,11 +251,11 @@ def whole_bins(times):
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("rows", "server", "busy", "paused", "asleep"):
+    for name in ("rows", "server", "busy", "paused", "asleep", "owner"):
         arguments.add_argument(f"--{name}", required=True)
     given = arguments.parse_args()
     rows = [parse(line) for line in pathlib.Path(given.rows).read_text().split("\n") if line]
-    wanted = {"host": "kvm01", "vm": given.busy, "paused": given.paused, "asleep": given.asleep}
+    wanted = {"host": "kvm01", "vm": given.busy, "tag": "project", "paused": given.paused, "asleep": given.asleep}
     times = [row[3] for row in rows]
     # A little later than the last line, as a reader's now is; then kvm02 is silent for long enough.
     span = (min(times), max(times) + 15 * SECOND)
@@ -234,10 +265,15 @@ def main():
             found, offered = answers(engine, span, wanted)
             # The means over time: of a last bin of few seconds the languages make different rates.
             means, _ = answers(engine, whole_bins(times), wanted)
+            owners = list(of_owner(engine, span, wanted | {"owner": given.owner}))
+            # The tag that is there without any table [tags], and the dashboards' default.
+            by_name, _ = answers(engine, span, wanted | {"tag": "name"})
         except Wrong as error:
             sys.exit(f"{engine.language}: {error}")
         both.append(found | {where: answer for where, answer in means.items() if where[1].startswith("Top ")})
-        wrong += [f"{engine.language}: {what}" for what in (*plausible(found), *known(found, offered, rows, wanted))]
+        told = (*plausible(found), *known(found, offered, rows, wanted), *owners)
+        wrong += [f"{engine.language}: {what}" for what in told]
+        wrong += [f"{engine.language}, all names: {where}" for where in found if not same(by_name[where][1], found[where][1])]
     wrong += differ(*both)
     print(f"{len(both[0])} queries in InfluxQL, {len(both[1])} in SQL")
     print("\n".join(wrong), file=sys.stderr)

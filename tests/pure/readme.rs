@@ -14,7 +14,7 @@ const FIELDS: [(&str, &[(char, &str)]); 6] = [
             ('s', "state state_reason"),
             (
                 'i',
-                "cpu_count memory_max_kb memory_used_kb cputime_ns answers",
+                "cpu_count memory_max_kb memory_used_kb cputime_ns answers uptime_sec",
             ),
         ],
     ),
@@ -25,6 +25,7 @@ const FIELDS: [(&str, &[(char, &str)]); 6] = [
                 'f',
                 "memory_rate_kb_per_sec memory_angle_deg cpu_usage_percent",
             ),
+            ('f', "cpu_steal_percent"),
             ('f', "memory_guest_used_percent"),
             (
                 'f',
@@ -70,6 +71,8 @@ const FIELDS: [(&str, &[(char, &str)]); 6] = [
             ('i', "memmajor_fault memminor_fault memdisk_cache"),
             ('i', "memunused memstats_age_sec"),
             ('i', "timeusr timesys cputime cpus state_reason state"),
+            ('i', "vcpu_time_ns vcpu_delay_ns"),
+            ('i', "cpu_periods cpu_throttled_periods cpu_throttled_ns"),
             (
                 'i',
                 "disk_rd_time_ns disk_wr_time_ns disk_fl_time_ns disk_fl_reqs",
@@ -80,6 +83,7 @@ const FIELDS: [(&str, &[(char, &str)]); 6] = [
             ),
         ],
     ),
+    ("vm_vcpus", &[('i', "time_ns delay_ns state wait_ns")]),
     (
         "vm_info",
         &[
@@ -247,6 +251,7 @@ fn influxdb3_commands_declare_every_column_with_its_type() {
         let expected: &[&str] = match measurement {
             "vm_devices" | "vm_info" => &["VMID", "device", "devtype", "host", "name", "uuid"],
             "vm_pressure" => &["VMID", "host", "name", "resource", "type", "uuid"],
+            "vm_vcpus" => &["VMID", "host", "name", "uuid", "vcpu"],
             _ => &["VMID", "host", "name", "uuid"],
         };
         assert_eq!(tags, expected, "{measurement}");
@@ -265,6 +270,31 @@ fn influxdb3_commands_declare_every_column_with_its_type() {
             })
             .collect();
         assert_eq!(declared, wanted, "{measurement}");
+    }
+}
+
+/// A database that is upgraded gets the columns with the types that a new one has.
+#[test]
+fn columns_that_an_upgrade_adds_are_those_of_a_new_database() {
+    let declared = read("docs/outputs.md").replace("\\\n", " ");
+    let declared: BTreeMap<_, _> = declared
+        .lines()
+        .filter_map(|line| line.strip_prefix("influxdb3 create table "))
+        .map(|command| (command.split(' ').next_back().unwrap(), command))
+        .collect();
+    let upgrade = read("docs/upgrading.md");
+    let commands: Vec<_> = upgrade
+        .lines()
+        .filter_map(|line| line.strip_prefix("influxdb3 update table --fields "))
+        .collect();
+    assert!(commands.len() >= 5, "{commands:?}");
+    for command in commands {
+        let (fields, table) = command.split_once(" --database telegraf ").unwrap();
+        let new = between(declared[table], "--fields ", " ");
+        for field in fields.split(',') {
+            let known = new.split(',').any(|column| column == field);
+            assert!(known, "{table}: {field} is not in docs/outputs.md");
+        }
     }
 }
 

@@ -7,7 +7,8 @@
 influxql starts an influxd (1.x) of its own on free ports and a temporary folder; with --server it asks
 that one, whose database telegraf has the rows already.
 sql runs on DataFusion, the engine of InfluxDB 3; the tables are declared as the
-`influxdb3 create table` commands of docs/outputs.md declare them, so a wrong declaration shows here too.
+`influxdb3 create table` commands of docs/outputs.md declare them, so a wrong declaration shows here too. As that page
+says, those of the VMs have the names in [tags] beside them: project.
 
 Without --rows the hand-made rows beside this file serve; their clock starts at 0, and they are moved
 to begin ten full minutes ago, since the queries look back from now. --rows takes rows as Telegraf
@@ -72,6 +73,11 @@ def declared(docs):
     return found
 
 
+def with_owner(table, tags):
+    """The tags of a table where [tags] has project."""
+    return tags if table in ("vm_collector", "vm_info") else [*tags, "project"]
+
+
 def sql(docs, lines, _server):
     """Yields each SQL query with its rows, or the error that it gave."""
     import datafusion
@@ -81,6 +87,7 @@ def sql(docs, lines, _server):
     context = datafusion.SessionContext()
     rows = [parse(line) for line in lines]
     for table, (tags, fields) in declared(docs).items():
+        tags = with_owner(table, tags)
         # InfluxDB 3 holds tags as dictionaries and time without a zone.
         schema = [pyarrow.field("time", pyarrow.timestamp("ns"))]
         schema += [pyarrow.field(t, pyarrow.dictionary(pyarrow.int32(), pyarrow.string())) for t in tags]

@@ -62,11 +62,31 @@ class Rows:
             rate = lambda f: (last[after][f] - last[before][f]) / ((after - before) / SECOND)
             yield {"time": self.seconds(after), **{name: rate(f) for name, f in fields.items()}}
 
-    def cpu(self):
-        """The mean of cpu_usage_percent by VM."""
+    def mean(self, field):
+        """The mean of a field of vm_features by VM; None where it was never there."""
         for tags, rows in self.series("vm_features", "host", "name"):
-            known = [row.fields["cpu_usage_percent"] for row in rows if "cpu_usage_percent" in row.fields]
-            yield tags, sum(known) / len(known)
+            known = [row.fields[field] for row in rows if field in row.fields]
+            yield tags, sum(known) / len(known) if known else None
+
+    def latencies(self):
+        """Milliseconds per read and per write by disk; None where there was no request."""
+        def over(rows, time, requests):
+            ns, ended = (rows[-1].fields[field] - rows[0].fields[field] for field in (time, requests))
+            return ns / ended / 10**6 if ended else None
+
+        for tags, rows in self.series("vm_devices", "host", "uuid", "name", "VMID", "device", "devtype"):
+            if tags.pop("devtype") == "disk":
+                yield tags, over(rows, "rd_time_ns", "rd_req"), over(rows, "wr_time_ns", "wr_reqs")
+
+    def owners(self):
+        """vCPUs and memory of the VMs of each project, None for those without."""
+        sums = collections.defaultdict(lambda: [0, 0])
+        for _, rows in self.series("vm_metrics", "host", "uuid"):
+            last = [row for row in rows if "cpu_count" in row.fields][-1]
+            mine = sums[last.tags.get("project")]
+            mine[0] += last.fields["cpu_count"]
+            mine[1] += last.fields["memory_used_kb"]
+        return sums.items()
 
     def in_use(self):
         """The guest's last memory in use by VM, where the guest tells it."""
@@ -100,7 +120,7 @@ def influxql(rows):
     columns = {c for row in rows.of["vm_devices"] for c in row.tags | row.fields}
     net = ["net_rxbytes", "net_txbytes"]
     rates = lambda found, fields: [t | r for t, series in found for r in rows.by_minute(series, fields)]
-    yield "TOP", [t | {"top": value, "time": None} for t, value in rows.cpu()]
+    yield "TOP", [t | {"top": value, "time": None} for t, value in rows.mean("cpu_usage_percent")]
     yield "cputime", [
         row | {"cores": row["cores"] / SECOND}
         for row in rates(rows.series("vm_totals", "host", "uuid", "name"), cores)
@@ -108,6 +128,12 @@ def influxql(rows):
     yield "rxbytes", rates(rows.devices("nic"), {"rx": "rxbytes", "tx": "txbytes"})
     yield "rd_bytes", rates(rows.devices("disk"), {"read": "rd_bytes", "written": "wr_bytes"})
     yield "memusable", [t | {"time": rows.seconds(time), "in_use": n} for t, time, n in rows.in_use()]
+    steal = rows.mean("cpu_steal_percent")
+    yield "steal", [t | {"top": value, "time": None} for t, value in steal if value is not None]
+    yield "SPREAD", [t | {"read_ms": r or 0, "write_ms": w or 0, "time": None} for t, r, w in rows.latencies()]
+    yield "project", [
+        {"project": project or "", "vcpus": vcpus, "kib": kib, "time": None} for project, (vcpus, kib) in rows.owners()
+    ]
     yield "paused", [
         {k: row.tags[k] for k in ("host", "name")}
         | {k: row.fields[k] for k in ("state", "state_reason")}
@@ -130,9 +156,14 @@ def sql(rows):
             steps.append(names(tags_of) | {"device": tags_of["device"], "time": rows.seconds(after.time), "rx": rate})
     devices = {(row.tags["devtype"], row.tags["device"]) for row in rows.of["vm_devices"]}
     totals = rows.whole("vm_totals", ["net_rxbytes", "net_txbytes"])
-    yield "cpu_usage_percent", [t | {"cpu": value} for t, value in rows.cpu()]
+    yield "cpu_usage_percent", [t | {"cpu": value} for t, value in rows.mean("cpu_usage_percent")]
     yield "rxbytes", steps
     yield "memusable", [names(t) | {"in_use": n} for t, _, n in rows.in_use()]
+    yield "steal", [t | {"steal": value} for t, value in rows.mean("cpu_steal_percent")]
+    yield "read_ms", [
+        {k: t[k] for k in ("host", "name", "device")} | {"read_ms": r, "write_ms": w} for t, r, w in rows.latencies()
+    ]
+    yield "project", [{"project": project, "vcpus": vcpus, "kib": kib} for project, (vcpus, kib) in rows.owners()]
     yield "paused", [
         {k: row.tags[k] for k in ("host", "name", "VMID")} | {"state_reason": row.fields["state_reason"]}
         for row in rows.paused()
@@ -140,7 +171,7 @@ def sql(rows):
     yield "COUNT", [{"count(*)": len(rows.of["vm_devices"])}]
     yield "DISTINCT", [{"devtype": kind, "device": device} for kind, device in devices]
     yield "net_rxbytes", {"any": [{k: v for k, v in row.items() if k != "time"} for row in totals]}
-    yield "*", {"any": list(rows.whole("vm_devices", [*tags, *fields]))}
+    yield "*", {"any": list(rows.whole("vm_devices", [*doc_queries.with_owner("vm_devices", tags), *fields]))}
 
 
 def same(one, other):

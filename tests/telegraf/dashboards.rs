@@ -7,7 +7,7 @@
 use crate::agent::{Config, LIMIT, Telegraf};
 use crate::support::influxd::{Influxd, SERVER};
 use crate::support::lab::Lab;
-use crate::support::vm::{Nic, Vm, VmSpec, disks};
+use crate::support::vm::{Nic, Vm, VmSpec, disks, escape};
 use crate::support::{cached, succeed, turn, wait_for};
 use rustix::process::Signal;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use std::time::Duration;
 /// seconds.
 const LOAD: &str = "(n=0; while :; do n=$((n+1)); k=$((1 + n / 10 % 2 * 7)); ping -c $k -i 0.05 -s 1000 192.168.77.1; \
     dd if=/dev/zero bs=5000 count=$k | nc 192.168.77.1 9; \
-    dd if=/dev/vda of=/dev/null bs=64k count=$k iflag=direct; dd if=/dev/zero of=/dev/vdb bs=16k count=$((2 * k)) oflag=direct; \
+    dd if=/dev/vda of=/dev/null bs=64k count=$k iflag=direct; dd if=/dev/zero of=/dev/vdb bs=16k count=$((2 * k)) oflag=direct conv=fsync; \
     i=0; while [ $i -lt $((k * 200)) ]; do i=$((i+1)); done; sleep 0.5; done) </dev/null >/dev/null 2>&1 &";
 
 /// Receives packets on port 9 and sends nothing back, so that the guests' two directions differ.
@@ -36,9 +36,13 @@ fn here(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// A Linux guest with two disks and a NIC, which reports its memory.
-fn guest<'lab>(lab: &'lab Lab, name: &str) -> Vm<'lab> {
+/// The title of the busy VM, which is its tag `project`.
+const OWNER: &str = "blue team's, 1";
+
+/// A Linux guest with two disks and a NIC, which reports its memory. `extra` is further XML.
+fn guest<'lab>(lab: &'lab Lab, name: &str, extra: &str) -> Vm<'lab> {
     lab.create(&VmSpec {
+        extra: extra.into(),
         name: name.into(),
         memory_mib: 96,
         disks: disks(&["vda", "vdb"]),
@@ -94,8 +98,13 @@ fn the_files_are_what_the_generator_writes() {
 fn every_query_gives_rows_that_are_true() {
     let _turn = turn::share();
     let (lab, other) = (Lab::start(), Lab::start_reachable());
-    let web = guest(&lab, "web server, 1");
-    let (second, asleep) = (guest(&lab, "second"), guest(&lab, "asleep"));
+    let quota = "<cputune><period>100000</period><quota>95000</quota></cputune>";
+    let web = guest(
+        &lab,
+        "web server, 1",
+        &format!("<title>{}</title>{quota}", escape(OWNER)),
+    );
+    let (second, asleep) = (guest(&lab, "second", ""), guest(&lab, "asleep", ""));
     let paused = lab.create(&VmSpec {
         name: "stuck".into(),
         disks: disks(&["vda"]),
@@ -123,8 +132,12 @@ fn every_query_gives_rows_that_are_true() {
         stats.contains_key("balloon.usable").then_some(())
     });
 
+    paused.freeze();
+    let tags = lab.dir().join("tags.toml");
+    std::fs::write(&tags, "[tags]\nproject = \"title\"\n").unwrap();
     let uri = other.uri_for_others();
-    let first = telegraf(&lab, "kvm01", &config("kvm01", &[]));
+    let with_tags = ["--config", tags.to_str().unwrap()];
+    let first = telegraf(&lab, "kvm01", &config("kvm01", &with_tags));
     let mut second = config("kvm02", &["--uri", &uri]);
     second.extra = second.extra[second.extra.find("[[outputs").unwrap()..].to_owned();
     let second = telegraf(&lab, "kvm02", &second);
@@ -158,6 +171,8 @@ fn every_query_gives_rows_that_are_true() {
         paused.uuid(),
         "--asleep",
         asleep.uuid(),
+        "--owner",
+        OWNER,
     ]);
     succeed(&mut check);
     sink.kill().unwrap();
@@ -229,7 +244,7 @@ fn rows_for_the_picture() {
             ),
         ),
     ];
-    let guests: Vec<Vm> = busy.iter().map(|(name, _)| guest(&lab, name)).collect();
+    let guests: Vec<Vm> = busy.iter().map(|(name, _)| guest(&lab, name, "")).collect();
     for (number, (guest, (_, command))) in guests.iter().zip(&busy).enumerate() {
         guest.guest(&format!(
             "ip address add 192.168.77.1{number}/24 dev eth0; ip link set eth0 up"

@@ -119,7 +119,11 @@ fn real_vms_by_telegraf_into_influxdb_answer_the_documented_queries() {
     });
 
     let copy = lab.dir().join("copy");
-    let mut config = Config::new(&[]).copied_to(&copy);
+    // All measurements of figures, so that their columns are compared with those of docs/outputs.md.
+    let all = lab.dir().join("all.toml");
+    let measurements = "\"vm_metrics\", \"vm_features\", \"vm_devices\", \"vm_totals\", \"vm_vcpus\", \"vm_collector\"";
+    std::fs::write(&all, format!("measurements = [{measurements}]\n")).unwrap();
+    let mut config = Config::new(&["--config", all.to_str().unwrap()]).copied_to(&copy);
     config.execd = "[inputs.execd.tags]\nhost = \"kvm01\"\n".into();
     config.extra =
         format!("[[outputs.influxdb]]\nurls = [\"http://{SERVER}\"]\ndatabase = \"telegraf\"\n");
