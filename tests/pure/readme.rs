@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Measurement -> its fields with their line-protocol types: the contract with the users of the data.
-const FIELDS: [(&str, &[(char, &str)]); 6] = [
+const FIELDS: [(&str, &[(char, &str)]); 7] = [
     (
         "vm_metrics",
         &[
