@@ -3,8 +3,11 @@
 //! `None` means that libvirt did not report the figure, which is never the same as 0. A sample holds no
 //! handle of libvirt and knows nothing of line protocol.
 
+mod host;
+mod memory;
+
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -12,14 +15,14 @@ use uuid::Uuid;
 use crate::description::{Description, Info, TagValues};
 use crate::device_filter::DeviceFilter;
 
+pub use host::{Pressure, RESOURCES, Throttling, VcpuTime, VcpuTimes};
+pub use memory::Memory;
+
 /// How many counters a NIC has.
 pub const NIC_COUNTERS: usize = 8;
 
 /// How many counters and sizes a disk has.
 pub const DISK_COUNTERS: usize = 12;
-
-/// The resources of which the kernel reports pressure; each has a file of that name.
-pub const RESOURCES: [&str; 3] = ["cpu", "memory", "io"];
 
 /// The names of a NIC's counters, in the order in which [`Device::counters`] holds them.
 pub const NIC_FIELDS: [&str; NIC_COUNTERS] = [
@@ -124,114 +127,6 @@ pub struct Cpu {
     pub user: Option<u64>,
     /// CPU time in the kernel.
     pub system: Option<u64>,
-}
-
-/// What the threads of a VM's vCPUs have counted.
-#[derive(Debug, Clone, PartialEq)]
-pub struct VcpuTimes {
-    /// The midpoint of the reading.
-    pub at: Instant,
-    /// Each vCPU that is online, in the order of the numbers. It is shared with the history.
-    pub list: Arc<[VcpuTime]>,
-}
-
-/// What the thread of one vCPU has counted since it was started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct VcpuTime {
-    /// libvirt's number of the vCPU. Numbers may have gaps.
-    pub number: u32,
-    /// The number of the thread, which tells the vCPU from an earlier one of the same number. 0 where it is
-    /// not known.
-    pub thread: u32,
-    /// The CPU time that it has used, ns.
-    pub time: Option<u64>,
-    /// How long it was ready to run and had no CPU of the host, ns.
-    pub delay: Option<u64>,
-    /// Its state (virVcpuState), which libvirt alone has.
-    pub state: Option<i32>,
-    /// How long it has waited for I/O, ns, which libvirt alone has.
-    pub wait: Option<u64>,
-}
-
-/// How much the tasks of a control group have waited for one resource.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Pressure {
-    /// One of [`RESOURCES`].
-    pub resource: &'static str,
-    /// `some`: at least one task waited; `full`: some did, and none could run.
-    pub kind: &'static str,
-    /// The share of the last 10 seconds, %. The kernel computes it every 2 seconds.
-    pub avg10: f64,
-    /// The share of the last minute, %.
-    pub avg60: f64,
-    /// The share of the last 5 minutes, %.
-    pub avg300: f64,
-    /// All time of waiting, microseconds.
-    pub total: u64,
-}
-
-/// What the kernel counts in control groups with a CPU quota, summed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Throttling {
-    /// The periods of the quota in which the group had something to run.
-    pub periods: u64,
-    /// The periods in which it used up the quota and was stopped.
-    pub throttled_periods: u64,
-    /// How long it was stopped, ns.
-    pub throttled: u64,
-}
-
-impl std::ops::AddAssign for Throttling {
-    fn add_assign(&mut self, other: Self) {
-        self.periods = self.periods.saturating_add(other.periods);
-        self.throttled_periods = self
-            .throttled_periods
-            .saturating_add(other.throttled_periods);
-        self.throttled = self.throttled.saturating_add(other.throttled);
-    }
-}
-
-impl VcpuTimes {
-    /// The sum over the vCPUs. `None` if one of them lacks the figure.
-    pub fn sum(&self, figure: impl Fn(&VcpuTime) -> Option<u64>) -> Option<u64> {
-        let mut figures = self.list.iter().map(figure);
-        figures.try_fold(0, |sum: u64, figure| Some(sum.saturating_add(figure?)))
-    }
-}
-
-/// Memory of a VM, sizes in KiB.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Memory {
-    /// Midpoint of the call that reported it.
-    pub at: Instant,
-    /// The most memory that the VM may have.
-    pub maximum: Option<u64>,
-    /// The memory that the VM has now.
-    pub current: Option<u64>,
-    /// The size of the balloon, from libvirt's memory statistics.
-    pub actual: Option<u64>,
-    /// Resident memory of the QEMU process on the host.
-    pub rss: Option<u64>,
-    /// The total memory that the guest sees.
-    pub available: Option<u64>,
-    /// The memory that the guest could use without swapping.
-    pub usable: Option<u64>,
-    /// Memory that the guest has swapped in.
-    pub swap_in: Option<u64>,
-    /// Memory that the guest has swapped out.
-    pub swap_out: Option<u64>,
-    /// How many page faults of the guest needed the disk.
-    pub major_fault: Option<u64>,
-    /// How many page faults of the guest did not.
-    pub minor_fault: Option<u64>,
-    /// The size of the guest's page cache.
-    pub disk_caches: Option<u64>,
-    /// The memory that the guest leaves unused.
-    pub unused: Option<u64>,
-    /// When the guest last reported its figures, in s since 1970 by the hypervisor's clock; 0: never.
-    pub last_update: Option<u64>,
-    /// The age of that report when it was read, in s.
-    pub report_age: Option<u64>,
 }
 
 /// The network interfaces or the disks of one VM.
@@ -347,51 +242,6 @@ impl Cpu {
             time: None,
             user: None,
             system: None,
-        }
-    }
-}
-
-impl Memory {
-    fn new(at: Instant) -> Self {
-        Self {
-            at,
-            maximum: None,
-            current: None,
-            actual: None,
-            rss: None,
-            available: None,
-            usable: None,
-            swap_in: None,
-            swap_out: None,
-            major_fault: None,
-            minor_fault: None,
-            disk_caches: None,
-            unused: None,
-            last_update: None,
-            report_age: None,
-        }
-    }
-
-    /// Sets the age of the guest's last report. From the age of `max_age` on the guest's own figures are
-    /// dropped: QEMU goes on giving those of its last report, for as long as the guest sends no other one
-    /// (a paused VM, a driver that was unloaded).
-    pub fn set_report_age(&mut self, now: SystemTime, max_age: Duration) {
-        let Some(last_update) = self.last_update.filter(|at| *at > 0) else {
-            return;
-        };
-        // Another host's clock may be ahead of this one.
-        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let age = now.saturating_sub(last_update);
-        self.report_age = Some(age);
-        if Duration::from_secs(age) >= max_age {
-            self.available = None;
-            self.usable = None;
-            self.unused = None;
-            self.swap_in = None;
-            self.swap_out = None;
-            self.major_fault = None;
-            self.minor_fault = None;
-            self.disk_caches = None;
         }
     }
 }

@@ -1,4 +1,4 @@
-use std::time::Instant;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::testing::{device, devices, empty};
 use super::*;

@@ -1,0 +1,193 @@
+//! How the facts follow from the configuration and the gathers of a check.
+
+use super::{DeviceOut, Facts, Gather, Host, Libvirt, MountOut, Output, Storage, Vms};
+use crate::config::{Loaded, Settings, VcpuDelay};
+use crate::doctor::Examined;
+use crate::gather::protocol::DomainRef;
+use crate::gather::{DeviceLeftOut, Problem, WhyLeftOut};
+use crate::host::mounts::Health;
+use crate::wording::dotted;
+
+impl Facts {
+    /// What is known before libvirt is asked.
+    fn unconnected(loaded: &Loaded) -> Self {
+        let uri = &loaded.settings.uri;
+        Self {
+            program_version: env!("CARGO_PKG_VERSION"),
+            configuration: loaded.source.to_string(),
+            uri: uri.masked().text,
+            uri_origin: uri.origin.to_string(),
+            connected: false,
+            error: None,
+            libvirt: None,
+            vms: None,
+            host: None,
+            storage: None,
+            output: None,
+            gather: None,
+        }
+    }
+
+    /// The facts where libvirt could not be reached.
+    pub fn of_failure(loaded: &Loaded, error: &str) -> Self {
+        Self {
+            error: Some(loaded.settings.uri.masked().mask_in(error).into_owned()),
+            ..Self::unconnected(loaded)
+        }
+    }
+
+    /// The facts of these gathers.
+    pub(crate) fn of(loaded: &Loaded, examined: &Examined) -> Self {
+        let settings = &loaded.settings;
+        Self {
+            connected: true,
+            libvirt: Some(libvirt(settings, examined)),
+            vms: Some(vms(settings, examined)),
+            host: host(settings, examined),
+            storage: examined.host.is_some().then(|| storage(examined)),
+            output: Some(output(examined)),
+            gather: Some(gather(settings, examined)),
+            ..Self::unconnected(loaded)
+        }
+    }
+}
+
+fn names(domains: &[DomainRef]) -> Vec<String> {
+    let mut names: Vec<String> = domains.iter().map(|d| d.name.to_string()).collect();
+    names.sort_unstable();
+    names
+}
+
+fn libvirt(settings: &Settings, examined: &Examined) -> Libvirt {
+    let versions = examined.versions.clone().unwrap_or_default();
+    let report = &examined.last().report;
+    let daemon = versions.libvirt.or(report.libvirt_version);
+    // Sockets of the system's own services may be inherited.
+    let is_libvirts = |path: &&String| {
+        path.contains("virt") || settings.uri.value.contains(&format!("socket={path}"))
+    };
+    Libvirt {
+        daemon_version: daemon.map(dotted),
+        client_version: versions.client.map(dotted),
+        driver: versions.driver,
+        hypervisor_version: versions.hypervisor.map(dotted),
+        socket: examined.sockets.iter().find(is_libvirts).cloned(),
+        read_only: true,
+        in_process: settings.uri.in_process(),
+        events: examined.events,
+        connections_limited_to: report.limited_to,
+    }
+}
+
+fn vms(settings: &Settings, examined: &Examined) -> Vms {
+    let report = &examined.last().report;
+    let problems = report.problems.iter().map(|problem| match problem {
+        Problem::Unreachable(error) => format!("a connection could not be opened: {error}"),
+        Problem::Refused(error) => format!("libvirt refused a call: {error}"),
+        Problem::Domain(domain, text) | Problem::Description(domain, text) => {
+            format!("VM {}: {text}", domain.name)
+        }
+    });
+    Vms {
+        active: report.active.as_ref().map(|active| active.len()),
+        filtered: names(&report.filtered),
+        wanted: report.seen,
+        complete: report.complete,
+        not_answering: names(&report.partial),
+        missing: names(&report.missing),
+        locked: names(&report.locked),
+        withheld: report.withheld,
+        problems: problems.collect(),
+        guest_memory_wanted: settings.measurements.totals,
+        without_guest_memory: names(&examined.without_guest_memory),
+        devices_left_out: examined.left_out.iter().map(device).collect(),
+    }
+}
+
+fn device(left_out: &DeviceLeftOut) -> DeviceOut {
+    DeviceOut {
+        vm: left_out.vm.to_string(),
+        device: left_out.device.as_ref().map(ToString::to_string),
+        reason: match left_out.why {
+            WhyLeftOut::NoHostName => "no_host_name",
+            WhyLeftOut::Filtered => "filtered",
+            WhyLeftOut::Cdrom => "cdrom",
+            WhyLeftOut::Floppy => "floppy",
+            WhyLeftOut::NotCounted => "not_counted",
+        },
+    }
+}
+
+fn host(settings: &Settings, examined: &Examined) -> Option<Host> {
+    let host = examined.host.as_ref()?;
+    let wanted = &settings.measurements;
+    let counts = host.counts;
+    Some(Host {
+        proc_is_open: examined.proc_is_open,
+        processes: host.processes,
+        control_groups: counts.control_groups,
+        vms_with_vcpu_threads: counts.vms_with_vcpu_threads,
+        vcpu_threads: counts.vcpu_threads,
+        vcpu_times_wanted: host.reads_vcpus,
+        vcpu_times_from_libvirt: settings.vcpu_delay == VcpuDelay::Libvirt,
+        pressure_wanted: wanted.pressure,
+        vms_with_pressure: counts.vms_with_pressure,
+        cpu_time_wanted: wanted.metrics || wanted.features || wanted.totals,
+        cpu_time_from_host: counts.cpu_from_host,
+        network_wanted: wanted.features || wanted.devices || wanted.totals,
+        taps: counts.taps,
+        taps_in_sight: counts.taps_in_sight,
+        vms_with_taps: counts.vms_with_taps,
+        network_from_host: counts.net_from_host,
+    })
+}
+
+fn storage(examined: &Examined) -> Storage {
+    let report = &examined.last().report;
+    let mounts = examined.host.iter().flat_map(|host| &host.mounts);
+    let network_mounts = mounts.map(|(point, health)| MountOut {
+        mount: point.display().to_string(),
+        state: match health {
+            Health::Alive => "answers",
+            Health::Late => "late",
+            Health::Dead => "dead",
+            Health::Unknown => "unknown",
+        },
+        vms: report.dead.get(point).map_or(Vec::new(), |vms| names(vms)),
+    });
+    Storage {
+        network_mounts: network_mounts.collect(),
+        unknown_storage: names(&report.unknown_storage),
+        slow_storage: names(&report.slow_storage),
+        disks_left_out: report.disks_left_out,
+    }
+}
+
+/// Telegraf's defaults are a batch of 1,000 and a buffer of 10,000. A batch that holds one gather, and a buffer of 60
+/// gathers (10 minutes at an interval of 10 s), as docs/performance.md has them.
+fn output(examined: &Examined) -> Output {
+    let written = examined.written;
+    let round_up = |number: usize, step: usize| number.div_ceil(step) * step;
+    Output {
+        lines: written.lines,
+        fields: written.fields,
+        series: written.series,
+        size_bytes: written.bytes,
+        metric_batch_size: round_up(written.lines, 100).max(1_000),
+        metric_buffer_limit: round_up(written.lines * 60, 1_000).max(10_000),
+        limit: examined.capped.clone(),
+    }
+}
+
+fn gather(settings: &Settings, examined: &Examined) -> Gather {
+    let ms = |time: std::time::Duration| (time.as_secs_f64() * 10_000.0).round() / 10.0;
+    let report = &examined.last().report;
+    Gather {
+        first_ms: ms(examined.first.took),
+        last_ms: examined.last.as_ref().map(|last| ms(last.took)),
+        deadline_ms: ms(settings.deadline),
+        hanging_calls: report.hanging,
+        saturated: report.saturated.is_some() || report.calls_used_up,
+        not_started: report.not_started.clone(),
+    }
+}
