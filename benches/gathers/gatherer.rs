@@ -51,6 +51,18 @@ impl Gatherer {
         Self::spawn(command, "vm_collector")
     }
 
+    /// Another build of telegraf-kvm, likewise.
+    pub fn other(lab: &Lab, program: &str, settings: &str) -> Self {
+        let copy = lab.dir().join("other");
+        std::fs::copy(program, &copy).unwrap();
+        let config = lab.config(settings);
+        let mut command = lab.command("setpriv");
+        command.args(["--pdeathsig", "KILL", "--reuid=65534", "--regid=65534"]);
+        command.args(["--clear-groups".as_ref(), copy.as_os_str()]);
+        command.args(["--config", &config]);
+        Self::spawn(command, "vm_collector")
+    }
+
     /// telegraf-kvm in a lab, with another URI.
     pub fn plugin_of(lab: &Lab, uri: &str, settings: &str) -> Self {
         let config = lab.config(settings);

@@ -13,6 +13,7 @@ mod fleet;
 mod gatherer;
 mod net_counters;
 mod peers;
+mod prices;
 mod process;
 mod table;
 
@@ -21,15 +22,18 @@ pub struct Options {
     vms: usize,
     rounds: usize,
     only: Option<String>,
+    /// Another build of the program, to compare with.
+    other: Option<String>,
 }
 
-const PARTS: [&str; 6] = ["fleet", "driver", "costs", "sweep", "taps", "lab"];
+const PARTS: [&str; 7] = ["fleet", "driver", "costs", "prices", "sweep", "taps", "lab"];
 
 fn main() {
     let mut options = Options {
         vms: 100,
         rounds: 15,
         only: None,
+        other: None,
     };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -43,6 +47,7 @@ fn main() {
             "--vms" => options.vms = number(&arg, &value()),
             "--rounds" => options.rounds = number(&arg, &value()),
             "--only" => options.only = Some(value()),
+            "--other" => options.other = Some(value()),
             other => usage(&format!("no option {other}")),
         }
     }
@@ -54,7 +59,7 @@ fn main() {
     let wanted = |part: &str| match &options.only {
         Some(only) => only == part,
         // These take long and answer separate questions, so they run only on request.
-        None => !matches!(part, "sweep" | "taps" | "lab"),
+        None => !matches!(part, "prices" | "sweep" | "taps" | "lab"),
     };
     if wanted("driver") {
         driver::run(&options);
@@ -67,6 +72,9 @@ fn main() {
     }
     if wanted("lab") {
         fleet::hold(&options);
+    }
+    if wanted("prices") {
+        prices::run(&options);
     }
     if wanted("taps") {
         net_counters::run(&options);

@@ -1,0 +1,81 @@
+//! What each option adds to a gather of real VMs: the program with one more option each, in turns.
+
+use std::cell::RefCell;
+
+use crate::gatherer::Gatherer;
+use crate::support::fleet::{Fleet, big};
+use crate::support::lab::Lab;
+use crate::table::{Subject, measure, ms, ratio, shown, spread};
+use crate::{Options, process};
+
+/// All measurements that are on by default, and one more.
+fn with(measurement: &str) -> String {
+    format!(
+        "measurements = ['vm_metrics', 'vm_features', 'vm_devices', 'vm_totals', 'vm_collector', '{measurement}']\n"
+    )
+}
+
+pub fn run(options: &Options) {
+    let lab = Lab::start();
+    let _fleet = Fleet::start(&lab, options.vms, |n| big(format!("vm{n:03}")));
+    crate::fleet::stir(&lab);
+    let daemon = process::libvirtd(&lab);
+    let tags = "[tags]\na = 'title'\nb = 'description'\nc = '/resource/partition'\n";
+    let settings = [
+        ("the defaults", String::new()),
+        ("the same again", String::new()),
+        ("vcpu_delay = \"off\"", "vcpu_delay = 'off'\n".into()),
+        (
+            "vcpu_delay = \"libvirt\"",
+            "vcpu_delay = 'libvirt'\n".into(),
+        ),
+        ("vm_vcpus", with("vm_vcpus")),
+        ("vm_pressure", with("vm_pressure")),
+        ("vm_info", with("vm_info")),
+        ("three [tags]", tags.into()),
+        ("max_lines that fits", "max_lines = 1000000\n".into()),
+    ];
+    let start = |(name, settings): &(&'static str, String)| {
+        (*name, Gatherer::plugin(&lab, settings).share())
+    };
+    let mut programs: Vec<(&str, RefCell<Gatherer>)> = settings.iter().map(start).collect();
+    if let Some(other) = &options.other {
+        let measurements = "measurements = ['vm_metrics', 'vm_features', 'vm_devices', 'vm_totals', 'vm_collector']\n";
+        let other = Gatherer::other(&lab, other, measurements);
+        programs.push(("the other build", other.share()));
+    }
+    for (_, program) in &programs {
+        for _ in 0..3 {
+            program.borrow_mut().gather();
+        }
+    }
+    let mut subjects: Vec<Subject> = programs
+        .iter()
+        .map(|(name, program)| Subject::gatherer(*name, program))
+        .collect();
+    let all = measure(&mut subjects, Some(daemon), options.rounds);
+    println!(
+        "## Prices, {} real VMs of 3 disks and 2 taps (QEMU, paused)\n",
+        options.vms
+    );
+    println!(
+        "| | gather, ms | of that with the defaults | own CPU beyond, us a VM | libvirtd's CPU beyond, us a VM |"
+    );
+    println!("|---|---|---|---|---|");
+    for (subject, row) in subjects.iter().zip(&all) {
+        let beyond = |figure: fn(&crate::table::Round) -> std::time::Duration| {
+            let pairs = row.iter().zip(&all[0]);
+            let beyond = pairs.map(|(a, b)| (ms(figure(a)) - ms(figure(b))) * 1e3);
+            shown(spread(beyond.map(|us| us / options.vms as f64)))
+        };
+        println!(
+            "| {} | {} | {} | {} | {} |",
+            subject.name,
+            shown(spread(row.iter().map(|round| ms(round.wall)))),
+            shown(ratio(row, &all[0], |round| round.wall)),
+            beyond(|round| round.own),
+            beyond(|round| round.daemon),
+        );
+    }
+    println!();
+}
