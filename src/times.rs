@@ -48,7 +48,7 @@ pub const GRACE_AFTER_START: Duration = Duration::from_secs(3);
 pub const SATURATION_RECHECK: Duration = Duration::from_secs(1);
 /// A worker that has been busy with one request for so long hangs: another may take its place.
 pub const WORKER_HANGS: Duration = Duration::from_secs(1);
-/// A worker that libvirtd has not let in for so long waits because of `max_clients`.
+/// A worker that libvirtd has not let in for so long after it answered another one waits because of `max_clients`.
 pub const NOT_LET_IN: Duration = Duration::from_secs(5);
 /// How long no more connections are tried after that.
 pub const CONNECTIONS_SCARCE: Duration = Duration::from_secs(3600);

@@ -30,6 +30,14 @@ struct Worker {
     requests: Sender<(CallId, Slot)>,
 }
 
+/// A worker that libvirtd has not let in yet, and whose request was taken back.
+#[derive(Debug)]
+struct NotLetIn {
+    worker: Worker,
+    /// When libvirtd first answered another worker since then. Until it does, it may be frozen, and answers nobody.
+    answered: Option<Instant>,
+}
+
 /// libvirtd allows fewer connections than were wanted.
 #[derive(Debug, Clone, Copy)]
 struct Scarce {
@@ -69,9 +77,8 @@ pub struct WorkerPool {
     /// The workers that can be given requests, each as often as it can be given one.
     idle: Vec<Worker>,
     busy: HashMap<CallId, Busy>,
-    /// Workers that libvirtd has not let in yet and whose request was taken back, by number, and
-    /// since when each waits.
-    not_let_in: HashMap<u64, (Worker, Instant)>,
+    /// By number.
+    not_let_in: HashMap<u64, NotLetIn>,
     /// Requests for the worker that is free next.
     waiting: VecDeque<(CallId, WorkerRequest)>,
     scarce: Option<Scarce>,
@@ -113,7 +120,7 @@ impl WorkerPool {
         self.scarce.take_if(|scarce| now >= scarce.until);
         self.not_started = None;
         let (connected, _) = self.connections();
-        let kept_out = |(_, since): &(Worker, Instant)| now >= *since + NOT_LET_IN;
+        let kept_out = |one: &NotLetIn| one.answered.is_some_and(|at| now >= at + NOT_LET_IN);
         if connected > 0 && self.not_let_in.values().any(kept_out) {
             // They end once libvirtd lets them in.
             self.not_let_in.clear();
@@ -214,10 +221,17 @@ impl WorkerPool {
         self.free(worker)
     }
 
+    /// libvirtd has answered a worker.
+    pub fn answered(&mut self, now: Instant) {
+        for one in self.not_let_in.values_mut() {
+            one.answered.get_or_insert(now);
+        }
+    }
+
     /// The worker of this number, from which the request was taken back, is connected at last, or
     /// cannot be (`connected`). Returns the call that was waiting and is begun now.
     pub fn let_in(&mut self, number: u64, connected: bool) -> Option<CallId> {
-        let (worker, _) = self.not_let_in.remove(&number)?;
+        let NotLetIn { worker, .. } = self.not_let_in.remove(&number)?;
         connected.then(|| self.free(worker))?
     }
 

@@ -117,6 +117,7 @@ fn the_deadline_holds_while_the_daemon_is_frozen() {
             took < Duration::from_millis(3900),
             "gather {gather}: {took:?}"
         );
+        assert_eq!(plugin.next_gather(), [], "vm_collector alone");
     }
     assert_eq!(said(&plugin, "W!").len(), 1, "{}", plugin.stderr());
 

@@ -23,6 +23,13 @@ impl Gatherer {
             let begun = self.workers.returned(call_id);
             self.begun(begun);
         }
+        let answered = match &reply.result {
+            Ok(response) => !matches!(response, Response::Connected | Response::NotConnected),
+            Err(failure) => matches!(failure, Failure::Refused(_)),
+        };
+        if answered {
+            self.workers.answered(now);
+        }
         let wanted = self.scheduler.is_wanted(call_id);
         if !wanted && reply.is_last() {
             self.late += 1;

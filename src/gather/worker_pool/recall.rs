@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Busy, WorkerPool};
+use super::{Busy, NotLetIn, WorkerPool};
 use crate::gather::protocol::{CallId, WorkerRequest};
 
 impl WorkerPool {
@@ -46,8 +46,11 @@ impl WorkerPool {
         late.sort_unstable();
         let take = |call_id: CallId| {
             let request = self.busy.get(&call_id)?.slot.take()?;
-            let Busy { worker, since, .. } = self.busy.remove(&call_id)?;
-            self.not_let_in.insert(worker.number, (worker, since));
+            let worker = self.busy.remove(&call_id)?.worker;
+            let number = worker.number;
+            let answered = None;
+            self.not_let_in
+                .insert(number, NotLetIn { worker, answered });
             Some((call_id, request))
         };
         late.into_iter().filter_map(take).collect()

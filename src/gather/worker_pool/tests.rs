@@ -304,6 +304,13 @@ fn where_few_are_let_in_one_connection_is_left_to_others() {
     }
     let later = now + NOT_LET_IN + LIMIT;
     pool.begin(later);
+    assert_eq!(pool.limited_to(), None, "it may be frozen");
+    pool.answered(later);
+    pool.begin(later + NOT_LET_IN / 2);
+    assert_eq!(pool.limited_to(), None, "it answers only just now");
+    let later = later + NOT_LET_IN;
+    pool.answered(later);
+    pool.begin(later);
     assert_eq!(pool.limited_to(), Some(2), "three are in");
     assert_eq!(counts(&pool), (1, 1));
     assert_eq!(pool.connections(), (2, 0));
