@@ -20,7 +20,7 @@ pub fn run(options: &Options) {
     let _fleet = Fleet::start(&lab, options.vms, |n| big(format!("vm{n:03}")));
     crate::fleet::stir(&lab);
     let daemon = process::libvirtd(&lab);
-    let tags = "[tags]\na = 'title'\nb = 'description'\nc = '/resource/partition'\n";
+    let tags = "[tags]\na = 'title'\nb = 'description'\nc = 'libosinfo:os'\n";
     let settings = [
         ("the defaults", String::new()),
         ("the same again", String::new()),
