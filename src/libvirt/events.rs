@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Connection, DomainEvent, OptionalKinds};
+use super::{Connection, DomainEvent, IoError, OptionalKinds};
 use crate::threads::{self, NotStarted};
 
 /// A message about libvirt's events.
@@ -25,6 +25,9 @@ const MOST: usize = 10_000;
 /// The updates that wait for the main loop. While the loop is blocked in a write, a busy daemon goes on sending
 /// events. If there are too many, all are dropped, and the loop reads everything again as after a lost
 /// connection.
+///
+/// I/O errors of one disk are one update: with `error_policy='report'` each request that fails is an event, and one disk
+/// alone could fill the queue.
 #[derive(Debug, Clone, Default)]
 pub struct EventUpdates(Arc<Mutex<Waiting>>);
 
@@ -45,6 +48,11 @@ impl EventUpdates {
     fn add(&self, update: EventUpdate) -> bool {
         let mut waiting = self.lock();
         let first = waiting.updates.is_empty();
+        if let EventUpdate::Event(DomainEvent::IoError(error), at) = &update
+            && merge(&mut waiting.updates, error, *at)
+        {
+            return false;
+        }
         if waiting.updates.len() >= MOST {
             waiting.updates.clear();
             waiting.updates.push(EventUpdate::Down);
@@ -65,6 +73,30 @@ impl EventUpdates {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Counts an I/O error in the update of the same disk and run that waits; returns whether there is one. What came before
+/// the disk was removed, or before events were lost, is another matter.
+fn merge(updates: &mut [EventUpdate], error: &IoError, at: Instant) -> bool {
+    for update in updates.iter_mut().rev() {
+        match update {
+            EventUpdate::Event(DomainEvent::IoError(waiting), last)
+                if waiting.is_of_same_disk(error) =>
+            {
+                waiting.count += error.count;
+                *last = at;
+                return true;
+            }
+            EventUpdate::Event(DomainEvent::DeviceRemoved(uuid, alias), _)
+                if (*uuid, &*alias) == (error.uuid, &error.alias) =>
+            {
+                return false;
+            }
+            EventUpdate::Live(..) | EventUpdate::Down => return false,
+            EventUpdate::Event(..) => {}
+        }
+    }
+    false
 }
 
 /// How often the thread checks whether its connection is alive, which makes no call to the daemon.
@@ -179,6 +211,8 @@ pub fn start(
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     #[test]
@@ -209,6 +243,87 @@ mod tests {
             }
             assert!(updates.add(event()));
         }
+    }
+
+    fn io_error(alias: &str, id: u32) -> EventUpdate {
+        let error = IoError {
+            uuid: Uuid::nil(),
+            id,
+            alias: alias.to_owned(),
+            reason: String::new(),
+            count: 1,
+        };
+        EventUpdate::Event(DomainEvent::IoError(error), Instant::now())
+    }
+
+    /// Each update that waits: how many I/O errors of which disk, or what else.
+    fn taken(updates: &EventUpdates) -> Vec<String> {
+        let text = |update| match update {
+            EventUpdate::Event(DomainEvent::IoError(error), _) => {
+                format!("{} of {} in run {}", error.count, error.alias, error.id)
+            }
+            EventUpdate::Event(DomainEvent::DeviceRemoved(_, alias), _) => {
+                format!("{alias} removed")
+            }
+            EventUpdate::Event(DomainEvent::DeviceAdded(_), _) => "added".to_owned(),
+            EventUpdate::Event(..) => "event".to_owned(),
+            EventUpdate::Live(..) => "live".to_owned(),
+            EventUpdate::Down => "down".to_owned(),
+        };
+        updates.take().into_iter().map(text).collect()
+    }
+
+    /// With error_policy='report' each request that fails is an event, thousands a second.
+    #[test]
+    fn a_storm_of_io_errors_drops_no_other_event() {
+        let updates = EventUpdates::default();
+        let added = || EventUpdate::Event(DomainEvent::DeviceAdded(Uuid::nil()), Instant::now());
+        assert!(updates.add(added()));
+        for _ in 0..MOST {
+            assert!(!updates.add(io_error("a", 1)));
+            assert!(!updates.add(io_error("b", 1)));
+        }
+        updates.add(added());
+        updates.add(io_error("a", 1));
+        let errors = ["10001 of a in run 1", "10000 of b in run 1"];
+        assert_eq!(taken(&updates), ["added", errors[0], errors[1], "added"]);
+        assert!(updates.add(io_error("a", 1)), "the loop must be told again");
+        assert_eq!(taken(&updates), ["1 of a in run 1"]);
+    }
+
+    #[test]
+    fn io_errors_of_another_run_or_of_another_disk_with_the_same_alias_are_not_merged() {
+        let updates = EventUpdates::default();
+        let removed = |alias: &str| {
+            let event = DomainEvent::DeviceRemoved(Uuid::nil(), alias.to_owned());
+            EventUpdate::Event(event, Instant::now())
+        };
+        for update in [
+            io_error("a", 1),
+            io_error("a", 2),
+            removed("b"),
+            io_error("a", 1),
+            removed("a"),
+            io_error("a", 1),
+            EventUpdate::Down,
+            io_error("a", 1),
+        ] {
+            updates.add(update);
+        }
+        let (first, other) = ("1 of a in run 1", "1 of a in run 2");
+        let merged = "2 of a in run 1";
+        assert_eq!(
+            taken(&updates),
+            [
+                merged,
+                other,
+                "b removed",
+                "a removed",
+                first,
+                "down",
+                first
+            ]
+        );
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl Vms {
         self.io_errors.are_reported = are_reported;
     }
 
-    /// A request of a guest to a disk failed.
+    /// Requests of a guest to a disk failed.
     pub fn io_error(&mut self, error: IoError, at: Instant) {
         let run = RunId {
             uuid: error.uuid,
@@ -89,12 +89,12 @@ impl Vms {
         let disks = self.io_errors.by_run.entry(run).or_default();
         match disks.iter_mut().find(|disk| disk.alias == error.alias) {
             Some(disk) => {
-                disk.count += 1;
+                disk.count += error.count;
                 disk.at = at;
             }
             None => disks.push(DiskErrors {
                 alias: error.alias.into(),
-                count: 1,
+                count: error.count,
                 at,
                 first: Some(error.reason.into()),
             }),

@@ -55,8 +55,17 @@ pub struct IoError {
     pub id: u32,
     /// The disk (`<alias name='virtio-disk0'/>`).
     pub alias: String,
-    /// libvirt's word for the cause: `enospc`, or empty if it knows none.
+    /// libvirt's word for the cause: `enospc`, or empty if it knows none; that of the first one if there are more.
     pub reason: String,
+    /// How many there were: one a event, and more where events have waited.
+    pub count: u64,
+}
+
+impl IoError {
+    /// Whether both are errors of the same disk in the same run.
+    pub fn is_of_same_disk(&self, other: &Self) -> bool {
+        (self.uuid, self.id, &self.alias) == (other.uuid, other.id, &other.alias)
+    }
 }
 
 /// Which of the kinds of events that a driver may lack were registered.
@@ -348,6 +357,7 @@ unsafe extern "C" fn io_error_reported(
                 id,
                 alias: text(alias),
                 reason: text(reason),
+                count: 1,
             }));
         }
     }

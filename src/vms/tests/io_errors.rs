@@ -12,6 +12,7 @@ fn error(alias: &str, id: u32) -> IoError {
         id,
         alias: alias.to_owned(),
         reason: "enospc".to_owned(),
+        count: 1,
     }
 }
 
