@@ -154,9 +154,6 @@ pub struct Device<const N: usize> {
     pub io_errors: Option<u64>,
 }
 
-/// A report of this age, in s, was not followed by another one: periods are shorter.
-const REPORT_IS_OLD: u64 = 120;
-
 impl Sample {
     /// A sample of this moment in which nothing is reported yet.
     pub fn new(run: RunId, name: SmolStr, at: Instant) -> Self {
@@ -182,14 +179,14 @@ impl Sample {
         }
     }
 
-    /// Whether the VM runs and its guest does not report its memory: it never did, or not for [`REPORT_IS_OLD`] seconds.
-    /// A guest reports once when its driver starts, and from then on only where a period is set.
+    /// Whether the VM runs and there are no figures of its guest's memory: it never reported them, or so long ago that
+    /// they were dropped ([`Memory::set_report_age`]). A guest reports once when its driver starts, and from then on
+    /// only where a period is set.
     pub fn lacks_guest_memory(&self) -> bool {
         const RUNNING: i32 = 1;
         let memory = &self.memory;
         let has_figures = memory.available.is_some() || memory.usable.is_some();
-        let is_old = memory.report_age.is_some_and(|age| age >= REPORT_IS_OLD);
-        self.state == Some(RUNNING) && (!has_figures || is_old)
+        self.state == Some(RUNNING) && !has_figures
     }
 
     /// Sets the kinds of the devices, and removes devices that are not wanted and disks that cannot have

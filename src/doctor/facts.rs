@@ -81,7 +81,7 @@ pub struct Vms {
     pub problems: Vec<String>,
     /// Whether guest memory is written at all.
     pub guest_memory_wanted: bool,
-    /// VMs that run and whose guest does not report its memory, or has not for 2 minutes.
+    /// VMs that run and whose guest does not report its memory, or has not for as long as `guest_memory_max_age` says.
     pub without_guest_memory: Vec<String>,
     /// Devices without a line.
     pub devices_left_out: Vec<DeviceOut>,

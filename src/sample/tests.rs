@@ -1,6 +1,6 @@
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::testing::{device, devices, empty};
+use super::testing::{device, devices, empty, full};
 use super::*;
 use crate::config::Settings;
 use crate::description::{Disk, DiskKind, Nic};
@@ -201,4 +201,23 @@ fn from_its_greatest_age_on_a_report_of_the_guest_is_left_out_and_its_age_stays(
         assert_eq!(memory.report_age, None);
         assert_eq!(memory.usable, fresh.usable);
     }
+}
+
+#[test]
+fn a_running_vm_without_figures_of_its_guest_lacks_them_however_long_its_period() {
+    let with = |change: fn(&mut Sample)| {
+        let mut sample = full(Instant::now());
+        sample.memory.report_age = Some(299);
+        change(&mut sample);
+        sample.lacks_guest_memory()
+    };
+    assert!(!with(|_| {}), "a period of 300 s");
+    assert!(!with(|sample| sample.memory.usable = None), "an old driver");
+    assert!(with(|sample| {
+        (sample.memory.available, sample.memory.usable) = (None, None);
+    }));
+    assert!(!with(|sample| {
+        sample.state = Some(3);
+        (sample.memory.available, sample.memory.usable) = (None, None);
+    }));
 }
