@@ -36,7 +36,7 @@ pub(crate) struct Examined {
     pub first: Gathered,
     /// The last one after it; `None` if the first one did not end by itself.
     pub last: Option<Gathered>,
-    /// What the last gather would have written.
+    /// What a gather would write in which the lines of all measurements are due.
     pub written: Written,
     /// What `max_lines` leaves out of a gather in which the lines of all measurements are due; `None` without that key.
     pub capped: Option<Capped>,

@@ -159,7 +159,7 @@ pub struct MountOut {
     pub vms: Vec<String>,
 }
 
-/// What a gather writes, and Telegraf's settings to match.
+/// What a gather writes in which the lines of all measurements are due, and Telegraf's settings to match.
 #[derive(Debug, Clone, Serialize)]
 pub struct Output {
     /// Lines, each a metric of Telegraf's.
@@ -174,7 +174,7 @@ pub struct Output {
     pub metric_batch_size: usize,
     /// Telegraf's `metric_buffer_limit`: 60 gathers.
     pub metric_buffer_limit: usize,
-    /// What `max_lines` leaves out of a gather in which the lines of all measurements are due; `None` without that key.
+    /// What `max_lines` leaves out of such a gather; `None` without that key. The numbers above are without it.
     pub limit: Option<Capped>,
 }
 

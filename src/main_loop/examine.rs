@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use super::MainLoop;
-use crate::doctor::written::Series;
+use crate::doctor::written::WrittenByMeasurement;
 use crate::doctor::{Examined, Gathered};
 use crate::libvirt;
 use crate::measurements::line_cap::{LineCap, LineCounts};
@@ -23,9 +23,9 @@ impl MainLoop {
     /// Gathers once, and then again as long as gathers are done by their deadline.
     pub fn examine(&mut self) -> Examined {
         self.gatherer.read_versions();
-        let mut series = Series::default();
+        let mut written = WrittenByMeasurement::default();
         let first = self.gathered();
-        let mut written = series.count(&self.buffer);
+        written.add(&self.buffer);
         let mut counts = self.line_counts();
         let mut last = None;
         let mut is_done = first.report.reached && first.took < self.settings.deadline;
@@ -35,7 +35,7 @@ impl MainLoop {
             }
             self.receive_until(Instant::now() + PAUSE);
             let gathered = self.gathered();
-            written = series.count(&self.buffer);
+            written.add(&self.buffer);
             counts = counts.most(self.line_counts());
             is_done = gathered.took < self.settings.deadline;
             last = Some(gathered);
@@ -47,12 +47,13 @@ impl MainLoop {
             }
         }
         let report = &last.as_ref().unwrap_or(&first).report;
+        let wanted = &self.settings.measurements;
+        let max = self.settings.max_lines;
+        let capped = max.map(|max| counts.capped(max, wanted));
+        let left_out = capped.as_ref().map(|it| it.kinds_left_out.as_slice());
         Examined {
-            written,
-            capped: self
-                .settings
-                .max_lines
-                .map(|max| counts.capped(max, &self.settings.measurements)),
+            written: written.all_but(left_out.unwrap_or_default()),
+            capped,
             without_guest_memory: self.lacking_guest_memory(report),
             left_out: self.gatherer.devices_left_out(),
             versions: self.gatherer.versions().cloned(),

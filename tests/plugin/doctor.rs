@@ -264,6 +264,38 @@ fn many_vms_need_larger_batches() {
 #[test]
 fn what_cannot_connect_is_a_document_too_and_exit_code_1() {
     let uri = "qemu+unix:///system?socket=/no/such/socket&name=esx%3A%2F%2Fu%3Asecret%40h";
+/// The lines of vm_info are due in the first gather, those of vm_features from the second on, and at times all of them.
+#[test]
+fn a_batch_holds_a_gather_in_which_all_measurements_are_due() {
+    let vm = |number| Domain {
+        devices: disk("disk", "vda") + &nic(Some("tap0")),
+        ..Domain::new(number, &format!("vm{number}"))
+    };
+    let file = node::write(&(1..=300).map(vm).collect::<Vec<_>>());
+    let uri = node::uri(&file);
+    let all = "measurements = ['vm_metrics', 'vm_features', 'vm_devices', 'vm_totals', 'vm_info']";
+    let output = &document(&uri, all)["output"];
+    assert_eq!(output["lines"], 2400);
+    assert_eq!(output["series"], 2400);
+    assert_eq!(output["metric_batch_size"], 2400);
+    assert_eq!(output["metric_buffer_limit"], 144_000);
+    // Each line has a name of some 10 bytes, a UUID of 36 and a timestamp of 19.
+    assert!(
+        output["size_bytes"].as_u64().unwrap() > 2400 * 70,
+        "{output}"
+    );
+    // What a limit takes out is not among them.
+    let capped = &document(&uri, &format!("{all}\nmax_lines = 2000"))["output"];
+    assert_eq!(
+        (&capped["lines"], &capped["limit"]["lines_dropped"]),
+        (&1500.into(), &900.into())
+    );
+    assert_eq!(capped["metric_batch_size"], 1500);
+    let share = |document: &Value, key: &str| document[key].as_u64().unwrap();
+    assert!(share(capped, "fields") < share(output, "fields"));
+    assert!(share(capped, "size_bytes") + 900 * 70 < share(output, "size_bytes"));
+}
+
     let (code, out, err) = check(uri, "", true);
     assert_eq!(code, Some(1));
     assert!(err.starts_with("E! cannot reach libvirt"), "{err}");
