@@ -19,16 +19,19 @@ use crate::gather::{DeviceLeftOut, GatherReport, Problem};
 use crate::logging::Problems;
 use crate::maps::HashSet;
 use crate::sample::RunId;
-use crate::wording::count;
+use crate::wording::{count, first_names};
 use left_out::LeftOut;
 use partial::Partial;
 
-/// How many VMs a message names.
-const NAMED: usize = 10;
-
-/// What to do about a VM that does not answer.
+/// What to do about a VM that is known to be stuck. To end its QEMU is the last step of the document, with what that
+/// costs, and stands in no message.
 pub(crate) const UNANSWERING: &str = "\"virsh domcontrol VM\" says since when its monitor is in use; let its QEMU go on \
-     (kill -CONT, or thaw its control group) or end it (kill -KILL): docs/troubleshooting.md has the steps";
+     (kill -CONT, or thaw its control group): docs/troubleshooting.md has the steps";
+
+/// What to do about VMs without an answer. They may be healthy: while libvirtd is frozen or busy, those that it was not
+/// asked for are among them.
+pub(crate) const UNHEARD: &str =
+    "see first whether libvirtd answers (\"virsh list\"): docs/troubleshooting.md has the steps";
 
 /// Remembers what has been reported.
 #[derive(Debug)]
@@ -52,7 +55,7 @@ pub struct Reporter {
     /// How much `max_lines` left out of the last gather ([`Capped::step`]).
     ///
     /// [`Capped::step`]: crate::measurements::line_cap::Capped::step
-    capped: usize,
+    line_cap_step: usize,
     /// Whether libvirt's first answer has been reported.
     started: bool,
 }
@@ -70,7 +73,7 @@ impl Reporter {
             dead: HashSet::default(),
             panicked: HashSet::default(),
             left_out: LeftOut::default(),
-            capped: 0,
+            line_cap_step: 0,
             started: false,
         }
     }
@@ -183,24 +186,8 @@ impl Reporter {
     }
 
     fn late_and_locked(&mut self, report: &GatherReport) {
-        let late = (!report.missing.is_empty()).then(|| {
-            let names = names_of(&report.missing);
-            match report.cut {
-                Some(why) => format!("{why} before these VMs had answered: {names}"),
-                None => format!(
-                    "no answer in time from these VMs: {names}; {}; {UNANSWERING}",
-                    hanging(report.hanging)
-                ),
-            }
-        });
-        self.while_it_lasts("late", late, "all VMs answer in time again");
-        let locked = (!report.locked.is_empty()).then(|| {
-            format!(
-                "locked inside libvirtd, so that each call for them hangs; no call is made for these VMs \
-                 until they are unlocked: {}; {UNANSWERING}",
-                names_of(&report.locked)
-            )
-        });
+        self.while_it_lasts("late", late(report), "all VMs answer in time again");
+        let locked = locked(report);
         self.while_it_lasts("locked", locked, "no VM is locked inside libvirtd any more");
     }
 
@@ -215,6 +202,33 @@ impl Reporter {
             }
         }
     }
+}
+
+/// The VMs without an answer, if there are any.
+fn late(report: &GatherReport) -> Option<String> {
+    if report.missing.is_empty() {
+        return None;
+    }
+    let names = names_of(&report.missing);
+    Some(match report.cut {
+        Some(why) => format!("{why} before these VMs had answered: {names}"),
+        None => format!(
+            "no answer in time from these VMs: {names}; {}; {UNHEARD}",
+            hanging(report.hanging)
+        ),
+    })
+}
+
+/// The VMs that are locked inside libvirtd, if there are any.
+fn locked(report: &GatherReport) -> Option<String> {
+    if report.locked.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "locked inside libvirtd, so that each call for them hangs; no call is made for these VMs until they are \
+         unlocked: {}; {UNANSWERING}",
+        names_of(&report.locked)
+    ))
 }
 
 fn too_few_clients(most: usize) -> String {
@@ -255,13 +269,7 @@ fn names_of(domains: &[DomainRef]) -> String {
 fn names<'n>(all: impl IntoIterator<Item = &'n str>) -> String {
     let mut named: Vec<&str> = all.into_iter().collect();
     named.sort_unstable();
-    let more = named.len().saturating_sub(NAMED);
-    named.truncate(NAMED);
-    let named = named.join(", ");
-    match more {
-        0 => named,
-        more => format!("{named} and {more} more"),
-    }
+    first_names(&named)
 }
 
 #[cfg(test)]

@@ -22,6 +22,29 @@ pub(crate) fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{s}")
 }
 
+/// The first ten of these names, and how many more there are.
+pub(crate) fn first_names(names: &[impl AsRef<str>]) -> String {
+    const NAMED: usize = 10;
+    let named: Vec<&str> = names.iter().take(NAMED).map(AsRef::as_ref).collect();
+    let named = named.join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}
+
+/// How many VMs are active, and how many of them pass the name filter if not all do.
+pub(crate) fn active_vms(active: usize, filtered: usize) -> String {
+    let all = count(active as u64, "active VM");
+    match filtered {
+        0 => all,
+        out => {
+            let pass = active.saturating_sub(out);
+            format!("{all}, {pass} of them pass the name filter")
+        }
+    }
+}
+
 /// libvirt's way to write a version as a number: `9.0.0` for 9_000_000.
 pub(crate) fn dotted(version: u64) -> String {
     let (major, minor) = (version / 1_000_000, version / 1_000 % 1_000);
@@ -82,6 +105,13 @@ mod tests {
     fn one_is_no_plural() {
         let counts = [0, 1, 2].map(|number| count(number, "call"));
         assert_eq!(counts, ["0 calls", "1 call", "2 calls"]);
+    }
+
+    #[test]
+    fn vms_that_pass_the_name_filter_are_counted_where_some_do_not() {
+        assert_eq!(active_vms(1, 0), "1 active VM");
+        let some = "3 active VMs, 2 of them pass the name filter";
+        assert_eq!(active_vms(3, 1), some);
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub struct Libvirt {
     pub connections_limited_to: Option<usize>,
 }
 
-/// The VMs. `complete`, `not_answering` and `withheld` make up `wanted`.
+/// The VMs. `complete`, `partial` and `withheld` make up `wanted`, as in vm_collector.
 #[derive(Debug, Clone, Serialize)]
 pub struct Vms {
     /// Active VMs; `None` if no list came.
@@ -69,8 +69,14 @@ pub struct Vms {
     pub wanted: usize,
     /// Those whose figures came in full.
     pub complete: usize,
-    /// VMs whose QEMU does not answer: their figures came in part.
+    /// Those whose figures came in part: the VMs of the next three.
+    pub partial: usize,
+    /// VMs whose QEMU does not answer.
     pub not_answering: Vec<String>,
+    /// VMs of which only state and network came, because libvirtd had no free worker, or because of `max_calls`.
+    pub state_and_network_only: Vec<String>,
+    /// VMs of which all came but the figures of their disks.
+    pub without_disks: Vec<String>,
     /// VMs of which nothing came in time.
     pub missing: Vec<String>,
     /// VMs that are locked inside libvirtd.

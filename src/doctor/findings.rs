@@ -9,6 +9,9 @@ use serde::Serialize;
 use super::Facts;
 use super::facts::Libvirt;
 
+/// What to do where libvirtd has no free worker.
+const FREE_WORKERS: &str = "see which calls hang: virt-admin -c libvirtd:///system client-list libvirtd; or raise max_workers";
+
 /// The mark of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -150,21 +153,6 @@ fn events(libvirt: &Libvirt) -> Finding {
     }
     Finding::note("events", message)
         .with("this driver has none; a shorter device_cache_ttl shows changes sooner")
-}
-
-/// The first of these names, and how many more there are.
-fn some(names: &[String]) -> String {
-    const NAMED: usize = 10;
-    let named = names
-        .iter()
-        .take(NAMED)
-        .cloned()
-        .collect::<Vec<_>>()
-        .join(", ");
-    match names.len().saturating_sub(NAMED) {
-        0 => named,
-        more => format!("{named} and {more} more"),
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::Facts;
 use super::findings::findings;
 use crate::logging::printable;
+use crate::wording::active_vms;
 
 /// The widest line.
 const WIDTH: usize = 100;
@@ -15,16 +16,8 @@ const INDENT: usize = 25;
 pub fn text(facts: &Facts, hide: impl Fn(&str) -> String) -> String {
     let mut text = String::new();
     if let Some(vms) = &facts.vms {
-        let active = vms.active.unwrap_or_default();
-        let s = if active == 1 { "" } else { "s" };
-        let filtered = match vms.filtered.len() {
-            0 => String::new(),
-            out => format!(
-                ", {} of them pass the name filter",
-                active.saturating_sub(out)
-            ),
-        };
-        let _ = writeln!(text, "connected: {active} active VM{s}{filtered}\n");
+        let active = active_vms(vms.active.unwrap_or_default(), vms.filtered.len());
+        let _ = writeln!(text, "connected: {active}\n");
     }
     for finding in findings(facts) {
         let (mark, subject) = (finding.level.word(), finding.subject);

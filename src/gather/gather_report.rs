@@ -73,6 +73,10 @@ pub struct GatherReport {
     pub complete: usize,
     /// Domains whose figures came without those that only QEMU knows.
     pub partial: Vec<DomainRef>,
+    /// Domains of which only state and network came, by calls that libvirtd's priority workers serve.
+    pub priority_only: Vec<DomainRef>,
+    /// Domains whose figures came in full, but for those of their disks, which are wanted.
+    pub without_disks: Vec<DomainRef>,
     /// Why the gather ended before the deadline although domains had not answered.
     pub cut: Option<&'static str>,
     /// A thread or process that could not be started, and the remedy.

@@ -104,6 +104,15 @@ impl Samples {
         self.by_vm.values().filter(full).count()
     }
 
+    /// The domains whose samples are full, but whose disks have not come.
+    pub(super) fn without_disks(&self) -> impl Iterator<Item = Uuid> {
+        let full = self
+            .by_vm
+            .iter()
+            .filter(|(_, stored)| stored.completeness == Completeness::Full && !stored.has_disks);
+        full.map(|(uuid, _)| *uuid)
+    }
+
     /// The domains whose samples are as complete as this.
     pub(super) fn of(&self, completeness: Completeness) -> impl Iterator<Item = Uuid> {
         let some = self

@@ -4,7 +4,7 @@ use log::Level;
 
 use super::Reporter;
 use crate::gather::{GatherReport, Problem};
-use crate::wording::{count, dotted};
+use crate::wording::{active_vms, count, dotted};
 
 impl Reporter {
     /// The one line of the start, when libvirt has answered for the first time.
@@ -16,16 +16,9 @@ impl Reporter {
         let version = report
             .libvirt_version
             .map(|version| format!(" {}", dotted(version)));
-        let all = count(active.len() as u64, "active VM");
-        let filtered = match report.filtered.len() {
-            0 => String::new(),
-            out => format!(
-                ", {} of them pass the name filter",
-                active.len().saturating_sub(out)
-            ),
-        };
         let version = version.unwrap_or_default();
-        log::info!("libvirt{version} at {}: {all}{filtered}", self.uri);
+        let active = active_vms(active.len(), report.filtered.len());
+        log::info!("libvirt{version} at {}: {active}", self.uri);
     }
 
     pub(super) fn connection(&mut self, report: &GatherReport) {

@@ -14,7 +14,7 @@ impl Reporter {
     }
 
     fn on_line_cap(&mut self, capped: &Capped) -> Option<(Level, String)> {
-        let before = std::mem::replace(&mut self.capped, capped.step());
+        let before = std::mem::replace(&mut self.line_cap_step, capped.step());
         let told = match capped.step() {
             step if step == before => return None,
             0 => (

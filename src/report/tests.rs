@@ -103,6 +103,23 @@ fn late_vms_are_counted_until_all_answer() {
     lasts_and_ends("late", &late);
 }
 
+/// VMs that libvirtd was not asked for are among those without an answer.
+#[test]
+fn nobody_is_told_to_do_anything_to_vms_that_may_be_healthy() {
+    let mut report = reached(vec![]);
+    (report.missing, report.locked) = (vec![found("a")], vec![found("b")]);
+    let said = late(&report).unwrap();
+    assert!(
+        said.contains("\"virsh list\"") && !said.contains("kill"),
+        "{said}"
+    );
+    let said = locked(&report).unwrap();
+    assert!(
+        said.contains("kill -CONT") && !said.contains("-KILL"),
+        "{said}"
+    );
+}
+
 #[test]
 fn locked_vms_are_counted_until_none_is_locked() {
     let mut locked = reached(vec![]);

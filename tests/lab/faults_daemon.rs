@@ -5,7 +5,7 @@ use crate::support::fleet::{Fleet, at_most, long, shapes, small};
 use crate::support::lab::Lab;
 use crate::support::lines::one;
 use crate::support::plugin::Plugin;
-use crate::support::{alone, wait_for};
+use crate::support::{alone, run, told, wait_for};
 use rustix::process::Signal;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -52,6 +52,20 @@ fn a_spent_daemon() {
         let calls = lab.hanging_calls();
         assert!(calls <= WORKERS + 1, "{} calls of ours", calls - WORKERS);
     }
+    // The check says why no VM has full figures.
+    let (code, out, _) = told(&run(&mut lab.plugin_unprivileged(&["--check", "--json"])));
+    assert_eq!(code, Some(0));
+    let found: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let vms = &found["vms"];
+    let number = |key: &str| vms[key].as_u64().unwrap();
+    let named = |key: &str| vms[key].as_array().unwrap().len() as u64;
+    assert_eq!((number("wanted"), number("complete")), (6, 0), "{out}");
+    assert_eq!(number("partial") + number("withheld"), 6, "{out}");
+    let lists = ["not_answering", "state_and_network_only", "without_disks"];
+    let in_part: u64 = lists.iter().map(|key| named(key)).sum();
+    assert_eq!(in_part, number("partial"), "{out}");
+    assert!(named("state_and_network_only") > 0, "{out}");
+    assert!(out.contains("state and network only, because"), "{out}");
     assert!(
         spent.elapsed() < Duration::from_secs(25),
         "the other clients' calls had given up by themselves"

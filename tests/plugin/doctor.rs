@@ -12,7 +12,7 @@ use std::process::Stdio;
 const MARKS: [&str; 3] = ["ok       ", "note     ", "warning  "];
 
 /// Every key of the document, with `[]` for the members of a list; they are part of the interface.
-const KEYS: [&str; 57] = [
+const KEYS: [&str; 60] = [
     "configuration",
     "connected",
     "error",
@@ -65,9 +65,12 @@ const KEYS: [&str; 57] = [
     "vms.locked",
     "vms.missing",
     "vms.not_answering",
+    "vms.partial",
     "vms.problems",
+    "vms.state_and_network_only",
     "vms.wanted",
     "vms.withheld",
+    "vms.without_disks",
     "vms.without_guest_memory",
     "vms.without_guest_memory[]",
 ];
@@ -261,9 +264,6 @@ fn many_vms_need_larger_batches() {
     );
 }
 
-#[test]
-fn what_cannot_connect_is_a_document_too_and_exit_code_1() {
-    let uri = "qemu+unix:///system?socket=/no/such/socket&name=esx%3A%2F%2Fu%3Asecret%40h";
 /// The lines of vm_info are due in the first gather, those of vm_features from the second on, and at times all of them.
 #[test]
 fn a_batch_holds_a_gather_in_which_all_measurements_are_due() {
@@ -296,6 +296,9 @@ fn a_batch_holds_a_gather_in_which_all_measurements_are_due() {
     assert!(share(capped, "size_bytes") + 900 * 70 < share(output, "size_bytes"));
 }
 
+#[test]
+fn what_cannot_connect_is_a_document_too_and_exit_code_1() {
+    let uri = "qemu+unix:///system?socket=/no/such/socket&name=esx%3A%2F%2Fu%3Asecret%40h";
     let (code, out, err) = check(uri, "", true);
     assert_eq!(code, Some(1));
     assert!(err.starts_with("E! cannot reach libvirt"), "{err}");

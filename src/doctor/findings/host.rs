@@ -1,8 +1,9 @@
 //! What this program sees of the hypervisor's host, and the storage of the disks.
 
-use super::{Finding, some};
+use super::Finding;
 use crate::doctor::facts::{Host, Libvirt, Storage, Vms};
 use crate::times::MOUNT_ANSWERS;
+use crate::wording::first_names;
 
 /// Where the hypervisor is another host, or none of QEMU's.
 pub(super) fn not_this_host(libvirt: &Libvirt) -> Finding {
@@ -134,7 +135,7 @@ pub(super) fn storage(storage: &Storage) -> Vec<Finding> {
     if !alive.is_empty() {
         let message = format!(
             "network mounts that answer within {limit} s: {}",
-            some(&alive)
+            first_names(&alive)
         );
         found.push(Finding::ok("storage", message));
     }
@@ -149,7 +150,7 @@ pub(super) fn storage(storage: &Storage) -> Vec<Finding> {
     {
         let vms = match mount.vms.is_empty() {
             true => String::new(),
-            false => format!("; VMs: {}; {disks}", some(&mount.vms)),
+            false => format!("; VMs: {}; {disks}", first_names(&mount.vms)),
         };
         let message = format!("{} does not answer{vms}", mount.mount);
         let remedy = "see whether its server is up, and the kernel's log (dmesg)";
@@ -157,7 +158,10 @@ pub(super) fn storage(storage: &Storage) -> Vec<Finding> {
     }
     let late = of("late");
     if !late.is_empty() {
-        let message = format!("network mounts slower than {limit} s: {}", some(&late));
+        let message = format!(
+            "network mounts slower than {limit} s: {}",
+            first_names(&late)
+        );
         found.push(
             Finding::warning("storage", message)
                 .with("see how busy the server and the network are"),
@@ -167,7 +171,7 @@ pub(super) fn storage(storage: &Storage) -> Vec<Finding> {
     if !unknown.is_empty() {
         let message = format!(
             "network mounts that this user may not look at: {}",
-            some(&unknown)
+            first_names(&unknown)
         );
         let remedy = "let this user enter them (chmod o+x), or set block_statistics = \"bulk\" if they never hang";
         found.push(Finding::note("storage", message).with(remedy));
@@ -175,7 +179,7 @@ pub(super) fn storage(storage: &Storage) -> Vec<Finding> {
     if !storage.unknown_storage.is_empty() {
         let message = format!(
             "not known where all files lie of: {}",
-            some(&storage.unknown_storage)
+            first_names(&storage.unknown_storage)
         );
         let remedy =
             "let this user enter the folders of the images, or set block_statistics = \"bulk\"";

@@ -1,6 +1,6 @@
 //! What is written, and how long a gather takes.
 
-use super::Finding;
+use super::{FREE_WORKERS, Finding};
 use crate::doctor::facts::{Gather, Output};
 use crate::measurements::line_cap::{Capped, REMEDY};
 
@@ -60,9 +60,11 @@ pub(super) fn time(gather: &Gather) -> Vec<Finding> {
     }
     if gather.saturated {
         found.push(
-            Finding::warning("libvirtd", "no free worker, so only state and network are gathered").with(
-                "see which calls hang: virt-admin -c libvirtd:///system client-list libvirtd; or raise max_workers",
-            ),
+            Finding::warning(
+                "libvirtd",
+                "no free worker, so only state and network are gathered",
+            )
+            .with(FREE_WORKERS),
         );
     }
     let deadline = gather.deadline_ms / 1000.0;

@@ -1,9 +1,9 @@
 //! VMs that do not answer, and what is left out of those that do.
 
-use super::{Finding, some};
+use super::{FREE_WORKERS, Finding};
 use crate::doctor::facts::{DeviceOut, Libvirt, Vms};
-use crate::report::UNANSWERING;
-use crate::wording::count;
+use crate::report::{UNANSWERING, UNHEARD};
+use crate::wording::{count, first_names};
 
 pub(super) fn answers(vms: &Vms) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -37,13 +37,18 @@ pub(super) fn answers(vms: &Vms) -> Vec<Finding> {
     }
     let mut warn = |names: &[String], what: &str, remedy: &str| {
         if !names.is_empty() {
-            let message = format!("{what}: {}", some(names));
+            let message = format!("{what}: {}", first_names(names));
             found.push(Finding::warning("VMs", message).with(remedy));
         }
     };
     let partial = "QEMU does not answer, only what libvirt knows without it is gathered";
     warn(&vms.not_answering, partial, UNANSWERING);
-    warn(&vms.missing, "no answer in time", UNANSWERING);
+    let busy = "state and network only, because libvirtd had no free worker or too many calls hang";
+    warn(&vms.state_and_network_only, busy, FREE_WORKERS);
+    let disks = "all but the figures of their disks";
+    let remedy = "see the findings about storage; where there is none, calls for single disks were not answered in time";
+    warn(&vms.without_disks, disks, remedy);
+    warn(&vms.missing, "no answer in time", UNHEARD);
     let locked = "locked inside libvirtd by a call that hangs; nothing of them is gathered";
     warn(&vms.locked, locked, UNANSWERING);
     let problems = "libvirt reported";
@@ -72,7 +77,7 @@ pub(super) fn left_out(vms: &Vms, libvirt: &Libvirt) -> Vec<Finding> {
         found.push(
             Finding::note(
                 "interfaces",
-                format!("{nics} without a name on the host, so nothing counts there: {}", some(&names)),
+                format!("{nics} without a name on the host, so nothing counts there: {}", first_names(&names)),
             )
             .with("user-mode and passed-through interfaces have no counters; a bridge or network gives the VM a tap"),
         );
@@ -95,7 +100,9 @@ pub(super) fn left_out(vms: &Vms, libvirt: &Libvirt) -> Vec<Finding> {
                 "ask the process that serves the disk",
             ),
         };
-        found.push(Finding::note("devices", format!("{what}: {}", some(&named))).with(remedy));
+        found.push(
+            Finding::note("devices", format!("{what}: {}", first_names(&named))).with(remedy),
+        );
     }
     found
 }
@@ -108,7 +115,7 @@ fn guest_memory(vms: &Vms, libvirt: &Libvirt) -> Finding {
     let message = format!(
         "not reported by {}: {}",
         count(names.len() as u64, "VM"),
-        some(names)
+        first_names(names)
     );
     let remedy = match libvirt.driver.as_deref() {
         Some("QEMU") => format!(

@@ -50,11 +50,12 @@ impl Gatherer {
         report.hanging = outcome.hanging;
         report.withheld = self.withheld(&report, &outcome.refused);
         report.complete = self.samples.complete(self.reads_disks);
-        report.partial = self
-            .samples
-            .of(Completeness::Partial)
-            .filter_map(find)
-            .collect();
+        let in_part = |completeness| self.samples.of(completeness).filter_map(&find).collect();
+        report.partial = in_part(Completeness::Partial);
+        report.priority_only = in_part(Completeness::PriorityOnly);
+        if self.reads_disks {
+            report.without_disks = self.samples.without_disks().filter_map(&find).collect();
+        }
         report.whole = self.samples.of(Completeness::Full).collect();
         report.ended = self.vms.take_ended(|run| self.samples.has_run(run));
         report.panicked = self.vms.take_panicked();

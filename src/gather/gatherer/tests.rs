@@ -48,7 +48,27 @@ fn counts(gathered: &GatherReport) -> (usize, [usize; 3]) {
     let partial = gathered.answered - gathered.complete;
     let parts = [gathered.complete, partial, gathered.withheld];
     assert_eq!(gathered.seen, parts.iter().sum::<usize>(), "{parts:?}");
+    let named = in_part(gathered);
+    assert_eq!(
+        named.iter().map(Vec::len).sum::<usize>(),
+        partial,
+        "{named:?}"
+    );
     (gathered.seen, parts)
+}
+
+/// The VMs whose figures came in part: what libvirt knows without QEMU, state and network only, all but the disks.
+fn in_part(gathered: &GatherReport) -> [Vec<&str>; 3] {
+    let lists = [
+        &gathered.partial,
+        &gathered.priority_only,
+        &gathered.without_disks,
+    ];
+    lists.map(|list| {
+        let mut names: Vec<_> = list.iter().map(|domain| domain.name.as_str()).collect();
+        names.sort_unstable();
+        names
+    })
 }
 
 fn chunks_of(uri: &str, size: usize) -> Settings {

@@ -421,6 +421,31 @@ fn vms_that_answer_vanish_and_cannot_be_read_add_up() {
 }
 
 #[test]
+fn a_vm_of_which_all_but_the_disks_came_is_in_part_where_disks_are_wanted() {
+    for (devices, expected) in [(true, &["a"][..]), (false, &[])] {
+        let without = |settings: &mut Settings| {
+            settings.measurements.features &= devices;
+            settings.measurements.devices = devices;
+            settings.measurements.totals &= devices;
+        };
+        let mut driven = Driven::new(without, None);
+        driven.gatherer.begin();
+        driven.next(domains(&["a", "b"]));
+        if devices {
+            driven.described(&["a", "b"]);
+            driven.next(Response::Done);
+        }
+        let mut a = measured("a", Completeness::Full);
+        a.sample.disks = None;
+        let answer = Response::Samples(vec![a, measured("b", Completeness::Full)], vec![]);
+        driven.next(answer);
+        let gathered = driven.finish();
+        assert_eq!(counts(&gathered).0, 2);
+        assert_eq!(in_part(&gathered)[2], expected, "{devices}");
+    }
+}
+
+#[test]
 fn a_gather_that_is_cut_before_any_vm_was_asked_withholds_those_of_its_list() {
     let mut driven = Driven::new(|_| {}, None);
     driven.gatherer.begin();
@@ -506,6 +531,7 @@ fn a_vm_that_a_daemon_without_workers_serves_by_priority_calls_is_not_missing() 
     assert_eq!(gathered.saturated, Some(Some(domain("b"))));
     assert_eq!(names(&gathered), ["a", "b"]);
     assert_eq!(counts(&gathered), (3, [0, 2, 1]));
+    assert_eq!(in_part(&gathered)[1], ["a", "b"]);
     assert_eq!(missing(&gathered), ["c"]);
     assert_eq!(answers(&gathered), [None; 2], "no QEMU was asked");
 }
