@@ -45,7 +45,7 @@ pub enum Message {
 pub enum Mode {
     /// Once, immediately.
     Once,
-    /// Twice for `--check`, without writing ([`MainLoop::examine`]).
+    /// Three times for `--check`, without writing ([`MainLoop::examine`]).
     Check,
     /// Whenever a trigger asks for it.
     Triggered,
@@ -106,7 +106,7 @@ pub struct MainLoop {
     uri: Tags,
     /// When to say that no request has come; `None` once one has, or where none is expected.
     unasked: Option<Instant>,
-    /// VMs of the last gather that run and of which no memory figure of the guest came.
+    /// VMs of the last gather that run and of which no memory figure of the guest came, where somebody is told of them.
     without_guest_memory: Vec<DomainRef>,
 }
 

@@ -58,6 +58,8 @@ pub struct Gatherer {
     /// What a connection leads to, where that was asked for.
     versions: Option<Versions>,
     device_filter: DeviceFilter,
+    /// Whether `vm_devices` is wanted.
+    writes_devices: bool,
 }
 
 impl Gatherer {
@@ -71,7 +73,7 @@ impl Gatherer {
         let config = WorkerConfig {
             uri: settings.uri.value.clone(),
             groups: groups | vcpu_group(measurements, settings.vcpu_delay),
-            info: measurements.metrics || measurements.any_of_vcpus(),
+            domain_info: measurements.metrics || measurements.any_of_vcpus(),
             guest_memory_max_age: settings.guest_memory_max_age,
             devices: settings.device_filter(),
             tags: settings.tags.clone(),
@@ -116,6 +118,7 @@ impl Gatherer {
             libvirt_version: None,
             versions: None,
             device_filter: settings.device_filter(),
+            writes_devices: measurements.devices,
         }
     }
 

@@ -25,7 +25,7 @@ pub struct WorkerConfig {
     /// The groups of statistics that the wanted measurements need.
     pub groups: Groups,
     /// Whether a field needs `virDomainGetInfo`.
-    pub info: bool,
+    pub domain_info: bool,
     /// From which age of the guest's last memory report its figures are left out.
     pub guest_memory_max_age: Duration,
     /// The devices that are wanted.

@@ -84,8 +84,8 @@ fn read_versions(connection: &Connection, tell: impl Fn(Versions)) {
 
 /// The worker's thread. It ends when no request can come any more.
 ///
-/// While `reads_versions` is set, the first worker that is connected and idle clears it and reports [`Versions`]. That may take seconds; a request which
-/// comes meanwhile is given to another worker, as it is while a connection is opened.
+/// While `reads_versions` is set, the first worker that is connected and idle clears it and reports [`Versions`]. That may
+/// take seconds; a request which comes meanwhile is given to another worker, as it is while a connection is opened.
 pub fn run(
     number: u64,
     config: &WorkerConfig,

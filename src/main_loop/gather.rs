@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Instant;
 
-use super::{Ending, MainLoop, Message};
+use super::{Ending, MainLoop, Message, Mode};
 use crate::gather::GatherReport;
 use crate::gather::protocol::DomainRef;
 use crate::libvirt::calls::CallCounts;
@@ -125,7 +125,9 @@ impl MainLoop {
         if self.buffer.capacity() - self.buffer.len() < ROOM {
             self.buffer.reserve_exact(ROOM.max(self.buffer.len() / 8));
         }
-        if sample.lacks_guest_memory() {
+        // Only the check and the log at debug level tell of them.
+        let is_told = self.mode == Mode::Check || log::log_enabled!(log::Level::Debug);
+        if is_told && sample.lacks_guest_memory() {
             let (run, name) = (sample.run, sample.name.clone());
             self.without_guest_memory.push(DomainRef { run, name });
         }

@@ -200,3 +200,14 @@ fn what_max_lines_leaves_out_of_vm_info_is_due_again() {
     assert_eq!(gather(Some(100)), (Some(0), 1));
     assert_eq!(gather(None), (None, 0), "it was written");
 }
+
+#[test]
+fn vms_without_guest_memory_are_kept_only_where_somebody_is_told_of_them() {
+    let mut sample = full(Instant::now());
+    (sample.memory.available, sample.memory.usable) = (None, None);
+    for (mode, kept) in [(Mode::Triggered, 0), (Mode::Check, 1)] {
+        let (mut main_loop, _sender) = main_loop(mode);
+        main_loop.write(&sample, 7);
+        assert_eq!(main_loop.without_guest_memory.len(), kept, "{mode:?}");
+    }
+}

@@ -8,7 +8,7 @@ mod last_line;
 pub(crate) mod line_cap;
 mod metrics;
 mod pressure;
-mod state;
+pub(crate) mod state;
 mod totals;
 mod vcpus;
 

@@ -72,7 +72,7 @@ pub(super) fn word(state: i32) -> Option<&'static str> {
 }
 
 /// The word for a reason; "unknown" for a number that this program does not know.
-pub(super) fn reason(state: i32, reason: i32) -> &'static str {
+pub(crate) fn reason(state: i32, reason: i32) -> &'static str {
     let word = || {
         let reasons = REASONS.get(usize::try_from(state).ok()?)?;
         reasons.get(usize::try_from(reason).ok()?).copied()

@@ -2,18 +2,19 @@
 
 use super::Reporter;
 use crate::gather::GatherReport;
-use crate::sample::RunId;
+use crate::libvirt::per_call::SHUTOFF;
+use crate::measurements::state;
 use crate::vms::EndedRun;
 
 impl Reporter {
-    /// Logs one warning for each run that has crashed or whose guest has panicked.
+    /// Logs one warning for each run that has crashed or whose guest's kernel has panicked.
     pub(super) fn endings(&mut self, report: &GatherReport) {
         for domain in &report.panicked {
             if self.panicked.insert(domain.run) {
-                let RunId { uuid, .. } = domain.run;
                 log::warn!(
-                    "VM {} ({uuid}): its guest panicked and has crashed; see the guest's console and its crash dump",
-                    domain.name
+                    "VM {} ({}): the guest's kernel panicked; see the guest's console and its crash dump",
+                    domain.name,
+                    domain.run.uuid
                 );
             }
         }
@@ -22,11 +23,15 @@ impl Reporter {
             if ended.has_crashed() && !was_reported {
                 log::warn!("{}", crashed(ended, &self.uri.value));
             } else {
-                let EndedRun { domain, reason, .. } = ended;
-                log::debug!("VM {} has stopped (reason {reason})", domain.name);
+                log::debug!("{}", stopped(ended));
             }
         }
     }
+}
+
+fn stopped(ended: &EndedRun) -> String {
+    let why = state::reason(SHUTOFF, ended.reason);
+    format!("VM {} has stopped ({why})", ended.domain.name)
 }
 
 fn crashed(ended: &EndedRun, uri: &str) -> String {
@@ -64,6 +69,12 @@ mod tests {
             assert!(said.contains("crashed") && said.contains("/var/log/libvirt/qemu/web.log"));
         }
         assert!(!crashed(&crash, "lxc:///system").contains("qemu"));
+    }
+
+    #[test]
+    fn a_stop_has_libvirts_word_for_its_reason() {
+        let saved = EndedRun::new(found("web"), 5);
+        assert_eq!(stopped(&saved), "VM web has stopped (saved)");
     }
 
     #[test]

@@ -18,9 +18,13 @@ fn message(error: &FirstIoError) -> String {
         "" => String::new(),
         reason => format!(" ({reason})"),
     };
+    let further = match error.is_written {
+        true => "only counted, in io_error_events",
+        false => "not reported",
+    };
     format!(
         "VM {name} ({uuid}): disk {disk} has an I/O error{reason}; see whether its storage is full or fails; \
-         further errors of this disk are only counted, in io_error_events"
+         further errors of this disk are {further}"
     )
 }
 
@@ -39,6 +43,7 @@ mod tests {
             },
             disk: "vda".into(),
             reason: "enospc".into(),
+            is_written: true,
         };
         let said = message(&error);
         assert!(said.starts_with("VM web (6695eb01-"), "{said}");
@@ -48,5 +53,8 @@ mod tests {
         );
         error.reason = "".into();
         assert!(message(&error).contains("disk vda has an I/O error; "));
+        assert!(message(&error).ends_with("only counted, in io_error_events"));
+        error.is_written = false;
+        assert!(message(&error).ends_with("further errors of this disk are not reported"));
     }
 }

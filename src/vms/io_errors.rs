@@ -42,6 +42,8 @@ pub struct FirstIoError {
     pub disk: SmolStr,
     /// libvirt's word for the cause; empty if it gave none, as QEMU tells it only of an error that stops the VM.
     pub reason: SmolStr,
+    /// Whether the disk has lines, in which `io_error_events` goes on counting.
+    pub is_written: bool,
 }
 
 impl IoErrors {
@@ -126,8 +128,11 @@ impl Vms {
         }
     }
 
-    /// The first I/O error of each disk that had none when this was last called.
-    pub fn take_first_io_errors(&mut self) -> Vec<FirstIoError> {
+    /// The first I/O error of each disk that had none when this was last called. `is_written`: whether a disk has lines.
+    pub fn take_first_io_errors(
+        &mut self,
+        is_written: impl Fn(&Disk) -> bool,
+    ) -> Vec<FirstIoError> {
         let mut errors = Vec::new();
         for (run, disks) in &mut self.io_errors.by_run {
             // VMs that are not wanted have no record, and those that the next list will have do not yet.
@@ -144,6 +149,7 @@ impl Vms {
                     domain: vm.domain.clone(),
                     disk: target.map_or(&disk.alias, |known| &known.target).clone(),
                     reason,
+                    is_written: target.is_some_and(&is_written),
                 });
             }
         }

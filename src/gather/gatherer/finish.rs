@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::Gatherer;
+use crate::description::Disk;
 use crate::gather::gather_report::{GatherReport, Problem};
 use crate::gather::protocol::Completeness;
 use crate::maps::HashSet;
@@ -59,7 +60,11 @@ impl Gatherer {
         report.whole = self.samples.of(Completeness::Full).collect();
         report.ended = self.vms.take_ended(|run| self.samples.has_run(run));
         report.panicked = self.vms.take_panicked();
-        report.io_errors = self.vms.take_first_io_errors();
+        let is_written = |disk: &Disk| {
+            let is_wanted = self.device_filter.disk(&disk.target, disk.kind);
+            self.writes_devices && disk.counted && is_wanted
+        };
+        report.io_errors = self.vms.take_first_io_errors(is_written);
         report.answered = self.samples.len();
         report.seen = report.answered + report.withheld;
         report.samples = std::mem::take(&mut self.samples).in_order();

@@ -138,7 +138,7 @@ impl Session {
             .after(source, self.qemu && completeness == Completeness::Partial);
         // The balloon group has the sizes, too.
         let has_info = sample.vcpus.is_some() && sample.memory.current.is_some();
-        if config.info && !has_info {
+        if config.domain_info && !has_info {
             per_call::info(&mut sample, domain, self.cpu)?;
         }
         if scope == Scope::NoMonitor && self.qemu {

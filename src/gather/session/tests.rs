@@ -29,7 +29,7 @@ fn config(wanted: Measurements) -> WorkerConfig {
     WorkerConfig {
         uri: settings.uri.value.clone(),
         groups: groups_needed(&wanted),
-        info: true,
+        domain_info: true,
         guest_memory_max_age: settings.guest_memory_max_age,
         devices: settings.device_filter(),
         tags: Vec::new(),

@@ -22,7 +22,7 @@ fn pool_with(uri: &str, size: usize, requests_each: usize) -> (WorkerPool, Recei
             totals: false,
             ..settings.measurements
         }),
-        info: true,
+        domain_info: true,
         guest_memory_max_age: settings.guest_memory_max_age,
         devices: settings.device_filter(),
         tags: Vec::new(),

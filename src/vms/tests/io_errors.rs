@@ -105,8 +105,11 @@ fn the_first_error_of_each_disk_is_reported_when_the_vm_is_known() {
     let at = Instant::now();
     let mut vms = watched(at);
     let taken = |vms: &mut Vms| -> Vec<String> {
-        let first = vms.take_first_io_errors();
-        let text = |error: &FirstIoError| format!("{} {}", error.disk, error.reason);
+        let first = vms.take_first_io_errors(|disk| disk.target == "vda");
+        let text = |error: &FirstIoError| {
+            assert_eq!(error.is_written, error.disk == "vda", "{error:?}");
+            format!("{} {}", error.disk, error.reason)
+        };
         first.iter().map(text).collect()
     };
     for _ in 0..2 {
