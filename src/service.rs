@@ -121,10 +121,7 @@ impl Engine {
         }
         let host_watcher = if settings.uri.is_this_host() {
             let tell = sender.clone();
-            // VMs may have many vCPUs. A quarter is for their files, a quarter for those of pressure, and the rest is
-            // left to connections and other files.
-            let most_files = usize::try_from(file_limit / 4).unwrap_or(usize::MAX);
-            Some(host_watcher::start(most_files, move |report| {
+            Some(host_watcher::start(file_limit, move |report| {
                 let _ = tell.send(Message::HostReport(Box::new(report)));
             })?)
         } else {

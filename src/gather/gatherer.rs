@@ -80,10 +80,12 @@ impl Gatherer {
             vm_info: measurements.info,
             describes,
         };
+        let vcpu_times = measurements.any_of_vcpus() && settings.vcpu_delay != VcpuDelay::Off;
         let wanted = Wanted {
             net_dev: groups.has(Groups::NET),
-            cpu_usage: groups.has(Groups::CPU),
-            vcpu_times: measurements.any_of_vcpus() && settings.vcpu_delay != VcpuDelay::Off,
+            // The control groups also tell at once when vCPUs were added.
+            cpu_usage: groups.has(Groups::CPU) || vcpu_times,
+            vcpu_times,
             throttling: measurements.totals,
             pressure: measurements.pressure,
         };

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Sender, channel};
 use uuid::Uuid;
 
 use self::inspection::inspect;
+use self::open_files::most_files;
 use super::scheduler::HostVerdict;
 use crate::config::BlockStatistics;
 use crate::description::CpuQuota;
@@ -23,6 +24,7 @@ use crate::threads::{self, NotStarted};
 use crate::vms::CachedDescription;
 
 mod inspection;
+mod open_files;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +35,8 @@ pub struct HostQuery {
     pub number: u64,
     /// The VMs, each with its description, if one is cached.
     pub vms: Vec<(Uuid, Option<Arc<CachedDescription>>)>,
+    /// The number of vCPUs online in the last sample of each VM that had it.
+    pub online: HashMap<Uuid, u64>,
     /// What to read beside the check.
     pub wants: Wanted,
 }
@@ -122,9 +126,13 @@ impl HostWatcher {
         }
     }
 
-    /// Sends a query. Returns `false` if no report is to be expected: there is no thread, or it is still
+    /// Sends a query. `online` is the number of vCPUs of each VM, as last known. Returns `false` if no report is to be expected: there is no thread, or it is still
     /// working on the last query.
-    pub fn ask(&mut self, vms: Vec<(Uuid, Option<Arc<CachedDescription>>)>) -> bool {
+    pub fn ask(
+        &mut self,
+        vms: Vec<(Uuid, Option<Arc<CachedDescription>>)>,
+        online: HashMap<Uuid, u64>,
+    ) -> bool {
         // A VM without a description may have changed since the last report, so that report does not hold
         // for it if this one is late.
         for (uuid, _) in vms.iter().filter(|(_, known)| known.is_none()) {
@@ -137,6 +145,7 @@ impl HostWatcher {
         let query = HostQuery {
             number: self.number,
             vms,
+            online,
             wants: self.wants,
         };
         self.waiting = queries.send(query).is_ok();
@@ -229,13 +238,12 @@ impl HostWatcher {
     }
 }
 
-/// Starts the host watcher's thread. Its reports go to `send`. It keeps at most `most_files` files of vCPU threads open,
-/// and as many of pressure.
+/// Starts the host watcher's thread. Its reports go to `send`. `file_limit` is the limit of open files of this process.
 ///
 /// # Errors
 /// The error of the system when no thread can be started.
 pub fn start(
-    most_files: usize,
+    file_limit: u64,
     send: impl Fn(HostReport) + Send + 'static,
 ) -> Result<Sender<HostQuery>, NotStarted> {
     let (queries, received) = channel::<HostQuery>();
@@ -245,9 +253,10 @@ pub fn start(
         let mut mounts = Mounts::new(Path::new("/proc/self/exe"));
         let mut cgroups = Cgroups::default();
         let mut quota_groups = QuotaGroups::default();
-        let mut pressure_files = PressureFiles::new(most_files);
+        let mut pressure_files = PressureFiles::new();
         while let Ok(query) = received.recv() {
             let mut report = inspect(&mut processes, &mut mounts, &query);
+            let most_files = most_files(file_limit, query.vms.len());
             // The counters are read last, so that libvirt's figures are younger than these.
             if query.wants.net_dev {
                 report.net_dev = NetDev::read(Path::new("/proc")).ok();
@@ -260,6 +269,7 @@ pub fn start(
             let groups = usages.map(|(uuid, usage)| (*uuid, usage.vcpus)).collect();
             report.figures = processes.figures(query.wants.vcpu_times.then_some(VcpuReading {
                 groups: &groups,
+                online: &query.online,
                 most_files,
             }));
             if query.wants.throttling {
@@ -269,6 +279,7 @@ pub fn start(
                 }
             }
             if query.wants.pressure {
+                pressure_files.most_files = most_files;
                 for (uuid, pressure) in pressure_files.read(&processes.single_processes()) {
                     report.figures.entry(uuid).or_default().pressure = pressure;
                 }

@@ -52,6 +52,13 @@ impl Vms {
         self.restarted = true;
     }
 
+    /// The number of vCPUs online in the last sample of each VM that had it.
+    pub fn vcpus_online(&self) -> HashMap<Uuid, u64> {
+        let records = self.records.values();
+        let online = records.filter_map(|vm| Some((vm.domain.run.uuid, vm.online?)));
+        online.collect()
+    }
+
     /// Takes from a sample what libvirt reports in it, and corrects what libvirt may report wrongly.
     /// `full`: the sample did not come in part.
     pub fn on_sample(&mut self, full: bool, sample: &mut Sample) {
@@ -84,6 +91,7 @@ impl Vms {
             vm.nics.correct(&self.net, run.uuid, nics);
         }
         vm.cpu.correct(full, sample);
+        vm.online = sample.vcpus.or(vm.online);
         vm.put_figures(sample);
         vm.has_run |= ended::has_run(sample);
         sample.removed = vm.removed;

@@ -44,6 +44,8 @@ pub struct VmRecord {
     pub(super) removed: Removed,
     pub(super) nics: VmNics,
     pub(super) cpu: VmCpu,
+    /// The number of vCPUs online in the last sample that had it.
+    pub(super) online: Option<u64>,
     /// What this host said of its QEMU in this gather.
     pub(super) figures: Option<HostFigures>,
     /// A sample has shown that the VM is not about to run, but runs or has run.
@@ -66,6 +68,7 @@ impl VmRecord {
             removed: Removed::default(),
             nics: VmNics::default(),
             cpu: VmCpu::default(),
+            online: None,
             figures: None,
             has_run: false,
             has_ended: false,

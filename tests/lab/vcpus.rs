@@ -87,6 +87,24 @@ fn agrees(plugin: &mut LoggedPlugin, lab: &Lab, vm: &Vm, vcpus: &[u32]) -> (Vec<
     })
 }
 
+/// Gathers until these vCPUs have lines, where no control group is in sight. When the check of the host was in time
+/// twice (it brings the uptime), they do: libvirt's number in the first of these gathers tells that one was added.
+fn show_without_groups(plugin: &mut Plugin, vm: &Vm, vcpus: &[u32]) {
+    let mut checked = 0;
+    wait_for("the lines of vCPUs", Duration::from_secs(30), || {
+        let lines = plugin.gather();
+        let metrics = lines::of(&lines, "vm_metrics", vm.name());
+        checked += usize::from(metrics.first()?.int("uptime_sec").is_some());
+        let found = lines::of(&lines, "vm_vcpus", vm.name()).into_iter();
+        let numbers: Vec<u32> = found
+            .map(|vcpu| vcpu.tag("vcpu").parse().unwrap())
+            .collect();
+        let shown = numbers == vcpus;
+        assert!(shown || checked < 2, "{numbers:?} {vcpus:?}");
+        shown.then_some(())
+    });
+}
+
 fn steal(lines: &[Line], vm: &Vm) -> Option<f64> {
     lines::one(lines, "vm_features", vm.name()).float("cpu_steal_percent")
 }
@@ -99,6 +117,10 @@ fn steal_is_what_libvirt_says_whatever_vcpus_come_and_go() {
     vm.guest("(while :; do :; done) </dev/null >/dev/null 2>&1 & echo $! >/busy");
     let mut plugin = LoggedPlugin::start(&lab, lab.plugin_unprivileged(&[]), "vcpus.log");
     agrees(&mut plugin, &lab, &vm, &[0]);
+    let config = lab.config("measurements = [\"vm_metrics\", \"vm_vcpus\"]\n");
+    let contained = lab.plugin_without_control_groups(&["--config", &config]);
+    let mut contained = Plugin::spawn(contained);
+    show_without_groups(&mut contained, &vm, &[0]);
 
     // As many programs as the host has CPUs, so that the guest has to wait for one.
     let cpus = std::thread::available_parallelism().unwrap().get();
@@ -125,6 +147,7 @@ fn steal_is_what_libvirt_says_whatever_vcpus_come_and_go() {
     let mut now_online = |vcpus: &[u32]| {
         let (lines, _) = agrees(&mut plugin, &lab, &vm, vcpus);
         assert_eq!(steal(&lines, &vm), None, "another set of vCPUs");
+        show_without_groups(&mut contained, &vm, vcpus);
         let (lines, _) = agrees(&mut plugin, &lab, &vm, vcpus);
         assert!(steal(&lines, &vm).is_some());
     };

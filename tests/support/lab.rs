@@ -259,6 +259,18 @@ impl Lab {
         command
     }
 
+    /// The same without control groups in sight, as in a container that has the PIDs of its host.
+    pub fn plugin_without_control_groups(&self, args: &[&str]) -> Command {
+        let plugin = self.plugin_as(NOBODY, args);
+        let mut command = self.command("unshare");
+        let hide = "mount -t tmpfs none /sys/fs/cgroup && exec \"$@\"";
+        command
+            .args(["--mount", "sh", "-c", hide, "sh", "setpriv"])
+            .args(plugin.get_args().skip_while(|arg| *arg != PRIVILEGES))
+            .env_remove("RUST_LOG");
+        command
+    }
+
     /// The URI by which another lab's libvirtd reaches this one, to migrate a VM to it.
     pub fn uri_for_others(&self) -> String {
         let socket = self.dir().join("sockets").join(self.socket_name());

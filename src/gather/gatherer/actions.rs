@@ -9,6 +9,7 @@ use crate::gather::host_watcher::HostReport;
 use crate::gather::protocol::{CallId, Request, WorkerRequest};
 use crate::gather::scheduler::{Action, Event};
 use crate::gather::worker_pool::Assigned;
+use crate::maps::HashMap;
 use crate::times::STALL;
 
 impl Gatherer {
@@ -41,7 +42,12 @@ impl Gatherer {
         let vms = domains
             .iter()
             .map(|uuid| (*uuid, self.vms.description(*uuid)));
-        let asked = self.host_watcher.ask(vms.collect());
+        let online = if self.host_watcher.reads_vcpus() {
+            self.vms.vcpus_online()
+        } else {
+            HashMap::default()
+        };
+        let asked = self.host_watcher.ask(vms.collect(), online);
         if !self.host_watcher.exists() {
             self.vms.on_other_host();
         }

@@ -12,9 +12,9 @@ const B: Uuid = Uuid::from_u128(2);
 fn one_query_at_a_time() {
     let (ask, queries) = channel();
     let mut host_watcher = HostWatcher::new(Some(ask), BlockStatistics::Auto, Wanted::default());
-    assert!(host_watcher.ask(vec![(A, None)]));
+    assert!(host_watcher.ask(vec![(A, None)], HashMap::default()));
     assert!(
-        !host_watcher.ask(vec![(B, None)]),
+        !host_watcher.ask(vec![(B, None)], HashMap::default()),
         "it still works on the first"
     );
     let first = queries.try_recv().unwrap();
@@ -31,7 +31,7 @@ fn one_query_at_a_time() {
     };
     assert!(host_watcher.accept(report.clone()));
     assert_eq!(host_watcher.verdict(&[A, B]), report.verdict);
-    assert!(host_watcher.ask(vec![]));
+    assert!(host_watcher.ask(vec![], HashMap::default()));
     assert!(
         !host_watcher.accept(report),
         "a report for the query before"
@@ -41,11 +41,14 @@ fn one_query_at_a_time() {
 #[test]
 fn without_a_thread_no_report_is_waited_for() {
     let mut host_watcher = HostWatcher::new(None, BlockStatistics::Auto, Wanted::default());
-    assert!(!host_watcher.ask(vec![(A, None)]));
+    assert!(!host_watcher.ask(vec![(A, None)], HashMap::default()));
     let (ask, _) = channel();
     let mut host_watcher = HostWatcher::new(Some(ask), BlockStatistics::Auto, Wanted::default());
     for _ in 0..2 {
-        assert!(!host_watcher.ask(vec![(A, None)]), "the thread has ended");
+        assert!(
+            !host_watcher.ask(vec![(A, None)], HashMap::default()),
+            "the thread has ended"
+        );
     }
     assert_eq!(host_watcher.verdict(&[A]), HostVerdict::default());
 }

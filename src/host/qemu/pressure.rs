@@ -22,7 +22,7 @@ pub struct PressureFiles {
     /// Where control groups are mounted.
     root: PathBuf,
     /// How many files may be kept open.
-    most_files: usize,
+    pub most_files: usize,
     /// The number of the QEMU process, and its files.
     known: HashMap<Uuid, (u32, Files)>,
 }
@@ -31,9 +31,9 @@ pub struct PressureFiles {
 type Files = [File; RESOURCES.len()];
 
 impl PressureFiles {
-    /// Those of this host, of which at most this many are kept open.
-    pub fn new(most_files: usize) -> Self {
-        Self::at(Path::new("/proc"), Path::new("/sys/fs/cgroup"), most_files)
+    /// Those of this host. None is kept open as long as `most_files` is 0.
+    pub fn new() -> Self {
+        Self::at(Path::new("/proc"), Path::new("/sys/fs/cgroup"), 0)
     }
 
     /// The control groups mounted at `root`, of processes in the proc file system mounted at `proc`.

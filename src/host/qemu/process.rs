@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::block_nodes::BlockNode;
 use super::freezer::Freezer;
 use super::scan::QemuProcess;
-use super::vcpus::{Hints, ThreadTimes, VcpuThreads};
+use super::vcpus::{Expected, ThreadTimes, VcpuThreads};
 
 /// A process which is checked again and again. Up to two descriptors stay open, and one for each vCPU
 /// whose thread is read.
@@ -33,8 +33,6 @@ pub(super) struct Process {
     freezer: Freezer,
     /// As of the last refresh.
     pub state: ProcessState,
-    /// The number of its threads, as of the last refresh. `None` where `stat` does not have it.
-    threads: Option<u64>,
     /// When it was started, in clock ticks since the host was.
     started: Option<u64>,
     vcpus: VcpuThreads,
@@ -88,7 +86,6 @@ impl Process {
             net_namespace: net_namespace(&folder),
             freezer: Freezer::of(&folder, cgroups, now),
             state: ProcessState::Exited,
-            threads: None,
             started: None,
             vcpus: VcpuThreads::default(),
             asleep_since: None,
@@ -104,8 +101,7 @@ impl Process {
         let mut buffer = [0; 1024];
         let length = pread(&self.stat, &mut buffer, 0).unwrap_or(0);
         let stat = Stat::parse(&buffer[..length]);
-        (self.state, self.parent) = (stat.state, stat.parent);
-        (self.threads, self.started) = (stat.threads, stat.started);
+        (self.state, self.parent, self.started) = (stat.state, stat.parent, stat.started);
         if self.state == ProcessState::Responsive && self.freezer.is_frozen() {
             self.state = ProcessState::Stopped;
         }
@@ -123,23 +119,27 @@ impl Process {
         Some(now.checked_sub(self.started?.checked_mul(tick)?)? / second)
     }
 
-    /// The CPU time of the threads of its vCPUs. `groups` is the number of vCPU groups in the VM's
-    /// control group; `room` is the number of files that may still be kept open.
+    /// The CPU time of the threads of its vCPUs, of which there should be as many as `expected`. `room` is
+    /// the number of files that may still be kept open.
     pub fn vcpu_times(
         &mut self,
         root: &Path,
-        groups: Option<u64>,
+        expected: Expected,
         room: &mut usize,
     ) -> Option<ThreadTimes> {
-        let (stat, threads) = (&self.stat, self.threads);
-        let hints = Hints { groups, threads };
+        let stat = &self.stat;
         let exists = || pread(stat, &mut [0; 16], 0).is_ok_and(|length| length > 0);
-        self.vcpus.read(root, self.pid, hints, room, exists)
+        self.vcpus.read(root, self.pid, expected, room, exists)
     }
 
     /// The number of files that are kept open for its vCPUs.
     pub fn vcpu_files(&self) -> usize {
         self.vcpus.files()
+    }
+
+    /// Closes up to `most` of these files, and returns how many.
+    pub fn close_vcpu_files(&mut self, most: usize) -> usize {
+        self.vcpus.close_files(most)
     }
 
     /// Looks up its control group again if the last lookup is too old. The lookup goes by the
@@ -167,14 +167,12 @@ impl Process {
 struct Stat {
     state: ProcessState,
     parent: u32,
-    threads: Option<u64>,
     started: Option<u64>,
 }
 
 impl Stat {
-    /// Parses `PID (NAME) STATE PARENT ...`: state, parent, the number of threads and the start of the
-    /// process are the fields 3, 4, 20 and 22 (proc_pid_stat(5)). The name may contain spaces and
-    /// parentheses.
+    /// Parses `PID (NAME) STATE PARENT ...`: state, parent and the start of the process are the fields
+    /// 3, 4 and 22 (proc_pid_stat(5)). The name may contain spaces and parentheses.
     fn parse(stat: &[u8]) -> Self {
         let mut fields = stat
             .iter()
@@ -189,12 +187,10 @@ impl Stat {
             Some(_) => ProcessState::Responsive,
         };
         let parent = fields.next().and_then(|parent| parent.parse().ok());
-        let threads = fields.nth(15).and_then(|threads| threads.parse().ok());
-        let started = fields.nth(1).and_then(|started| started.parse().ok());
+        let started = fields.nth(17).and_then(|started| started.parse().ok());
         Self {
             state,
             parent: parent.unwrap_or(0),
-            threads,
             started,
         }
     }

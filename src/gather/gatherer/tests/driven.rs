@@ -590,3 +590,31 @@ fn a_vm_that_priority_calls_do_not_find_any_more_is_gone() {
     assert_eq!(counts(&gathered), (1, [0, 1, 0]));
     assert!(gathered.missing.is_empty());
 }
+
+#[test]
+fn for_figures_of_vcpus_the_control_groups_are_read_and_the_last_number_is_passed_on() {
+    let only_vcpus = |settings: &mut Settings| {
+        let measurements = &mut settings.measurements;
+        (measurements.metrics, measurements.features) = (false, false);
+        (measurements.devices, measurements.totals) = (false, false);
+        measurements.vcpus = true;
+    };
+    let (ask, questions) = channel();
+    let mut driven = Driven::new(only_vcpus, Some(ask));
+    let a = Node::uuid("a");
+    for (online, known) in [(Some(2), None), (None, Some(2)), (Some(3), Some(2))] {
+        driven.gatherer.begin();
+        driven.next(domains(&["a"]));
+        let question = questions.try_recv().unwrap();
+        assert!(question.wants.vcpu_times && question.wants.cpu_usage);
+        assert_eq!(question.online.get(&a).copied(), known);
+        driven.gatherer.on_host_report(HostReport {
+            number: question.number,
+            ..HostReport::default()
+        });
+        let mut one = measured("a", Completeness::Full);
+        one.sample.vcpus = online;
+        driven.next(Response::Samples(vec![one], vec![]));
+        driven.finish();
+    }
+}

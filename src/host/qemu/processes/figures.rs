@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::Processes;
 use crate::host::qemu::process::sole_qemu;
-use crate::host::qemu::vcpus::ThreadTimes;
+use crate::host::qemu::vcpus::{Expected, ThreadTimes};
 use crate::maps::HashMap;
 use crate::sample::{Pressure, Throttling};
 
@@ -26,6 +26,8 @@ pub struct HostFigures {
 pub struct VcpuReading<'g> {
     /// The number of vCPU groups in each VM's control group, where that is visible.
     pub groups: &'g HashMap<Uuid, u64>,
+    /// The number of vCPUs online in the last sample of each VM that had it.
+    pub online: &'g HashMap<Uuid, u64>,
     /// How many files may be kept open.
     pub most_files: usize,
 }
@@ -34,8 +36,13 @@ impl Processes {
     /// The figures of the VMs of the last check that have exactly one QEMU process.
     pub fn figures(&mut self, vcpus: Option<VcpuReading>) -> HashMap<Uuid, HostFigures> {
         let kept = self.known.values().flatten().map(|one| one.vcpu_files());
+        let kept: usize = kept.sum();
         let most = vcpus.map_or(0, |vcpus| vcpus.most_files);
-        let mut room = most.saturating_sub(kept.sum());
+        let mut excess = kept.saturating_sub(most);
+        for process in self.known.values_mut().flatten() {
+            excess -= process.close_vcpu_files(excess);
+        }
+        let mut room = most.saturating_sub(kept);
         let mut figures = HashMap::default();
         for (uuid, processes) in &mut self.known {
             let pid = sole_qemu(processes).map(|qemu| qemu.pid);
@@ -44,8 +51,11 @@ impl Processes {
             };
             let uptime = process.uptime();
             let vcpus = vcpus.and_then(|vcpus| {
-                let groups = vcpus.groups.get(uuid).copied();
-                process.vcpu_times(&self.root, groups, &mut room)
+                let expected = Expected {
+                    groups: vcpus.groups.get(uuid).copied(),
+                    online: vcpus.online.get(uuid).copied(),
+                };
+                process.vcpu_times(&self.root, expected, &mut room)
             });
             let of_vm = HostFigures {
                 uptime,

@@ -452,6 +452,7 @@ fn vcpus_are_read_of_each_vm_with_room_for_their_files() {
         processes.check(&vms);
         let figures = processes.figures(Some(VcpuReading {
             groups: &groups,
+            online: &HashMap::default(),
             most_files: 3,
         }));
         for number in [1, 2] {
@@ -467,6 +468,20 @@ fn vcpus_are_read_of_each_vm_with_room_for_their_files() {
             .map(|one| one.vcpu_files())
             .sum();
         assert_eq!(kept, 3);
+    }
+    for most_files in [1, 4] {
+        processes.figures(Some(VcpuReading {
+            groups: &groups,
+            online: &HashMap::default(),
+            most_files,
+        }));
+        let kept: usize = processes
+            .known
+            .values()
+            .flatten()
+            .map(|one| one.vcpu_files())
+            .sum();
+        assert_eq!(kept, most_files);
     }
     assert_eq!(processes.figures(None)[&vm(1)].vcpus, None);
 }
