@@ -179,14 +179,25 @@ impl Sample {
         }
     }
 
+    /// Whether the sample has a figure for which libvirt had QEMU's monitor: of the memory, whose resident size libvirt
+    /// gives with the monitor alone, or of a disk.
+    pub fn has_figures_of_qemu(&self) -> bool {
+        let mut disks = self.disks.iter().flat_map(|disks| &disks.list);
+        self.memory.rss.is_some() || disks.any(|disk| disk.counters.iter().any(Option::is_some))
+    }
+
     /// Whether the VM runs and there are no figures of its guest's memory: it never reported them, or so long ago that
     /// they were dropped ([`Memory::set_report_age`]). A guest reports once when its driver starts, and from then on
     /// only where a period is set.
     pub fn lacks_guest_memory(&self) -> bool {
-        const RUNNING: i32 = 1;
         let memory = &self.memory;
         let has_figures = memory.available.is_some() || memory.usable.is_some();
-        self.state == Some(RUNNING) && !has_figures
+        self.is_running() && !has_figures
+    }
+
+    /// Whether the VM runs (virDomainState).
+    pub fn is_running(&self) -> bool {
+        self.state == Some(1)
     }
 
     /// Sets the kinds of the devices, and removes devices that are not wanted and disks that cannot have

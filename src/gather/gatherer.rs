@@ -44,6 +44,8 @@ pub struct Gatherer {
     describes: bool,
     /// Whether a measurement needs the disks.
     reads_disks: bool,
+    /// Whether a measurement says which VMs are persistent.
+    reads_persistence: bool,
     samples: Samples,
     report: GatherReport,
     host_watcher: HostWatcher,
@@ -111,6 +113,7 @@ impl Gatherer {
             domains: settings.domains.clone(),
             describes,
             reads_disks: groups.has(Groups::BLOCK),
+            reads_persistence: measurements.info,
             samples: Samples::default(),
             report: GatherReport::default(),
             host_watcher: HostWatcher::new(host_watcher, settings.block_statistics, wanted),
@@ -207,8 +210,16 @@ impl Gatherer {
                 | DomainEvent::TunableChanged(uuid),
                 at,
             ) => self.vms.device_changed(uuid, at),
+            EventUpdate::Event(DomainEvent::DefinitionChanged(uuid), at) => {
+                if self.reads_persistence {
+                    self.vms.device_changed(uuid, at);
+                }
+            }
             EventUpdate::Event(DomainEvent::IoError(error), at) => self.vms.io_error(error, at),
             EventUpdate::Event(DomainEvent::Panicked(uuid), _) => self.vms.panicked(uuid),
+            EventUpdate::Event(DomainEvent::Arrived(uuid, id), _) => {
+                self.vms.arrived(RunId { uuid, id });
+            }
             EventUpdate::Event(DomainEvent::Stopped(stop), at) => self.vms.stopped(stop, at),
             EventUpdate::Event(DomainEvent::Started(uuid, id, name), at) => {
                 if self.domains.matches(&name) {

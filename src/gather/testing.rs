@@ -42,6 +42,7 @@ pub(crate) fn inbox() -> (Sink, Receiver<Reply>) {
 pub(crate) fn target(domain: &DomainRef, known: Known) -> Target {
     Target {
         asks_vcpus: false,
+        left_paused: false,
         domain: domain.clone(),
         known,
         nics: None,

@@ -10,14 +10,12 @@ use uuid::Uuid;
 
 use super::{Change, DomainRef, VmRecord, Vms};
 use crate::libvirt::Stop;
-use crate::sample::{RunId, Sample};
+use crate::sample::RunId;
 
 /// virDomainShutoffReason: crashed.
 const CRASHED: i32 = 3;
 /// virDomainShutoffReason: failed to start.
 const FAILED: i32 = 6;
-/// States and reasons of a VM that is about to run: it is being migrated in or restored, or its QEMU is being started.
-const ARRIVING: [(i32, i32); 2] = [(3, 2), (3, 11)];
 
 /// A run that is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +80,7 @@ impl Endings {
         if !vm.has_ended {
             self.left.push(LeftRun {
                 domain: vm.domain.clone(),
-                has_run: vm.has_run,
+                has_run: vm.arrival.has_run(),
             });
         }
     }
@@ -105,8 +103,12 @@ impl Vms {
             };
             self.endings.ended.push(EndedRun { domain, reason, at });
         }
-        let begun = None;
-        self.changes.insert(stop.uuid, Change { at, begun });
+        let change = Change {
+            at,
+            begun: None,
+            has_arrived: false,
+        };
+        self.changes.insert(stop.uuid, change);
     }
 
     /// The run that a stop ended: the oldest one of this VM that has not ended. `None`: none is known, or the VM is not
@@ -121,12 +123,13 @@ impl Vms {
         }
         let domain = self.current(stop.uuid).filter(|domain| is_it(domain))?;
         let domain = domain.clone();
+        let change = self.changes.get(&stop.uuid);
+        let mut has_run = change.is_some_and(|change| change.has_arrived);
         let record = self.records.get_mut(&stop.uuid);
-        let record = record.filter(|vm| vm.domain.run == domain.run);
-        let has_run = record.is_some_and(|vm| {
+        if let Some(vm) = record.filter(|vm| vm.domain.run == domain.run) {
             vm.has_ended = true;
-            vm.has_run
-        });
+            has_run |= vm.arrival.has_run();
+        }
         Some(LeftRun { domain, has_run })
     }
 
@@ -156,10 +159,4 @@ impl Vms {
     pub fn take_panicked(&mut self) -> Vec<DomainRef> {
         std::mem::take(&mut self.endings.panicked)
     }
-}
-
-/// Whether a sample shows that the VM is not about to run, but runs or has run.
-pub(super) fn has_run(sample: &Sample) -> bool {
-    let state = sample.state.zip(sample.reason);
-    state.is_some_and(|state| !ARRIVING.contains(&state))
 }

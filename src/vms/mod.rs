@@ -3,6 +3,7 @@
 //! A record begins when the list, an event or a sample has a run of a VM that was not known, and ends
 //! when the VM is no longer active. Active VMs whose names are not wanted have none.
 
+mod arrival;
 mod cached_description;
 mod counts;
 mod cpu;
@@ -24,6 +25,7 @@ use crate::description::Nic;
 use crate::maps::HashMap;
 use crate::sample::{Devices, NIC_COUNTERS, RunId};
 
+pub use arrival::PAUSED_BY_MIGRATION;
 pub use cached_description::{CachedDescription, DeviceNames, Known};
 pub use counts::HostCounts;
 pub use cpu::Processor;
@@ -65,6 +67,8 @@ struct Change {
     at: Instant,
     /// The run that began; `None`: the VM stopped.
     begun: Option<DomainRef>,
+    /// The QEMU of that run has arrived.
+    has_arrived: bool,
 }
 
 /// A VM whose figures are wanted, with what a worker has to know before it queries it.
@@ -80,6 +84,8 @@ pub struct Target {
     pub processor: Option<Processor>,
     /// Whether libvirt may be asked for the figures of its vCPUs: this host does not show their threads.
     pub asks_vcpus: bool,
+    /// Whether the VM stays paused as it arrived, so that it is not being migrated in although its state says so.
+    pub left_paused: bool,
 }
 
 impl Vms {
@@ -115,7 +121,10 @@ impl Vms {
         for (uuid, change) in std::mem::take(&mut self.changes) {
             match change.begun {
                 Some(domain) => {
-                    self.put(domain);
+                    let vm = self.put(domain);
+                    if change.has_arrived {
+                        vm.arrival.on_arrived();
+                    }
                 }
                 None => {
                     self.records.remove(&uuid);
@@ -133,11 +142,20 @@ impl Vms {
     /// requested, and may not include what they reported later.
     pub fn on_list(&mut self, wanted: Vec<DomainRef>) {
         let requested_at = self.list_requested_at.take();
-        self.changes
-            .retain(|_, change| requested_at.is_none_or(|requested_at| change.at >= requested_at));
+        let mut arrived = Vec::new();
+        self.changes.retain(|_, change| {
+            let stays = requested_at.is_none_or(|requested_at| change.at >= requested_at);
+            if !stays && change.has_arrived {
+                arrived.extend(change.begun.take());
+            }
+            stays
+        });
         self.endings.on_list(requested_at, &wanted);
         for domain in wanted {
             self.put(domain).is_listed = true;
+        }
+        for domain in arrived {
+            self.arrived(domain.run);
         }
         self.records.retain(|_, vm| {
             let is_active = std::mem::take(&mut vm.is_listed);
@@ -154,8 +172,12 @@ impl Vms {
     /// A VM was started; this run of it takes effect when the next gather begins.
     pub fn started(&mut self, domain: DomainRef, at: Instant) {
         let uuid = domain.run.uuid;
-        let begun = Some(domain);
-        self.changes.insert(uuid, Change { at, begun });
+        let change = Change {
+            at,
+            begun: Some(domain),
+            has_arrived: false,
+        };
+        self.changes.insert(uuid, change);
     }
 
     /// All VMs that are to be gathered.
@@ -201,7 +223,7 @@ impl Vms {
     }
 
     /// libvirt reports that a device was added or removed, that a disk may have another image, or that the metadata
-    /// changed.
+    /// or what is known beside the XML changed.
     /// Where the VM is not known yet, its XML is read after the event in any case.
     pub fn device_changed(&mut self, uuid: Uuid, at: Instant) {
         if let Some(vm) = self.records.get_mut(&uuid) {
@@ -262,6 +284,7 @@ impl Vms {
             known,
             nics: nics.and_then(|nics| vm.nics.counters(&self.net, uuid, nics, wanted)),
             processor: vm.cpu.processor(self.cpu.now.get(&uuid)),
+            left_paused: vm.is_left_paused(),
             asks_vcpus: match vm.vcpu_source {
                 Some(source) => source == VcpuSource::Libvirt,
                 // A check of the host that is late says nothing.

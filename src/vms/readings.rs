@@ -2,7 +2,6 @@
 
 use uuid::Uuid;
 
-use super::ended;
 use super::{DomainRef, VcpuSource, VmRecord, Vms};
 use crate::host::NetDev;
 use crate::host::qemu::HostFigures;
@@ -93,7 +92,7 @@ impl Vms {
         vm.cpu.correct(full, sample);
         vm.online = sample.vcpus.or(vm.online);
         vm.put_figures(sample);
-        vm.has_run |= ended::has_run(sample);
+        vm.arrival.on_sample(sample);
         sample.removed = vm.removed;
         let described = vm.description.as_ref();
         let described = described.and_then(|cached| cached.description.as_ref());

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use smol_str::SmolStr;
 
+use super::arrival::Arrival;
 use super::cached_description::CachedDescription;
 use super::cpu::VmCpu;
 use super::ended::Endings;
@@ -48,8 +49,8 @@ pub struct VmRecord {
     pub(super) online: Option<u64>,
     /// What this host said of its QEMU in this gather.
     pub(super) figures: Option<HostFigures>,
-    /// A sample has shown that the VM is not about to run, but runs or has run.
-    pub(super) has_run: bool,
+    /// Whether its QEMU is being started, or has arrived.
+    pub(super) arrival: Arrival,
     /// An event has reported the end of the run.
     pub(super) has_ended: bool,
     /// Where the figures of its vCPUs come from in this run; `None` as long as there were none. libvirt
@@ -70,7 +71,7 @@ impl VmRecord {
             cpu: VmCpu::default(),
             online: None,
             figures: None,
-            has_run: false,
+            arrival: Arrival::default(),
             has_ended: false,
             vcpu_source: None,
             is_listed: false,

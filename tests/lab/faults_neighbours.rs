@@ -160,6 +160,11 @@ fn migration() {
             let state = line.text("state").unwrap();
             assert!(["paused", "running"].contains(&state), "{line:?}");
             assert_eq!(line.int("memory_max_kb"), Some(64 << 10), "{line:?}");
+            // libvirt asks its QEMU nothing, so it does not answer and is not silent either.
+            assert!(
+                state != "paused" || line.int("answers").is_none(),
+                "{line:?}"
+            );
             expect_calm(&arriving, &name);
         }
         let departing = leaving.gather();

@@ -180,6 +180,22 @@ fn changed_metadata_shows_in_the_next_gather_and_a_steady_host_reads_no_xml() {
         (tag(&found, &vm, "owner_id"), tag(&found, &vm, "title")),
         (vec![None], vec![Some("web shop")])
     );
+    // A configuration is stored for it while it runs, and deleted.
+    let xml = lab.dir().join("stored.xml");
+    std::fs::write(&xml, lab.virsh(&["dumpxml", vm.uuid()])).unwrap();
+    for (change, persistent) in [
+        (["define", xml.to_str().unwrap()], "yes"),
+        (["undefine", vm.uuid()], "no"),
+    ] {
+        lab.virsh(&change);
+        let found = after_the_event(&mut plugin);
+        let own = info(&found, &vm);
+        let own = own
+            .iter()
+            .find(|line| line.fields.contains_key("persistent"));
+        let own = own.unwrap_or_else(|| panic!("{change:?}: {found:?}"));
+        assert_eq!(own.text("persistent"), Some(persistent));
+    }
     let output = plugin.stdout();
     let mut own = output
         .lines()

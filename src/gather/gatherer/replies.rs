@@ -189,7 +189,7 @@ impl Gatherer {
         if !full
             && sample.answers.is_none()
             && self.scheduler.is_qemu_stuck(sample.run.uuid)
-            && !is_incoming(&sample)
+            && !is_incoming(&sample, self.vms.is_left_paused(sample.run))
         {
             sample.answers = Some(false);
         }

@@ -10,13 +10,21 @@ use crate::gather::protocol::{Completeness, DomainRef, Target};
 use crate::libvirt::bulk::{self, Groups};
 use crate::libvirt::{Domain, Error, Record, Records};
 use crate::sample::{DISK_COUNTERS, Device, RunId, Sample};
+use crate::vms::PAUSED_BY_MIGRATION;
 
 /// virDomainState: running. Only the reply of a running domain shows what the driver supports.
 const RUNNING: i32 = 1;
 /// States and reasons of a domain that is being migrated in: paused by the migration or by the start
 /// that precedes it; running or paused in a post-copy migration, under way or failed. Such a domain
 /// has no more figures than those that came.
-const INCOMING: [(i32, i32); 6] = [(3, 2), (3, 11), (1, 10), (1, 11), (3, 12), (3, 13)];
+const INCOMING: [(i32, i32); 6] = [
+    PAUSED_BY_MIGRATION,
+    (3, 11),
+    (1, 10),
+    (1, 11),
+    (3, 12),
+    (3, 13),
+];
 
 /// What the driver's bulk call supports, as its replies on this connection have shown.
 #[derive(Debug, Clone, Copy)]
@@ -120,12 +128,14 @@ impl Session {
         Ok(())
     }
 
-    /// Whether libvirt skipped the domain's monitor. A disk that cannot have counters shows nothing.
+    /// Whether libvirt skipped the domain's monitor. A disk that cannot have counters shows nothing. `incoming`: see
+    /// [`is_incoming`].
     pub(super) fn completeness(
         &self,
         sample: &Sample,
         groups: Groups,
         description: Option<&Description>,
+        incoming: bool,
     ) -> Completeness {
         let without_memory = groups.has(Groups::BALLOON) && sample.memory.rss.is_none();
         let without_disks = groups.has(Groups::BLOCK)
@@ -139,7 +149,7 @@ impl Session {
                 // Usually the first disk has counters, and no other is looked at.
                 disks.list.iter().all(silent) && !disks.list.iter().all(|disk| uncounted(&disk))
             });
-        if self.qemu && !is_incoming(sample) && (without_memory || without_disks) {
+        if self.qemu && !incoming && (without_memory || without_disks) {
             Completeness::Partial
         } else {
             Completeness::Full
@@ -148,9 +158,15 @@ impl Session {
 }
 
 /// Whether the domain is being migrated in: it has no more figures than those that came.
-pub(in crate::gather) fn is_incoming(sample: &Sample) -> bool {
+///
+/// A domain that was restored and left paused has the same state, for as long as it stays paused. It has the figures
+/// of its QEMU, or had them before (`left_paused`).
+pub(in crate::gather) fn is_incoming(sample: &Sample, left_paused: bool) -> bool {
     let state = sample.state.zip(sample.reason);
-    state.is_some_and(|state| INCOMING.contains(&state))
+    state.is_some_and(|state| {
+        let is_left = state == PAUSED_BY_MIGRATION && (left_paused || sample.has_figures_of_qemu());
+        INCOMING.contains(&state) && !is_left
+    })
 }
 
 /// Finds a target, most likely at `place`: the reply has the order of the targets, but some may be

@@ -90,17 +90,19 @@ impl Session {
             known = &Known::New;
             unasked = groups.without(asked);
         }
+        let left_paused = sample.run == target.domain.run && target.left_paused;
+        let incoming = self.qemu && is_incoming(&sample, left_paused);
         let completeness = match scope {
-            Scope::NoMonitor if self.qemu && is_incoming(&sample) => Completeness::Full,
+            Scope::NoMonitor if incoming => Completeness::Full,
             Scope::NoMonitor => Completeness::Partial,
-            Scope::Full | Scope::NoBlock => self.completeness(&sample, groups, known.description()),
+            Scope::Full | Scope::NoBlock => {
+                self.completeness(&sample, groups, known.description(), incoming)
+            }
         };
-        sample.answers = self.answers(&sample, groups, scope, completeness);
+        sample.answers = self.answers(groups, scope, completeness, incoming);
         // The job of a domain that came in part, or is being migrated in, is taken, and from libvirt 11.0
         // on reading the XML waits for the job, up to 30 s: what is known of the domain must do.
-        let held = completeness == Completeness::Partial
-            || scope == Scope::NoMonitor
-            || self.qemu && is_incoming(&sample);
+        let held = completeness == Completeness::Partial || scope == Scope::NoMonitor || incoming;
         let (described, problem) = if held {
             (None, None)
         } else {
@@ -160,15 +162,15 @@ impl Session {
 
     /// Whether the domain's QEMU answered a call for these groups; `None` if none of them needs it, and
     /// while the domain is being migrated in.
-    fn answers(
+    pub(super) fn answers(
         &self,
-        sample: &Sample,
         groups: Groups,
         scope: Scope,
         completeness: Completeness,
+        incoming: bool,
     ) -> Option<bool> {
         let needs_qemu = groups.has(Groups::BALLOON) || groups.has(Groups::BLOCK);
         let was_asked = self.qemu && scope != Scope::NoMonitor && needs_qemu;
-        (was_asked && !is_incoming(sample)).then_some(completeness == Completeness::Full)
+        (was_asked && !incoming).then_some(completeness == Completeness::Full)
     }
 }

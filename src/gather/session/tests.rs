@@ -363,15 +363,42 @@ fn what_came_without_the_monitor_came_in_part() {
     ] {
         session.qemu = true;
         assert_eq!(
-            session.completeness(sample, groups, None),
+            session.completeness(sample, groups, None, is_incoming(sample, false)),
             completeness,
             "{sample:?} {groups:?}"
         );
         session.qemu = false;
         assert_eq!(
-            session.completeness(sample, groups, None),
+            session.completeness(sample, groups, None, false),
             Completeness::Full
         );
+    }
+}
+
+#[test]
+fn a_vm_that_was_restored_and_left_paused_is_not_being_migrated_in() {
+    let now = Instant::now();
+    let mut session = Session::new(connect("test:///default"));
+    session.qemu = true;
+    let all = groups_needed(&ALL);
+    let mut paused = full(now);
+    (paused.state, paused.reason) = (Some(3), Some(2));
+    let mut silent = paused.clone();
+    silent.memory.rss = None;
+    silent.disks = None;
+    // What came; whether the domain is known to have been left paused; whether it came in full, and answers.
+    for (sample, left_paused, full, answers) in [
+        (&paused, false, true, Some(true)),
+        (&paused, true, true, Some(true)),
+        (&silent, true, false, Some(false)),
+        // It is being migrated in.
+        (&silent, false, true, None),
+    ] {
+        let incoming = is_incoming(sample, left_paused);
+        let completeness = session.completeness(sample, all, None, incoming);
+        assert_eq!(completeness == Completeness::Full, full, "{sample:?}");
+        let found = session.answers(all, Scope::Full, completeness, incoming);
+        assert_eq!(found, answers, "{left_paused} {sample:?}");
     }
 }
 
@@ -438,7 +465,7 @@ fn a_disk_that_cannot_have_counters_does_not_make_a_reply_one_in_part() {
             .map(|name| device(name, "", [None; DISK_COUNTERS]));
         sample.disks = Some(devices(now, silent.collect()));
         assert_eq!(
-            session.completeness(&sample, all, Some(&description)),
+            session.completeness(&sample, all, Some(&description), false),
             completeness,
             "{disks:?}"
         );

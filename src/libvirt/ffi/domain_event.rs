@@ -15,6 +15,9 @@ use crate::libvirt::Error;
 pub enum DomainEvent {
     /// The domain runs, with this id and name: it was started, restored or migrated in.
     Started(Uuid, u32, String),
+    /// The QEMU of the domain's run with this id has arrived: its start or restore is over, or it was resumed. It may be
+    /// paused.
+    Arrived(Uuid, u32),
     /// The domain does not run any more: it was shut down, destroyed, saved or migrated away, or it crashed.
     Stopped(Stop),
     /// The kernel of the guest panicked (a pvpanic device reported it). What becomes of the domain depends on its
@@ -29,6 +32,8 @@ pub enum DomainEvent {
     ImageChanged(Uuid),
     /// The title, the description or the metadata of the domain changed.
     MetadataChanged(Uuid),
+    /// The domain's configuration was stored or deleted, so the domain may have become persistent or transient.
+    DefinitionChanged(Uuid),
     /// Something in `<cputune>`, or a limit of a disk, was changed (`virsh schedinfo`).
     TunableChanged(Uuid),
     /// A request of the guest to a disk failed.
@@ -233,7 +238,40 @@ unsafe extern "C" fn started_or_stopped(
                 text(sys::virDomainGetName(domain)),
             ));
         }
+        if let Some(id) = id
+            && is_arrival(event, detail)
+        {
+            sink(DomainEvent::Arrived(uuid, id));
+        }
+        if is_definition(event) {
+            sink(DomainEvent::DefinitionChanged(uuid));
+        }
     }
+}
+
+/// Whether a lifecycle event tells that the domain's QEMU has arrived. A domain that is migrated in is reported as started
+/// when the migration begins, and as resumed in a post-copy migration before its memory is there.
+fn is_arrival(event: c_int, detail: c_int) -> bool {
+    let (Ok(event), Ok(detail)) = (c_uint::try_from(event), c_uint::try_from(detail)) else {
+        return false;
+    };
+    match event {
+        sys::VIR_DOMAIN_EVENT_STARTED => detail != sys::VIR_DOMAIN_EVENT_STARTED_MIGRATED,
+        sys::VIR_DOMAIN_EVENT_RESUMED => {
+            // VIR_DOMAIN_EVENT_RESUMED_POSTCOPY, ..._POSTCOPY_FAILED
+            !matches!(detail, 3 | 4)
+        }
+        _ => false,
+    }
+}
+
+/// Whether a lifecycle event tells that the domain's configuration was stored or deleted.
+fn is_definition(event: c_int) -> bool {
+    let kinds = [
+        sys::VIR_DOMAIN_EVENT_DEFINED,
+        sys::VIR_DOMAIN_EVENT_UNDEFINED,
+    ];
+    c_uint::try_from(event).is_ok_and(|event| kinds.contains(&event))
 }
 
 /// The reason for the state (virDomainShutoffReason) that belongs to the detail of a stop
@@ -377,5 +415,19 @@ mod tests {
         // virDomainShutoffReason: 1 shutdown, 2 destroyed, 3 crashed, 4 migrated, 5 saved, 6 failed, 7 from snapshot.
         let reasons: Vec<i32> = (-1..8).map(shutoff_reason).collect();
         assert_eq!(reasons, [0, 1, 2, 3, 4, 5, 6, 7, 0]);
+    }
+
+    #[test]
+    fn a_start_and_a_resume_are_arrivals_unless_a_migration_goes_on() {
+        // virDomainEventType: 0 defined, 1 undefined, 2 started, 3 suspended, 4 resumed. Of a start 1 is migrated and 2 restored; of a resume 1
+        // is migrated, 3 post-copy, 4 post-copy failed.
+        for (event, arrivals) in [(2, &[0, 2, 3, 4][..]), (3, &[]), (4, &[0, 1, 2]), (-1, &[])] {
+            let found: Vec<c_int> = (-1..5)
+                .filter(|detail| is_arrival(event, *detail))
+                .collect();
+            assert_eq!(found, arrivals, "{event}");
+        }
+        let definitions: Vec<c_int> = (-1..9).filter(|event| is_definition(*event)).collect();
+        assert_eq!(definitions, [0, 1]);
     }
 }

@@ -1,14 +1,15 @@
 //! What events tell of the end of runs, and what a list makes of it.
 
 use super::*;
-use crate::sample::testing::full;
+use crate::sample::testing::{empty, full};
 
-/// A gather has begun and its list, requested at this time, has these VMs; each has a sample in this state.
+/// A gather has begun and its list, requested at this time, has these VMs; each has a sample in this state, without
+/// figures of its QEMU.
 fn listed(at: Instant, vms: &[(u128, u32)], state: (i32, i32)) -> Vms {
     let mut known = Vms::new(TTL);
     list_at(&mut known, at, vms);
     for (number, id) in vms {
-        let mut sample = full(at);
+        let mut sample = empty(at);
         sample.run = numbered(*number, *id).run;
         (sample.state, sample.reason) = (Some(state.0), Some(state.1));
         known.on_sample(true, &mut sample);
@@ -177,6 +178,81 @@ fn failed_means_crashed_unless_the_vm_was_about_to_run() {
     vms.on_sample(true, &mut sample);
     vms.stopped(failed, at);
     assert_eq!(ended(&mut vms), [(1, 1, 3)]);
+}
+
+#[test]
+fn a_vm_that_was_restored_and_left_paused_crashes_as_others_do() {
+    let at = Instant::now();
+    let failed = Stop {
+        reason: 6,
+        ..stop(1)
+    };
+    let run = numbered(1, 1).run;
+    // QEMU's figures came, which libvirt does not get from the QEMU of a VM that is being migrated in.
+    let mut vms = listed(at, &[(1, 1)], (3, 2));
+    assert!(!vms.is_left_paused(run));
+    let mut sample = full(at);
+    sample.run = run;
+    (sample.state, sample.reason) = (Some(3), Some(2));
+    vms.on_sample(true, &mut sample);
+    assert!(vms.is_left_paused(run));
+    vms.stopped(failed, after(at, 1));
+    assert_eq!(ended(&mut vms), [(1, 1, 3)]);
+    // An event tells it, of a run that is known.
+    let mut vms = listed(at, &[(1, 1)], (3, 2));
+    vms.arrived(numbered(1, 2).run);
+    assert!(!vms.is_left_paused(run), "another run");
+    vms.arrived(run);
+    assert!(vms.is_left_paused(run));
+    let target = vms.prepare(run.uuid, |_| true, at);
+    assert!(target.is_some_and(|target| target.left_paused));
+    vms.stopped(failed, after(at, 1));
+    assert_eq!(ended(&mut vms), [(1, 1, 3)]);
+}
+
+#[test]
+fn a_run_that_began_and_arrived_between_gathers_has_arrived() {
+    let at = Instant::now();
+    let failed = Stop {
+        reason: 6,
+        ..stop(1)
+    };
+    let run = numbered(1, 1).run;
+    let begun = || {
+        let mut vms = Vms::new(TTL);
+        vms.started(numbered(1, 1), at);
+        vms.arrived(run);
+        vms
+    };
+    let mut vms = begun();
+    vms.stopped(failed, at);
+    assert_eq!(ended(&mut vms), [(1, 1, 3)], "no gather has seen it");
+    let mut vms = begun();
+    vms.begin();
+    assert!(vms.is_left_paused(run), "without a list");
+    // A list that was requested later.
+    let mut vms = Vms::new(TTL);
+    vms.begin();
+    vms.started(numbered(1, 1), at);
+    vms.arrived(run);
+    vms.list_requested(after(at, 1));
+    vms.on_list(vec![numbered(1, 1)]);
+    assert!(vms.is_left_paused(run));
+}
+
+#[test]
+fn a_vm_that_ran_and_is_paused_by_a_migration_is_leaving() {
+    let at = Instant::now();
+    let run = numbered(1, 1).run;
+    let mut vms = listed(at, &[(1, 1)], (3, 2));
+    vms.arrived(run);
+    for (state, reason) in [(1, 1), (3, 2)] {
+        let mut sample = full(at);
+        sample.run = run;
+        (sample.state, sample.reason) = (Some(state), Some(reason));
+        vms.on_sample(true, &mut sample);
+        assert!(!vms.is_left_paused(run));
+    }
 }
 
 #[test]
