@@ -1,11 +1,14 @@
 //! What is read on this host, compared with what libvirt reports, and put in its place.
 
+use std::time::Instant;
+
 use uuid::Uuid;
 
 use super::{DomainRef, VcpuSource, VmRecord, Vms};
 use crate::host::NetDev;
 use crate::host::qemu::HostFigures;
 use crate::host::qemu::cgroups::CpuUsage;
+use crate::host::qemu::vcpus::ThreadTimes;
 use crate::maps::{HashMap, HashSet};
 use crate::sample::Sample;
 
@@ -114,9 +117,6 @@ impl VmRecord {
     }
 
     /// Puts what this host says of the VM's QEMU into a sample of the same run.
-    ///
-    /// Where libvirt reports another number of vCPUs than there are threads, one was added or removed
-    /// between the two readings, or all vCPUs share a thread: then no sum over the vCPUs is known.
     fn put_figures(&mut self, sample: &mut Sample) {
         if let Some(figures) = &self.figures {
             sample.uptime = figures.uptime;
@@ -130,10 +130,67 @@ impl VmRecord {
             return;
         }
         let threads = self.figures.as_ref().and_then(|says| says.vcpus.as_ref());
+        let miscount = &mut self.vcpu_miscount;
         let threads = threads.filter(|threads| {
-            let known = u64::try_from(threads.times.list.len()).ok();
-            sample.vcpus == known || sample.vcpus.is_none() && !threads.shared
+            let Some(online) = sample.vcpus else {
+                return !threads.shared;
+            };
+            if Some(online) == u64::try_from(threads.times.list.len()).ok() {
+                *miscount = None;
+                return true;
+            }
+            !threads.shared && VcpuMiscount::lasts(miscount, &sample.name, online, threads)
         });
         sample.vcpu_times = threads.map(|threads| threads.times.clone());
+    }
+}
+
+/// libvirt counts other vCPUs than there are threads.
+///
+/// For a moment that is so when a vCPU is added or removed between the two readings. It lasts where libvirt has given up
+/// waiting for a guest that then gives the vCPU up (seen with 9.0, after `virsh setvcpus` that timed out). A vCPU without
+/// a thread waits for nothing, so the threads are all there is.
+#[derive(Debug)]
+pub(super) struct VcpuMiscount {
+    /// What libvirt counts.
+    online: u64,
+    /// The numbers of the vCPUs that have threads, and of the threads.
+    threads: Vec<(u32, u32)>,
+    /// When the threads were first read beside that count.
+    since: Instant,
+    /// It was seen in more than one gather.
+    lasts: bool,
+}
+
+impl VcpuMiscount {
+    /// Whether `known` is the same difference, of an earlier gather. If it is another one, this one takes its place.
+    fn lasts(known: &mut Option<Self>, name: &str, online: u64, now: &ThreadTimes) -> bool {
+        let list = &now.times.list;
+        let threads = || list.iter().map(|vcpu| (vcpu.number, vcpu.thread));
+        match known {
+            Some(known)
+                if known.online == online && threads().eq(known.threads.iter().copied()) =>
+            {
+                // Threads are read once in a gather.
+                if !known.lasts && now.times.at > known.since {
+                    known.lasts = true;
+                    log::debug!(
+                        "VM {name}: libvirt counts {online} vCPUs online, and {} have threads; their figures are those of \
+                         the threads",
+                        list.len()
+                    );
+                }
+                known.lasts
+            }
+            _ => {
+                *known = Some(Self {
+                    online,
+                    threads: threads().collect(),
+                    since: now.times.at,
+                    lasts: false,
+                });
+                false
+            }
+        }
     }
 }

@@ -10,6 +10,7 @@ use super::cached_description::CachedDescription;
 use super::cpu::VmCpu;
 use super::ended::Endings;
 use super::nics::{NetReadings, VmNics};
+use super::readings::VcpuMiscount;
 use crate::host::qemu::HostFigures;
 use crate::sample::{Removed, RunId};
 
@@ -56,6 +57,8 @@ pub struct VmRecord {
     /// Where the figures of its vCPUs come from in this run; `None` as long as there were none. libvirt
     /// rounds them in another way than the kernel, so the two are not mixed.
     pub(super) vcpu_source: Option<VcpuSource>,
+    /// libvirt counts other vCPUs than there are threads.
+    pub(super) vcpu_miscount: Option<VcpuMiscount>,
     /// The list that is being processed has this VM.
     pub(super) is_listed: bool,
 }
@@ -74,6 +77,7 @@ impl VmRecord {
             arrival: Arrival::default(),
             has_ended: false,
             vcpu_source: None,
+            vcpu_miscount: None,
             is_listed: false,
         }
     }

@@ -144,17 +144,17 @@ fn steal_is_what_libvirt_says_whatever_vcpus_come_and_go() {
     drop(busy);
 
     let change = |vcpu: &str, how: &str| lab.virsh(&["setvcpu", name, vcpu, how, "--live"]);
-    let mut now_online = |vcpus: &[u32]| {
-        let (lines, _) = agrees(&mut plugin, &lab, &vm, vcpus);
+    let mut now_online = |plugin: &mut LoggedPlugin, vcpus: &[u32]| {
+        let (lines, _) = agrees(plugin, &lab, &vm, vcpus);
         assert_eq!(steal(&lines, &vm), None, "another set of vCPUs");
         show_without_groups(&mut contained, &vm, vcpus);
-        let (lines, _) = agrees(&mut plugin, &lab, &vm, vcpus);
+        let (lines, _) = agrees(plugin, &lab, &vm, vcpus);
         assert!(steal(&lines, &vm).is_some());
     };
     change("2", "--enable");
-    now_online(&[0, 2]);
+    now_online(&mut plugin, &[0, 2]);
     change("1", "--enable");
-    now_online(&[0, 1, 2]);
+    now_online(&mut plugin, &[0, 1, 2]);
     // libvirt waits 5 s for the guest, which may take longer. 9.0 then goes on to count the vCPU, and a restart
     // tells it: the control group of the vCPU is left behind.
     vm.guest("kill $(cat /busy)");
@@ -164,6 +164,18 @@ fn steal_is_what_libvirt_says_whatever_vcpus_come_and_go() {
     wait_for("the vCPU to go", Duration::from_secs(60), || {
         (!vcpu_threads(&lab, vm.qemu_pid()).contains_key(&2)).then_some(())
     });
+    // Until then the figures are those of the threads.
+    wait_for(
+        "figures beside a wrong count",
+        Duration::from_secs(30),
+        || {
+            let (lines, _) = plugin.gather();
+            let totals = lines::one(&lines, "vm_totals", name);
+            totals.int("vcpu_delay_ns")?;
+            println!("libvirt counts {:?} vCPUs", totals.int("cpus"));
+            steal(&lines, &vm)
+        },
+    );
     lab.stop_libvirtd();
     lab.start_libvirtd();
     wait_for("libvirt to know", Duration::from_secs(60), || {
@@ -172,7 +184,9 @@ fn steal_is_what_libvirt_says_whatever_vcpus_come_and_go() {
         let text = String::from_utf8(run(&mut stats).stdout).unwrap();
         (text.contains("vcpu.1.state") && !text.contains("vcpu.2.state")).then_some(())
     });
-    now_online(&[0, 1]);
+    let (lines, _) = agrees(&mut plugin, &lab, &vm, &[0, 1]);
+    assert!(steal(&lines, &vm).is_some(), "the same threads");
+    show_without_groups(&mut contained, &vm, &[0, 1]);
 
     vm.freeze();
     let frozen = vcpu_threads(&lab, vm.qemu_pid());

@@ -247,6 +247,39 @@ fn vcpus_have_figures_only_if_all_that_are_online_have_a_thread() {
     }
 }
 
+#[test]
+fn a_count_of_libvirts_that_stays_wrong_does_not_cost_the_figures() {
+    let mut vms = Vms::new(TTL);
+    list(&mut vms, [run(1)]);
+    // Two threads. What libvirt counts in these gathers, and the sum of the delays.
+    for (online, delay) in [
+        (Some(3), None),
+        (Some(3), Some(30)),
+        (None, Some(30)),
+        (Some(3), Some(30)),
+        // A change may be under way.
+        (Some(1), None),
+        (Some(3), None),
+        (Some(3), Some(30)),
+        (Some(2), Some(30)),
+        (Some(3), None),
+    ] {
+        vms.begin();
+        read_figures(&mut vms, false);
+        // Within a gather a VM may be asked more than once.
+        for _ in 0..2 {
+            let found = shown(&mut vms, run(1), true, online);
+            assert_eq!(found, (Some(60), delay), "{online:?}");
+        }
+    }
+    // One thread for all vCPUs has the time of none.
+    for _ in 0..3 {
+        vms.begin();
+        read_figures(&mut vms, true);
+        assert_eq!(shown(&mut vms, run(1), true, Some(2)), (Some(60), None));
+    }
+}
+
 /// A sample of the run with figures of vCPUs that libvirt reports.
 fn report_vcpus(vms: &mut Vms, of: RunId) -> Option<u64> {
     let mut sample = Sample::new(of, "test".into(), Instant::now());
