@@ -27,6 +27,13 @@ pub enum Fatal {
     Output(io::Error),
     /// libvirt's client library cannot be set up.
     Library(libvirt::Error),
+    /// The limit of open files is lower than what is needed.
+    Files {
+        /// The hard limit.
+        limit: u64,
+        /// How many files must be allowed.
+        needed: u64,
+    },
 }
 
 impl std::fmt::Display for Fatal {
@@ -39,6 +46,11 @@ impl std::fmt::Display for Fatal {
                 f,
                 "libvirt's client library does not start: {error}; check LIBVIRT_DEBUG, \
                  LIBVIRT_LOG_FILTERS and LIBVIRT_LOG_OUTPUTS in the environment"
+            ),
+            Self::Files { limit, needed } => write!(
+                f,
+                "the limit of open files is {limit}, and this configuration needs {needed}; raise the hard limit \
+                 (LimitNOFILE= of the systemd unit, ulimit -n), or lower workers and max_calls"
             ),
         }
     }
@@ -103,10 +115,19 @@ impl Engine {
         inbox: Receiver<Message>,
     ) -> Result<Self, Fatal> {
         // Files of /proc are kept open for each VM, so the usual soft limit of 1024 is soon reached.
-        let file_limit = libvirt::raise_file_limit().unwrap_or_else(|error| {
-            log::debug!("the limit of open files stays as it is: {error}");
-            0
-        });
+        let file_limit = match libvirt::raise_file_limit() {
+            Ok(limit) => {
+                let needed = files_needed(&settings);
+                if limit < needed {
+                    return Err(Fatal::Files { limit, needed });
+                }
+                limit
+            }
+            Err(error) => {
+                log::debug!("the limit of open files stays as it is: {error}");
+                0
+            }
+        };
         libvirt::initialize()?;
         libvirt::start_event_loop()?;
         let in_process = settings.uri.in_process();
@@ -153,6 +174,23 @@ impl Engine {
             events.close(limit);
         }
     }
+}
+
+/// How many files must be allowed to be open. Where no more can be opened, GLib, inside libvirt, ends the process
+/// (g_wakeup_new).
+fn files_needed(settings: &Settings) -> u64 {
+    /// The program itself has 16 open, and a few more while it scans /proc and starts mount checkers.
+    const OWN: usize = 32;
+    /// A connection has a socket and an eventfd, and while it is opened two files more (configuration, user database).
+    const EACH_CONNECTION: usize = 4;
+    let connections = if settings.uri.in_process() {
+        1
+    } else {
+        // A worker that hangs keeps its connection and is replaced: as many calls as may hang, the one more that finds
+        // out why, and the workers that are kept. And the event feed.
+        settings.workers.min(settings.max_calls) + settings.max_calls + 1 + 1
+    };
+    (OWN + EACH_CONNECTION * connections) as u64
 }
 
 /// Gathers three times without writing, and returns what that tells of libvirt, this host and the configuration.

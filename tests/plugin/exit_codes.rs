@@ -7,7 +7,7 @@ use crate::support::plugin::{Plugin, read_first_byte};
 use crate::support::{wait_for, without_start};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::Write;
-use std::process::{Child, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::NamedTempFile;
 
@@ -244,4 +244,56 @@ fn check_is_0_where_it_connects_and_1_where_not() {
         );
         assert!(said.contains(named), "{said}");
     }
+}
+
+/// The program with this limit of open files.
+fn limited(files: u64, args: &[&str]) -> Output {
+    let program = Plugin::outside(args);
+    Command::new("prlimit")
+        .arg(format!("--nofile={files}"))
+        .arg(program.get_program())
+        .args(program.get_args())
+        .env_remove("LIBVIRT_DEFAULT_URI")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn too_few_open_files_are_1_and_say_the_remedy() {
+    let away = "qemu+unix:///system?socket=/no/such/socket";
+    let text = |output: &[u8]| String::from_utf8_lossy(output).into_owned();
+    // 4 workers, 8 calls that may hang.
+    for (uri, files, needed) in [(away, 22, 88), (away, 87, 88), (URI[1], 22, 36)] {
+        for mode in [&[][..], &["--check"], &["--once"]] {
+            let output = limited(files, &[&["--uri", uri], mode].concat());
+            let said = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{said}");
+            let limit = format!(
+                "E! the limit of open files is {files}, and this configuration needs {needed}; "
+            );
+            assert!(
+                said.starts_with(&limit) && said.lines().count() == 1,
+                "{said}"
+            );
+            assert!(
+                said.contains("LimitNOFILE=") && said.contains("ulimit -n"),
+                "{said}"
+            );
+        }
+        let output = limited(files, &["--uri", uri, "--check", "--json"]);
+        assert_eq!(output.status.code(), Some(1));
+        let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(document["connected"], false);
+        let error = document["error"].as_str().unwrap();
+        assert!(error.starts_with("the limit of open files is"), "{error}");
+    }
+    let said = text(&limited(88, &["--uri", away, "--once"]).stderr);
+    assert!(said.starts_with("W! cannot reach"), "{said}");
+    let output = limited(36, &[&URI[..], &["--once"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let config = support::config("workers = 2\nmax_calls = 3");
+    let path = config.path().to_str().unwrap();
+    let said = text(&limited(22, &["--uri", away, "--config", path]).stderr);
+    assert!(said.contains(" needs 60; "), "{said}");
 }
