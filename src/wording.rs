@@ -8,7 +8,11 @@ const SHOWN: usize = 60;
 /// The value as a message shows it: at most 60 characters, then ` ...`, so that the rest of the message
 /// stays readable. It may be a URI that was given by mistake, so it is shown without its passwords.
 pub(crate) fn shortened(value: &str) -> String {
-    let mut shown = Masked::new(value).text;
+    cut(Masked::new(value).text)
+}
+
+/// At most 60 characters of the text, then ` ...`.
+pub(crate) fn cut(mut shown: String) -> String {
     if let Some((end, _)) = shown.char_indices().nth(SHOWN) {
         shown.truncate(end);
         shown.push_str(" ...");

@@ -11,7 +11,8 @@ use super::ConfigError;
 use super::error::Document;
 use super::file::{KEYS, as_written};
 use crate::description::WantedValue;
-use crate::wording::shortened;
+use crate::uri::Masked;
+use crate::wording::{cut, shortened};
 
 /// The table as written.
 pub(super) type Written = BTreeMap<Spanned<String>, Spanned<Value>>;
@@ -63,7 +64,15 @@ pub(super) fn validate(
             );
             return Err(document.error(at, message));
         }
-        check_name(tag).map_err(|message| document.error(at, message))?;
+        check_name(tag).map_err(|message| document.error(at.clone(), message))?;
+        let same = |known: &&WantedValue| known.tag.eq_ignore_ascii_case(tag);
+        if let Some(known) = tags.iter().find(same) {
+            let message = format!(
+                "tags: {} and {tag} differ in case alone, and InfluxDB 3 and SQL ignore case; choose another name for one",
+                known.tag
+            );
+            return Err(document.error(at, message));
+        }
         let shown = |message| document.error(value.span(), format!("tags.{tag}: {message}"));
         let Value::String(text) = value.get_ref() else {
             let kind = match value.get_ref() {
@@ -81,9 +90,9 @@ pub(super) fn validate(
         };
         let place = place.map_err(shown)?;
         // vm_info has the title as a field, and the values of the tags beside it.
-        if tag == "title" && text != "title" {
+        if tag.eq_ignore_ascii_case("title") && (tag != "title" || text != "title") {
             return Err(shown(
-                "the tag title has the value \"title\"; choose another name for this one"
+                "the name \"title\" is for the value \"title\" alone; choose another name, such as \"vm_title\""
                     .to_owned(),
             ));
         }
@@ -91,6 +100,23 @@ pub(super) fn validate(
         tags.push(WantedValue { place, tag });
     }
     Ok(tags)
+}
+
+/// The value of a tag as a message shows it, shortened. A value that is none may be a URI, so passwords are masked; what
+/// is meant for a place in the XML has colons of its own and may have passwords in the URI of its namespace alone.
+fn shown(text: &str) -> String {
+    let masked = |uri: &str| match uri.contains("://") {
+        true => Masked::new(uri).text,
+        false => uri.to_owned(),
+    };
+    if let Some(begun) = text.strip_prefix('{') {
+        let (namespace, rest) = begun.split_at(begun.find('}').unwrap_or(begun.len()));
+        return cut(format!("{{{}{rest}", masked(namespace)));
+    }
+    if ready::is_of_platform(text) {
+        return cut(masked(text));
+    }
+    shortened(text)
 }
 
 /// Whether a tag may have this name.
@@ -115,9 +141,10 @@ fn check_name(tag: &str) -> Result<(), String> {
             "tags: the name {taken} is taken: lines or databases have it already; choose another one, such as \"vm_{tag}\""
         ));
     }
-    if FIELDS.contains(&tag) {
+    // InfluxDB 3 and SQL ignore case.
+    if let Some(field) = FIELDS.iter().find(|field| field.eq_ignore_ascii_case(tag)) {
         return Err(format!(
-            "tags: {tag} is the name of a field, and InfluxDB 3 refuses a tag of the same name; choose another one, such as \"vm_{tag}\""
+            "tags: {field} is the name of a field, and InfluxDB 3 refuses a tag of the same name; choose another one, such as \"vm_{tag}\""
         ));
     }
     Ok(())

@@ -8,7 +8,7 @@ const EXAMPLE: &str = "\"{http://example.org/ns}vm/owner\"";
 
 /// The place of a path below `/domain/metadata`.
 pub(super) fn place(text: &str) -> Result<Place, String> {
-    let shown = shortened(text);
+    let shown = super::shown(text);
     if text.trim().is_empty() {
         return Err(format!(
             "the value is empty; write one of those that are ready, such as \"openstack:project\", or a path such as {EXAMPLE}"
@@ -27,7 +27,7 @@ pub(super) fn place(text: &str) -> Result<Place, String> {
             ),
         });
     }
-    let mut steps = steps(text, &[])?;
+    let mut steps = steps(text, &shown, &[])?;
     let attribute = steps.1.take();
     let mut path = vec![Step::of_libvirt("metadata")];
     path.append(&mut steps.0);
@@ -39,9 +39,10 @@ pub(super) fn place(text: &str) -> Result<Place, String> {
 }
 
 /// The steps of a path, and the attribute at its end. A step without a namespace has that of the step before it, the
-/// first one has `namespaces`.
+/// first one has `namespaces`. Messages quote `shown`.
 pub(super) fn steps(
     text: &str,
+    shown: &str,
     namespaces: &[&str],
 ) -> Result<(Vec<Step>, Option<String>), String> {
     let mut namespaces: Vec<String> = namespaces.iter().map(|&name| name.to_owned()).collect();
@@ -52,14 +53,12 @@ pub(super) fn steps(
         if let Some(begun) = rest.strip_prefix('{') {
             let Some((namespace, after)) = begun.split_once('}') else {
                 return Err(format!(
-                    "{:?}: the brace is not closed; write the namespace in braces, such as {EXAMPLE}",
-                    shortened(text)
+                    "{shown:?}: the brace is not closed; write the namespace in braces, such as {EXAMPLE}"
                 ));
             };
             if namespace.is_empty() {
                 return Err(format!(
-                    "{:?}: the namespace is empty; write it as xmlns has it, such as {EXAMPLE}",
-                    shortened(text)
+                    "{shown:?}: the namespace is empty; write it as xmlns has it, such as {EXAMPLE}"
                 ));
             }
             namespaces = vec![namespace.to_owned()];
@@ -70,7 +69,7 @@ pub(super) fn steps(
             Some((element, attribute)) => (element, Some(attribute)),
             None => (&rest[..end], None),
         };
-        check_name(text, element)?;
+        check_name(shown, element)?;
         steps.push(Step {
             name: element.to_owned(),
             namespaces: namespaces.clone(),
@@ -79,12 +78,11 @@ pub(super) fn steps(
         if let Some(attribute) = attribute {
             if end < rest.len() {
                 return Err(format!(
-                    "{:?}: an attribute has nothing below it; \"@{}\" must be the end",
-                    shortened(text),
+                    "{shown:?}: an attribute has nothing below it; \"@{}\" must be the end",
                     shortened(attribute)
                 ));
             }
-            check_name(text, attribute)?;
+            check_name(shown, attribute)?;
             return Ok((steps, Some(attribute.to_owned())));
         }
         match rest.get(end + 1..) {
@@ -94,9 +92,8 @@ pub(super) fn steps(
     }
 }
 
-/// Whether an element or an attribute can have this name, without a prefix.
-fn check_name(text: &str, name: &str) -> Result<(), String> {
-    let shown = shortened(text);
+/// Whether an element or an attribute can have this name, without a prefix. Messages quote `shown`.
+pub(super) fn check_name(shown: &str, name: &str) -> Result<(), String> {
     if let Some((prefix, _)) = name.split_once(':')
         && !prefix.is_empty()
     {

@@ -108,9 +108,15 @@ const PLATFORMS: [Platform; 7] = [
     },
 ];
 
+/// Whether the text begins with a platform's name and a colon.
+pub(super) fn is_of_platform(text: &str) -> bool {
+    let platform = text.split_once(':').map_or("", |(platform, _)| platform);
+    !platform.is_empty() && PLATFORMS.iter().any(|known| known.name == platform)
+}
+
 /// The place of the value of this name; `None`: the text is not like such a name.
 pub(super) fn place(text: &str) -> Option<Result<Place, String>> {
-    if text.contains('{') {
+    if text.contains('{') && !is_of_platform(text) {
         return None;
     }
     let (platform, value) = text.split_once(':').unwrap_or(("", text));
@@ -123,12 +129,19 @@ pub(super) fn place(text: &str) -> Option<Result<Place, String>> {
         Some((known, source?.1))
     });
     if let Some((known, source)) = source {
-        return Some(known.place(source));
+        return Some(known.place(source, text));
     }
     if let Some(name) = value.strip_prefix(CUSTOM).filter(|_| platform == "ovirt") {
         let namespaces = PLATFORMS.iter().find(|known| known.name == "ovirt");
         let namespaces = namespaces.map_or(&[][..], |known| known.namespaces);
-        return Some(metadata(&format!("vm/custom/{name}"), namespaces));
+        let shown = super::shown(text);
+        // The element has the namespace of the others.
+        if name.contains(['{', '}'])
+            && let Err(error) = path::check_name(&shown, name)
+        {
+            return Some(Err(error));
+        }
+        return Some(metadata(&format!("vm/custom/{name}"), &shown, namespaces));
     }
     Some(Err(unknown(text, found)))
 }
@@ -140,7 +153,7 @@ fn unknown(text: &str, platform: Option<&Platform>) -> String {
         Some((platform, value)) if !value.contains([':', '/', '@']) => {
             format!("{}:{}", shortened(platform), shortened(value))
         }
-        _ => shortened(text),
+        _ => super::shown(text),
     };
     let of_platform = platform.filter(|platform| !platform.name.is_empty());
     let near = match (of_platform, text.split_once(':')) {
@@ -180,23 +193,23 @@ impl Platform {
         })
     }
 
-    fn place(&self, source: Source) -> Result<Place, String> {
+    fn place(&self, source: Source, text: &str) -> Result<Place, String> {
         let own = |name, part| Place {
             steps: vec![Step::of_libvirt(name)],
             attribute: None,
             part,
         };
         match source {
-            Metadata(path) => metadata(path, self.namespaces),
+            Metadata(path) => metadata(path, text, self.namespaces),
             Own(name) => Ok(own(name, None)),
             Name(part) => Ok(own("name", Some(part))),
         }
     }
 }
 
-/// The place of a path whose steps all have these namespaces.
-fn metadata(path: &str, namespaces: &[&str]) -> Result<Place, String> {
-    let (inner, attribute) = path::steps(path, namespaces)?;
+/// The place of a path whose steps all have these namespaces. Messages quote `shown`.
+fn metadata(path: &str, shown: &str, namespaces: &[&str]) -> Result<Place, String> {
+    let (inner, attribute) = path::steps(path, shown, namespaces)?;
     let mut steps = vec![Step::of_libvirt("metadata")];
     steps.extend(inner);
     Ok(Place {

@@ -64,6 +64,21 @@ fn a_wrong_value_is_answered_with_the_remedy() {
         ),
         ("'metadata/vm'", "write one of those that are ready"),
         ("'ovirt:custom/a b'", "\"a b\" is no name"),
+        (
+            "'ovirt:custom/a b'",
+            "\"ovirt:custom/a b\": \"a b\" is no name",
+        ),
+        ("'ovirt:custom/'", "\"ovirt:custom/\": a name is missing"),
+        (
+            "'ovirt:custom/{x}b'",
+            "\"ovirt:custom/{x}b\": \"{x}b\" is no name",
+        ),
+        ("'openstack:{x}b'", "\"openstack:{x}b\" is not known"),
+        ("'{urn:x:y}a b'", "\"{urn:x:y}a b\": \"a b\" is no name"),
+        (
+            "'{http://e:80/ns}a b/c@id'",
+            "\"{http://e:80/ns}a b/c@id\": \"a b\"",
+        ),
     ] {
         let found = wrong(value);
         assert!(found.contains(message), "{value}: {found}");
@@ -73,7 +88,13 @@ fn a_wrong_value_is_answered_with_the_remedy() {
 #[test]
 fn a_wrong_value_is_shown_and_a_password_is_not() {
     assert!(wrong("'openstack:tenant'").starts_with("\"openstack:tenant\" is not known"));
-    for uri in ["qemu+ssh://user:secret@host/system", "user:secret@host"] {
+    for uri in [
+        "qemu+ssh://user:secret@host/system",
+        "user:secret@host",
+        "{http://user:secret@host/ns",
+        "{http://user:secret@host/ns}a b",
+        "ovirt:custom/a://user:secret@host b",
+    ] {
         assert!(!wrong(&format!("'{uri}'")).contains("secret"), "{uri}");
     }
 }
@@ -86,6 +107,7 @@ fn a_wrong_name_is_answered_with_the_remedy() {
         ("host", "choose another one, such as \"vm_host\""),
         ("type", "is taken"),
         ("state", "state is the name of a field"),
+        ("State", "state is the name of a field"),
         ("\"\"", "cannot be the name of a tag"),
         ("\"a b\"", "cannot be the name of a tag"),
         ("\"größe\"", "cannot be the name of a tag"),
@@ -100,6 +122,10 @@ fn a_wrong_name_is_answered_with_the_remedy() {
     }
     let error = read("[tags]\ntitle = 'description'").unwrap_err();
     assert!(error.contains("choose another name"), "{error}");
+    let error = read("[tags]\nTitle = 'description'").unwrap_err();
+    assert!(error.contains("title"), "{error}");
+    let error = read("[tags]\nowner = 'title'\nOwner = 'description'").unwrap_err();
+    assert!(error.contains("Owner and owner"), "{error}");
     let many: String = (0..33).map(|n| format!("t{n:02} = 'title'\n")).collect();
     let error = read(&format!("[tags]\n{many}")).unwrap_err();
     assert_eq!(error, "f:34:1: [tags]: there are 33, 32 are allowed");
