@@ -19,7 +19,7 @@ use smol_str::SmolStr;
 pub use info::{DiskInfo, Info, LIMIT_FIELDS, NicInfo};
 use parser::Parser;
 pub use places::{NamePart, Place, Step, WantedValue};
-pub use values::TagValues;
+pub use values::{TagValues, cut};
 
 /// The devices of one VM in its live XML.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -15,6 +15,15 @@ pub type TagValues = [(SmolStr, SmolStr)];
 /// The longest value in bytes; a longer one is cut. InfluxDB 1 and 2 take 65,535 bytes for all tags of a line.
 pub(super) const LONGEST: usize = 1024;
 
+/// The value, or the beginning of a long one: its first [`LONGEST`] bytes, up to the end of a character.
+pub fn cut(value: &str) -> &str {
+    let mut end = value.len().min(LONGEST);
+    while !value.is_char_boundary(end) {
+        end -= 1;
+    }
+    &value[..end]
+}
+
 /// How much of a text is collected: what is cut off must not depend on the white space before it.
 const COLLECTED: usize = 16 * 1024;
 
@@ -124,11 +133,7 @@ impl Search<'_> {
             Some(part) => part.of(value).unwrap_or_default(),
             None => value,
         };
-        let mut end = value.len().min(LONGEST);
-        while !value.is_char_boundary(end) {
-            end -= 1;
-        }
-        let value = &value[..end];
+        let value = cut(value);
         if !value.trim().is_empty() {
             self.value = Some(value.into());
         }

@@ -8,7 +8,7 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::derive::{VmHistory, device_tags};
-use crate::description::{Info, LIMIT_FIELDS, TagValues};
+use crate::description::{Info, LIMIT_FIELDS, TagValues, cut};
 use crate::line_protocol::{Line, Tags};
 use crate::maps::{HashMap, HashSet};
 use crate::sample::{RunId, Sample};
@@ -133,35 +133,40 @@ fn lines(buffer: &mut String, info: &Info, values: &TagValues, vm: &Tags, timest
         yes(info.persistent),
     ];
     for (key, value) in OWN.into_iter().zip(own) {
-        line.string(key, value);
+        text(&mut line, key, value);
     }
     // A database takes no field with the name of a tag, so here they are fields alone.
     for (key, value) in values.iter().filter(|(key, _)| !OWN.contains(&&**key)) {
-        line.string(key, Some(value));
+        text(&mut line, key, Some(value));
     }
     line.end(timestamp);
     let tags = device_tags("nic", info.nics.iter().map(|nic| &nic.device));
     for (nic, tags) in info.nics.iter().zip(&tags) {
         let mut line = Line::begin_with(buffer, "vm_info", vm, tags);
-        line.string("mac", nic.mac.as_deref());
-        line.string("model", nic.model.as_deref());
-        line.string("source", nic.source.as_deref());
-        line.string("portgroup", nic.portgroup.as_deref());
+        text(&mut line, "mac", nic.mac.as_deref());
+        text(&mut line, "model", nic.model.as_deref());
+        text(&mut line, "source", nic.source.as_deref());
+        text(&mut line, "portgroup", nic.portgroup.as_deref());
         line.end(timestamp);
     }
     let tags = device_tags("disk", info.disks.iter().map(|disk| &disk.device));
     for (disk, tags) in info.disks.iter().zip(&tags) {
         let mut line = Line::begin_with(buffer, "vm_info", vm, tags);
-        line.string("bus", disk.bus.as_deref());
-        line.string("source", disk.source.as_deref());
-        line.string("format", disk.format.as_deref());
-        line.string("serial", disk.serial.as_deref());
-        line.string("cache", disk.cache.as_deref());
+        text(&mut line, "bus", disk.bus.as_deref());
+        text(&mut line, "source", disk.source.as_deref());
+        text(&mut line, "format", disk.format.as_deref());
+        text(&mut line, "serial", disk.serial.as_deref());
+        text(&mut line, "cache", disk.cache.as_deref());
         for ((_, key), limit) in LIMIT_FIELDS.into_iter().zip(disk.limits) {
             line.int(key, limit);
         }
         line.end(timestamp);
     }
+}
+
+/// Appends a text, cut as the value of a tag is: a title may have any length.
+fn text(line: &mut Line, key: &str, value: Option<&str>) {
+    line.string(key, value.map(cut));
 }
 
 #[cfg(test)]
@@ -242,6 +247,18 @@ mod tests {
             written(&mut writer, &mut history, &sample, 119).contains("VMID=2"),
             "forgotten"
         );
+    }
+
+    #[test]
+    fn long_texts_are_cut_as_tags_are() {
+        let (mut writer, mut history) =
+            (InfoWriter::new(Duration::from_secs(60)), History::default());
+        let mut sample = full(Instant::now());
+        // 1 byte, then characters of 2: the border of 1,024 bytes is within one.
+        sample.info = info(&format!("a{}", "ä".repeat(500_000)));
+        let lines = written(&mut writer, &mut history, &sample, 0);
+        let title = format!(" title=\"a{}\",", "ä".repeat(511));
+        assert!(lines.contains(&title), "{} bytes", lines.len());
     }
 
     #[test]
