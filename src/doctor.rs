@@ -40,6 +40,8 @@ pub(crate) struct Examined {
     pub written: Written,
     /// What `max_lines` leaves out of a gather in which the lines of all measurements are due; `None` without that key.
     pub capped: Option<Capped>,
+    /// How many VMs run, without those whose QEMU does not answer.
+    pub running: usize,
     /// VMs that run and answer, and of which no memory figure of the guest came.
     pub without_guest_memory: Vec<DomainRef>,
     /// The devices that have no line.

@@ -106,6 +106,8 @@ pub struct MainLoop {
     uri: Tags,
     /// When to say that no request has come; `None` once one has, or where none is expected.
     unasked: Option<Instant>,
+    /// How many VMs of the last gather run, without those whose QEMU does not answer.
+    running: usize,
     /// VMs of the last gather that run and of which no memory figure of the guest came, where somebody is told of them.
     without_guest_memory: Vec<DomainRef>,
 }
@@ -146,6 +148,7 @@ impl MainLoop {
             opening: true,
             started: Instant::now(),
             unasked: (mode == Mode::Triggered).then(|| Instant::now() + FIRST_REQUEST),
+            running: 0,
             without_guest_memory: Vec::new(),
         }
     }

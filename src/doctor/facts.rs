@@ -69,6 +69,8 @@ pub struct Vms {
     pub wanted: usize,
     /// Those whose figures came in full.
     pub complete: usize,
+    /// VMs that run, without those whose QEMU does not answer.
+    pub running: usize,
     /// Those whose figures came in part: the VMs of the next three.
     pub partial: usize,
     /// VMs whose QEMU does not answer.

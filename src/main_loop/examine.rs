@@ -54,6 +54,7 @@ impl MainLoop {
         Examined {
             written: written.all_but(left_out.unwrap_or_default()),
             capped,
+            running: self.running,
             without_guest_memory: self.lacking_guest_memory(report),
             left_out: self.gatherer.devices_left_out(),
             versions: self.gatherer.versions().cloned(),

@@ -50,6 +50,7 @@ impl MainLoop {
         self.opening = !self.answered;
         self.buffer.clear();
         self.without_guest_memory.clear();
+        self.running = 0;
         self.gatherer.begin();
         self.receive_replies(start, timestamp);
         let is_in_time = start.elapsed() < self.settings.deadline;
@@ -125,6 +126,7 @@ impl MainLoop {
         if self.buffer.capacity() - self.buffer.len() < ROOM {
             self.buffer.reserve_exact(ROOM.max(self.buffer.len() / 8));
         }
+        self.running += usize::from(sample.is_running() && sample.answers != Some(false));
         // Only the check and the log at debug level tell of them.
         let is_told = self.mode == Mode::Check || log::log_enabled!(log::Level::Debug);
         if is_told && sample.lacks_guest_memory() {

@@ -12,7 +12,7 @@ use std::process::Stdio;
 const MARKS: [&str; 3] = ["ok       ", "note     ", "warning  "];
 
 /// Every key of the document, with `[]` for the members of a list; they are part of the interface.
-const KEYS: [&str; 60] = [
+const KEYS: [&str; 61] = [
     "configuration",
     "connected",
     "error",
@@ -67,6 +67,7 @@ const KEYS: [&str; 60] = [
     "vms.not_answering",
     "vms.partial",
     "vms.problems",
+    "vms.running",
     "vms.state_and_network_only",
     "vms.wanted",
     "vms.withheld",
@@ -74,6 +75,20 @@ const KEYS: [&str; 60] = [
     "vms.without_guest_memory",
     "vms.without_guest_memory[]",
 ];
+
+#[test]
+fn where_no_guest_runs_none_is_said_to_report_its_memory() {
+    let paused = Domain {
+        state: 3,
+        ..Domain::new(1, "paused")
+    };
+    let file = node::write(&[paused]);
+    let (_, out, _) = check(&node::uri(&file), "", false);
+    assert!(
+        out.contains("ok       guest memory    no guest runs\n"),
+        "{out}"
+    );
+}
 
 fn check(uri: &str, settings: &str, json: bool) -> (Option<i32>, String, String) {
     let config = config(settings);

@@ -94,6 +94,7 @@ fn vms(settings: &Settings, examined: &Examined) -> Vms {
         wanted: report.seen,
         complete: report.complete,
         partial: report.answered - report.complete,
+        running: examined.running,
         not_answering: names(&report.partial),
         state_and_network_only: names(&report.priority_only),
         without_disks: names(&report.without_disks),

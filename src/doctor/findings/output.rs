@@ -3,6 +3,7 @@
 use super::{FREE_WORKERS, Finding};
 use crate::doctor::facts::{Gather, Output};
 use crate::measurements::line_cap::{Capped, REMEDY};
+use crate::wording::count;
 
 /// Telegraf's own defaults.
 const BATCH: usize = 1_000;
@@ -18,8 +19,11 @@ pub(super) fn written(output: &Output) -> Vec<Finding> {
         metric_buffer_limit: buffer,
         limit,
     } = output;
-    let message =
-        format!("{lines} lines, {fields} fields, {series} series, {size_bytes} bytes a gather");
+    let message = format!(
+        "{}, {}, {series} series, {size_bytes} bytes a gather",
+        count(*lines as u64, "line"),
+        count(*fields as u64, "field")
+    );
     let written = match lines {
         0 => Finding::warning("output", "nothing would be written")
             .with("check measurements and the filters"),

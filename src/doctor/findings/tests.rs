@@ -27,6 +27,7 @@ fn healthy() -> Facts {
             wanted: 3,
             complete: 3,
             partial: 0,
+            running: 3,
             not_answering: vec![],
             state_and_network_only: vec![],
             without_disks: vec![],
@@ -181,6 +182,25 @@ fn each_fault_has_its_remedy() {
     finds(Note, "guest memory", &[command], |facts| {
         vms(facts).without_guest_memory = web();
     });
+    let ok = |facts: &Facts, subject| {
+        let mut all = findings(facts).into_iter();
+        all.find(|finding| finding.subject == subject)
+            .unwrap()
+            .message
+    };
+    let mut facts = healthy();
+    assert_eq!(
+        ok(&facts, "guest memory"),
+        "every guest that runs reports it"
+    );
+    vms(&mut facts).running = 0;
+    assert_eq!(ok(&facts, "guest memory"), "no guest runs");
+    vms(&mut facts).not_answering = web();
+    assert_eq!(ok(&facts, "guest memory"), "no guest that answers runs");
+    let output = facts.output.as_mut().unwrap();
+    (output.lines, output.fields) = (1, 1);
+    let found = ok(&facts, "output");
+    assert!(found.starts_with("1 line, 1 field, 15 series"), "{found}");
     let odd = r"dommemstat --domain 'o'\''dd one' --period";
     finds(Note, "guest memory", &[odd], |facts| {
         vms(facts).without_guest_memory = vec!["o'dd one".to_owned()];

@@ -110,7 +110,12 @@ pub(super) fn left_out(vms: &Vms, libvirt: &Libvirt) -> Vec<Finding> {
 fn guest_memory(vms: &Vms, libvirt: &Libvirt) -> Finding {
     let names = &vms.without_guest_memory;
     let Some(first) = names.first() else {
-        return Finding::ok("guest memory", "every guest that runs reports it");
+        let message = match vms.running {
+            0 if vms.not_answering.is_empty() => "no guest runs",
+            0 => "no guest that answers runs",
+            _ => "every guest that runs reports it",
+        };
+        return Finding::ok("guest memory", message);
     };
     let message = format!(
         "not reported by {}: {}",
