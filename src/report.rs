@@ -3,6 +3,7 @@
 mod connection;
 mod endings;
 mod io_errors;
+mod lasting;
 mod left_out;
 mod line_cap;
 mod partial;
@@ -20,6 +21,7 @@ use crate::logging::Problems;
 use crate::maps::HashSet;
 use crate::sample::RunId;
 use crate::wording::{count, first_names};
+use lasting::Lasting;
 use left_out::LeftOut;
 use partial::Partial;
 
@@ -42,6 +44,8 @@ pub struct Reporter {
     domains: HashSet<Uuid>,
     /// VMs whose figures come in part.
     partial: Partial,
+    /// VMs that are locked inside libvirtd.
+    locked: Lasting,
     /// Whether disks were left out in the last gather because their mounts are unknown.
     unknown_storage: bool,
     /// VMs whose disks were left out in the last gather because a mount was slow.
@@ -68,6 +72,7 @@ impl Reporter {
             problems: Problems::default(),
             domains: HashSet::default(),
             partial: Partial::default(),
+            locked: Lasting::default(),
             unknown_storage: false,
             slow_storage: HashSet::default(),
             dead: HashSet::default(),
@@ -83,6 +88,7 @@ impl Reporter {
     pub fn of_one_gather(uri: Uri) -> Self {
         Self {
             partial: Partial::without_delay(),
+            locked: Lasting::without_delay(),
             started: true,
             ..Self::new(uri)
         }
@@ -92,6 +98,7 @@ impl Reporter {
     pub fn forget(&mut self, uuid: Uuid) {
         self.domains.remove(&uuid);
         self.partial.forget(uuid);
+        self.locked.forget(uuid);
         self.problems.clear(&uuid.to_string());
         self.problems.clear(&description_key(uuid));
         self.panicked.retain(|run| run.uuid != uuid);
@@ -187,7 +194,7 @@ impl Reporter {
 
     fn late_and_locked(&mut self, report: &GatherReport) {
         self.while_it_lasts("late", late(report), "all VMs answer in time again");
-        let locked = locked(report);
+        let locked = locked(&self.locked.of(&report.locked, Instant::now()));
         self.while_it_lasts("locked", locked, "no VM is locked inside libvirtd any more");
     }
 
@@ -220,14 +227,14 @@ fn late(report: &GatherReport) -> Option<String> {
 }
 
 /// The VMs that are locked inside libvirtd, if there are any.
-fn locked(report: &GatherReport) -> Option<String> {
-    if report.locked.is_empty() {
+fn locked(domains: &[DomainRef]) -> Option<String> {
+    if domains.is_empty() {
         return None;
     }
     Some(format!(
         "locked inside libvirtd, so that each call for them hangs; no call is made for these VMs until they are \
          unlocked: {}; {UNANSWERING}",
-        names_of(&report.locked)
+        names_of(domains)
     ))
 }
 

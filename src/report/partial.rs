@@ -1,64 +1,36 @@
 //! VMs whose figures keep coming in part: reported once when that begins, and once when it is over.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use smol_str::SmolStr;
 use uuid::Uuid;
 
+use super::lasting::Lasting;
 use super::{UNANSWERING, hanging, names};
 use crate::gather::GatherReport;
 use crate::maps::HashMap;
 
-/// A VM in part is reported after this time. A monitor that is busy for less is not worth a line: the VM
-/// is being started or saved, or libvirt waits 5 s for a guest to release a device
-/// (qemuDomainWaitForDeviceRemoval), which a paused guest never does.
-const MOMENT: Duration = Duration::from_secs(7);
-
 /// What has been reported of which VM.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Partial {
-    /// How long a VM must have come in part before it is reported.
-    delay: Duration,
-    /// Since when each VM that came in part in the last gather has done so.
-    since: HashMap<Uuid, Instant>,
+    /// Since when each VM has come in part.
+    lasting: Lasting,
     /// The VMs that were reported and have not come complete since, with the names they were reported by.
     reported: HashMap<Uuid, SmolStr>,
-}
-
-impl Default for Partial {
-    fn default() -> Self {
-        Self {
-            delay: MOMENT,
-            since: HashMap::default(),
-            reported: HashMap::default(),
-        }
-    }
 }
 
 impl Partial {
     /// Each VM in part is reported at once: there will be no other gather.
     pub(super) fn without_delay() -> Self {
         Self {
-            delay: Duration::ZERO,
+            lasting: Lasting::without_delay(),
             ..Self::default()
         }
     }
 
     pub(super) fn report(&mut self, report: &GatherReport, now: Instant) {
-        let since: HashMap<Uuid, Instant> = report
-            .partial
-            .iter()
-            .map(|domain| domain.run.uuid)
-            .map(|uuid| (uuid, self.since.get(&uuid).copied().unwrap_or(now)))
-            .collect();
-        let lasts = |uuid: &Uuid| since.get(uuid).is_some_and(|at| now >= *at + self.delay);
-        let new: Vec<_> = report
-            .partial
-            .iter()
-            .filter(|domain| lasts(&domain.run.uuid))
-            .filter(|domain| !self.reported.contains_key(&domain.run.uuid))
-            .cloned()
-            .collect();
+        let mut new = self.lasting.of(&report.partial, now);
+        new.retain(|domain| !self.reported.contains_key(&domain.run.uuid));
         if !new.is_empty() {
             let hanging = match report.hanging {
                 0 => String::new(),
@@ -81,19 +53,18 @@ impl Partial {
             log::info!("complete again: {}", names(over));
         }
         self.reported.retain(|uuid, _| !report.whole.contains(uuid));
-        self.since = since;
     }
 
     /// Forgets a VM that is gone.
     pub(super) fn forget(&mut self, uuid: Uuid) {
-        self.since.remove(&uuid);
+        self.lasting.forget(uuid);
         self.reported.remove(&uuid);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::time::Duration;
 
     use super::*;
     use crate::gather::protocol::DomainRef;

@@ -65,8 +65,16 @@ impl<'t> Case<'t> {
         outage.expect_one_warning(plugin);
         outage.expect_one_warning(&fresh);
         drop(fresh);
+        let recoveries =
+            |plugin: &Plugin| plugin.stderr().matches(" answers again, after ").count();
+        let before = recoveries(plugin);
         outage.mount.go_on();
         outage.fleet.expect_recovery(plugin, 2, "the mount is back");
+        // Disks that are read one by one are complete as well. The next outage is another one only if this is over.
+        wait_for("the mount to answer", Duration::from_secs(30), || {
+            plugin.gather();
+            (recoveries(plugin) > before).then_some(())
+        });
     }
 }
 
