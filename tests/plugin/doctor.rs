@@ -8,6 +8,7 @@ use crate::support::{config, run, told};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::process::Stdio;
+use tempfile::NamedTempFile;
 
 const MARKS: [&str; 3] = ["ok       ", "note     ", "warning  "];
 
@@ -258,13 +259,18 @@ fn what_is_left_out_is_named_with_what_would_change_it() {
     }
 }
 
-#[test]
-fn many_vms_need_larger_batches() {
+/// 300 VMs with a disk and a network interface each.
+fn many_vms() -> NamedTempFile {
     let vm = |number| Domain {
         devices: disk("disk", "vda") + &nic(Some("tap0")),
         ..Domain::new(number, &format!("vm{number}"))
     };
-    let file = node::write(&(1..=300).map(vm).collect::<Vec<_>>());
+    node::write(&(1..=300).map(vm).collect::<Vec<_>>())
+}
+
+#[test]
+fn many_vms_need_larger_batches() {
+    let file = many_vms();
     let uri = node::uri(&file);
     let settings = "measurements = ['vm_metrics', 'vm_features', 'vm_devices', 'vm_totals']";
     let output = &document(&uri, settings)["output"];
@@ -282,11 +288,7 @@ fn many_vms_need_larger_batches() {
 /// The lines of vm_info are due in the first gather, those of vm_features from the second on, and at times all of them.
 #[test]
 fn a_batch_holds_a_gather_in_which_all_measurements_are_due() {
-    let vm = |number| Domain {
-        devices: disk("disk", "vda") + &nic(Some("tap0")),
-        ..Domain::new(number, &format!("vm{number}"))
-    };
-    let file = node::write(&(1..=300).map(vm).collect::<Vec<_>>());
+    let file = many_vms();
     let uri = node::uri(&file);
     let all = "measurements = ['vm_metrics', 'vm_features', 'vm_devices', 'vm_totals', 'vm_info']";
     let output = &document(&uri, all)["output"];

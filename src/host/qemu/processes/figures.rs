@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::Processes;
-use crate::host::qemu::process::sole_qemu;
+use crate::host::qemu::process::{Process, sole_qemu};
 use crate::host::qemu::vcpus::{Expected, ThreadTimes};
 use crate::maps::HashMap;
 use crate::sample::{Pressure, Throttling};
@@ -35,8 +35,7 @@ pub struct VcpuReading<'g> {
 impl Processes {
     /// The figures of the VMs of the last check that have exactly one QEMU process.
     pub fn figures(&mut self, vcpus: Option<VcpuReading>) -> HashMap<Uuid, HostFigures> {
-        let kept = self.known.values().flatten().map(|one| one.vcpu_files());
-        let kept: usize = kept.sum();
+        let kept = self.vcpu_files();
         let most = vcpus.map_or(0, |vcpus| vcpus.most_files);
         let mut excess = kept.saturating_sub(most);
         for process in self.known.values_mut().flatten() {
@@ -66,5 +65,11 @@ impl Processes {
             figures.insert(*uuid, of_vm);
         }
         figures
+    }
+
+    /// How many files of vCPU threads are kept open.
+    pub(super) fn vcpu_files(&self) -> usize {
+        let all = self.known.values().flatten();
+        all.map(Process::vcpu_files).sum()
     }
 }
