@@ -74,6 +74,18 @@ pub struct Measurements {
 }
 
 impl Measurements {
+    /// None of them.
+    pub const NONE: Self = Self {
+        metrics: false,
+        features: false,
+        devices: false,
+        totals: false,
+        collector: false,
+        info: false,
+        vcpus: false,
+        pressure: false,
+    };
+
     /// Whether a measurement has figures of vCPUs.
     pub fn any_of_vcpus(&self) -> bool {
         self.features || self.totals || self.vcpus
@@ -144,9 +156,7 @@ impl Default for Settings {
                 devices: true,
                 totals: true,
                 collector: true,
-                info: false,
-                vcpus: false,
-                pressure: false,
+                ..Measurements::NONE
             },
             max_lines: None,
             timestamp_precision: Precision::Second,

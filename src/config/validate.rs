@@ -244,16 +244,7 @@ fn measurements(
         );
         return Err(document.error(written.span(), message));
     }
-    let mut chosen = Measurements {
-        metrics: false,
-        features: false,
-        devices: false,
-        totals: false,
-        collector: false,
-        info: false,
-        vcpus: false,
-        pressure: false,
-    };
+    let mut chosen = Measurements::NONE;
     for name in written.get_ref() {
         match name.get_ref().as_str() {
             "vm_metrics" => chosen.metrics = true,

@@ -33,16 +33,7 @@ mod tests {
 
     #[test]
     fn only_groups_that_a_field_needs_are_asked_for() {
-        let none = Measurements {
-            metrics: false,
-            features: false,
-            devices: false,
-            totals: false,
-            collector: false,
-            info: false,
-            vcpus: false,
-            pressure: false,
-        };
+        let none = Measurements::NONE;
         let devices = Groups::NET | Groups::BLOCK;
         let figures = Groups::CPU | Groups::BALLOON;
         for (wanted, groups) in [

@@ -12,10 +12,7 @@ const ALL: Measurements = Measurements {
     features: true,
     devices: true,
     totals: true,
-    collector: false,
-    info: false,
-    vcpus: false,
-    pressure: false,
+    ..Measurements::NONE
 };
 
 const VM: &str = ",VMID=1,name=test,uuid=6695eb01-f6a4-8304-79aa-97f2502e193f";
@@ -67,14 +64,8 @@ fn features_stand_under_their_names_from_the_second_gather_on() {
     let later = at + std::time::Duration::from_secs(10);
     let mut history = History::default();
     let only = Measurements {
-        metrics: false,
         features: true,
-        devices: false,
-        totals: false,
-        collector: false,
-        info: false,
-        vcpus: false,
-        pressure: false,
+        ..Measurements::NONE
     };
     assert_eq!(written(&only, &mut history, &full(at), 17), "");
     let mut second = full(later);

@@ -106,13 +106,11 @@ fn every_key_arrives() {
         floppy: true,
         measurements: Measurements {
             metrics: true,
-            features: false,
-            devices: false,
             totals: true,
             collector: true,
             info: true,
-            vcpus: false,
             pressure: true,
+            ..Measurements::NONE
         },
         max_lines: Some(10_000_000),
         timestamp_precision: Precision::Microsecond,

@@ -18,10 +18,7 @@ const ALL: Measurements = Measurements {
     features: true,
     devices: true,
     totals: true,
-    collector: false,
-    info: false,
-    vcpus: false,
-    pressure: false,
+    ..Measurements::NONE
 };
 
 fn config(wanted: Measurements) -> WorkerConfig {
