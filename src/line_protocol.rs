@@ -115,12 +115,12 @@ impl Line<'_> {
     }
 
     /// Adds an unsigned figure as a signed 64-bit integer, `i64::MAX` at the most. `None` is left out.
-    pub fn int(&mut self, key: &'static str, value: Option<u64>) {
+    pub fn int(&mut self, key: &str, value: Option<u64>) {
         self.signed(key, value.map(|n| i64::try_from(n).unwrap_or(i64::MAX)));
     }
 
     /// Adds a signed 64-bit integer. `None` is left out.
-    pub fn signed(&mut self, key: &'static str, value: Option<i64>) {
+    pub fn signed(&mut self, key: &str, value: Option<i64>) {
         if let Some(n) = value {
             self.key(key);
             self.buffer.push_str(itoa::Buffer::new().format(n));
@@ -130,7 +130,7 @@ impl Line<'_> {
 
     /// Adds a float, as the shortest digits that are read as the same number, without an exponent. `None`, NaN and
     /// infinities are left out.
-    pub fn float(&mut self, key: &'static str, value: Option<f64>) {
+    pub fn float(&mut self, key: &str, value: Option<f64>) {
         if let Some(x) = value.filter(|x| x.is_finite()) {
             self.key(key);
             let mut digits = zmij::Buffer::new();

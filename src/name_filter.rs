@@ -45,7 +45,7 @@ enum Token {
 
 impl Pattern {
     /// Whether the whole name matches, in at most (length of the pattern) x (length of the name) steps.
-    fn matches(&self, name: &str) -> bool {
+    pub(crate) fn matches(&self, name: &str) -> bool {
         let mut rest = name.chars();
         let mut at = 0;
         // The index after the last `*`, and the part of the name that this `*` has not matched yet. It is enough

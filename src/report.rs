@@ -131,6 +131,11 @@ impl Reporter {
         self.unknown_storage(&report.unknown_storage);
         self.slow_storage(&report.slow_storage);
         self.while_it_lasts(
+            "extra",
+            without_extra(&report.without_extra),
+            "the keys of statistics come of all VMs again",
+        );
+        self.while_it_lasts(
             "saturated",
             report.saturated.as_ref().map(|by| saturated(by.as_ref())),
             "libvirtd has free workers again",
@@ -234,6 +239,17 @@ fn locked(domains: &[DomainRef]) -> Option<String> {
     Some(format!(
         "locked inside libvirtd, so that each call for them hangs; no call is made for these VMs until they are \
          unlocked: {}; {UNANSWERING}",
+        names_of(domains)
+    ))
+}
+
+/// The VMs that were not asked for the keys of `statistics`, or did not answer in time, if there are any.
+fn without_extra(domains: &[DomainRef]) -> Option<String> {
+    if domains.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "the keys of statistics that need calls of their own did not come in time from these VMs, and all else did: {}; {UNHEARD}",
         names_of(domains)
     ))
 }

@@ -5,6 +5,7 @@
 
 mod host;
 mod memory;
+mod stats;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,6 +18,7 @@ use crate::device_filter::DeviceFilter;
 
 pub use host::{Pressure, RESOURCES, Throttling, VcpuTime, VcpuTimes};
 pub use memory::Memory;
+pub use stats::{StatValue, Stats};
 
 /// How many counters a NIC has.
 pub const NIC_COUNTERS: usize = 8;
@@ -91,6 +93,8 @@ pub struct Sample {
     pub uptime: Option<u64>,
     /// Memory.
     pub memory: Memory,
+    /// The figures that the configuration names by libvirt's own keys, of the groups that are asked for anyway.
+    pub stats: Vec<Stats>,
     /// Network interfaces; `None` if they were not reported in this gather.
     pub nics: Option<Devices<NIC_COUNTERS>>,
     /// Disks; `None` if they were not reported in this gather.
@@ -170,6 +174,7 @@ impl Sample {
             pressure: Vec::new(),
             uptime: None,
             memory: Memory::new(at),
+            stats: Vec::new(),
             nics: None,
             disks: None,
             paths: String::new(),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Loaded, Settings};
 use crate::doctor::Facts;
-use crate::gather::{Gatherer, Problem, host_watcher};
+use crate::gather::{Gatherer, MOST_EXTRA, Problem, host_watcher};
 use crate::libvirt;
 use crate::libvirt::events::Watcher;
 pub use crate::main_loop::{End, Mode};
@@ -187,8 +187,12 @@ fn files_needed(settings: &Settings) -> u64 {
         1
     } else {
         // A worker that hangs keeps its connection and is replaced: as many calls as may hang, the one more that finds
-        // out why, and the workers that are kept. And the event feed.
-        settings.workers.min(settings.max_calls) + settings.max_calls + 1 + 1
+        // out why, those that ask for more, and the workers that are kept. And the event feed.
+        let extra = match settings.measurements.stats {
+            true => MOST_EXTRA,
+            false => 0,
+        };
+        settings.workers.min(settings.max_calls) + settings.max_calls + extra + 1 + 1
     };
     (OWN + EACH_CONNECTION * connections) as u64
 }

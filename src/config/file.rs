@@ -34,11 +34,12 @@ pub(super) struct File {
     pub max_lines: Option<Spanned<i64>>,
     pub timestamp_precision: Option<Spanned<String>>,
     pub info_interval: Option<Spanned<String>>,
+    pub statistics: Option<Vec<Spanned<String>>>,
     pub tags: Option<tags::Written>,
 }
 
 /// Each key, and what its value looks like. A test compares the keys with those of [`File`].
-pub(super) const KEYS: [(&str, &str); 21] = [
+pub(super) const KEYS: [(&str, &str); 22] = [
     ("uri", "a text such as \"qemu:///system\""),
     ("device_cache_ttl", "a duration such as \"300s\""),
     ("deadline", "a duration such as \"8s\""),
@@ -62,6 +63,7 @@ pub(super) const KEYS: [(&str, &str); 21] = [
     ("max_lines", "a whole number such as 2000"),
     ("timestamp_precision", "a precision such as \"1s\""),
     ("info_interval", "a duration such as \"5m\""),
+    ("statistics", "a list of patterns such as [\"perf.*\"]"),
     (
         "tags",
         "a table: a line \"[tags]\" at the end of the file, below it lines such as project = \"openstack:project\"",

@@ -7,6 +7,7 @@ use log::LevelFilter;
 use super::{NameFilter, Uri};
 use crate::description::WantedValue;
 use crate::device_filter::DeviceFilter;
+use crate::libvirt::bulk::keys::KeyFilter;
 use crate::times::DEADLINE;
 
 /// All settings. Each value is within its bounds.
@@ -48,6 +49,8 @@ pub struct Settings {
     pub timestamp_precision: Precision,
     /// How often all lines of `vm_info` are written; 1 s to 30 days.
     pub info_interval: Duration,
+    /// The keys of libvirt's statistics that `vm_stats` has.
+    pub statistics: KeyFilter,
     /// The values of a VM's XML that all its lines carry as tags.
     pub tags: Vec<WantedValue>,
 }
@@ -71,6 +74,8 @@ pub struct Measurements {
     pub vcpus: bool,
     /// `vm_pressure`; off by default.
     pub pressure: bool,
+    /// `vm_stats`; off by default, on where [`Settings::statistics`] names keys.
+    pub stats: bool,
 }
 
 impl Measurements {
@@ -84,6 +89,7 @@ impl Measurements {
         info: false,
         vcpus: false,
         pressure: false,
+        stats: false,
     };
 
     /// Whether a measurement has figures of vCPUs.
@@ -93,7 +99,7 @@ impl Measurements {
 
     /// Whether a measurement has lines of VMs.
     pub fn any_of_vms(&self) -> bool {
-        let on_request = self.info || self.vcpus || self.pressure;
+        let on_request = self.info || self.vcpus || self.pressure || self.stats;
         self.metrics || self.features || self.devices || self.totals || on_request
     }
 }
@@ -161,6 +167,7 @@ impl Default for Settings {
             max_lines: None,
             timestamp_precision: Precision::Second,
             info_interval: Duration::from_secs(300),
+            statistics: KeyFilter::default(),
             tags: Vec::new(),
         }
     }

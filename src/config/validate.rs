@@ -14,6 +14,7 @@ use super::{
     BlockStatistics, ConfigError, Measurements, NameFilter, Precision, Settings, VcpuDelay,
 };
 use crate::duration;
+use crate::libvirt::bulk::keys::KeyFilter;
 use crate::name_filter::{self, Pattern};
 use crate::wording::{nearest, shortened};
 
@@ -100,9 +101,19 @@ impl Settings {
         };
         settings.cdrom = file.cdrom.unwrap_or(settings.cdrom);
         settings.floppy = file.floppy.unwrap_or(settings.floppy);
+        let named = file.measurements.as_ref().map(Spanned::span);
         if let Some(written) = file.measurements {
             settings.measurements = measurements(document, &written)?;
         }
+        settings.statistics = statistics(document, file.statistics)?;
+        if settings.measurements.stats && settings.statistics.is_empty() {
+            return Err(document.error(
+                named.unwrap_or_default(),
+                "measurements: vm_stats has the keys that statistics names, and there are none; write for example \
+                 statistics = [\"perf.*\"]",
+            ));
+        }
+        settings.measurements.stats = !settings.statistics.is_empty();
         if let Some(most) = file.max_lines {
             let most = number(document, "max_lines", Some(most), 1..=10_000_000, 0)?;
             settings.max_lines = Some(most);
@@ -185,6 +196,18 @@ fn patterns(
     written.unwrap_or_default().into_iter().map(read).collect()
 }
 
+fn statistics(
+    document: &Document,
+    written: Option<Vec<Spanned<String>>>,
+) -> Result<KeyFilter, ConfigError> {
+    let mut keys = KeyFilter::default();
+    for pattern in written.unwrap_or_default() {
+        keys.add(pattern.get_ref())
+            .map_err(|message| document.error(pattern.span(), format!("statistics: {message}")))?;
+    }
+    Ok(keys)
+}
+
 fn level(text: &str) -> Result<LevelFilter, String> {
     const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
     text.parse().map_err(|_| unknown_word(text, &LEVELS))
@@ -227,7 +250,7 @@ fn measurements(
     document: &Document,
     written: &Spanned<Vec<Spanned<String>>>,
 ) -> Result<Measurements, ConfigError> {
-    const NAMES: [&str; 8] = [
+    const NAMES: [&str; 9] = [
         "vm_metrics",
         "vm_features",
         "vm_devices",
@@ -236,6 +259,7 @@ fn measurements(
         "vm_info",
         "vm_vcpus",
         "vm_pressure",
+        "vm_stats",
     ];
     if written.get_ref().is_empty() {
         let message = format!(
@@ -255,6 +279,7 @@ fn measurements(
             "vm_info" => chosen.info = true,
             "vm_vcpus" => chosen.vcpus = true,
             "vm_pressure" => chosen.pressure = true,
+            "vm_stats" => chosen.stats = true,
             other => {
                 let message = format!("measurements: {}", unknown_word(other, &NAMES));
                 return Err(document.error(name.span(), message));

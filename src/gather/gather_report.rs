@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
-use super::protocol::DomainRef;
+use super::protocol::{DomainRef, Extra};
 use crate::libvirt::Error;
 use crate::maps::HashSet;
 use crate::sample::{RunId, Sample};
@@ -29,6 +29,10 @@ pub enum Problem {
 pub struct GatherReport {
     /// One sample for each domain that answered in time, without those that were taken before.
     pub samples: Vec<Sample>,
+    /// What only some configurations want of the domains.
+    pub extra: Vec<Extra>,
+    /// The domains that answered in full, but not for that.
+    pub without_extra: Vec<DomainRef>,
     /// The number of domains that answered in time.
     pub answered: usize,
     /// The domains whose samples are full.

@@ -10,7 +10,7 @@ use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use super::gather_report::GatherReport;
-use super::groups::{groups_needed, vcpu_group};
+use super::groups::{ORDINARY, groups_needed, vcpu_group};
 use super::host_watcher::{HostQuery, HostWatcher, Wanted};
 use super::protocol::{DomainRef, Versions, WorkerConfig};
 use super::samples::Samples;
@@ -70,11 +70,18 @@ impl Gatherer {
     /// [`Gatherer::on_host_report`].
     pub fn new(settings: &Settings, sink: Sink, host_watcher: Option<Sender<HostQuery>>) -> Self {
         let measurements = &settings.measurements;
-        let groups = groups_needed(measurements);
-        let describes = groups.has(Groups::NET) || settings.needs_metadata();
+        let needed = groups_needed(measurements);
+        let named = settings.statistics.groups();
+        let groups = needed | named.and(ORDINARY);
+        let asked = groups | vcpu_group(measurements, settings.vcpu_delay);
+        let extra_groups = named.without(asked);
+        let has_devices = groups.has(Groups::NET) || groups.has(Groups::BLOCK);
+        let describes = has_devices || settings.needs_metadata();
         let config = WorkerConfig {
             uri: settings.uri.value.clone(),
-            groups: groups | vcpu_group(measurements, settings.vcpu_delay),
+            groups: asked,
+            statistics: settings.statistics.clone(),
+            extra_groups,
             domain_info: measurements.metrics || measurements.any_of_vcpus(),
             guest_memory_max_age: settings.guest_memory_max_age,
             devices: settings.device_filter(),
@@ -84,9 +91,9 @@ impl Gatherer {
         };
         let vcpu_times = measurements.any_of_vcpus() && settings.vcpu_delay != VcpuDelay::Off;
         let wanted = Wanted {
-            net_dev: groups.has(Groups::NET),
+            net_dev: needed.has(Groups::NET),
             // The control groups also tell at once when vCPUs were added.
-            cpu_usage: groups.has(Groups::CPU) || vcpu_times,
+            cpu_usage: needed.has(Groups::CPU) || vcpu_times,
             vcpu_times,
             throttling: measurements.totals,
             pressure: measurements.pressure,
@@ -106,6 +113,7 @@ impl Gatherer {
                 stall: STALL,
                 host_check: HOST_CHECK.min(settings.deadline / 2),
                 cap: settings.max_calls,
+                asks_extra: extra_groups != Groups::NONE,
                 calls_may_hang: !in_process,
             }),
             workers: WorkerPool::new(config, workers, jobs, sink),

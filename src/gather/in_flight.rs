@@ -5,6 +5,8 @@
 
 mod room;
 
+use room::is_counted;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -50,7 +52,7 @@ pub struct InFlight {
     lost: Vec<Call>,
     next: CallId,
     cap: usize,
-    /// When the first of the calls that hang was sent.
+    /// When the first of the calls that hang was sent, of those that count towards the cap.
     hanging_since: Option<Instant>,
 }
 
@@ -103,7 +105,9 @@ impl InFlight {
         if let Some(call) = self.calls.get_mut(&call_id) {
             call.abandoned = true;
             call.blocked_on = call.blocked_on.or(blocked_on);
-            self.hanging_since.get_or_insert(call.since);
+            if is_counted(call.kind) {
+                self.hanging_since.get_or_insert(call.since);
+            }
         }
     }
 
@@ -198,7 +202,9 @@ impl InFlight {
             call.blocked_on = Some(uuid);
             let call_id = self.next;
             self.next += 1;
-            self.hanging_since.get_or_insert(call.since);
+            if is_counted(call.kind) {
+                self.hanging_since.get_or_insert(call.since);
+            }
             self.orphaned.insert(call_id, call);
         }
     }
@@ -211,7 +217,9 @@ impl InFlight {
     }
 
     fn update_hanging_since(&mut self) {
-        if self.hanging() == 0 {
+        let abandoned = self.calls.values().filter(|call| call.abandoned);
+        let mut hanging = abandoned.chain(self.orphaned.values());
+        if !hanging.any(|call| is_counted(call.kind)) {
             self.hanging_since = None;
         }
     }
@@ -244,6 +252,12 @@ impl InFlight {
     pub fn hangs(&self, kind: RequestKind) -> bool {
         let hangs = |call: &Call| call.abandoned && call.kind == kind && call.blocked_on.is_none();
         self.calls.values().any(hangs)
+    }
+
+    /// How many calls of these kinds are in flight, those included that hung when their connection was lost.
+    pub fn out(&self, of: impl Fn(RequestKind) -> bool) -> usize {
+        let out = self.calls.values().chain(self.orphaned.values());
+        out.filter(|call| of(call.kind)).count()
     }
 
     /// Whether a call of this kind hung when its connection was lost.

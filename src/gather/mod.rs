@@ -16,3 +16,4 @@ pub(crate) mod worker_pool;
 
 pub(crate) use gather_report::{GatherReport, Problem};
 pub(crate) use gatherer::{DeviceLeftOut, Gatherer, HostOverview, WhyLeftOut};
+pub(crate) use scheduler::MOST_EXTRA;

@@ -10,7 +10,8 @@ use uuid::Uuid;
 use crate::description::WantedValue;
 use crate::device_filter::DeviceFilter;
 use crate::libvirt::bulk::Groups;
-use crate::sample::{DISK_COUNTERS, Devices, RunId, Sample};
+use crate::libvirt::bulk::keys::KeyFilter;
+use crate::sample::{DISK_COUNTERS, Devices, RunId, Sample, Stats};
 use crate::vms::{CachedDescription, Processor};
 
 pub use crate::libvirt::Monitor;
@@ -24,6 +25,10 @@ pub struct WorkerConfig {
     pub uri: String,
     /// The groups of statistics that the wanted measurements need.
     pub groups: Groups,
+    /// The keys of statistics that are wanted under libvirt's own names.
+    pub statistics: KeyFilter,
+    /// The groups of which only such keys are wanted: a call of its own asks for them.
+    pub extra_groups: Groups,
     /// Whether a field needs `virDomainGetInfo`.
     pub domain_info: bool,
     /// From which age of the guest's last memory report its figures are left out.
@@ -82,6 +87,15 @@ pub struct Measured {
     pub problem: Option<String>,
 }
 
+/// What came of a domain by [`Request::Extra`].
+#[derive(Debug)]
+pub struct Extra {
+    /// The run of the domain.
+    pub run: RunId,
+    /// The figures that the configuration names by libvirt's own keys.
+    pub stats: Vec<Stats>,
+}
+
 /// How much of a domain's figures is there, from little to all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Completeness {
@@ -113,6 +127,8 @@ pub enum Response {
     Samples(Vec<Measured>, Vec<(DomainRef, String)>),
     /// For [`Request::Disks`].
     Disks(RunId, Devices<DISK_COUNTERS>),
+    /// For [`Request::Extra`]: what came of each domain that has any of it.
+    Extra(Vec<Extra>),
     /// Of [`Request::Probe`]: the daemon answers; more follows.
     Alive,
     /// Of [`Request::Probe`], one domain; more follows.
@@ -150,7 +166,8 @@ impl Response {
     /// Whether nothing more follows for the same call.
     pub fn is_last(&self) -> bool {
         match self {
-            Self::Domains(_) | Self::Samples(..) | Self::Disks(..) | Self::Done => true,
+            Self::Domains(_) | Self::Samples(..) | Self::Disks(..) => true,
+            Self::Extra(_) | Self::Done => true,
             Self::Described(..) | Self::Undescribed(..) | Self::MonitorHeld(_) => false,
             Self::Alive | Self::Control(..) | Self::Priority(_) => false,
             Self::Connected | Self::NotConnected | Self::Versions(_) => false,

@@ -2,6 +2,7 @@
 
 mod bulk;
 mod descriptions;
+mod extra;
 mod statistics;
 
 use std::collections::hash_map::Entry;
@@ -72,6 +73,7 @@ impl Session {
                 self.statistics(config, of, *scope, *active)
             }
             Request::Disks(target) => self.disks(config, target),
+            Request::Extra(domains) => self.extra(config, domains),
             Request::Probe(domains) => self.probe(domains, tell),
             Request::Priority(targets) => self.priority(config, targets, tell),
         }

@@ -1,5 +1,7 @@
 //! Bulk statistics (`virDomainListGetStats`): the groups of statistics, and from a record's keys to a [`Sample`].
 
+mod groups;
+pub mod keys;
 mod vcpus;
 
 use std::time::Instant;
@@ -9,59 +11,10 @@ use virt::sys;
 
 use super::Value;
 use crate::sample::{DISK_COUNTERS, Device, Devices, NIC_COUNTERS, Sample};
+pub use groups::Groups;
 
 /// The flag that skips a domain whose monitor is occupied instead of waiting for it (libvirt 4.5).
 pub const NOWAIT: u32 = sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT;
-
-/// A set of statistics groups (`virDomainStatsTypes`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Groups(u32);
-
-impl Groups {
-    /// No group.
-    pub const NONE: Self = Self(0);
-    /// State and its reason.
-    pub const STATE: Self = Self(sys::VIR_DOMAIN_STATS_STATE);
-    /// CPU time.
-    pub const CPU: Self = Self(sys::VIR_DOMAIN_STATS_CPU_TOTAL);
-    /// Memory.
-    pub const BALLOON: Self = Self(sys::VIR_DOMAIN_STATS_BALLOON);
-    /// Network interfaces.
-    pub const NET: Self = Self(sys::VIR_DOMAIN_STATS_INTERFACE);
-    /// Disks.
-    pub const BLOCK: Self = Self(sys::VIR_DOMAIN_STATS_BLOCK);
-    /// Each vCPU.
-    pub const VCPU: Self = Self(sys::VIR_DOMAIN_STATS_VCPU);
-    /// The groups that may need QEMU's monitor.
-    pub const MONITOR: Self = Self(Self::CPU.0 | Self::BALLOON.0 | Self::BLOCK.0 | Self::VCPU.0);
-
-    /// The set as libvirt's bit mask.
-    pub fn bits(self) -> u32 {
-        self.0
-    }
-
-    /// Whether all groups of `other` are in this set.
-    pub fn has(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// The groups that are in both sets.
-    pub fn and(self, other: Self) -> Self {
-        Self(self.0 & other.0)
-    }
-
-    /// This set without the groups of `other`.
-    pub fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
-    }
-}
-
-impl std::ops::BitOr for Groups {
-    type Output = Self;
-    fn bitor(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-}
 
 /// Fills `sample` from the parameters of a record (or from the output of `virsh domstats`), and returns the groups that
 /// were reported. A group was reported if one of its figures that this program uses was: a driver without a

@@ -73,6 +73,7 @@ impl MainLoop {
         for sample in &report.samples {
             self.write(sample, timestamp);
         }
+        self.write_extra(&report, timestamp);
         self.limit_lines(report.reached);
         let measurements = &self.settings.measurements;
         self.vm_lines_written |= !self.buffer.is_empty() || !measurements.any_of_vms();
@@ -160,6 +161,15 @@ impl MainLoop {
             if let Some(tags) = self.history.tags(ended.domain.run) {
                 let reason = ended.reason;
                 measurements::write_last_line(&mut self.buffer, wanted, tags, reason, timestamp);
+            }
+        }
+    }
+
+    /// Appends what only some configurations want of the VMs, whose tags are known by now.
+    fn write_extra(&mut self, report: &GatherReport, timestamp: i64) {
+        for extra in &report.extra {
+            if let Some(tags) = self.history.tags(extra.run) {
+                measurements::stats::write(&mut self.buffer, &extra.stats, tags, timestamp);
             }
         }
     }

@@ -23,6 +23,10 @@ const KINDS: &[Kind] = &[
         is_configured: |wanted| wanted.info,
     },
     Kind {
+        name: "vm_stats",
+        is_configured: |wanted| wanted.stats,
+    },
+    Kind {
         name: "vm_vcpus",
         is_configured: |wanted| wanted.vcpus,
     },

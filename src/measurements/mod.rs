@@ -9,6 +9,7 @@ pub(crate) mod line_cap;
 mod metrics;
 mod pressure;
 pub(crate) mod state;
+pub(crate) mod stats;
 mod totals;
 mod vcpus;
 
@@ -49,4 +50,5 @@ pub fn write(
     if wanted.pressure {
         pressure::write(buffer, sample, vm, timestamp);
     }
+    stats::write(buffer, &sample.stats, &vm.tags, timestamp);
 }

@@ -79,6 +79,7 @@ fn every_key_arrives() {
         max_lines = 10000000
         timestamp_precision = "1us"
         info_interval = "1h"
+        statistics = ["perf.*"]
         [tags]
         title = "title"
     "#;
@@ -110,11 +111,17 @@ fn every_key_arrives() {
             collector: true,
             info: true,
             pressure: true,
+            stats: true,
             ..Measurements::NONE
         },
         max_lines: Some(10_000_000),
         timestamp_precision: Precision::Microsecond,
         info_interval: Duration::from_secs(3600),
+        statistics: {
+            let mut keys = KeyFilter::default();
+            keys.add("perf.*").unwrap();
+            keys
+        },
         tags: vec![WantedValue {
             tag: "title".into(),
             place: Place {

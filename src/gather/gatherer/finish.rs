@@ -42,6 +42,8 @@ impl Gatherer {
             .collect();
         report.saturated = outcome.saturated.map(|uuid| uuid.and_then(&find));
         report.calls_used_up = outcome.calls_used_up;
+        let without_extra = outcome.without_extra.into_iter();
+        report.without_extra = without_extra.filter_map(&find).collect();
         // A daemon without workers may have served a domain by priority calls all the same.
         let unanswered = outcome.unanswered.into_iter();
         report.missing = unanswered

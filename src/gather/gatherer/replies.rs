@@ -116,6 +116,12 @@ impl Gatherer {
                 }
                 Event::Done
             }
+            Response::Extra(extra) => {
+                if wanted {
+                    self.report.extra.extend(extra);
+                }
+                Event::Done
+            }
             Response::Connected | Response::NotConnected | Response::Versions(_) => Event::Done,
             Response::Alive => Event::Alive,
             Response::Control(uuid, control) => Event::Control(uuid, control),

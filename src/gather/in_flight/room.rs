@@ -1,10 +1,17 @@
 //! How many more calls may be sent.
 
-use super::InFlight;
-use crate::gather::protocol::Risk;
+use std::collections::BTreeMap;
+
+use super::{Call, InFlight};
+use crate::gather::protocol::{CallId, RequestKind, Risk};
 
 /// By how many calls the orphaned ones may exceed the cap.
 const ORPHANS_PAST_CAP: usize = 4;
+
+/// Whether calls of this kind count towards the cap. [`RequestKind::Extra`] has a cap of its own.
+pub(super) fn is_counted(kind: RequestKind) -> bool {
+    kind != RequestKind::Extra
+}
 
 impl InFlight {
     /// How many calls may be in flight when one of this risk has been sent. A risky call leaves one
@@ -28,7 +35,7 @@ impl InFlight {
     /// How many more calls of this risk may be sent. Orphaned calls do not take the last place of an
     /// ordinary one.
     pub fn room(&self, risk: Risk) -> usize {
-        let out = self.calls.len() + self.orphaned.len();
+        let out = self.out(is_counted);
         let last = risk == Risk::Ordinary
             && self.in_hand().next().is_none()
             && self.has_room_to_look(Risk::Ordinary);
@@ -38,7 +45,11 @@ impl InFlight {
     /// Whether one more call may be sent to find out what became of the others. Only a reply shows that
     /// an orphaned call hangs no more, so a few of those may exceed the limit.
     pub fn has_room_to_look(&self, risk: Risk) -> bool {
-        let (calls, orphaned) = (self.calls.len(), self.orphaned.len());
+        let counted = |calls: &BTreeMap<CallId, Call>| {
+            let counted = calls.values().filter(|call| is_counted(call.kind));
+            counted.count()
+        };
+        let (calls, orphaned) = (counted(&self.calls), counted(&self.orphaned));
         let limit = self.limit(risk);
         calls < limit && calls + orphaned < limit + orphaned.min(ORPHANS_PAST_CAP)
     }

@@ -28,6 +28,8 @@ pub enum Request<D, T = D> {
     },
     /// Reads the disks of one domain by calls of their own.
     Disks(T),
+    /// Asks these domains, which have answered in full, for what only some configurations want.
+    Extra(Vec<D>),
     /// A call that concerns no domain (`virConnectGetLibVersion`), which shows that the daemon
     /// answers; then `virDomainGetControlInfo` of these domains, one by one, each reported at once.
     Probe(Vec<D>),
@@ -65,6 +67,8 @@ pub enum RequestKind {
     Statistics(Scope),
     /// The disks of a domain, one by one, where its statistics leave out the block group.
     Disks,
+    /// What only some configurations want, of domains that have answered in full.
+    Extra,
     /// A test whether the daemon answers, and how long the monitors of domains have been in use.
     Probe,
     /// State and network of domains for which libvirtd has no free ordinary worker.
@@ -87,7 +91,7 @@ impl RequestKind {
     pub fn needs_monitor(self) -> bool {
         matches!(
             self,
-            Self::Statistics(Scope::Full | Scope::NoBlock) | Self::Disks
+            Self::Statistics(Scope::Full | Scope::NoBlock) | Self::Disks | Self::Extra
         )
     }
 
@@ -116,6 +120,7 @@ impl<D, T> Request<D, T> {
             Self::Canary(_) => RequestKind::Canary,
             Self::Statistics { scope, .. } => RequestKind::Statistics(*scope),
             Self::Disks(_) => RequestKind::Disks,
+            Self::Extra(_) => RequestKind::Extra,
             Self::Probe(_) => RequestKind::Probe,
             Self::Priority(_) => RequestKind::Priority,
         }
@@ -141,6 +146,9 @@ impl<D, T> Request<D, T> {
                 active,
             },
             Self::Disks(one) => Request::Disks(target(one)?),
+            Self::Extra(domains) => {
+                Request::Extra(domains.into_iter().filter_map(domain).collect())
+            }
             Self::Probe(domains) => {
                 Request::Probe(domains.into_iter().filter_map(domain).collect())
             }
@@ -158,7 +166,9 @@ impl<D> Request<D> {
             Self::List => &[],
             Self::Canary(one) | Self::Disks(one) => slice::from_ref(one),
             Self::Statistics { of, .. } => of,
-            Self::Describe(some) | Self::Probe(some) | Self::Priority(some) => some,
+            Self::Describe(some) | Self::Extra(some) | Self::Probe(some) | Self::Priority(some) => {
+                some
+            }
         }
     }
 }

@@ -20,6 +20,8 @@ pub struct Limits {
     pub host_check: Duration,
     /// The number of calls that may be in flight at once, hanging ones included.
     pub cap: usize,
+    /// Whether domains are asked for what only some configurations want ([`Request::Extra`]).
+    pub asks_extra: bool,
     /// Whether a call can hang at all. Where libvirt runs in our own process none can, and no call is
     /// looked into or sent twice.
     pub calls_may_hang: bool,

@@ -154,7 +154,13 @@ impl Scheduler {
             RequestKind::Canary if matches!(self.round.phase, Phase::Canary) => {
                 self.next_phase(now);
             }
-            RequestKind::List | RequestKind::Canary | RequestKind::Disks | RequestKind::Probe => {}
+            RequestKind::List | RequestKind::Canary => {}
+            RequestKind::Extra => {
+                let others = call.asked.iter().copied();
+                let others: Vec<Uuid> = others.filter(|uuid| *uuid != blocked_on).collect();
+                self.round.extra.again(&others);
+            }
+            RequestKind::Disks | RequestKind::Probe => {}
         }
     }
 

@@ -11,6 +11,7 @@
 mod daemon;
 mod descriptions;
 mod domains;
+mod extra;
 mod grace;
 mod interface;
 mod locks;
@@ -30,6 +31,7 @@ use uuid::Uuid;
 use super::in_flight::InFlight;
 use super::protocol::{CallId, Request, RequestKind};
 use crate::maps::HashMap;
+pub use extra::MOST_EXTRA;
 use grace::Grace;
 pub use interface::{Action, Event, HostVerdict, Limits, Listed};
 use locks::Locks;
@@ -118,7 +120,8 @@ impl Scheduler {
             }
             Phase::Statistics => {
                 let is_waiting = round.grace.until().is_some();
-                !is_waiting && round.queue.is_empty() && !self.in_flight.is_any_in_hand()
+                let is_all_sent = round.queue.is_empty() && round.extra.is_empty();
+                !is_waiting && is_all_sent && !self.in_flight.is_any_in_hand()
             }
             Phase::NotBegun | Phase::Listing | Phase::Describing => false,
             Phase::CheckingHost { .. } | Phase::Canary => false,

@@ -22,6 +22,8 @@ pub struct Outcome {
     pub saturated: Option<Option<Uuid>>,
     /// As many calls of ours hang as may, so that some domains were asked for state and network alone.
     pub calls_used_up: bool,
+    /// Domains that answered in full, but not for what only some configurations want.
+    pub without_extra: Vec<Uuid>,
     /// The number of calls that hang.
     pub hanging: usize,
 }
@@ -35,6 +37,7 @@ impl Scheduler {
             locked: self.locked().collect(),
             saturated: self.is_saturated(),
             calls_used_up: self.cause_of_saturation() == Some(Saturation::OurCalls),
+            without_extra: std::mem::take(&mut self.round.extra).into_missing(),
             hanging: 0,
         };
         self.daemon_is_stopped |= self.is_daemon_stopped();

@@ -69,6 +69,7 @@ impl Scheduler {
                     self.round.domains.remove_gone(*uuid);
                 }
             }
+            (RequestKind::Extra, _) => self.round.extra.answered(&call.asked),
             (RequestKind::Statistics(_), _) => {
                 for uuid in &call.asked {
                     self.round.domains.refuse(*uuid);
@@ -102,7 +103,7 @@ impl Scheduler {
                 }
             }
             RequestKind::Priority => self.ask_by_priority(&call.asked),
-            RequestKind::Canary | RequestKind::Probe => {}
+            RequestKind::Extra | RequestKind::Canary | RequestKind::Probe => {}
         }
     }
 
@@ -179,6 +180,9 @@ impl Scheduler {
                 history.full_at = Some(now);
                 if scope == Scope::NoBlock && !self.round.host.no_disks.contains(&uuid) {
                     self.round.queue.push_disks(uuid);
+                }
+                if self.limits.asks_extra {
+                    self.round.extra.add(uuid);
                 }
             }
             _ if is_held_by_us => {}

@@ -5,6 +5,7 @@ use uuid::Uuid;
 use super::daemon::Daemon;
 use super::descriptions::Descriptions;
 use super::domains::Domains;
+use super::extra::Extra;
 use super::grace::Grace;
 use super::interface::HostVerdict;
 use super::phases::Phase;
@@ -21,6 +22,7 @@ pub(super) struct Round {
     pub(super) host: HostVerdict,
     pub(super) domains: Domains,
     pub(super) queue: Queue,
+    pub(super) extra: Extra,
     pub(super) probe: Probe,
     pub(super) grace: Grace,
     pub(super) daemon: Daemon,
@@ -31,11 +33,13 @@ impl Round {
     pub(super) fn stop(&mut self) {
         self.phase = Phase::Over;
         self.queue.clear();
+        self.extra.stop();
     }
 
     /// Nothing that is still to be sent concerns this domain.
     pub(super) fn leave_out(&mut self, uuid: Uuid) {
         self.queue.leave_out(uuid);
+        self.extra.leave_out(uuid);
         self.descriptions.leave_out(uuid);
         if let Phase::Saturated { left, .. } = &mut self.phase {
             left.retain(|other| *other != uuid);

@@ -21,9 +21,10 @@ impl Scheduler {
             RequestKind::List | RequestKind::Canary | RequestKind::Priority => {
                 self.limits.stall.max(far)
             }
-            RequestKind::Statistics(_) | RequestKind::Disks | RequestKind::Describe => {
-                self.limits.stall.max(far).max(self.chunk_pace * 3)
-            }
+            RequestKind::Statistics(_)
+            | RequestKind::Disks
+            | RequestKind::Extra
+            | RequestKind::Describe => self.limits.stall.max(far).max(self.chunk_pace * 3),
         }
     }
 
@@ -223,7 +224,14 @@ impl Scheduler {
             let found = stalled.find(|(_, kind)| *kind == wanted);
             found.map(|(call_id, _)| *call_id)
         };
-        let needs_worker = |kind: RequestKind| !kind.is_priority() && kind != RequestKind::Canary;
+        for (call_id, kind) in &stalled {
+            if *kind == RequestKind::Extra {
+                self.give_up_extra(*call_id);
+            }
+        }
+        let shows_nothing = [RequestKind::Canary, RequestKind::Extra];
+        let needs_worker =
+            |kind: RequestKind| !kind.is_priority() && !shows_nothing.contains(&kind);
         if let Some(list) = of_kind(RequestKind::List) {
             self.do_without_list(list);
         }

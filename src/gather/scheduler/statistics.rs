@@ -21,7 +21,7 @@ impl Scheduler {
             } else if let Some(uuid) = self.round.queue.pop_disks() {
                 self.ask_disks(uuid, now)
             } else {
-                false
+                self.ask_extra(now)
             };
             if !sent {
                 break;
@@ -41,7 +41,10 @@ impl Scheduler {
         self.in_flight.count(|kind| {
             matches!(
                 kind,
-                RequestKind::Statistics(_) | RequestKind::Disks | RequestKind::Describe
+                RequestKind::Statistics(_)
+                    | RequestKind::Disks
+                    | RequestKind::Extra
+                    | RequestKind::Describe
             )
         })
     }

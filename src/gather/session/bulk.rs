@@ -7,6 +7,7 @@ use smol_str::SmolStr;
 use super::Session;
 use crate::description::Description;
 use crate::gather::protocol::{Completeness, DomainRef, Target};
+use crate::libvirt::bulk::keys::KeyFilter;
 use crate::libvirt::bulk::{self, Groups};
 use crate::libvirt::{Domain, Error, Record, Records};
 use crate::sample::{DISK_COUNTERS, Device, RunId, Sample};
@@ -60,6 +61,7 @@ impl Session {
         targets: &[&Target],
         samples: &mut Vec<Sample>,
         problems: &mut Vec<(DomainRef, String)>,
+        named: &KeyFilter,
     ) -> Result<(), Error> {
         if !self.bulk.works {
             let at = Instant::now();
@@ -67,16 +69,16 @@ impl Session {
             samples.extend(domains.map(|domain| Sample::new(domain.run, domain.name.clone(), at)));
             return Ok(());
         }
-        match self.bulk_call(groups, targets, samples) {
+        match self.bulk_call(groups, targets, samples, named) {
             Ok(()) => Ok(()),
             Err(error) if error.is_transport() => Err(error),
             Err(error) if self.bulk.nowait && error.is_refused_flag() => {
                 self.bulk.nowait = false;
-                self.bulk_samples(groups, targets, samples, problems)
+                self.bulk_samples(groups, targets, samples, problems, named)
             }
             Err(error) if error.is_unsupported() => {
                 self.bulk.works = false;
-                self.bulk_samples(groups, targets, samples, problems)
+                self.bulk_samples(groups, targets, samples, problems, named)
             }
             Err(error) => match targets {
                 [] => Ok(()),
@@ -88,7 +90,7 @@ impl Session {
                 }
                 many => {
                     for one in many {
-                        self.bulk_samples(groups, &[*one], samples, problems)?;
+                        self.bulk_samples(groups, &[*one], samples, problems, named)?;
                     }
                     Ok(())
                 }
@@ -101,6 +103,7 @@ impl Session {
         groups: Groups,
         targets: &[&Target],
         samples: &mut Vec<Sample>,
+        named: &KeyFilter,
     ) -> Result<(), Error> {
         let domains: Vec<&Domain> = targets
             .iter()
@@ -116,6 +119,9 @@ impl Session {
             };
             let mut sample = Sample::new(run, name, at);
             let seen = bulk::fill(&mut sample, record.params(), at);
+            if !named.is_empty() {
+                sample.stats = named.choose(record.params());
+            }
             let bulk = &mut self.bulk;
             if sample.state.is_none_or(|state| state == RUNNING) {
                 let new = groups.without(bulk.judged);

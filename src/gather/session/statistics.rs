@@ -38,14 +38,16 @@ impl Session {
         // Domains for which the same groups are wanted share a call.
         let mut batches: Vec<(Groups, Vec<&Target>)> = Vec::new();
         for target in &present {
-            let unread = target.unread(groups);
+            let named = groups.and(config.statistics.groups());
+            let unread = target.unread(groups) | named;
             match batches.iter_mut().find(|(groups, _)| *groups == unread) {
                 Some((_, batch)) => batch.push(target),
                 None => batches.push((unread, vec![target])),
             }
         }
         for (groups, batch) in &batches {
-            self.bulk_samples(*groups, batch, &mut samples, &mut problems)?;
+            let named = &config.statistics;
+            self.bulk_samples(*groups, batch, &mut samples, &mut problems, named)?;
         }
         let mut measured = Vec::with_capacity(samples.len());
         for (place, sample) in samples.into_iter().enumerate() {

@@ -29,6 +29,8 @@ fn config(wanted: Measurements) -> WorkerConfig {
         domain_info: true,
         guest_memory_max_age: settings.guest_memory_max_age,
         devices: settings.device_filter(),
+        statistics: settings.statistics.clone(),
+        extra_groups: Groups::NONE,
         tags: Vec::new(),
         vm_info: false,
         describes: groups_needed(&wanted).has(Groups::NET),

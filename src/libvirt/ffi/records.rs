@@ -85,7 +85,7 @@ impl<'a> Record<'a> {
     }
 
     /// Key and value of each parameter; strings that are not UTF-8 are skipped.
-    pub fn params(&self) -> impl Iterator<Item = (&'a [u8], Value<'a>)> {
+    pub fn params(&self) -> impl Iterator<Item = (&'a [u8], Value<'a>)> + Clone {
         // SAFETY: the record holds `nparams` parameters and lives as long as its list.
         let params = unsafe {
             let record = &*self.raw;

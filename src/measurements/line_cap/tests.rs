@@ -9,6 +9,7 @@ const WANTED: Measurements = Measurements {
     info: true,
     vcpus: true,
     pressure: true,
+    stats: false,
 };
 
 /// A gather of so many lines of each kind, mixed, with the names of other kinds in them.

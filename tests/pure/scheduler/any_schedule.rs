@@ -4,8 +4,9 @@
 use proptest::prelude::*;
 
 use super::daemon::{Dead, Ms, uuid};
-use super::drive::{HostVisibility, Sim};
+use super::drive::{HostVisibility, LIMITS, Sim};
 use super::gather_result::GatherResult;
+use telegraf_kvm::gather::scheduler::Limits;
 
 const VMS: usize = 40;
 
@@ -130,10 +131,15 @@ fn whole(sim: &Sim, gather: &GatherResult) -> Result<(), TestCaseError> {
 
 fn run(
     host_visibility: HostVisibility,
+    asks_extra: bool,
     pause: Ms,
     schedule: Vec<(Ms, Fault)>,
 ) -> Result<(), TestCaseError> {
-    let mut sim = Sim::new(VMS);
+    let limits = Limits {
+        asks_extra,
+        ..LIMITS
+    };
+    let mut sim = Sim::with(VMS, limits);
     sim.host_visibility = host_visibility;
     let mut after = 0;
     for (later, fault) in schedule {
@@ -184,7 +190,7 @@ fn a_vm_is_not_queried_while_it_is_locked_though_the_call_that_hung_on_it_was_cu
         (165, Fault::Freeze(0)),
         (102, Fault::CutAll),
     ];
-    run(HostVisibility::Never, 2890, schedule).unwrap();
+    run(HostVisibility::Never, false, 2890, schedule).unwrap();
 }
 
 proptest! {
@@ -194,8 +200,13 @@ proptest! {
     /// a time or again after it was complete, and none that is locked or seen to be stuck is queried: [`Sim`]
     /// asserts that. After all faults have ended, the second gather is complete and nothing hangs.
     #[test]
-    fn any_schedule(host_visibility in host_visibility(), pause in 100..9000_u64, schedule in schedule()) {
-        run(host_visibility, pause, schedule)?;
+    fn any_schedule(
+        host_visibility in host_visibility(),
+        asks_extra: bool,
+        pause in 100..9000_u64,
+        schedule in schedule(),
+    ) {
+        run(host_visibility, asks_extra, pause, schedule)?;
     }
 
     /// Up to six VMs that freeze at any time, without a host report that shows it, cost the others no figure

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use telegraf_kvm::gather::protocol::{CallId, Completeness, Request, Scope};
-use telegraf_kvm::gather::scheduler::{Action, Event, HostVerdict, Limits, Outcome, Scheduler};
+use telegraf_kvm::gather::scheduler::{
+    Action, Event, HostVerdict, Limits, MOST_EXTRA, Outcome, Scheduler,
+};
 use uuid::Uuid;
 
 use super::daemon::{Daemon, Ms, uuid};
@@ -17,9 +19,14 @@ pub const LIMITS: Limits = Limits {
     stall: Duration::from_millis(250),
     host_check: Duration::from_millis(1200),
     cap: 8,
+    asks_extra: false,
     calls_may_hang: true,
 };
 pub const DEADLINE: Ms = 8000;
+
+fn is_extra(request: &Request<Uuid>) -> bool {
+    matches!(request, Request::Extra(_))
+}
 
 /// An event that happens to the daemon at a given time.
 pub type ScheduledEvent = Box<dyn Fn(&mut Sim)>;
@@ -233,13 +240,24 @@ impl Sim {
         let cap = self.limits.cap;
         // One more call may be out for libvirtd's priority workers.
         let ordinary = |call_id, request: &Request<Uuid>| {
-            !self.cut.contains(&call_id) && !request.kind().is_priority()
+            let is_counted = !request.kind().is_priority() && !is_extra(request);
+            !self.cut.contains(&call_id) && is_counted
         };
         let ordinary = self.daemon.hanging(ordinary);
         assert!(ordinary <= cap, "{ordinary} calls of ours hang at {next}");
-        assert!(live <= cap + 1, "{live} calls of ours hang at {next}");
+        assert!(
+            live <= cap + 1 + MOST_EXTRA,
+            "{live} calls of ours hang at {next}"
+        );
+        let extra =
+            |call_id, request: &Request<Uuid>| !self.cut.contains(&call_id) && is_extra(request);
+        let extra = self.daemon.hanging(extra);
+        assert!(extra <= MOST_EXTRA, "{extra} extra calls hang at {next}");
         // Whether a cut call still hangs shows only by replies; until then it may be out in addition.
-        assert!(hanging <= 2 * cap, "{hanging} calls of ours hang at {next}");
+        assert!(
+            hanging <= 2 * (cap + MOST_EXTRA),
+            "{hanging} calls of ours hang at {next}"
+        );
     }
 
     fn check_host(&self) -> HostVerdict {
@@ -291,6 +309,9 @@ impl Sim {
                 }
             }
             (Event::Served(uuid), _) if wanted => self.keep(*uuid, Completeness::PriorityOnly),
+            (Event::Done, Request::Extra(domains)) if wanted => {
+                self.gather.extra.extend(domains);
+            }
             (Event::Done, Request::Disks(uuid)) if wanted => {
                 self.gather.disks.insert(*uuid);
             }
@@ -373,6 +394,13 @@ impl Sim {
             domains.len(),
             "{request:?} queries a VM twice"
         );
+        if let Request::Extra(domains) = request {
+            for uuid in domains {
+                let is_whole = self.gather.is_whole(*uuid);
+                assert!(is_whole, "{uuid} has not answered, and is asked for more");
+                assert!(!self.gather.extra.contains(uuid), "{uuid} is asked twice");
+            }
+        }
         let Request::Statistics { scope, .. } = request else {
             return;
         };

@@ -14,6 +14,8 @@ pub struct GatherResult {
     /// For each VM the number of calls that returned its figures, and the best of the results.
     pub completeness: BTreeMap<Uuid, (u32, Completeness)>,
     pub disks: BTreeSet<Uuid>,
+    /// The VMs that were asked for what only some configurations want, by calls that returned in time.
+    pub extra: BTreeSet<Uuid>,
     /// The VMs of the list; empty if none came.
     pub listed: BTreeSet<Uuid>,
     /// Whether the daemon had no free worker, and the VM whose monitor was occupied the longest.

@@ -5,6 +5,7 @@ mod any_schedule;
 mod daemon;
 mod describing;
 mod drive;
+mod extra;
 mod failing;
 mod frozen;
 mod gather_result;

@@ -139,6 +139,7 @@ impl Daemon {
         let (monitor, waits) = match &call.request {
             Request::Statistics { scope, .. } => (*scope != Scope::NoMonitor, false),
             Request::Disks(_) => (true, true),
+            Request::Extra(_) => (true, false),
             _ => (false, false),
         };
         if !monitor {
@@ -179,7 +180,8 @@ impl Daemon {
 
     fn holds_job(&self, call_id: CallId, call: &SimCall, uuid: Uuid) -> bool {
         let scope = scope(&call.request);
-        let monitor = scope.is_some_and(|scope| scope != Scope::NoMonitor);
+        let is_extra = matches!(call.request, Request::Extra(_));
+        let monitor = is_extra || scope.is_some_and(|scope| scope != Scope::NoMonitor);
         let job = self.vms[&uuid].job;
         !monitor || matches!(job, Some(JobOwner::Ours(by, _)) if by == call_id)
     }
@@ -211,6 +213,8 @@ impl Daemon {
                 _ => 1000,
             },
             Request::Disks(_) => 3000,
+            Request::Extra(_) if !passed_by => 2000,
+            Request::Extra(_) => 300,
             Request::Describe(_) => 400,
             Request::Priority(_) => 500,
             Request::Canary(_) | Request::Probe(_) | Request::List => 110,

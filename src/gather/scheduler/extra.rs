@@ -1,0 +1,91 @@
+//! When domains are asked for what only some configurations want ([`Request::Extra`]).
+//!
+//! Nothing else may suffer from such a call. So a domain is asked when it has answered in full in the same gather, after
+//! all others have been asked; and these calls have a cap of their own.
+
+use std::time::Instant;
+
+use uuid::Uuid;
+
+use super::Scheduler;
+use crate::gather::protocol::{CallId, Request, RequestKind};
+use crate::maps::HashSet;
+
+/// How many of these calls are waited for at a time.
+const AT_A_TIME: usize = 2;
+/// How many of them may be in flight, hanging ones included.
+pub const MOST_EXTRA: usize = 3;
+
+/// The domains of a gather that are to be asked, and have not answered.
+#[derive(Debug, Default)]
+pub(super) struct Extra {
+    /// Those that are still to be asked.
+    left: Vec<Uuid>,
+    missing: HashSet<Uuid>,
+}
+
+impl Extra {
+    /// No domain is left to be asked.
+    pub(super) fn is_empty(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    pub(super) fn add(&mut self, uuid: Uuid) {
+        if self.missing.insert(uuid) {
+            self.left.push(uuid);
+        }
+    }
+
+    /// These domains are asked again: the call that asked them was blocked by another one.
+    pub(super) fn again(&mut self, domains: &[Uuid]) {
+        self.left.extend(domains);
+    }
+
+    /// Nothing is asked of this domain any more.
+    pub(super) fn leave_out(&mut self, uuid: Uuid) {
+        self.left.retain(|other| *other != uuid);
+    }
+
+    /// No domain is asked any more.
+    pub(super) fn stop(&mut self) {
+        self.left.clear();
+    }
+
+    pub(super) fn answered(&mut self, domains: &[Uuid]) {
+        for uuid in domains {
+            self.missing.remove(uuid);
+        }
+    }
+
+    /// The domains that did not answer.
+    pub(super) fn into_missing(self) -> Vec<Uuid> {
+        self.missing.into_iter().collect()
+    }
+}
+
+impl Scheduler {
+    /// Asks the next domains; `false` when none can be asked now.
+    pub(super) fn ask_extra(&mut self, now: Instant) -> bool {
+        let kind = RequestKind::Extra;
+        let in_hand = self.in_flight.count(|other| other == kind);
+        let out = self.in_flight.out(|other| other == kind);
+        if out >= MOST_EXTRA && in_hand == 0 {
+            self.round.extra.stop();
+        }
+        let is_full = in_hand >= AT_A_TIME || out >= MOST_EXTRA;
+        // The others come first, those that are asked again included.
+        let is_early = self.at_work() > in_hand || !self.round.queue.is_empty();
+        if self.round.extra.is_empty() || is_full || is_early {
+            return false;
+        }
+        let chunk = self.limits.chunk.min(self.round.extra.left.len());
+        let domains = self.round.extra.left.drain(..chunk).collect();
+        self.send(Request::Extra(domains), now);
+        true
+    }
+
+    /// The call stalls, and no domain is known to block it: it is not worth waiting for.
+    pub(super) fn give_up_extra(&mut self, call_id: CallId) {
+        self.in_flight.abandon(call_id, None);
+    }
+}

@@ -1,0 +1,103 @@
+//! What only some configurations want costs the other figures nothing.
+
+use super::daemon::{Ms, uuid};
+use super::drive::{HostVisibility, LIMITS, Sim};
+use super::{freeze, gathers, healthy};
+use telegraf_kvm::gather::scheduler::Limits;
+
+/// So long after a healthy gather has its ordinary figures: the others are being asked for.
+const BETWEEN: Ms = 15;
+
+fn sim() -> Sim {
+    let limits = Limits {
+        asks_extra: true,
+        ..LIMITS
+    };
+    let mut sim = Sim::with(50, limits).warmed();
+    sim.host_visibility = HostVisibility::Hidden;
+    sim
+}
+
+#[test]
+fn each_vm_that_answered_is_asked_once_when_all_have_answered() {
+    let mut sim = sim();
+    gathers(&mut sim, 3, |_, _, gather| {
+        assert_eq!((gather.whole(), gather.extra.len()), (50, 50));
+    });
+    assert_eq!(sim.most_hanging, 0);
+    // One of which only a part came is not asked.
+    freeze(&mut sim, 7..8, true);
+    sim.gather();
+    let gather = sim.gather();
+    assert_eq!((gather.whole(), gather.extra.len()), (49, 49));
+    assert!(!gather.extra.contains(&uuid(7)));
+}
+
+/// Each VM freezes at a moment at which its ordinary figures have come.
+#[test]
+fn vms_that_freeze_between_the_two_calls_cost_the_others_nothing() {
+    let ordinary = healthy(50);
+    for frozen in [1, 3, 6] {
+        let mut sim = sim();
+        sim.at(ordinary + BETWEEN, move |sim| {
+            freeze(sim, (50 - frozen)..50, true);
+        });
+        let gather = sim.gather();
+        assert_eq!(gather.whole(), 50, "{frozen}");
+        assert!(
+            gather.took <= ordinary + 2500,
+            "{frozen}: {} ms",
+            gather.took
+        );
+        sim.pause(5000);
+        gathers(&mut sim, 4, |n, sim, gather| {
+            sim.assert_whole_but(gather, |vm| vm >= 50 - frozen);
+            let limit = ordinary * 2 + if n == 0 { 2000 } else { 400 };
+            assert!(
+                gather.took <= limit,
+                "{frozen}, gather {n}: {} ms",
+                gather.took
+            );
+            // A VM that hangs does not take away those of the others.
+            let least = if frozen <= 2 { 50 - frozen } else { 0 };
+            assert!(
+                gather.extra.len() >= least,
+                "{frozen}: {}",
+                gather.extra.len()
+            );
+        });
+        freeze(&mut sim, 0..50, false);
+        sim.gather();
+        let gather = sim.gather();
+        assert_eq!((gather.whole(), gather.extra.len()), (50, 50), "{frozen}");
+        assert_eq!(sim.daemon.hanging(|_, _| true), 0);
+    }
+}
+
+/// The calls for ordinary figures have as much room as without these, however many of these hang.
+#[test]
+fn they_have_a_cap_of_their_own() {
+    let ordinary = healthy(50);
+    for cap in [2, 3, 8] {
+        let whole = [false, true].map(|asks_extra| {
+            let limits = Limits {
+                asks_extra,
+                cap,
+                ..LIMITS
+            };
+            let mut sim = Sim::with(50, limits).warmed();
+            sim.host_visibility = HostVisibility::Hidden;
+            sim.at(ordinary + BETWEEN, |sim| freeze(sim, 30..50, true));
+            sim.gather();
+            sim.pause(5000);
+            let whole = [sim.gather().whole(), sim.gather().whole()];
+            freeze(&mut sim, 0..50, false);
+            sim.gather();
+            assert_eq!(sim.gather().whole(), 50, "cap {cap}");
+            whole
+        });
+        let [without, with] = whole;
+        assert!(with >= without, "cap {cap}: {without:?}, {with:?}");
+        println!("cap {cap}: {without:?}, {with:?}");
+    }
+}
