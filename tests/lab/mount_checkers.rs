@@ -166,10 +166,12 @@ fn one_unanswered_check_is_not_worth_a_warning() {
             true => mount.stop(Duration::from_millis(200)),
             false => mount.go_on(),
         }
-        let gather = plugin.gather();
         match stopped {
-            true => expect_lines(&lab, &gather, &whole, "stopped"),
-            false => assert_eq!(gather.len(), whole.len(), "all lines"),
+            true => expect_lines(&lab, &plugin.gather(), &whole, "stopped"),
+            // From libvirt 11.4 on, the disks are left out in a gather in which a busy host answers too late.
+            false => wait_for("all lines", SLOW, || {
+                (plugin.gather().len() == whole.len()).then_some(())
+            }),
         }
         plugin.stderr()
     };

@@ -30,16 +30,6 @@ impl Gatherer {
         });
         report.dead = dead.collect();
         report.disks_left_out = self.host_watcher.omits_unanswering_disks();
-        report.unknown_storage = self
-            .host_watcher
-            .omitted_for_unknown_storage()
-            .filter_map(&find)
-            .collect();
-        report.slow_storage = self
-            .host_watcher
-            .omitted_for_slow_mounts()
-            .filter_map(&find)
-            .collect();
         report.saturated = outcome.saturated.map(|uuid| uuid.and_then(&find));
         report.calls_used_up = outcome.calls_used_up;
         let without_extra = outcome.without_extra.into_iter();
@@ -57,6 +47,11 @@ impl Gatherer {
         report.partial = in_part(Completeness::Partial);
         report.priority_only = in_part(Completeness::PriorityOnly);
         if self.reads_disks {
+            let watcher = &self.host_watcher;
+            let unknown = watcher.omitted_for_unknown_storage();
+            report.unknown_storage = unknown.filter_map(&find).collect();
+            let slow = watcher.omitted_for_slow_mounts();
+            report.slow_storage = slow.filter_map(&find).collect();
             report.without_disks = self.samples.without_disks().filter_map(&find).collect();
         }
         report.whole = self.samples.of(Completeness::Full).collect();

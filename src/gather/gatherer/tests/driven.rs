@@ -618,3 +618,44 @@ fn for_figures_of_vcpus_the_control_groups_are_read_and_the_last_number_is_passe
         driven.finish();
     }
 }
+
+/// From libvirt 11.4 on, disks are left out where it is not known where all files of their VM lie, or where that is slow.
+#[test]
+fn where_no_disks_are_wanted_none_are_left_out() {
+    for (devices, expected) in [(true, &["a"][..]), (false, &[])] {
+        let without = |settings: &mut Settings| {
+            settings.measurements.features &= devices;
+            settings.measurements.devices = devices;
+            settings.measurements.totals &= devices;
+        };
+        let (ask, questions) = channel();
+        let mut driven = Driven::new(without, Some(ask));
+        driven.gatherer.begin();
+        let list = Reply {
+            call_id: driven.newest(),
+            worker: 0,
+            result: Ok(domains(&["a"])),
+            opened: true,
+            reopened: false,
+            version: Some(12_008_000),
+        };
+        driven.gatherer.on_reply(list);
+        if devices {
+            driven.described(&["a"]);
+        }
+        let a: HashSet<Uuid> = [Node::uuid("a")].into_iter().collect();
+        driven.gatherer.on_host_report(HostReport {
+            number: questions.try_recv().unwrap().number,
+            on_unknown_storage: a.clone(),
+            on_unanswering_mount: a,
+            ..HostReport::default()
+        });
+        driven.next(Response::Done);
+        driven.next(samples(&["a"]));
+        let gathered = driven.finish();
+        for left_out in [gathered.unknown_storage, gathered.slow_storage] {
+            let names: Vec<&str> = left_out.iter().map(|vm| vm.name.as_str()).collect();
+            assert_eq!(names, expected, "{devices}");
+        }
+    }
+}
