@@ -79,6 +79,10 @@ pub struct CpuQuota {
 pub struct Nic {
     /// `<target dev='vnet0'/>`: the name on the host; a user-mode NIC has none.
     pub target: Option<SmolStr>,
+    /// `<mac address='...'/>`, if the NIC is a device of the host that was given to the VM (`<interface type='hostdev'>`, and a
+    /// network of such devices, where its alias is `hostdevN`). It has no name on the host, but libvirt may count its traffic
+    /// by this address (virNetDevVFInterfaceStats).
+    pub mac: Option<SmolStr>,
     /// `<interface type='bridge'>`: what libvirt connects it to. Empty if the XML lacks the attribute, which libvirt
     /// always writes.
     pub kind: SmolStr,

@@ -68,7 +68,9 @@ impl Section {
 enum OpenDevice {
     Nic {
         target: Option<SmolStr>,
+        mac: Option<SmolStr>,
         kind: SmolStr,
+        is_host_device: bool,
     },
     Disk {
         target: Option<SmolStr>,
@@ -103,7 +105,7 @@ impl<'w> Parser<'w> {
                 0 => name == "domain",
                 1 => Section::of(name).is_some(),
                 2 => self.section.has(name),
-                3 => (name == "target" || name == "alias") && self.section == Section::Devices,
+                3 => matches!(name, "target" | "alias" | "mac") && self.section == Section::Devices,
                 _ => false,
             };
         // Resolving looks at each namespace in scope, so it is done only if the name fits.
@@ -151,6 +153,7 @@ impl<'w> Parser<'w> {
                     }
                 }
                 4 if name == "alias" => self.alias(attribute(element, "name")?),
+                4 if name == "mac" => self.mac(attribute(element, "address")?),
                 4 => self.target(attribute(element, "dev")?),
                 _ => {}
             }
@@ -161,12 +164,21 @@ impl<'w> Parser<'w> {
     fn alias(&mut self, name: Option<String>) {
         let name = name.map(SmolStr::from);
         match &mut self.device {
-            Some(OpenDevice::Nic { .. }) => self.description.nic_aliases.extend(name),
+            Some(OpenDevice::Nic { is_host_device, .. }) => {
+                *is_host_device |= name.as_ref().is_some_and(|it| it.starts_with("hostdev"));
+                self.description.nic_aliases.extend(name);
+            }
             Some(OpenDevice::Disk { alias, .. }) => {
                 alias.clone_from(&name);
                 self.description.disk_aliases.extend(name);
             }
             Some(OpenDevice::Firmware(_) | OpenDevice::Quota { .. }) | None => {}
+        }
+    }
+
+    fn mac(&mut self, address: Option<String>) {
+        if let Some(OpenDevice::Nic { mac, .. }) = &mut self.device {
+            *mac = address.map(SmolStr::from);
         }
     }
 
@@ -213,8 +225,14 @@ impl<'w> Parser<'w> {
         // At this depth only the device's own element can have ended.
         if self.depth == 2 {
             match self.device.take() {
-                Some(OpenDevice::Nic { target, kind }) => {
-                    self.description.nics.push(Nic { target, kind });
+                Some(OpenDevice::Nic {
+                    target,
+                    mac,
+                    kind,
+                    is_host_device,
+                }) => {
+                    let mac = mac.filter(|_| is_host_device && target.is_none());
+                    self.description.nics.push(Nic { target, mac, kind });
                 }
                 Some(OpenDevice::Disk {
                     target: Some(target),
@@ -304,7 +322,12 @@ impl OpenDevice {
         match element.name().into_inner() {
             "interface" => {
                 let kind = of_type.unwrap_or_default().into();
-                return Ok(Some(Self::Nic { target: None, kind }));
+                return Ok(Some(Self::Nic {
+                    target: None,
+                    mac: None,
+                    is_host_device: kind == "hostdev",
+                    kind,
+                }));
             }
             "loader" if of_type != Some("pflash") => return Ok(None),
             "loader" | "nvram" => return Ok(Some(Self::Firmware(String::new()))),

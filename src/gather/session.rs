@@ -9,12 +9,13 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Instant;
 
+use smol_str::SmolStr;
 use uuid::Uuid;
 
 use super::protocol::{DomainRef, Monitor, Request, Response, Target, WorkerConfig, WorkerRequest};
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::{Connection, Domain, Error, per_call};
-use crate::maps::HashMap;
+use crate::maps::{HashMap, HashSet};
 use crate::sample::{RunId, Sample};
 use crate::times::MONITOR_HELD;
 use bulk::Bulk;
@@ -34,6 +35,8 @@ pub(super) struct Session {
     qemu: bool,
     cpu: per_call::CpuSource,
     disk_call: per_call::DiskCall,
+    /// NICs of which libvirt has no counters by MAC address.
+    uncounted: HashSet<(RunId, SmolStr)>,
     pub(super) connection: Connection,
 }
 
@@ -49,6 +52,7 @@ impl Session {
             qemu: driver == Some("QEMU"),
             cpu: per_call::CpuSource::default(),
             disk_call: per_call::DiskCall::default(),
+            uncounted: HashSet::default(),
             connection,
         }
     }

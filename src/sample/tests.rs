@@ -17,10 +17,12 @@ fn description() -> Description {
         nics: vec![
             Nic {
                 target: None,
+                mac: None,
                 kind: "user".into(),
             },
             Nic {
                 target: Some("vnet0".into()),
+                mac: None,
                 kind: "bridge".into(),
             },
         ],

@@ -103,7 +103,7 @@ impl VmNics {
         let now = net.now.as_ref()?;
         let in_our_netns = net.in_our_netns.contains(&uuid);
         let mut list = Vec::with_capacity(nics.len());
-        for Nic { target, kind } in nics {
+        for Nic { target, kind, .. } in nics {
             let counters = match target {
                 Some(name) if wanted(name) => {
                     let perspective = self.perspective(now, name, kind).filter(|_| in_our_netns)?;

@@ -30,16 +30,16 @@ fn corpus(folder: &str) -> Vec<(PathBuf, String, String)> {
     all
 }
 
-/// `nic KIND TARGET` (`-` without one), `disk TARGET KIND SOURCE...` (`uncounted` before the sources), `firmware PATH`,
+/// `nic KIND TARGET` (`-` without one; then the address by which it may be counted), `disk TARGET KIND SOURCE...` (`uncounted` before the sources), `firmware PATH`,
 /// `volume NUMBER`, a line each, then `unresolved` where that holds.
 fn text(description: &Description) -> String {
     let mut text = String::new();
     for nic in &description.nics {
-        text += &format!(
-            "nic {} {}\n",
-            nic.kind,
-            nic.target.as_deref().unwrap_or("-")
-        );
+        text += &format!("nic {} {}", nic.kind, nic.target.as_deref().unwrap_or("-"));
+        if let Some(mac) = &nic.mac {
+            text += &format!(" {mac}");
+        }
+        text += "\n";
     }
     for disk in &description.disks {
         let kind = match disk.kind {

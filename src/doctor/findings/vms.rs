@@ -79,7 +79,7 @@ pub(super) fn left_out(vms: &Vms, libvirt: &Libvirt) -> Vec<Finding> {
                 "interfaces",
                 format!("{nics} without a name on the host, so nothing counts there: {}", first_names(&names)),
             )
-            .with("user-mode and passed-through interfaces have no counters; a bridge or network gives the VM a tap"),
+            .with("user-mode interfaces have no counters; a bridge or network gives the VM a tap"),
         );
     }
     let others = ["filtered", "cdrom", "floppy", "not_counted"].map(|reason| (reason, of(reason)));

@@ -88,6 +88,7 @@ impl Gatherer {
                 continue;
             };
             let nics = known.nics.iter().filter_map(|nic| match &nic.target {
+                None if nic.mac.is_some() => None,
                 None => Some((None, WhyLeftOut::NoHostName)),
                 Some(name) if !filter.nic(name) => Some((Some(name), WhyLeftOut::Filtered)),
                 Some(_) => None,

@@ -66,6 +66,7 @@ impl Session {
         if self.handles.len() > 2 * active + 64 {
             let kept: HashSet<Uuid> = targets.iter().map(|t| t.domain.run.uuid).collect();
             self.handles.retain(|uuid, _| kept.contains(uuid));
+            self.uncounted.retain(|(run, _)| kept.contains(&run.uuid));
         }
         Ok(Response::Samples(measured, problems))
     }
@@ -137,6 +138,12 @@ impl Session {
             &mut source,
             &mut self.disk_call,
         )?;
+        if groups.has(Groups::NET)
+            && let Some(description) = description
+        {
+            let uncounted = &mut self.uncounted;
+            per_call::nics_by_mac(&mut sample, domain, description, &config.devices, uncounted)?;
+        }
         self.cpu = self
             .cpu
             .after(source, self.qemu && completeness == Completeness::Partial);

@@ -60,6 +60,7 @@ fn reported(rows: &[(&str, u64, u64)]) -> Devices<NIC_COUNTERS> {
 fn nic(name: &str, kind: &str) -> Nic {
     Nic {
         target: (!name.is_empty()).then(|| name.into()),
+        mac: None,
         kind: kind.into(),
     }
 }

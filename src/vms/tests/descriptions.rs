@@ -142,6 +142,7 @@ fn nics_are_known_only_while_libvirt_reports_changes() {
     let with = |read_at, targets: &[Option<&str>]| {
         let nic = |target: &Option<&str>| Nic {
             target: target.map(Into::into),
+            mac: None,
             kind: "bridge".into(),
         };
         let mut described = CachedDescription::clone(&described(read_at));
@@ -159,6 +160,7 @@ fn nics_are_known_only_while_libvirt_reports_changes() {
     vms.on_description(run(1), with_names(after(at, 3)));
     let names = [Nic {
         target: Some("vnet0".into()),
+        mac: None,
         kind: "bridge".into(),
     }];
     assert_eq!(all_nics(&vms), Some(&names[..]));

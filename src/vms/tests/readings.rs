@@ -56,6 +56,7 @@ fn describe(vms: &mut Vms, run: RunId) {
     ));
     let nic = Nic {
         target: Some("v".into()),
+        mac: None,
         kind: "bridge".into(),
     };
     let description = Description {

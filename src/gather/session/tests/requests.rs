@@ -1,6 +1,8 @@
 //! The requests other than those for statistics.
 
 use super::*;
+use crate::description::Nic;
+use crate::name_filter;
 use crate::sample::{Devices, NIC_COUNTERS};
 use crate::vms::Processor;
 
@@ -110,4 +112,48 @@ fn a_probe_tells_first_that_the_daemon_answers_and_then_of_each_domain() {
         };
         assert_eq!(*uuid, found.run.uuid);
     }
+}
+
+/// The test driver gives each NIC a name on the host, so the description here is not libvirt's.
+#[test]
+fn a_nic_without_a_name_on_the_host_is_counted_by_its_mac_address() {
+    let mac = "aa:bb:cc:dd:ee:ff";
+    let nic = |mac: Option<&str>| Nic {
+        target: None,
+        mac: mac.map(Into::into),
+        kind: "hostdev".into(),
+    };
+    let mut session = Session::new(connect("test:///default"));
+    let found = listed(&mut session);
+    let asked = |session: &mut Session, nics: Vec<Nic>, devices: &[&str]| {
+        let description = Description {
+            nics,
+            ..Description::default()
+        };
+        let known = CachedDescription::new(Some(description), None, Instant::now());
+        let target = target(&found[0], Known::Fresh(Arc::new(known)));
+        let mut config = config(ALL);
+        config.devices.names.exclude = devices
+            .iter()
+            .map(|name| name_filter::pattern(name).unwrap())
+            .collect();
+        let (measured, _) = asked_for(Scope::Full, session, &config, &[target]);
+        measured[0].sample.nics.clone().unwrap().list
+    };
+    let list = asked(&mut session, vec![nic(None), nic(Some(mac))], &[]);
+    assert_eq!(list.len(), 2);
+    let counted: Vec<_> = list.iter().filter(|nic| nic.name.is_some()).collect();
+    assert_eq!(counted.len(), 1);
+    assert_eq!(counted[0].name.as_deref(), Some(mac));
+    assert_eq!(counted[0].kind, "hostdev");
+    assert!(counted[0].counters.iter().all(Option::is_some));
+    // One that libvirt does not know stays without counters, and is not asked for again.
+    let unknown = "aa:bb:cc:dd:ee:00";
+    for _ in 0..2 {
+        let list = asked(&mut session, vec![nic(Some(unknown))], &[]);
+        assert_eq!((list.len(), &list[0].name), (1, &None));
+    }
+    assert_eq!(session.uncounted.len(), 1);
+    let list = asked(&mut session, vec![nic(Some(mac))], &["aa:*"]);
+    assert_eq!(list[0].name, None);
 }
