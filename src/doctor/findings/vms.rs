@@ -77,7 +77,10 @@ pub(super) fn left_out(vms: &Vms, libvirt: &Libvirt) -> Vec<Finding> {
         found.push(
             Finding::note(
                 "interfaces",
-                format!("{nics} without a name on the host, so nothing counts there: {}", first_names(&names)),
+                format!(
+                    "{nics} without a name on the host, so nothing counts there: {}",
+                    first_names(&names)
+                ),
             )
             .with("user-mode interfaces have no counters; a bridge or network gives the VM a tap"),
         );

@@ -4,6 +4,7 @@
 mod block_nodes;
 pub(crate) mod cgroups;
 mod freezer;
+mod kept;
 pub(crate) mod pressure;
 mod process;
 mod processes;

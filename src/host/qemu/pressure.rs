@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::pread;
 use uuid::Uuid;
 
+use super::kept::Kept;
 use crate::maps::HashMap;
 use crate::sample::{Pressure, RESOURCES};
 
@@ -23,8 +24,7 @@ pub struct PressureFiles {
     root: PathBuf,
     /// How many files may be kept open.
     pub most_files: usize,
-    /// The number of the QEMU process, and its files.
-    known: HashMap<Uuid, (u32, Files)>,
+    kept: Kept<Files>,
 }
 
 /// The files of one group, in the order of [`RESOURCES`].
@@ -42,34 +42,20 @@ impl PressureFiles {
             proc: proc.into(),
             root: root.into(),
             most_files,
-            known: HashMap::default(),
+            kept: Kept::new(),
         }
     }
 
     /// Reads the files of these QEMU processes and forgets all others. A VM without such files is missing from the
     /// result.
     pub fn read(&mut self, qemus: &[(Uuid, u32)]) -> HashMap<Uuid, Vec<Pressure>> {
-        let mut before = std::mem::take(&mut self.known);
-        let mut read = HashMap::default();
-        for &(uuid, pid) in qemus {
-            let known = before.remove(&uuid).filter(|(of, _)| *of == pid);
-            // A QEMU that has just started is not in its group yet, so a failed lookup is repeated.
-            let Some(files) = known
-                .map(|(_, files)| files)
-                .or_else(|| open(&self.proc, &self.root, pid))
-            else {
-                continue;
-            };
-            // Files of a group that was removed can no longer be read, and are looked up again next time. So are
-            // those of a group whose `cgroup.pressure` was switched off.
-            if let Some(pressure) = all(&files) {
-                read.insert(uuid, pressure);
-                if (self.known.len() + 1) * RESOURCES.len() <= self.most_files {
-                    self.known.insert(uuid, (pid, files));
-                }
-            }
-        }
-        read
+        // Those of a group whose `cgroup.pressure` was switched off cannot be read.
+        self.kept.read(
+            qemus.iter().map(|&(uuid, pid)| (uuid, pid, ())),
+            self.most_files / RESOURCES.len(),
+            |pid| open(&self.proc, &self.root, pid),
+            |files, ()| all(files),
+        )
     }
 }
 

@@ -12,6 +12,7 @@ use rustix::fs::{Mode, OFlags, openat};
 use uuid::Uuid;
 
 use super::cgroups::{each_vcpu, figure, vm_group};
+use super::kept::Kept;
 use crate::description::CpuQuota;
 use crate::maps::HashMap;
 use crate::sample::Throttling;
@@ -34,8 +35,8 @@ pub struct QuotaGroups {
     proc: PathBuf,
     /// Where control groups are mounted.
     root: PathBuf,
-    /// The number of the QEMU process, and the folder of the VM's group.
-    known: HashMap<Uuid, (u32, File)>,
+    /// The folder of each VM's group.
+    kept: Kept<File>,
 }
 
 impl Default for QuotaGroups {
@@ -50,31 +51,19 @@ impl QuotaGroups {
         Self {
             proc: proc.into(),
             root: root.into(),
-            known: HashMap::default(),
+            kept: Kept::new(),
         }
     }
 
     /// Reads the groups of these VMs and forgets all others. A VM of which a group is not visible, or does
     /// not count, is missing from the result.
     pub fn read(&mut self, limited: &[Limited]) -> HashMap<Uuid, Throttling> {
-        let mut before = std::mem::take(&mut self.known);
-        let mut read = HashMap::default();
-        for one in limited {
-            let known = before.remove(&one.vm);
-            let known = known.filter(|(process, _)| *process == one.process);
-            let Some(folder) = known
-                .map(|(_, folder)| folder)
-                .or_else(|| vm_folder(&self.proc, &self.root, one.process))
-            else {
-                continue;
-            };
-            // A group that was removed can no longer be read, and is looked up again next time.
-            if let Some(sum) = throttling(&folder, one.quota) {
-                read.insert(one.vm, sum);
-                self.known.insert(one.vm, (one.process, folder));
-            }
-        }
-        read
+        self.kept.read(
+            limited.iter().map(|one| (one.vm, one.process, one.quota)),
+            usize::MAX,
+            |process| vm_folder(&self.proc, &self.root, process),
+            throttling,
+        )
     }
 }
 

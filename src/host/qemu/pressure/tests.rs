@@ -138,7 +138,7 @@ fn a_file_that_cannot_be_read_is_looked_up_again() {
     let io = host.path().join("cg/g/io.pressure");
     fs::remove_file(&io).unwrap();
     fs::create_dir(&io).unwrap();
-    assert!(files.read(&[(A, 7)]).is_empty() && files.known.is_empty());
+    assert!(files.read(&[(A, 7)]).is_empty() && files.kept.len() == 0);
     fs::remove_dir(&io).unwrap();
     fs::write(&io, IO).unwrap();
     assert_eq!(files.read(&[(A, 7)])[&A].len(), 6);
@@ -153,12 +153,12 @@ fn files_stay_open_for_the_same_process_within_the_limit() {
     let both = [(A, 7), (B, 8)];
     for _ in 0..2 {
         assert_eq!(files.read(&both).len(), 2);
-        assert_eq!(files.known.len(), 1, "three files more are too many");
+        assert_eq!(files.kept.len(), 1, "three files more are too many");
     }
     for name in ["g", "h"] {
         fs::remove_dir_all(host.path().join("cg").join(name)).unwrap();
     }
     assert_eq!(files.read(&both).len(), 1, "an open file");
     assert!(files.read(&[(A, 8)]).is_empty(), "another process");
-    assert!(files.known.is_empty());
+    assert!(files.kept.len() == 0);
 }
