@@ -60,6 +60,19 @@ pub fn node_file(uri: &str) -> Option<PathBuf> {
     (!built_in).then(|| OsString::from_vec(bytes).into())
 }
 
+/// The host in the URI, decoded, without user and port, and without the brackets of an IPv6 address. `None` where there is
+/// none: the URI is one of this host.
+pub fn host_name(uri: &str) -> Option<String> {
+    let authority = parts(uri)?.authority;
+    let (_, server) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let host = match server.strip_prefix('[') {
+        Some(address) => address.split(']').next()?,
+        None => server.split(':').next()?,
+    };
+    let host = decode_text(host).unwrap_or_else(|| host.to_owned());
+    (!host.is_empty()).then_some(host)
+}
+
 /// The first control character of the URI, as written or as libvirt decodes it.
 ///
 /// libvirt and ssh print the parts of a URI. A line break in a password would divide it between two lines, in
@@ -98,6 +111,29 @@ fn decode_text(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_host_name_is_what_stands_before_port_and_path() {
+        for (uri, host) in [
+            ("qemu+tls://kvm01/system", Some("kvm01")),
+            (
+                "qemu+ssh://root@kvm01.example.org:2222/system?no_tty=1",
+                Some("kvm01.example.org"),
+            ),
+            ("qemu+tls://user:a@b@kvm01/system", Some("kvm01")),
+            ("qemu+tcp://[::1]:16509/system", Some("::1")),
+            ("qemu+tcp://192.0.2.1/system", Some("192.0.2.1")),
+            ("qemu+tls://kvm%2D1/system", Some("kvm-1")),
+            ("test://kvm01", Some("kvm01")),
+            ("qemu:///system", None),
+            ("qemu+unix:///system?socket=/run/a@b", None),
+            ("test:/default", None),
+            ("qemu+ssh://user@/system", None),
+            ("qemu", None),
+        ] {
+            assert_eq!(host_name(uri).as_deref(), host, "{uri}");
+        }
+    }
 
     #[test]
     fn the_node_file_is_the_decoded_path() {

@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use super::ConfigError;
 use super::error::Document;
-use super::tags;
+use super::{hosts, tags};
 use crate::wording::{nearest, shortened};
 
 /// The keys. [`Settings`](super::Settings) has their meanings and defaults.
@@ -36,10 +36,11 @@ pub(super) struct File {
     pub info_interval: Option<Spanned<String>>,
     pub statistics: Option<Vec<Spanned<String>>>,
     pub tags: Option<tags::Written>,
+    pub host: Option<hosts::Written>,
 }
 
 /// Each key, and what its value looks like. A test compares the keys with those of [`File`].
-pub(super) const KEYS: [(&str, &str); 22] = [
+pub(super) const KEYS: [(&str, &str); 23] = [
     ("uri", "a text such as \"qemu:///system\""),
     ("device_cache_ttl", "a duration such as \"300s\""),
     ("deadline", "a duration such as \"8s\""),
@@ -68,6 +69,10 @@ pub(super) const KEYS: [(&str, &str); 22] = [
         "tags",
         "a table: a line \"[tags]\" at the end of the file, below it lines such as project = \"openstack:project\"",
     ),
+    (
+        "host",
+        "tables: a line \"[[host]]\" at the end of the file for each hypervisor, below it a line such as uri = \"qemu+tls://kvm01/system\"",
+    ),
 ];
 
 /// What stands in Telegraf's configuration: its tables, and the keys of the stanza.
@@ -86,11 +91,12 @@ const TELEGRAFS: [&str; 11] = [
 ];
 
 /// Names that other collectors give to a key, and that are not near it.
-const OTHER_NAMES: [(&str, &str); 4] = [
+const OTHER_NAMES: [(&str, &str); 5] = [
     ("domains", "domain_include"),
     ("vms", "domain_include"),
     ("devices", "device_include"),
     ("libvirt_uri", "uri"),
+    ("uris", "host"),
 ];
 
 impl File {

@@ -19,10 +19,19 @@ pub const SYSTEM_FILE: &str = "/etc/telegraf-kvm/config.toml";
 /// The settings, and the file they came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loaded {
-    /// The validated settings.
+    /// The validated settings of the hypervisor, or of the first one.
     pub settings: Settings,
+    /// Those of the further ones: of each table `[[host]]` but the first. They differ in `uri`, `host` and `deadline`.
+    pub others: Vec<Settings>,
     /// The file that was read, if any.
     pub source: ConfigSource,
+}
+
+impl Loaded {
+    /// The settings of each hypervisor.
+    pub fn all(&self) -> impl Iterator<Item = &Settings> {
+        std::iter::once(&self.settings).chain(&self.others)
+    }
 }
 
 /// Which configuration was read.
@@ -47,7 +56,7 @@ impl fmt::Display for ConfigSource {
 }
 
 /// Loads and validates the configuration, given the value of `--config`, of `--uri` and of the
-/// environment's `LIBVIRT_DEFAULT_URI`.
+/// environment's `LIBVIRT_DEFAULT_URI`. With `--uri` there is that one hypervisor, as without tables `[[host]]`.
 ///
 /// # Errors
 /// The file of `--config` does not exist, a file that exists cannot be read, or its content or one of
@@ -71,16 +80,31 @@ fn load_from(
         None if is_absent(system) => ConfigSource::Defaults,
         None => ConfigSource::System(system.to_owned()),
     };
-    let mut settings = match &source {
+    let (mut settings, hosts) = match &source {
         ConfigSource::Flag(path) | ConfigSource::System(path) => {
             let document = read(path)?;
             Settings::from_file(File::parse(&document)?, &document)?
         }
-        ConfigSource::Defaults => Settings::default(),
+        ConfigSource::Defaults => (Settings::default(), Vec::new()),
     };
+    let mut hosts = hosts.into_iter();
+    if flag_uri.is_none()
+        && let Some(settings) = hosts.next()
+    {
+        let others = hosts.collect();
+        return Ok(Loaded {
+            settings,
+            others,
+            source,
+        });
+    }
     let in_file = Some(settings.uri).filter(|uri| uri.origin != UriOrigin::Default);
     settings.uri = uri::choose(flag_uri, in_file, env_uri)?;
-    Ok(Loaded { settings, source })
+    Ok(Loaded {
+        settings,
+        others: Vec::new(),
+        source,
+    })
 }
 
 /// Whether the path does not exist at all. If it is a dangling link or in a folder that may not be read, the

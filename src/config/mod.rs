@@ -2,6 +2,7 @@
 
 mod error;
 mod file;
+mod hosts;
 mod load;
 mod settings;
 mod tags;

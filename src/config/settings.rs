@@ -8,6 +8,7 @@ use super::{NameFilter, Uri};
 use crate::description::WantedValue;
 use crate::device_filter::DeviceFilter;
 use crate::libvirt::bulk::keys::KeyFilter;
+use crate::line_protocol::Tags;
 use crate::times::DEADLINE;
 
 /// All settings. Each value is within its bounds.
@@ -15,6 +16,8 @@ use crate::times::DEADLINE;
 pub struct Settings {
     /// The libvirt to connect to.
     pub uri: Uri,
+    /// The value of the tag `host` of all lines. `None`: they have no such tag.
+    pub host: Option<String>,
     /// How long the cached XML of a VM is used where libvirt sends no events; 1 s to 30 days.
     pub device_cache_ttl: Duration,
     /// How long one gather may take; 100 ms to one hour.
@@ -143,6 +146,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             uri: Uri::default(),
+            host: None,
             device_cache_ttl: Duration::from_secs(300),
             deadline: DEADLINE,
             workers: 4,
@@ -177,6 +181,12 @@ impl Settings {
     /// Whether a change of a VM's metadata matters.
     pub fn needs_metadata(&self) -> bool {
         self.measurements.info || !self.tags.is_empty()
+    }
+
+    /// The tags that all lines have.
+    pub fn tags_of_all_lines(&self) -> Tags {
+        let host = self.host.iter();
+        host.fold(Tags::new(), |tags, host| tags.with("host", host))
     }
 
     /// The devices that are written.

@@ -58,7 +58,7 @@ pub(super) fn validate(
     for (name, value) in written {
         let (tag, at) = (name.get_ref(), name.span());
         // A table ends at the next one, so a key that follows [tags] is in it.
-        if KEYS.iter().any(|(key, _)| key == tag) {
+        if tag != "host" && KEYS.iter().any(|(key, _)| key == tag) {
             let message = format!(
                 "{tag} stands below [tags] and is taken for the name of a tag; move it above the line \"[tags]\""
             );

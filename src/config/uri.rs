@@ -3,7 +3,10 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use toml::Spanned;
+
 use super::ConfigError;
+use super::error::Document;
 use crate::uri::{Masked, control_character, is_in_process};
 
 /// A libvirt connection URI.
@@ -109,8 +112,27 @@ pub(super) fn choose(
     }
 }
 
+/// The URI that stands in the file.
+///
+/// # Errors
+/// It is empty or contains a control character.
+pub(super) fn checked(
+    document: &Document,
+    key: &str,
+    written: &Spanned<String>,
+) -> Result<Uri, ConfigError> {
+    let value = written.get_ref().clone();
+    match check(&value) {
+        Ok(()) => Ok(Uri {
+            value,
+            origin: UriOrigin::Config(document.path.clone()),
+        }),
+        Err(message) => Err(document.error(written.span(), format!("{key}: {message}"))),
+    }
+}
+
 /// Checks that this text can be passed to libvirt, which itself checks what the URI means.
-pub(super) fn check(value: &str) -> Result<(), String> {
+fn check(value: &str) -> Result<(), String> {
     if value.trim().is_empty() {
         return Err("the URI is empty; write for example \"qemu:///system\"".to_owned());
     }

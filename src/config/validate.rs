@@ -8,11 +8,10 @@ use toml::Spanned;
 
 use super::error::Document;
 use super::file::File;
-use super::tags;
-use super::uri::{self, Uri, UriOrigin};
 use super::{
     BlockStatistics, ConfigError, Measurements, NameFilter, Precision, Settings, VcpuDelay,
 };
+use super::{hosts, tags, uri};
 use crate::duration;
 use crate::libvirt::bulk::keys::KeyFilter;
 use crate::name_filter::{self, Pattern};
@@ -29,12 +28,15 @@ const GUEST_MEMORY_MAX_AGE: RangeInclusive<Duration> =
 const DEADLINE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 
 impl Settings {
-    /// Validates a file as written over the defaults.
+    /// Validates a file as written over the defaults. The second value has the settings of each table `[[host]]`.
     ///
     /// # Errors
     /// A value is out of bounds or not understood. If several are, the error is of the first one in the order of
     /// [`Settings`].
-    pub(super) fn from_file(file: File, document: &Document) -> Result<Self, ConfigError> {
+    pub(super) fn from_file(
+        file: File,
+        document: &Document,
+    ) -> Result<(Self, Vec<Self>), ConfigError> {
         let mut settings = Self::default();
         let within =
             |key, value: Option<Spanned<String>>, bounds: RangeInclusive<Duration>, default| {
@@ -43,7 +45,11 @@ impl Settings {
                 })
             };
         if let Some(written) = file.uri {
-            settings.uri = checked_uri(document, &written)?;
+            if file.host.is_some() {
+                let message = "uri and [[host]] exclude each other: leave the key uri out, or write it as one more [[host]]";
+                return Err(document.error(written.span(), message));
+            }
+            settings.uri = uri::checked(document, "uri", &written)?;
         }
         settings.device_cache_ttl = within(
             "device_cache_ttl",
@@ -51,7 +57,7 @@ impl Settings {
             DEVICE_CACHE_TTL,
             settings.device_cache_ttl,
         )?;
-        settings.deadline = within("deadline", file.deadline, DEADLINE, settings.deadline)?;
+        settings.deadline = deadline(document, "deadline", file.deadline, settings.deadline)?;
         settings.workers = number(document, "workers", file.workers, 1..=64, settings.workers)?;
         if let Some(size) = file.chunk_size {
             let size = number(document, "chunk_size", Some(size), 1..=256, 0)?;
@@ -134,8 +140,24 @@ impl Settings {
         if let Some(written) = file.tags {
             settings.tags = tags::validate(document, written)?;
         }
-        Ok(settings)
+        let hosts = match file.host {
+            Some(written) => hosts::validate(document, written, &settings)?,
+            None => Vec::new(),
+        };
+        Ok((settings, hosts))
     }
+}
+
+/// Reads a deadline, of all hypervisors or of one.
+pub(super) fn deadline(
+    document: &Document,
+    key: &str,
+    written: Option<Spanned<String>>,
+    default: Duration,
+) -> Result<Duration, ConfigError> {
+    or_default(document, key, written, default, |text| {
+        duration::parse(text, &DEADLINE)
+    })
 }
 
 /// Reads one text if it is given. An error has the place of the text.
@@ -171,17 +193,6 @@ fn number(
         let message = format!("{key}: {value} is out of range; from {least} to {most} is allowed");
         document.error(written.span(), message)
     })
-}
-
-fn checked_uri(document: &Document, written: &Spanned<String>) -> Result<Uri, ConfigError> {
-    let value = written.get_ref().clone();
-    match uri::check(&value) {
-        Ok(()) => Ok(Uri {
-            value,
-            origin: UriOrigin::Config(document.path.clone()),
-        }),
-        Err(message) => Err(document.error(written.span(), format!("uri: {message}"))),
-    }
 }
 
 fn patterns(

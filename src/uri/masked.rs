@@ -43,9 +43,24 @@ impl Masked {
         if text != uri {
             secrets.push((uri.to_owned(), text.clone()));
         }
+        Self { text, secrets }.sorted()
+    }
+
+    /// Knows the secrets of all of these, and has no text.
+    pub fn joined(all: impl IntoIterator<Item = Self>) -> Self {
+        let secrets = all.into_iter().flat_map(|masked| masked.secrets).collect();
+        Self {
+            secrets,
+            ..Self::NOTHING
+        }
+        .sorted()
+    }
+
+    fn sorted(mut self) -> Self {
+        let secrets = &mut self.secrets;
         secrets.sort_by_key(|(secret, _)| std::cmp::Reverse(secret.len()));
         secrets.dedup();
-        Self { text, secrets }
+        self
     }
 
     /// Masks in `message` the secrets of this URI, and passwords in any other URI.

@@ -8,7 +8,9 @@ fn read(text: &str) -> Result<Settings, String> {
         text: text.to_owned(),
     };
     let settings = File::parse(&document).and_then(|file| Settings::from_file(file, &document));
-    settings.map_err(|error| error.to_string())
+    settings
+        .map(|(settings, _)| settings)
+        .map_err(|error| error.to_string())
 }
 
 /// What is wrong with this value.

@@ -1,6 +1,6 @@
 use super::*;
-use crate::config::SAMPLE;
 use crate::config::file::KEYS;
+use crate::config::{SAMPLE, Uri, UriOrigin};
 use crate::description::{Place, Step, WantedValue};
 
 fn read(text: &str) -> Result<Settings, String> {
@@ -9,7 +9,9 @@ fn read(text: &str) -> Result<Settings, String> {
         text: text.to_owned(),
     };
     let settings = File::parse(&document).and_then(|file| Settings::from_file(file, &document));
-    settings.map_err(|error| error.to_string())
+    settings
+        .map(|(settings, _)| settings)
+        .map_err(|error| error.to_string())
 }
 
 #[test]
@@ -31,18 +33,19 @@ fn the_sample_shows_every_key_with_its_default() {
         text.push_str(&format!("{pair}\n"));
     }
     // The lines of a table are no keys of their own.
+    let (text, hosts) = text.split_once("[[host]]\n").unwrap();
     let (keys_alone, tags) = text.split_once("[tags]\n").unwrap();
     let mut shown: Vec<_> = keys_alone
         .lines()
         .filter_map(|line| line.split_once(" = "))
         .map(|pair| pair.0)
-        .chain(["tags"])
+        .chain(["tags", "host"])
         .collect();
     let mut keys = KEYS.map(|(key, _)| key);
     shown.sort_unstable();
     keys.sort_unstable();
     assert_eq!(shown, keys);
-    let mut settings = read(&text).unwrap();
+    let mut settings = read(text).unwrap();
     assert_eq!(settings.uri.origin, UriOrigin::Config("f.toml".into()));
     settings.uri.origin = UriOrigin::Default;
     assert_eq!(
@@ -54,6 +57,15 @@ fn the_sample_shows_every_key_with_its_default() {
     let examples = std::mem::take(&mut settings.tags);
     assert_eq!(examples.len(), tags.lines().count(), "{examples:?}");
     assert_eq!(settings, Settings::default());
+    let document = Document {
+        path: "f.toml".into(),
+        text: format!("[[host]]\n{hosts}"),
+    };
+    let file = File::parse(&document).unwrap();
+    let (_, hosts) = Settings::from_file(file, &document).unwrap();
+    let names: Vec<Option<&str>> = hosts.iter().map(|host| host.host.as_deref()).collect();
+    assert_eq!(names, [Some("kvm01.example.org"), Some("kvm02")]);
+    assert_eq!(hosts[1].deadline, settings.deadline);
 }
 
 #[test]
@@ -92,6 +104,7 @@ fn every_key_arrives() {
             value: "test:///default".to_owned(),
             origin: UriOrigin::Config("f.toml".into()),
         },
+        host: None,
         device_cache_ttl: Duration::from_secs(90),
         deadline: Duration::from_millis(500),
         workers: 64,
