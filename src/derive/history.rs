@@ -28,6 +28,8 @@ use crate::sample::{DISK_COUNTERS, Devices, NIC_COUNTERS, RunId, Sample};
 /// The VMs of which samples have been written.
 #[derive(Debug, Default)]
 pub struct History {
+    /// The tags that all lines have.
+    of_all: Arc<Tags>,
     vms: HashMap<Uuid, VmHistory>,
     /// The tags of runs that were dropped since the last list, for their last lines: the event that reports the end of a
     /// run may come after a list without it.
@@ -41,8 +43,9 @@ pub struct VmHistory {
     name: SmolStr,
     /// The values in `tags` that come from the XML.
     values: Option<Arc<TagValues>>,
-    /// `,VMID=..,name=..,uuid=..`, then those of the configuration.
+    /// Those of all lines, `,VMID=..,name=..,uuid=..`, then those of the configuration.
     pub tags: Tags,
+    of_all: Arc<Tags>,
     nic_tags: DeviceTags,
     disk_tags: DeviceTags,
     nics: SupportedCounters,
@@ -65,15 +68,23 @@ pub struct Derived {
 }
 
 impl History {
+    /// A history whose lines all have these tags.
+    pub fn new(of_all: Tags) -> Self {
+        Self {
+            of_all: Arc::new(of_all),
+            ..Self::default()
+        }
+    }
+
     /// Adds a sample to the history of its VM, and calculates the sums and rates of this gather. The
     /// history begins anew where the VM was restarted.
     pub fn update(&mut self, sample: &Sample) -> (&VmHistory, Derived) {
         let vm = self
             .vms
             .entry(sample.run.uuid)
-            .or_insert_with(|| VmHistory::new(sample));
+            .or_insert_with(|| VmHistory::new(sample, &self.of_all));
         if vm.run != sample.run {
-            let before = std::mem::replace(vm, VmHistory::new(sample));
+            let before = std::mem::replace(vm, VmHistory::new(sample, &self.of_all));
             self.dropped.push((before.run, before.tags));
         }
         let derived = vm.update(sample);
@@ -102,12 +113,13 @@ impl History {
 }
 
 impl VmHistory {
-    fn new(sample: &Sample) -> Self {
+    fn new(sample: &Sample, of_all: &Arc<Tags>) -> Self {
         Self {
             run: sample.run,
             name: sample.name.clone(),
             values: sample.tags.clone(),
-            tags: tags(sample, sample.tags.as_deref()),
+            tags: tags(of_all, sample, sample.tags.as_deref()),
+            of_all: Arc::clone(of_all),
             nic_tags: DeviceTags::default(),
             disk_tags: DeviceTags::default(),
             nics: SupportedCounters::default(),
@@ -129,7 +141,7 @@ impl VmHistory {
         }
         if self.name != sample.name || other_values {
             self.name.clone_from(&sample.name);
-            self.tags = tags(sample, self.values.as_deref());
+            self.tags = tags(&self.of_all, sample, self.values.as_deref());
         }
         let mut net = [None; NIC_COUNTERS];
         if let Some(nics) = &sample.nics {
@@ -165,9 +177,9 @@ impl VmHistory {
         }
     }
 
-    /// `,VMID=..,name=..,uuid=..` alone.
+    /// Those of all lines and `,VMID=..,name=..,uuid=..` alone.
     pub fn identity(&self) -> Tags {
-        identity(self.run, &self.name)
+        identity(&self.of_all, self.run, &self.name)
     }
 
     /// `,devtype=nic,device=..` of each NIC that has a name, in the order of the last sample that has
@@ -187,16 +199,17 @@ impl VmHistory {
     }
 }
 
-fn identity(run: RunId, name: &str) -> Tags {
+fn identity(of_all: &Tags, run: RunId, name: &str) -> Tags {
     let uuid = run.uuid.to_string();
-    Tags::new()
+    let of_all = of_all.clone();
+    of_all
         .with("VMID", &run.id.to_string())
         .with_or("name", name, &uuid)
         .with("uuid", &uuid)
 }
 
-fn tags(sample: &Sample, values: Option<&TagValues>) -> Tags {
-    let tags = identity(sample.run, &sample.name);
+fn tags(of_all: &Tags, sample: &Sample, values: Option<&TagValues>) -> Tags {
+    let tags = identity(of_all, sample.run, &sample.name);
     let values = values.unwrap_or_default().iter();
     values.fold(tags, |tags, (tag, value)| tags.with_any(tag, value))
 }

@@ -23,6 +23,20 @@ fn tags_name_the_run_and_follow_a_rename() {
 }
 
 #[test]
+fn the_tags_of_all_lines_come_first_and_stay() {
+    let mut history = History::new(Tags::new().with("host", "kvm 1"));
+    let mut sample = full(Instant::now());
+    let uuid = "6695eb01-f6a4-8304-79aa-97f2502e193f";
+    for (name, id) in [("a", 1), ("b", 1), ("b", 2)] {
+        (sample.name, sample.run) = (name.into(), run(id));
+        let tags = format!(",host=kvm\\ 1,VMID={id},name={name},uuid={uuid}");
+        let (vm, _) = history.update(&sample);
+        assert_eq!(vm.tags.as_str(), tags);
+        assert_eq!(vm.identity().as_str(), tags);
+    }
+}
+
+#[test]
 fn tags_of_the_configuration_change_and_the_run_goes_on() {
     let at = Instant::now();
     let mut history = History::default();
