@@ -27,6 +27,7 @@ pub mod doctor;
 mod duration;
 pub mod gather;
 pub mod host;
+mod hypervisor;
 pub mod libvirt;
 pub mod line_protocol;
 pub mod logging;

@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 
 use log::{Level, LevelFilter};
 
+use crate::hypervisor;
 use crate::uri::Masked;
 use crate::wording::shortened;
 pub use libraries::{capture, close, descriptor, pass_on, pass_on_rest};
@@ -25,16 +26,17 @@ const CUT: &str = " ... ";
 /// How many bytes at the end of a line that is cut remain. The end of a message says what to do.
 const END: usize = 2 * 1024;
 
-/// The URI whose passwords must not be in any line.
+/// The URIs whose passwords must not be in any line.
 static HIDDEN: OnceLock<Masked> = OnceLock::new();
 
-/// Masks the passwords of this URI in every line from now on, for libvirt's messages may repeat it. Only the
+/// Masks the passwords of these URIs in every line from now on, for libvirt's messages may repeat them. Only the
 /// first call has an effect.
-pub fn hide(uri: Masked) {
-    let _ = HIDDEN.set(uri);
+pub fn hide(uris: Masked) {
+    let _ = HIDDEN.set(uris);
 }
 
-/// Starts the log at `level`. `RUST_LOG` wins, if it is set and not empty.
+/// Starts the log at `level`. `RUST_LOG` wins, if it is set and not empty. Where there are several hypervisors, the messages
+/// of each begin with its name.
 ///
 /// An invalid `RUST_LOG` is ignored with a warning. Only the first call has an effect.
 pub fn init(level: LevelFilter) {
@@ -53,7 +55,12 @@ pub fn init(level: LevelFilter) {
     // env_logger passes each record on in one write, and ignores an error of that write (stderr is closed).
     builder.target(env_logger::Target::Pipe(Box::new(Descriptor)));
     builder.format(|out, record| {
-        out.write_all(line(record.level(), &record.args().to_string()).as_bytes())
+        let current = hypervisor::current();
+        let message = match current.as_ref().and_then(|it| it.name.as_ref()) {
+            Some(name) => format!("{name}: {}", record.args()),
+            None => record.args().to_string(),
+        };
+        out.write_all(line(record.level(), &message).as_bytes())
     });
     // An error means that the log was started before.
     let _ = builder.try_init();

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::io;
-use std::thread;
+use std::thread::{self, Scope};
+
+use crate::hypervisor;
 
 /// A thread or a process that the system did not let start.
 #[derive(Debug)]
@@ -37,14 +39,39 @@ impl fmt::Display for NotStarted {
 
 impl std::error::Error for NotStarted {}
 
-/// Starts a thread of this name, of which ps shows 15 bytes.
+/// Starts a thread of this name, of which ps shows 15 bytes. It works for the hypervisor of this thread.
 ///
 /// # Errors
 /// The system does not start it; the message has the thread's name and the limit to raise.
 pub fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), NotStarted> {
+    let current = hypervisor::current();
+    let work = || {
+        hypervisor::set(current);
+        work();
+    };
     thread::Builder::new()
         .name(name.to_owned())
         .spawn(work)
         .map(drop)
-        .map_err(|error| NotStarted::new(format!("the thread \"{name}\""), error))
+        .map_err(|error| not_started(name, error))
+}
+
+/// As [`start`], for a thread that `scope` waits for. It works for no hypervisor yet.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_in<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    name: &str,
+    work: impl FnOnce() + Send + 'scope,
+) -> Result<(), NotStarted> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn_scoped(scope, work)
+        .map(drop)
+        .map_err(|error| not_started(name, error))
+}
+
+fn not_started(name: &str, error: io::Error) -> NotStarted {
+    NotStarted::new(format!("the thread \"{name}\""), error)
 }

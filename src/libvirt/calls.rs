@@ -1,6 +1,8 @@
-//! How many calls of each kind this program has made to libvirt since it started.
+//! How many calls of each kind this program has made to a libvirt since it started.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::hypervisor;
 
 /// A kind of call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,11 +39,15 @@ pub enum CallKind {
 
 const KINDS: usize = CallKind::Xml as usize + 1;
 
-static COUNTS: [AtomicU64; KINDS] = [const { AtomicU64::new(0) }; KINDS];
+/// The counters of one libvirt.
+#[derive(Debug, Default)]
+pub(crate) struct Counters([AtomicU64; KINDS]);
 
-/// Counts one call, right before it is made.
+/// Counts one call of this thread, right before it is made.
 pub(super) fn count(kind: CallKind) {
-    if let Some(counter) = COUNTS.get(kind as usize) {
+    if let Some(hypervisor) = hypervisor::current()
+        && let Some(counter) = hypervisor.calls.0.get(kind as usize)
+    {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -51,10 +57,12 @@ pub(super) fn count(kind: CallKind) {
 pub struct CallCounts([u64; KINDS]);
 
 impl CallCounts {
-    /// The calls of all threads so far.
+    /// The calls so far of all threads that work for the hypervisor of this one.
     pub fn now() -> Self {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Self(COUNTS.each_ref().map(load))
+        hypervisor::current().map_or_else(Self::default, |hypervisor| {
+            Self(hypervisor.calls.0.each_ref().map(load))
+        })
     }
 
     /// How many calls of this kind were made.

@@ -17,6 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
 use crate::blocking_io::write_all;
+use crate::hypervisor;
 use crate::libvirt;
 use crate::maps::HashMap;
 use crate::wording::count;
@@ -85,14 +86,15 @@ pub(super) fn write(bytes: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Logs what libraries have printed since the last time: each kind of line once; the others are counted.
+/// Logs what libraries have printed since the last time: each kind of line once; the others are counted. Nothing tells of
+/// which hypervisor a line is.
 pub fn pass_on() {
     // If the lock is held, another call is passing this on.
     let Ok(mut captured) = CAPTURED.try_lock() else {
         return;
     };
     if let Some(captured) = captured.as_mut() {
-        captured.pass_on();
+        hypervisor::for_all(|| captured.pass_on());
     }
 }
 
@@ -102,10 +104,10 @@ pub fn pass_on_rest() {
         return;
     };
     if let Some(captured) = captured.as_mut() {
-        captured.pass_on();
+        hypervisor::for_all(|| captured.pass_on());
         if !captured.begun.is_empty() {
             captured.begun.push(b'\n');
-            captured.pass_on();
+            hypervisor::for_all(|| captured.pass_on());
         }
     }
 }
