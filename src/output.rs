@@ -14,7 +14,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,8 @@ pub struct Output {
     /// The descriptor, or why there is none.
     own: Result<OwnedFd, Errno>,
     kind: FileType,
+    /// Held during a write.
+    writing: Mutex<()>,
 }
 
 impl Output {
@@ -62,10 +64,15 @@ impl Output {
 
     fn new(own: Result<OwnedFd, Errno>) -> Self {
         let kind = own.as_ref().map_or(FileType::Unknown, file_type);
-        Self { own, kind }
+        Self {
+            own,
+            kind,
+            writing: Mutex::default(),
+        }
     }
 
-    /// Writes all of these lines. Nothing is buffered here, so there is nothing to flush.
+    /// Writes all of these lines, and none of another thread between them. Nothing is buffered here, so there is nothing to
+    /// flush.
     ///
     /// # Errors
     /// The error of write(2), with `BrokenPipe` for a socket or a terminal without a reader as well. Also where
@@ -78,6 +85,7 @@ impl Output {
             }
             Err(error) => return Err((*error).into()),
         };
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         while !lines.is_empty() {
             let size = self.piece(own, lines);
             let (piece, rest) = lines.split_at_checked(size).unwrap_or((lines, &[]));
