@@ -9,12 +9,13 @@ use std::time::Instant;
 
 use log::Level;
 use telegraf_kvm::cli::{self, Command, Flags};
-use telegraf_kvm::config::{self, Loaded, Measurements, NameFilter};
+use telegraf_kvm::config::{self, Loaded, NameFilter, Settings};
 use telegraf_kvm::doctor::{self, Facts};
 use telegraf_kvm::host::mounts::checker_process;
 use telegraf_kvm::output::{FAILURE_DRAIN, Output};
 use telegraf_kvm::service::End;
 use telegraf_kvm::trigger::{Handlers, SLOW_READ, SignalThread};
+use telegraf_kvm::uri::Masked;
 use telegraf_kvm::{libvirt, logging, output, service, trigger, uri};
 
 /// Success.
@@ -58,7 +59,7 @@ fn main() {
         ),
         Ok(Command::Run(flags)) => load(signals, &flags).map_or_else(
             |code| code,
-            |(loaded, signals)| run(loaded, &flags, signals, &output),
+            |(loaded, signals)| run(&loaded, &flags, signals, &output),
         ),
     };
     logging::pass_on_rest();
@@ -100,74 +101,127 @@ fn load(signals: io::Result<Handlers>, flags: &Flags) -> Result<(Loaded, SignalT
         },
     );
     let loaded = loaded.map_err(|error| fail(&error, EXIT_USAGE))?;
-    logging::hide(loaded.settings.uri.masked());
+    logging::hide(masked(&loaded));
     logging::init(loaded.settings.log_level);
     logging::capture();
-    let (source, uri) = (&loaded.source, &loaded.settings.uri);
-    log::debug!("configuration: {source}; URI: {uri}");
+    let source = &loaded.source;
+    for settings in loaded.all() {
+        let (name, uri) = (prefix(&loaded, settings), &settings.uri);
+        log::debug!("{name}configuration: {source}; URI: {uri}");
+    }
     Ok((loaded, signals))
 }
 
-/// `--check`: prints which configuration and URI are used, and what some gathers find out.
-fn check(loaded: &Loaded, as_json: bool, output: &Output) -> i32 {
-    let masked = loaded.settings.uri.masked();
-    let hide = |text: &str| masked.mask_in(text).into_owned();
-    if !as_json {
-        let uri = &loaded.settings.uri;
-        let used = format!("configuration: {}\nURI: {uri}\n", loaded.source);
-        let code = print(output, &used);
-        if code != EXIT_OK {
-            return code;
-        }
-    }
-    let checked = service::check(loaded);
-    let failure = |error: &String| Facts::of_failure(loaded, error);
-    let text = match &checked {
-        _ if as_json => {
-            let facts = checked.as_ref().map_or_else(failure, Facts::clone);
-            doctor::json(&facts, hide).unwrap_or_default()
-        }
-        Ok(facts) => doctor::text(facts, hide),
-        Err(_) => String::new(),
-    };
-    let code = print(output, &text);
-    match checked {
-        Err(error) => fail(&error, EXIT_NOTHING),
-        Ok(_) => code,
-    }
+/// All passwords of the URIs.
+fn masked(loaded: &Loaded) -> Masked {
+    Masked::joined(loaded.all().map(|settings| settings.uri.masked()))
 }
 
-fn run(loaded: Loaded, flags: &Flags, signals: SignalThread, output: &Output) -> i32 {
+/// What a message about one hypervisor begins with, where there are several.
+fn prefix(loaded: &Loaded, settings: &Settings) -> String {
+    let name = settings.host.as_ref();
+    let name = name.filter(|_| !loaded.others.is_empty());
+    name.map_or_else(String::new, |name| format!("{name}: "))
+}
+
+/// `--check`: prints which configuration and URIs are used, and what some gathers find out.
+fn check(loaded: &Loaded, as_json: bool, output: &Output) -> i32 {
+    let masked = masked(loaded);
+    let hide = |text: &str| masked.mask_in(text).into_owned();
+    let configuration = format!("configuration: {}\n", loaded.source);
+    let uri = |settings: &Settings| match &settings.host {
+        Some(name) => format!("\nhost: {name}\nURI: {}\n", settings.uri),
+        None => format!("URI: {}\n", settings.uri),
+    };
+    // What is known at once is printed at once, but not among what is found of several.
+    let begin = match loaded.others.is_empty() {
+        true => configuration + &uri(&loaded.settings),
+        false => configuration,
+    };
+    let mut code = if as_json {
+        EXIT_OK
+    } else {
+        print(output, &begin)
+    };
+    if code != EXIT_OK {
+        return code;
+    }
+    let checked = service::check(loaded);
+    if as_json {
+        let facts = loaded.all().zip(&checked).map(|(settings, checked)| {
+            let failure = |error: &String| Facts::of_failure(settings, &loaded.source, error);
+            checked.as_ref().map_or_else(failure, Facts::clone)
+        });
+        let facts: Vec<Facts> = facts.collect();
+        code = print(output, &doctor::json(&facts, hide).unwrap_or_default());
+    }
+    for (settings, checked) in loaded.all().zip(checked) {
+        let mut text = match loaded.others.is_empty() {
+            true => String::new(),
+            false => uri(settings),
+        };
+        if let Ok(facts) = &checked {
+            text += &doctor::text(facts, hide);
+        }
+        if !as_json {
+            code = code.max(print(output, &text));
+        }
+        if let Err(error) = checked {
+            let name = prefix(loaded, settings);
+            code = fail(&format_args!("{name}{error}"), EXIT_NOTHING);
+        }
+    }
+    code
+}
+
+fn run(loaded: &Loaded, flags: &Flags, signals: SignalThread, output: &Output) -> i32 {
     let mode = service::mode(flags.once, flags.interval);
     if !flags.once && flags.interval.is_none() && io::stdin().is_terminal() {
         logging::say(Level::Info, service::HINT);
     }
-    let uri = loaded.settings.uri.clone();
-    let measurements = loaded.settings.measurements;
-    let devices_filtered = loaded.settings.devices != NameFilter::default();
-    match service::run(loaded.settings, mode, signals, output) {
-        Ok(End::NothingToWrite) if flags.once => fail(
-            &nothing_to_write(measurements, devices_filtered),
-            EXIT_NOTHING,
+    let ends = match service::run(loaded, mode, signals, output) {
+        Ok(ends) if flags.once => ends,
+        Ok(_) => return EXIT_OK,
+        Err(error) => return fail(&error, EXIT_NOTHING),
+    };
+    // The lines of one hypervisor are success; what the others lack is said.
+    let (code, level) = match ends.contains(&End::Done) {
+        true => (EXIT_OK, Level::Warn),
+        false => (EXIT_NOTHING, Level::Error),
+    };
+    let hosts = loaded.all().zip(ends);
+    let lacking = hosts.filter_map(|(settings, end)| {
+        let name = prefix(loaded, settings);
+        Some(format!("{name}{}", without_lines(settings, end)?))
+    });
+    let lacking: Vec<String> = lacking.collect();
+    match lacking.is_empty() {
+        true => code,
+        false => end_with(&lacking, level, code),
+    }
+}
+
+/// Why `--once` wrote no line of a VM; `None` if it did.
+fn without_lines(settings: &Settings, end: End) -> Option<String> {
+    match end {
+        End::Done => None,
+        End::NothingToWrite => Some(nothing_to_write(settings)),
+        End::AllLeftOut => Some(
+            "nothing to write: max_lines left all lines of VMs out, as a message above says"
+                .to_owned(),
         ),
-        Ok(End::AllLeftOut) if flags.once => fail(
-            &"nothing to write: max_lines left all lines of VMs out, as a message above says",
-            EXIT_NOTHING,
-        ),
-        Ok(End::NothingGathered) if flags.once => fail(
-            &format_args!(
-                "nothing gathered at {uri}: no active VM passes the name filter, libvirt does not answer, or no thread can be \
-                 started; a message above says which"
-            ),
-            EXIT_NOTHING,
-        ),
-        Ok(_) => EXIT_OK,
-        Err(error) => fail(&error, EXIT_NOTHING),
+        End::NothingGathered => Some(format!(
+            "nothing gathered at {}: no active VM passes the name filter, libvirt does not answer, or no thread can be \
+             started; a message above says which",
+            settings.uri
+        )),
     }
 }
 
 /// Why `--once` wrote no line of a VM although VMs answered: the reason of each configured measurement.
-fn nothing_to_write(wanted: Measurements, devices_filtered: bool) -> String {
+fn nothing_to_write(settings: &Settings) -> String {
+    let wanted = settings.measurements;
+    let devices_filtered = settings.devices != NameFilter::default();
     let devices = if devices_filtered {
         "no network interface or disk that has counters passes device_include and device_exclude"
     } else {
@@ -201,8 +255,15 @@ fn nothing_to_write(wanted: Measurements, devices_filtered: bool) -> String {
 
 /// Prints why the program ends, whether or not the log was started, and returns the exit code.
 fn fail(error: &dyn Display, code: i32) -> i32 {
+    end_with(&[error.to_string()], Level::Error, code)
+}
+
+/// Prints these last messages, whether or not the log was started, and returns the exit code.
+fn end_with(messages: &[String], level: Level, code: i32) -> i32 {
     logging::pass_on_rest();
-    logging::say(Level::Error, &error.to_string());
+    for message in messages {
+        logging::say(level, message);
+    }
     output::drain_stderr(Instant::now() + FAILURE_DRAIN);
     code
 }

@@ -13,6 +13,7 @@ use crate::gather::Gatherer;
 use crate::gather::host_watcher::HostReport;
 use crate::gather::protocol::DomainRef;
 use crate::gather::worker::Reply;
+use crate::hypervisor;
 use crate::libvirt::events::EventUpdates;
 use crate::line_protocol::Tags;
 use crate::measurements::info::InfoWriter;
@@ -97,13 +98,15 @@ pub struct MainLoop {
     /// Whether a line of a VM was written, or the configuration asks for none.
     vm_lines_written: bool,
     vms_gathered: bool,
+    /// Whether stdout has no reader any more.
+    reader_is_gone: bool,
     /// Whether libvirt has answered since the start.
     answered: bool,
     /// Whether libvirt had not answered yet when the gather under way began.
     opening: bool,
     started: Instant,
-    /// The tag of `vm_collector`.
-    uri: Tags,
+    /// The tags of `vm_collector`.
+    of_collector: Tags,
     /// When to say that no request has come; `None` once one has, or where none is expected.
     unasked: Option<Instant>,
     /// How many VMs of the last gather run, without those whose QEMU does not answer.
@@ -123,7 +126,10 @@ impl MainLoop {
         requests: Requests,
     ) -> Self {
         Self {
-            uri: Tags::new().with("uri", &settings.uri.masked().text),
+            of_collector: settings
+                .tags_of_all_lines()
+                .with("uri", &settings.uri.masked().text),
+            history: History::new(settings.tags_of_all_lines()),
             info: InfoWriter::new(settings.info_interval),
             line_cap: settings.max_lines.map(LineCap::new),
             capped: None,
@@ -137,13 +143,13 @@ impl MainLoop {
             gatherer,
             inbox,
             requests,
-            history: History::default(),
             buffer: String::new(),
             pending: mode != Mode::Triggered,
             ending: None,
             lines_written: false,
             vm_lines_written: false,
             vms_gathered: false,
+            reader_is_gone: false,
             answered: false,
             opening: true,
             started: Instant::now(),
@@ -171,7 +177,10 @@ impl MainLoop {
             }
             if std::mem::take(&mut self.pending) && !self.is_stopped() {
                 match self.gather(output) {
-                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                        self.reader_is_gone = true;
+                        break;
+                    }
                     Err(error) => return Err(error),
                     Ok(()) => {}
                 }
@@ -205,6 +214,16 @@ impl MainLoop {
         )
     }
 
+    /// Whether the loop has ended because stdout has no reader any more.
+    pub fn reader_is_gone(&self) -> bool {
+        self.reader_is_gone
+    }
+
+    /// Makes the loop say nothing where no request comes: another one does.
+    pub fn leave_unasked_unsaid(&mut self) {
+        self.unasked = None;
+    }
+
     /// Closes the connections that are not in use; waits for that until `limit` at the longest.
     pub fn close(&mut self, limit: Instant) {
         self.gatherer.close(limit);
@@ -227,7 +246,7 @@ impl MainLoop {
             };
             let Some(message) = message else {
                 if self.unasked.take().is_some() {
-                    log::info!("{UNASKED}");
+                    hypervisor::for_all(|| log::info!("{UNASKED}"));
                     continue;
                 }
                 return;

@@ -1,22 +1,24 @@
 //! Starts the threads and connects them: triggers, workers, libvirt's events and the host watcher send
-//! their messages to one inbox, which the main loop reads.
+//! their messages to one inbox, which the main loop reads. Each hypervisor has a main loop and an inbox of its own, and none
+//! waits for another.
+
+mod check;
+mod engine;
 
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::Duration;
 
+use self::engine::{Engine, Process};
 use crate::config::{Loaded, Settings};
-use crate::doctor::Facts;
-use crate::gather::{Gatherer, MOST_EXTRA, Problem, host_watcher};
 use crate::libvirt;
-use crate::libvirt::events::Watcher;
+use crate::main_loop::Message;
 pub use crate::main_loop::{End, Mode};
-use crate::main_loop::{MainLoop, Message};
 use crate::output::Output;
-use crate::threads::NotStarted;
-use crate::times::CLOSE;
-use crate::trigger::{self, Requests, SignalThread};
+use crate::threads::{self, NotStarted};
+use crate::trigger::{self, Requests, SignalThread, Trigger};
+pub use check::check;
 
 /// Why the program cannot run or go on.
 #[derive(Debug)]
@@ -68,176 +70,142 @@ impl From<libvirt::Error> for Fatal {
     }
 }
 
-/// Gathers until the end, and writes to `output`; returns what came of it.
+/// A main loop, as other threads see it.
+#[derive(Clone)]
+struct Inbox {
+    sender: Sender<Message>,
+    requests: Requests,
+}
+
+impl Inbox {
+    fn new() -> (Self, Receiver<Message>) {
+        let (sender, receiver) = channel();
+        let requests = Requests::default();
+        (Self { sender, requests }, receiver)
+    }
+
+    fn tell(&self, trigger: Trigger) {
+        if trigger != Trigger::Gather || self.requests.is_first() {
+            // Sending fails only when the main loop has ended.
+            let _ = self.sender.send(Message::Trigger(trigger));
+        }
+    }
+}
+
+/// Tells all main loops.
+fn tell_all(inboxes: &[Inbox]) -> impl Fn(Trigger) + Send + use<> {
+    let inboxes = inboxes.to_vec();
+    move |trigger| inboxes.iter().for_each(|inbox| inbox.tell(trigger))
+}
+
+/// One hypervisor, about to be gathered.
+struct Host<'s> {
+    settings: &'s Settings,
+    /// What its messages begin with, where there are others.
+    name: Option<String>,
+    inbox: Inbox,
+    receiver: Receiver<Message>,
+    /// Whether it is the first one.
+    is_first: bool,
+}
+
+/// All hypervisors of a configuration.
+fn hosts(loaded: &Loaded) -> Vec<Host<'_>> {
+    let several = !loaded.others.is_empty();
+    let numbered = loaded.all().enumerate();
+    let hosts = numbered.map(|(number, settings)| {
+        let (inbox, receiver) = Inbox::new();
+        let name = settings.host.clone();
+        Host {
+            settings,
+            name: name.filter(|_| several),
+            inbox,
+            receiver,
+            is_first: number == 0,
+        }
+    });
+    hosts.collect()
+}
+
+/// What came of one main loop.
+struct Ended {
+    end: End,
+    reader_is_gone: bool,
+}
+
+/// Gathers until the end, and writes to `output`; returns what came of it for each hypervisor.
 ///
 /// # Errors
 /// No thread can be started, libvirt's library cannot be set up, or stdout cannot be written.
 pub fn run(
-    settings: Settings,
+    loaded: &Loaded,
     mode: Mode,
     signals: SignalThread,
     output: &Output,
-) -> Result<End, Fatal> {
-    let (sender, inbox) = channel();
-    // Sending fails only when the main loop has ended.
-    let tell = sender.clone();
-    let requests = Requests::default();
-    signals.watch(requests.clone(), move |trigger| {
-        let _ = tell.send(Message::Trigger(trigger));
-    })?;
+) -> Result<Vec<End>, Fatal> {
+    let hosts = hosts(loaded);
+    let inboxes: Vec<Inbox> = hosts.iter().map(|host| host.inbox.clone()).collect();
+    signals.watch(tell_all(&inboxes))?;
     if mode != Mode::Once {
-        let tell = sender.clone();
         let self_timed = matches!(mode, Mode::Every(_));
-        trigger::watch_stdin(self_timed, requests.clone(), move |trigger| {
-            let _ = tell.send(Message::Trigger(trigger));
-        })?;
+        trigger::watch_stdin(self_timed, tell_all(&inboxes))?;
     }
-    let mut engine = Engine::start(settings, mode, requests, sender, inbox)?;
-    let end = engine.main_loop.run(output);
-    engine.close();
-    end.map_err(Fatal::Output)
-}
-
-/// The main loop, and the threads that send it messages.
-struct Engine {
-    main_loop: MainLoop,
-    events: Option<Watcher>,
-    in_process: bool,
-}
-
-impl Engine {
-    /// Starts the threads that serve gathers: libvirt's events and the host watcher. Workers start when they are needed.
-    fn start(
-        settings: Settings,
-        mode: Mode,
-        requests: Requests,
-        sender: Sender<Message>,
-        inbox: Receiver<Message>,
-    ) -> Result<Self, Fatal> {
-        // Files of /proc are kept open for each VM, so the usual soft limit of 1024 is soon reached.
-        let file_limit = match libvirt::raise_file_limit() {
-            Ok(limit) => {
-                let needed = files_needed(&settings);
-                if limit < needed {
-                    return Err(Fatal::Files { limit, needed });
-                }
-                limit
-            }
-            Err(error) => {
-                log::debug!("the limit of open files stays as it is: {error}");
-                0
-            }
-        };
-        libvirt::initialize()?;
-        libvirt::start_event_loop()?;
-        let in_process = settings.uri.in_process();
-        let mut watcher = None;
-        if mode != Mode::Once && !in_process {
-            let tell = sender.clone();
-            let uri = settings.uri.value.clone();
-            let metadata = settings.needs_metadata();
-            watcher = Some(libvirt::events::start(uri, metadata, move |updates| {
-                let _ = tell.send(Message::EventUpdates(updates));
-            })?);
-        }
-        let host_watcher = if settings.uri.is_this_host() {
-            let tell = sender.clone();
-            Some(host_watcher::start(file_limit, move |report| {
-                let _ = tell.send(Message::HostReport(Box::new(report)));
-            })?)
-        } else {
-            None
-        };
-        let gatherer = Gatherer::new(
-            &settings,
-            Arc::new(move |reply| {
-                let _ = sender.send(Message::Reply(reply));
-            }),
-            host_watcher,
-        );
-        let main_loop = MainLoop::new(settings, mode, gatherer, inbox, requests);
-        Ok(Self {
-            main_loop,
-            events: watcher,
-            in_process,
+    let process = Process::set_up(loaded)?;
+    let gather = |host: Host<'_>| -> Result<Ended, Fatal> {
+        let mut engine = Engine::start(host, mode, &process)?;
+        let end = engine.main_loop.run(output);
+        let reader_is_gone = engine.main_loop.reader_is_gone();
+        engine.close();
+        let end = end.map_err(Fatal::Output)?;
+        Ok(Ended {
+            end,
+            reader_is_gone,
         })
-    }
-
-    /// Closes the connections that are not in use.
-    fn close(mut self) {
-        if self.in_process {
-            return;
-        }
-        let limit = Instant::now() + CLOSE;
-        self.main_loop.close(limit);
-        if let Some(events) = self.events {
-            events.close(limit);
-        }
-    }
-}
-
-/// How many files must be allowed to be open. Where no more can be opened, GLib, inside libvirt, ends the process
-/// (g_wakeup_new).
-fn files_needed(settings: &Settings) -> u64 {
-    /// The program itself has 16 open, and a few more while it scans /proc and starts mount checkers.
-    const OWN: usize = 32;
-    /// A connection has a socket and an eventfd, and while it is opened two files more (configuration, user database).
-    const EACH_CONNECTION: usize = 4;
-    let connections = if settings.uri.in_process() {
-        1
-    } else {
-        // A worker that hangs keeps its connection and is replaced: as many calls as may hang, the one more that finds
-        // out why, those that ask for more, and the workers that are kept. And the event feed.
-        let extra = match settings.measurements.stats {
-            true => MOST_EXTRA,
-            false => 0,
-        };
-        settings.workers.min(settings.max_calls) + settings.max_calls + extra + 1 + 1
     };
-    (OWN + EACH_CONNECTION * connections) as u64
+    // Where one cannot go on, the program ends.
+    let stop = tell_all(&inboxes);
+    let ended = |result: &Result<Ended, Fatal>| {
+        if result.as_ref().map_or(true, |ended| ended.reader_is_gone) {
+            stop(Trigger::Stop);
+        }
+    };
+    let not_started = |error| Err(Fatal::Thread(error));
+    let results = each(hosts, gather, not_started, ended);
+    let ends = results.into_iter().map(|result| Ok(result?.end));
+    ends.collect()
 }
 
-/// Gathers three times without writing, and returns what that tells of libvirt, this host and the configuration.
-///
-/// # Errors
-/// The message to print: libvirt's error and the remedy, that libvirt does not answer within the deadline, or that
-/// no thread can be started.
-pub fn check(loaded: &Loaded) -> Result<Facts, String> {
-    let settings = &loaded.settings;
-    let (sender, inbox) = channel();
-    let engine = Engine::start(
-        settings.clone(),
-        Mode::Check,
-        Requests::default(),
-        sender,
-        inbox,
-    );
-    let mut engine = engine.map_err(|error| error.to_string())?;
-    let examined = engine.main_loop.examine();
-    engine.close();
-    let report = &examined.first.report;
-    let error = report.problems.iter().find_map(|problem| match problem {
-        Problem::Unreachable(error) => Some(error),
-        // Without a list there is nothing to gather.
-        Problem::Refused(error) if report.active.is_none() => Some(error),
-        _ => None,
-    });
-    let uri = &settings.uri;
-    let cannot_reach = format!("cannot reach libvirt at {uri}");
-    match (error, &report.not_started) {
-        (Some(error), _) if !report.reached || report.active.is_none() => {
-            let remedy = error.remedy(&uri.value);
-            Err(format!("{cannot_reach}: {error}; {remedy}"))
-        }
-        (None, Some(not_started)) if report.unasked => Err(not_started.clone()),
-        _ if !report.reached => {
-            let deadline = humantime::format_duration(settings.deadline);
-            Err(format!(
-                "{cannot_reach}: no answer within {deadline}; is the daemon hung?"
-            ))
-        }
-        _ => Ok(Facts::of(loaded, &examined)),
+/// Does the work of each hypervisor: that of a single one on this thread, that of several each on a thread of its own.
+/// `ended` is called with the result of each of several when it comes. Returns the results in the order of the hypervisors.
+fn each<'s, T: Send>(
+    hosts: Vec<Host<'s>>,
+    work: impl Fn(Host<'s>) -> T + Sync,
+    not_started: impl Fn(NotStarted) -> T,
+    ended: impl Fn(&T),
+) -> Vec<T> {
+    if hosts.len() == 1 {
+        return hosts.into_iter().map(work).collect();
     }
+    thread::scope(|scope| {
+        let (results, received) = channel();
+        for (number, host) in hosts.into_iter().enumerate() {
+            let (work, sender) = (&work, results.clone());
+            let started = threads::start_in(scope, "main loop", move || {
+                let _ = sender.send((number, work(host)));
+            });
+            if let Err(error) = started {
+                let _ = results.send((number, not_started(error)));
+            }
+        }
+        drop(results);
+        let mut all: Vec<(usize, T)> = Vec::new();
+        for (number, result) in received {
+            ended(&result);
+            all.push((number, result));
+        }
+        all.sort_by_key(|(number, _)| *number);
+        all.into_iter().map(|(_, result)| result).collect()
+    })
 }
 
 /// What a run by hand on a terminal prints first.

@@ -38,7 +38,7 @@ pub struct Requests(Arc<AtomicBool>);
 
 impl Requests {
     /// Whether this request is to be sent; `false` while another one is on its way.
-    fn is_first(&self) -> bool {
+    pub fn is_first(&self) -> bool {
         !self.0.swap(true, Ordering::SeqCst)
     }
 
@@ -52,7 +52,7 @@ impl Requests {
 const OURS: [i32; 5] = [SIGHUP, SIGUSR1, SIGUSR2, SIGTERM, SIGINT];
 
 /// What [`SignalThread::watch`] gives to the thread for signals.
-type Receiving = (Requests, Box<dyn Fn(Trigger) + Send>);
+type Receiving = Box<dyn Fn(Trigger) + Send>;
 
 /// The installed signal handlers.
 #[derive(Debug)]
@@ -129,7 +129,7 @@ impl Handlers {
                 // Not in this thread: a full pipe on stderr would keep signals from being handled.
                 let _ = threads::start("slow read", is_slow);
             }
-            let Ok((requests, tell)) = receiver.recv() else {
+            let Ok(tell) = receiver.recv() else {
                 return;
             };
             for signal in signals.forever() {
@@ -137,9 +137,7 @@ impl Handlers {
                     tell(Trigger::Stop);
                     exit_after(STOP_FORCED);
                 }
-                if requests.is_first() {
-                    tell(Trigger::Gather);
-                }
+                tell(Trigger::Gather);
             }
         };
         let receiving = threads::start("signals", handle).map(|()| sender);
@@ -163,13 +161,9 @@ impl SignalThread {
     ///
     /// # Errors
     /// The thread could not be started.
-    pub fn watch(
-        self,
-        requests: Requests,
-        tell: impl Fn(Trigger) + Send + 'static,
-    ) -> Result<(), NotStarted> {
+    pub fn watch(self, tell: impl Fn(Trigger) + Send + 'static) -> Result<(), NotStarted> {
         // An error would mean that the thread has ended, which it does only with the process.
-        let _ = self.receiving?.send((requests, Box::new(tell)));
+        let _ = self.receiving?.send(Box::new(tell));
         self.stops.store(false, Ordering::SeqCst);
         self.aborts.store(false, Ordering::SeqCst);
         Ok(())
@@ -183,7 +177,6 @@ impl SignalThread {
 /// No thread can be started.
 pub fn watch_stdin(
     self_timed: bool,
-    requests: Requests,
     tell: impl Fn(Trigger) + Send + 'static,
 ) -> Result<(), NotStarted> {
     threads::start("stdin", move || {
@@ -197,7 +190,7 @@ pub fn watch_stdin(
                     is_unused = false;
                     // All newlines that were read together ask for one gather.
                     let has_newline = bytes.iter().take(count).any(|&byte| byte == b'\n');
-                    if has_newline && requests.is_first() {
+                    if has_newline {
                         tell(Trigger::Gather);
                     }
                 }

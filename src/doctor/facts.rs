@@ -9,6 +9,9 @@ use crate::measurements::line_cap::Capped;
 /// All that a check has found out. Numbers without a unit in their name are counts.
 #[derive(Debug, Clone, Serialize)]
 pub struct Facts {
+    /// The name of the hypervisor, where the configuration has tables `[[host]]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// This program's version.
     pub program_version: &'static str,
     /// Which configuration is used.

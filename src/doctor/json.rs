@@ -13,17 +13,25 @@ struct Document<'f> {
     findings: Vec<Finding>,
 }
 
-/// One document with a newline after it. `hide` masks passwords.
+/// One document with a newline after it: an object; where hypervisors have names, a list with an object for each. `hide`
+/// masks passwords.
 ///
 /// # Errors
 /// serde_json's, which do not come for these types.
-pub fn json(facts: &Facts, hide: impl Fn(&str) -> String) -> Result<String, serde_json::Error> {
-    let mut findings = findings(facts);
-    for finding in &mut findings {
-        finding.message = hide(&finding.message);
-        finding.remedy = finding.remedy.as_deref().map(&hide);
-    }
-    let mut text = serde_json::to_string_pretty(&Document { facts, findings })?;
+pub fn json(all: &[Facts], hide: impl Fn(&str) -> String) -> Result<String, serde_json::Error> {
+    let documents = all.iter().map(|facts| {
+        let mut findings = findings(facts);
+        for finding in &mut findings {
+            finding.message = hide(&finding.message);
+            finding.remedy = finding.remedy.as_deref().map(&hide);
+        }
+        Document { facts, findings }
+    });
+    let documents: Vec<Document<'_>> = documents.collect();
+    let mut text = match &documents[..] {
+        [one] if one.facts.name.is_none() => serde_json::to_string_pretty(one)?,
+        all => serde_json::to_string_pretty(all)?,
+    };
     text.push('\n');
     Ok(text)
 }

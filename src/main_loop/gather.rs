@@ -193,7 +193,7 @@ impl MainLoop {
             late,
             dead_mounts: report.dead.len(),
         };
-        collector::write(&mut self.buffer, &collector, &self.uri, timestamp);
+        collector::write(&mut self.buffer, &collector, &self.of_collector, timestamp);
     }
 
     /// When the gather under way ends at the latest.

@@ -57,11 +57,11 @@ pub struct Collector {
     pub dead_mounts: usize,
 }
 
-/// Appends the line. Its tag is the URI, for one Telegraf may run this program for several of them.
-pub fn write(buffer: &mut String, collector: &Collector, uri: &Tags, timestamp: i64) {
+/// Appends the line. One of its tags is the URI, for one Telegraf may gather several of them.
+pub fn write(buffer: &mut String, collector: &Collector, tags: &Tags, timestamp: i64) {
     let count = |n: usize| u64::try_from(n).ok();
     let nanos = |d: Duration| u64::try_from(d.as_nanos()).ok();
-    let mut line = Line::begin(buffer, "vm_collector", uri);
+    let mut line = Line::begin(buffer, "vm_collector", tags);
     line.int("up", Some(collector.up.into()));
     line.string("version", Some(env!("CARGO_PKG_VERSION")));
     line.int("uptime_sec", Some(collector.uptime.as_secs()));

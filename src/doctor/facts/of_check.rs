@@ -1,20 +1,22 @@
 //! How the facts follow from the configuration and the gathers of a check.
 
 use super::{DeviceOut, Facts, Gather, Host, Libvirt, MountOut, Output, Storage, Vms};
-use crate::config::{Loaded, Settings, VcpuDelay};
+use crate::config::{ConfigSource, Settings, VcpuDelay};
 use crate::doctor::Examined;
 use crate::gather::protocol::DomainRef;
 use crate::gather::{DeviceLeftOut, Problem, WhyLeftOut};
 use crate::host::mounts::Health;
+use crate::uri::host_name;
 use crate::wording::dotted;
 
 impl Facts {
     /// What is known before libvirt is asked.
-    fn unconnected(loaded: &Loaded) -> Self {
-        let uri = &loaded.settings.uri;
+    fn unconnected(settings: &Settings, source: &ConfigSource) -> Self {
+        let uri = &settings.uri;
         Self {
+            name: settings.host.clone(),
             program_version: env!("CARGO_PKG_VERSION"),
-            configuration: loaded.source.to_string(),
+            configuration: source.to_string(),
             uri: uri.masked().text,
             uri_origin: uri.origin.to_string(),
             connected: false,
@@ -29,16 +31,15 @@ impl Facts {
     }
 
     /// The facts where libvirt could not be reached.
-    pub fn of_failure(loaded: &Loaded, error: &str) -> Self {
+    pub fn of_failure(settings: &Settings, source: &ConfigSource, error: &str) -> Self {
         Self {
-            error: Some(loaded.settings.uri.masked().mask_in(error).into_owned()),
-            ..Self::unconnected(loaded)
+            error: Some(settings.uri.masked().mask_in(error).into_owned()),
+            ..Self::unconnected(settings, source)
         }
     }
 
     /// The facts of these gathers.
-    pub(crate) fn of(loaded: &Loaded, examined: &Examined) -> Self {
-        let settings = &loaded.settings;
+    pub(crate) fn of(settings: &Settings, source: &ConfigSource, examined: &Examined) -> Self {
         Self {
             connected: true,
             libvirt: Some(libvirt(settings, examined)),
@@ -47,7 +48,7 @@ impl Facts {
             storage: examined.host.is_some().then(|| storage(examined)),
             output: Some(output(examined)),
             gather: Some(gather(settings, examined)),
-            ..Self::unconnected(loaded)
+            ..Self::unconnected(settings, source)
         }
     }
 }
@@ -62,21 +63,28 @@ fn libvirt(settings: &Settings, examined: &Examined) -> Libvirt {
     let versions = examined.versions.clone().unwrap_or_default();
     let report = &examined.last().report;
     let daemon = versions.libvirt.or(report.libvirt_version);
-    // Sockets of the system's own services may be inherited.
-    let is_libvirts = |path: &&String| {
-        path.contains("virt") || settings.uri.value.contains(&format!("socket={path}"))
-    };
     Libvirt {
         daemon_version: daemon.map(dotted),
         client_version: versions.client.map(dotted),
         driver: versions.driver,
         hypervisor_version: versions.hypervisor.map(dotted),
-        socket: examined.sockets.iter().find(is_libvirts).cloned(),
+        socket: socket(&settings.uri.value, &examined.sockets),
         read_only: true,
         in_process: settings.uri.in_process(),
         events: examined.events,
         connections_limited_to: report.limited_to,
     }
+}
+
+/// The socket of the daemon of this host to which the URI leads. Sockets of the system's own services may be inherited.
+fn socket(uri: &str, sockets: &[String]) -> Option<String> {
+    if host_name(uri).is_some() {
+        return None;
+    }
+    let is_named = |path: &&String| uri.contains(&format!("socket={path}"));
+    let named = sockets.iter().find(is_named);
+    let is_libvirts = |path: &&String| path.contains("virt");
+    named.or_else(|| sockets.iter().find(is_libvirts)).cloned()
 }
 
 fn vms(settings: &Settings, examined: &Examined) -> Vms {

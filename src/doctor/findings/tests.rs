@@ -4,6 +4,7 @@ use crate::doctor::facts::{Gather, Host, MountOut, Output, Storage, Vms};
 /// A host with three healthy VMs.
 fn healthy() -> Facts {
     Facts {
+        name: None,
         program_version: "0",
         configuration: "the defaults".to_owned(),
         uri: "qemu:///system".to_owned(),
