@@ -19,6 +19,7 @@ mod faults_proxy;
 mod faults_storage;
 mod host;
 mod host_counters;
+mod hosts;
 mod io_errors;
 mod lab_smoke;
 mod limits;

@@ -6,6 +6,7 @@ mod cli;
 mod doctor;
 mod exit_codes;
 mod filters;
+mod hosts;
 mod max_lines;
 mod rates;
 mod starting;
