@@ -361,11 +361,13 @@ fn quotas_show_what_their_control_groups_count() {
             ..VmSpec::default()
         })
     };
-    let quota = limited("quota", 2, "<period>20000</period><quota>2000</quota>");
+    // So little that a program is stopped before its turn is over, whatever else wants the CPU. The firmware does not work
+    // for long.
+    let quota = limited("quota", 2, "<period>10000</period><quota>1000</quota>");
     let global = limited(
         "global",
         1,
-        "<global_period>20000</global_period><global_quota>4000</global_quota>",
+        "<global_period>10000</global_period><global_quota>1000</global_quota>",
     );
     let none = limited("none", 1, "<shares>100</shares><quota>-1</quota>");
     let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&[]));
