@@ -6,6 +6,7 @@
 
 pub mod bulk;
 pub(crate) mod calls;
+mod domain_event;
 pub(crate) mod error;
 pub(crate) mod events;
 #[allow(unsafe_code)]
@@ -14,10 +15,9 @@ pub(crate) mod per_call;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub(crate) use domain_event::{DomainEvent, IoError, OptionalKinds, Stop};
 pub(crate) use error::Error;
-pub(crate) use ffi::{
-    Connection, Domain, DomainEvent, IoError, OptionalKinds, Record, Records, Stop,
-};
+pub(crate) use ffi::{Connection, Domain, Record, Records};
 pub use ffi::{Monitor, Value, close_inherited, share_memory};
 pub(crate) use ffi::{
     client_version, connected_sockets, forget_crash, initialize, pass_on_at_crash,

@@ -20,7 +20,6 @@ use super::Error;
 pub use connection::Connection;
 pub use crash::{forget_crash, pass_on_at_crash};
 pub use domain::{Domain, Monitor};
-pub use domain_event::{DomainEvent, IoError, OptionalKinds, Stop};
 pub use process::{
     client_version, close_inherited, connected_sockets, initialize, raise_file_limit, share_memory,
     start_event_loop, stdout_was_closed, while_signals_wait,
