@@ -4,6 +4,7 @@
 //! handle of libvirt and knows nothing of line protocol.
 
 mod host;
+mod job;
 mod memory;
 mod stats;
 
@@ -17,6 +18,7 @@ use crate::description::{Description, Info, TagValues};
 use crate::device_filter::DeviceFilter;
 
 pub use host::{Pressure, RESOURCES, Throttling, VcpuTime, VcpuTimes};
+pub use job::{JobStats, JobStatus};
 pub use memory::Memory;
 pub use stats::{StatValue, Stats};
 

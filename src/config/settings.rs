@@ -79,6 +79,8 @@ pub struct Measurements {
     pub pressure: bool,
     /// `vm_stats`; off by default, on where [`Settings::statistics`] names keys.
     pub stats: bool,
+    /// `vm_jobs`; off by default.
+    pub jobs: bool,
 }
 
 impl Measurements {
@@ -93,6 +95,7 @@ impl Measurements {
         vcpus: false,
         pressure: false,
         stats: false,
+        jobs: false,
     };
 
     /// Whether a measurement has figures of vCPUs.
@@ -100,7 +103,7 @@ impl Measurements {
         self.features || self.totals || self.vcpus
     }
 
-    /// Whether a measurement has lines of VMs.
+    /// Whether a measurement has lines of VMs whatever happens to them: `vm_jobs` has lines only of those with a job.
     pub fn any_of_vms(&self) -> bool {
         let on_request = self.info || self.vcpus || self.pressure || self.stats;
         self.metrics || self.features || self.devices || self.totals || on_request

@@ -261,7 +261,7 @@ fn measurements(
     document: &Document,
     written: &Spanned<Vec<Spanned<String>>>,
 ) -> Result<Measurements, ConfigError> {
-    const NAMES: [&str; 9] = [
+    const NAMES: [&str; 10] = [
         "vm_metrics",
         "vm_features",
         "vm_devices",
@@ -271,6 +271,7 @@ fn measurements(
         "vm_vcpus",
         "vm_pressure",
         "vm_stats",
+        "vm_jobs",
     ];
     if written.get_ref().is_empty() {
         let message = format!(
@@ -291,6 +292,7 @@ fn measurements(
             "vm_vcpus" => chosen.vcpus = true,
             "vm_pressure" => chosen.pressure = true,
             "vm_stats" => chosen.stats = true,
+            "vm_jobs" => chosen.jobs = true,
             other => {
                 let message = format!("measurements: {}", unknown_word(other, &NAMES));
                 return Err(document.error(name.span(), message));

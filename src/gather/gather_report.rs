@@ -9,7 +9,7 @@ use super::protocol::{DomainRef, Extra};
 use crate::libvirt::Error;
 use crate::maps::HashSet;
 use crate::sample::{RunId, Sample};
-use crate::vms::{EndedRun, FirstIoError};
+use crate::vms::{EndedRun, FinishedJob, FirstIoError};
 
 /// Something that the operator is told once.
 #[derive(Debug, Clone)]
@@ -64,6 +64,8 @@ pub struct GatherReport {
     pub slow_storage: Vec<DomainRef>,
     /// Runs that ended, as events reported it, and of which no figures come any more.
     pub ended: Vec<EndedRun>,
+    /// Jobs of VMs that are over, as events reported it.
+    pub finished_jobs: Vec<FinishedJob>,
     /// VMs whose guest panicked, as events reported it.
     pub panicked: Vec<DomainRef>,
     /// Disks that have had their first I/O error in a run of their VM.

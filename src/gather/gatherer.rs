@@ -224,6 +224,7 @@ impl Gatherer {
                 }
             }
             EventUpdate::Event(DomainEvent::IoError(error), at) => self.vms.io_error(error, at),
+            EventUpdate::Event(DomainEvent::JobCompleted(job), _) => self.vms.job_completed(job),
             EventUpdate::Event(DomainEvent::Panicked(uuid), _) => self.vms.panicked(uuid),
             EventUpdate::Event(DomainEvent::Arrived(uuid, id), _) => {
                 self.vms.arrived(RunId { uuid, id });

@@ -230,7 +230,7 @@ pub(super) fn count(value: Value<'_>) -> Option<u64> {
 }
 
 /// A number of one of libvirt's enumerations, none of which is negative.
-fn choice(value: Value<'_>) -> Option<i32> {
+pub(super) fn choice(value: Value<'_>) -> Option<i32> {
     count(value).and_then(|number| i32::try_from(number).ok())
 }
 

@@ -29,6 +29,8 @@ pub enum CallKind {
     Block,
     /// `virDomainGetControlInfo`.
     Control,
+    /// `virDomainGetJobStats`.
+    Job,
     /// `virDomainGetAutostart`.
     Autostart,
     /// `virDomainIsPersistent`.

@@ -2,6 +2,8 @@
 
 use uuid::Uuid;
 
+use crate::sample::JobStats;
+
 /// An event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DomainEvent {
@@ -30,6 +32,8 @@ pub enum DomainEvent {
     TunableChanged(Uuid),
     /// A request of the guest to a disk failed.
     IoError(IoError),
+    /// A job of the domain is over.
+    JobCompleted(CompletedJob),
 }
 
 /// A stop of a domain.
@@ -65,11 +69,24 @@ impl IoError {
     }
 }
 
-/// Which of the kinds of events that a driver may lack were registered.
+/// The end of a job of a domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompletedJob {
+    /// The domain.
+    pub uuid: Uuid,
+    /// The id of the domain's run. libvirt has dropped it if the run ended with the job, as with a migration.
+    pub id: Option<u32>,
+    /// The final figures.
+    pub stats: JobStats,
+}
+
+/// Kinds of events that a driver may lack.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OptionalKinds {
     /// [`DomainEvent::IoError`].
     pub io_errors: bool,
     /// [`DomainEvent::MetadataChanged`].
     pub metadata: bool,
+    /// [`DomainEvent::JobCompleted`].
+    pub jobs: bool,
 }

@@ -1,5 +1,5 @@
 //! Receives libvirt's events: a thread with a connection of its own, on which libvirt reports domains that start
-//! and stop, changes of devices, and I/O errors of disks.
+//! and stop, changes of devices, I/O errors of disks, jobs that are over.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -143,14 +143,14 @@ fn wait(stop: &Receiver<()>, time: Duration) -> bool {
 }
 
 /// Starts the thread, which calls `tell` when there are updates. It ends by itself if the driver has no events. For
-/// such a driver, as for one that does not report devices, cached descriptions have a time to live. `metadata`: changes of
-/// the metadata are wanted, too.
+/// such a driver, as for one that does not report devices, cached descriptions have a time to live. `wanted`: which of the
+/// kinds that a driver may lack are wanted.
 ///
 /// # Errors
 /// No thread can be started.
 pub fn start(
     uri: String,
-    metadata: bool,
+    wanted: OptionalKinds,
     tell: impl Fn(EventUpdates) + Clone + Send + Sync + 'static,
 ) -> Result<Watcher, NotStarted> {
     let (stop, stopped) = channel::<()>();
@@ -172,14 +172,14 @@ pub fn start(
                 continue;
             };
             let sink = tell.clone();
-            let registered = connection.on_event(metadata, move |event| {
+            let registered = connection.on_event(wanted, move |event| {
                 sink(EventUpdate::Event(event, Instant::now()));
             });
             match registered {
                 Ok(registered) => {
                     let driver = connection.driver();
                     let driver = driver.as_deref();
-                    let all = registered.metadata || !metadata;
+                    let all = registered.metadata || !wanted.metadata;
                     if all && reports_devices(driver) {
                         let kinds = kinds_sent(driver, registered);
                         tell(EventUpdate::Live(Instant::now(), kinds));
@@ -221,7 +221,7 @@ mod tests {
             || EventUpdate::Event(DomainEvent::DeviceAdded(uuid::Uuid::nil()), Instant::now());
         let kinds = OptionalKinds {
             io_errors: true,
-            metadata: false,
+            ..OptionalKinds::default()
         };
         for live in [true, false] {
             let updates = EventUpdates::default();
@@ -342,6 +342,7 @@ mod tests {
             let registered = OptionalKinds {
                 io_errors,
                 metadata: true,
+                jobs: true,
             };
             assert_eq!(kinds_sent(Some("QEMU"), registered), registered);
             for driver in [Some("TEST"), Some("LXC"), None] {

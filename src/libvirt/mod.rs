@@ -11,11 +11,12 @@ pub(crate) mod error;
 pub(crate) mod events;
 #[allow(unsafe_code)]
 mod ffi;
+pub(crate) mod job_stats;
 pub(crate) mod per_call;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub(crate) use domain_event::{DomainEvent, IoError, OptionalKinds, Stop};
+pub(crate) use domain_event::{CompletedJob, DomainEvent, IoError, OptionalKinds, Stop};
 pub(crate) use error::Error;
 pub(crate) use ffi::{Connection, Domain, Record, Records};
 pub use ffi::{Monitor, Value, close_inherited, share_memory};

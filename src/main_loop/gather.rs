@@ -8,6 +8,7 @@ use crate::gather::GatherReport;
 use crate::gather::protocol::DomainRef;
 use crate::libvirt::calls::CallCounts;
 use crate::measurements::collector::{self, Collector};
+use crate::measurements::jobs;
 use crate::output::Output;
 use crate::sample::Sample;
 use crate::times::{END_FIRST_GRACE, END_GRACE, END_PATIENCE, LIBRARY_OUTPUT, STOP_GRACE};
@@ -154,13 +155,19 @@ impl MainLoop {
         self.info.end(info_is_written);
     }
 
-    /// Appends the last lines of the VMs that have stopped.
+    /// Appends the last lines of the VMs that have stopped, and of the jobs that are over.
     pub(super) fn write_last_lines(&mut self, report: &GatherReport, timestamp: i64) {
         let wanted = &self.settings.measurements;
         for ended in &report.ended {
             if let Some(tags) = self.history.tags(ended.domain.run) {
                 let reason = ended.reason;
                 measurements::write_last_line(&mut self.buffer, wanted, tags, reason, timestamp);
+            }
+        }
+        for job in &report.finished_jobs {
+            if let Some(tags) = self.history.tags(job.domain.run) {
+                let status = job.stats.final_status();
+                jobs::write(&mut self.buffer, tags, &job.stats, status, timestamp);
             }
         }
     }

@@ -4,6 +4,7 @@ pub(crate) mod collector;
 mod devices;
 mod features;
 pub(crate) mod info;
+pub(crate) mod jobs;
 mod last_line;
 pub(crate) mod line_cap;
 mod metrics;

@@ -7,8 +7,8 @@ use super::{Fatal, Host};
 use crate::config::{Loaded, Settings};
 use crate::gather::{Gatherer, MOST_EXTRA, host_watcher};
 use crate::hypervisor::{self, Hypervisor};
-use crate::libvirt;
 use crate::libvirt::events::Watcher;
+use crate::libvirt::{self, OptionalKinds};
 use crate::main_loop::{MainLoop, Message, Mode};
 use crate::times::CLOSE;
 
@@ -76,8 +76,12 @@ impl Engine {
         if mode != Mode::Once && !in_process {
             let tell = sender.clone();
             let uri = settings.uri.value.clone();
-            let metadata = settings.needs_metadata();
-            watcher = Some(libvirt::events::start(uri, metadata, move |updates| {
+            let wanted = OptionalKinds {
+                io_errors: true,
+                metadata: settings.needs_metadata(),
+                jobs: settings.measurements.jobs,
+            };
+            watcher = Some(libvirt::events::start(uri, wanted, move |updates| {
                 let _ = tell.send(Message::EventUpdates(updates));
             })?);
         }

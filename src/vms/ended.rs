@@ -47,6 +47,8 @@ impl EndedRun {
 pub(super) struct Endings {
     /// Ended, and not reported yet.
     ended: Vec<EndedRun>,
+    /// Those that were reported in the last gather.
+    reported: Vec<DomainRef>,
     /// Runs that are not in the records any more, though no event of their end has come: the list may overtake it.
     /// They are kept until the next list.
     left: Vec<LeftRun>,
@@ -83,6 +85,19 @@ impl Endings {
                 has_run: vm.arrival.has_run(),
             });
         }
+    }
+
+    /// The runs that are over and were not reported yet, each VM's last one first.
+    pub(super) fn newest_first(&self) -> impl Iterator<Item = &DomainRef> {
+        let left = self.left.iter().map(|left| &left.domain);
+        let ended = self.ended.iter().map(|ended| &ended.domain);
+        left.rev().chain(ended.rev())
+    }
+
+    /// The last run of a VM whose end was reported in the last gather.
+    pub(super) fn reported(&self, uuid: Uuid) -> Option<&DomainRef> {
+        let mut reported = self.reported.iter().rev();
+        reported.find(|domain| domain.run.uuid == uuid)
     }
 
     /// Whether a run has ended that is not reported yet.
@@ -134,7 +149,7 @@ impl Vms {
     }
 
     /// The run of a VM, if it is active, by the last event or, without one since the gather began, by the records.
-    fn current(&self, uuid: Uuid) -> Option<&DomainRef> {
+    pub(super) fn current(&self, uuid: Uuid) -> Option<&DomainRef> {
         match self.changes.get(&uuid) {
             Some(change) => change.begun.as_ref(),
             None => self.get(uuid),
@@ -146,7 +161,9 @@ impl Vms {
     pub fn take_ended(&mut self, has_sample: impl Fn(RunId) -> bool) -> Vec<EndedRun> {
         let ended = &mut self.endings.ended;
         let ready = ended.extract_if(.., |ended| !has_sample(ended.domain.run));
-        ready.collect()
+        let ready: Vec<EndedRun> = ready.collect();
+        self.endings.reported = ready.iter().map(|ended| ended.domain.clone()).collect();
+        ready
     }
 
     /// The guest of a VM has panicked.

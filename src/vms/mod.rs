@@ -10,6 +10,7 @@ mod cpu;
 mod ended;
 mod freshness;
 mod io_errors;
+mod jobs;
 mod nics;
 mod proof;
 mod readings;
@@ -32,6 +33,7 @@ pub use cpu::Processor;
 pub use ended::EndedRun;
 pub use freshness::EventFeed;
 pub use io_errors::FirstIoError;
+pub use jobs::FinishedJob;
 pub use record::{DomainRef, VcpuSource, VmRecord};
 
 use cpu::CpuReadings;
@@ -49,6 +51,8 @@ pub struct Vms {
     changes: HashMap<Uuid, Change>,
     endings: Endings,
     io_errors: IoErrors,
+    /// Jobs that are over and were not reported yet, the oldest first.
+    finished_jobs: Vec<FinishedJob>,
     /// When the list that is under way was requested.
     list_requested_at: Option<Instant>,
     freshness: Freshness,
@@ -96,6 +100,7 @@ impl Vms {
             changes: HashMap::default(),
             endings: Endings::default(),
             io_errors: IoErrors::default(),
+            finished_jobs: Vec::new(),
             list_requested_at: None,
             freshness: Freshness::new(ttl),
             net: NetReadings::default(),

@@ -3,6 +3,7 @@
 mod descriptions;
 mod endings;
 mod io_errors;
+mod jobs;
 mod readings;
 
 use super::*;

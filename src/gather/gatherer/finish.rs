@@ -56,6 +56,7 @@ impl Gatherer {
         }
         report.whole = self.samples.of(Completeness::Full).collect();
         report.ended = self.vms.take_ended(|run| self.samples.has_run(run));
+        report.finished_jobs = self.vms.take_finished_jobs(|_, _| false);
         report.panicked = self.vms.take_panicked();
         let is_written = |disk: &Disk| {
             let is_wanted = self.device_filter.disk(&disk.target, disk.kind);

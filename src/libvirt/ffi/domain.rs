@@ -7,10 +7,11 @@ use std::time::Duration;
 use uuid::Uuid;
 use virt::sys;
 
-use super::value::typed;
+use super::value::{all_typed, typed};
 use super::{Value, c_string, check, last_error, text};
-use crate::libvirt::Error;
 use crate::libvirt::calls::{CallKind, count};
+use crate::libvirt::{Error, job_stats};
+use crate::sample::JobStats;
 
 /// A handle of one domain. It identifies the domain by its UUID and keeps its connection open.
 #[derive(Debug)]
@@ -124,6 +125,33 @@ impl Domain {
             sys::VIR_DOMAIN_CONTROL_JOB => Monitor::Job,
             _ => Monitor::Free,
         })
+    }
+
+    /// The job that runs on the domain (`virDomainGetJobStats`); `None` if there is none. In QEMU's driver the call waits up
+    /// to 30 s for the domain's own job, and it may ask QEMU's monitor.
+    ///
+    /// # Errors
+    /// The error of libvirt: `VIR_ERR_OPERATION_UNSUPPORTED` while the domain is migrated in.
+    pub fn job_stats(&self) -> Result<Option<JobStats>, Error> {
+        count(CallKind::Job);
+        let (mut kind, mut filled) = (0, 0);
+        let mut params: sys::virTypedParameterPtr = ptr::null_mut();
+        // SAFETY: the three variables live through the call. libvirt allocates the parameters, and `virTypedParamsFree`
+        // frees them with the strings that they own.
+        unsafe {
+            let domain = self.raw.as_ptr();
+            check(sys::virDomainGetJobStats(
+                domain,
+                &mut kind,
+                &mut params,
+                &mut filled,
+                0,
+            ))?;
+            let is_any = kind != sys::VIR_DOMAIN_JOB_NONE as c_int;
+            let stats = is_any.then(|| job_stats::read(all_typed(params, filled)));
+            sys::virTypedParamsFree(params, filled);
+            Ok(stats)
+        }
     }
 
     /// `virDomainGetCPUStats`, the total over all CPUs: calls `each` with key and value. `known` is the number of

@@ -9,7 +9,7 @@ use std::ptr;
 use virt::sys;
 
 use callbacks::{
-    block_job_changed, device_added, device_removed, free_sink, io_error_reported,
+    block_job_changed, device_added, device_removed, free_sink, io_error_reported, job_completed,
     metadata_changed, tray_moved, tunable_changed,
 };
 use lifecycle::started_or_stopped;
@@ -20,18 +20,18 @@ use crate::libvirt::{DomainEvent, Error, OptionalKinds};
 type EventSink = Box<dyn Fn(DomainEvent) + Send + Sync>;
 
 impl Connection {
-    /// Calls `on_event` whenever a domain starts or stops, a device or its image changes, or a disk has an I/O error
+    /// Calls `on_event` whenever a domain starts or stops, a device or its image changes, a disk has an I/O error, and so on
     /// (`virConnectDomainEventRegisterAny`). The thread of the event loop makes these calls for as long as the
-    /// connection is open. A driver may have no events for trays, block jobs, tunables and I/O errors.
+    /// connection is open. A driver may have no events for trays, block jobs, tunables, I/O errors and jobs.
     ///
-    /// `metadata`: whether changes of the metadata are wanted, too; libvirt before 3.0 has no event for them. Returns which
-    /// of the kinds that may be lacking were registered.
+    /// `wanted`: which of the kinds that a driver may lack are wanted. libvirt before 3.0 has no event for metadata, before
+    /// 1.3.3 none for jobs. Returns which of them were registered.
     ///
     /// # Errors
     /// `VIR_ERR_NO_SUPPORT` if the driver has no events, or another error of libvirt.
     pub fn on_event(
         &self,
-        metadata: bool,
+        wanted: OptionalKinds,
         on_event: impl Fn(DomainEvent) + Clone + Send + Sync + 'static,
     ) -> Result<OptionalKinds, Error> {
         type AnyCallback = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
@@ -46,14 +46,14 @@ impl Connection {
             c_int,
             *mut c_void,
         );
-        type TunableCallback = unsafe extern "C" fn(
+        type ParametersCallback = unsafe extern "C" fn(
             sys::virConnectPtr,
             sys::virDomainPtr,
             sys::virTypedParameterPtr,
             c_int,
             *mut c_void,
         );
-        type JobCallback = unsafe extern "C" fn(
+        type BlockJobCallback = unsafe extern "C" fn(
             sys::virConnectPtr,
             sys::virDomainPtr,
             *const c_char,
@@ -79,16 +79,17 @@ impl Connection {
         );
         // SAFETY: libvirt stores all callbacks as the generic type, and calls each with the arguments of its
         // event, which are these.
-        let (lifecycle, added, removed, tray, job, tunable, io_error, metadata_changed) = unsafe {
+        let (lifecycle, added, removed, tray, block_job, tunable, io_error, metadata_changed, job) = unsafe {
             (
                 std::mem::transmute::<LifecycleCallback, AnyCallback>(started_or_stopped),
                 std::mem::transmute::<DeviceCallback, AnyCallback>(device_added),
                 std::mem::transmute::<DeviceCallback, AnyCallback>(device_removed),
                 std::mem::transmute::<TrayCallback, AnyCallback>(tray_moved),
-                std::mem::transmute::<JobCallback, AnyCallback>(block_job_changed),
-                std::mem::transmute::<TunableCallback, AnyCallback>(tunable_changed),
+                std::mem::transmute::<BlockJobCallback, AnyCallback>(block_job_changed),
+                std::mem::transmute::<ParametersCallback, AnyCallback>(tunable_changed),
                 std::mem::transmute::<IoErrorCallback, AnyCallback>(io_error_reported),
                 std::mem::transmute::<MetadataCallback, AnyCallback>(metadata_changed),
+                std::mem::transmute::<ParametersCallback, AnyCallback>(job_completed),
             )
         };
         let mut optional = OptionalKinds::default();
@@ -97,7 +98,7 @@ impl Connection {
             (sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, added, true),
             (sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, removed, true),
             (sys::VIR_DOMAIN_EVENT_ID_TRAY_CHANGE, tray, false),
-            (sys::VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, job, false),
+            (sys::VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, block_job, false),
             (sys::VIR_DOMAIN_EVENT_ID_TUNABLE, tunable, false),
             (sys::VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, io_error, false),
             (
@@ -105,8 +106,14 @@ impl Connection {
                 metadata_changed,
                 false,
             ),
+            (sys::VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, job, false),
         ];
-        let is_wanted = |id| metadata || id != sys::VIR_DOMAIN_EVENT_ID_METADATA_CHANGE;
+        let is_wanted = |id| match id {
+            sys::VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON => wanted.io_errors,
+            sys::VIR_DOMAIN_EVENT_ID_METADATA_CHANGE => wanted.metadata,
+            sys::VIR_DOMAIN_EVENT_ID_JOB_COMPLETED => wanted.jobs,
+            _ => true,
+        };
         for (id, callback, needed) in kinds {
             if !is_wanted(id) {
                 continue;
@@ -137,6 +144,7 @@ impl Connection {
             match id {
                 sys::VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON => optional.io_errors = true,
                 sys::VIR_DOMAIN_EVENT_ID_METADATA_CHANGE => optional.metadata = true,
+                sys::VIR_DOMAIN_EVENT_ID_JOB_COMPLETED => optional.jobs = true,
                 _ => {}
             }
         }

@@ -6,7 +6,7 @@ use std::ptr::{self, NonNull};
 
 use virt::sys;
 
-use super::value::typed;
+use super::value::all_typed;
 use super::{Domain, Value, check};
 use crate::libvirt::Error;
 use crate::libvirt::calls::{CallKind, count};
@@ -87,15 +87,9 @@ impl<'a> Record<'a> {
     /// Key and value of each parameter; strings that are not UTF-8 are skipped.
     pub fn params(&self) -> impl Iterator<Item = (&'a [u8], Value<'a>)> + Clone {
         // SAFETY: the record holds `nparams` parameters and lives as long as its list.
-        let params = unsafe {
+        unsafe {
             let record = &*self.raw;
-            if record.params.is_null() {
-                &[][..]
-            } else {
-                std::slice::from_raw_parts(record.params, record.nparams.max(0) as usize)
-            }
-        };
-        // SAFETY: libvirt has set these: a key that ends in NUL, and the union's member of `type_`.
-        params.iter().filter_map(|param| unsafe { typed(param) })
+            all_typed(record.params, record.nparams)
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Typed parameters, as which libvirt returns figures.
 
-use std::ffi::{CStr, c_uint};
+use std::ffi::{CStr, c_int, c_uint};
 
 use virt::sys;
 
@@ -36,6 +36,24 @@ pub(super) unsafe fn typed(param: &sys::virTypedParameter) -> Option<(&[u8], Val
         };
         Some((key, value))
     }
+}
+
+/// Key and value of each of `count` parameters; strings that are not UTF-8 are skipped.
+///
+/// # Safety
+/// `params` is null, or libvirt has set `count` parameters there, which live for `'a`.
+pub(super) unsafe fn all_typed<'a>(
+    params: sys::virTypedParameterPtr,
+    count: c_int,
+) -> impl Iterator<Item = (&'a [u8], Value<'a>)> + Clone {
+    let params = if params.is_null() {
+        &[][..]
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts(params, count.max(0) as usize) }
+    };
+    // SAFETY: libvirt has set these: a key that ends in NUL, and the union's member of `type_`.
+    params.iter().filter_map(|param| unsafe { typed(param) })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ const WANTED: Measurements = Measurements {
     vcpus: true,
     pressure: true,
     stats: false,
+    jobs: true,
 };
 
 /// A gather of so many lines of each kind, mixed, with the names of other kinds in them.

@@ -7,7 +7,8 @@ use virt::sys;
 use super::EventSink;
 use crate::libvirt::ffi::domain::uuid_of;
 use crate::libvirt::ffi::text;
-use crate::libvirt::{DomainEvent, IoError};
+use crate::libvirt::ffi::value::all_typed;
+use crate::libvirt::{CompletedJob, DomainEvent, IoError, job_stats};
 
 pub(super) unsafe extern "C" fn device_added(
     _: sys::virConnectPtr,
@@ -117,6 +118,25 @@ pub(super) unsafe extern "C" fn io_error_reported(
                 count: 1,
             }));
         }
+    }
+}
+
+pub(super) unsafe extern "C" fn job_completed(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    params: sys::virTypedParameterPtr,
+    count: c_int,
+    opaque: *mut c_void,
+) {
+    // SAFETY: as in `device_added`. There are `count` parameters, which libvirt frees after this call.
+    unsafe {
+        let sink = &*opaque.cast::<EventSink>();
+        let id = sys::virDomainGetID(domain);
+        sink(DomainEvent::JobCompleted(CompletedJob {
+            uuid: uuid_of(domain),
+            id: (id != c_uint::MAX).then_some(id),
+            stats: job_stats::read(all_typed(params, count)),
+        }));
     }
 }
 

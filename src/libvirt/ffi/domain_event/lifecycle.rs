@@ -16,7 +16,7 @@ pub(super) unsafe extern "C" fn started_or_stopped(
     detail: c_int,
     opaque: *mut c_void,
 ) {
-    // SAFETY: as in `device_added`; the name is copied. None of the three functions calls the daemon.
+    // SAFETY: as in `callbacks::device_added`; the name is copied. None of the three functions calls the daemon.
     unsafe {
         let sink = &*opaque.cast::<EventSink>();
         let uuid = uuid_of(domain);
