@@ -133,7 +133,7 @@ impl Reporter {
         self.while_it_lasts(
             "extra",
             without_extra(&report.without_extra),
-            "the keys of statistics come of all VMs again",
+            "the figures that need calls of their own come of all VMs again",
         );
         self.while_it_lasts(
             "saturated",
@@ -243,13 +243,13 @@ fn locked(domains: &[DomainRef]) -> Option<String> {
     ))
 }
 
-/// The VMs that were not asked for the keys of `statistics`, or did not answer in time, if there are any.
+/// The VMs that were not asked for what needs calls of their own, or did not answer in time, if there are any.
 fn without_extra(domains: &[DomainRef]) -> Option<String> {
     if domains.is_empty() {
         return None;
     }
     Some(format!(
-        "the keys of statistics that need calls of their own did not come in time from these VMs, and all else did: {}; {UNHEARD}",
+        "the figures that need calls of their own (statistics, vm_jobs) did not come in time from these VMs, and all else did: {}; {UNHEARD}",
         names_of(domains)
     ))
 }

@@ -87,6 +87,7 @@ mod tests {
                 },
                 Groups::STATE,
             ),
+            (Measurements { jobs: true, ..none }, Groups::STATE),
             (
                 Measurements {
                     collector: true,

@@ -11,7 +11,7 @@ use crate::description::WantedValue;
 use crate::device_filter::DeviceFilter;
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::bulk::keys::KeyFilter;
-use crate::sample::{DISK_COUNTERS, Devices, RunId, Sample, Stats};
+use crate::sample::{DISK_COUNTERS, Devices, JobStats, RunId, Sample, Stats};
 use crate::vms::{CachedDescription, Processor};
 
 pub use crate::libvirt::Monitor;
@@ -29,6 +29,8 @@ pub struct WorkerConfig {
     pub statistics: KeyFilter,
     /// The groups of which only such keys are wanted: a call of its own asks for them.
     pub extra_groups: Groups,
+    /// Whether jobs are wanted while they run.
+    pub jobs: bool,
     /// Whether a field needs `virDomainGetInfo`.
     pub domain_info: bool,
     /// From which age of the guest's last memory report its figures are left out.
@@ -94,6 +96,19 @@ pub struct Extra {
     pub run: RunId,
     /// The figures that the configuration names by libvirt's own keys.
     pub stats: Vec<Stats>,
+    /// The job that runs on it, if that is wanted and there is one.
+    pub job: Option<JobStats>,
+}
+
+impl Extra {
+    /// Nothing of this run.
+    pub fn of(run: RunId) -> Self {
+        Self {
+            run,
+            stats: Vec::new(),
+            job: None,
+        }
+    }
 }
 
 /// How much of a domain's figures is there, from little to all.

@@ -43,6 +43,10 @@ pub fn read<'a, K: AsRef<[u8]>>(params: impl Iterator<Item = (K, Value<'a>)>) ->
             (memory, disk) => memory.or(disk),
         });
     }
+    // There is something to copy in every job. Until QEMU has begun, libvirt does not know how much.
+    if stats.data_total == Some(0) {
+        (stats.data_total, stats.data_processed, stats.data_remaining) = (None, None, None);
+    }
     stats
 }
 

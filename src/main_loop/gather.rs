@@ -10,7 +10,7 @@ use crate::libvirt::calls::CallCounts;
 use crate::measurements::collector::{self, Collector};
 use crate::measurements::jobs;
 use crate::output::Output;
-use crate::sample::Sample;
+use crate::sample::{JobStatus, Sample};
 use crate::times::{END_FIRST_GRACE, END_GRACE, END_PATIENCE, LIBRARY_OUTPUT, STOP_GRACE};
 use crate::{logging, measurements, wording};
 
@@ -177,6 +177,9 @@ impl MainLoop {
         for extra in &report.extra {
             if let Some(tags) = self.history.tags(extra.run) {
                 measurements::stats::write(&mut self.buffer, &extra.stats, tags, timestamp);
+                if let Some(job) = &extra.job {
+                    jobs::write(&mut self.buffer, tags, job, JobStatus::Running, timestamp);
+                }
             }
         }
     }
@@ -195,6 +198,7 @@ impl MainLoop {
             lines: memchr::memchr_iter(b'\n', self.buffer.as_bytes()).count(),
             lines_dropped: self.capped.as_ref().map(|capped| capped.lines_dropped),
             calls: CallCounts::now(),
+            reads_jobs: self.settings.measurements.jobs,
             reconnects,
             hanging: report.hanging,
             late,

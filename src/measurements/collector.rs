@@ -47,6 +47,8 @@ pub struct Collector {
     pub lines_dropped: Option<usize>,
     /// Calls made to libvirt since the start.
     pub calls: CallCounts,
+    /// Whether the figures of jobs are wanted; without that there is no count of the calls for them.
+    pub reads_jobs: bool,
     /// Connections lost since the start.
     pub reconnects: u64,
     /// Calls that have not returned.
@@ -75,6 +77,8 @@ pub fn write(buffer: &mut String, collector: &Collector, tags: &Tags, timestamp:
     for (key, call) in CALLS {
         line.int(key, Some(collector.calls.of(call)));
     }
+    let calls_job = collector.calls.of(CallKind::Job);
+    line.int("calls_job", collector.reads_jobs.then_some(calls_job));
     line.int("reconnects", Some(collector.reconnects));
     line.int("calls_hanging", count(collector.hanging));
     line.int("late_answers", Some(collector.late));

@@ -138,7 +138,8 @@ fn files_needed<'s>(hosts: impl Iterator<Item = &'s Settings>) -> u64 {
         } else {
             // A worker that hangs keeps its connection and is replaced: as many calls as may hang, the one more that finds
             // out why, those that ask for more, and the workers that are kept. And the event feed.
-            let extra = match settings.measurements.stats {
+            let wanted = &settings.measurements;
+            let extra = match wanted.stats || wanted.jobs {
                 true => MOST_EXTRA,
                 false => 0,
             };

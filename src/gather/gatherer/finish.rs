@@ -56,7 +56,11 @@ impl Gatherer {
         }
         report.whole = self.samples.of(Completeness::Full).collect();
         report.ended = self.vms.take_ended(|run| self.samples.has_run(run));
-        report.finished_jobs = self.vms.take_finished_jobs(|_, _| false);
+        let runs = |run, operation| {
+            let mut jobs = report.extra.iter().filter(|extra| extra.run == run);
+            jobs.any(|extra| extra.job.is_some_and(|job| job.operation == operation))
+        };
+        report.finished_jobs = self.vms.take_finished_jobs(runs);
         report.panicked = self.vms.take_panicked();
         let is_written = |disk: &Disk| {
             let is_wanted = self.device_filter.disk(&disk.target, disk.kind);

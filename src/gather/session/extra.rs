@@ -1,9 +1,10 @@
 //! What only some configurations want of a domain.
 
 use super::Session;
-use crate::gather::protocol::{DomainRef, Extra, Response, WorkerConfig};
+use crate::gather::protocol::{DomainRef, Extra, Monitor, Response, WorkerConfig};
 use crate::libvirt::bulk::{Groups, NOWAIT};
 use crate::libvirt::{Domain, Error, Records};
+use crate::sample::JobStats;
 
 impl Session {
     pub(super) fn extra(
@@ -20,6 +21,10 @@ impl Session {
         let mut extra = Vec::new();
         if config.extra_groups != Groups::NONE && self.bulk.works && !present.is_empty() {
             self.named_statistics(config, &present, &mut extra)?;
+        }
+        // Last, for these calls may wait the longest. Only QEMU's driver tells of a domain whether its monitor is in use.
+        if config.jobs && self.qemu {
+            self.jobs(&present, &mut extra)?;
         }
         Ok(Response::Extra(extra))
     }
@@ -43,11 +48,49 @@ impl Session {
             if let Some(domain) = domain {
                 let stats = config.statistics.choose(record.params());
                 extra.push(Extra {
-                    run: domain.run,
                     stats,
+                    ..Extra::of(domain.run)
                 });
             }
         }
         Ok(())
+    }
+
+    fn jobs(&self, domains: &[&DomainRef], extra: &mut Vec<Extra>) -> Result<(), Error> {
+        for domain in domains {
+            let handle = self.handles.get(&domain.run.uuid);
+            let Some(job) = handle.map(running_job).transpose()?.flatten() else {
+                continue;
+            };
+            match extra.iter_mut().find(|extra| extra.run == domain.run) {
+                Some(extra) => extra.job = Some(job),
+                None => extra.push(Extra {
+                    job: Some(job),
+                    ..Extra::of(domain.run)
+                }),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The job of a domain. `virDomainGetJobStats` waits while another client's call has the domain's monitor, so that is looked
+/// at first. Where the monitor is occupied outside of a job, the domain has none (qemuDomainGetControlInfo in libvirt's
+/// src/qemu/qemu_driver.c). The opposite is not true: between two commands of a job the monitor is free. Without a job the
+/// call does not ask QEMU (qemuDomainGetJobStatsInternal).
+fn running_job(domain: &Domain) -> Result<Option<JobStats>, Error> {
+    let job = match domain.monitor() {
+        Ok(Monitor::Free | Monitor::Job) => domain.job_stats(),
+        Ok(Monitor::Occupied(_)) => return Ok(None),
+        Err(error) => Err(error),
+    };
+    match job {
+        Err(error) if error.is_transport() => Err(error),
+        // The domain is gone, or it is being migrated in: its figures are on the source.
+        Err(error) => {
+            log::debug!("{}: no figures of its job: {error}", domain.name());
+            Ok(None)
+        }
+        Ok(job) => Ok(job),
     }
 }

@@ -31,6 +31,7 @@ fn config(wanted: Measurements) -> WorkerConfig {
         devices: settings.device_filter(),
         statistics: settings.statistics.clone(),
         extra_groups: Groups::NONE,
+        jobs: false,
         tags: Vec::new(),
         vm_info: false,
         describes: groups_needed(&wanted).has(Groups::NET),

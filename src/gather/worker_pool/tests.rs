@@ -29,6 +29,7 @@ fn pool_with(uri: &str, size: usize, requests_each: usize) -> (WorkerPool, Recei
         devices: settings.device_filter(),
         statistics: KeyFilter::default(),
         extra_groups: Groups::NONE,
+        jobs: false,
         tags: Vec::new(),
         vm_info: false,
         describes: false,

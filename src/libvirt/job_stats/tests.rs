@@ -96,6 +96,18 @@ fn what_has_both_parts_and_no_sum_is_summed() {
     assert_eq!(stats.data_processed, None);
 }
 
+/// libvirt 9.0, while the target of the migration is being prepared.
+#[test]
+fn what_libvirt_does_not_know_yet_is_not_0() {
+    let begun = from_virsh(
+        "operation: 5, time_elapsed: 1962, data_total: 0, data_processed: 0, data_remaining: 0, memory_total: 0, \
+         memory_processed: 0, memory_remaining: 0, memory_dirty_rate: 0, memory_iteration: 0, \
+         memory_postcopy_requests: 0, disk_total: 0, disk_processed: 0, disk_remaining: 0",
+    );
+    let data = [begun.data_total, begun.data_processed, begun.data_remaining];
+    assert_eq!((data, begun.elapsed), ([None; 3], Some(1962)));
+}
+
 #[test]
 fn what_is_not_understood_is_not_there() {
     let stats = from_virsh("operation: backup, time_elapsed: -1, data_total: much, later_key: 5");
