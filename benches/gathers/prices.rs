@@ -32,6 +32,7 @@ pub fn run(options: &Options) {
         ),
         ("vm_vcpus", with("vm_vcpus")),
         ("vm_pressure", with("vm_pressure")),
+        ("vm_jobs", with("vm_jobs")),
         ("vm_info", with("vm_info")),
         ("three [tags]", tags.into()),
         ("max_lines that fits", "max_lines = 1000000\n".into()),

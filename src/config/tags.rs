@@ -152,7 +152,7 @@ fn check_name(tag: &str) -> Result<(), String> {
 
 /// The fields of all measurements of VMs, those that are not on by default among them. A test of the documents holds that
 /// no field is missing.
-const FIELDS: [&str; 123] = [
+const FIELDS: [&str; 124] = [
     "allocation_bytes",
     "answers",
     "arch",
@@ -260,6 +260,7 @@ const FIELDS: [&str; 123] = [
     "source",
     "state",
     "state_reason",
+    "status",
     "time_ns",
     "timesys",
     "timeusr",

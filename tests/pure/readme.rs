@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Measurement -> its fields with their line-protocol types: the contract with the users of the data.
-const FIELDS: [(&str, &[(char, &str)]); 7] = [
+const FIELDS: [(&str, &[(char, &str)]); 8] = [
     (
         "vm_metrics",
         &[
@@ -105,6 +105,20 @@ const FIELDS: [(&str, &[(char, &str)]); 7] = [
     (
         "vm_pressure",
         &[('f', "avg10 avg60 avg300"), ('i', "total_us")],
+    ),
+    (
+        "vm_jobs",
+        &[
+            ('s', "status"),
+            (
+                'i',
+                "elapsed_ms data_total_bytes data_processed_bytes data_remaining_bytes",
+            ),
+            (
+                'i',
+                "memory_dirty_rate_pages memory_bps memory_iteration downtime_ms",
+            ),
+        ],
     ),
 ];
 
@@ -252,6 +266,7 @@ fn influxdb3_commands_declare_every_column_with_its_type() {
             "vm_devices" | "vm_info" => &["VMID", "device", "devtype", "host", "name", "uuid"],
             "vm_pressure" => &["VMID", "host", "name", "resource", "type", "uuid"],
             "vm_vcpus" => &["VMID", "host", "name", "uuid", "vcpu"],
+            "vm_jobs" => &["VMID", "host", "name", "operation", "uuid"],
             _ => &["VMID", "host", "name", "uuid"],
         };
         assert_eq!(tags, expected, "{measurement}");
