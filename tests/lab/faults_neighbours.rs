@@ -5,6 +5,7 @@ use crate::support::daemon::Client;
 use crate::support::fleet::{Fleet, big, long, shapes, small};
 use crate::support::lab::Lab;
 use crate::support::lines::{Line, is_latency, is_of_host, of, one};
+use crate::support::migration::{full_memory, migrate};
 use crate::support::plugin::Plugin;
 use crate::support::vm::VmSpec;
 use std::fs::Permissions;
@@ -72,27 +73,13 @@ fn expect_calm(gather: &[Line], name: &str) {
 fn migration() {
     let _alone = alone();
     let (source, target) = (Lab::start_reachable(), Lab::start_reachable());
-    // The memory is not zero, so that the migration has something to transfer: 5 MiB a second of 32.
-    let memory = source.dir().join("memory");
-    let mut noise: u64 = 4711;
-    let bytes = (0..32 << 20).map(|_| {
-        noise = noise
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (noise >> 56) as u8
-    });
-    std::fs::write(&memory, bytes.collect::<Vec<u8>>()).unwrap();
-    let loader = format!(
-        "<commandline xmlns='http://libvirt.org/schemas/domain/qemu/1.0'>\
-         <arg value='-device'/>\
-         <arg value='loader,file={},addr=0x1000000,force-raw=on'/></commandline>",
-        memory.display()
-    );
+    // 5 MiB a second of 32.
+    let memory = full_memory(&source, 32);
     let mut there = Fleet::start(&source, 2, |number| VmSpec {
         memory_mib: 64,
         paused: number != 0,
         extra: if number == 0 {
-            loader.clone()
+            memory.clone()
         } else {
             String::new()
         },
@@ -115,21 +102,7 @@ fn migration() {
     let healthy = leaving.gather();
     let name = there.vms[0].name().to_owned();
 
-    let uri = target.uri_for_others();
-    let socket = target.dir().join("migration.sock");
-    let migrate_uri = format!("unix://{}", socket.display());
-    let mut migration = source.client(&[
-        "migrate",
-        "--live",
-        "--p2p",
-        "--unsafe",
-        "--bandwidth",
-        "5",
-        "--migrateuri",
-        &migrate_uri,
-        &name,
-        &uri,
-    ]);
+    let mut migration = migrate(&source, &target, &name, 5);
     let start = Instant::now();
     let mut seen = 0;
     while migration.runs() {

@@ -21,6 +21,7 @@ mod host;
 mod host_counters;
 mod hosts;
 mod io_errors;
+mod jobs;
 mod lab_smoke;
 mod limits;
 mod metadata;

@@ -8,6 +8,7 @@
 //! - [`influxd`]: a running InfluxDB.
 //! - [`plugin`]: a running telegraf-kvm; [`capture`]: its output; [`lines`]: what it wrote.
 //! - [`node`]: domains of the test driver; [`reading`]: what virsh says of a domain.
+//! - [`migration`]: a live migration between two labs.
 //! - Faults: [`outage`], storage that dies; [`frozen_group`], a QEMU frozen by its control group; [`daemon`],
 //!   hanging calls and other clients; [`proxy`], a socket that delays, cuts and closes.
 //!
@@ -24,6 +25,7 @@ pub mod influxd;
 pub mod inside;
 pub mod lab;
 pub mod lines;
+pub mod migration;
 pub mod node;
 pub mod outage;
 pub mod plugin;
