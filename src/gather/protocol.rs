@@ -142,8 +142,8 @@ pub enum Response {
     Samples(Vec<Measured>, Vec<(DomainRef, String)>),
     /// For [`Request::Disks`].
     Disks(RunId, Devices<DISK_COUNTERS>),
-    /// For [`Request::Extra`]: what came of each domain that has any of it.
-    Extra(Vec<Extra>),
+    /// For [`Request::Extra`]: what came of each domain, and the problems of single domains of which nothing came.
+    Extra(Vec<Extra>, Vec<(DomainRef, String)>),
     /// Of [`Request::Probe`]: the daemon answers; more follows.
     Alive,
     /// Of [`Request::Probe`], one domain; more follows.
@@ -182,7 +182,7 @@ impl Response {
     pub fn is_last(&self) -> bool {
         match self {
             Self::Domains(_) | Self::Samples(..) | Self::Disks(..) => true,
-            Self::Extra(_) | Self::Done => true,
+            Self::Extra(..) | Self::Done => true,
             Self::Described(..) | Self::Undescribed(..) | Self::MonitorHeld(_) => false,
             Self::Alive | Self::Control(..) | Self::Priority(_) => false,
             Self::Connected | Self::NotConnected | Self::Versions(_) => false,

@@ -116,9 +116,10 @@ impl Gatherer {
                 }
                 Event::Done
             }
-            Response::Extra(extra) => {
+            Response::Extra(extra, problems) => {
                 if wanted {
                     self.report.extra.extend(extra);
+                    self.single_domains(problems);
                 }
                 Event::Done
             }
@@ -169,12 +170,14 @@ impl Gatherer {
             }
             completeness.push((run.uuid, one.completeness));
         }
-        self.report.problems.extend(
-            problems
-                .into_iter()
-                .map(|(domain, text)| Problem::Domain(domain, text)),
-        );
+        self.single_domains(problems);
         Event::Samples(completeness)
+    }
+
+    fn single_domains(&mut self, problems: Vec<(DomainRef, String)>) {
+        let problems = problems.into_iter();
+        let problems = problems.map(|(domain, text)| Problem::Domain(domain, text));
+        self.report.problems.extend(problems);
     }
 
     fn store(&mut self, one: Measured) {

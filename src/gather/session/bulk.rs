@@ -53,8 +53,7 @@ impl Default for Bulk {
 }
 
 impl Session {
-    /// Makes the bulk call for `targets`. Where it fails as a whole, each domain gets a call of its own,
-    /// so that a domain which cannot be read does not cost the figures of the others.
+    /// Makes the bulk call for `targets`. Where the driver has none, each sample comes empty.
     pub(super) fn bulk_samples(
         &mut self,
         groups: Groups,
@@ -63,39 +62,59 @@ impl Session {
         problems: &mut Vec<(DomainRef, String)>,
         named: &KeyFilter,
     ) -> Result<(), Error> {
+        let of = |target: &&Target| target.domain.clone();
+        let without = self.in_bulk(targets, of, problems, &mut |session, targets| {
+            session.bulk_call(groups, targets, samples, named)
+        })?;
+        let at = Instant::now();
+        let domains = without.iter().map(|target| &target.domain);
+        samples.extend(domains.map(|domain| Sample::new(domain.run, domain.name.clone(), at)));
+        Ok(())
+    }
+
+    /// Makes a bulk call for these domains. Where it fails as a whole, each gets a call of its own, so that one which
+    /// cannot be read does not cost the figures of the others. Returns those for which the driver has no such call.
+    pub(super) fn in_bulk<D: Copy, C>(
+        &mut self,
+        domains: &[D],
+        of: fn(&D) -> DomainRef,
+        problems: &mut Vec<(DomainRef, String)>,
+        call: &mut C,
+    ) -> Result<Vec<D>, Error>
+    where
+        C: FnMut(&mut Self, &[D]) -> Result<(), Error>,
+    {
         if !self.bulk.works {
-            let at = Instant::now();
-            let domains = targets.iter().map(|target| &target.domain);
-            samples.extend(domains.map(|domain| Sample::new(domain.run, domain.name.clone(), at)));
-            return Ok(());
+            return Ok(domains.to_vec());
         }
-        match self.bulk_call(groups, targets, samples, named) {
-            Ok(()) => Ok(()),
-            Err(error) if error.is_transport() => Err(error),
-            Err(error) if self.bulk.nowait && error.is_refused_flag() => {
-                self.bulk.nowait = false;
-                self.bulk_samples(groups, targets, samples, problems, named)
-            }
-            Err(error) if error.is_unsupported() => {
-                self.bulk.works = false;
-                self.bulk_samples(groups, targets, samples, problems, named)
-            }
-            Err(error) => match targets {
-                [] => Ok(()),
-                [one] => {
-                    if !error.is_vanished() {
-                        problems.push((one.domain.clone(), error.to_string()));
-                    }
-                    Ok(())
-                }
-                many => {
-                    for one in many {
-                        self.bulk_samples(groups, &[*one], samples, problems, named)?;
-                    }
-                    Ok(())
-                }
-            },
+        let error = match call(self, domains) {
+            Ok(()) => return Ok(Vec::new()),
+            Err(error) if error.is_transport() => return Err(error),
+            Err(error) => error,
+        };
+        if self.bulk.nowait && error.is_refused_flag() {
+            self.bulk.nowait = false;
+            return self.in_bulk(domains, of, problems, call);
         }
+        if error.is_unsupported() {
+            self.bulk.works = false;
+            return Ok(domains.to_vec());
+        }
+        let mut without = Vec::new();
+        match domains {
+            [] => {}
+            [one] => {
+                if !error.is_vanished() {
+                    problems.push((of(one), error.to_string()));
+                }
+            }
+            many => {
+                for one in many {
+                    without.extend(self.in_bulk(&[*one], of, problems, call)?);
+                }
+            }
+        }
+        Ok(without)
     }
 
     fn bulk_call(

@@ -19,14 +19,18 @@ impl Session {
             }
         }
         let mut extra = Vec::new();
-        if config.extra_groups != Groups::NONE && self.bulk.works && !present.is_empty() {
-            self.named_statistics(config, &present, &mut extra)?;
+        let mut problems = Vec::new();
+        if config.extra_groups != Groups::NONE {
+            let of = |domain: &&DomainRef| (*domain).clone();
+            self.in_bulk(&present, of, &mut problems, &mut |session, domains| {
+                session.named_statistics(config, domains, &mut extra)
+            })?;
         }
         // Last, for these calls may wait the longest. Only QEMU's driver tells of a domain whether its monitor is in use.
         if config.jobs && self.qemu {
             self.jobs(&present, &mut extra)?;
         }
-        Ok(Response::Extra(extra))
+        Ok(Response::Extra(extra, problems))
     }
 
     fn named_statistics(

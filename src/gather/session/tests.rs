@@ -2,6 +2,8 @@ mod requests;
 
 use std::cell::RefCell;
 
+use virt::sys;
+
 use super::*;
 use crate::config::Measurements;
 use crate::description::Description;
@@ -470,4 +472,47 @@ fn a_disk_that_cannot_have_counters_does_not_make_a_reply_one_in_part() {
             "{disks:?}"
         );
     }
+}
+
+/// Whatever the call asks for.
+#[test]
+fn a_domain_whose_call_fails_does_not_cost_the_others_theirs() {
+    let error = |code| Error {
+        code,
+        domain: 0,
+        message: "broken".into(),
+    };
+    let of = |name: &&str| orphan(name);
+    let mut session = Session::new(connect("test:///default"));
+    let mut served = Vec::new();
+    let mut problems = Vec::new();
+    let names = ["a", "broken", "gone", "b"];
+    let mut call = |session: &mut Session, names: &[&'static str]| {
+        if session.bulk.nowait {
+            return Err(error(sys::VIR_ERR_INVALID_ARG));
+        }
+        if names.contains(&"broken") {
+            return Err(error(sys::VIR_ERR_OPERATION_FAILED));
+        }
+        if names.contains(&"gone") {
+            return Err(error(sys::VIR_ERR_NO_DOMAIN));
+        }
+        served.extend_from_slice(names);
+        Ok(())
+    };
+    let without = session
+        .in_bulk(&names, of, &mut problems, &mut call)
+        .unwrap();
+    assert_eq!(without, [""; 0]);
+    let broken = (orphan("broken"), "broken".to_owned());
+    assert_eq!(
+        (&served[..], &problems[..]),
+        (&["a", "b"][..], &[broken][..])
+    );
+    assert!(session.bulk.works && !session.bulk.nowait);
+
+    let mut unsupported = |_: &mut Session, _: &[&'static str]| Err(error(sys::VIR_ERR_NO_SUPPORT));
+    let without = session.in_bulk(&names, of, &mut problems, &mut unsupported);
+    assert_eq!(without.unwrap(), names);
+    assert!(!session.bulk.works && problems.len() == 1);
 }
