@@ -140,7 +140,7 @@ fn lines(buffer: &mut String, info: &Info, values: &TagValues, vm: &Tags, timest
         text(&mut line, key, Some(value));
     }
     line.end(timestamp);
-    let tags = device_tags("nic", info.nics.iter().map(|nic| &nic.device));
+    let tags = device_tags(("devtype", "nic"), info.nics.iter().map(|nic| &nic.device));
     for (nic, tags) in info.nics.iter().zip(&tags) {
         let mut line = Line::begin_with(buffer, "vm_info", vm, tags);
         text(&mut line, "mac", nic.mac.as_deref());
@@ -149,7 +149,10 @@ fn lines(buffer: &mut String, info: &Info, values: &TagValues, vm: &Tags, timest
         text(&mut line, "portgroup", nic.portgroup.as_deref());
         line.end(timestamp);
     }
-    let tags = device_tags("disk", info.disks.iter().map(|disk| &disk.device));
+    let tags = device_tags(
+        ("devtype", "disk"),
+        info.disks.iter().map(|disk| &disk.device),
+    );
     for (disk, tags) in info.disks.iter().zip(&tags) {
         let mut line = Line::begin_with(buffer, "vm_info", vm, tags);
         text(&mut line, "bus", disk.bus.as_deref());

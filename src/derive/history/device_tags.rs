@@ -6,12 +6,12 @@ use crate::line_protocol::{self, Tags};
 use crate::maps::HashSet;
 use crate::sample::Devices;
 
-/// `,devtype=..,device=..` of each of these devices of one VM.
+/// The tag `kind`, and `device`, of each of these devices of one VM.
 pub fn device_tags<'n>(
-    devtype: &'static str,
+    kind: (&'static str, &str),
     names: impl Iterator<Item = &'n SmolStr>,
 ) -> Vec<Tags> {
-    let tags = DeviceTags::of(devtype, names).0.into_iter();
+    let tags = DeviceTags::of(kind, names).0.into_iter();
     tags.map(|(_, tags)| tags).collect()
 }
 
@@ -24,7 +24,7 @@ impl DeviceTags {
     pub(super) fn update<const N: usize>(&mut self, devtype: &'static str, devices: &Devices<N>) {
         let names = || devices.list.iter().filter_map(|d| d.name.as_ref());
         if !self.0.iter().map(|(name, _)| name).eq(names()) {
-            *self = Self::of(devtype, names());
+            *self = Self::of(("devtype", devtype), names());
         }
     }
 
@@ -32,9 +32,9 @@ impl DeviceTags {
         self.0.iter().map(|(_, tags)| tags)
     }
 
-    fn of<'n>(devtype: &'static str, names: impl Iterator<Item = &'n SmolStr>) -> Self {
+    fn of<'n>((key, kind): (&'static str, &str), names: impl Iterator<Item = &'n SmolStr>) -> Self {
         let new = |name: &SmolStr| {
-            let tags = Tags::new().with("devtype", devtype).with("device", name);
+            let tags = Tags::new().with(key, kind).with("device", name);
             (name.clone(), tags)
         };
         let mut tags = Self(names.map(new).collect());
