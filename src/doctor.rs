@@ -38,6 +38,10 @@ pub(crate) struct Examined {
     pub last: Option<Gathered>,
     /// What a gather would write in which the lines of all measurements are due.
     pub written: Written,
+    /// The most lines of `vm_stats` that a gather had.
+    pub lines_of_stats: usize,
+    /// The patterns of `statistics` that no key of any VM matches.
+    pub patterns_without_key: Vec<String>,
     /// What `max_lines` leaves out of a gather in which the lines of all measurements are due; `None` without that key.
     pub capped: Option<Capped>,
     /// How many VMs run, without those whose QEMU does not answer.

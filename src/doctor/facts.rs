@@ -185,8 +185,23 @@ pub struct Output {
     pub metric_batch_size: usize,
     /// Telegraf's `metric_buffer_limit`: 60 gathers.
     pub metric_buffer_limit: usize,
+    /// What came of the key `statistics`; `None` without that key.
+    pub statistics: Option<Statistics>,
     /// What `max_lines` leaves out of such a gather; `None` without that key. The numbers above are without it.
     pub limit: Option<Capped>,
+}
+
+/// What came of the keys of libvirt's statistics that the configuration names.
+#[derive(Debug, Clone, Serialize)]
+pub struct Statistics {
+    /// The patterns.
+    pub patterns: Vec<String>,
+    /// Those that no key of any VM matches.
+    pub without_key: Vec<String>,
+    /// Lines of vm_stats.
+    pub lines: usize,
+    /// VMs that did not answer in time for the groups that need calls of their own, though for all else.
+    pub unanswered: Vec<String>,
 }
 
 /// The gathers.

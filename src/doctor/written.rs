@@ -66,6 +66,11 @@ impl WrittenByMeasurement {
         }
     }
 
+    /// The most lines of this measurement that a gather had.
+    pub fn lines_of(&self, measurement: &str) -> usize {
+        self.0.get(measurement).map_or(0, |it| it.most.lines)
+    }
+
     /// How much a gather writes in which all measurements are due but those that `max_lines` leaves out.
     pub fn all_but(&self, left_out: &[&str]) -> Written {
         let mut all = Written::default();
@@ -151,5 +156,7 @@ mod tests {
         let all = expected(3, 4, 3, info.len() + both);
         assert_eq!(written.all_but(&[]), all);
         assert_eq!(written.all_but(&["vm_info"]), expected(2, 2, 2, both));
+        let lines = ["vm_metrics", "vm_info", "vm_stats"].map(|name| written.lines_of(name));
+        assert_eq!(lines, [2, 1, 0]);
     }
 }

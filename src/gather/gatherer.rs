@@ -6,6 +6,7 @@ mod finish;
 mod overview;
 mod replies;
 
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
@@ -20,6 +21,7 @@ use crate::config::{NameFilter, Settings, VcpuDelay};
 use crate::device_filter::DeviceFilter;
 use crate::libvirt::DomainEvent;
 use crate::libvirt::bulk::Groups;
+use crate::libvirt::bulk::keys::KeyFilter;
 use crate::libvirt::events::EventUpdate;
 use crate::sample::{RunId, Sample};
 use crate::times::{HOST_CHECK, STALL};
@@ -62,6 +64,8 @@ pub struct Gatherer {
     device_filter: DeviceFilter,
     /// Whether `vm_devices` is wanted.
     writes_devices: bool,
+    /// The keys of libvirt's statistics that are wanted.
+    statistics: Arc<KeyFilter>,
 }
 
 impl Gatherer {
@@ -77,10 +81,11 @@ impl Gatherer {
         let extra_groups = named.without(asked);
         let has_devices = groups.has(Groups::NET) || groups.has(Groups::BLOCK);
         let describes = has_devices || settings.needs_metadata();
+        let statistics = Arc::new(settings.statistics.clone());
         let config = WorkerConfig {
             uri: settings.uri.value.clone(),
             groups: asked,
-            statistics: settings.statistics.clone(),
+            statistics: Arc::clone(&statistics),
             extra_groups,
             jobs: measurements.jobs,
             domain_info: measurements.metrics || measurements.any_of_vcpus(),
@@ -133,6 +138,7 @@ impl Gatherer {
             versions: None,
             device_filter: settings.device_filter(),
             writes_devices: measurements.devices,
+            statistics,
         }
     }
 

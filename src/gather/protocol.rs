@@ -26,7 +26,7 @@ pub struct WorkerConfig {
     /// The groups of statistics that the wanted measurements need.
     pub groups: Groups,
     /// The keys of statistics that are wanted under libvirt's own names.
-    pub statistics: KeyFilter,
+    pub statistics: Arc<KeyFilter>,
     /// The groups of which only such keys are wanted: a call of its own asks for them.
     pub extra_groups: Groups,
     /// Whether jobs are wanted while they run.

@@ -53,6 +53,8 @@ impl MainLoop {
         let left_out = capped.as_ref().map(|it| it.kinds_left_out.as_slice());
         Examined {
             written: written.all_but(left_out.unwrap_or_default()),
+            lines_of_stats: written.lines_of("vm_stats"),
+            patterns_without_key: self.gatherer.patterns_without_key(),
             capped,
             running: self.running,
             without_guest_memory: self.lacking_guest_memory(report),

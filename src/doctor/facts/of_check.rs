@@ -1,6 +1,6 @@
 //! How the facts follow from the configuration and the gathers of a check.
 
-use super::{DeviceOut, Facts, Gather, Host, Libvirt, MountOut, Output, Storage, Vms};
+use super::{DeviceOut, Facts, Gather, Host, Libvirt, MountOut, Output, Statistics, Storage, Vms};
 use crate::config::{ConfigSource, Settings, VcpuDelay};
 use crate::doctor::Examined;
 use crate::gather::protocol::DomainRef;
@@ -46,7 +46,7 @@ impl Facts {
             vms: Some(vms(settings, examined)),
             host: host(settings, examined),
             storage: examined.host.is_some().then(|| storage(examined)),
-            output: Some(output(examined)),
+            output: Some(output(settings, examined)),
             gather: Some(gather(settings, examined)),
             ..Self::unconnected(settings, source)
         }
@@ -177,7 +177,7 @@ fn storage(examined: &Examined) -> Storage {
 
 /// Telegraf's defaults are a batch of 1,000 and a buffer of 10,000. A batch that holds one gather, and a buffer of 60
 /// gathers (10 minutes at an interval of 10 s), as docs/performance.md has them.
-fn output(examined: &Examined) -> Output {
+fn output(settings: &Settings, examined: &Examined) -> Output {
     let written = examined.written;
     let round_up = |number: usize, step: usize| number.div_ceil(step) * step;
     Output {
@@ -187,8 +187,19 @@ fn output(examined: &Examined) -> Output {
         size_bytes: written.bytes,
         metric_batch_size: round_up(written.lines, 100).max(1_000),
         metric_buffer_limit: round_up(written.lines * 60, 1_000).max(10_000),
+        statistics: statistics(settings, examined),
         limit: examined.capped.clone(),
     }
+}
+
+fn statistics(settings: &Settings, examined: &Examined) -> Option<Statistics> {
+    let wanted = &settings.statistics;
+    (!wanted.is_empty()).then(|| Statistics {
+        patterns: wanted.patterns().map(str::to_owned).collect(),
+        without_key: examined.patterns_without_key.clone(),
+        lines: examined.lines_of_stats,
+        unanswered: names(&examined.last().report.without_extra),
+    })
 }
 
 fn gather(settings: &Settings, examined: &Examined) -> Gather {

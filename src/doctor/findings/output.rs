@@ -1,9 +1,9 @@
 //! What is written, and how long a gather takes.
 
 use super::{FREE_WORKERS, Finding};
-use crate::doctor::facts::{Gather, Output};
+use crate::doctor::facts::{Gather, Output, Statistics};
 use crate::measurements::line_cap::{Capped, REMEDY};
-use crate::wording::count;
+use crate::wording::{count, first_names};
 
 /// Telegraf's own defaults.
 const BATCH: usize = 1_000;
@@ -17,6 +17,7 @@ pub(super) fn written(output: &Output) -> Vec<Finding> {
         size_bytes,
         metric_batch_size: batch,
         metric_buffer_limit: buffer,
+        statistics,
         limit,
     } = output;
     let message = format!(
@@ -42,9 +43,34 @@ pub(super) fn written(output: &Output) -> Vec<Finding> {
     let limit = limit.as_ref().map(line_limit);
     [written]
         .into_iter()
+        .chain(statistics.iter().flat_map(named_statistics))
         .chain(limit)
         .chain([telegraf])
         .collect()
+}
+
+fn named_statistics(statistics: &Statistics) -> Vec<Finding> {
+    let (without, unanswered) = (&statistics.without_key, &statistics.unanswered);
+    let lines = count(statistics.lines as u64, "line");
+    let message = format!("{lines} of vm_stats a gather");
+    let mut found = vec![match without.is_empty() {
+        true => Finding::ok("statistics", message),
+        false => Finding::note(
+            "statistics",
+            format!("{message}; no VM has a key for {}", first_names(without)),
+        )
+        .with(
+            "virsh domstats VM --raw shows the keys that this libvirt has of a VM that runs; those of vm need KVM, those \
+             of perf and dirtyrate virsh perf and virsh domdirtyrate-calc",
+        ),
+    }];
+    if !unanswered.is_empty() {
+        let names = first_names(unanswered);
+        let message = format!("no answer in time to the calls that only this key needs: {names}");
+        let remedy = "see which command the monitor is busy with: virsh domcontrol VM";
+        found.push(Finding::warning("statistics", message).with(remedy));
+    }
+    found
 }
 
 fn line_limit(limit: &Capped) -> Finding {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::doctor::facts::{Gather, Host, MountOut, Output, Storage, Vms};
+use crate::doctor::facts::{Gather, Host, MountOut, Output, Statistics, Storage, Vms};
 
 /// A host with three healthy VMs.
 fn healthy() -> Facts {
@@ -71,6 +71,12 @@ fn healthy() -> Facts {
             size_bytes: 4000,
             metric_batch_size: 1000,
             metric_buffer_limit: 10_000,
+            statistics: Some(Statistics {
+                patterns: vec!["iothread.*".to_owned()],
+                without_key: vec![],
+                lines: 3,
+                unanswered: vec![],
+            }),
             limit: None,
         }),
         gather: Some(Gather {
@@ -217,6 +223,17 @@ fn each_fault_has_its_remedy() {
     );
     finds(Warning, "pressure", &["1 of 3", "psi=1"], |facts| {
         host(facts).vms_with_pressure = 1;
+    });
+    fn statistics(facts: &mut Facts) -> &mut Statistics {
+        let output = facts.output.as_mut().unwrap();
+        output.statistics.as_mut().unwrap()
+    }
+    let words = ["3 lines", "no VM has a key for perf.*", "domstats"];
+    finds(Note, "statistics", &words, |facts| {
+        statistics(facts).without_key = vec!["perf.*".to_owned()];
+    });
+    finds(Warning, "statistics", &["web", "domcontrol"], |facts| {
+        statistics(facts).unanswered = web();
     });
     finds(
         Note,

@@ -79,6 +79,11 @@ impl Gatherer {
         })
     }
 
+    /// The patterns of `statistics` that no key has matched.
+    pub fn patterns_without_key(&self) -> Vec<String> {
+        self.statistics.unmatched().map(str::to_owned).collect()
+    }
+
     /// The devices of described VMs of which no line is written, in the order of VMs and devices.
     pub fn devices_left_out(&self) -> Vec<DeviceLeftOut> {
         let filter = &self.device_filter;

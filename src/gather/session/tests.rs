@@ -31,7 +31,7 @@ fn config(wanted: Measurements) -> WorkerConfig {
         domain_info: true,
         guest_memory_max_age: settings.guest_memory_max_age,
         devices: settings.device_filter(),
-        statistics: settings.statistics.clone(),
+        statistics: Arc::default(),
         extra_groups: Groups::NONE,
         jobs: false,
         tags: Vec::new(),

@@ -8,7 +8,6 @@ use crate::gather::groups::groups_needed;
 use crate::gather::protocol::{Request, Response, Scope};
 use crate::gather::testing::{Frozen, LIMIT, inbox, settings};
 use crate::libvirt::bulk::Groups;
-use crate::libvirt::bulk::keys::KeyFilter;
 
 fn pool(uri: &str, size: usize) -> (WorkerPool, Receiver<Reply>) {
     pool_with(uri, size, 1)
@@ -27,7 +26,7 @@ fn pool_with(uri: &str, size: usize, requests_each: usize) -> (WorkerPool, Recei
         domain_info: true,
         guest_memory_max_age: settings.guest_memory_max_age,
         devices: settings.device_filter(),
-        statistics: KeyFilter::default(),
+        statistics: Arc::default(),
         extra_groups: Groups::NONE,
         jobs: false,
         tags: Vec::new(),

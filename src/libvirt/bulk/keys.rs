@@ -1,17 +1,46 @@
 //! The keys of bulk statistics that the configuration names, as `vm_stats` writes them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use smol_str::SmolStr;
 
 use super::{Groups, Value};
 use crate::name_filter::{self, Pattern};
 use crate::sample::{StatValue, Stats};
 
-/// Which keys are wanted.
+/// Which keys are wanted. A clone knows nothing of what the original has matched.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyFilter {
-    patterns: Vec<Pattern>,
+    patterns: Vec<Wanted>,
     groups: Groups,
 }
+
+/// One pattern.
+#[derive(Debug)]
+struct Wanted {
+    text: SmolStr,
+    pattern: Pattern,
+    /// Whether a key has matched it. The workers, which share the filter, find out, and `--check` tells it.
+    has_matched: AtomicBool,
+}
+
+impl Clone for Wanted {
+    fn clone(&self) -> Self {
+        Self {
+            text: self.text.clone(),
+            pattern: self.pattern.clone(),
+            has_matched: AtomicBool::default(),
+        }
+    }
+}
+
+impl PartialEq for Wanted {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Wanted {}
 
 impl KeyFilter {
     /// Adds a shell-like pattern for a whole key (`block.*.timed_group.*`).
@@ -26,7 +55,11 @@ impl KeyFilter {
                  this group"
             ));
         }
-        self.patterns.push(pattern);
+        self.patterns.push(Wanted {
+            text: text.into(),
+            pattern,
+            has_matched: AtomicBool::default(),
+        });
         self.groups = self.groups | Groups::of_pattern(text);
         Ok(())
     }
@@ -41,8 +74,31 @@ impl KeyFilter {
         self.groups
     }
 
+    /// The patterns as they are written.
+    pub fn patterns(&self) -> impl Iterator<Item = &str> {
+        self.patterns.iter().map(|wanted| wanted.text.as_str())
+    }
+
+    /// Those that no key has matched so far.
+    pub fn unmatched(&self) -> impl Iterator<Item = &str> {
+        let patterns = self.patterns.iter();
+        let unmatched = patterns.filter(|wanted| !wanted.has_matched.load(Ordering::Relaxed));
+        unmatched.map(|wanted| wanted.text.as_str())
+    }
+
     fn matches(&self, key: &str) -> bool {
-        self.patterns.iter().any(|pattern| pattern.matches(key))
+        let mut matches = false;
+        for wanted in &self.patterns {
+            let has_matched = wanted.has_matched.load(Ordering::Relaxed);
+            // One is enough, but for those of which it is not known yet.
+            if (!matches || !has_matched) && wanted.pattern.matches(key) {
+                matches = true;
+                if !has_matched {
+                    wanted.has_matched.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+        matches
     }
 
     /// The wanted figures among the parameters of a record. Those of one object of the VM stand together.
@@ -117,14 +173,14 @@ fn is_index(part: &str) -> bool {
     !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit())
 }
 
+/// Tag and value of an object of a VM; `None` for the VM.
+type Object = Option<(&'static str, SmolStr)>;
+
 /// The group of a key, the tag of the object that it belongs to, and the name of its field.
 ///
 /// The first number in a key is the object's; what stands before it says of what kind that is. The name of a device is a
 /// tag, so it is no field. InfluxDB takes no field `time`, and libvirt's keys of this name are in ns.
-fn parsed<'k>(
-    key: &'k str,
-    names: &Names<'_>,
-) -> Option<(&'k str, Option<(&'static str, SmolStr)>, SmolStr)> {
+fn parsed<'k>(key: &'k str, names: &Names<'_>) -> Option<(&'k str, Object, SmolStr)> {
     let (group, rest) = key.split_once('.')?;
     let mut field = String::with_capacity(rest.len());
     let mut object = None;

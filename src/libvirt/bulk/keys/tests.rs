@@ -143,6 +143,20 @@ fn only_keys_that_match_are_chosen_and_a_name_is_a_tag_all_the_same() {
     assert_eq!(found, expected);
 }
 
+#[test]
+fn each_pattern_that_no_key_has_matched_is_known() {
+    let filter = filter(&["*", "cpu.*", "perf.*", "cpu.tim?"]);
+    assert!(filter.unmatched().eq(filter.patterns()));
+    let key = |key: &'static str| filter.choose([(key.as_bytes(), Value::Integer(1))].into_iter());
+    assert_eq!(key("cpu.user").len(), 1);
+    assert!(filter.unmatched().eq(["perf.*", "cpu.tim?"]));
+    assert_eq!(key("cpu.time").len(), 1);
+    assert_eq!(key("perf.cmt").len(), 1);
+    assert_eq!(filter.unmatched().count(), 0);
+    // Another hypervisor's begins anew.
+    assert_eq!(filter.clone().unmatched().count(), 4);
+}
+
 proptest! {
     /// Whatever keys a later version has, a field can be written as it is.
     #[test]
