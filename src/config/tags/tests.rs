@@ -108,6 +108,10 @@ fn a_wrong_name_is_answered_with_the_remedy() {
         ("vmid", "the name VMID is taken"),
         ("host", "choose another one, such as \"vm_host\""),
         ("type", "is taken"),
+        // Of vm_stats.
+        ("group", "the name group is taken"),
+        ("index", "the name index is taken"),
+        ("iothread", "the name iothread is taken"),
         ("state", "state is the name of a field"),
         ("State", "state is the name of a field"),
         ("\"\"", "cannot be the name of a tag"),
