@@ -36,6 +36,7 @@ mod qemu_guest;
 mod qemu_runs;
 mod qemu_text;
 mod qemu_values;
+mod stats;
 mod stopping;
 #[path = "../support/mod.rs"]
 mod support;
