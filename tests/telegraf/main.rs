@@ -9,6 +9,7 @@
 mod agent;
 mod dashboards;
 mod fleets;
+mod inputs_libvirt;
 #[path = "../support/mod.rs"]
 mod support;
 mod telegraf;
