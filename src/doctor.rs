@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::gather::protocol::{DomainRef, Versions};
 use crate::gather::{DeviceLeftOut, GatherReport, HostOverview};
+use crate::inventory::{InventoryOverview, InventoryReport};
 use crate::measurements::line_cap::Capped;
 use written::Written;
 
@@ -60,6 +61,10 @@ pub(crate) struct Examined {
     pub host: Option<HostOverview>,
     /// Whether /proc shows the processes of other users.
     pub proc_is_open: bool,
+    /// What was found beside the VMs that run.
+    pub inventory: InventoryOverview,
+    /// How the asking for it fared.
+    pub inventory_report: InventoryReport,
 }
 
 impl Examined {

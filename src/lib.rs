@@ -28,6 +28,7 @@ mod duration;
 pub mod gather;
 pub mod host;
 mod hypervisor;
+mod inventory;
 pub mod libvirt;
 pub mod line_protocol;
 pub mod logging;

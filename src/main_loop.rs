@@ -2,18 +2,20 @@
 
 mod examine;
 mod gather;
+mod inventory_lines;
 
 use std::io;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use crate::config::Settings;
-use crate::derive::History;
+use crate::derive::{History, HostSums};
 use crate::gather::Gatherer;
 use crate::gather::host_watcher::HostReport;
 use crate::gather::protocol::DomainRef;
 use crate::gather::worker::Reply;
 use crate::hypervisor;
+use crate::inventory::{self, Inventory};
 use crate::libvirt::events::EventUpdates;
 use crate::line_protocol::Tags;
 use crate::measurements::info::InfoWriter;
@@ -39,6 +41,8 @@ pub enum Message {
     EventUpdates(EventUpdates),
     /// From the host watcher.
     HostReport(Box<HostReport>),
+    /// From a worker that is asked beside the gather.
+    Inventory(inventory::Reply),
 }
 
 /// When the loop gathers.
@@ -79,9 +83,11 @@ pub struct MainLoop {
     settings: Settings,
     mode: Mode,
     gatherer: Gatherer,
+    inventory: Inventory,
     inbox: Receiver<Message>,
     requests: Requests,
     history: History,
+    host_sums: HostSums,
     info: InfoWriter,
     /// With `max_lines` only.
     line_cap: Option<LineCap>,
@@ -97,6 +103,7 @@ pub struct MainLoop {
     lines_written: bool,
     /// Whether a line of a VM was written, or the configuration asks for none.
     vm_lines_written: bool,
+    /// Whether a gather had figures of VMs, or found what was asked beside it.
     vms_gathered: bool,
     /// Whether stdout has no reader any more.
     reader_is_gone: bool,
@@ -105,7 +112,7 @@ pub struct MainLoop {
     /// Whether libvirt had not answered yet when the gather under way began.
     opening: bool,
     started: Instant,
-    /// The tags of `vm_collector`.
+    /// The tags of `vm_collector` and of `vm_host`.
     of_collector: Tags,
     /// When to say that no request has come; `None` once one has, or where none is expected.
     unasked: Option<Instant>,
@@ -122,6 +129,7 @@ impl MainLoop {
         settings: Settings,
         mode: Mode,
         gatherer: Gatherer,
+        inventory: Inventory,
         inbox: Receiver<Message>,
         requests: Requests,
     ) -> Self {
@@ -141,8 +149,10 @@ impl MainLoop {
             settings,
             mode,
             gatherer,
+            inventory,
             inbox,
             requests,
+            host_sums: HostSums::default(),
             buffer: String::new(),
             pending: mode != Mode::Triggered,
             ending: None,
@@ -227,6 +237,7 @@ impl MainLoop {
     /// Closes the connections that are not in use; waits for that until `limit` at the longest.
     pub fn close(&mut self, limit: Instant) {
         self.gatherer.close(limit);
+        self.inventory.close(limit);
     }
 
     fn is_stopped(&self) -> bool {
@@ -284,6 +295,7 @@ impl MainLoop {
                 }
             }
             Message::HostReport(report) => self.gatherer.on_host_report(*report),
+            Message::Inventory(reply) => self.inventory.on_reply(reply),
         }
     }
 }

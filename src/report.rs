@@ -2,6 +2,7 @@
 
 mod connection;
 mod endings;
+mod inventory;
 mod io_errors;
 mod lasting;
 mod left_out;
@@ -9,7 +10,7 @@ mod line_cap;
 mod partial;
 mod storage;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::Level;
 use uuid::Uuid;
@@ -60,6 +61,8 @@ pub struct Reporter {
     ///
     /// [`Capped::step`]: crate::measurements::line_cap::Capped::step
     line_cap_step: usize,
+    /// How long what is asked beside the gather must be silent before that is reported.
+    silence: Duration,
     /// Whether libvirt's first answer has been reported.
     started: bool,
 }
@@ -79,6 +82,7 @@ impl Reporter {
             panicked: HashSet::default(),
             left_out: LeftOut::default(),
             line_cap_step: 0,
+            silence: lasting::MOMENT,
             started: false,
         }
     }
@@ -89,6 +93,7 @@ impl Reporter {
         Self {
             partial: Partial::without_delay(),
             locked: Lasting::without_delay(),
+            silence: Duration::ZERO,
             started: true,
             ..Self::new(uri)
         }

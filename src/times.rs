@@ -53,6 +53,14 @@ pub const NOT_LET_IN: Duration = Duration::from_secs(5);
 /// How long no more connections are tried after that.
 pub const CONNECTIONS_SCARCE: Duration = Duration::from_secs(3600);
 
+// What is asked beside the gather.
+
+/// How long a gather whose VMs are done waits for what it has asked beside them: shut-off VMs, the node, storage pools. They
+/// take some ten milliseconds; what comes later is written in the next gather.
+pub const INVENTORY_GRACE: Duration = Duration::from_millis(300);
+/// A call for a storage pool that has not returned after this time is left to hang, and the other pools are asked without it.
+pub const POOL_ANSWERS: Duration = Duration::from_secs(1);
+
 // The end of the process. The gather under way gets its grace, then the reader of stdout gets time to read,
 // then connections are closed, then the readers of both pipes get time to see the end.
 
@@ -145,6 +153,12 @@ mod tests {
         assert!(found_out + ROOM <= GRACE && GRACE < GRACE_AFTER_START);
         assert!(found_out + ROOM <= SATURATION_RECHECK);
         assert!(found_out + ROOM <= WORKER_HANGS);
+    }
+
+    #[test]
+    fn what_is_asked_beside_the_gather_is_waited_for_less_than_what_may_only_be_slow() {
+        assert!(INVENTORY_GRACE + ROOM <= GRACE);
+        assert!(INVENTORY_GRACE < POOL_ANSWERS);
     }
 
     #[test]

@@ -20,6 +20,11 @@ pub(crate) fn cut(mut shown: String) -> String {
     shown
 }
 
+/// `yes` or `no`: how fields write what is so or not.
+pub(crate) fn yes_or_no(is: bool) -> &'static str {
+    if is { "yes" } else { "no" }
+}
+
 /// `1 gather`, `2 gathers`: for nouns with a plural in `s`.
 pub(crate) fn count(number: u64, noun: &str) -> String {
     let s = if number == 1 { "" } else { "s" };

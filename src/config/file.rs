@@ -35,12 +35,14 @@ pub(super) struct File {
     pub timestamp_precision: Option<Spanned<String>>,
     pub info_interval: Option<Spanned<String>>,
     pub statistics: Option<Vec<Spanned<String>>>,
+    pub inactive: Option<bool>,
+    pub pool_interval: Option<Spanned<String>>,
     pub tags: Option<tags::Written>,
     pub host: Option<hosts::Written>,
 }
 
 /// Each key, and what its value looks like. A test compares the keys with those of [`File`].
-pub(super) const KEYS: [(&str, &str); 23] = [
+pub(super) const KEYS: [(&str, &str); 25] = [
     ("uri", "a text such as \"qemu:///system\""),
     ("device_cache_ttl", "a duration such as \"300s\""),
     ("deadline", "a duration such as \"8s\""),
@@ -65,6 +67,8 @@ pub(super) const KEYS: [(&str, &str); 23] = [
     ("timestamp_precision", "a precision such as \"1s\""),
     ("info_interval", "a duration such as \"5m\""),
     ("statistics", "a list of patterns such as [\"perf.*\"]"),
+    ("inactive", "true or false"),
+    ("pool_interval", "a duration such as \"1m\""),
     (
         "tags",
         "a table: a line \"[tags]\" at the end of the file, below it lines such as project = \"openstack:project\"",

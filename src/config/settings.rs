@@ -54,6 +54,10 @@ pub struct Settings {
     pub info_interval: Duration,
     /// The keys of libvirt's statistics that `vm_stats` has.
     pub statistics: KeyFilter,
+    /// Whether shut-off VMs have lines of `vm_metrics`.
+    pub inactive: bool,
+    /// How often `vm_pools` is written; 1 s to 30 days.
+    pub pool_interval: Duration,
     /// The values of a VM's XML that all its lines carry as tags.
     pub tags: Vec<WantedValue>,
 }
@@ -81,6 +85,10 @@ pub struct Measurements {
     pub stats: bool,
     /// `vm_jobs`; off by default.
     pub jobs: bool,
+    /// `vm_pools`; off by default.
+    pub pools: bool,
+    /// `vm_host`; off by default.
+    pub host: bool,
 }
 
 impl Measurements {
@@ -96,11 +104,18 @@ impl Measurements {
         pressure: false,
         stats: false,
         jobs: false,
+        pools: false,
+        host: false,
     };
 
     /// Whether a measurement has figures of vCPUs.
     pub fn any_of_vcpus(&self) -> bool {
-        self.features || self.totals || self.vcpus
+        self.features || self.has_totals() || self.vcpus
+    }
+
+    /// Whether a measurement has the sums over the devices of a VM: `vm_host` adds those of all VMs up.
+    pub fn has_totals(&self) -> bool {
+        self.totals || self.host
     }
 
     /// Whether a measurement has lines of VMs whatever happens to them: `vm_jobs` has lines only of those with a job.
@@ -175,6 +190,8 @@ impl Default for Settings {
             timestamp_precision: Precision::Second,
             info_interval: Duration::from_secs(300),
             statistics: KeyFilter::default(),
+            inactive: false,
+            pool_interval: Duration::from_secs(60),
             tags: Vec::new(),
         }
     }
@@ -190,6 +207,11 @@ impl Settings {
     pub fn tags_of_all_lines(&self) -> Tags {
         let host = self.host.iter();
         host.fold(Tags::new(), |tags, host| tags.with("host", host))
+    }
+
+    /// Whether libvirt is asked for shut-off VMs: for their lines, or for their number in `vm_host`.
+    pub fn needs_inactive(&self) -> bool {
+        self.inactive && (self.measurements.metrics || self.measurements.host)
     }
 
     /// The devices that are written.

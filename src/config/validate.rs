@@ -22,6 +22,8 @@ const DEVICE_CACHE_TTL: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
 const INFO_INTERVAL: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
+const POOL_INTERVAL: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
 /// A report is stamped in whole seconds.
 const GUEST_MEMORY_MAX_AGE: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
@@ -136,6 +138,13 @@ impl Settings {
             file.info_interval,
             INFO_INTERVAL,
             settings.info_interval,
+        )?;
+        settings.inactive = file.inactive.unwrap_or(settings.inactive);
+        settings.pool_interval = within(
+            "pool_interval",
+            file.pool_interval,
+            POOL_INTERVAL,
+            settings.pool_interval,
         )?;
         if let Some(written) = file.tags {
             settings.tags = tags::validate(document, written)?;
@@ -261,7 +270,7 @@ fn measurements(
     document: &Document,
     written: &Spanned<Vec<Spanned<String>>>,
 ) -> Result<Measurements, ConfigError> {
-    const NAMES: [&str; 10] = [
+    const NAMES: [&str; 12] = [
         "vm_metrics",
         "vm_features",
         "vm_devices",
@@ -272,6 +281,8 @@ fn measurements(
         "vm_pressure",
         "vm_stats",
         "vm_jobs",
+        "vm_pools",
+        "vm_host",
     ];
     if written.get_ref().is_empty() {
         let message = format!(
@@ -293,6 +304,8 @@ fn measurements(
             "vm_pressure" => chosen.pressure = true,
             "vm_stats" => chosen.stats = true,
             "vm_jobs" => chosen.jobs = true,
+            "vm_pools" => chosen.pools = true,
+            "vm_host" => chosen.host = true,
             other => {
                 let message = format!("measurements: {}", unknown_word(other, &NAMES));
                 return Err(document.error(name.span(), message));

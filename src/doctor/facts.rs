@@ -32,6 +32,8 @@ pub struct Facts {
     pub host: Option<Host>,
     /// The storage of the disks.
     pub storage: Option<Storage>,
+    /// Shut-off VMs and storage pools.
+    pub inventory: Option<Inventory>,
     /// What is written.
     pub output: Option<Output>,
     /// The gathers.
@@ -168,6 +170,23 @@ pub struct MountOut {
     pub state: &'static str,
     /// VMs with a file there, where it is dead.
     pub vms: Vec<String>,
+}
+
+/// What is asked beside the VMs that run, where the configuration has it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Inventory {
+    /// Whether shut-off VMs are asked for (`inactive`).
+    pub inactive_wanted: bool,
+    /// Those that pass `domain_include` and `domain_exclude`; `None` if no reply came.
+    pub inactive: Option<usize>,
+    /// Whether `vm_pools` is configured.
+    pub pools_wanted: bool,
+    /// The storage pools; `None` if no reply came.
+    pub pools: Option<Vec<String>>,
+    /// The pools that do not answer.
+    pub pools_not_answering: Vec<String>,
+    /// What libvirt refused.
+    pub problems: Vec<String>,
 }
 
 /// What a gather writes in which the lines of all measurements are due, and Telegraf's settings to match.

@@ -1,6 +1,7 @@
 //! What the facts mean to an operator: each finding with its mark, and with its remedy where there is one.
 
 mod host;
+mod inventory;
 mod output;
 mod vms;
 
@@ -97,6 +98,9 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
             all.extend(host::storage(storage));
         }
         all.extend(vms::left_out(found, libvirt));
+    }
+    if let Some(found) = &facts.inventory {
+        all.extend(inventory::found(found));
     }
     if let (Some(written), Some(gather)) = (&facts.output, &facts.gather) {
         all.extend(output::written(written));

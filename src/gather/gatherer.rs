@@ -101,7 +101,7 @@ impl Gatherer {
             // The control groups also tell at once when vCPUs were added.
             cpu_usage: needed.has(Groups::CPU) || vcpu_times,
             vcpu_times,
-            throttling: measurements.totals,
+            throttling: measurements.has_totals(),
             pressure: measurements.pressure,
         };
         // Each connection to a driver in our own process may be to another node, so there is only one.

@@ -6,8 +6,8 @@ use crate::libvirt::bulk::Groups;
 /// The groups that a field of these measurements needs, and no other. The vCPU group is not among them:
 /// this host has its figures, and `virDomainGetInfo` has the number of vCPUs for a sixth of the price.
 pub(crate) fn groups_needed(measurements: &Measurements) -> Groups {
-    let figures = measurements.metrics || measurements.features || measurements.totals;
-    let devices = measurements.features || measurements.devices || measurements.totals;
+    let figures = measurements.metrics || measurements.features || measurements.has_totals();
+    let devices = measurements.features || measurements.devices || measurements.has_totals();
     let mut groups = Groups::STATE;
     if figures {
         groups = groups | Groups::CPU | Groups::BALLOON;
@@ -67,6 +67,17 @@ mod tests {
                 Groups::STATE | devices | figures,
             ),
             (
+                Measurements { host: true, ..none },
+                Groups::STATE | devices | figures,
+            ),
+            (
+                Measurements {
+                    pools: true,
+                    ..none
+                },
+                Groups::STATE,
+            ),
+            (
                 Measurements {
                     features: true,
                     ..none
@@ -101,7 +112,10 @@ mod tests {
                 assert_eq!(vcpu_group(&wanted, vcpu_delay), Groups::NONE);
             }
             let asked = vcpu_group(&wanted, VcpuDelay::Libvirt).has(Groups::VCPU);
-            assert_eq!(asked, wanted.totals || wanted.features || wanted.vcpus);
+            assert_eq!(
+                asked,
+                wanted.has_totals() || wanted.features || wanted.vcpus
+            );
         }
     }
 }

@@ -53,7 +53,7 @@ const TRIES: u32 = 3;
 const IDLE: Duration = Duration::from_millis(100);
 
 /// Opens a connection.
-fn open(uri: &str) -> Result<Connection, Error> {
+pub(crate) fn open(uri: &str) -> Result<Connection, Error> {
     let mut tries = 0;
     loop {
         tries += 1;

@@ -1,5 +1,6 @@
 //! Bulk statistics (`virDomainListGetStats`): the groups of statistics, and from a record's keys to a [`Sample`].
 
+mod defined;
 mod groups;
 pub mod keys;
 mod vcpus;
@@ -11,6 +12,7 @@ use virt::sys;
 
 use super::Value;
 use crate::sample::{DISK_COUNTERS, Device, Devices, NIC_COUNTERS, Sample};
+pub(crate) use defined::Defined;
 pub use groups::Groups;
 
 /// The flag that skips a domain whose monitor is occupied instead of waiting for it (libvirt 4.5).

@@ -37,9 +37,13 @@ pub enum CallKind {
     Persistent,
     /// `virDomainGetXMLDesc`.
     Xml,
+    /// A call for storage pools.
+    Pool,
+    /// A call for the node.
+    Node,
 }
 
-const KINDS: usize = CallKind::Xml as usize + 1;
+const KINDS: usize = CallKind::Node as usize + 1;
 
 /// The counters of one libvirt.
 #[derive(Debug, Default)]

@@ -33,6 +33,11 @@ impl Error {
         )
     }
 
+    /// Whether there is no such storage pool any more.
+    pub fn is_no_pool(&self) -> bool {
+        self.code == sys::VIR_ERR_NO_STORAGE_POOL
+    }
+
     /// Whether the driver does not have this call.
     pub fn is_unsupported(&self) -> bool {
         matches!(

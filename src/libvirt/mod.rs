@@ -18,7 +18,7 @@ pub(crate) mod testing;
 
 pub(crate) use domain_event::{CompletedJob, DomainEvent, IoError, OptionalKinds, Stop};
 pub(crate) use error::Error;
-pub(crate) use ffi::{Connection, Domain, Record, Records};
+pub(crate) use ffi::{Connection, Domain, NodeInfo, PoolInfo, Record, Records, StoragePool};
 pub use ffi::{Monitor, Value, close_inherited, share_memory};
 pub(crate) use ffi::{
     client_version, connected_sockets, forget_crash, initialize, pass_on_at_crash,

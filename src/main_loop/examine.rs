@@ -65,6 +65,8 @@ impl MainLoop {
             host: self.gatherer.host_overview(),
             // With hidepid the files of init cannot be read.
             proc_is_open: fs::read("/proc/1/stat").is_ok(),
+            inventory: self.inventory.overview(),
+            inventory_report: self.inventory.report(),
             first,
             last,
         }

@@ -22,6 +22,9 @@ impl MainLoop {
         let start = Instant::now();
         let report = self.fill_buffer();
         self.reporter.report(&report);
+        if report.reached {
+            self.reporter.inventory(&self.inventory.report());
+        }
         if let Some(capped) = &self.capped {
             self.reporter.line_cap(capped);
         }
@@ -52,8 +55,11 @@ impl MainLoop {
         self.buffer.clear();
         self.without_guest_memory.clear();
         self.running = 0;
+        self.host_sums.begin();
+        self.inventory.begin();
         self.gatherer.begin();
         self.receive_replies(start, timestamp);
+        self.receive_inventory(start);
         let is_in_time = start.elapsed() < self.settings.deadline;
         let cut = self
             .ending
@@ -70,11 +76,13 @@ impl MainLoop {
             self.history
                 .retain(active, |uuid| self.reporter.forget(uuid));
             self.info.retain(active);
+            self.host_sums.retain(active);
         }
         for sample in &report.samples {
             self.write(sample, timestamp);
         }
         self.write_extra(&report, timestamp);
+        self.write_inventory(&report, timestamp);
         self.limit_lines(report.reached);
         let measurements = &self.settings.measurements;
         self.vm_lines_written |= !self.buffer.is_empty() || !measurements.any_of_vms();
@@ -98,6 +106,10 @@ impl MainLoop {
     /// soon as its figures are complete.
     fn receive_replies(&mut self, start: Instant, timestamp: i64) {
         let mut last_reply = start;
+        // Before libvirt has answered for the first time, the connections of the workers come first.
+        if self.answered {
+            self.inventory.ask();
+        }
         while !self.gatherer.is_done() {
             let limit = self.limit(start, last_reply);
             let wake = self.gatherer.wake().map_or(limit, |wake| wake.min(limit));
@@ -113,7 +125,11 @@ impl MainLoop {
             };
             if let Message::Reply(reply) = &message {
                 last_reply = Instant::now();
-                self.answered |= reply.result.is_ok();
+                let is_first = !self.answered && reply.result.is_ok();
+                self.answered |= is_first;
+                if is_first {
+                    self.inventory.ask();
+                }
             }
             self.on_message(message);
             while let Some(sample) = self.gatherer.take_ready() {
@@ -137,6 +153,9 @@ impl MainLoop {
         }
         let wanted = &self.settings.measurements;
         let (vm, derived) = self.history.update(sample);
+        if wanted.host {
+            self.host_sums.add(sample, &derived);
+        }
         measurements::write(&mut self.buffer, wanted, sample, vm, &derived, timestamp);
         if wanted.info {
             let now = Instant::now();
@@ -198,13 +217,13 @@ impl MainLoop {
             lines: memchr::memchr_iter(b'\n', self.buffer.as_bytes()).count(),
             lines_dropped: self.capped.as_ref().map(|capped| capped.lines_dropped),
             calls: CallCounts::now(),
-            reads_jobs: self.settings.measurements.jobs,
             reconnects,
             hanging: report.hanging,
             late,
             dead_mounts: report.dead.len(),
         };
-        collector::write(&mut self.buffer, &collector, &self.of_collector, timestamp);
+        let (buffer, wanted) = (&mut self.buffer, &self.settings.measurements);
+        collector::write(buffer, &collector, wanted, &self.of_collector, timestamp);
     }
 
     /// When the gather under way ends at the latest.

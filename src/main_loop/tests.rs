@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 
 use super::*;
@@ -12,8 +13,10 @@ fn main_loop(mode: Mode) -> (MainLoop, Sender<Message>) {
     let settings = settings("test:///default");
     let (sender, receiver) = channel();
     let gatherer = Gatherer::new(&settings, sink, None);
+    let inventory = Inventory::new(&settings, Arc::new(drop));
+    let requests = Requests::default();
     (
-        MainLoop::new(settings, mode, gatherer, receiver, Requests::default()),
+        MainLoop::new(settings, mode, gatherer, inventory, receiver, requests),
         sender,
     )
 }

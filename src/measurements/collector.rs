@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::config::Measurements;
 use crate::libvirt::calls::{CallCounts, CallKind};
 use crate::line_protocol::{Line, Tags};
 
@@ -23,6 +24,15 @@ const CALLS: [(&str, CallKind); 14] = [
     ("calls_persistent", CallKind::Persistent),
     ("xml_reads", CallKind::Xml),
 ];
+
+/// The same of calls that only a measurement makes which is off by default: absent without it.
+const CALLS_ON_REQUEST: [(&str, CallKind, IsWanted); 3] = [
+    ("calls_job", CallKind::Job, |wanted| wanted.jobs),
+    ("calls_pool", CallKind::Pool, |wanted| wanted.pools),
+    ("calls_node", CallKind::Node, |wanted| wanted.host),
+];
+
+type IsWanted = fn(&Measurements) -> bool;
 
 /// The figures of one gather, and counters since the program started.
 #[derive(Debug, Clone, Default)]
@@ -47,8 +57,6 @@ pub struct Collector {
     pub lines_dropped: Option<usize>,
     /// Calls made to libvirt since the start.
     pub calls: CallCounts,
-    /// Whether the figures of jobs are wanted; without that there is no count of the calls for them.
-    pub reads_jobs: bool,
     /// Connections lost since the start.
     pub reconnects: u64,
     /// Calls that have not returned.
@@ -60,7 +68,13 @@ pub struct Collector {
 }
 
 /// Appends the line. One of its tags is the URI, for one Telegraf may gather several of them.
-pub fn write(buffer: &mut String, collector: &Collector, tags: &Tags, timestamp: i64) {
+pub fn write(
+    buffer: &mut String,
+    collector: &Collector,
+    wanted: &Measurements,
+    tags: &Tags,
+    timestamp: i64,
+) {
     let count = |n: usize| u64::try_from(n).ok();
     let nanos = |d: Duration| u64::try_from(d.as_nanos()).ok();
     let mut line = Line::begin(buffer, "vm_collector", tags);
@@ -77,8 +91,10 @@ pub fn write(buffer: &mut String, collector: &Collector, tags: &Tags, timestamp:
     for (key, call) in CALLS {
         line.int(key, Some(collector.calls.of(call)));
     }
-    let calls_job = collector.calls.of(CallKind::Job);
-    line.int("calls_job", collector.reads_jobs.then_some(calls_job));
+    for (key, call, is_wanted) in CALLS_ON_REQUEST {
+        let made = collector.calls.of(call);
+        line.int(key, is_wanted(wanted).then_some(made));
+    }
     line.int("reconnects", Some(collector.reconnects));
     line.int("calls_hanging", count(collector.hanging));
     line.int("late_answers", Some(collector.late));

@@ -12,6 +12,7 @@ use crate::description::{Info, LIMIT_FIELDS, TagValues, cut};
 use crate::line_protocol::{Line, Tags};
 use crate::maps::{HashMap, HashSet};
 use crate::sample::{RunId, Sample};
+use crate::wording::yes_or_no;
 
 /// The fields of the VM's own line that come from its XML and not from `[tags]`.
 const OWN: [&str; 7] = [
@@ -121,7 +122,7 @@ impl Written {
 }
 
 fn lines(buffer: &mut String, info: &Info, values: &TagValues, vm: &Tags, timestamp: i64) {
-    let yes = |is: Option<bool>| is.map(|is| if is { "yes" } else { "no" });
+    let yes = |is: Option<bool>| is.map(yes_or_no);
     let mut line = Line::begin(buffer, "vm_info", vm);
     let own = [
         info.title.as_deref(),

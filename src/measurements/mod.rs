@@ -3,15 +3,18 @@
 pub(crate) mod collector;
 mod devices;
 mod features;
+pub(crate) mod host;
+pub(crate) mod inactive;
 pub(crate) mod info;
 pub(crate) mod jobs;
 mod last_line;
 pub(crate) mod line_cap;
 mod metrics;
+pub(crate) mod pools;
 mod pressure;
 pub(crate) mod state;
 pub(crate) mod stats;
-mod totals;
+pub(crate) mod totals;
 mod vcpus;
 
 #[cfg(test)]

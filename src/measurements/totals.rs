@@ -43,49 +43,59 @@ pub(super) fn write(
     timestamp: i64,
 ) {
     let mut line = Line::begin(buffer, "vm_totals", &vm.tags);
+    fields(sample, derived, |key, value| line.int(key, value));
+    line.end(timestamp);
+}
+
+/// Calls `put` with each field and its value, in the order of the line.
+pub(crate) fn fields(
+    sample: &Sample,
+    derived: &Derived,
+    mut put: impl FnMut(&'static str, Option<u64>),
+) {
     for (key, value) in NET.into_iter().zip(derived.net) {
-        line.int(key, value);
+        put(key, value);
     }
     let disk = || DISK.into_iter().zip(derived.disk);
     for (key, value) in disk().take(FIRST) {
-        line.int(key, value);
+        put(key, value);
     }
     let figures = &sample.memory;
-    line.int("memactual", figures.actual);
-    line.int("memrss", figures.rss);
-    line.int("memavailable", figures.available);
-    line.int("memusable", figures.usable);
-    line.int("memswap_in", figures.swap_in);
-    line.int("memswap_out", figures.swap_out);
-    line.int("memmajor_fault", figures.major_fault);
-    line.int("memminor_fault", figures.minor_fault);
-    line.int("memdisk_cache", figures.disk_caches);
-    line.int("memunused", figures.unused);
-    line.int("memstats_age_sec", figures.report_age);
-    line.int("timeusr", sample.cpu.user);
-    line.int("timesys", sample.cpu.system);
-    line.int("cpus", sample.vcpus);
-    line.int("cputime", sample.cpu.time);
+    put("memactual", figures.actual);
+    put("memrss", figures.rss);
+    put("memavailable", figures.available);
+    put("memusable", figures.usable);
+    put("memswap_in", figures.swap_in);
+    put("memswap_out", figures.swap_out);
+    put("memmajor_fault", figures.major_fault);
+    put("memminor_fault", figures.minor_fault);
+    put("memdisk_cache", figures.disk_caches);
+    put("memunused", figures.unused);
+    put("memstats_age_sec", figures.report_age);
+    put("timeusr", sample.cpu.user);
+    put("timesys", sample.cpu.system);
+    put("cpus", sample.vcpus);
+    put("cputime", sample.cpu.time);
     let vcpus = sample.vcpu_times.as_ref();
-    line.int(
+    put(
         "vcpu_time_ns",
         vcpus.and_then(|vcpus| vcpus.sum(|vcpu| vcpu.time)),
     );
-    line.int(
+    put(
         "vcpu_delay_ns",
         vcpus.and_then(|vcpus| vcpus.sum(|vcpu| vcpu.delay)),
     );
     let throttling = sample.throttling.as_ref();
-    line.int("cpu_periods", throttling.map(|sum| sum.periods));
-    line.int(
+    put("cpu_periods", throttling.map(|sum| sum.periods));
+    put(
         "cpu_throttled_periods",
         throttling.map(|sum| sum.throttled_periods),
     );
-    line.int("cpu_throttled_ns", throttling.map(|sum| sum.throttled));
-    line.signed("state", sample.state.map(i64::from));
-    line.signed("state_reason", sample.reason.map(i64::from));
+    put("cpu_throttled_ns", throttling.map(|sum| sum.throttled));
+    let number = |of: Option<i32>| of.and_then(|number| u64::try_from(number).ok());
+    put("state", number(sample.state));
+    put("state_reason", number(sample.reason));
     for (key, value) in disk().skip(FIRST) {
-        line.int(key, value);
+        put(key, value);
     }
-    line.end(timestamp);
 }

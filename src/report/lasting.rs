@@ -10,7 +10,7 @@ use crate::maps::HashMap;
 /// A VM in trouble is reported after this time. A monitor that is busy, or a VM that is locked, for less is not worth a
 /// line: the VM is being started, saved or ended on a busy host, or libvirt waits 5 s for a guest to release a device
 /// (qemuDomainWaitForDeviceRemoval), which a paused guest never does.
-const MOMENT: Duration = Duration::from_secs(7);
+pub(super) const MOMENT: Duration = Duration::from_secs(7);
 
 /// Since when each VM has been in one kind of trouble.
 #[derive(Debug)]

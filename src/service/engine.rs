@@ -7,6 +7,7 @@ use super::{Fatal, Host};
 use crate::config::{Loaded, Settings};
 use crate::gather::{Gatherer, MOST_EXTRA, host_watcher};
 use crate::hypervisor::{self, Hypervisor};
+use crate::inventory::{self, Inventory};
 use crate::libvirt::events::Watcher;
 use crate::libvirt::{self, OptionalKinds};
 use crate::main_loop::{MainLoop, Message, Mode};
@@ -93,6 +94,13 @@ impl Engine {
         } else {
             None
         };
+        let tell = sender.clone();
+        let inventory = Inventory::new(
+            settings,
+            Arc::new(move |reply| {
+                let _ = tell.send(Message::Inventory(reply));
+            }),
+        );
         let gatherer = Gatherer::new(
             settings,
             Arc::new(move |reply| {
@@ -101,7 +109,8 @@ impl Engine {
             host_watcher,
         );
         let settings = settings.clone();
-        let mut main_loop = MainLoop::new(settings, mode, gatherer, receiver, inbox.requests);
+        let (inbox, requests) = (receiver, inbox.requests);
+        let mut main_loop = MainLoop::new(settings, mode, gatherer, inventory, inbox, requests);
         if !is_first {
             main_loop.leave_unasked_unsaid();
         }
@@ -133,7 +142,8 @@ fn files_needed<'s>(hosts: impl Iterator<Item = &'s Settings>) -> u64 {
     /// A connection has a socket and an eventfd, and while it is opened two files more (configuration, user database).
     const EACH_CONNECTION: usize = 4;
     let connections = |settings: &Settings| {
-        if settings.uri.in_process() {
+        let beside = inventory::connections(settings);
+        let of_gathers = if settings.uri.in_process() {
             1
         } else {
             // A worker that hangs keeps its connection and is replaced: as many calls as may hang, the one more that finds
@@ -144,7 +154,8 @@ fn files_needed<'s>(hosts: impl Iterator<Item = &'s Settings>) -> u64 {
                 false => 0,
             };
             settings.workers.min(settings.max_calls) + settings.max_calls + extra + 1 + 1
-        }
+        };
+        of_gathers + beside
     };
     (OWN + EACH_CONNECTION * hosts.map(connections).sum::<usize>()) as u64
 }

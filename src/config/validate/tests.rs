@@ -87,11 +87,13 @@ fn every_key_arrives() {
         device_exclude = ["vdb"]
         cdrom = true
         floppy = true
-        measurements = ["vm_totals", "vm_collector", "vm_metrics", "vm_info", "vm_pressure"]
+        measurements = ["vm_totals", "vm_collector", "vm_metrics", "vm_info", "vm_pressure", "vm_pools", "vm_host"]
         max_lines = 10000000
         timestamp_precision = "1us"
         info_interval = "1h"
         statistics = ["perf.*"]
+        inactive = true
+        pool_interval = "2m"
         [tags]
         title = "title"
     "#;
@@ -125,6 +127,8 @@ fn every_key_arrives() {
             info: true,
             pressure: true,
             stats: true,
+            pools: true,
+            host: true,
             ..Measurements::NONE
         },
         max_lines: Some(10_000_000),
@@ -135,6 +139,8 @@ fn every_key_arrives() {
             keys.add("perf.*").unwrap();
             keys
         },
+        inactive: true,
+        pool_interval: Duration::from_secs(120),
         tags: vec![WantedValue {
             tag: "title".into(),
             place: Place {
@@ -160,6 +166,8 @@ fn bounds_are_allowed() {
         "device_cache_ttl = \"30days\"",
         "guest_memory_max_age = \"1s\"",
         "guest_memory_max_age = \"30days\"",
+        "pool_interval = \"1s\"",
+        "pool_interval = \"30days\"",
     ] {
         assert!(read(good).is_ok(), "{good}");
     }

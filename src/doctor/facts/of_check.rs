@@ -1,9 +1,14 @@
 //! How the facts follow from the configuration and the gathers of a check.
 
-use super::{DeviceOut, Facts, Gather, Host, Libvirt, MountOut, Output, Statistics, Storage, Vms};
+use super::{
+    DeviceOut, Facts, Gather, Host, Inventory, Libvirt, MountOut, Output, Statistics, Storage, Vms,
+};
+use smol_str::SmolStr;
+
 use crate::config::{ConfigSource, Settings, VcpuDelay};
 use crate::doctor::Examined;
 use crate::gather::protocol::DomainRef;
+use crate::gather::worker::Failure;
 use crate::gather::{DeviceLeftOut, Problem, WhyLeftOut};
 use crate::host::mounts::Health;
 use crate::uri::host_name;
@@ -25,6 +30,7 @@ impl Facts {
             vms: None,
             host: None,
             storage: None,
+            inventory: None,
             output: None,
             gather: None,
         }
@@ -46,6 +52,7 @@ impl Facts {
             vms: Some(vms(settings, examined)),
             host: host(settings, examined),
             storage: examined.host.is_some().then(|| storage(examined)),
+            inventory: Some(inventory(settings, examined)),
             output: Some(output(settings, examined)),
             gather: Some(gather(settings, examined)),
             ..Self::unconnected(settings, source)
@@ -144,9 +151,9 @@ fn host(settings: &Settings, examined: &Examined) -> Option<Host> {
         vcpu_times_from_libvirt: settings.vcpu_delay == VcpuDelay::Libvirt,
         pressure_wanted: wanted.pressure,
         vms_with_pressure: counts.vms_with_pressure,
-        cpu_time_wanted: wanted.metrics || wanted.features || wanted.totals,
+        cpu_time_wanted: wanted.metrics || wanted.features || wanted.has_totals(),
         cpu_time_from_host: counts.cpu_from_host,
-        network_wanted: wanted.features || wanted.devices || wanted.totals,
+        network_wanted: wanted.features || wanted.devices || wanted.has_totals(),
         taps: counts.taps,
         taps_in_sight: counts.taps_in_sight,
         vms_with_taps: counts.vms_with_taps,
@@ -172,6 +179,25 @@ fn storage(examined: &Examined) -> Storage {
         unknown_storage: names(&report.unknown_storage),
         slow_storage: names(&report.slow_storage),
         disks_left_out: report.disks_left_out,
+    }
+}
+
+fn inventory(settings: &Settings, examined: &Examined) -> Inventory {
+    let (found, report) = (&examined.inventory, &examined.inventory_report);
+    let names = |names: &Vec<SmolStr>| names.iter().map(ToString::to_string).collect();
+    let hanging = report.hanging.iter().map(|call| &call.pool);
+    let failures = [&report.inactive, &report.pools, &report.node];
+    let problems = failures.into_iter().filter_map(|it| match &it.failure {
+        Some(Failure::Refused(error)) => Some(error.to_string()),
+        _ => None,
+    });
+    Inventory {
+        inactive_wanted: settings.needs_inactive(),
+        inactive: found.inactive,
+        pools_wanted: settings.measurements.pools,
+        pools: found.pools.as_ref().map(names),
+        pools_not_answering: hanging.flatten().map(ToString::to_string).collect(),
+        problems: problems.collect(),
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::doctor::facts::{Gather, Host, MountOut, Output, Statistics, Storage, Vms};
+use crate::doctor::facts::{Gather, Host, Inventory, MountOut, Output, Statistics, Storage, Vms};
 
 /// A host with three healthy VMs.
 fn healthy() -> Facts {
@@ -63,6 +63,14 @@ fn healthy() -> Facts {
             unknown_storage: vec![],
             slow_storage: vec![],
             disks_left_out: false,
+        }),
+        inventory: Some(Inventory {
+            inactive_wanted: true,
+            inactive: Some(2),
+            pools_wanted: true,
+            pools: Some(vec!["default".to_owned()]),
+            pools_not_answering: vec![],
+            problems: vec![],
         }),
         output: Some(Output {
             lines: 15,
@@ -264,6 +272,27 @@ fn each_fault_has_its_remedy() {
             facts.storage.as_mut().unwrap().network_mounts = vec![mount];
         },
     );
+    fn inventory(facts: &mut Facts) -> &mut Inventory {
+        facts.inventory.as_mut().unwrap()
+    }
+    finds(Warning, "shut-off VMs", &["virsh list --all"], |facts| {
+        inventory(facts).inactive = None;
+    });
+    finds(Warning, "storage pools", &["virsh pool-list"], |facts| {
+        inventory(facts).pools = None;
+    });
+    finds(Note, "storage pools", &["there is none"], |facts| {
+        inventory(facts).pools = Some(vec![]);
+    });
+    finds(Warning, "storage pools", &["web", "the mount"], |facts| {
+        inventory(facts).pools_not_answering = web();
+    });
+    let refused = "shut-off VMs, pools and node";
+    finds(Warning, refused, &["web", "virtstoraged"], |facts| {
+        inventory(facts).problems = web();
+    });
+    assert_eq!(ok(&healthy(), "shut-off VMs"), "2 VMs");
+    assert_eq!(ok(&healthy(), "storage pools"), "1 pool: default");
     finds(Warning, "events", &["max_anonymous_clients"], |facts| {
         facts.libvirt.as_mut().unwrap().events = false;
     });

@@ -116,6 +116,25 @@ impl Connection {
     /// # Errors
     /// The error of libvirt.
     pub fn active_domains(&self) -> Result<Vec<Domain>, Error> {
+        self.domains(sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+    }
+
+    /// Handles of the inactive domains that start with the host, or of those that do not
+    /// (`virConnectListAllDomains`). A domain without a configuration that stays is inactive only while it is being
+    /// started or ended, and is left out.
+    ///
+    /// # Errors
+    /// The error of libvirt.
+    pub fn inactive_domains(&self, autostart: bool) -> Result<Vec<Domain>, Error> {
+        let autostart = match autostart {
+            true => sys::VIR_CONNECT_LIST_DOMAINS_AUTOSTART,
+            false => sys::VIR_CONNECT_LIST_DOMAINS_NO_AUTOSTART,
+        };
+        let persistent = sys::VIR_CONNECT_LIST_DOMAINS_PERSISTENT;
+        self.domains(sys::VIR_CONNECT_LIST_DOMAINS_INACTIVE | persistent | autostart)
+    }
+
+    fn domains(&self, filter: sys::virConnectListAllDomainsFlags) -> Result<Vec<Domain>, Error> {
         count(CallKind::List);
         let mut list: *mut sys::virDomainPtr = ptr::null_mut();
         // SAFETY: libvirt allocates the array, whose handles become ours one by one; only the
@@ -124,7 +143,7 @@ impl Connection {
             let count = check(sys::virConnectListAllDomains(
                 self.raw.as_ptr(),
                 &mut list,
-                sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE,
+                filter,
             ))?;
             let domains = (0..count as usize)
                 .filter_map(|i| NonNull::new(*list.add(i)))

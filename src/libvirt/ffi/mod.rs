@@ -7,6 +7,8 @@ mod connection;
 mod crash;
 mod domain;
 mod domain_event;
+mod node;
+mod pool;
 mod process;
 mod records;
 mod value;
@@ -20,6 +22,8 @@ use super::Error;
 pub use connection::Connection;
 pub use crash::{forget_crash, pass_on_at_crash};
 pub use domain::{Domain, Monitor};
+pub use node::NodeInfo;
+pub use pool::{PoolInfo, StoragePool};
 pub use process::{
     client_version, close_inherited, connected_sockets, initialize, raise_file_limit, share_memory,
     start_event_loop, stdout_was_closed, while_signals_wait,

@@ -11,6 +11,8 @@ const WANTED: Measurements = Measurements {
     pressure: true,
     stats: false,
     jobs: true,
+    pools: true,
+    host: true,
 };
 
 /// A gather of so many lines of each kind, mixed, with the names of other kinds in them.

@@ -1,0 +1,354 @@
+//! What is asked beside the gather: shut-off VMs, the node, and storage pools.
+//!
+//! Each of the three has a worker, with a connection of its own and one request at a time. A gather sends a request to each
+//! worker that is due and idle. One that has not answered gets no further request, so at most one of its calls is ever in
+//! libvirtd, and it is not waited for. The scheduler knows nothing of it: whatever hangs here costs the VMs nothing.
+
+mod inactive;
+mod node;
+mod pools;
+mod worker;
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use smol_str::SmolStr;
+
+use crate::config::Settings;
+use crate::gather::worker::Failure;
+use crate::libvirt::NodeInfo;
+use crate::threads::NotStarted;
+
+pub use inactive::InactiveVm;
+pub use node::NodeFigures;
+pub use pools::{HangingCall, MOST_HANGING, Pool, PoolRound};
+
+/// Where the workers put their replies.
+pub type Sink = Arc<dyn Fn(Reply) + Send + Sync>;
+
+/// What a worker has found.
+#[derive(Debug)]
+pub enum Reply {
+    /// The shut-off VMs.
+    Inactive(Result<Vec<InactiveVm>, Failure>),
+    /// The figures of the node.
+    Node(Result<NodeFigures, Failure>),
+    /// One pool; more follows.
+    Pool(Pool),
+    /// The end of a round over all pools, or a change after it.
+    Pools(PoolRound),
+}
+
+/// A worker as the main loop sees it.
+struct Worker {
+    /// Starts its thread, and returns what sends it a request.
+    start: Box<dyn Fn() -> Result<Ask, NotStarted>>,
+    ask: Option<Ask>,
+    interval: Duration,
+    /// When it is to be asked again.
+    due: Option<Instant>,
+    /// Since when its request is out.
+    asked: Option<Instant>,
+    asked_in_this_gather: bool,
+    /// What its last reply was, if it was none.
+    failure: Option<Failure>,
+    not_started: Option<String>,
+}
+
+/// Sends a request; returns whether there is a thread to take it. The thread ends when this is dropped.
+type Ask = Box<dyn Fn() -> bool>;
+
+impl Worker {
+    fn new(interval: Duration, start: impl Fn() -> Result<Ask, NotStarted> + 'static) -> Self {
+        Self {
+            start: Box::new(start),
+            ask: None,
+            interval,
+            due: None,
+            asked: None,
+            asked_in_this_gather: false,
+            failure: None,
+            not_started: None,
+        }
+    }
+
+    /// Sends a request, if one is due and the last one was answered.
+    fn ask(&mut self, now: Instant) {
+        // Gathers come a little early at times: a period that is a multiple of their interval holds.
+        let early = (self.interval / 10).min(Duration::from_secs(1));
+        if self.asked.is_some() || self.due.is_some_and(|due| now + early < due) {
+            return;
+        }
+        self.not_started = None;
+        let is_sent = |ask: &Ask| ask();
+        if !self.ask.as_ref().is_some_and(is_sent) {
+            match (self.start)() {
+                Ok(ask) => {
+                    ask();
+                    self.ask = Some(ask);
+                }
+                Err(error) => {
+                    self.not_started = Some(error.to_string());
+                    return;
+                }
+            }
+        }
+        let next = self.due.unwrap_or(now) + self.interval;
+        self.due = Some(next.max(now));
+        self.asked = Some(now);
+        self.asked_in_this_gather = true;
+    }
+
+    /// Its reply came. One that failed is asked again in the next gather.
+    fn answered(&mut self, failure: Option<Failure>) {
+        self.asked = None;
+        if failure.is_some() {
+            self.due = None;
+        }
+        self.failure = failure;
+    }
+}
+
+/// What has come since the last lines.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The pools that were asked.
+    pub pools: Vec<Pool>,
+    /// What is known of the node.
+    pub node: Option<NodeInfo>,
+    /// Its free memory, KiB.
+    pub free_memory: Option<u64>,
+}
+
+/// How one worker fares.
+#[derive(Debug, Default, Clone)]
+pub struct Fares {
+    /// How long it has not answered.
+    pub silent: Option<Duration>,
+    /// Why it brought nothing.
+    pub failure: Option<Failure>,
+}
+
+/// How the workers fare.
+#[derive(Debug, Default, Clone)]
+pub struct InventoryReport {
+    /// That of shut-off VMs.
+    pub inactive: Fares,
+    /// That of the node.
+    pub node: Fares,
+    /// That of storage pools.
+    pub pools: Fares,
+    /// Calls for single pools that have not returned.
+    pub hanging: Vec<HangingCall>,
+    /// A thread that could not be started.
+    pub not_started: Option<String>,
+}
+
+/// What has been found so far: for `--check`.
+#[derive(Debug, Default, Clone)]
+pub struct InventoryOverview {
+    /// The number of shut-off VMs that pass the name filter; `None` if none were asked for, or no reply came.
+    pub inactive: Option<usize>,
+    /// The names of the pools; `None` likewise.
+    pub pools: Option<Vec<SmolStr>>,
+}
+
+/// The workers that the configuration needs.
+pub struct Inventory {
+    inactive: Option<Worker>,
+    node: Option<Worker>,
+    pools: Option<Worker>,
+    hanging: Vec<HangingCall>,
+    /// The last reply, until it was written.
+    inactive_vms: Option<Vec<InactiveVm>>,
+    found: Found,
+    overview: InventoryOverview,
+    /// Each thread holds a sender, which it drops when its connection is closed.
+    threads: Option<(Sender<()>, Receiver<()>)>,
+}
+
+impl Inventory {
+    /// `sink` takes the replies; they come back through [`Inventory::on_reply`]. Threads start and connections are opened
+    /// when they are needed.
+    pub fn new(settings: &Settings, sink: Sink) -> Self {
+        let uri: Arc<str> = settings.uri.value.as_str().into();
+        let threads = channel();
+        let measurements = &settings.measurements;
+        let inactive = settings.needs_inactive().then(|| {
+            let (uri, sink, thread) = (Arc::clone(&uri), Arc::clone(&sink), threads.0.clone());
+            let names = settings.domains.clone();
+            Worker::new(Duration::ZERO, move || {
+                let names = names.clone();
+                let session = move |connection| inactive::Session::new(connection, names.clone());
+                let sink = Arc::clone(&sink);
+                let tell = move |result| sink(Reply::Inactive(result));
+                asking(worker::start("inactive VMs", &uri, &thread, session, tell))
+            })
+        });
+        let node = measurements.host.then(|| {
+            let (uri, sink, thread) = (Arc::clone(&uri), Arc::clone(&sink), threads.0.clone());
+            Worker::new(Duration::ZERO, move || {
+                let sink = Arc::clone(&sink);
+                let tell = move |result| sink(Reply::Node(result));
+                asking(worker::start(
+                    "node",
+                    &uri,
+                    &thread,
+                    node::Session::new,
+                    tell,
+                ))
+            })
+        });
+        let pools = measurements.pools.then(|| {
+            let (uri, sink, thread) = (Arc::clone(&uri), Arc::clone(&sink), threads.0.clone());
+            Worker::new(settings.pool_interval, move || {
+                let reader = pools::start(&uri, &thread, &sink)?;
+                Ok(Box::new(move || reader.ask()))
+            })
+        });
+        Self {
+            inactive,
+            node,
+            pools,
+            hanging: Vec::new(),
+            inactive_vms: None,
+            found: Found::default(),
+            overview: InventoryOverview::default(),
+            threads: Some(threads),
+        }
+    }
+
+    fn workers(&self) -> impl Iterator<Item = &Worker> {
+        [&self.inactive, &self.node, &self.pools]
+            .into_iter()
+            .flatten()
+    }
+
+    fn workers_mut(&mut self) -> impl Iterator<Item = &mut Worker> {
+        [&mut self.inactive, &mut self.node, &mut self.pools]
+            .into_iter()
+            .flatten()
+    }
+
+    /// Another gather begins.
+    pub fn begin(&mut self) {
+        for worker in self.workers_mut() {
+            worker.asked_in_this_gather = false;
+        }
+    }
+
+    /// Sends a request to each worker that is due and idle.
+    pub fn ask(&mut self) {
+        let now = Instant::now();
+        for worker in self.workers_mut() {
+            worker.ask(now);
+        }
+    }
+
+    /// Whether no reply to a request of this gather is missing.
+    pub fn is_done(&self) -> bool {
+        let waits = |worker: &Worker| worker.asked_in_this_gather && worker.asked.is_some();
+        !self.workers().any(waits)
+    }
+
+    /// Takes a worker's reply.
+    pub fn on_reply(&mut self, reply: Reply) {
+        let (worker, failure) = match reply {
+            Reply::Pool(pool) => {
+                self.found.pools.retain(|other| other.uuid != pool.uuid);
+                self.found.pools.push(pool);
+                return;
+            }
+            Reply::Pools(round) => {
+                self.hanging = round.hanging;
+                self.overview.pools = round.names.or(self.overview.pools.take());
+                if !round.is_over {
+                    return;
+                }
+                (&mut self.pools, round.failure)
+            }
+            Reply::Inactive(Ok(vms)) => {
+                self.overview.inactive = Some(vms.len());
+                self.inactive_vms = Some(vms);
+                (&mut self.inactive, None)
+            }
+            Reply::Node(Ok(figures)) => {
+                self.found.node = figures.info.or(self.found.node);
+                self.found.free_memory = figures.free_memory;
+                (&mut self.node, None)
+            }
+            Reply::Inactive(Err(failure)) => (&mut self.inactive, Some(failure)),
+            Reply::Node(Err(failure)) => (&mut self.node, Some(failure)),
+        };
+        if let Some(worker) = worker {
+            worker.answered(failure);
+        }
+    }
+
+    /// Takes the shut-off VMs, if a reply came that was not taken yet.
+    pub fn take_inactive(&mut self) -> Option<Vec<InactiveVm>> {
+        self.inactive_vms.take()
+    }
+
+    /// Takes what else has come.
+    pub fn take_found(&mut self) -> Found {
+        Found {
+            pools: std::mem::take(&mut self.found.pools),
+            node: self.found.node,
+            free_memory: self.found.free_memory.take(),
+        }
+    }
+
+    /// How the workers fare.
+    pub fn report(&self) -> InventoryReport {
+        let now = Instant::now();
+        let fares = |worker: &Option<Worker>| {
+            let worker = worker.as_ref();
+            Fares {
+                silent: worker.and_then(|it| it.asked).map(|at| now - at),
+                failure: worker.and_then(|it| it.failure.clone()),
+            }
+        };
+        InventoryReport {
+            inactive: fares(&self.inactive),
+            node: fares(&self.node),
+            pools: fares(&self.pools),
+            hanging: self.hanging.clone(),
+            not_started: self.workers().find_map(|it| it.not_started.clone()),
+        }
+    }
+
+    /// What has been found so far.
+    pub fn overview(&self) -> InventoryOverview {
+        self.overview.clone()
+    }
+
+    /// Ends the threads, and waits until their connections are closed, but not beyond `limit`.
+    pub fn close(&mut self, limit: Instant) {
+        (self.inactive, self.node, self.pools) = (None, None, None);
+        if let Some((own, threads)) = self.threads.take() {
+            drop(own);
+            let patience = limit.saturating_duration_since(Instant::now());
+            // Nothing is ever sent: the last thread's end disconnects it.
+            let _: Result<(), RecvTimeoutError> = threads.recv_timeout(patience);
+        }
+    }
+}
+
+/// How many connections these settings need at the most.
+pub fn connections(settings: &Settings) -> usize {
+    let pools = match settings.measurements.pools {
+        true => 1 + MOST_HANGING,
+        false => 0,
+    };
+    usize::from(settings.needs_inactive()) + usize::from(settings.measurements.host) + pools
+}
+
+fn asking(started: Result<Sender<()>, NotStarted>) -> Result<Ask, NotStarted> {
+    let requests = started?;
+    Ok(Box::new(move || requests.send(()).is_ok()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,299 @@
+//! The thread that goes from pool to pool. It never calls libvirt itself: its workers do, one at a time.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Instant;
+
+use smol_str::SmolStr;
+use uuid::Uuid;
+
+use super::session::{Answer, Request, Session};
+use super::{HangingCall, MOST_HANGING, Pool, PoolRound};
+use crate::gather::worker::Failure;
+use crate::inventory::worker::{Told, start_telling};
+use crate::inventory::{Reply, Sink};
+use crate::threads::{self, NotStarted};
+use crate::times::POOL_ANSWERS;
+
+/// What the thread is told.
+enum Input {
+    /// Ask all pools.
+    Round,
+    /// What a worker of this number says.
+    Worker(u64, Told<Answer>),
+    /// No more is wanted.
+    End,
+}
+
+/// The way to the thread, which ends when this is dropped.
+pub(in crate::inventory) struct PoolReader(Sender<Input>);
+
+impl PoolReader {
+    /// Has all pools asked; returns whether there is a thread to do it.
+    pub(in crate::inventory) fn ask(&self) -> bool {
+        self.0.send(Input::Round).is_ok()
+    }
+}
+
+impl Drop for PoolReader {
+    fn drop(&mut self) {
+        let _ = self.0.send(Input::End);
+    }
+}
+
+/// Starts the thread; it and its workers hold a clone of `thread` until they end.
+pub(in crate::inventory) fn start(
+    uri: &str,
+    thread: &Sender<()>,
+    sink: &Sink,
+) -> Result<PoolReader, NotStarted> {
+    let (sender, inbox) = channel();
+    let mut rounds = Rounds {
+        uri: uri.to_owned(),
+        thread: thread.clone(),
+        tell: sink.clone(),
+        sender: sender.clone(),
+        inbox,
+        worker: None,
+        next: 0,
+        known: None,
+        hanging: Vec::new(),
+    };
+    threads::start("pools", move || rounds.run())?;
+    Ok(PoolReader(sender))
+}
+
+/// A known pool.
+#[derive(Debug)]
+struct Known {
+    uuid: Uuid,
+    name: SmolStr,
+    /// Its type; `None`: not read yet.
+    kind: Option<SmolStr>,
+}
+
+/// A call that hangs, and the worker that makes it.
+struct Hanging {
+    worker: u64,
+    request: Request,
+    call: HangingCall,
+}
+
+/// How a call ended.
+enum Outcome {
+    Answered(Answer),
+    Failed(Failure),
+    /// It hangs, or was not made because too many hang.
+    Hangs,
+    /// The thread is to end.
+    End,
+}
+
+struct Rounds {
+    uri: String,
+    thread: Sender<()>,
+    tell: Sink,
+    /// For the workers.
+    sender: Sender<Input>,
+    inbox: Receiver<Input>,
+    /// The worker that is idle, if there is one.
+    worker: Option<(u64, Sender<Request>)>,
+    /// The number of the next one.
+    next: u64,
+    /// The pools of the last list, in its order; `None`: there was none yet.
+    known: Option<Vec<Known>>,
+    hanging: Vec<Hanging>,
+}
+
+impl Rounds {
+    fn run(&mut self) {
+        while let Ok(input) = self.inbox.recv() {
+            match input {
+                Input::Round => match self.round() {
+                    Some(failure) => self.report(true, failure),
+                    None => return,
+                },
+                Input::Worker(number, told) => self.late(number, told),
+                Input::End => return,
+            }
+        }
+    }
+
+    /// Asks all pools; returns the first failure. `None`: the thread is to end.
+    ///
+    /// The known pools come first. The list waits for a pool that is locked, and keeps others from defining pools while it
+    /// waits; so it is not asked for while one is known to be locked.
+    fn round(&mut self) -> Option<Option<Failure>> {
+        let known: Vec<Uuid> = self.known.iter().flatten().map(|it| it.uuid).collect();
+        let mut first = None;
+        for uuid in &known {
+            self.pool(*uuid, &mut first)?;
+        }
+        if !self.hanging.is_empty() {
+            return Some(first);
+        }
+        match self.call(Request::List, None) {
+            Outcome::End => return None,
+            Outcome::Hangs => {}
+            Outcome::Failed(failure) => first = first.or(Some(failure)),
+            Outcome::Answered(answer) => {
+                self.learn(answer);
+                let new = self.known.iter().flatten().map(|it| it.uuid);
+                let new: Vec<Uuid> = new.filter(|uuid| !known.contains(uuid)).collect();
+                for uuid in new {
+                    self.pool(uuid, &mut first)?;
+                }
+            }
+        }
+        Some(first)
+    }
+
+    /// Asks a pool, unless a call for it hangs. `None`: the thread is to end.
+    fn pool(&mut self, uuid: Uuid, first: &mut Option<Failure>) -> Option<()> {
+        let known = self.known.iter().flatten().find(|it| it.uuid == uuid)?;
+        let reads_type = known.kind.is_none();
+        let name = known.name.clone();
+        let is_it = |hanging: &Hanging| matches!(hanging.request, Request::Pool { uuid: other, .. } if other == uuid);
+        if self.hanging.iter().any(is_it) {
+            return Some(());
+        }
+        let request = Request::Pool { uuid, reads_type };
+        match self.call(request, Some(name)) {
+            Outcome::End => return None,
+            Outcome::Hangs => {}
+            Outcome::Failed(failure) => *first = first.take().or(Some(failure)),
+            Outcome::Answered(answer) => self.on_pool(uuid, answer),
+        }
+        Some(())
+    }
+
+    /// Has a worker make this call, and waits for it, but no longer than a call should take. Until it is made, that is while
+    /// the connection is opened, there is no limit: nothing would come from another connection either.
+    fn call(&mut self, request: Request, pool: Option<SmolStr>) -> Outcome {
+        if self.hanging.len() >= MOST_HANGING {
+            return Outcome::Hangs;
+        }
+        let (number, worker) = match self.idle() {
+            Ok(worker) => worker,
+            Err(error) => {
+                log::debug!("{error}");
+                return Outcome::Hangs;
+            }
+        };
+        if worker.send(request).is_err() {
+            return Outcome::Hangs;
+        }
+        let mut begun: Option<Instant> = None;
+        loop {
+            let received = match begun {
+                None => self
+                    .inbox
+                    .recv()
+                    .map_err(|_| RecvTimeoutError::Disconnected),
+                Some(since) => {
+                    let limit = since + POOL_ANSWERS;
+                    let left = limit.saturating_duration_since(Instant::now());
+                    self.inbox.recv_timeout(left)
+                }
+            };
+            match (received, begun) {
+                (Ok(Input::Worker(from, Told::Begun)), _) if from == number => {
+                    begun = Some(Instant::now());
+                }
+                (Ok(Input::Worker(from, Told::Ended(result))), _) if from == number => {
+                    self.worker = Some((number, worker));
+                    return match result {
+                        Ok(answer) => Outcome::Answered(answer),
+                        Err(failure) => Outcome::Failed(failure),
+                    };
+                }
+                (Ok(Input::Worker(from, told)), _) => self.late(from, told),
+                // Nobody asks while a round is under way.
+                (Ok(Input::Round), _) => {}
+                (Err(RecvTimeoutError::Timeout), Some(since)) => {
+                    let call = HangingCall { pool, since };
+                    self.hanging.push(Hanging {
+                        worker: number,
+                        request,
+                        call,
+                    });
+                    return Outcome::Hangs;
+                }
+                (Ok(Input::End) | Err(_), _) => return Outcome::End,
+            }
+        }
+    }
+
+    /// Takes the idle worker, or starts one.
+    fn idle(&mut self) -> Result<(u64, Sender<Request>), NotStarted> {
+        if let Some(worker) = self.worker.take() {
+            return Ok(worker);
+        }
+        let number = self.next;
+        self.next += 1;
+        let sender = self.sender.clone();
+        let tell = move |told| drop(sender.send(Input::Worker(number, told)));
+        let started = start_telling("pool", &self.uri, &self.thread, Session::new, tell);
+        Ok((number, started?))
+    }
+
+    /// A call that hung has returned. Its worker ends, for there is another one.
+    fn late(&mut self, number: u64, told: Told<Answer>) {
+        let Told::Ended(result) = told else { return };
+        let Some(at) = self.hanging.iter().position(|it| it.worker == number) else {
+            return;
+        };
+        let hanging = self.hanging.swap_remove(at);
+        match (hanging.request, result) {
+            (Request::List, Ok(answer)) => self.learn(answer),
+            (Request::Pool { uuid, .. }, Ok(answer)) => self.on_pool(uuid, answer),
+            (_, Err(_)) => {}
+        }
+        self.report(false, None);
+    }
+
+    /// Takes over a list.
+    fn learn(&mut self, answer: Answer) {
+        let Answer::List(listed) = answer else { return };
+        let before = self.known.take().unwrap_or_default();
+        let kind = |uuid: Uuid| before.iter().find(|it| it.uuid == uuid)?.kind.clone();
+        let known = listed.into_iter().map(|(uuid, name)| Known {
+            uuid,
+            name,
+            kind: kind(uuid),
+        });
+        let mut known: Vec<Known> = known.collect();
+        known.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        self.known = Some(known);
+    }
+
+    /// Passes on what a pool has answered.
+    fn on_pool(&mut self, uuid: Uuid, answer: Answer) {
+        let Some(known) = &mut self.known else { return };
+        match answer {
+            Answer::Gone => known.retain(|it| it.uuid != uuid),
+            Answer::Pool(info, read) => {
+                let Some(pool) = known.iter_mut().find(|it| it.uuid == uuid) else {
+                    return;
+                };
+                pool.kind = read.or(pool.kind.take());
+                (self.tell)(Reply::Pool(Pool {
+                    uuid,
+                    name: pool.name.clone(),
+                    kind: pool.kind.clone().unwrap_or_default(),
+                    info,
+                }));
+            }
+            Answer::List(_) => {}
+        }
+    }
+
+    fn report(&self, is_over: bool, failure: Option<Failure>) {
+        let names = self.known.as_ref();
+        (self.tell)(Reply::Pools(PoolRound {
+            is_over,
+            names: names.map(|known| known.iter().map(|it| it.name.clone()).collect()),
+            hanging: self.hanging.iter().map(|it| it.call.clone()).collect(),
+            failure,
+        }));
+    }
+}

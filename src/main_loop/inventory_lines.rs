@@ -1,0 +1,65 @@
+//! What is asked beside the gather: waiting for it for a moment, and its lines.
+
+use std::time::Instant;
+
+use uuid::Uuid;
+
+use super::{Ending, MainLoop};
+use crate::gather::GatherReport;
+use crate::maps::HashSet;
+use crate::measurements;
+use crate::times::{INVENTORY_GRACE, LIBRARY_OUTPUT};
+
+impl MainLoop {
+    /// Waits for a moment for what this gather has asked beside the VMs, which are done. What comes later is written in the
+    /// next gather.
+    pub(super) fn receive_inventory(&mut self, start: Instant) {
+        let grace = Instant::now() + INVENTORY_GRACE;
+        while !self.inventory.is_done() {
+            let limit = self.limit(start, Instant::now()).min(grace);
+            if Instant::now() >= limit || matches!(self.ending, Some(Ending::Stop(_))) {
+                return;
+            }
+            if let Some(message) = self.receive(limit.min(Instant::now() + LIBRARY_OUTPUT)) {
+                self.on_message(message);
+            }
+        }
+    }
+
+    /// Appends the lines of what was found beside the VMs. All samples of the gather have been written.
+    pub(super) fn write_inventory(&mut self, report: &GatherReport, timestamp: i64) {
+        let begun = self.buffer.len();
+        let wanted = self.settings.measurements;
+        let off = self.write_inactive(report, timestamp);
+        let found = self.inventory.take_found();
+        let of_all = self.settings.tags_of_all_lines();
+        for pool in &found.pools {
+            measurements::pools::write(&mut self.buffer, pool, &of_all, timestamp);
+        }
+        if wanted.host {
+            // A VM without figures is in no sum, and without a list it is not known which VMs there are.
+            let is_whole = report.reached && report.active.is_some() && report.withheld == 0;
+            let sums = is_whole.then_some(&self.host_sums);
+            let (buffer, tags) = (&mut self.buffer, &self.of_collector);
+            measurements::host::write(buffer, sums, off, &found, tags, timestamp);
+        }
+        self.vms_gathered |= self.buffer.len() > begun;
+    }
+
+    /// Appends the lines of the VMs that are shut off; returns how many there are, if that is known. Whatever came of them
+    /// waits for a gather that knows which VMs are active: one that was started meanwhile is written as active alone.
+    fn write_inactive(&mut self, report: &GatherReport, timestamp: i64) -> Option<u64> {
+        let active = report.active.as_ref()?;
+        let vms = self.inventory.take_inactive()?;
+        let active: HashSet<Uuid> = active.iter().map(|run| run.uuid).collect();
+        let of_all = self.settings.tags_of_all_lines();
+        let mut count = 0;
+        for vm in vms.iter().filter(|vm| !active.contains(&vm.uuid)) {
+            count += 1;
+            if self.settings.measurements.metrics {
+                measurements::inactive::write(&mut self.buffer, vm, &of_all, timestamp);
+            }
+        }
+        Some(count)
+    }
+}
