@@ -20,6 +20,7 @@ mod faults_storage;
 mod host;
 mod host_counters;
 mod hosts;
+mod inventory;
 mod io_errors;
 mod jobs;
 mod lab_smoke;
