@@ -152,11 +152,12 @@ fn check_name(tag: &str) -> Result<(), String> {
 
 /// The fields of all measurements of VMs, those that are not on by default among them. A test of the documents holds that
 /// no field is missing.
-const FIELDS: [&str; 124] = [
+const FIELDS: [&str; 138] = [
     "allocation_bytes",
     "answers",
     "arch",
     "autostart",
+    "available_bytes",
     "avg10",
     "avg300",
     "avg60",
@@ -220,6 +221,7 @@ const FIELDS: [&str; 124] = [
     "memory_angle_deg",
     "memory_bps",
     "memory_dirty_rate_pages",
+    "memory_given_kb",
     "memory_guest_used_percent",
     "memory_iteration",
     "memory_max_kb",
@@ -244,6 +246,9 @@ const FIELDS: [&str; 124] = [
     "net_txerrors",
     "net_txpackets",
     "net_txpackets_rate",
+    "node_cpus",
+    "node_memory_free_kb",
+    "node_memory_kb",
     "os_type",
     "persistent",
     "physical_bytes",
@@ -272,6 +277,15 @@ const FIELDS: [&str; 124] = [
     "uptime_sec",
     "vcpu_delay_ns",
     "vcpu_time_ns",
+    "vcpus_given",
+    "vms_blocked",
+    "vms_crashed",
+    "vms_no_state",
+    "vms_paused",
+    "vms_running",
+    "vms_shutdown",
+    "vms_shutoff",
+    "vms_suspended",
     "wait_ns",
     "wr_bytes",
     "wr_latency_ms",

@@ -10,8 +10,7 @@ use crate::libvirt::per_call::SHUTOFF;
 use crate::libvirt::{Connection, Domain, Error, Records};
 use crate::maps::HashMap;
 
-/// How many VMs are asked for by one call. A call waits for a VM that is locked, as one that is just being started is, so
-/// it should not be for many; and 200 shut-off VMs take libvirtd no longer in chunks of this size than in one.
+/// How many VMs are asked for by one call: a call that waits for a locked VM shall not hold the locks of many others.
 const CHUNK: usize = 32;
 
 /// The states of a domain that does not run (virDomainState): shut off, crashed.

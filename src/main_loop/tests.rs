@@ -25,6 +25,49 @@ fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
+/// What a gather with this report writes of what was found beside its VMs.
+fn found(main_loop: &mut MainLoop, report: &GatherReport) -> String {
+    main_loop.buffer.clear();
+    main_loop.write_inventory(report, 17);
+    main_loop.buffer.clone()
+}
+
+#[test]
+fn a_vm_that_was_started_meanwhile_is_written_as_active_alone() {
+    let (mut main_loop, _sender) = main_loop(Mode::Triggered);
+    main_loop.settings.measurements.host = true;
+    let vm = |uuid: u128| inventory::InactiveVm {
+        uuid: uuid::Uuid::from_u128(uuid),
+        name: "a".into(),
+        autostart: false,
+        state: Some(5),
+        reason: Some(0),
+        memory: None,
+        vcpus: None,
+    };
+    let reply = |vms| Message::Inventory(inventory::Reply::Inactive(Ok(vms)));
+    let started = vm(run(1).uuid.as_u128());
+    let mut report = GatherReport {
+        reached: true,
+        ..GatherReport::default()
+    };
+    // Without a list it is not known which VMs are active: it waits for the next gather.
+    main_loop.on_message(reply(vec![vm(1), started]));
+    assert_eq!(found(&mut main_loop, &report), "");
+    report.active = Some([run(1)].into_iter().collect());
+    let lines = found(&mut main_loop, &report);
+    assert_eq!(lines.matches("vm_metrics,VMID=-").count(), 1, "{lines}");
+    assert!(lines.contains(&vm(1).uuid.to_string()), "{lines}");
+    assert!(lines.contains("vms_shutoff=1i"), "{lines}");
+    // What was written is not written again, and their number is not known.
+    let lines = found(&mut main_loop, &report);
+    assert!(!lines.contains("VMID=-") && !lines.contains("vms_shutoff"));
+    assert!(lines.contains("vms_running=0i"), "{lines}");
+    // A VM without figures is in no sum.
+    report.withheld = 1;
+    assert_eq!(found(&mut main_loop, &report), "");
+}
+
 #[test]
 fn a_gather_ends_by_its_deadline() {
     let (main_loop, _sender) = main_loop(Mode::Triggered);

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Measurement -> its fields with their line-protocol types: the contract with the users of the data.
-const FIELDS: [(&str, &[(char, &str)]); 8] = [
+const FIELDS: [(&str, &[(char, &str)]); 10] = [
     (
         "vm_metrics",
         &[
-            ('s', "state state_reason"),
+            ('s', "state state_reason persistent autostart"),
             (
                 'i',
                 "cpu_count memory_max_kb memory_used_kb cputime_ns answers uptime_sec",
@@ -117,6 +117,59 @@ const FIELDS: [(&str, &[(char, &str)]); 8] = [
             (
                 'i',
                 "memory_dirty_rate_pages memory_bps memory_iteration downtime_ms",
+            ),
+        ],
+    ),
+    (
+        "vm_pools",
+        &[
+            ('s', "state"),
+            ('i', "capacity_bytes allocation_bytes available_bytes"),
+        ],
+    ),
+    (
+        "vm_host",
+        &[
+            (
+                'i',
+                "vms_running vms_paused vms_blocked vms_shutdown vms_shutoff",
+            ),
+            (
+                'i',
+                "vms_crashed vms_suspended vms_no_state vcpus_given memory_given_kb",
+            ),
+            (
+                'i',
+                "memory_max_kb node_cpus node_memory_kb node_memory_free_kb net_rxbytes",
+            ),
+            (
+                'i',
+                "net_rxpackets net_rxerrors net_rxdrops net_txbytes net_txpackets",
+            ),
+            (
+                'i',
+                "net_txerrors net_txdrops disk_rd_req disk_rd_bytes disk_wr_reqs",
+            ),
+            (
+                'i',
+                "disk_wr_bytes disk_errors memactual memrss memavailable",
+            ),
+            (
+                'i',
+                "memusable memswap_in memswap_out memmajor_fault memminor_fault",
+            ),
+            ('i', "memdisk_cache memunused timeusr timesys cputime"),
+            (
+                'i',
+                "cpus vcpu_time_ns vcpu_delay_ns cpu_periods cpu_throttled_periods",
+            ),
+            (
+                'i',
+                "cpu_throttled_ns disk_rd_time_ns disk_wr_time_ns disk_fl_time_ns disk_fl_reqs",
+            ),
+            (
+                'i',
+                "disk_capacity_bytes disk_allocation_bytes disk_physical_bytes",
             ),
         ],
     ),
@@ -265,6 +318,8 @@ fn influxdb3_commands_declare_every_column_with_its_type() {
         let expected: &[&str] = match measurement {
             "vm_devices" | "vm_info" => &["VMID", "device", "devtype", "host", "name", "uuid"],
             "vm_pressure" => &["VMID", "host", "name", "resource", "type", "uuid"],
+            "vm_pools" => &["host", "pool", "type"],
+            "vm_host" => &["host", "uri"],
             "vm_vcpus" => &["VMID", "host", "name", "uuid", "vcpu"],
             "vm_jobs" => &["VMID", "host", "name", "operation", "uuid"],
             _ => &["VMID", "host", "name", "uuid"],
