@@ -4,8 +4,9 @@ use std::sync::mpsc::{Sender, channel};
 use super::*;
 use crate::description::Description;
 use crate::gather::GatherReport;
-use crate::gather::testing::{inbox, settings};
+use crate::gather::testing::{Frozen, inbox, settings};
 use crate::sample::testing::{full, run};
+use crate::times::INVENTORY_GRACE;
 use crate::vms::{DomainRef, EndedRun};
 
 fn main_loop(mode: Mode) -> (MainLoop, Sender<Message>) {
@@ -66,6 +67,45 @@ fn a_vm_that_was_started_meanwhile_is_written_as_active_alone() {
     // A VM without figures is in no sum.
     report.withheld = 1;
     assert_eq!(found(&mut main_loop, &report), "");
+}
+
+#[test]
+fn a_gather_waits_a_moment_for_what_it_has_asked_beside_its_vms() {
+    let frozen = Frozen::start();
+    let mut settings = settings(&frozen.uri());
+    settings.measurements.host = true;
+    let (sender, receiver) = channel();
+    let gatherer = Gatherer::new(&settings, inbox().0, None);
+    let inventory = Inventory::new(&settings, Arc::new(drop));
+    let (mode, requests) = (Mode::Triggered, Requests::default());
+    let mut main_loop = MainLoop::new(settings, mode, gatherer, inventory, receiver, requests);
+    // The node's reply, which its worker never has.
+    let reply = || {
+        let info = None;
+        let figures = inventory::NodeFigures {
+            info,
+            free_memory: Some(1),
+        };
+        Message::Inventory(inventory::Reply::Node(Ok(figures)))
+    };
+    let ask = |main_loop: &mut MainLoop| {
+        main_loop.inventory.begin();
+        main_loop.inventory.ask();
+    };
+    let start = Instant::now();
+    ask(&mut main_loop);
+    main_loop.receive_inventory(start);
+    assert!(start.elapsed() >= INVENTORY_GRACE && !main_loop.inventory.is_done());
+    // What an earlier gather has asked is not waited for.
+    ask(&mut main_loop);
+    assert!(main_loop.inventory.is_done());
+    main_loop.on_message(reply());
+    // This gather asks again, and the reply comes while it waits.
+    ask(&mut main_loop);
+    assert!(!main_loop.inventory.is_done());
+    sender.send(reply()).unwrap();
+    main_loop.receive_inventory(Instant::now());
+    assert!(main_loop.inventory.is_done());
 }
 
 #[test]

@@ -62,33 +62,9 @@ fn is_off(lab: &Lab, gather: &[Line], name: &str, reason: &str) {
 /// Panics unless the sums of the host's line are those over the lines vm_totals of the same gather, and it says of the node
 /// what virsh says.
 fn is_sum(lab: &Lab, gather: &[Line]) {
-    let of =
-        |measurement: &'static str| gather.iter().filter(move |l| l.measurement == measurement);
-    let host = of("vm_host").next().unwrap();
-    let mut sums: BTreeMap<&str, i64> = BTreeMap::new();
-    for line in of("vm_totals").filter(|line| !lines::is_last(line)) {
-        let amounts = line.fields.keys().filter(|field| {
-            !["state", "state_reason", "memstats_age_sec"].contains(&field.as_str())
-        });
-        for field in amounts {
-            *sums.entry(field).or_default() += line.int(field).unwrap();
-        }
-    }
-    assert!(sums.len() > 20, "{sums:?}");
-    for (sum, field) in [
-        ("vcpus_given", "cpu_count"),
-        ("memory_given_kb", "memory_used_kb"),
-        ("memory_max_kb", "memory_max_kb"),
-    ] {
-        let active = of("vm_metrics").filter(|line| line.tag("VMID") != "-");
-        sums.insert(sum, active.map(|line| line.int(field).unwrap()).sum());
-    }
-    let own = |field: &&String| !field.starts_with("vms_") && !field.starts_with("node_");
-    let written: Vec<&str> = host.fields.keys().filter(own).map(String::as_str).collect();
-    assert_eq!(written, sums.keys().copied().collect::<Vec<_>>());
-    for (field, sum) in sums {
-        assert_eq!(host.int(field), Some(sum), "{field}");
-    }
+    lines::host_adds_up(gather);
+    let host = gather.iter().find(|line| line.measurement == "vm_host");
+    let host = host.unwrap();
     let node = table(lab, &["nodeinfo"]);
     assert_eq!(host.int("node_cpus"), node["CPU(s)"].parse().ok());
     let memory: i64 = node["Memory size"]

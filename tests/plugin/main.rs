@@ -7,6 +7,7 @@ mod doctor;
 mod exit_codes;
 mod filters;
 mod hosts;
+mod inventory;
 mod max_lines;
 mod rates;
 mod starting;

@@ -269,3 +269,45 @@ pub fn adds_up(lines: &[Line], name: &str) {
         }
     }
 }
+
+/// Checks that the sums of the host's line are those over the lines vm_metrics and vm_totals of the active VMs of the same
+/// gather: each sum has its field, and each field that is an amount has its sum.
+pub fn host_adds_up(lines: &[Line]) {
+    let host = lines.iter().find(|line| line.measurement == "vm_host");
+    let host = host.expect("a line vm_host");
+    let given = [
+        ("vcpus_given", "cpu_count"),
+        ("memory_given_kb", "memory_used_kb"),
+        ("memory_max_kb", "memory_max_kb"),
+    ];
+    let mut sums: BTreeMap<&str, i64> = BTreeMap::new();
+    let mut add = |sum, value: Option<i64>| {
+        if let Some(value) = value {
+            *sums.entry(sum).or_default() += value;
+        }
+    };
+    for line in lines.iter().filter(|line| !is_last(line)) {
+        let is_active = line.tags.get("VMID").is_some_and(|id| id != "-");
+        match line.measurement.as_str() {
+            "vm_metrics" if is_active => {
+                for (sum, field) in given {
+                    add(sum, line.int(field));
+                }
+            }
+            "vm_totals" => {
+                for field in line.fields.keys() {
+                    if !["state", "state_reason", "memstats_age_sec"].contains(&field.as_str()) {
+                        add(field, line.int(field));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let own = |field: &&String| !field.starts_with("vms_") && !field.starts_with("node_");
+    let written: Vec<&str> = host.fields.keys().filter(own).map(String::as_str).collect();
+    assert_eq!(written, sums.keys().copied().collect::<Vec<_>>());
+    for (field, sum) in sums {
+        assert_eq!(host.int(field), Some(sum), "{field}");
+    }
+}
