@@ -41,7 +41,11 @@ impl worker::Session for Session {
                 .info
                 .insert(unless_lacking(self.connection.node_info())?),
         };
-        let free = unless_lacking(self.connection.free_memory())?;
+        // The library takes a driver's 0 for a failure: in the test driver VMs may have all memory of the node, or more.
+        let free = match self.connection.free_memory() {
+            Err(error) if error.is_transport() => return Err(error),
+            other => other.ok(),
+        };
         Ok(NodeFigures {
             info,
             free_memory: free.map(|bytes| bytes / 1024),

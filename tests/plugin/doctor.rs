@@ -13,7 +13,7 @@ use tempfile::NamedTempFile;
 const MARKS: [&str; 3] = ["ok       ", "note     ", "warning  "];
 
 /// Every key of the document, with `[]` for the members of a list; they are part of the interface.
-const KEYS: [&str; 61] = [
+const KEYS: [&str; 68] = [
     "configuration",
     "connected",
     "error",
@@ -31,6 +31,13 @@ const KEYS: [&str; 61] = [
     "gather.saturated",
     "gather.last_ms",
     "host",
+    "inventory",
+    "inventory.inactive",
+    "inventory.inactive_wanted",
+    "inventory.pools",
+    "inventory.pools_not_answering",
+    "inventory.pools_wanted",
+    "inventory.problems",
     "libvirt",
     "libvirt.client_version",
     "libvirt.connections_limited_to",
