@@ -43,8 +43,11 @@ mod tests {
             memory: Some(8192),
             vcpus: Some(2),
         };
-        let tags = format!("vm_metrics,VMID=-,name=a\\ b,uuid={}", Uuid::nil());
-        write(&mut buffer, &vm, &Tags::new(), 17);
+        let tags = format!(
+            "vm_metrics,host=kvm01,VMID=-,name=a\\ b,uuid={}",
+            Uuid::nil()
+        );
+        write(&mut buffer, &vm, &Tags::new().with("host", "kvm01"), 17);
         let expected = format!(
             "{tags} state=\"shutoff\",state_reason=\"shutdown\",cpu_count=2i,memory_max_kb=8192i,persistent=\"yes\",\
              autostart=\"yes\" 17\n"
@@ -52,7 +55,7 @@ mod tests {
         assert_eq!(buffer, expected);
         (vm.autostart, vm.vcpus, vm.memory) = (false, None, None);
         buffer.clear();
-        write(&mut buffer, &vm, &Tags::new(), 17);
+        write(&mut buffer, &vm, &Tags::new().with("host", "kvm01"), 17);
         let expected = format!(
             "{tags} state=\"shutoff\",state_reason=\"shutdown\",persistent=\"yes\",autostart=\"no\" 17\n"
         );

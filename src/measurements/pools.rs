@@ -54,7 +54,7 @@ mod tests {
                 available: 20,
             },
         };
-        write(&mut buffer, &pool, &Tags::new(), 17);
+        write(&mut buffer, &pool, &Tags::new().with("host", "kvm01"), 17);
         buffer
     }
 
@@ -68,7 +68,7 @@ mod tests {
             (3, format!("state=\"degraded\",{sizes}")),
             (4, "state=\"inaccessible\"".to_owned()),
         ] {
-            let expected = format!("vm_pools,pool=a\\ b,type=dir {fields} 17\n");
+            let expected = format!("vm_pools,host=kvm01,pool=a\\ b,type=dir {fields} 17\n");
             assert_eq!(line("a b", "dir", state), expected);
         }
         assert_eq!(line("a", "dir", 5), "", "a state that is not known");
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn names_that_cannot_be_written_are_replaced() {
-        let tags = format!("vm_pools,pool={},type=- ", Uuid::nil());
+        let tags = format!("vm_pools,host=kvm01,pool={},type=- ", Uuid::nil());
         assert!(line("\\", "", 2).starts_with(&tags));
     }
 }
