@@ -4,6 +4,7 @@
 //! worker that is due and idle. One that has not answered gets no further request, so at most one of its calls is ever in
 //! libvirtd, and it is not waited for. The scheduler knows nothing of it: whatever hangs here costs the VMs nothing.
 
+mod handle;
 mod inactive;
 mod node;
 mod pools;
@@ -19,6 +20,7 @@ use crate::config::Settings;
 use crate::gather::worker::Failure;
 use crate::libvirt::NodeInfo;
 use crate::threads::NotStarted;
+use handle::{Ask, Worker};
 
 pub use inactive::InactiveVm;
 pub use node::NodeFigures;
@@ -38,76 +40,6 @@ pub enum Reply {
     Pool(Pool),
     /// The end of a round over all pools, or a change after it.
     Pools(PoolRound),
-}
-
-/// A worker as the main loop sees it.
-struct Worker {
-    /// Starts its thread, and returns what sends it a request.
-    start: Box<dyn Fn() -> Result<Ask, NotStarted>>,
-    ask: Option<Ask>,
-    interval: Duration,
-    /// When it is to be asked again.
-    due: Option<Instant>,
-    /// Since when its request is out.
-    asked: Option<Instant>,
-    asked_in_this_gather: bool,
-    /// What its last reply was, if it was none.
-    failure: Option<Failure>,
-    not_started: Option<String>,
-}
-
-/// Sends a request; returns whether there is a thread to take it. The thread ends when this is dropped.
-type Ask = Box<dyn Fn() -> bool>;
-
-impl Worker {
-    fn new(interval: Duration, start: impl Fn() -> Result<Ask, NotStarted> + 'static) -> Self {
-        Self {
-            start: Box::new(start),
-            ask: None,
-            interval,
-            due: None,
-            asked: None,
-            asked_in_this_gather: false,
-            failure: None,
-            not_started: None,
-        }
-    }
-
-    /// Sends a request, if one is due and the last one was answered.
-    fn ask(&mut self, now: Instant) {
-        // Gathers come a little early at times: a period that is a multiple of their interval holds.
-        let early = (self.interval / 10).min(Duration::from_secs(1));
-        if self.asked.is_some() || self.due.is_some_and(|due| now + early < due) {
-            return;
-        }
-        self.not_started = None;
-        let is_sent = |ask: &Ask| ask();
-        if !self.ask.as_ref().is_some_and(is_sent) {
-            match (self.start)() {
-                Ok(ask) => {
-                    ask();
-                    self.ask = Some(ask);
-                }
-                Err(error) => {
-                    self.not_started = Some(error.to_string());
-                    return;
-                }
-            }
-        }
-        let next = self.due.unwrap_or(now) + self.interval;
-        self.due = Some(next.max(now));
-        self.asked = Some(now);
-        self.asked_in_this_gather = true;
-    }
-
-    /// Its reply came. One that failed is asked again in the next gather.
-    fn answered(&mut self, failure: Option<Failure>) {
-        self.asked = None;
-        if failure.is_some() {
-            self.due = None;
-        }
-        self.failure = failure;
-    }
 }
 
 /// What has come since the last lines.

@@ -1,0 +1,80 @@
+//! A worker as the main loop sees it: when it is asked, and what became of that.
+
+use std::time::{Duration, Instant};
+
+use crate::gather::worker::Failure;
+use crate::threads::NotStarted;
+
+/// A worker as the main loop sees it.
+pub(super) struct Worker {
+    /// Starts its thread, and returns what sends it a request.
+    start: Box<dyn Fn() -> Result<Ask, NotStarted>>,
+    ask: Option<Ask>,
+    interval: Duration,
+    /// When it is to be asked again.
+    due: Option<Instant>,
+    /// Since when its request is out.
+    pub(super) asked: Option<Instant>,
+    pub(super) asked_in_this_gather: bool,
+    /// What its last reply was, if it was none.
+    pub(super) failure: Option<Failure>,
+    /// Why its thread could not be started.
+    pub(super) not_started: Option<String>,
+}
+
+/// Sends a request; returns whether there is a thread to take it. The thread ends when this is dropped.
+pub(super) type Ask = Box<dyn Fn() -> bool>;
+
+impl Worker {
+    pub(super) fn new(
+        interval: Duration,
+        start: impl Fn() -> Result<Ask, NotStarted> + 'static,
+    ) -> Self {
+        Self {
+            start: Box::new(start),
+            ask: None,
+            interval,
+            due: None,
+            asked: None,
+            asked_in_this_gather: false,
+            failure: None,
+            not_started: None,
+        }
+    }
+
+    /// Sends a request, if one is due and the last one was answered.
+    pub(super) fn ask(&mut self, now: Instant) {
+        // Gathers come a little early at times: a period that is a multiple of their interval holds.
+        let early = (self.interval / 10).min(Duration::from_secs(1));
+        if self.asked.is_some() || self.due.is_some_and(|due| now + early < due) {
+            return;
+        }
+        self.not_started = None;
+        let is_sent = |ask: &Ask| ask();
+        if !self.ask.as_ref().is_some_and(is_sent) {
+            match (self.start)() {
+                Ok(ask) => {
+                    ask();
+                    self.ask = Some(ask);
+                }
+                Err(error) => {
+                    self.not_started = Some(error.to_string());
+                    return;
+                }
+            }
+        }
+        let next = self.due.unwrap_or(now) + self.interval;
+        self.due = Some(next.max(now));
+        self.asked = Some(now);
+        self.asked_in_this_gather = true;
+    }
+
+    /// Its reply came. One that failed is asked again in the next gather.
+    pub(super) fn answered(&mut self, failure: Option<Failure>) {
+        self.asked = None;
+        if failure.is_some() {
+            self.due = None;
+        }
+        self.failure = failure;
+    }
+}
