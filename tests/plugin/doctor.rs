@@ -13,7 +13,7 @@ use tempfile::NamedTempFile;
 const MARKS: [&str; 3] = ["ok       ", "note     ", "warning  "];
 
 /// Every key of the document, with `[]` for the members of a list; they are part of the interface.
-const KEYS: [&str; 68] = [
+const KEYS: [&str; 69] = [
     "configuration",
     "connected",
     "error",
@@ -56,6 +56,7 @@ const KEYS: [&str; 68] = [
     "output.metric_buffer_limit",
     "output.series",
     "output.size_bytes",
+    "output.statistics",
     "program_version",
     "storage",
     "uri",
