@@ -24,8 +24,11 @@ fn errors_are_counted_for_each_disk_and_show_why_the_vm_is_paused() {
     let mut plugin = Plugin::spawn(lab.plugin(&[]));
     until_events_come(&mut plugin, &steady);
     let log = lab.dir().join("events.log");
-    let mut events = lab.command("virsh");
+    // virsh 7.0 writes to a file only what fills its buffer.
+    let mut events = lab.command("stdbuf");
     events.args([
+        "--output=L",
+        "virsh",
         "-c",
         "qemu:///system",
         "event",

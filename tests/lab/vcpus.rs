@@ -143,6 +143,10 @@ fn steal_is_what_libvirt_says_whatever_vcpus_come_and_go() {
     assert!(found <= 100.0, "a vCPU that waits all the time: {found}");
     drop(busy);
 
+    if lab.libvirt_version() < (7, 1) {
+        // QEMU 5.2, which comes with it, does not answer any more when it is given a vCPU beside a busy one.
+        return;
+    }
     let change = |vcpu: &str, how: &str| lab.virsh(&["setvcpu", name, vcpu, how, "--live"]);
     let mut now_online = |plugin: &mut LoggedPlugin, vcpus: &[u32]| {
         let (lines, _) = agrees(plugin, &lab, &vm, vcpus);
