@@ -139,7 +139,11 @@ impl MainLoop {
                 .with("uri", &settings.uri.masked().text),
             history: History::new(settings.tags_of_all_lines()),
             info: InfoWriter::new(settings.info_interval),
-            line_cap: settings.max_lines.map(LineCap::new),
+            // A check counts all lines.
+            line_cap: settings
+                .max_lines
+                .filter(|_| mode != Mode::Check)
+                .map(LineCap::new),
             capped: None,
             timestamps: Timestamps::new(settings.timestamp_precision),
             reporter: match mode {

@@ -7,7 +7,7 @@ use super::MainLoop;
 use crate::doctor::written::WrittenByMeasurement;
 use crate::doctor::{Examined, Gathered};
 use crate::libvirt;
-use crate::measurements::line_cap::{LineCap, LineCounts};
+use crate::measurements::line_cap::Capped;
 
 /// How many gathers follow the first one. What libvirt reports while its connections are opened proves nothing, so that
 /// what was read on this host can be seen to be libvirt's figure in the third gather.
@@ -26,7 +26,6 @@ impl MainLoop {
         let mut written = WrittenByMeasurement::default();
         let first = self.gathered();
         written.add(&self.buffer);
-        let mut counts = self.line_counts();
         let mut last = None;
         let mut is_done = first.report.reached && first.took < self.settings.deadline;
         for _ in 0..FURTHER {
@@ -36,7 +35,6 @@ impl MainLoop {
             self.receive_until(Instant::now() + PAUSE);
             let gathered = self.gathered();
             written.add(&self.buffer);
-            counts = counts.most(self.line_counts());
             is_done = gathered.took < self.settings.deadline;
             last = Some(gathered);
         }
@@ -49,7 +47,9 @@ impl MainLoop {
         let report = &last.as_ref().unwrap_or(&first).report;
         let wanted = &self.settings.measurements;
         let max = self.settings.max_lines;
-        let capped = max.map(|max| counts.capped(max, wanted));
+        let all = written.all_but(&[]).lines;
+        let of = |measurement: &str| written.lines_of(measurement);
+        let capped = max.map(|max| Capped::of_lines(all, of, max, wanted));
         let left_out = capped.as_ref().map(|it| it.kinds_left_out.as_slice());
         Examined {
             written: written.all_but(left_out.unwrap_or_default()),
@@ -70,12 +70,6 @@ impl MainLoop {
             first,
             last,
         }
-    }
-
-    /// The lines of the last gather, if there is a limit to them.
-    fn line_counts(&self) -> LineCounts {
-        let cap = self.line_cap.as_ref();
-        cap.map_or_else(LineCounts::default, LineCap::counts)
     }
 
     fn knows_versions(&self) -> bool {

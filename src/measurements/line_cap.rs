@@ -50,7 +50,7 @@ pub(crate) const REMEDY: &str = "raise max_lines, take kinds out of measurements
 
 /// How many lines a gather has, before any is left out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct LineCounts {
+struct LineCounts {
     /// Those of each of [`KINDS`].
     kinds: [usize; KINDS.len()],
     /// All others.
@@ -68,15 +68,6 @@ impl LineCounts {
             }
         }
         counts
-    }
-
-    /// The most that either gather has of each kind: not every gather has lines of vm_info and vm_features.
-    pub fn most(mut self, other: Self) -> Self {
-        for (count, other) in self.kinds.iter_mut().zip(other.kinds) {
-            *count = other.max(*count);
-        }
-        self.others = other.others.max(self.others);
-        self
     }
 
     /// All lines.
@@ -98,7 +89,7 @@ impl LineCounts {
     }
 
     /// What a gather with these lines leaves out where nothing was left out before.
-    pub fn capped(&self, max: usize, wanted: &Measurements) -> Capped {
+    fn capped(&self, max: usize, wanted: &Measurements) -> Capped {
         Capped::of(self, max, self.step(max), wanted)
     }
 }
@@ -127,6 +118,22 @@ pub struct Capped {
 }
 
 impl Capped {
+    /// What a gather leaves out that has so many lines in `all`, and so many of each measurement, where nothing was left
+    /// out before.
+    pub(crate) fn of_lines(
+        all: usize,
+        of: impl Fn(&str) -> usize,
+        max: usize,
+        wanted: &Measurements,
+    ) -> Self {
+        let mut kinds = [0; KINDS.len()];
+        for (lines, kind) in kinds.iter_mut().zip(KINDS) {
+            *lines = of(kind.name);
+        }
+        let others = all.saturating_sub(kinds.iter().sum());
+        LineCounts { kinds, others }.capped(max, wanted)
+    }
+
     fn of(counts: &LineCounts, max: usize, step: usize, wanted: &Measurements) -> Self {
         let left_out = KINDS.iter().take(step);
         let configured = left_out.filter(|kind| (kind.is_configured)(wanted));
@@ -170,8 +177,6 @@ pub(crate) struct LineCap {
     fitted: u32,
     /// The largest step that one of these gathers needed.
     needed: usize,
-    /// The lines of the last gather.
-    counts: LineCounts,
 }
 
 impl LineCap {
@@ -182,22 +187,16 @@ impl LineCap {
             step: 0,
             fitted: 0,
             needed: 0,
-            counts: LineCounts::default(),
         }
-    }
-
-    /// The lines of the last gather.
-    pub fn counts(&self) -> LineCounts {
-        self.counts
     }
 
     /// Leaves out of `buffer`, which has all lines of a gather but that of vm_collector, what is too much. `reached`: whether
     /// libvirt answered; a gather without its lines does not count as one in which all kinds fit.
     pub fn apply(&mut self, buffer: &mut String, wanted: &Measurements, reached: bool) -> Capped {
-        self.counts = LineCounts::of(buffer);
-        self.counts.others += usize::from(wanted.collector);
-        self.decide(self.counts.step(self.max), reached);
-        let capped = Capped::of(&self.counts, self.max, self.step, wanted);
+        let mut counts = LineCounts::of(buffer);
+        counts.others += usize::from(wanted.collector);
+        self.decide(counts.step(self.max), reached);
+        let capped = Capped::of(&counts, self.max, self.step, wanted);
         if capped.lines_dropped > 0 {
             let mut kept = String::with_capacity(buffer.len());
             for line in buffer.split_inclusive('\n') {
