@@ -69,10 +69,11 @@ impl Worker {
         self.asked_in_this_gather = true;
     }
 
-    /// Its reply came. One that failed is asked again in the next gather.
+    /// Its reply came. Where a connection failed, it is asked again in the next gather. What libvirt refuses it will refuse
+    /// again, so that the period holds.
     pub(super) fn answered(&mut self, failure: Option<Failure>) {
         self.asked = None;
-        if failure.is_some() {
+        if matches!(failure, Some(Failure::Unreachable(_) | Failure::Lost(_))) {
             self.due = None;
         }
         self.failure = failure;

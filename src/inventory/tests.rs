@@ -162,10 +162,15 @@ fn a_period_is_kept_by_gathers_that_come_a_little_early() {
         }
     }
     assert_eq!(times, [0, 6, 12]);
-    // After a failure it is asked in the next gather.
-    worker.ask(begin + Duration::from_secs(130));
-    assert_eq!(asked.get(), 3);
-    worker.answered(Some(Failure::Lost(crate::libvirt::Error::invalid(""))));
-    worker.ask(begin + Duration::from_secs(140));
+    let error = || crate::libvirt::Error::invalid("");
+    // What is refused is asked for again when the period is over, and after a lost connection in the next gather.
+    worker.ask(begin + Duration::from_secs(180));
     assert_eq!(asked.get(), 4);
+    worker.answered(Some(Failure::Refused(error())));
+    worker.ask(begin + Duration::from_secs(190));
+    assert_eq!(asked.get(), 4);
+    worker.ask(begin + Duration::from_secs(240));
+    worker.answered(Some(Failure::Lost(error())));
+    worker.ask(begin + Duration::from_secs(250));
+    assert_eq!(asked.get(), 6);
 }

@@ -33,7 +33,11 @@ impl Reporter {
         };
         let off = "shut-off VMs have no lines (inactive = true)";
         let inactive = message(&report.inactive, off, LOCKED);
-        let pools = message(&report.pools, "storage pools have no lines", CONNECTION);
+        let pools = message(
+            &report.pools,
+            "storage pools, or some of them, have no lines",
+            CONNECTION,
+        );
         let node = "the node's memory and CPUs are missing in vm_host";
         let node = message(&report.node, node, CONNECTION);
         self.while_it_lasts("inactive VMs", inactive, "shut-off VMs are listed again");

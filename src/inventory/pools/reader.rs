@@ -127,6 +127,9 @@ impl Rounds {
         let mut first = None;
         for uuid in &known {
             self.pool(*uuid, &mut first)?;
+            if is_unreachable(first.as_ref()) {
+                return Some(first);
+            }
         }
         if !self.hanging.is_empty() {
             return Some(first);
@@ -141,6 +144,9 @@ impl Rounds {
                 let new: Vec<Uuid> = new.filter(|uuid| !known.contains(uuid)).collect();
                 for uuid in new {
                     self.pool(uuid, &mut first)?;
+                    if is_unreachable(first.as_ref()) {
+                        return Some(first);
+                    }
                 }
             }
         }
@@ -149,7 +155,9 @@ impl Rounds {
 
     /// Asks a pool, unless a call for it hangs. `None`: the thread is to end.
     fn pool(&mut self, uuid: Uuid, first: &mut Option<Failure>) -> Option<()> {
-        let known = self.known.iter().flatten().find(|it| it.uuid == uuid)?;
+        let known = self.known.iter().flatten().find(|it| it.uuid == uuid);
+        // A late reply may have shown that it is gone.
+        let Some(known) = known else { return Some(()) };
         let reads_type = known.kind.is_none();
         let name = known.name.clone();
         let is_it = |hanging: &Hanging| matches!(hanging.request, Request::Pool { uuid: other, .. } if other == uuid);
@@ -296,4 +304,9 @@ impl Rounds {
             failure,
         }));
     }
+}
+
+/// Whether no connection can be opened: the next pool would bring nothing either.
+fn is_unreachable(failure: Option<&Failure>) -> bool {
+    matches!(failure, Some(Failure::Unreachable(_)))
 }
