@@ -105,6 +105,7 @@ impl Session {
         }
         for gone in before.values() {
             self.handles.remove(&gone.run.uuid);
+            self.uncounted.retain(|(run, _)| *run != gone.run);
         }
         self.handles.extend(new);
         Ok(Response::Domains(self.listed.values().cloned().collect()))

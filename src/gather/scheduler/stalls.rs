@@ -136,8 +136,11 @@ impl Scheduler {
         // Too many calls are in flight; or no domain is known yet, and the list must be waited for.
         for (call_id, kind) in self.stalled(now) {
             self.round.probe.note_looked_into(call_id, now);
-            if kind == RequestKind::List && !self.listed.is_empty() {
-                self.do_without_list(call_id);
+            match kind {
+                RequestKind::List if !self.listed.is_empty() => self.do_without_list(call_id),
+                // Nothing will show what blocks it.
+                RequestKind::Extra => self.give_up_extra(call_id),
+                _ => {}
             }
         }
     }

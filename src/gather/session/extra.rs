@@ -22,9 +22,13 @@ impl Session {
         let mut problems = Vec::new();
         if config.extra_groups != Groups::NONE {
             let of = |domain: &&DomainRef| (*domain).clone();
-            self.in_bulk(&present, of, &mut problems, &mut |session, domains| {
+            // What libvirt refuses of these groups says nothing of the others.
+            let learnt = self.bulk;
+            let done = self.in_bulk(&present, of, &mut problems, &mut |session, domains| {
                 session.named_statistics(config, domains, &mut extra)
-            })?;
+            });
+            self.bulk = learnt;
+            done?;
         }
         // Last, for these calls may wait the longest. Only QEMU's driver tells of a domain whether its monitor is in use.
         if config.jobs && self.qemu {
