@@ -4,10 +4,12 @@
 //! logs nor what calls libvirt has to know it. A thread that [`crate::threads::start`] starts works for the same hypervisor
 //! as the thread that starts it.
 
+pub(crate) mod calls;
+
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use crate::libvirt::calls::Counters;
+use calls::Counters;
 
 /// What the threads of one hypervisor share.
 #[derive(Debug, Default)]

@@ -9,7 +9,7 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use crate::config::Settings;
-use crate::derive::{History, HostSums};
+use crate::derive::History;
 use crate::gather::Gatherer;
 use crate::gather::host_watcher::HostReport;
 use crate::gather::protocol::DomainRef;
@@ -18,6 +18,7 @@ use crate::hypervisor;
 use crate::inventory::{self, Inventory};
 use crate::libvirt::events::EventUpdates;
 use crate::line_protocol::Tags;
+use crate::measurements::host::HostSums;
 use crate::measurements::info::InfoWriter;
 use crate::measurements::line_cap::{Capped, LineCap};
 use crate::output::Output;

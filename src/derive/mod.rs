@@ -2,11 +2,9 @@
 
 mod features;
 mod history;
-mod host;
 mod latency;
 mod steal;
 mod totals;
 
 pub(crate) use features::{DISK_RATES, Features, NET_RATES};
 pub use history::{Derived, History, VmHistory, device_tags};
-pub(crate) use host::{HostSums, STATES};

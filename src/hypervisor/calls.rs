@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::hypervisor;
+use super::current;
 
 /// A kind of call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,8 +50,8 @@ const KINDS: usize = CallKind::Node as usize + 1;
 pub(crate) struct Counters([AtomicU64; KINDS]);
 
 /// Counts one call of this thread, right before it is made.
-pub(super) fn count(kind: CallKind) {
-    if let Some(hypervisor) = hypervisor::current()
+pub fn count(kind: CallKind) {
+    if let Some(hypervisor) = current()
         && let Some(counter) = hypervisor.calls.0.get(kind as usize)
     {
         counter.fetch_add(1, Ordering::Relaxed);
@@ -66,7 +66,7 @@ impl CallCounts {
     /// The calls so far of all threads that work for the hypervisor of this one.
     pub fn now() -> Self {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        hypervisor::current().map_or_else(Self::default, |hypervisor| {
+        current().map_or_else(Self::default, |hypervisor| {
             Self(hypervisor.calls.0.each_ref().map(load))
         })
     }

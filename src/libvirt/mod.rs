@@ -5,7 +5,6 @@
 //! connection. [`Connection`] is not `Send`, so the compiler checks this.
 
 pub mod bulk;
-pub(crate) mod calls;
 mod domain_event;
 pub(crate) mod error;
 pub(crate) mod events;

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::{Ending, MainLoop, Message, Mode};
 use crate::gather::GatherReport;
 use crate::gather::protocol::DomainRef;
-use crate::libvirt::calls::CallCounts;
+use crate::hypervisor::calls::CallCounts;
 use crate::measurements::collector::{self, Collector};
 use crate::measurements::jobs;
 use crate::output::Output;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::config::Measurements;
-use crate::libvirt::calls::{CallCounts, CallKind};
+use crate::hypervisor::calls::{CallCounts, CallKind};
 use crate::line_protocol::{Line, Tags};
 
 /// The fields that count calls, in the order in which they are written.

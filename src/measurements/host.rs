@@ -1,9 +1,12 @@
 //! `vm_host`: the host in one line a gather.
 
-use crate::derive::{HostSums, STATES};
+mod sums;
+
 use crate::inventory::Found;
 use crate::libvirt::per_call::SHUTOFF;
 use crate::line_protocol::{Line, Tags};
+pub(crate) use sums::HostSums;
+use sums::STATES;
 
 /// The fields that count VMs by state, in the order of virDomainState: the words of vm_metrics.
 const VMS: [&str; STATES] = [

@@ -10,8 +10,8 @@ use uuid::Uuid;
 use virt::sys;
 
 use super::{Domain, c_string, check, last_error, text};
+use crate::hypervisor::calls::{CallKind, count};
 use crate::libvirt::Error;
-use crate::libvirt::calls::{CallKind, count};
 use crate::uri::node_file;
 
 /// Keepalive: the seconds between two probes, and how many may remain unanswered. With shorter times, healthy but busy

@@ -9,7 +9,7 @@ use virt::sys;
 
 use super::value::{all_typed, typed};
 use super::{Value, c_string, check, last_error, text};
-use crate::libvirt::calls::{CallKind, count};
+use crate::hypervisor::calls::{CallKind, count};
 use crate::libvirt::{Error, job_stats};
 use crate::sample::JobStats;
 

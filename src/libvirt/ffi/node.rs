@@ -5,8 +5,8 @@ use std::ffi::c_char;
 use virt::sys;
 
 use super::{Connection, check, last_error};
+use crate::hypervisor::calls::{CallKind, count};
 use crate::libvirt::Error;
-use crate::libvirt::calls::{CallKind, count};
 
 /// What does not change while the host runs, but for CPUs that are taken off line and memory that is added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

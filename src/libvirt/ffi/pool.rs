@@ -6,8 +6,8 @@ use uuid::Uuid;
 use virt::sys;
 
 use super::{Connection, check, last_error, text};
+use crate::hypervisor::calls::{CallKind, count};
 use crate::libvirt::Error;
-use crate::libvirt::calls::{CallKind, count};
 
 /// A handle of one storage pool. It identifies the pool by its UUID and keeps its connection open.
 #[derive(Debug)]

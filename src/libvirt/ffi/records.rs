@@ -8,8 +8,8 @@ use virt::sys;
 
 use super::value::all_typed;
 use super::{Domain, Value, check};
+use crate::hypervisor::calls::{CallKind, count};
 use crate::libvirt::Error;
-use crate::libvirt::calls::{CallKind, count};
 
 /// The records of one bulk call, freed together.
 #[derive(Debug)]

@@ -5,13 +5,13 @@
 
 use uuid::Uuid;
 
-use super::Derived;
+use crate::derive::Derived;
 use crate::maps::{HashMap, HashSet};
 use crate::measurements::totals;
 use crate::sample::{RunId, Sample};
 
 /// How many states there are (virDomainState).
-pub const STATES: usize = 8;
+pub(super) const STATES: usize = 8;
 
 /// What the host has given to its VMs: vCPUs online, memory now and at the most, as vm_metrics has them of each VM.
 const GIVEN: [&str; 3] = ["vcpus_given", "memory_given_kb", "memory_max_kb"];
