@@ -241,6 +241,11 @@ fn nothing_to_write(settings: &Settings) -> String {
             "the vCPU threads of no VM are in sight (see vcpu_delay)",
         ),
         (
+            wanted.stats,
+            "no key of any VM matches a pattern of statistics (virsh domstats VM --raw shows the keys)",
+        ),
+        (wanted.jobs, "no VM has a job"),
+        (
             wanted.pressure,
             "the pressure files of no VM are in sight (they need cgroup v2 and psi=1)",
         ),

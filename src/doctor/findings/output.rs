@@ -26,8 +26,9 @@ pub(super) fn written(output: &Output) -> Vec<Finding> {
         count(*fields as u64, "field")
     );
     let written = match lines {
-        0 => Finding::warning("output", "nothing would be written")
-            .with("check measurements and the filters"),
+        0 => Finding::warning("output", "nothing would be written").with(
+            "check measurements and the filters; vm_jobs has lines only while a VM has a job",
+        ),
         _ => Finding::ok("output", message),
     };
     let settings = format!("metric_batch_size = {batch}, metric_buffer_limit = {buffer}");
