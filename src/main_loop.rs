@@ -108,6 +108,8 @@ pub struct MainLoop {
     vms_gathered: bool,
     /// Whether stdout has no reader any more.
     reader_is_gone: bool,
+    /// Whether libvirt answered the last gather.
+    was_reached: bool,
     /// Whether libvirt has answered since the start.
     answered: bool,
     /// Whether libvirt had not answered yet when the gather under way began.
@@ -165,6 +167,7 @@ impl MainLoop {
             vm_lines_written: false,
             vms_gathered: false,
             reader_is_gone: false,
+            was_reached: false,
             answered: false,
             opening: true,
             started: Instant::now(),

@@ -61,6 +61,8 @@ pub struct Reporter {
     ///
     /// [`Capped::step`]: crate::measurements::line_cap::Capped::step
     line_cap_step: usize,
+    /// VMs without the figures that need calls of their own, in the last gather.
+    without_extra: HashSet<Uuid>,
     /// How long what is asked beside the gather must be silent before that is reported.
     silence: Duration,
     /// Whether libvirt's first answer has been reported.
@@ -82,6 +84,7 @@ impl Reporter {
             panicked: HashSet::default(),
             left_out: LeftOut::default(),
             line_cap_step: 0,
+            without_extra: HashSet::default(),
             silence: lasting::MOMENT,
             started: false,
         }
@@ -135,9 +138,10 @@ impl Reporter {
         self.dead_mounts(report);
         self.unknown_storage(&report.unknown_storage);
         self.slow_storage(&report.slow_storage);
+        let without_extra_again = self.without_extra_again(&report.without_extra);
         self.while_it_lasts(
             "extra",
-            without_extra(&report.without_extra),
+            without_extra(&without_extra_again),
             "the figures that need calls of their own come of all VMs again",
         );
         self.while_it_lasts(
@@ -167,6 +171,16 @@ impl Reporter {
         without_memory: &[DomainRef],
     ) {
         self.left_out.report(report, devices, without_memory);
+    }
+
+    /// The VMs that lack these figures for the second gather in succession: one call that is late is not worth a message.
+    fn without_extra_again(&mut self, now: &[DomainRef]) -> Vec<DomainRef> {
+        let uuids = now.iter().map(|domain| domain.run.uuid).collect();
+        let before = std::mem::replace(&mut self.without_extra, uuids);
+        let again = now
+            .iter()
+            .filter(|domain| before.contains(&domain.run.uuid));
+        again.cloned().collect()
     }
 
     fn single_domains(&mut self, report: &GatherReport) {
@@ -254,7 +268,8 @@ fn without_extra(domains: &[DomainRef]) -> Option<String> {
         return None;
     }
     Some(format!(
-        "the figures that need calls of their own (statistics, vm_jobs) did not come in time from these VMs, and all else did: {}; {UNHEARD}",
+        "the figures that need calls of their own (statistics, vm_jobs) did not come in time from these VMs, and all else did: {}; see \
+         which command a monitor is busy with (\"virsh domcontrol VM\")",
         names_of(domains)
     ))
 }

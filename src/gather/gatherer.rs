@@ -192,6 +192,11 @@ impl Gatherer {
         self.carry_out();
     }
 
+    /// Leaves connections to what is asked beside the gather, and to other clients.
+    pub fn make_room(&mut self) {
+        self.workers.make_room(Instant::now());
+    }
+
     /// Closes the connections that are not in use, until `limit` at the longest.
     pub fn close(&mut self, limit: Instant) {
         self.workers.close(limit);

@@ -264,6 +264,16 @@ impl WorkerPool {
         self.waiting.retain(|(waiting, _)| *waiting != call_id);
     }
 
+    /// Another part of this program was not let in: one connection fewer is used from now on, and those that are idle are
+    /// closed, so that what waits gets in and closes.
+    pub fn make_room(&mut self, now: Instant) {
+        let (connected, _) = self.connections();
+        let most = connected.saturating_sub(1).max(1);
+        let until = now + CONNECTIONS_SCARCE;
+        self.scarce.get_or_insert(Scarce { most, until });
+        self.idle.clear();
+    }
+
     /// Ends the idle workers and waits until their connections are closed, but not beyond `limit`:
     /// libvirtd logs a connection that just breaks off.
     pub fn close(&mut self, limit: Instant) {

@@ -16,6 +16,8 @@ pub(super) struct Worker {
     /// Since when its request is out.
     pub(super) asked: Option<Instant>,
     pub(super) asked_in_this_gather: bool,
+    /// Whether it is connected since then, so that its calls are made.
+    pub(super) is_connected: bool,
     /// What its last reply was, if it was none.
     pub(super) failure: Option<Failure>,
     /// Why its thread could not be started.
@@ -37,6 +39,7 @@ impl Worker {
             due: None,
             asked: None,
             asked_in_this_gather: false,
+            is_connected: false,
             failure: None,
             not_started: None,
         }
@@ -67,6 +70,12 @@ impl Worker {
         self.due = Some(next.max(now));
         self.asked = Some(now);
         self.asked_in_this_gather = true;
+        self.is_connected = false;
+    }
+
+    /// Closes its connection: at once if it is idle, and else when its call has returned, or libvirtd has let it in.
+    pub(super) fn close(&mut self) {
+        (self.ask, self.asked, self.due) = (None, None, None);
     }
 
     /// Its reply came. Where a connection failed, it is asked again in the next gather. What libvirt refuses it will refuse

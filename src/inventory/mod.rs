@@ -20,7 +20,9 @@ use crate::config::Settings;
 use crate::gather::worker::Failure;
 use crate::libvirt::NodeInfo;
 use crate::threads::NotStarted;
+use crate::times::{CONNECTIONS_SCARCE, NOT_LET_IN, WORKER_HANGS};
 use handle::{Ask, Worker};
+use worker::Told;
 
 pub use inactive::InactiveVm;
 pub use node::NodeFigures;
@@ -29,9 +31,22 @@ pub use pools::{HangingCall, MOST_HANGING, Pool, PoolRound};
 /// Where the workers put their replies.
 pub type Sink = Arc<dyn Fn(Reply) + Send + Sync>;
 
+/// What is asked beside the gather.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The VMs that are shut off.
+    Inactive,
+    /// The node.
+    Node,
+    /// Storage pools.
+    Pools,
+}
+
 /// What a worker has found.
 #[derive(Debug)]
 pub enum Reply {
+    /// A worker is connected, and makes the first call of its request now.
+    Begun(Part),
     /// The shut-off VMs.
     Inactive(Result<Vec<InactiveVm>, Failure>),
     /// The figures of the node.
@@ -58,6 +73,8 @@ pub struct Found {
 pub struct Fares {
     /// How long it has not answered.
     pub silent: Option<Duration>,
+    /// Whether it is connected meanwhile, so that a call of its hangs.
+    pub is_connected: bool,
     /// Why it brought nothing.
     pub failure: Option<Failure>,
 }
@@ -75,6 +92,8 @@ pub struct InventoryReport {
     pub hanging: Vec<HangingCall>,
     /// A thread that could not be started.
     pub not_started: Option<String>,
+    /// libvirtd lets in fewer connections than are wanted, so these workers have none.
+    pub is_closed: bool,
 }
 
 /// What has been found so far: for `--check`.
@@ -96,6 +115,10 @@ pub struct Inventory {
     inactive_vms: Option<Vec<InactiveVm>>,
     found: Found,
     overview: InventoryOverview,
+    /// Until when nothing is asked, because libvirtd lets in too few connections.
+    closed_until: Option<Instant>,
+    /// When requests were last sent.
+    asked_at: Option<Instant>,
     /// Each thread holds a sender, which it drops when its connection is closed.
     threads: Option<(Sender<()>, Receiver<()>)>,
 }
@@ -114,7 +137,12 @@ impl Inventory {
                 let names = names.clone();
                 let session = move |connection| inactive::Session::new(connection, names.clone());
                 let sink = Arc::clone(&sink);
-                let tell = move |result| sink(Reply::Inactive(result));
+                let tell = move |told| {
+                    sink(match told {
+                        Told::Begun => Reply::Begun(Part::Inactive),
+                        Told::Ended(result) => Reply::Inactive(result),
+                    });
+                };
                 asking(worker::start("inactive VMs", &uri, &thread, session, tell))
             })
         });
@@ -122,7 +150,12 @@ impl Inventory {
             let (uri, sink, thread) = (Arc::clone(&uri), Arc::clone(&sink), threads.0.clone());
             Worker::new(Duration::ZERO, move || {
                 let sink = Arc::clone(&sink);
-                let tell = move |result| sink(Reply::Node(result));
+                let tell = move |told| {
+                    sink(match told {
+                        Told::Begun => Reply::Begun(Part::Node),
+                        Told::Ended(result) => Reply::Node(result),
+                    });
+                };
                 asking(worker::start(
                     "node",
                     &uri,
@@ -147,6 +180,8 @@ impl Inventory {
             inactive_vms: None,
             found: Found::default(),
             overview: InventoryOverview::default(),
+            closed_until: None,
+            asked_at: None,
             threads: Some(threads),
         }
     }
@@ -163,19 +198,59 @@ impl Inventory {
             .flatten()
     }
 
-    /// Another gather begins.
-    pub fn begin(&mut self) {
+    /// Another gather begins. `is_scarce`: libvirtd lets in fewer connections than the gather wants; `answered`: it answered
+    /// the last gather.
+    ///
+    /// These workers come last: where one is not let in, they give up all their connections. A connection that waits is
+    /// in the way of every later client (`virsh`). It is closed once libvirtd lets it in, for which the gather has to make
+    /// room: returns whether it has to.
+    pub fn begin(&mut self, is_scarce: bool, answered: bool) -> bool {
+        let now = Instant::now();
+        self.closed_until.take_if(|until| now >= *until);
+        let waits = |worker: &Worker| {
+            let since = worker.asked.filter(|_| !worker.is_connected);
+            since.is_some_and(|since| now >= since + NOT_LET_IN)
+        };
+        let is_not_let_in = answered && self.workers().any(waits);
         for worker in self.workers_mut() {
             worker.asked_in_this_gather = false;
+            if is_scarce || is_not_let_in {
+                worker.close();
+            }
         }
+        if is_scarce || is_not_let_in {
+            self.closed_until.get_or_insert(now + CONNECTIONS_SCARCE);
+        }
+        is_not_let_in
     }
 
     /// Sends a request to each worker that is due and idle.
     pub fn ask(&mut self) {
         let now = Instant::now();
+        if self.closed_until.is_some() {
+            return;
+        }
+        self.asked_at = Some(now);
         for worker in self.workers_mut() {
             worker.ask(now);
         }
+    }
+
+    /// When requests were last sent.
+    pub fn asked_at(&self) -> Option<Instant> {
+        self.asked_at
+    }
+
+    /// How many calls do not return.
+    pub fn hanging(&self) -> usize {
+        let now = Instant::now();
+        let hangs = |worker: &Option<Worker>| {
+            let worker = worker.as_ref().filter(|it| it.is_connected);
+            let asked = worker.and_then(|it| it.asked);
+            asked.is_some_and(|asked| now >= asked + WORKER_HANGS)
+        };
+        let single = [&self.inactive, &self.node].into_iter();
+        self.hanging.len() + single.filter(|it| hangs(it)).count()
     }
 
     /// Whether no reply to a request of this gather is missing.
@@ -187,6 +262,17 @@ impl Inventory {
     /// Takes a worker's reply.
     pub fn on_reply(&mut self, reply: Reply) {
         let (worker, failure) = match reply {
+            Reply::Begun(part) => {
+                let worker = match part {
+                    Part::Inactive => &mut self.inactive,
+                    Part::Node => &mut self.node,
+                    Part::Pools => &mut self.pools,
+                };
+                if let Some(worker) = worker {
+                    worker.is_connected = true;
+                }
+                return;
+            }
             Reply::Pool(pool) => {
                 self.found.pools.retain(|other| other.uuid != pool.uuid);
                 self.found.pools.push(pool);
@@ -239,6 +325,7 @@ impl Inventory {
             let worker = worker.as_ref();
             Fares {
                 silent: worker.and_then(|it| it.asked).map(|at| now - at),
+                is_connected: worker.is_some_and(|it| it.is_connected),
                 failure: worker.and_then(|it| it.failure.clone()),
             }
         };
@@ -248,6 +335,7 @@ impl Inventory {
             pools: fares(&self.pools),
             hanging: self.hanging.clone(),
             not_started: self.workers().find_map(|it| it.not_started.clone()),
+            is_closed: self.closed_until.is_some(),
         }
     }
 

@@ -27,7 +27,7 @@ fn inventory(uri: &str, change: impl FnOnce(&mut Settings)) -> (Inventory, Recei
 
 /// One gather, which waits for all that it has asked.
 fn gather(inventory: &mut Inventory, replies: &Receiver<Reply>) {
-    inventory.begin();
+    inventory.begin(false, true);
     inventory.ask();
     while !inventory.is_done() {
         inventory.on_reply(replies.recv_timeout(LIMIT).unwrap());
@@ -90,7 +90,7 @@ fn nothing_is_asked_that_is_not_wanted() {
         settings.measurements.host = false;
         settings.inactive = false;
     });
-    inventory.begin();
+    inventory.begin(false, true);
     inventory.ask();
     assert!(inventory.is_done());
     assert_eq!(inventory.workers().count(), 0);
@@ -101,7 +101,7 @@ fn a_worker_that_does_not_answer_is_not_asked_again_and_not_waited_for() {
     let frozen = Frozen::start();
     let (mut inventory, replies) = inventory(&frozen.uri(), |_| {});
     for round in 1..=3 {
-        inventory.begin();
+        inventory.begin(false, true);
         inventory.ask();
         assert_eq!(inventory.is_done(), round > 1, "{round}");
     }

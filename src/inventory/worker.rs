@@ -29,23 +29,9 @@ pub(super) enum Told<A> {
     Ended(Result<A, Failure>),
 }
 
-/// Starts a worker of which only the results count.
-pub(super) fn start<S: Session>(
-    name: &str,
-    uri: &str,
-    thread: &Sender<()>,
-    session: impl Fn(Connection) -> S + Send + 'static,
-    tell: impl Fn(Result<S::Answer, Failure>) + Send + 'static,
-) -> Result<Sender<S::Request>, NotStarted> {
-    start_telling(name, uri, thread, session, move |told| match told {
-        Told::Begun => {}
-        Told::Ended(result) => tell(result),
-    })
-}
-
 /// Starts a worker. `session` makes a session of a new connection. The thread ends when what this returns is dropped; it
 /// holds a clone of `thread` until its connection is closed.
-pub(super) fn start_telling<S: Session>(
+pub(super) fn start<S: Session>(
     name: &str,
     uri: &str,
     thread: &Sender<()>,

@@ -56,7 +56,10 @@ impl MainLoop {
         self.without_guest_memory.clear();
         self.running = 0;
         self.host_sums.begin();
-        self.inventory.begin();
+        let is_scarce = self.gatherer.has_too_few_connections();
+        if self.inventory.begin(is_scarce, self.was_reached) {
+            self.gatherer.make_room();
+        }
         self.gatherer.begin();
         self.receive_replies(start, timestamp);
         self.receive_inventory(start);
@@ -65,6 +68,7 @@ impl MainLoop {
             .ending
             .filter(|_| is_in_time && !self.gatherer.is_done());
         let mut report = self.gatherer.finish();
+        self.was_reached = report.reached;
         report.cut = cut.map(|ending| match ending {
             Ending::EndOfInput(_) => "standard input ended",
             Ending::Stop(_) => "a signal to stop arrived",
@@ -218,7 +222,7 @@ impl MainLoop {
             lines_dropped: self.capped.as_ref().map(|capped| capped.lines_dropped),
             calls: CallCounts::now(),
             reconnects,
-            hanging: report.hanging,
+            hanging: report.hanging + self.inventory.hanging(),
             late,
             dead_mounts: report.dead.len(),
         };

@@ -14,7 +14,8 @@ impl MainLoop {
     /// Waits for a moment for what this gather has asked beside the VMs, which are done. What comes later is written in the
     /// next gather.
     pub(super) fn receive_inventory(&mut self, start: Instant) {
-        let grace = Instant::now() + INVENTORY_GRACE;
+        let asked = self.inventory.asked_at().unwrap_or(start);
+        let grace = asked + INVENTORY_GRACE;
         while !self.inventory.is_done() {
             let limit = self.limit(start, Instant::now()).min(grace);
             if Instant::now() >= limit || matches!(self.ending, Some(Ending::Stop(_))) {

@@ -1,7 +1,7 @@
 //! `vm_pools`: one line for each storage pool, with its name and its type as tags.
 
 use crate::inventory::Pool;
-use crate::line_protocol::{Line, Tags};
+use crate::line_protocol::{self, Line, Tags};
 
 /// The words for virStoragePoolState, as virsh has them.
 const STATES: [&str; 5] = [
@@ -17,10 +17,13 @@ const WITH_SIZES: [&str; 2] = ["running", "degraded"];
 
 /// Appends the pool's line; `of_all`: the tags that all lines have.
 pub(crate) fn write(buffer: &mut String, pool: &Pool, of_all: &Tags, timestamp: i64) {
-    let tags = of_all
-        .clone()
-        .with_or("pool", &pool.name, &pool.uuid.to_string())
-        .with("type", &pool.kind);
+    // Names that line protocol cannot carry as they are could become the same.
+    let uuid = pool.uuid.to_string();
+    let name = match line_protocol::is_carried(&pool.name) {
+        true => pool.name.as_str(),
+        false => &uuid,
+    };
+    let tags = of_all.clone().with("pool", name).with("type", &pool.kind);
     let info = &pool.info;
     let state = usize::try_from(info.state).ok();
     let state = state.and_then(|state| STATES.get(state).copied());

@@ -18,12 +18,20 @@ impl Reporter {
             report.not_started.clone(),
             "the threads for what is asked beside the gather can be started again",
         );
+        self.while_it_lasts(
+            "inventory closed",
+            report.is_closed.then(|| CLOSED.to_owned()),
+            "what is asked beside the gather is asked for again",
+        );
         let silence = self.silence;
         let message = |fares: &Fares, what: &str, why: &str| {
             let silent = fares.silent.filter(|silent| *silent >= silence);
             let seconds = silent.map(|silent| silent.as_secs());
             match (seconds, &fares.failure) {
-                (Some(seconds), _) => Some(format!("{what}: no answer for {seconds} s; {why}")),
+                (Some(seconds), _) => {
+                    let why = if fares.is_connected { why } else { CONNECTION };
+                    Some(format!("{what}: no answer for {seconds} s; {why}"))
+                }
                 (None, Some(Failure::Refused(error))) => {
                     Some(format!("{what}: libvirt refuses them: {error}; {REFUSED}"))
                 }
@@ -36,7 +44,7 @@ impl Reporter {
         let pools = message(
             &report.pools,
             "storage pools, or some of them, have no lines",
-            CONNECTION,
+            POOL,
         );
         let node = "the node's memory and CPUs are missing in vm_host";
         let node = message(&report.node, node, CONNECTION);
@@ -57,14 +65,24 @@ impl Reporter {
             "too many hanging pools",
             (hanging().count() >= MOST_HANGING).then(|| {
                 format!(
-                    "{MOST_HANGING} calls for storage pools hang, so no pool is asked for until one returns; vm_pools has no \
-                     lines meanwhile; see the storage of these pools"
+                    "{MOST_HANGING} calls for storage pools hang ({}), so no pool is asked for until one returns; vm_pools has no \
+                     lines meanwhile; see the storage of these pools",
+                    first_names(&names)
                 )
             }),
             "there is room for calls for storage pools again",
         );
     }
 }
+
+/// Why nothing is asked.
+const CLOSED: &str = "libvirtd accepts fewer connections than this program wants, so shut-off VMs, storage pools and the node are \
+     not asked for, and other clients get in; they are tried again in an hour; raise max_clients and max_anonymous_clients in \
+     libvirtd's configuration";
+
+/// What may be the reason that the round over all pools is not over.
+const POOL: &str = "a pool may be locked, as it is while libvirtd refreshes it on storage that does not answer; see whether \
+     \"virsh pool-list\" answers";
 
 /// What to do where libvirt refuses a call.
 const REFUSED: &str =
@@ -100,6 +118,7 @@ mod tests {
     fn silent(seconds: u64) -> Fares {
         Fares {
             silent: Some(Duration::from_secs(seconds)),
+            is_connected: true,
             failure: None,
         }
     }

@@ -409,3 +409,40 @@ fn a_pool_on_dead_storage_costs_its_own_line_alone() {
         &["storage pools", "5 pools: a-dead, b-alive"],
     );
 }
+
+/// libvirtd allows fewer connections than there are workers: those beside the gather do without, and other clients get in.
+#[test]
+fn what_is_asked_beside_takes_no_connection_from_other_clients() {
+    let _alone = alone();
+    let lab = Lab::start();
+    let vm = lab.create(&VmSpec {
+        name: "runs".into(),
+        ..VmSpec::default()
+    });
+    let config = lab.config(
+        "measurements = [\"vm_metrics\", \"vm_pools\", \"vm_host\"]\ninactive = true\npool_interval = \"1s\"\n",
+    );
+    for clients in [3, 4] {
+        let settings = format!("max_clients = {clients}\nmax_anonymous_clients = {clients}\n");
+        lab.reconfigure_libvirtd(&settings);
+        let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&["--config", &config]));
+        // A connection that is not let in for 5 s is given up.
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(8) {
+            let gather = plugin.gather();
+            lines::one(&gather, "vm_metrics", vm.name());
+            sleep(Duration::from_millis(500));
+        }
+        let mut list = lab.command("timeout");
+        let listed = succeed(list.args(["30", "virsh", "-q", "list", "--name"]));
+        assert_eq!(listed.trim(), vm.name(), "{clients} clients");
+        let warnings = plugin.warnings();
+        let is_told = |warning: &String| {
+            warning.contains("shut-off VMs, storage pools and the node are not asked for")
+        };
+        assert!(
+            warnings.iter().any(is_told),
+            "{clients} clients: {warnings:#?}"
+        );
+    }
+}

@@ -55,6 +55,11 @@ impl Gatherer {
         self.workers.reads_versions.store(true, Ordering::Relaxed);
     }
 
+    /// Whether libvirtd lets in fewer connections than are wanted.
+    pub fn has_too_few_connections(&self) -> bool {
+        self.workers.limited_to().is_some()
+    }
+
     /// What a worker has read after [`Gatherer::read_versions`].
     pub fn versions(&self) -> Option<&Versions> {
         self.versions.as_ref()

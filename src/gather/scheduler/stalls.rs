@@ -228,7 +228,9 @@ impl Scheduler {
             found.map(|(call_id, _)| *call_id)
         };
         for (call_id, kind) in &stalled {
-            if *kind == RequestKind::Extra {
+            // At the second look: it may only be slow.
+            let was_looked_into = self.round.probe.looked_into_at(*call_id).is_some();
+            if *kind == RequestKind::Extra && was_looked_into {
                 self.give_up_extra(*call_id);
             }
         }

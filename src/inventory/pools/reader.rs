@@ -9,8 +9,8 @@ use uuid::Uuid;
 use super::session::{Answer, Request, Session};
 use super::{HangingCall, MOST_HANGING, Pool, PoolRound};
 use crate::gather::worker::Failure;
-use crate::inventory::worker::{Told, start_telling};
-use crate::inventory::{Reply, Sink};
+use crate::inventory::worker::{self, Told};
+use crate::inventory::{Part, Reply, Sink};
 use crate::threads::{self, NotStarted};
 use crate::times::POOL_ANSWERS;
 
@@ -206,6 +206,7 @@ impl Rounds {
             match (received, begun) {
                 (Ok(Input::Worker(from, Told::Begun)), _) if from == number => {
                     begun = Some(Instant::now());
+                    (self.tell)(Reply::Begun(Part::Pools));
                 }
                 (Ok(Input::Worker(from, Told::Ended(result))), _) if from == number => {
                     self.worker = Some((number, worker));
@@ -240,7 +241,7 @@ impl Rounds {
         self.next += 1;
         let sender = self.sender.clone();
         let tell = move |told| drop(sender.send(Input::Worker(number, told)));
-        let started = start_telling("pool", &self.uri, &self.thread, Session::new, tell);
+        let started = worker::start("pool", &self.uri, &self.thread, Session::new, tell);
         Ok((number, started?))
     }
 
