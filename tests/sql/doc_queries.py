@@ -68,14 +68,16 @@ def declared(docs):
     text = (docs / "outputs.md").read_text().replace("\\\n", " ")
     for command in re.findall(r"^influxdb3 create table (.*)$", text, re.M):
         tags = re.search(r"--tags (\S+)", command)[1].split(",")
-        fields = re.search(r"--fields (\S+)", command)[1].split(",")
+        # The columns of vm_stats come with the lines.
+        fields = re.search(r"--fields (\S+)", command)
+        fields = fields[1].split(",") if fields else []
         found[command.split()[-1]] = (tags, dict(f.split(":") for f in fields))
     return found
 
 
 def with_owner(table, tags):
     """The tags of a table where [tags] has project."""
-    return tags if table in ("vm_collector", "vm_info") else [*tags, "project"]
+    return tags if table in ("vm_collector", "vm_host", "vm_info", "vm_pools") else [*tags, "project"]
 
 
 def sql(docs, lines, _server):
