@@ -205,6 +205,9 @@ impl Inventory {
     /// in the way of every later client (`virsh`). It is closed once libvirtd lets it in, for which the gather has to make
     /// room: returns whether it has to.
     pub fn begin(&mut self, is_scarce: bool, answered: bool) -> bool {
+        if self.workers().next().is_none() {
+            return false;
+        }
         let now = Instant::now();
         self.closed_until.take_if(|until| now >= *until);
         let waits = |worker: &Worker| {
