@@ -47,6 +47,16 @@ struct Scarce {
     until: Instant,
 }
 
+impl Scarce {
+    /// One of those that are connected now is left to others.
+    fn after(connected: usize, now: Instant) -> Self {
+        Self {
+            most: connected.saturating_sub(1).max(1),
+            until: now + CONNECTIONS_SCARCE,
+        }
+    }
+}
+
 /// A worker with a request.
 #[derive(Debug)]
 struct Busy {
@@ -124,9 +134,7 @@ impl WorkerPool {
         if connected > 0 && self.not_let_in.values().any(kept_out) {
             // They end once libvirtd lets them in.
             self.not_let_in.clear();
-            let most = connected.saturating_sub(1).max(1);
-            let until = now + CONNECTIONS_SCARCE;
-            self.scarce = Some(Scarce { most, until });
+            let most = self.scarce.insert(Scarce::after(connected, now)).most;
             self.idle.truncate(most.saturating_sub(self.busy.len()));
         }
     }
@@ -268,9 +276,7 @@ impl WorkerPool {
     /// closed, so that what waits gets in and closes.
     pub fn make_room(&mut self, now: Instant) {
         let (connected, _) = self.connections();
-        let most = connected.saturating_sub(1).max(1);
-        let until = now + CONNECTIONS_SCARCE;
-        self.scarce.get_or_insert(Scarce { most, until });
+        self.scarce.get_or_insert(Scarce::after(connected, now));
         self.idle.clear();
     }
 
