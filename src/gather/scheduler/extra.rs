@@ -8,6 +8,7 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::Scheduler;
+use crate::gather::in_flight::Call;
 use crate::gather::protocol::{CallId, Request, RequestKind};
 use crate::maps::HashSet;
 
@@ -22,6 +23,8 @@ pub(super) struct Extra {
     /// Those that are still to be asked.
     left: Vec<Uuid>,
     missing: HashSet<Uuid>,
+    /// Those whose call was given up, and came back.
+    late: HashSet<Uuid>,
 }
 
 impl Extra {
@@ -39,6 +42,14 @@ impl Extra {
     /// These domains are asked again: the call that asked them was blocked by another one.
     pub(super) fn again(&mut self, domains: &[Uuid]) {
         self.left.extend(domains);
+    }
+
+    /// The call for this domain was given up and came back: it was only slow. Asked again once.
+    fn late(&mut self, uuid: Uuid) {
+        let is_missing = self.missing.contains(&uuid) && !self.left.contains(&uuid);
+        if is_missing && self.late.insert(uuid) {
+            self.left.push(uuid);
+        }
     }
 
     /// Nothing is asked of this domain any more.
@@ -82,6 +93,20 @@ impl Scheduler {
         let domains = self.round.extra.left.drain(..chunk).collect();
         self.send(Request::Extra(domains), now);
         true
+    }
+
+    /// A call that was given up is over.
+    pub(super) fn on_late_extra(&mut self, call: &Call) {
+        for uuid in &call.asked {
+            let is_blocked_on = call.blocked_on.is_none_or(|other| other == *uuid);
+            let is_asked = |(_, other): (CallId, &Call)| {
+                other.kind == RequestKind::Extra && other.asked.contains(uuid)
+            };
+            // The other domains of its call were asked again at once.
+            if is_blocked_on && !self.is_locked(*uuid) && !self.in_flight.in_hand().any(is_asked) {
+                self.round.extra.late(*uuid);
+            }
+        }
     }
 
     /// The call stalls, and no domain is known to block it: it is not worth waiting for.

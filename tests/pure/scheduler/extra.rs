@@ -74,6 +74,30 @@ fn vms_that_freeze_between_the_two_calls_cost_the_others_nothing() {
     }
 }
 
+/// A VM whose QEMU answers late holds up the call for so long that it counts as hanging. It has its line all the same, and
+/// so have those of its call.
+#[test]
+fn a_vm_that_is_only_slow_has_its_line() {
+    let ordinary = healthy(50);
+    for (slow, host_visibility) in [
+        (1, HostVisibility::Hidden),
+        (2, HostVisibility::Hidden),
+        (1, HostVisibility::Visible(2)),
+    ] {
+        let mut sim = sim();
+        sim.host_visibility = host_visibility;
+        sim.at(ordinary + BETWEEN, move |sim| {
+            freeze(sim, (50 - slow)..50, true);
+        });
+        sim.at(ordinary + BETWEEN + 330, move |sim| {
+            freeze(sim, (50 - slow)..50, false);
+        });
+        let gather = sim.gather();
+        assert_eq!((gather.whole(), gather.extra.len()), (50, 50), "{slow}");
+        assert_eq!(sim.gather().extra.len(), 50, "{slow}");
+    }
+}
+
 /// The calls for ordinary figures have as much room as without these, however many of these hang.
 #[test]
 fn they_have_a_cap_of_their_own() {
