@@ -240,11 +240,8 @@ fn with_group<'v>(lines: &[Line], vms: &'v [Vm], group: &str) -> Vec<&'v str> {
 fn others_are_whole(vms: &[Vm], config: &str, command: Command) {
     let mut plugin = Plugin::spawn(command);
     let names = |vms: &[Vm]| -> Vec<String> { vms.iter().map(|vm| vm.name().into()).collect() };
-    assert_eq!(
-        with_group(&plugin.gather(), vms, "iothread"),
-        names(vms),
-        "{config}"
-    );
+    let found = with_group(&plugin.gather(), vms, "iothread");
+    assert_eq!(found, names(vms), "{config}: {}", plugin.stderr());
     vms[0].freeze();
     for gather in 1..=4 {
         let (lines, took) = plugin.timed_gather();

@@ -9,7 +9,7 @@ use std::ptr::{self, NonNull};
 use uuid::Uuid;
 use virt::sys;
 
-use super::{Domain, c_string, check, last_error, text};
+use super::{Domain, c_string, check, last_error, owned_handles, text};
 use crate::hypervisor::calls::{CallKind, count};
 use crate::libvirt::Error;
 use crate::uri::node_file;
@@ -137,21 +137,16 @@ impl Connection {
     fn domains(&self, filter: sys::virConnectListAllDomainsFlags) -> Result<Vec<Domain>, Error> {
         count(CallKind::List);
         let mut list: *mut sys::virDomainPtr = ptr::null_mut();
-        // SAFETY: libvirt allocates the array, whose handles become ours one by one; only the
-        // array itself is left to free.
-        unsafe {
+        // SAFETY: libvirt gives the array and its handles to the caller.
+        let handles = unsafe {
             let count = check(sys::virConnectListAllDomains(
                 self.raw.as_ptr(),
                 &mut list,
                 filter,
             ))?;
-            let domains = (0..count as usize)
-                .filter_map(|i| NonNull::new(*list.add(i)))
-                .map(|raw| Domain { raw })
-                .collect();
-            libc::free(list.cast());
-            Ok(domains)
-        }
+            owned_handles(list, count)
+        };
+        Ok(handles.into_iter().map(|raw| Domain { raw }).collect())
     }
 
     /// A handle by UUID (`virDomainLookupByUUID`). This returns even while another domain is locked.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use virt::sys;
 
 use super::value::{all_typed, typed};
-use super::{Value, c_string, check, last_error, text};
+use super::{Value, c_string, check, owned_text, text};
 use crate::hypervisor::calls::{CallKind, count};
 use crate::libvirt::{Error, job_stats};
 use crate::sample::JobStats;
@@ -296,16 +296,8 @@ impl Domain {
     /// The error of libvirt.
     pub fn xml(&self) -> Result<String, Error> {
         count(CallKind::Xml);
-        // SAFETY: the caller owns the text, which is freed after it was copied.
-        unsafe {
-            let raw = sys::virDomainGetXMLDesc(self.raw.as_ptr(), 0);
-            if raw.is_null() {
-                return Err(last_error());
-            }
-            let xml = text(raw);
-            libc::free(raw.cast());
-            Ok(xml)
-        }
+        // SAFETY: libvirt gives the text to the caller.
+        unsafe { owned_text(sys::virDomainGetXMLDesc(self.raw.as_ptr(), 0)) }
     }
 }
 

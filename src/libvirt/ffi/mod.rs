@@ -14,6 +14,7 @@ mod records;
 mod value;
 
 use std::ffi::{CStr, CString, c_char, c_int};
+use std::ptr::NonNull;
 
 use virt::sys;
 
@@ -67,6 +68,36 @@ unsafe fn text(raw: *const c_char) -> String {
     unsafe { CStr::from_ptr(raw) }
         .to_string_lossy()
         .into_owned()
+}
+
+/// Copies and frees a C string that libvirt allocated; null means that the call failed.
+///
+/// # Safety
+/// `raw` is null or a NUL-terminated string that the caller owns and does not use afterwards.
+unsafe fn owned_text(raw: *mut c_char) -> Result<String, Error> {
+    if raw.is_null() {
+        return Err(last_error());
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        let copy = text(raw);
+        libc::free(raw.cast());
+        Ok(copy)
+    }
+}
+
+/// Takes the handles out of an array that libvirt allocated, and frees the array.
+///
+/// # Safety
+/// `list` has `count` handles. The caller owns it and them, and does not use it afterwards.
+unsafe fn owned_handles<T>(list: *mut *mut T, count: c_int) -> Vec<NonNull<T>> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let handles = (0..count as usize).filter_map(|i| NonNull::new(*list.add(i)));
+        let handles = handles.collect();
+        libc::free(list.cast());
+        handles
+    }
 }
 
 fn c_string(value: &str) -> Result<CString, Error> {

@@ -5,7 +5,7 @@ use std::ptr::{self, NonNull};
 use uuid::Uuid;
 use virt::sys;
 
-use super::{Connection, check, last_error, text};
+use super::{Connection, check, last_error, owned_handles, owned_text, text};
 use crate::hypervisor::calls::{CallKind, count};
 use crate::libvirt::Error;
 
@@ -37,21 +37,16 @@ impl Connection {
     pub fn storage_pools(&self) -> Result<Vec<StoragePool>, Error> {
         count(CallKind::Pool);
         let mut list: *mut sys::virStoragePoolPtr = ptr::null_mut();
-        // SAFETY: libvirt allocates the array, whose handles become ours one by one; only the array itself is left to
-        // free.
-        unsafe {
+        // SAFETY: libvirt gives the array and its handles to the caller.
+        let handles = unsafe {
             let count = check(sys::virConnectListAllStoragePools(
                 self.raw.as_ptr(),
                 &mut list,
                 0,
             ))?;
-            let pools = (0..count as usize)
-                .filter_map(|i| NonNull::new(*list.add(i)))
-                .map(|raw| StoragePool { raw })
-                .collect();
-            libc::free(list.cast());
-            Ok(pools)
-        }
+            owned_handles(list, count)
+        };
+        Ok(handles.into_iter().map(|raw| StoragePool { raw }).collect())
     }
 
     /// A handle by UUID (`virStoragePoolLookupByUUID`). This returns also while another pool is locked.
@@ -112,16 +107,8 @@ impl StoragePool {
     /// The error of libvirt.
     pub fn xml(&self) -> Result<String, Error> {
         count(CallKind::Pool);
-        // SAFETY: the caller owns the text, which is freed after it was copied.
-        unsafe {
-            let raw = sys::virStoragePoolGetXMLDesc(self.raw.as_ptr(), 0);
-            if raw.is_null() {
-                return Err(last_error());
-            }
-            let xml = text(raw);
-            libc::free(raw.cast());
-            Ok(xml)
-        }
+        // SAFETY: libvirt gives the text to the caller.
+        unsafe { owned_text(sys::virStoragePoolGetXMLDesc(self.raw.as_ptr(), 0)) }
     }
 }
 
