@@ -4,6 +4,7 @@ use std::rc::Rc;
 use super::*;
 use crate::config::Measurements;
 use crate::gather::testing::{Frozen, LIMIT, settings};
+use crate::gather::worker::Failure;
 use crate::libvirt::testing::{Node, initialize};
 use crate::name_filter;
 
