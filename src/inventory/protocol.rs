@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 
-use super::inactive::InactiveVm;
-use super::node::NodeFigures;
-use super::pools::{HangingCall, Pool, PoolRound};
+use super::pools::PoolRound;
+use super::{HangingCall, InactiveVm, NodeFigures, Pool};
 use crate::gather::worker::Failure;
 use crate::libvirt::NodeInfo;
 

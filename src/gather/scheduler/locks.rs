@@ -101,12 +101,29 @@ impl Scheduler {
     /// The domain is not locked any more: if it was left out of this gather, it is taken up.
     pub(super) fn release(&mut self, uuid: Uuid) {
         self.round.grace.released(uuid);
-        let is_missed = matches!(self.round.phase, Phase::Statistics)
-            && !self.round.domains.has(uuid)
-            && self.listed.iter().any(|listed| listed.uuid == uuid);
-        if is_missed {
-            let scope = self.take_up(uuid);
-            self.round.queue.push(scope, vec![uuid]);
+        let is_missed =
+            !self.round.domains.has(uuid) && self.listed.iter().any(|listed| listed.uuid == uuid);
+        if !is_missed {
+            return;
+        }
+        match &mut self.round.phase {
+            Phase::Statistics => {
+                let scope = self.take_up(uuid);
+                self.round.queue.push(scope, vec![uuid]);
+            }
+            Phase::Canary => {
+                self.take_up(uuid);
+            }
+            Phase::Saturated { left, .. } => {
+                left.push(uuid);
+                // Where no domain has been taken up yet, the host is checked before that.
+                if !self.round.domains.is_empty() {
+                    self.take_up(uuid);
+                }
+            }
+            // All domains that are not locked are taken up later, or none.
+            Phase::NotBegun | Phase::Listing | Phase::Describing => {}
+            Phase::CheckingHost { .. } | Phase::Over => {}
         }
     }
 

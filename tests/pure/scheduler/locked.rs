@@ -63,6 +63,41 @@ fn a_locked_vm_costs_the_others_nothing() {
     }
 }
 
+/// On a busy host the cheap call before the statistics takes long, and a VM is locked for a moment meanwhile.
+#[test]
+fn a_vm_that_is_unlocked_before_the_statistics_is_asked() {
+    let mut was_locked = false;
+    for unlocked in (200..1000).step_by(20) {
+        for served in [20, 60, 150] {
+            let mut sim = Sim::warm(30);
+            let others = sim.daemon.others;
+            for after in 1..8 {
+                sim.at(after, |sim| {
+                    let has_listed = sim
+                        .daemon
+                        .calls
+                        .values()
+                        .all(|call| !call.request.domains().is_empty());
+                    if has_listed {
+                        sim.daemon.others = 20;
+                        sim.daemon.vm(9).locked = true;
+                    }
+                });
+            }
+            sim.at(unlocked, |sim| sim.daemon.vm(9).locked = false);
+            sim.at(unlocked + served, move |sim| sim.daemon.others = others);
+            let gather = sim.gather();
+            was_locked |= sim.most_hanging > 0;
+            assert_eq!(
+                gather.whole(),
+                30,
+                "unlocked at {unlocked}, served {served} ms later"
+            );
+        }
+    }
+    assert!(was_locked);
+}
+
 #[test]
 fn a_vm_that_is_locked_during_a_gather_costs_the_others_nothing() {
     // Of these two VMs the second is also queried by the cheap call that precedes the statistics.
