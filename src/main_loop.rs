@@ -255,15 +255,20 @@ impl MainLoop {
     /// Waits until a gather is due or the loop is to end.
     fn wait(&mut self, tick: Instant) {
         while !self.pending && self.ending.is_none() {
-            let limit = match self.mode {
+            let due = match self.mode {
                 Mode::Every(_) => Some(tick),
                 Mode::Once | Mode::Check | Mode::Triggered => self.unasked,
             };
-            let message = match limit {
+            let room = self.inventory.leave_room_at(self.was_reached);
+            let message = match room.into_iter().chain(due).min() {
                 Some(limit) => self.receive(limit),
                 None => self.inbox.recv().ok(),
             };
             let Some(message) = message else {
+                if room.is_some() && due.is_none_or(|due| Instant::now() < due) {
+                    self.leave_room();
+                    continue;
+                }
                 if self.unasked.take().is_some() {
                     hypervisor::for_all(|| log::info!("{UNASKED}"));
                     continue;

@@ -50,6 +50,10 @@ pub const SATURATION_RECHECK: Duration = Duration::from_secs(1);
 pub const WORKER_HANGS: Duration = Duration::from_secs(1);
 /// A worker that libvirtd has not let in for so long after it answered another one waits because of `max_clients`.
 pub const NOT_LET_IN: Duration = Duration::from_secs(5);
+/// The same where the hypervisor is another host: connect() repeats what was lost on the way after 1, 3, 7, 15, 31 and 63 s.
+pub const NOT_LET_IN_AFAR: Duration = Duration::from_secs(130);
+/// How long connections that were given up may take to leave, where libvirtd lets in too few, before more are given up.
+pub const LEAVES: Duration = Duration::from_secs(1);
 /// How long no more connections are tried after that.
 pub const CONNECTIONS_SCARCE: Duration = Duration::from_secs(3600);
 
@@ -170,7 +174,7 @@ mod tests {
     #[test]
     fn a_worker_is_given_up_as_not_let_in_long_after_its_request_was_taken_back() {
         assert!(STALL + ROOM < NOT_LET_IN && WORKER_HANGS < NOT_LET_IN);
-        assert!(NOT_LET_IN < CONNECTIONS_SCARCE);
+        assert!(NOT_LET_IN < NOT_LET_IN_AFAR && NOT_LET_IN_AFAR < CONNECTIONS_SCARCE);
     }
 
     #[test]

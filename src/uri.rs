@@ -6,6 +6,9 @@ mod masked;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::times::{NOT_LET_IN, NOT_LET_IN_AFAR};
 
 pub use masked::{Masked, quoted};
 
@@ -71,6 +74,14 @@ pub fn host_name(uri: &str) -> Option<String> {
     };
     let host = decode_text(host).unwrap_or_else(|| host.to_owned());
     (!host.is_empty()).then_some(host)
+}
+
+/// After what time a connection to this URI that is still being opened counts as not let in, if others are answered.
+pub fn not_let_in(uri: &str) -> Duration {
+    match host_name(uri) {
+        Some(_) => NOT_LET_IN_AFAR,
+        None => NOT_LET_IN,
+    }
 }
 
 /// The first control character of the URI, as written or as libvirt decodes it.

@@ -17,7 +17,8 @@ use super::protocol::{CallId, WorkerConfig, WorkerRequest};
 use super::worker::{self, Reply};
 use crate::maps::{HashMap, HashSet};
 use crate::threads;
-use crate::times::{CONNECTIONS_SCARCE, NOT_LET_IN, WORKER_HANGS};
+use crate::times::{CONNECTIONS_SCARCE, WORKER_HANGS};
+use crate::uri;
 pub use slot::Slot;
 
 /// Where workers put their replies.
@@ -130,7 +131,8 @@ impl WorkerPool {
         self.scarce.take_if(|scarce| now >= scarce.until);
         self.not_started = None;
         let (connected, _) = self.connections();
-        let kept_out = |one: &NotLetIn| one.answered.is_some_and(|at| now >= at + NOT_LET_IN);
+        let patience = uri::not_let_in(&self.config.uri);
+        let kept_out = |one: &NotLetIn| one.answered.is_some_and(|at| now >= at + patience);
         if connected > 0 && self.not_let_in.values().any(kept_out) {
             // They end once libvirtd lets them in.
             self.not_let_in.clear();
@@ -140,8 +142,9 @@ impl WorkerPool {
     }
 
     /// The most workers there may be, where libvirtd lets in fewer than were wanted.
-    pub fn limited_to(&self) -> Option<usize> {
-        self.scarce.map(|scarce| scarce.most)
+    pub fn limited_to(&self, now: Instant) -> Option<usize> {
+        let scarce = self.scarce.filter(|scarce| now < scarce.until);
+        scarce.map(|scarce| scarce.most)
     }
 
     /// Whether another worker would have to wait for its connection, or would take the last one. A
@@ -273,11 +276,14 @@ impl WorkerPool {
     }
 
     /// Another part of this program was not let in: one connection fewer is used from now on, and those that are idle are
-    /// closed, so that what waits gets in and closes.
+    /// closed, so that what waits gets in and closes. Where there are several, one is kept for the next gather.
     pub fn make_room(&mut self, now: Instant) {
         let (connected, _) = self.connections();
         self.scarce.get_or_insert(Scarce::after(connected, now));
-        self.idle.clear();
+        let kept = self.idle.first().map(|worker| worker.number);
+        let is_only_one = self.idle.iter().all(|worker| Some(worker.number) == kept);
+        self.idle
+            .retain(|worker| Some(worker.number) == kept && !is_only_one);
     }
 
     /// Ends the idle workers and waits until their connections are closed, but not beyond `limit`:

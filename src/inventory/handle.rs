@@ -16,16 +16,27 @@ pub(super) struct Worker {
     /// Since when its request is out.
     pub(super) asked: Option<Instant>,
     pub(super) asked_in_this_gather: bool,
-    /// Whether it is connected since then, so that its calls are made.
-    pub(super) is_connected: bool,
+    /// Since when it waits for a connection, without which the request's calls are not made.
+    pub(super) connecting: Option<Instant>,
+    /// Its connection is to be closed when its call returns.
+    is_closing: bool,
     /// What its last reply was, if it was none.
     pub(super) failure: Option<Failure>,
     /// Why its thread could not be started.
     pub(super) not_started: Option<String>,
 }
 
-/// Sends a request; returns whether there is a thread to take it. The thread ends when this is dropped.
-pub(super) type Ask = Box<dyn Fn() -> bool>;
+/// What a thread is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Ask, and answer.
+    Ask,
+    /// Close its connections, but those on which calls hang.
+    Close,
+}
+
+/// Sends an order; returns whether there is a thread to take it. The thread ends when this is dropped.
+pub(super) type Ask = Box<dyn Fn(Order) -> bool>;
 
 impl Worker {
     pub(super) fn new(
@@ -39,7 +50,8 @@ impl Worker {
             due: None,
             asked: None,
             asked_in_this_gather: false,
-            is_connected: false,
+            connecting: None,
+            is_closing: false,
             failure: None,
             not_started: None,
         }
@@ -53,11 +65,11 @@ impl Worker {
             return;
         }
         self.not_started = None;
-        let is_sent = |ask: &Ask| ask();
+        let is_sent = |ask: &Ask| ask(Order::Ask);
         if !self.ask.as_ref().is_some_and(is_sent) {
             match (self.start)() {
                 Ok(ask) => {
-                    ask();
+                    ask(Order::Ask);
                     self.ask = Some(ask);
                 }
                 Err(error) => {
@@ -70,18 +82,30 @@ impl Worker {
         self.due = Some(next.max(now));
         self.asked = Some(now);
         self.asked_in_this_gather = true;
-        self.is_connected = false;
+        (self.connecting, self.is_closing) = (Some(now), false);
     }
 
-    /// Closes its connection: at once if it is idle, and else when its call has returned, or libvirtd has let it in.
+    /// Closes its connection: at once if it is idle, and else when its call has returned, or libvirtd has let it in. A call
+    /// that hangs is not forgotten.
     pub(super) fn close(&mut self) {
-        (self.ask, self.asked, self.due) = (None, None, None);
+        (self.due, self.failure, self.not_started) = (None, None, None);
+        if self.ask.as_ref().is_some_and(|ask| ask(Order::Close)) {
+            return;
+        }
+        if self.asked.is_some() && self.connecting.is_none() {
+            self.is_closing = true;
+        } else {
+            (self.ask, self.asked, self.connecting) = (None, None, None);
+        }
     }
 
     /// Its reply came. Where a connection failed, it is asked again in the next gather. What libvirt refuses it will refuse
     /// again, so that the period holds.
     pub(super) fn answered(&mut self, failure: Option<Failure>) {
-        self.asked = None;
+        (self.asked, self.connecting) = (None, None);
+        if std::mem::take(&mut self.is_closing) {
+            self.ask = None;
+        }
         if matches!(failure, Some(Failure::Unreachable(_) | Failure::Lost(_))) {
             self.due = None;
         }

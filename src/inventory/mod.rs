@@ -12,14 +12,16 @@ mod protocol;
 mod worker;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use crate::config::Settings;
 use crate::threads::NotStarted;
-use crate::times::{CONNECTIONS_SCARCE, NOT_LET_IN, WORKER_HANGS};
-use handle::{Ask, Worker};
-use worker::Told;
+use crate::times::{CONNECTIONS_SCARCE, LEAVES, WORKER_HANGS};
+use crate::uri;
+use handle::{Ask, Order, Worker};
+use worker::{Shared, Told};
 
 pub use inactive::InactiveVm;
 pub use node::NodeFigures;
@@ -36,23 +38,42 @@ pub struct Inventory {
     inactive_vms: Option<Vec<InactiveVm>>,
     found: Found,
     overview: InventoryOverview,
-    /// Until when nothing is asked, because libvirtd lets in too few connections.
-    closed_until: Option<Instant>,
+    /// libvirtd lets in fewer connections than the gather wants.
+    is_scarce: bool,
+    /// A connection of these workers was not let in.
+    closed: Option<Closed>,
+    /// How long a connection may take to be opened.
+    patience: Duration,
     /// When requests were last sent.
     asked_at: Option<Instant>,
+    /// How many connections are being opened, those that were given up included.
+    opening: Arc<AtomicUsize>,
     /// Each thread holds a sender, which it drops when its connection is closed.
     threads: Option<(Sender<()>, Receiver<()>)>,
+}
+
+/// These workers have given up their connections.
+#[derive(Debug, Clone, Copy)]
+struct Closed {
+    since: Instant,
+    /// The gather has made room for those that were still waiting.
+    room_was_made: bool,
 }
 
 impl Inventory {
     /// `sink` takes the replies; they come back through [`Inventory::on_reply`]. Threads start and connections are opened
     /// when they are needed.
     pub fn new(settings: &Settings, sink: Sink) -> Self {
-        let uri: Arc<str> = settings.uri.value.as_str().into();
         let threads = channel();
+        let opening = Arc::default();
+        let shared = Shared {
+            uri: settings.uri.value.as_str().into(),
+            alive: threads.0.clone(),
+            opening: Arc::clone(&opening),
+        };
         let measurements = &settings.measurements;
         let inactive = settings.needs_inactive().then(|| {
-            let (uri, sink, thread) = (Arc::clone(&uri), Arc::clone(&sink), threads.0.clone());
+            let (shared, sink) = (shared.clone(), Arc::clone(&sink));
             let names = settings.domains.clone();
             Worker::new(Duration::ZERO, move || {
                 let names = names.clone();
@@ -64,11 +85,11 @@ impl Inventory {
                         Told::Ended(result) => Reply::Inactive(result),
                     });
                 };
-                asking(worker::start("inactive VMs", &uri, &thread, session, tell))
+                asking(worker::start("inactive VMs", &shared, session, tell))
             })
         });
         let node = measurements.host.then(|| {
-            let (uri, sink, thread) = (Arc::clone(&uri), Arc::clone(&sink), threads.0.clone());
+            let (shared, sink) = (shared.clone(), Arc::clone(&sink));
             Worker::new(Duration::ZERO, move || {
                 let sink = Arc::clone(&sink);
                 let tell = move |told| {
@@ -77,20 +98,13 @@ impl Inventory {
                         Told::Ended(result) => Reply::Node(result),
                     });
                 };
-                asking(worker::start(
-                    "node",
-                    &uri,
-                    &thread,
-                    node::Session::new,
-                    tell,
-                ))
+                asking(worker::start("node", &shared, node::Session::new, tell))
             })
         });
         let pools = measurements.pools.then(|| {
-            let (uri, sink, thread) = (Arc::clone(&uri), Arc::clone(&sink), threads.0.clone());
             Worker::new(settings.pool_interval, move || {
-                let reader = pools::start(&uri, &thread, &sink)?;
-                Ok(Box::new(move || reader.ask()))
+                let reader = pools::start(&shared, &sink)?;
+                Ok(Box::new(move |order| reader.order(order)))
             })
         });
         Self {
@@ -101,8 +115,11 @@ impl Inventory {
             inactive_vms: None,
             found: Found::default(),
             overview: InventoryOverview::default(),
-            closed_until: None,
+            is_scarce: false,
+            closed: None,
+            patience: uri::not_let_in(&settings.uri.value),
             asked_at: None,
+            opening,
             threads: Some(threads),
         }
     }
@@ -119,39 +136,73 @@ impl Inventory {
             .flatten()
     }
 
-    /// Another gather begins. `is_scarce`: libvirtd lets in fewer connections than the gather wants; `answered`: it answered
-    /// the last gather.
-    ///
-    /// These workers come last: where one is not let in, they give up all their connections. A connection that waits is
-    /// in the way of every later client (`virsh`). It is closed once libvirtd lets it in, for which the gather has to make
-    /// room: returns whether it has to.
-    pub fn begin(&mut self, is_scarce: bool, answered: bool) -> bool {
-        if self.workers().next().is_none() {
-            return false;
+    /// Another gather begins. `is_scarce`: libvirtd lets in fewer connections than the gather wants, so that these workers,
+    /// which come last, give up theirs.
+    pub fn begin(&mut self, now: Instant, is_scarce: bool) {
+        let is_over = |closed: &mut Closed| now >= closed.since + CONNECTIONS_SCARCE;
+        self.closed.take_if(is_over);
+        if is_scarce && !self.is_scarce {
+            self.workers_mut().for_each(Worker::close);
         }
-        let now = Instant::now();
-        self.closed_until.take_if(|until| now >= *until);
-        let waits = |worker: &Worker| {
-            let since = worker.asked.filter(|_| !worker.is_connected);
-            since.is_some_and(|since| now >= since + NOT_LET_IN)
-        };
-        let is_not_let_in = answered && self.workers().any(waits);
+        self.is_scarce = is_scarce;
         for worker in self.workers_mut() {
             worker.asked_in_this_gather = false;
-            if is_scarce || is_not_let_in {
-                worker.close();
+        }
+    }
+
+    /// When [`Inventory::leave_room`] is to be called. `is_reached`: libvirtd answered the last gather.
+    pub fn leave_room_at(&self, is_reached: bool) -> Option<Instant> {
+        if !is_reached {
+            return None;
+        }
+        match self.closed {
+            None if self.is_scarce => None,
+            None => {
+                let connecting = self.workers().filter_map(|worker| worker.connecting);
+                connecting.min().map(|since| since + self.patience)
+            }
+            Some(closed) => {
+                let is_in_the_way = !closed.room_was_made && self.is_opening();
+                is_in_the_way.then_some(closed.since + LEAVES)
             }
         }
-        if is_scarce || is_not_let_in {
-            self.closed_until.get_or_insert(now + CONNECTIONS_SCARCE);
+    }
+
+    /// Where a connection of these workers is not let in, they give up all. One that waits is in the way of every later
+    /// client (`virsh`). It is closed once libvirtd lets it in; where none of these workers had one to give up, the gather
+    /// has to make room for that: returns whether it has to.
+    pub fn leave_room(&mut self, now: Instant, is_reached: bool) -> bool {
+        if self.leave_room_at(is_reached).is_none_or(|at| now < at) {
+            return false;
         }
-        is_not_let_in
+        match &mut self.closed {
+            Some(closed) => {
+                closed.room_was_made = true;
+                true
+            }
+            None => {
+                self.workers_mut().for_each(Worker::close);
+                self.closed = Some(Closed {
+                    since: now,
+                    room_was_made: false,
+                });
+                false
+            }
+        }
+    }
+
+    fn is_opening(&self) -> bool {
+        self.opening.load(Ordering::Relaxed) > 0
+    }
+
+    fn is_closed(&self) -> bool {
+        self.is_scarce || self.closed.is_some()
     }
 
     /// Sends a request to each worker that is due and idle.
     pub fn ask(&mut self) {
         let now = Instant::now();
-        if self.closed_until.is_some() {
+        if self.is_closed() {
             return;
         }
         self.asked_at = Some(now);
@@ -169,7 +220,7 @@ impl Inventory {
     pub fn hanging(&self) -> usize {
         let now = Instant::now();
         let hangs = |worker: &Option<Worker>| {
-            let worker = worker.as_ref().filter(|it| it.is_connected);
+            let worker = worker.as_ref().filter(|it| it.connecting.is_none());
             let asked = worker.and_then(|it| it.asked);
             asked.is_some_and(|asked| now >= asked + WORKER_HANGS)
         };
@@ -186,17 +237,8 @@ impl Inventory {
     /// Takes a worker's reply.
     pub fn on_reply(&mut self, reply: Reply) {
         let (worker, failure) = match reply {
-            Reply::Begun(part) => {
-                let worker = match part {
-                    Part::Inactive => &mut self.inactive,
-                    Part::Node => &mut self.node,
-                    Part::Pools => &mut self.pools,
-                };
-                if let Some(worker) = worker {
-                    worker.is_connected = true;
-                }
-                return;
-            }
+            Reply::Connecting(part) => return self.connecting(part, Some(Instant::now())),
+            Reply::Begun(part) => return self.connecting(part, None),
             Reply::Pool(pool) => {
                 self.found.pools.retain(|other| other.uuid != pool.uuid);
                 self.found.pools.push(pool);
@@ -228,6 +270,17 @@ impl Inventory {
         }
     }
 
+    fn connecting(&mut self, part: Part, since: Option<Instant>) {
+        let worker = match part {
+            Part::Inactive => &mut self.inactive,
+            Part::Node => &mut self.node,
+            Part::Pools => &mut self.pools,
+        };
+        if let Some(worker) = worker {
+            worker.connecting = since;
+        }
+    }
+
     /// Takes the shut-off VMs, if a reply came that was not taken yet.
     pub fn take_inactive(&mut self) -> Option<Vec<InactiveVm>> {
         self.inactive_vms.take()
@@ -249,7 +302,7 @@ impl Inventory {
             let worker = worker.as_ref();
             Fares {
                 silent: worker.and_then(|it| it.asked).map(|at| now - at),
-                is_connected: worker.is_some_and(|it| it.is_connected),
+                is_connected: worker.is_some_and(|it| it.connecting.is_none()),
                 failure: worker.and_then(|it| it.failure.clone()),
             }
         };
@@ -259,7 +312,7 @@ impl Inventory {
             pools: fares(&self.pools),
             hanging: self.hanging.clone(),
             not_started: self.workers().find_map(|it| it.not_started.clone()),
-            is_closed: self.closed_until.is_some(),
+            is_closed: self.is_closed(),
         }
     }
 
@@ -291,7 +344,9 @@ pub fn connections(settings: &Settings) -> usize {
 
 fn asking(started: Result<Sender<()>, NotStarted>) -> Result<Ask, NotStarted> {
     let requests = started?;
-    Ok(Box::new(move || requests.send(()).is_ok()))
+    Ok(Box::new(move |order| {
+        order == Order::Ask && requests.send(()).is_ok()
+    }))
 }
 
 #[cfg(test)]

@@ -51,6 +51,6 @@ pub struct PoolRound {
     pub names: Option<Vec<SmolStr>>,
     /// The calls that hang.
     pub hanging: Vec<HangingCall>,
-    /// Why the list or a pool brought nothing; the first one.
+    /// Why the list or a pool brought nothing; the last one.
     pub failure: Option<Failure>,
 }

@@ -27,7 +27,9 @@ pub enum Part {
 /// What a worker has found.
 #[derive(Debug)]
 pub enum Reply {
-    /// A worker is connected, and makes the first call of its request now.
+    /// A worker opens a connection, if it has none.
+    Connecting(Part),
+    /// A worker is connected, and makes a call of its request now.
     Begun(Part),
     /// The shut-off VMs.
     Inactive(Result<Vec<InactiveVm>, Failure>),

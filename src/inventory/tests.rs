@@ -1,4 +1,4 @@
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use super::*;
@@ -7,6 +7,7 @@ use crate::gather::testing::{Frozen, LIMIT, settings};
 use crate::gather::worker::Failure;
 use crate::libvirt::testing::{Node, initialize};
 use crate::name_filter;
+use crate::times::NOT_LET_IN;
 
 /// An inventory with everything in it, and where its replies come out.
 fn inventory(uri: &str, change: impl FnOnce(&mut Settings)) -> (Inventory, Receiver<Reply>) {
@@ -28,7 +29,7 @@ fn inventory(uri: &str, change: impl FnOnce(&mut Settings)) -> (Inventory, Recei
 
 /// One gather, which waits for all that it has asked.
 fn gather(inventory: &mut Inventory, replies: &Receiver<Reply>) {
-    inventory.begin(false, true);
+    inventory.begin(Instant::now(), false);
     inventory.ask();
     while !inventory.is_done() {
         inventory.on_reply(replies.recv_timeout(LIMIT).unwrap());
@@ -91,7 +92,7 @@ fn nothing_is_asked_that_is_not_wanted() {
         settings.measurements.host = false;
         settings.inactive = false;
     });
-    inventory.begin(false, true);
+    inventory.begin(Instant::now(), false);
     inventory.ask();
     assert!(inventory.is_done());
     assert_eq!(inventory.workers().count(), 0);
@@ -102,7 +103,7 @@ fn a_worker_that_does_not_answer_is_not_asked_again_and_not_waited_for() {
     let frozen = Frozen::start();
     let (mut inventory, replies) = inventory(&frozen.uri(), |_| {});
     for round in 1..=3 {
-        inventory.begin(false, true);
+        inventory.begin(Instant::now(), false);
         inventory.ask();
         assert_eq!(inventory.is_done(), round > 1, "{round}");
     }
@@ -118,7 +119,102 @@ fn a_worker_that_does_not_answer_is_not_asked_again_and_not_waited_for() {
     }
     std::thread::sleep(Duration::from_millis(50));
     assert_eq!(waiting + frozen.waiting(), 3);
-    assert!(replies.try_recv().is_err());
+    while let Ok(reply) = replies.try_recv() {
+        assert!(matches!(reply, Reply::Connecting(_)), "{reply:?}");
+    }
+}
+
+/// libvirtd lets none of these workers in, but answers the gather.
+#[test]
+fn connections_that_are_not_let_in_are_given_up() {
+    let frozen = Frozen::start();
+    let (mut inventory, replies) = inventory(&frozen.uri(), |_| {});
+    let now = Instant::now();
+    inventory.begin(now, false);
+    assert_eq!(inventory.leave_room_at(true), None, "nothing was asked");
+    inventory.ask();
+    assert_eq!(inventory.leave_room_at(false), None, "it may be frozen");
+    let at = inventory.leave_room_at(true).unwrap();
+    assert!(at >= now + NOT_LET_IN);
+    assert!(!inventory.leave_room(at - Duration::from_millis(1), true));
+    assert!(!inventory.report().is_closed, "it may be slow");
+    while inventory.opening.load(Ordering::Relaxed) < 3 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+
+    assert!(!inventory.leave_room(at, true), "those that wait may leave");
+    let report = inventory.report();
+    assert!(report.is_closed && report.inactive.silent.is_none());
+    while !inventory.is_done() {
+        inventory.on_reply(replies.recv_timeout(LIMIT).unwrap());
+    }
+    inventory.ask();
+    assert!(inventory.is_done(), "nothing is asked");
+    assert!(!inventory.leave_room(at, true));
+    let later = inventory.leave_room_at(true).unwrap();
+    assert_eq!(later, at + LEAVES);
+    assert!(
+        inventory.leave_room(later, true),
+        "the gather has to make room"
+    );
+    assert_eq!(inventory.leave_room_at(true), None, "once");
+
+    let over = at + CONNECTIONS_SCARCE;
+    inventory.begin(over - Duration::from_secs(1), false);
+    assert!(inventory.report().is_closed);
+    inventory.begin(over, false);
+    assert!(!inventory.report().is_closed, "they are tried again");
+    // What the gather wants comes first, for as long as it wants more than it gets.
+    inventory.begin(over, true);
+    inventory.ask();
+    assert!(inventory.is_done() && inventory.report().is_closed);
+    inventory.begin(over, false);
+    assert!(!inventory.report().is_closed);
+    drop(frozen);
+    let start = Instant::now();
+    inventory.close(start + LIMIT);
+    assert!(start.elapsed() < LIMIT, "those that waited have ended, too");
+}
+
+/// A worker whose orders are counted; `keeps`: its thread closes its connections itself.
+fn counted(keeps: bool) -> (Worker, Rc<RefCell<Vec<Order>>>) {
+    let orders = Rc::new(RefCell::new(Vec::new()));
+    let given = Rc::clone(&orders);
+    let start = move || -> Result<Ask, NotStarted> {
+        let given = Rc::clone(&given);
+        Ok(Box::new(move |order| {
+            given.borrow_mut().push(order);
+            order == Order::Ask || keeps
+        }))
+    };
+    (Worker::new(Duration::ZERO, start), orders)
+}
+
+#[test]
+fn a_call_that_hangs_is_not_forgotten_when_connections_are_given_up() {
+    let now = Instant::now();
+    let threads = |orders: &Rc<RefCell<Vec<Order>>>| Rc::strong_count(orders) - 2;
+    let (mut worker, orders) = counted(false);
+    worker.ask(now);
+    worker.connecting = None;
+    worker.close();
+    assert!(worker.asked.is_some() && threads(&orders) == 1, "it hangs");
+    worker.ask(now);
+    assert_eq!(*orders.borrow(), [Order::Ask, Order::Close]);
+    worker.answered(None);
+    assert_eq!(threads(&orders), 0);
+    // One that is not connected has no call that could hang.
+    worker.ask(now);
+    worker.close();
+    assert!(worker.asked.is_none() && threads(&orders) == 0);
+    // That for pools knows which of its calls hang.
+    let (mut worker, orders) = counted(true);
+    worker.ask(now);
+    worker.close();
+    assert!(worker.asked.is_some() && threads(&orders) == 1);
+    worker.answered(None);
+    worker.ask(now);
+    assert_eq!(*orders.borrow(), [Order::Ask, Order::Close, Order::Ask]);
 }
 
 #[test]
@@ -145,7 +241,7 @@ fn a_period_is_kept_by_gathers_that_come_a_little_early() {
     let counter = Rc::clone(&asked);
     let start = move || -> Result<Ask, NotStarted> {
         let counter = Rc::clone(&counter);
-        Ok(Box::new(move || {
+        Ok(Box::new(move |_| {
             counter.set(counter.get() + 1);
             true
         }))

@@ -1,6 +1,8 @@
 //! A worker: one thread, one connection, one request at a time.
 
-use std::sync::mpsc::{Sender, channel};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, TryRecvError, channel};
 
 use crate::gather::worker::{Failure, open};
 use crate::libvirt::{Connection, Error};
@@ -29,48 +31,59 @@ pub(super) enum Told<A> {
     Ended(Result<A, Failure>),
 }
 
-/// Starts a worker. `session` makes a session of a new connection. The thread ends when what this returns is dropped; it
-/// holds a clone of `thread` until its connection is closed.
+/// What the workers of an inventory share.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    pub(super) uri: Arc<str>,
+    /// Each thread holds a clone until its connection is closed.
+    pub(super) alive: Sender<()>,
+    /// How many connections are being opened.
+    pub(super) opening: Arc<AtomicUsize>,
+}
+
+impl Shared {
+    fn open(&self) -> Result<Connection, Failure> {
+        self.opening.fetch_add(1, Ordering::Relaxed);
+        let opened = open(&self.uri);
+        self.opening.fetch_sub(1, Ordering::Relaxed);
+        opened.map_err(Failure::Unreachable)
+    }
+}
+
+/// Starts a worker. `session` makes a session of a new connection. The thread ends when what this returns is dropped, and
+/// makes no call any more if that was before its connection stood.
 pub(super) fn start<S: Session>(
     name: &str,
-    uri: &str,
-    thread: &Sender<()>,
+    shared: &Shared,
     session: impl Fn(Connection) -> S + Send + 'static,
     tell: impl Fn(Told<S::Answer>) + Send + 'static,
 ) -> Result<Sender<S::Request>, NotStarted> {
     let (requests, inbox) = channel();
-    let (uri, thread) = (uri.to_owned(), thread.clone());
+    let shared = shared.clone();
     threads::start(name, move || {
         let mut kept: Option<S> = None;
-        for request in inbox {
-            tell(Told::Ended(perform(
-                &mut kept,
-                &uri,
-                &request,
-                &session,
-                || tell(Told::Begun),
-            )));
+        while let Ok(request) = inbox.recv() {
+            kept.take_if(|open| !open.connection().is_alive());
+            let open = match kept.take() {
+                Some(open) => Ok(open),
+                None => shared.open().map(&session),
+            };
+            // The next request comes only after this one was answered.
+            if matches!(inbox.try_recv(), Err(TryRecvError::Disconnected)) {
+                break;
+            }
+            let result = open.and_then(|open| {
+                tell(Told::Begun);
+                answer(kept.insert(open), &request)
+            });
+            tell(Told::Ended(result));
         }
-        drop(kept);
-        drop(thread);
     })?;
     Ok(requests)
 }
 
-/// Makes the calls of a request, on a new connection if there is none or it was lost.
-fn perform<S: Session>(
-    kept: &mut Option<S>,
-    uri: &str,
-    request: &S::Request,
-    session: impl Fn(Connection) -> S,
-    begun: impl Fn(),
-) -> Result<S::Answer, Failure> {
-    kept.take_if(|open| !open.connection().is_alive());
-    let open = match kept {
-        Some(open) => open,
-        None => kept.insert(session(open(uri).map_err(Failure::Unreachable)?)),
-    };
-    begun();
+/// Makes the calls of a request.
+fn answer<S: Session>(open: &mut S, request: &S::Request) -> Result<S::Answer, Failure> {
     open.answer(request).map_err(|error| {
         // With modular daemons, an error of the transport may be that of virtqemud, which cannot reach virtstoraged.
         match open.connection().is_alive() {

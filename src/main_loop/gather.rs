@@ -57,9 +57,8 @@ impl MainLoop {
         self.running = 0;
         self.host_sums.begin();
         let is_scarce = self.gatherer.has_too_few_connections();
-        if self.inventory.begin(is_scarce, self.was_reached) {
-            self.gatherer.make_room();
-        }
+        self.inventory.begin(start, is_scarce);
+        self.leave_room();
         self.gatherer.begin();
         self.receive_replies(start, timestamp);
         self.receive_inventory(start);

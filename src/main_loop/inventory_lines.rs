@@ -27,6 +27,13 @@ impl MainLoop {
         }
     }
 
+    /// Connections that libvirtd does not let in keep other clients out, so they are given up.
+    pub(super) fn leave_room(&mut self) {
+        if self.inventory.leave_room(Instant::now(), self.was_reached) {
+            self.gatherer.make_room();
+        }
+    }
+
     /// Appends the lines of what was found beside the VMs. All samples of the gather have been written.
     pub(super) fn write_inventory(&mut self, report: &GatherReport, timestamp: i64) {
         let begun = self.buffer.len();

@@ -1,5 +1,7 @@
 //! The end of a gather: what has come becomes its report.
 
+use std::time::Instant;
+
 use uuid::Uuid;
 
 use super::Gatherer;
@@ -15,7 +17,7 @@ impl Gatherer {
             self.scheduler.dropped(call_id);
         }
         let mut report = std::mem::take(&mut self.report);
-        report.limited_to = self.workers.limited_to();
+        report.limited_to = self.workers.limited_to(Instant::now());
         report.libvirt_version = self.libvirt_version;
         let not_started = self.workers.not_started.clone();
         report.not_started = not_started.or(report.not_started);

@@ -1,6 +1,7 @@
 //! What is known of the VMs and of this host after a gather: for `--check`, and for the log at debug level.
 
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use smol_str::SmolStr;
 
@@ -57,7 +58,7 @@ impl Gatherer {
 
     /// Whether libvirtd lets in fewer connections than are wanted.
     pub fn has_too_few_connections(&self) -> bool {
-        self.workers.limited_to().is_some()
+        self.workers.limited_to(Instant::now()).is_some()
     }
 
     /// What a worker has read after [`Gatherer::read_versions`].

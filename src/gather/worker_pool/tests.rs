@@ -8,6 +8,7 @@ use crate::gather::groups::groups_needed;
 use crate::gather::protocol::{Request, Response, Scope};
 use crate::gather::testing::{Frozen, LIMIT, inbox, settings};
 use crate::libvirt::bulk::Groups;
+use crate::times::NOT_LET_IN;
 
 fn pool(uri: &str, size: usize) -> (WorkerPool, Receiver<Reply>) {
     pool_with(uri, size, 1)
@@ -301,29 +302,53 @@ fn where_few_are_let_in_one_connection_is_left_to_others() {
     let now = Instant::now();
     assert_eq!(pool.recall(now + LIMIT, LIMIT), [(2, false)]);
     pool.begin(now);
-    assert_eq!(pool.limited_to(), None, "it may be slow only");
+    assert_eq!(pool.limited_to(now), None, "it may be slow only");
     for number in [11, 12] {
         let requests = channel().0;
         pool.idle.push(Worker { number, requests });
     }
     let later = now + NOT_LET_IN + LIMIT;
     pool.begin(later);
-    assert_eq!(pool.limited_to(), None, "it may be frozen");
+    assert_eq!(pool.limited_to(later), None, "it may be frozen");
     pool.answered(later);
     pool.begin(later + NOT_LET_IN / 2);
-    assert_eq!(pool.limited_to(), None, "it answers only just now");
+    assert_eq!(
+        pool.limited_to(later + NOT_LET_IN / 2),
+        None,
+        "it answers only just now"
+    );
     let later = later + NOT_LET_IN;
     pool.answered(later);
     pool.begin(later);
-    assert_eq!(pool.limited_to(), Some(2), "three are in");
+    assert_eq!(pool.limited_to(later), Some(2), "three are in");
     assert_eq!(counts(&pool), (1, 1));
     assert_eq!(pool.connections(), (2, 0));
     // The worker that waits ends as soon as it is let in, or cannot be.
     drop(frozen);
     assert_eq!(replies.recv_timeout(LIMIT).unwrap().worker, 1);
     pool.ended.1.recv_timeout(LIMIT).unwrap();
-    pool.begin(later + CONNECTIONS_SCARCE);
-    assert_eq!(pool.limited_to(), None, "more are tried again");
+    // At the beginning of a gather this is asked for first.
+    let later = later + CONNECTIONS_SCARCE;
+    assert_eq!(pool.limited_to(later), None, "more are tried again");
+    pool.begin(later);
+    assert_eq!(pool.limited_to(later), None);
+}
+
+#[test]
+fn room_for_others_leaves_one_of_several_connections() {
+    let (mut pool, _replies) = pool_with("test:///default", 4, 2);
+    let now = Instant::now();
+    let senders = |requests: &Sender<_>| [requests.clone(), requests.clone()];
+    for (numbers, left) in [(vec![7, 8, 9], 2), (vec![7], 0)] {
+        pool.idle.clear();
+        for number in numbers {
+            let places = senders(&channel().0).map(|requests| Worker { number, requests });
+            pool.idle.extend(places);
+        }
+        pool.make_room(now);
+        assert_eq!(pool.idle.len(), left, "each has two places");
+    }
+    assert!(pool.limited_to(now).is_some());
 }
 
 #[test]

@@ -9,8 +9,10 @@ use uuid::Uuid;
 use super::session::{Answer, Request, Session};
 use super::{HangingCall, MOST_HANGING, Pool, PoolRound};
 use crate::gather::worker::Failure;
-use crate::inventory::worker::{self, Told};
+use crate::inventory::handle::Order;
+use crate::inventory::worker::{self, Shared, Told};
 use crate::inventory::{Part, Reply, Sink};
+use crate::libvirt::Error;
 use crate::threads::{self, NotStarted};
 use crate::times::POOL_ANSWERS;
 
@@ -18,6 +20,8 @@ use crate::times::POOL_ANSWERS;
 enum Input {
     /// Ask all pools.
     Round,
+    /// Close the connections, but those on which calls hang.
+    Close,
     /// What a worker of this number says.
     Worker(u64, Told<Answer>),
     /// No more is wanted.
@@ -28,9 +32,13 @@ enum Input {
 pub(in crate::inventory) struct PoolReader(Sender<Input>);
 
 impl PoolReader {
-    /// Has all pools asked; returns whether there is a thread to do it.
-    pub(in crate::inventory) fn ask(&self) -> bool {
-        self.0.send(Input::Round).is_ok()
+    /// Gives the order; returns whether there is a thread to take it.
+    pub(in crate::inventory) fn order(&self, order: Order) -> bool {
+        let input = match order {
+            Order::Ask => Input::Round,
+            Order::Close => Input::Close,
+        };
+        self.0.send(input).is_ok()
     }
 }
 
@@ -40,16 +48,11 @@ impl Drop for PoolReader {
     }
 }
 
-/// Starts the thread; it and its workers hold a clone of `thread` until they end.
-pub(in crate::inventory) fn start(
-    uri: &str,
-    thread: &Sender<()>,
-    sink: &Sink,
-) -> Result<PoolReader, NotStarted> {
+/// Starts the thread.
+pub(in crate::inventory) fn start(shared: &Shared, sink: &Sink) -> Result<PoolReader, NotStarted> {
     let (sender, inbox) = channel();
     let mut rounds = Rounds {
-        uri: uri.to_owned(),
-        thread: thread.clone(),
+        shared: shared.clone(),
         tell: sink.clone(),
         sender: sender.clone(),
         inbox,
@@ -57,6 +60,7 @@ pub(in crate::inventory) fn start(
         next: 0,
         known: None,
         hanging: Vec::new(),
+        is_closing: false,
     };
     threads::start("pools", move || rounds.run())?;
     Ok(PoolReader(sender))
@@ -89,8 +93,7 @@ enum Outcome {
 }
 
 struct Rounds {
-    uri: String,
-    thread: Sender<()>,
+    shared: Shared,
     tell: Sink,
     /// For the workers.
     sender: Sender<Input>,
@@ -102,59 +105,74 @@ struct Rounds {
     /// The pools of the last list, in its order; `None`: there was none yet.
     known: Option<Vec<Known>>,
     hanging: Vec<Hanging>,
+    /// The round under way is to end, and the idle connection is to be closed.
+    is_closing: bool,
 }
 
 impl Rounds {
     fn run(&mut self) {
         while let Ok(input) = self.inbox.recv() {
             match input {
-                Input::Round => match self.round() {
-                    Some(failure) => self.report(true, failure),
-                    None => return,
-                },
+                Input::Round => {
+                    self.is_closing = false;
+                    match self.round() {
+                        Some(failure) => self.report(true, failure),
+                        None => return,
+                    }
+                    if self.is_closing {
+                        self.worker = None;
+                    }
+                }
+                Input::Close => self.worker = None,
                 Input::Worker(number, told) => self.late(number, told),
                 Input::End => return,
             }
         }
     }
 
-    /// Asks all pools; returns the first failure. `None`: the thread is to end.
+    /// Asks all pools; returns the last failure. `None`: the thread is to end.
     ///
     /// The known pools come first. The list waits for a pool that is locked, and keeps others from defining pools while it
     /// waits; so it is not asked for while one is known to be locked.
     fn round(&mut self) -> Option<Option<Failure>> {
         let known: Vec<Uuid> = self.known.iter().flatten().map(|it| it.uuid).collect();
-        let mut first = None;
-        for uuid in &known {
-            self.pool(*uuid, &mut first)?;
-            if is_unreachable(first.as_ref()) {
-                return Some(first);
-            }
-        }
-        if !self.hanging.is_empty() {
-            return Some(first);
+        let mut last = None;
+        self.pools(&known, &mut last)?;
+        if !self.hanging.is_empty() || self.is_futile(last.as_ref()) {
+            return Some(last);
         }
         match self.call(Request::List, None) {
             Outcome::End => return None,
             Outcome::Hangs => {}
-            Outcome::Failed(failure) => first = first.or(Some(failure)),
+            Outcome::Failed(failure) => last = Some(failure),
             Outcome::Answered(answer) => {
                 self.learn(answer);
                 let new = self.known.iter().flatten().map(|it| it.uuid);
                 let new: Vec<Uuid> = new.filter(|uuid| !known.contains(uuid)).collect();
-                for uuid in new {
-                    self.pool(uuid, &mut first)?;
-                    if is_unreachable(first.as_ref()) {
-                        return Some(first);
-                    }
-                }
+                self.pools(&new, &mut last)?;
             }
         }
-        Some(first)
+        Some(last)
+    }
+
+    /// Asks these pools, one after the other. `None`: the thread is to end.
+    fn pools(&mut self, pools: &[Uuid], last: &mut Option<Failure>) -> Option<()> {
+        for uuid in pools {
+            if self.is_futile(last.as_ref()) {
+                break;
+            }
+            self.pool(*uuid, last)?;
+        }
+        Some(())
+    }
+
+    /// Whether the next call would bring nothing: no connection can be opened, or none is to be.
+    fn is_futile(&self, last: Option<&Failure>) -> bool {
+        self.is_closing || matches!(last, Some(Failure::Unreachable(_)))
     }
 
     /// Asks a pool, unless a call for it hangs. `None`: the thread is to end.
-    fn pool(&mut self, uuid: Uuid, first: &mut Option<Failure>) -> Option<()> {
+    fn pool(&mut self, uuid: Uuid, last: &mut Option<Failure>) -> Option<()> {
         let known = self.known.iter().flatten().find(|it| it.uuid == uuid);
         // A late reply may have shown that it is gone.
         let Some(known) = known else { return Some(()) };
@@ -168,7 +186,7 @@ impl Rounds {
         match self.call(request, Some(name)) {
             Outcome::End => return None,
             Outcome::Hangs => {}
-            Outcome::Failed(failure) => *first = first.take().or(Some(failure)),
+            Outcome::Failed(failure) => *last = Some(failure),
             Outcome::Answered(answer) => self.on_pool(uuid, answer),
         }
         Some(())
@@ -183,10 +201,11 @@ impl Rounds {
         let (number, worker) = match self.idle() {
             Ok(worker) => worker,
             Err(error) => {
-                log::debug!("{error}");
-                return Outcome::Hangs;
+                let error = Error::invalid(error.to_string());
+                return Outcome::Failed(Failure::Unreachable(error));
             }
         };
+        (self.tell)(Reply::Connecting(Part::Pools));
         if worker.send(request).is_err() {
             return Outcome::Hangs;
         }
@@ -218,6 +237,13 @@ impl Rounds {
                 (Ok(Input::Worker(from, told)), _) => self.late(from, told),
                 // Nobody asks while a round is under way.
                 (Ok(Input::Round), _) => {}
+                (Ok(Input::Close), since) => {
+                    self.is_closing = true;
+                    if since.is_none() {
+                        // The worker ends when it is connected.
+                        return Outcome::Hangs;
+                    }
+                }
                 (Err(RecvTimeoutError::Timeout), Some(since)) => {
                     let call = HangingCall { pool, since };
                     self.hanging.push(Hanging {
@@ -225,6 +251,7 @@ impl Rounds {
                         request,
                         call,
                     });
+                    self.report(false, None);
                     return Outcome::Hangs;
                 }
                 (Ok(Input::End) | Err(_), _) => return Outcome::End,
@@ -241,7 +268,7 @@ impl Rounds {
         self.next += 1;
         let sender = self.sender.clone();
         let tell = move |told| drop(sender.send(Input::Worker(number, told)));
-        let started = worker::start("pool", &self.uri, &self.thread, Session::new, tell);
+        let started = worker::start("pool", &self.shared, Session::new, tell);
         Ok((number, started?))
     }
 
@@ -305,9 +332,4 @@ impl Rounds {
             failure,
         }));
     }
-}
-
-/// Whether no connection can be opened: the next pool would bring nothing either.
-fn is_unreachable(failure: Option<&Failure>) -> bool {
-    matches!(failure, Some(Failure::Unreachable(_)))
 }
