@@ -61,8 +61,8 @@ pub struct Reporter {
     ///
     /// [`Capped::step`]: crate::measurements::line_cap::Capped::step
     line_cap_step: usize,
-    /// VMs without the figures that need calls of their own, in the last gather.
-    without_extra: HashSet<Uuid>,
+    /// VMs without the figures that need calls of their own, in the last gather. `None`: there is one gather only.
+    without_extra: Option<HashSet<Uuid>>,
     /// How long what is asked beside the gather must be silent before that is reported.
     silence: Duration,
     /// Whether libvirt's first answer has been reported.
@@ -84,7 +84,7 @@ impl Reporter {
             panicked: HashSet::default(),
             left_out: LeftOut::default(),
             line_cap_step: 0,
-            without_extra: HashSet::default(),
+            without_extra: Some(HashSet::default()),
             silence: lasting::MOMENT,
             started: false,
         }
@@ -96,6 +96,7 @@ impl Reporter {
         Self {
             partial: Partial::without_delay(),
             locked: Lasting::without_delay(),
+            without_extra: None,
             silence: Duration::ZERO,
             started: true,
             ..Self::new(uri)
@@ -175,8 +176,11 @@ impl Reporter {
 
     /// The VMs that lack these figures for the second gather in succession: one call that is late is not worth a message.
     fn without_extra_again(&mut self, now: &[DomainRef]) -> Vec<DomainRef> {
+        let Some(last) = &mut self.without_extra else {
+            return now.to_vec();
+        };
         let uuids = now.iter().map(|domain| domain.run.uuid).collect();
-        let before = std::mem::replace(&mut self.without_extra, uuids);
+        let before = std::mem::replace(last, uuids);
         let again = now
             .iter()
             .filter(|domain| before.contains(&domain.run.uuid));

@@ -59,8 +59,8 @@ pub const CONNECTIONS_SCARCE: Duration = Duration::from_secs(3600);
 
 // What is asked beside the gather.
 
-/// How long a gather whose VMs are done waits for what it has asked beside them: shut-off VMs, the node, storage pools. They
-/// take some ten milliseconds; what comes later is written in the next gather.
+/// How long after it has asked for what comes beside the VMs (shut-off VMs, the node, storage pools) a gather whose VMs are
+/// done waits for it. They take some ten milliseconds; what comes later is written in the next gather.
 pub const INVENTORY_GRACE: Duration = Duration::from_millis(300);
 /// A call for a storage pool that has not returned after this time is left to hang, and the other pools are asked without it.
 pub const POOL_ANSWERS: Duration = Duration::from_secs(1);

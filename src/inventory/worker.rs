@@ -78,6 +78,8 @@ pub(super) fn start<S: Session>(
             });
             tell(Told::Ended(result));
         }
+        drop(kept);
+        drop(shared.alive);
     })?;
     Ok(requests)
 }

@@ -239,3 +239,23 @@ fn of_many_vms_the_first_ten_are_named() {
     assert_eq!(names_of(&domains(10)), ten);
     assert_eq!(names_of(&domains(123)), format!("{ten} and 113 more"));
 }
+
+#[test]
+fn a_single_gather_says_at_once_which_vms_lack_what_needs_calls_of_its_own() {
+    let lacking = GatherReport {
+        without_extra: vec![found("vm")],
+        ..reached(vec![])
+    };
+    let mut several = reporter();
+    several.report(&lacking);
+    assert_eq!(
+        several.problems.clear("extra"),
+        None,
+        "it may come in the next"
+    );
+    several.report(&lacking);
+    assert_eq!(several.problems.clear("extra"), Some(1));
+    let mut single = Reporter::of_one_gather(Uri::default());
+    single.report(&lacking);
+    assert_eq!(single.problems.clear("extra"), Some(1));
+}

@@ -117,8 +117,10 @@ impl Scheduler {
                 self.round.daemon.has_workers_again();
                 self.next_phase(now);
             }
-            (Phase::Statistics, RequestKind::Extra) if !lost => self.on_late_extra(call),
             (Phase::Statistics, kind) if kind.needs_monitor() => {
+                if kind == RequestKind::Extra && !lost {
+                    self.on_late_extra(call);
+                }
                 // A domain that is locked stays so though the call that shows it was cut.
                 let unlocked = |uuid: &Uuid| !self.is_locked(*uuid);
                 let Some(blocked_on) = call.blocked_on.filter(unlocked) else {

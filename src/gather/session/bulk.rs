@@ -34,6 +34,8 @@ pub(super) struct Bulk {
     pub(super) works: bool,
     /// It takes the NOWAIT flag: vz and older test drivers refuse it.
     pub(super) nowait: bool,
+    /// A call with that flag has succeeded, so that an error means something else.
+    takes_nowait: bool,
     /// Groups for which a running domain has been asked.
     pub(super) judged: Groups,
     /// Groups that were asked for and have never come.
@@ -46,6 +48,7 @@ impl Default for Bulk {
         Self {
             works: true,
             nowait: true,
+            takes_nowait: false,
             judged: Groups::NONE,
             lacking: Groups::NONE,
         }
@@ -88,11 +91,14 @@ impl Session {
             return Ok(domains.to_vec());
         }
         let error = match call(self, domains) {
-            Ok(()) => return Ok(Vec::new()),
+            Ok(()) => {
+                self.bulk.takes_nowait |= self.bulk.nowait && !domains.is_empty();
+                return Ok(Vec::new());
+            }
             Err(error) if error.is_transport() => return Err(error),
             Err(error) => error,
         };
-        if self.bulk.nowait && error.is_refused_flag() {
+        if self.bulk.nowait && !self.bulk.takes_nowait && error.is_refused_flag() {
             self.bulk.nowait = false;
             return self.in_bulk(domains, of, problems, call);
         }

@@ -98,6 +98,25 @@ fn a_vm_that_is_only_slow_has_its_line() {
     }
 }
 
+/// The call still holds the VM's monitor when the next gather asks, and returns during that gather.
+#[test]
+fn a_vm_that_thaws_in_the_next_gather_comes_whole_in_it() {
+    let ordinary = healthy(50);
+    let mut in_part = 0;
+    for thawed in (5..ordinary).step_by(5) {
+        let mut sim = sim();
+        sim.at(ordinary + BETWEEN, |sim| freeze(sim, 49..50, true));
+        sim.gather();
+        sim.pause(5000);
+        sim.at(thawed, |sim| freeze(sim, 49..50, false));
+        let gather = sim.gather();
+        assert_eq!(gather.whole(), 50, "thawed after {thawed} of {ordinary} ms");
+        let (times, _) = gather.completeness[&uuid(49)];
+        in_part += times - 1;
+    }
+    assert!(in_part > 0);
+}
+
 /// The calls for ordinary figures have as much room as without these, however many of these hang.
 #[test]
 fn they_have_a_cap_of_their_own() {
