@@ -259,7 +259,7 @@ impl MainLoop {
                 Mode::Every(_) => Some(tick),
                 Mode::Once | Mode::Check | Mode::Triggered => self.unasked,
             };
-            let room = self.inventory.leave_room_at(self.was_reached);
+            let room = self.leave_room_at();
             let message = match room.into_iter().chain(due).min() {
                 Some(limit) => self.receive(limit),
                 None => self.inbox.recv().ok(),

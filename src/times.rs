@@ -42,7 +42,10 @@ pub const LIBRARY_OUTPUT: Duration = Duration::from_millis(100);
 /// How long after its beginning a gather waits for domains that it found locked, and for calls that it
 /// abandoned: they may only be slow.
 pub const GRACE: Duration = Duration::from_millis(600);
-/// The same where the daemon may just have been started.
+/// How long after it was sent a call that was abandoned may come past its other domains. They are not asked by extra calls
+/// meanwhile: of two calls that ask a domain at the same moment, libvirt passes its monitor by in one.
+pub const COMES_PAST: Duration = Duration::from_secs(1);
+/// The same as [`GRACE`] where the daemon may just have been started.
 pub const GRACE_AFTER_START: Duration = Duration::from_secs(3);
 /// How long a daemon that seems to have no worker to spare may still prove the contrary.
 pub const SATURATION_RECHECK: Duration = Duration::from_secs(1);

@@ -197,6 +197,16 @@ impl Gatherer {
         self.workers.make_room(Instant::now());
     }
 
+    /// When [`Gatherer::leave_room`] is to be called.
+    pub fn leave_room_at(&self) -> Option<Instant> {
+        self.workers.leave_room_at()
+    }
+
+    /// Leaves a connection to other clients, where libvirtd lets in too few.
+    pub fn leave_room(&mut self) {
+        self.workers.leave_room(Instant::now());
+    }
+
     /// Closes the connections that are not in use, until `limit` at the longest.
     pub fn close(&mut self, limit: Instant) {
         self.workers.close(limit);

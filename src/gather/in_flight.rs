@@ -232,6 +232,11 @@ impl InFlight {
             .map(|(t, c)| (*t, c))
     }
 
+    /// Calls that were abandoned, and have not returned.
+    pub fn abandoned(&self) -> impl Iterator<Item = &Call> {
+        self.calls.values().filter(|call| call.abandoned)
+    }
+
     /// Whether any call is waited for.
     pub fn is_any_in_hand(&self) -> bool {
         self.in_hand().next().is_some()

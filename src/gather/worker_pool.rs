@@ -125,20 +125,32 @@ impl WorkerPool {
         }
     }
 
-    /// A gather begins. If libvirtd has let in fewer workers than were wanted, one of its connections
-    /// is left to others: `virsh` would otherwise wait for as long as this program runs.
+    /// A gather begins.
     pub fn begin(&mut self, now: Instant) {
         self.scarce.take_if(|scarce| now >= scarce.until);
         self.not_started = None;
+        self.leave_room(now);
+    }
+
+    /// When [`WorkerPool::leave_room`] is to be called.
+    pub fn leave_room_at(&self) -> Option<Instant> {
         let (connected, _) = self.connections();
-        let patience = uri::not_let_in(&self.config.uri);
-        let kept_out = |one: &NotLetIn| one.answered.is_some_and(|at| now >= at + patience);
-        if connected > 0 && self.not_let_in.values().any(kept_out) {
-            // They end once libvirtd lets them in.
-            self.not_let_in.clear();
-            let most = self.scarce.insert(Scarce::after(connected, now)).most;
-            self.idle.truncate(most.saturating_sub(self.busy.len()));
+        let answered = self.not_let_in.values().filter_map(|one| one.answered);
+        let answered = answered.min().filter(|_| connected > 0)?;
+        Some(answered + uri::not_let_in(&self.config.uri))
+    }
+
+    /// If libvirtd has let in fewer workers than were wanted, one of its connections is left to others: `virsh` would otherwise
+    /// wait for as long as this program runs.
+    pub fn leave_room(&mut self, now: Instant) {
+        if self.leave_room_at().is_none_or(|at| now < at) {
+            return;
         }
+        // They end once libvirtd lets them in.
+        self.not_let_in.clear();
+        let (connected, _) = self.connections();
+        let most = self.scarce.insert(Scarce::after(connected, now)).most;
+        self.idle.truncate(most.saturating_sub(self.busy.len()));
     }
 
     /// The most workers there may be, where libvirtd lets in fewer than were wanted.
@@ -280,6 +292,7 @@ impl WorkerPool {
     pub fn make_room(&mut self, now: Instant) {
         let (connected, _) = self.connections();
         self.scarce.get_or_insert(Scarce::after(connected, now));
+        self.not_let_in.clear();
         let kept = self.idle.first().map(|worker| worker.number);
         let is_only_one = self.idle.iter().all(|worker| Some(worker.number) == kept);
         self.idle

@@ -27,8 +27,18 @@ impl MainLoop {
         }
     }
 
+    /// When [`MainLoop::leave_room`] is to be called.
+    pub(super) fn leave_room_at(&self) -> Option<Instant> {
+        let inventory = self.inventory.leave_room_at(self.was_reached);
+        inventory
+            .into_iter()
+            .chain(self.gatherer.leave_room_at())
+            .min()
+    }
+
     /// Connections that libvirtd does not let in keep other clients out, so they are given up.
     pub(super) fn leave_room(&mut self) {
+        self.gatherer.leave_room();
         if self.inventory.leave_room(Instant::now(), self.was_reached) {
             self.gatherer.make_room();
         }

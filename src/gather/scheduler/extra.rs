@@ -10,7 +10,8 @@ use uuid::Uuid;
 use super::Scheduler;
 use crate::gather::in_flight::Call;
 use crate::gather::protocol::{CallId, Request, RequestKind};
-use crate::maps::HashSet;
+use crate::maps::{HashMap, HashSet};
+use crate::times::COMES_PAST;
 
 /// How many of these calls are waited for at a time.
 const AT_A_TIME: usize = 2;
@@ -25,6 +26,8 @@ pub(super) struct Extra {
     missing: HashSet<Uuid>,
     /// Those whose call was given up, and came back.
     late: HashSet<Uuid>,
+    /// Until when those that are left are not to be asked.
+    waits_until: Option<Instant>,
 }
 
 impl Extra {
@@ -89,10 +92,38 @@ impl Scheduler {
         if self.round.extra.is_empty() || is_full || is_early {
             return false;
         }
-        let chunk = self.limits.chunk.min(self.round.extra.left.len());
-        let domains = self.round.extra.left.drain(..chunk).collect();
-        self.send(Request::Extra(domains), now);
-        true
+        let mut left = std::mem::take(&mut self.round.extra.left);
+        let busy = self.come_past(now);
+        let is_ready = |uuid: &mut Uuid| !busy.contains_key(uuid);
+        let ready = left.extract_if(.., is_ready).take(self.limits.chunk);
+        let ready: Vec<Uuid> = ready.collect();
+        self.round.extra.waits_until = left.iter().filter_map(|uuid| busy.get(uuid)).min().copied();
+        self.round.extra.left = left;
+        let is_any = !ready.is_empty();
+        if is_any {
+            self.send(Request::Extra(ready), now);
+        }
+        is_any
+    }
+
+    /// The domains that a call which was given up may still come past, and until when.
+    fn come_past(&self, now: Instant) -> HashMap<Uuid, Instant> {
+        let mut until = HashMap::default();
+        for call in self.in_flight.abandoned() {
+            let end = call.since + COMES_PAST;
+            if call.kind.needs_monitor() && now < end {
+                let of = |uuid: &Uuid| (*uuid, end);
+                until.extend(call.asked.iter().map(of));
+            }
+        }
+        until
+    }
+
+    /// When domains can be asked that cannot be yet; `None` while something else comes first.
+    pub(super) fn extra_due(&self) -> Option<Instant> {
+        let extra = &self.round.extra;
+        let is_next = !extra.is_empty() && self.at_work() == 0 && self.round.queue.is_empty();
+        extra.waits_until.filter(|_| is_next)
     }
 
     /// A call that was given up is over.

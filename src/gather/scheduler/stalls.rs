@@ -57,7 +57,8 @@ impl Scheduler {
             Phase::CheckingHost { until } => Some(until),
             Phase::Saturated { recheck_until, .. } => recheck_until,
             Phase::Statistics => {
-                let times = [round.grace.until(), round.queue.next_due()];
+                let grace = round.grace.until();
+                let times = [grace, round.queue.next_due(), self.extra_due()];
                 times.into_iter().flatten().min()
             }
             _ => None,

@@ -84,6 +84,8 @@ pub struct Daemon {
     pub stopped: Option<Ms>,
     away_until: Ms,
     pub calls: BTreeMap<CallId, SimCall>,
+    /// VMs whose monitor the last extra call passed by.
+    pub passed_by: HashSet<Uuid>,
     pub events: Vec<(CallId, Event)>,
     pub moved: bool,
 }

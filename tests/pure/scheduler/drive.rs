@@ -310,7 +310,9 @@ impl Sim {
             }
             (Event::Served(uuid), _) if wanted => self.keep(*uuid, Completeness::PriorityOnly),
             (Event::Done, Request::Extra(domains)) if wanted => {
-                self.gather.extra.extend(domains);
+                let passed_by = &self.daemon.passed_by;
+                let whole = domains.iter().filter(|uuid| !passed_by.contains(uuid));
+                self.gather.extra.extend(whole);
             }
             (Event::Done, Request::Disks(uuid)) if wanted => {
                 self.gather.disks.insert(*uuid);

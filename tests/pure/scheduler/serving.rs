@@ -251,6 +251,10 @@ impl Daemon {
         if matches!(vm.job, Some(JobOwner::Ours(by, _)) if by == call_id) {
             vm.job = None;
         }
+        if matches!(call.request, Request::Extra(_)) && call.connected {
+            self.passed_by.remove(&uuid);
+            self.passed_by.extend(passed_by.then_some(uuid));
+        }
         if vm.exists {
             call.completeness.push((
                 uuid,
