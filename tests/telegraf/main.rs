@@ -10,6 +10,7 @@ mod agent;
 mod dashboards;
 mod fleets;
 mod inputs_libvirt;
+mod prometheus;
 #[path = "../support/mod.rs"]
 mod support;
 mod telegraf;
