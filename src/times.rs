@@ -55,8 +55,6 @@ pub const WORKER_HANGS: Duration = Duration::from_secs(1);
 pub const NOT_LET_IN: Duration = Duration::from_secs(5);
 /// The same where the hypervisor is another host: connect() repeats what was lost on the way after 1, 3, 7, 15, 31 and 63 s.
 pub const NOT_LET_IN_AFAR: Duration = Duration::from_secs(130);
-/// How long connections that were given up may take to leave, where libvirtd lets in too few, before more are given up.
-pub const LEAVES: Duration = Duration::from_secs(1);
 /// How long no more connections are tried after that.
 pub const CONNECTIONS_SCARCE: Duration = Duration::from_secs(3600);
 

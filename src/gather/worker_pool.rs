@@ -143,9 +143,13 @@ impl WorkerPool {
     /// If libvirtd has let in fewer workers than were wanted, one of its connections is left to others: `virsh` would otherwise
     /// wait for as long as this program runs.
     pub fn leave_room(&mut self, now: Instant) {
-        if self.leave_room_at().is_none_or(|at| now < at) {
-            return;
+        if self.leave_room_at().is_some_and(|at| now >= at) {
+            self.make_room(now);
         }
+    }
+
+    /// One connection fewer is used from now on.
+    pub fn make_room(&mut self, now: Instant) {
         // They end once libvirtd lets them in.
         self.not_let_in.clear();
         let (connected, _) = self.connections();
@@ -285,18 +289,6 @@ impl WorkerPool {
     /// A request that waits for a worker is not to be begun any more.
     pub fn withdraw(&mut self, call_id: CallId) {
         self.waiting.retain(|(waiting, _)| *waiting != call_id);
-    }
-
-    /// Another part of this program was not let in: one connection fewer is used from now on, and those that are idle are
-    /// closed, so that what waits gets in and closes. Where there are several, one is kept for the next gather.
-    pub fn make_room(&mut self, now: Instant) {
-        let (connected, _) = self.connections();
-        self.scarce.get_or_insert(Scarce::after(connected, now));
-        self.not_let_in.clear();
-        let kept = self.idle.first().map(|worker| worker.number);
-        let is_only_one = self.idle.iter().all(|worker| Some(worker.number) == kept);
-        self.idle
-            .retain(|worker| Some(worker.number) == kept && !is_only_one);
     }
 
     /// Ends the idle workers and waits until their connections are closed, but not beyond `limit`:

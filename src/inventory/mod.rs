@@ -12,13 +12,12 @@ mod protocol;
 mod worker;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use crate::config::Settings;
 use crate::threads::NotStarted;
-use crate::times::{CONNECTIONS_SCARCE, LEAVES, WORKER_HANGS};
+use crate::times::{CONNECTIONS_SCARCE, WORKER_HANGS};
 use crate::uri;
 use handle::{Ask, Order, Worker};
 use worker::{Shared, Told};
@@ -40,24 +39,14 @@ pub struct Inventory {
     overview: InventoryOverview,
     /// libvirtd lets in fewer connections than the gather wants.
     is_scarce: bool,
-    /// A connection of these workers was not let in.
-    closed: Option<Closed>,
+    /// When these workers gave up their connections, because one was not let in.
+    closed_since: Option<Instant>,
     /// How long a connection may take to be opened.
     patience: Duration,
     /// When requests were last sent.
     asked_at: Option<Instant>,
-    /// How many connections are being opened, those that were given up included.
-    opening: Arc<AtomicUsize>,
     /// Each thread holds a sender, which it drops when its connection is closed.
     threads: Option<(Sender<()>, Receiver<()>)>,
-}
-
-/// These workers have given up their connections.
-#[derive(Debug, Clone, Copy)]
-struct Closed {
-    since: Instant,
-    /// The gather has made room for those that were still waiting.
-    room_was_made: bool,
 }
 
 impl Inventory {
@@ -65,11 +54,9 @@ impl Inventory {
     /// when they are needed.
     pub fn new(settings: &Settings, sink: Sink) -> Self {
         let threads = channel();
-        let opening = Arc::default();
         let shared = Shared {
             uri: settings.uri.value.as_str().into(),
             alive: threads.0.clone(),
-            opening: Arc::clone(&opening),
         };
         let measurements = &settings.measurements;
         let inactive = settings.needs_inactive().then(|| {
@@ -116,10 +103,9 @@ impl Inventory {
             found: Found::default(),
             overview: InventoryOverview::default(),
             is_scarce: false,
-            closed: None,
+            closed_since: None,
             patience: uri::not_let_in(&settings.uri.value),
             asked_at: None,
-            opening,
             threads: Some(threads),
         }
     }
@@ -139,8 +125,8 @@ impl Inventory {
     /// Another gather begins. `is_scarce`: libvirtd lets in fewer connections than the gather wants, so that these workers,
     /// which come last, give up theirs.
     pub fn begin(&mut self, now: Instant, is_scarce: bool) {
-        let is_over = |closed: &mut Closed| now >= closed.since + CONNECTIONS_SCARCE;
-        self.closed.take_if(is_over);
+        self.closed_since
+            .take_if(|since| now >= *since + CONNECTIONS_SCARCE);
         if is_scarce && !self.is_scarce {
             self.workers_mut().for_each(Worker::close);
         }
@@ -152,51 +138,27 @@ impl Inventory {
 
     /// When [`Inventory::leave_room`] is to be called. `is_reached`: libvirtd answered the last gather.
     pub fn leave_room_at(&self, is_reached: bool) -> Option<Instant> {
-        if !is_reached {
-            return None;
-        }
-        match self.closed {
-            None if self.is_scarce => None,
-            None => {
-                let connecting = self.workers().filter_map(|worker| worker.connecting);
-                connecting.min().map(|since| since + self.patience)
-            }
-            Some(closed) => {
-                let is_in_the_way = !closed.room_was_made && self.is_opening();
-                is_in_the_way.then_some(closed.since + LEAVES)
-            }
-        }
+        let connecting = self.workers().filter_map(|worker| worker.connecting);
+        let since = connecting
+            .min()
+            .filter(|_| is_reached && !self.is_closed())?;
+        Some(since + self.patience)
     }
 
-    /// Where a connection of these workers is not let in, they give up all. One that waits is in the way of every later
-    /// client (`virsh`). It is closed once libvirtd lets it in; where none of these workers had one to give up, the gather
-    /// has to make room for that: returns whether it has to.
+    /// Where a connection of these workers is not let in, they give up all: one that waits is in the way of every later
+    /// client (`virsh`). It is closed once libvirtd lets it in, for which the gather has to leave room, too: returns whether
+    /// it has to.
     pub fn leave_room(&mut self, now: Instant, is_reached: bool) -> bool {
-        if self.leave_room_at(is_reached).is_none_or(|at| now < at) {
-            return false;
+        let is_due = self.leave_room_at(is_reached).is_some_and(|at| now >= at);
+        if is_due {
+            self.workers_mut().for_each(Worker::close);
+            self.closed_since = Some(now);
         }
-        match &mut self.closed {
-            Some(closed) => {
-                closed.room_was_made = true;
-                true
-            }
-            None => {
-                self.workers_mut().for_each(Worker::close);
-                self.closed = Some(Closed {
-                    since: now,
-                    room_was_made: false,
-                });
-                false
-            }
-        }
-    }
-
-    fn is_opening(&self) -> bool {
-        self.opening.load(Ordering::Relaxed) > 0
+        is_due
     }
 
     fn is_closed(&self) -> bool {
-        self.is_scarce || self.closed.is_some()
+        self.is_scarce || self.closed_since.is_some()
     }
 
     /// Sends a request to each worker that is due and idle.

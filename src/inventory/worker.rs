@@ -1,7 +1,6 @@
 //! A worker: one thread, one connection, one request at a time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, TryRecvError, channel};
 
 use crate::gather::worker::{Failure, open};
@@ -37,17 +36,6 @@ pub(super) struct Shared {
     pub(super) uri: Arc<str>,
     /// Each thread holds a clone until its connection is closed.
     pub(super) alive: Sender<()>,
-    /// How many connections are being opened.
-    pub(super) opening: Arc<AtomicUsize>,
-}
-
-impl Shared {
-    fn open(&self) -> Result<Connection, Failure> {
-        self.opening.fetch_add(1, Ordering::Relaxed);
-        let opened = open(&self.uri);
-        self.opening.fetch_sub(1, Ordering::Relaxed);
-        opened.map_err(Failure::Unreachable)
-    }
 }
 
 /// Starts a worker. `session` makes a session of a new connection. The thread ends when what this returns is dropped, and
@@ -66,7 +54,9 @@ pub(super) fn start<S: Session>(
             kept.take_if(|open| !open.connection().is_alive());
             let open = match kept.take() {
                 Some(open) => Ok(open),
-                None => shared.open().map(&session),
+                None => open(&shared.uri)
+                    .map(&session)
+                    .map_err(Failure::Unreachable),
             };
             // The next request comes only after this one was answered.
             if matches!(inbox.try_recv(), Err(TryRecvError::Disconnected)) {

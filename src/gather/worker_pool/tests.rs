@@ -335,23 +335,6 @@ fn where_few_are_let_in_one_connection_is_left_to_others() {
 }
 
 #[test]
-fn room_for_others_leaves_one_of_several_connections() {
-    let (mut pool, _replies) = pool_with("test:///default", 4, 2);
-    let now = Instant::now();
-    let senders = |requests: &Sender<_>| [requests.clone(), requests.clone()];
-    for (numbers, left) in [(vec![7, 8, 9], 2), (vec![7], 0)] {
-        pool.idle.clear();
-        for number in numbers {
-            let places = senders(&channel().0).map(|requests| Worker { number, requests });
-            pool.idle.extend(places);
-        }
-        pool.make_room(now);
-        assert_eq!(pool.idle.len(), left, "each has two places");
-    }
-    assert!(pool.limited_to(now).is_some());
-}
-
-#[test]
 fn no_more_workers_than_are_let_in_but_one_that_hangs_does_not_count() {
     let (mut pool, replies) = pool("test:///default", 4);
     let until = Instant::now() + CONNECTIONS_SCARCE;
