@@ -1,5 +1,7 @@
 //! `vm_pools`: one line for each storage pool, with its name and its type as tags.
 
+use smol_str::format_smolstr;
+
 use crate::inventory::Pool;
 use crate::line_protocol::{self, Line, Tags};
 
@@ -18,12 +20,11 @@ const WITH_SIZES: [&str; 2] = ["running", "degraded"];
 /// Appends the pool's line; `of_all`: the tags that all lines have.
 pub(crate) fn write(buffer: &mut String, pool: &Pool, of_all: &Tags, timestamp: i64) {
     // Names that line protocol cannot carry as they are could become the same.
-    let uuid = pool.uuid.to_string();
     let name = match line_protocol::is_carried(&pool.name) {
-        true => pool.name.as_str(),
-        false => &uuid,
+        true => pool.name.clone(),
+        false => format_smolstr!("{} ({})", pool.name, pool.uuid),
     };
-    let tags = of_all.clone().with("pool", name).with("type", &pool.kind);
+    let tags = of_all.clone().with("pool", &name).with("type", &pool.kind);
     let info = &pool.info;
     let state = usize::try_from(info.state).ok();
     let state = state.and_then(|state| STATES.get(state).copied());
@@ -78,8 +79,8 @@ mod tests {
     }
 
     #[test]
-    fn names_that_cannot_be_written_are_replaced() {
-        let tags = format!("vm_pools,host=kvm01,pool={},type=- ", Uuid::nil());
-        assert!(line("\\", "", 2).starts_with(&tags));
+    fn a_name_that_cannot_be_written_as_it_is_stays_one_of_its_own() {
+        let tags = format!("vm_pools,host=kvm01,pool=a\\ b\\ ({}),type=- ", Uuid::nil());
+        assert!(line("a\tb", "", 2).starts_with(&tags));
     }
 }
