@@ -22,7 +22,11 @@ fn file(name: &str) -> PathBuf {
 /// `influx < file`, as the file itself says. Returns what it prints, and whether it succeeded.
 fn feed(lab: &Lab, file: &Path) -> (String, bool) {
     let mut command = lab.command("influx");
-    let Output { status, stdout, stderr } = run(command.stdin(File::open(file).unwrap()));
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = run(command.stdin(File::open(file).unwrap()));
     let said = String::from_utf8_lossy(&stdout) + String::from_utf8_lossy(&stderr);
     (said.trim().to_owned(), status.success())
 }
@@ -91,7 +95,10 @@ fn the_files_are_fed_to_a_new_and_to_an_existing_database() {
     assert_eq!(policies(&lab, "telegraf"), [autogen, LONG]);
     assert_eq!(queries(), [true, true]);
     let bin = old / 300_000_000_000 * 300_000_000_000;
-    for (table, field, value) in [("vm_devices", "rxbytes", "5"), ("vm_totals", "cputime", "7")] {
+    for (table, field, value) in [
+        ("vm_devices", "rxbytes", "5"),
+        ("vm_totals", "cputime", "7"),
+    ] {
         let rows = influx(&lab, &format!("SELECT {field} FROM telegraf.long.{table}"));
         let row = (rows[0].1["time"].as_str(), rows[0].1[field].as_str());
         assert_eq!(row, (bin.to_string().as_str(), value));
@@ -113,7 +120,9 @@ fn the_command_against_a_growing_database_changes_the_default_policy() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/troubleshooting.md");
     let page = std::fs::read_to_string(page).unwrap();
     let mut rows = page.lines();
-    let row = rows.find(|row| row.starts_with("| disk space growing")).unwrap();
+    let row = rows
+        .find(|row| row.starts_with("| disk space growing"))
+        .unwrap();
     let mut code = row.split('`').skip(1).step_by(2);
     let command = code.find(|code| code.starts_with("influx ")).unwrap();
     succeed(lab.command("sh").args(["-ec", command]));
