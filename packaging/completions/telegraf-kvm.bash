@@ -1,13 +1,24 @@
 # bash completion for telegraf-kvm
 _telegraf_kvm() {
-    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}
+    # To bash ":" and "=" separate words (COMP_WORDBREAKS), in a URI they do not: what is between the blanks is taken.
+    local line=${COMP_LINE:0:COMP_POINT} words reply
+    local word=${line##*[[:space:]]}
+    read -ra words <<<"${line%"$word"}"
+    local before=${words[-1]-}
+    if [[ $word == --*=* ]]; then
+        before=${word%%=*} word=${word#*=}
+    fi
     COMPREPLY=()
     case $before in
-    --config)
-        compopt -o filenames 2>/dev/null
-        mapfile -t COMPREPLY < <(compgen -f -- "$word")
+    --config) compopt -o default ;;
+    --uri)
+        # bash replaces the text after the last colon, and all of a quoted word.
+        local whole=${word#[\"\']} kept=
+        [[ $whole != "$word" || $COMP_WORDBREAKS != *:* || $whole != *:* ]] || kept=${whole%:*}:
+        while read -r reply; do
+            COMPREPLY+=("${reply#"$kept"}")
+        done < <(compgen -W "qemu:///system qemu:///session test:///default" -- "$whole")
         ;;
-    --uri) mapfile -t COMPREPLY < <(compgen -W "qemu:///system qemu:///session test:///default" -- "$word") ;;
     --interval) mapfile -t COMPREPLY < <(compgen -W "10s 30s 1m" -- "$word") ;;
     *) mapfile -t COMPREPLY < <(compgen -W "--config --uri --once --interval --check --json --sample-config --version --help" -- "$word") ;;
     esac

@@ -81,24 +81,66 @@ fn the_completions_offer_the_flags_of_help() {
     assert_eq!(short.collect::<Vec<_>>(), ["V", "h"]);
 }
 
+/// An interactive bash on a terminal, where each line is typed with the Tab key and Enter behind it. Prints the words
+/// that the program would get, and an empty line.
+const BASH: &str = r##"
+import os, pty, sys
+completion, folder, *lines = sys.argv[1:]
+words = os.path.join(folder, "words")
+os.chdir(folder)
+os.environ.update(PS1="<ready>", HISTFILE="", INPUTRC="none", TERM="dumb", WORDS=words)
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execvp("bash", ["bash", "--noprofile", "--norc", "-i"])
+def prompt():
+    said = b""
+    while not said.endswith(b"<ready>"):
+        said += os.read(terminal, 1000)
+def run(text):
+    os.write(terminal, text.encode() + b"\n")
+    prompt()
+prompt()
+run(f". '{completion}'")
+run(r'''telegraf-kvm() { printf '%s\n' "$@" >"$WORDS"; }''')
+for line in lines:
+    run(line + "\t")
+    print(open(words).read())
+os.close(terminal)
+os.waitpid(pid, 0)
+"##;
+
 #[test]
 fn bash_completes_flags_and_values() {
     let file = checkout("packaging/completions/telegraf-kvm.bash");
-    let complete = |line: &str| {
-        let script = ". \"$1\"; COMP_WORDS=($2); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); \
-                      _telegraf_kvm; echo ${COMPREPLY[@]}";
-        let mut bash = Command::new("bash");
-        let output = bash.args(["-euc", script, "-"]).arg(&file).arg(line);
-        let output = output.output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    };
-    assert_eq!(complete("telegraf-kvm --c"), "--config --check");
-    assert_eq!(complete("telegraf-kvm --interval 3"), "30s");
-    assert_eq!(
-        complete("telegraf-kvm --uri qemu"),
-        "qemu:///system qemu:///session"
-    );
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("my file.toml"), "").unwrap();
+    let cases = [
+        ("--ch", "--check"),
+        ("--check --js", "--check|--json"),
+        ("--interval 3", "--interval|30s"),
+        // What the two have in common.
+        ("--uri q", "--uri|qemu:///s"),
+        ("--uri qemu:", "--uri|qemu:///s"),
+        ("--uri qemu:///sy", "--uri|qemu:///system"),
+        ("--uri t", "--uri|test:///default"),
+        ("--uri=qemu:///se", "--uri=qemu:///session"),
+        ("--uri \"qemu:///se", "--uri|qemu:///session"),
+        // Nothing fits: the words stay.
+        ("--uri qemu:///x", "--uri|qemu:///x"),
+        ("--uri qemu:///system --on", "--uri|qemu:///system|--once"),
+        ("--config my", "--config|my file.toml"),
+    ];
+    let mut python = Command::new("python3");
+    python.args(["-c", BASH]).arg(&file).arg(dir.path());
+    python.args(cases.map(|(typed, _)| format!("telegraf-kvm {typed}")));
+    let output = python.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    let got = said
+        .split_terminator("\n\n")
+        .map(|words| words.replace('\n', "|"));
+    let expected = cases.map(|(_, words)| words);
+    assert_eq!(got.collect::<Vec<_>>(), expected);
 }
 
 #[test]
@@ -191,14 +233,30 @@ struct Host {
 impl Host {
     fn new() -> Host {
         let dir = tempfile::tempdir().unwrap();
-        fs::create_dir_all(dir.path().join("etc/telegraf.d")).unwrap();
+        for folder in ["etc/telegraf.d", "bin"] {
+            fs::create_dir_all(dir.path().join(folder)).unwrap();
+        }
         for (file, name) in [
             ("packaging/stanza", "stanza"),
             ("telegraf/telegraf-kvm.conf", "telegraf-kvm.conf"),
         ] {
             fs::copy(checkout(file), dir.path().join(name)).unwrap();
         }
-        Host { dir }
+        let host = Host { dir };
+        host.user_telegraf("true");
+        host
+    }
+
+    /// What `id -u telegraf` does: `true` or `false`.
+    fn user_telegraf(&self, exists: &str) {
+        let id = self.dir.path().join("bin/id");
+        fs::write(&id, format!("#!/bin/sh\n{exists}\n")).unwrap();
+        fs::set_permissions(&id, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// The program's place, as /usr/bin/telegraf-kvm on a host.
+    fn program(&self) -> PathBuf {
+        self.dir.path().join("bin/telegraf-kvm")
     }
 
     fn shipped(&self) -> PathBuf {
@@ -217,7 +275,11 @@ impl Host {
     /// Stdout and stderr.
     fn stanza(&self, word: &str) -> (String, String) {
         let mut command = Command::new(self.dir.path().join("stanza"));
-        let output = command.arg(word).arg(self.etc("")).output().unwrap();
+        let path = std::env::var("PATH").unwrap();
+        let bin = self.dir.path().join("bin");
+        command.env("PATH", format!("{}:{path}", bin.display()));
+        command.arg(word).arg(self.etc("")).arg(self.program());
+        let output = command.output().unwrap();
         assert!(output.status.success(), "{output:?}");
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (text(output.stdout), text(output.stderr))
@@ -244,9 +306,76 @@ fn the_hint_enables_by_copying() {
     let status = Command::new("sh").args(["-c", copy]).status().unwrap();
     assert!(status.success());
     assert_eq!(host.enabled(), set(["telegraf-kvm.conf"]));
-    let (said, _) = host.stanza("upgraded");
+    let (said, _) = host.stanza("installed");
     assert_eq!(said.lines().count(), 1);
-    assert!(said.contains("old program runs on until Telegraf reloads"));
+    assert!(said.contains("Telegraf has a stanza already"), "{said}");
+}
+
+/// Not after an upgrade as such: the package may have been removed before, and Telegraf may not run.
+#[test]
+fn the_old_program_is_mentioned_while_it_runs() {
+    let host = Host::new();
+    host.enable("telegraf-kvm.conf", "");
+    let (program, new) = (host.program(), host.dir.path().join("new"));
+    for path in [&program, &new] {
+        fs::copy(crate::support::program("sleep"), path).unwrap();
+    }
+    let mut old = Command::new(&program).arg("1000").spawn().unwrap();
+    let before = host.stanza("installed").0;
+    fs::rename(&new, &program).unwrap();
+    let upgraded = host.stanza("installed").0;
+    old.kill().unwrap();
+    old.wait().unwrap();
+    let ended = host.stanza("installed").0;
+    assert!(upgraded.contains("old program runs on until Telegraf reloads"));
+    for said in [before, ended] {
+        assert!(said.contains("Telegraf has a stanza already"), "{said}");
+    }
+}
+
+#[test]
+fn a_stanza_that_a_removal_has_set_aside_is_offered() {
+    let host = Host::new();
+    host.enable("telegraf-kvm.conf", "# ours\n");
+    let deeper = host.etc("telegraf.d/more of it");
+    fs::create_dir(&deeper).unwrap();
+    fs::copy(
+        host.etc("telegraf.d/telegraf-kvm.conf"),
+        deeper.join("telegraf-kvm.conf"),
+    )
+    .unwrap();
+    host.stanza("disable");
+    let (said, complaint) = host.stanza("installed");
+    assert_eq!(complaint, "");
+    assert_eq!(said.matches("has set aside").count(), 2, "{said}");
+    let moves = said.lines().filter(|line| line.starts_with("  mv "));
+    for line in moves {
+        let line = line.split(" && ").next().unwrap();
+        assert!(
+            Command::new("sh")
+                .args(["-ec", line])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+    assert_eq!(host.enabled(), set(["telegraf-kvm.conf", "more of it"]));
+    assert!(deeper.join("telegraf-kvm.conf").exists());
+    let (said, _) = host.stanza("installed");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[test]
+fn without_telegrafs_user_telegraf_is_to_be_installed_first() {
+    let host = Host::new();
+    host.user_telegraf("false");
+    let (said, complaint) = host.stanza("installed");
+    assert_eq!(complaint, "");
+    assert!(
+        said.starts_with("telegraf-kvm: there is no user telegraf on this host"),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 5, "{said}");
 }
 
 #[test]
@@ -257,7 +386,7 @@ fn a_comment_enables_nothing() {
         "# command = [\"/usr/bin/telegraf-kvm\"]\n",
     )
     .unwrap();
-    assert_eq!(host.stanza("upgraded").0.lines().count(), 3);
+    assert_eq!(host.stanza("installed").0.lines().count(), 3);
     assert_eq!(host.stanza("disable"), (String::new(), String::new()));
 }
 
