@@ -7,8 +7,8 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 /// The programs that the scripts may expect on any machine.
-const BASICS: [&str; 10] = [
-    "cat", "chmod", "dirname", "grep", "head", "id", "mkdir", "sed", "sleep", "sort",
+const BASICS: [&str; 11] = [
+    "cat", "chmod", "dirname", "grep", "head", "id", "mkdir", "sed", "sleep", "sort", "stat",
 ];
 
 /// A cargo of a given version, which builds a program that answers like ours.
@@ -162,8 +162,35 @@ fn quickstart_builds_and_shows_two_gathers() {
         "--uri test:///default\nline\nline\n"
     );
     let shown = String::from_utf8(output.stdout).unwrap();
-    for part in ["vm_metrics,", "vm_totals,", "--check", "telegraf-kvm.conf"] {
+    for part in ["vm_metrics,", "vm_totals,"] {
         assert!(shown.contains(part), "no {part} in {shown}");
+    }
+    // The last words: a package, or the program in /usr/bin.
+    let (_, last) = shown.split_once("\nOn a host with libvirt").unwrap();
+    for part in [
+        "packaging/build",
+        "apt install ./DEB",
+        "/release/telegraf-kvm /usr/bin/telegraf-kvm\n",
+        "sudo -u telegraf telegraf-kvm --check\n",
+        "telegraf/telegraf-kvm.conf /etc/telegraf/telegraf.d/",
+    ] {
+        assert!(last.contains(part), "no {part} in {last}");
+    }
+}
+
+/// Telegraf runs as a user of its own, which cannot start a program in somebody's home.
+#[test]
+fn quickstart_names_a_folder_that_telegraf_may_not_enter() {
+    let machine = Machine::new().with("dnf", RECORD).with_cargo("1.95.0");
+    let home = std::fs::canonicalize(machine.dir.path()).unwrap();
+    for (mode, named) in [(0o700, true), (0o750, true), (0o755, false), (0o711, false)] {
+        std::fs::set_permissions(&home, PermissionsExt::from_mode(mode)).unwrap();
+        let output = machine.run("packaging/quickstart");
+        assert!(output.status.success(), "{output:?}");
+        let shown = String::from_utf8(output.stdout).unwrap();
+        let sentence = format!("user may not enter {},", home.display());
+        assert_eq!(shown.contains(&sentence), named, "{mode:o}: {shown}");
+        assert_eq!(shown.contains("may not enter"), named, "{mode:o}: {shown}");
     }
 }
 
