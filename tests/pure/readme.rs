@@ -368,7 +368,7 @@ fn columns_that_an_upgrade_adds_are_those_of_a_new_database() {
     }
 }
 
-/// The stanza is valid for Telegraf: as TOML, with the variants in its comments too.
+/// The stanza is valid for Telegraf: as TOML, with the options and examples in its comments too.
 #[test]
 fn stanza_and_its_commented_variants_are_toml() {
     let stanza = read("telegraf/telegraf-kvm.conf");
@@ -379,17 +379,58 @@ fn stanza_and_its_commented_variants_are_toml() {
         toml::Value::from(vec!["/usr/bin/telegraf-kvm"])
     );
     assert_eq!(execd["signal"].as_str(), Some("STDIN"));
-    assert_eq!(execd["restart_delay"].as_str(), Some("10s"));
     assert_eq!(execd["data_format"].as_str(), Some("influx"));
-    let variants: Vec<_> = stanza
-        .lines()
-        .filter_map(|line| line.trim_start().strip_prefix("# "))
+    let comments = stanza.lines().filter(|line| line.starts_with("  # "));
+    let variants: Vec<_> = comments
+        .map(|line| line.trim_start_matches("  # "))
+        .chain(
+            stanza
+                .lines()
+                .filter_map(|line| line.split_once("example: "))
+                .map(|pair| pair.1),
+        )
         .filter(|line| line.contains(" = "))
         .collect();
-    assert!(variants.len() >= 5, "{variants:?}");
+    assert!(variants.len() >= 8, "{variants:?}");
     for variant in variants {
         let parsed = variant.trim().parse::<toml::Table>();
         parsed.unwrap_or_else(|error| panic!("{variant}: {error}"));
+    }
+}
+
+/// Telegraf's style of samples (its docs/developers/SAMPLE_CONFIG.md): two `#` and sentences that end before an
+/// option, one `#` before an option that has its default. An example stands in the text.
+#[test]
+fn both_samples_have_telegrafs_style() {
+    for (path, indent) in [
+        ("telegraf/telegraf-kvm.conf", "  "),
+        ("telegraf/telegraf-kvm.toml", ""),
+    ] {
+        let sample = read(path);
+        let is_option = |line: &str| {
+            let line = line.strip_prefix(indent).unwrap_or(line);
+            let line = line.strip_prefix("# ").unwrap_or(line).trim_start();
+            !line.starts_with('#') && (line.contains(" = ") || line.starts_with('['))
+        };
+        let mut before = "";
+        // The first line of a stanza is its description, and the second one its name.
+        for line in sample.lines().skip(if indent.is_empty() { 0 } else { 2 }) {
+            let text = line.trim_start().strip_prefix("## ");
+            assert!(
+                text.is_some() || line.is_empty() || is_option(line),
+                "{path}: {line}"
+            );
+            assert!(
+                line.is_empty() || line.starts_with(indent),
+                "{path}: {line}"
+            );
+            if text.is_none() {
+                let example = before.contains(" = ");
+                let ends = ['.', ')'].iter().any(|end| before.ends_with(*end));
+                assert!(before.is_empty() || example || ends, "{path}: {before}");
+            }
+            before = text.unwrap_or_default();
+        }
     }
 }
 
@@ -544,10 +585,9 @@ fn installed(assets: &toml::Value, source: &str, dest: &str) -> BTreeMap<String,
     installed
 }
 
-/// A user of the package has README.md and docs/; files that only the repository has are named here.
+/// What a user of the package reads has links only to what the package has.
 #[test]
 fn links_lead_to_the_same_documents_in_the_packages() {
-    let repository_only = ["CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"];
     let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
     let metadata = &manifest["package"]["metadata"];
     for (kind, installed) in [
@@ -557,18 +597,21 @@ fn links_lead_to_the_same_documents_in_the_packages() {
             installed(&metadata["generate-rpm"]["assets"], "source", "dest"),
         ),
     ] {
-        for page in pages() {
-            let place = installed
-                .get(&page)
-                .unwrap_or_else(|| panic!("the {kind} has no {page}"));
-            for link in links(&read(&page)) {
+        let markdown = |name: &&String| name.ends_with(".md");
+        let packaged: Vec<&String> = installed.keys().filter(markdown).collect();
+        assert!(
+            pages().iter().all(|page| packaged.contains(&page)),
+            "{kind}: {packaged:?}"
+        );
+        for page in packaged {
+            let place = &installed[page];
+            for link in links(&read(page)) {
                 let path = link.split('#').next().unwrap();
-                let target = follow(&page, path);
-                if path.is_empty() || repository_only.contains(&target.as_str()) {
+                if path.is_empty() {
                     continue;
                 }
                 assert_eq!(
-                    installed.get(&target),
+                    installed.get(&follow(page, path)),
                     Some(&follow(place, path)),
                     "{kind}: {link} in {page}"
                 );
