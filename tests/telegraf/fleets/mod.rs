@@ -2,6 +2,7 @@
 //! retention and downsampling on a real InfluxDB 1.x, and the figures of the load.
 
 mod far;
+mod kafka;
 mod retention;
 mod stanzas;
 
@@ -31,7 +32,7 @@ fn blocks(language: &str) -> Vec<String> {
 fn stanza(table: &str) -> String {
     let text = blocks("toml").into_iter().find(|text| text.contains(table));
     let text = text.unwrap_or_else(|| panic!("no {table} in the pages"));
-    ["nats", "influxdb", "prometheus"]
+    ["nats", "kafka", "influxdb", "prometheus"]
         .iter()
         .fold(text, |text, name| {
             text.replace(&format!("{name}.example.org"), "127.0.0.1")

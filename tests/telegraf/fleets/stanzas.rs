@@ -1,7 +1,7 @@
 //! The stanzas against NATS, InfluxDB and Prometheus, and the figures of the load.
 
 use super::{blocks, pages, spec, stanza, telegraf};
-use crate::agent::{self, Config, LIMIT, by_time};
+use crate::agent::{self, Config, LIMIT, Telegraf, by_time};
 use crate::support::influxd::{Influxd, influx};
 use crate::support::lab::Lab;
 use crate::support::lines::{Line, Value, is_latency};
@@ -12,10 +12,10 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 /// A server in the lab, which ends when its handle is dropped.
-struct Server(Child);
+pub(super) struct Server(Child);
 
 impl Server {
-    fn start(lab: &Lab, name: &str, args: &[&str], port: u16) -> Server {
+    pub(super) fn start(lab: &Lab, name: &str, args: &[&str], port: u16) -> Server {
         let log = std::fs::File::create(lab.dir().join(format!("{name}.log"))).unwrap();
         let mut command = lab.command(name);
         command
@@ -42,12 +42,27 @@ impl Drop for Server {
 }
 
 /// The number of lines of the four measurements in InfluxDB.
-fn stored(lab: &Lab, database: &str) -> usize {
+pub(super) fn stored(lab: &Lab, database: &str) -> usize {
     let counts = ["vm_metrics", "vm_features", "vm_devices", "vm_totals"].map(|table| {
         let query = format!("SELECT * FROM {database}..{table}");
         influx(lab, &query).len()
     });
     counts.iter().sum()
+}
+
+/// Waits until the database has so many lines, which the consumer has taken from a queue; it gets no more.
+pub(super) fn arrives(lab: &Lab, database: &str, lines: usize, consumer: &Telegraf) {
+    let start = std::time::Instant::now();
+    loop {
+        let (stored, log) = (stored(lab, database), consumer.log());
+        assert!(!log.contains("E!"), "{log}");
+        if stored >= lines {
+            assert_eq!(stored, lines);
+            return;
+        }
+        assert!(start.elapsed() < LIMIT, "{stored} of {lines}:\n{log}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 /// The answer of the lab's Prometheus: labels and value of each series.
@@ -129,19 +144,7 @@ fn the_stanzas_bring_every_line_to_nats_influxdb_and_prometheus() {
 
     let out = producer.out();
     assert_eq!(stored(&lab, "telegraf"), out.len());
-    let start = std::time::Instant::now();
-    while stored(&lab, "through_nats") < out.len() {
-        let log = consumer.log();
-        assert!(
-            start.elapsed() < LIMIT,
-            "{} of {}:\n{log}",
-            stored(&lab, "through_nats"),
-            out.len()
-        );
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    assert_eq!(stored(&lab, "through_nats"), out.len());
-    assert!(!consumer.log().contains("E!"), "{}", consumer.log());
+    arrives(&lab, "through_nats", out.len(), &consumer);
 
     let gathers = by_time(out);
     let last = gathers.last_key_value().unwrap().1;
