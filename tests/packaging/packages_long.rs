@@ -165,10 +165,7 @@ impl Root {
     /// Telegraf starts as the user telegraf and still runs after seconds. Returns whether lines of VMs came.
     fn telegraf_starts(&self) -> bool {
         let _ = fs::remove_file(self.path("tmp/out"));
-        let output = self.try_sh(
-            "exec timeout 8 setpriv --reuid telegraf --regid nogroup --init-groups telegraf \
-             --config /etc/telegraf/telegraf.conf --config-directory /etc/telegraf/telegraf.d",
-        );
+        let output = self.try_sh(&format!("exec timeout 8 {TELEGRAF}"));
         let log = String::from_utf8_lossy(&output.stderr);
         // timeout's exit code for a command that was still running.
         assert_eq!(output.status.code(), Some(124), "{log}");
@@ -233,6 +230,9 @@ fn base() -> PathBuf {
 const STANZA: &str = "etc/telegraf/telegraf.d/telegraf-kvm.conf";
 const ENABLE: &str =
     "install -m 0644 /usr/share/telegraf-kvm/telegraf-kvm.conf /etc/telegraf/telegraf.d/";
+const TELEGRAF: &str = "setpriv --reuid telegraf --regid nogroup --init-groups telegraf \
+                        --config /etc/telegraf/telegraf.conf --config-directory /etc/telegraf/telegraf.d";
+const ENABLED_HINT: &str = "Telegraf has a stanza already, and runs the program after";
 const UPGRADE_HINT: &str =
     "the old program runs on until Telegraf reloads: systemctl reload telegraf";
 
@@ -262,8 +262,12 @@ fn the_deb_comes_and_goes_in_a_clean_root() {
     root.sh(ENABLE);
     assert!(root.telegraf_starts());
 
-    root.sh("echo 'workers = 2' >>/etc/telegraf-kvm/config.toml");
-    let said = install(&new);
+    root.sh("echo 'workers = 2' >>/etc/telegraf-kvm/config.toml; rm /tmp/out");
+    let said = root.sh(&format!(
+        "{TELEGRAF} >/dev/null 2>&1 & telegraf=$!; \
+         until grep -qs vm_metrics /tmp/out; do sleep 0.1; done; \
+         apt-get -q -y install --no-install-recommends {new}; kill $telegraf; wait || true"
+    ));
     assert!(said.contains(UPGRADE_HINT), "{said}");
     assert!(
         root.sh("cat /etc/telegraf-kvm/config.toml")
@@ -288,8 +292,19 @@ fn the_deb_comes_and_goes_in_a_clean_root() {
     assert!(root.exists(&format!("{STANZA}.package-removed")));
     assert!(!root.telegraf_starts());
 
-    install(&new);
-    root.sh("rm /usr/share/telegraf-kvm/stanza");
+    let said = install(&new);
+    let back = said.lines().find(|line| line.starts_with("  mv "));
+    let back = back.unwrap_or_else(|| panic!("the kept stanza is not offered: {said}"));
+    root.sh(back.split(" && ").next().unwrap());
+    assert!(root.telegraf_starts());
+    // Nothing ran while it was away.
+    root.sh("apt-get -q -y remove telegraf-kvm; cd /etc/telegraf/telegraf.d; cp *.package-removed kvm.conf");
+    let said = install(&new);
+    assert!(
+        said.contains(ENABLED_HINT) && !said.contains("old program"),
+        "{said}"
+    );
+    root.sh("rm /etc/telegraf/telegraf.d/kvm.conf /usr/share/telegraf-kvm/stanza");
     let said = root.sh("apt-get -q -y remove telegraf-kvm");
     assert!(said.contains("/stanza: take what speaks of"), "{said}");
 
@@ -331,7 +346,7 @@ fn the_rpm_comes_and_goes_in_a_root() {
     root.sh("echo 'workers = 2' >>/etc/telegraf-kvm/config.toml");
 
     let (done, said) = rpm(&["--upgrade", "--nodeps"], &packages.rpm);
-    assert!(done && said.contains(UPGRADE_HINT), "{said}");
+    assert!(done && said.contains(ENABLED_HINT), "{said}");
     assert!(
         root.sh("cat /etc/telegraf-kvm/config.toml")
             .ends_with("workers = 2\n")
