@@ -169,6 +169,30 @@ fn both_packages_hold_the_same_files() {
     }
 }
 
+/// cargo-generate-rpm makes no folder the package's own, so that the last script removes them: inner ones first.
+#[test]
+fn the_rpm_leaves_no_folder_of_its_own() {
+    let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
+    let assets = &manifest["package"]["metadata"]["generate-rpm"]["assets"];
+    let script = read("packaging/rpm/postun");
+    let removed: Vec<&str> = script.split_whitespace().collect();
+    let place = |folder: &str| {
+        removed
+            .iter()
+            .position(|word| word.trim_end_matches(';') == folder)
+    };
+    for asset in assets.as_array().unwrap() {
+        let dest = asset["dest"].as_str().unwrap();
+        let mut folder = dest.rsplit_once('/').unwrap().0;
+        let mut inner = 0;
+        while folder.contains("/telegraf-kvm") {
+            let at = place(folder).unwrap_or_else(|| panic!("{folder} of {dest} stays"));
+            assert!(at >= inner, "{folder} is not empty yet");
+            (inner, folder) = (at, folder.rsplit_once('/').unwrap().0);
+        }
+    }
+}
+
 /// A program that contains the paths of a downloaded crate and of files from that crate's build script, in
 /// the folders of a machine that downloads crates from a mirror.
 #[test]
