@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the dashboards, influxql/*.json and sql/*.json, from the panels of dashboards.py.
+"""Writes the dashboards, influxql/*.json, sql/*.json and promql/*.json, from the panels of dashboards.py.
 
     telegraf/grafana/generate.py            writes them
     telegraf/grafana/generate.py --check    only tells whether they are what it would write
@@ -13,6 +13,7 @@ import sys
 
 sys.dont_write_bytecode = True  # nothing but the dashboards is left behind
 from dashboards import DASHBOARDS  # noqa: E402
+from frame import LANGUAGES  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -22,7 +23,7 @@ def main():
     if sys.argv[1:] and not check:
         sys.exit(__doc__)
     stale = []
-    for language in ("influxql", "sql"):
+    for language in LANGUAGES:
         for name, dashboard in DASHBOARDS.items():
             file = HERE / language / f"{name}.json"
             text = json.dumps(dashboard(language), indent=2) + "\n"

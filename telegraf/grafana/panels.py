@@ -1,8 +1,8 @@
-"""What the dashboards are made of: panels, variables, and the frame around them, as Grafana stores them."""
+"""The kinds of panels, as Grafana stores them. Each has a description, and a text for when there is no data."""
 
-from queries import (
-    DEVICE, HOST, TAGGED, TAGS, TAGS_PATTERN, VM_CHOICE, VM_PATTERN, VMS, gauges, is_, last, rates, tag_values, variable,
-)
+from conditions import HOST, VM_OF_HOST, VMS
+from queries import DEVICE, RUN, VM, gauges, last, rates, ratio
+from states import REASON_WORDS, STATE_WORDS
 
 # What Grafana calls the units: KiB, bytes and packets a second and so on.
 KIB, BYTES, BYTES_S, PACKETS_S, OPS_S, PERCENT, NS = "kbytes", "bytes", "Bps", "pps", "iops", "percent", "ns"
@@ -11,30 +11,17 @@ COLOURS = {
     "running": "green", "paused": "orange", "blocked": "yellow", "suspended": "blue",
     "shutdown": "purple", "shutoff": "text", "crashed": "red", "no state": "text",
 }
-LANGUAGES = {"influxql": "InfluxQL", "sql": "SQL"}
-VM_OF_HOST = HOST & variable("uuid", "vm")
-NIC = VM_OF_HOST & is_("devtype", "nic") & variable("device", "nic")
-DISK = VM_OF_HOST & is_("devtype", "disk") & variable("device", "disk")
+NOTHING = "No data in this range: see whether VMs are chosen, and whether lines come (panel Silent hosts)."
+# From which value on a panel is orange, and from which red.
+STEAL, THROTTLED, MEMORY, LATENCY, DROPS, PRESSURE = (5, 20), (1, 5), (85, 95), (20, 100), (1, 100), (10, 40)
 
 
-def source():
-    return {"type": "influxdb", "uid": "${datasource}"}
-
-
-def target(query, language, number):
-    """A query as the data source's editor stores it."""
-    common = {"refId": chr(ord("A") + number), "datasource": source(), "rawQuery": True}
-    form = "table" if query.table else "time_series"
-    if language == "sql":
-        return common | {"editorMode": "code", "rawSql": query.sql, "format": form}
-    return common | {"query": query.influxql, "resultFormat": form, "alias": query.alias}
-
-
-def panel(kind, title, unit, queries, size, description="", options=None, custom=None, overrides=(), decimals=None):
+def panel(kind, title, unit, queries, size, description, nothing, options=None, custom=None, overrides=(), levels=None):
     """A panel; it gets its place and its data in `dashboard`."""
-    defaults = {"unit": unit, "custom": custom or {}, "color": {"mode": "palette-classic"}}
-    if decimals is not None:
-        defaults["decimals"] = decimals
+    defaults = {"unit": unit, "custom": custom or {}, "color": {"mode": "palette-classic"}, "noValue": nothing}
+    if levels:
+        steps = [{"color": colour, "value": value} for colour, value in zip(("green", "orange", "red"), (None, *levels))]
+        defaults["thresholds"] = {"mode": "absolute", "steps": steps}
     return {
         "type": kind,
         "title": title,
@@ -46,193 +33,111 @@ def panel(kind, title, unit, queries, size, description="", options=None, custom
     }
 
 
-def graph(title, unit, *queries, size=(12, 8), stack=False, description="", minimum=0):
+def graph(title, unit, *queries, description, size=(12, 8), stack=False, levels=None, nothing=NOTHING, link=None):
+    """`levels` are lines across it. `link` is the dashboard to which its series lead."""
     custom = {
         "drawStyle": "line", "lineInterpolation": "linear", "lineWidth": 1, "showPoints": "auto", "pointSize": 4,
         "fillOpacity": 40 if stack else 10, "spanNulls": False,
         "stacking": {"mode": "normal" if stack else "none", "group": "A"},
+        "thresholdsStyle": {"mode": "dashed" if levels else "off"},
     }
     options = {
         "legend": {"showLegend": True, "displayMode": "table", "placement": "right", "calcs": ["mean", "max"]},
         "tooltip": {"mode": "multi", "sort": "desc"},
     }
-    made = panel("timeseries", title, unit, queries, size, description, options, custom)
-    made["fieldConfig"]["defaults"]["min"] = minimum
-    return made
+    made = panel("timeseries", title, unit, queries, size, description, nothing, options, custom, levels=levels)
+    made["fieldConfig"]["defaults"]["min"] = 0
+    return made | {"link": link and (link, "labels")}
+
+
+def by_name(name, **properties):
+    """Other settings for one column."""
+    return {
+        "matcher": {"id": "byName", "options": name},
+        "properties": [{"id": key.replace("_", "."), "value": value} for key, value in properties.items()],
+    }
 
 
 def table(
-    title, unit, *queries, size=(8, 8), description="", hidden=("Time", "time", "uuid"), order=("host", "name"), by=None
+    title, unit, *queries, description, size=(8, 8), hidden=("Time", "time", "uuid"), order=("host", "name"), by=None,
+    levels=None, words=None, colour=None, nothing=NOTHING, link="vm",
 ):
-    """With `by`, the greatest of that column come first."""
+    """With `by`, the greatest of that column come first; `levels` colour it. `colour` is that of all names. The hosts lead to
+    their dashboard, all else to `link`."""
     sort = {"sortBy": [{"displayName": by, "desc": True}]} if by else {}
-    hide = [
-        {"matcher": {"id": "byName", "options": name}, "properties": [{"id": "custom.hidden", "value": True}]}
-        for name in hidden
-    ]
-    plain = [
-        {"matcher": {"id": "byName", "options": name}, "properties": [{"id": "unit", "value": "string"}]} for name in order
-    ]
+    overrides = [by_name(name, custom_hidden=True) for name in hidden]
+    overrides += [by_name(name, unit="string") for name in order]
+    if levels:
+        overrides.append(by_name(by, custom_cellOptions={"type": "color-text"}, color={"mode": "thresholds"}))
     made = panel(
-        "table", title, unit, queries, size, description, {"showHeader": True, "cellHeight": "sm"} | sort,
-        {"align": "auto", "cellOptions": {"type": "auto"}}, hide + plain, decimals=2 if unit == CORES else None,
+        "table", title, unit, queries, size, description, nothing, {"showHeader": True, "cellHeight": "sm"} | sort,
+        {"align": "auto", "cellOptions": {"type": "auto"}}, overrides, levels,
     )
-    made["transformations"] = [
-        {"id": "organize", "options": {
-            "excludeByName": {}, "renameByName": {}, "indexByName": {name: i for i, name in enumerate(order)}}}
-    ]
-    made["vm_link"] = "uuid" in hidden
-    return made
+    if colour:
+        shade = {"mode": "fixed", "fixedColor": colour}
+        made["fieldConfig"]["overrides"].append(by_name("name", custom_cellOptions={"type": "color-text"}, color=shade))
+    if words:
+        made["fieldConfig"]["defaults"]["mappings"] = mapping(words)
+    if unit == CORES:
+        made["fieldConfig"]["defaults"]["decimals"] = 2
+    made["order"] = order
+    return made | {"link": link and (link, "fields")}
 
 
-def stat(title, unit, *queries, size=(12, 4), description=""):
+def stat(title, unit, *queries, description, size=(3, 4), levels=None, words=None, nothing="-", link=None):
+    """The last value of each query; `words` are what single values mean: word and colour."""
     options = {
-        "colorMode": "value", "graphMode": "none", "justifyMode": "auto", "orientation": "auto", "textMode": "value_and_name",
+        "colorMode": "value", "graphMode": "none", "justifyMode": "auto", "orientation": "auto",
+        "textMode": "value_and_name" if len(queries) > 1 else "value",
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
     }
-    return panel("stat", title, unit, queries, size, description, options)
+    made = panel("stat", title, unit, queries, size, description, nothing, options, levels=levels)
+    if levels:
+        made["fieldConfig"]["defaults"]["color"] = {"mode": "thresholds"}
+    if words:
+        made["fieldConfig"]["defaults"]["mappings"] = mapping(words)
+    return made | {"link": link and (link, "page")}
 
 
-def timeline(title, query, size=(24, 5), description=""):
+def mapping(words):
+    """What values mean: value -> word and colour."""
+    options = {
+        str(value): {"text": word, "index": i} | ({"color": colour} if colour else {})
+        for i, (value, (word, colour)) in enumerate(words.items())
+    }
+    return [{"type": "value", "options": options}]
+
+
+ANSWERS = {0: ("no", "red"), 1: ("yes", "green")}
+NUMBERED_STATES = {number: (word, COLOURS[word]) for number, word in enumerate(STATE_WORDS)}
+NUMBERED_REASONS = {
+    100 * state + number: (word, None) for state, words in REASON_WORDS.items() for number, word in enumerate(words)
+}
+
+
+def timeline(title, query, description, size=(24, 5), nothing=NOTHING):
     options = {
         "alignValue": "left", "mergeValues": True, "rowHeight": 0.9, "showValue": "auto",
         "legend": {"showLegend": False, "displayMode": "list", "placement": "bottom"},
         "tooltip": {"mode": "single", "sort": "none"},
     }
-    made = panel("state-timeline", title, "string", [query], size, description, options, {"fillOpacity": 70, "lineWidth": 0})
-    words = {word: {"color": colour, "index": i} for i, (word, colour) in enumerate(COLOURS.items())}
-    made["fieldConfig"]["defaults"]["mappings"] = [{"type": "value", "options": words}]
+    custom = {"fillOpacity": 70, "lineWidth": 0}
+    made = panel("state-timeline", title, "string", [query], size, description, nothing, options, custom)
+    words = {word: (word, colour) for word, colour in COLOURS.items()}
+    made["fieldConfig"]["defaults"]["mappings"] = mapping(words | NUMBERED_STATES | NUMBERED_REASONS)
     return made
-
-
-def choice(name, label, query, language, multi=False, pattern="", everything=".*", current=None):
-    """A variable that asks the database. With `multi` all is the default: `everything` is what stands for that."""
-    if multi:
-        current = {"selected": True, "text": ["All"], "value": ["$__all"]}
-    made = {
-        "name": name, "label": label, "type": "query", "datasource": source(),
-        "query": query.sql if language == "sql" else query.influxql,
-        "refresh": 2, "sort": 1, "regex": pattern, "hide": 0, "skipUrlSync": False,
-        "multi": multi, "includeAll": multi, "current": current or {}, "options": [],
-    }
-    # InfluxQL compares by pattern, where one for all is shorter than a list of a thousand hosts. Without it Grafana lists
-    # all choices.
-    if multi and everything:
-        made["allValue"] = everything
-    return made
-
-
-def spans(name, label, chosen, values):
-    """A variable that is a span of time, text -> value."""
-    return {
-        "name": name, "label": label, "type": "custom", "hide": 0, "skipUrlSync": False,
-        "query": ", ".join(f"{text} : {value}" for text, value in values.items()),
-        "current": {"selected": True, "text": chosen, "value": values[chosen]},
-        "options": [{"selected": text == chosen, "text": text, "value": value} for text, value in values.items()],
-        "multi": False, "includeAll": False,
-    }
-
-
-def lately(language):
-    """After how long without a line a VM or a host counts as gone."""
-    words = {"1m": "1 minute", "2m": "2 minutes", "5m": "5 minutes", "15m": "15 minutes", "1h": "1 hour"}
-    return spans("stale", "Gone after", "5m", {text: text if language == "influxql" else word for text, word in words.items()})
-
-
-def gather():
-    """Telegraf's interval: no bin is narrower. A panel's own lower limit hides the data source's, and in
-    SQL a bin of less than a second would be one of 0 s."""
-    return spans("gather", "Telegraf's interval", "10s", {text: text for text in ("1s", "5s", "10s", "30s", "1m", "5m")})
-
-
-def dashboard(name, title, description, variables, panels):
-    def made(language):
-        placed, x, y, height = [], 0, 0, 0
-        for number, one in enumerate(panels, 1):
-            one = dict(one)
-            width, tall = one.pop("size")
-            if x + width > 24:
-                x, y, height = 0, y + height, 0
-            queries, link = one.pop("queries"), one.pop("vm_link", False)
-            one |= {
-                "id": number, "datasource": source(), "interval": "$gather",
-                "gridPos": {"x": x, "y": y, "w": width, "h": tall},
-                "targets": [target(query, language, i) for i, query in enumerate(queries)],
-            }
-            one["fieldConfig"] = {**one["fieldConfig"], "defaults": dict(one["fieldConfig"]["defaults"])}
-            if language == "sql" and one["type"] in ("timeseries", "state-timeline"):
-                one["fieldConfig"]["defaults"]["displayName"] = queries[0].display
-            if link:
-                one["fieldConfig"]["defaults"]["links"] = [{
-                    "title": "This VM", "targetBlank": False,
-                    "url": f"/d/telegraf-kvm-vm-{language}?${{datasource:queryparam}}&${{__url_time_range}}"
-                    "&var-host=${__data.fields.host}&var-vm=${__data.fields.uuid}",
-                }]
-            placed.append(one)
-            x, height = x + width, max(height, tall)
-        link = {
-            "type": "dashboards", "title": "telegraf-kvm", "tags": ["telegraf-kvm", language], "asDropdown": False,
-            "icon": "external link", "includeVars": True, "keepTime": True, "targetBlank": False, "tooltip": "", "url": "",
-        }
-        return {
-            "uid": f"telegraf-kvm-{name}-{language}", "title": f"{title} ({LANGUAGES[language]})",
-            "description": description, "tags": ["telegraf-kvm", language], "schemaVersion": 39, "version": 1,
-            "editable": True, "graphTooltip": 1, "timezone": "browser", "refresh": "1m",
-            "time": {"from": "now-1h", "to": "now"}, "timepicker": {}, "links": [link], "annotations": {"list": []},
-            "templating": {"list": [
-                {"name": "datasource", "label": "Data source", "type": "datasource", "query": "influxdb", "regex": "",
-                 "hide": 0, "skipUrlSync": False, "refresh": 1, "multi": False, "includeAll": False,
-                 "current": {}, "options": []},
-                *[one(language) for one in variables], gather(),
-            ]},
-            "panels": placed,
-        }
-
-    return made
-
-
-def all_of(language):
-    """What stands for all hosts or devices."""
-    return ".*" if language == "influxql" else None
-
-
-def hosts(multi):
-    return lambda language: choice(
-        "host", "Host", tag_values("host", "vm_totals", None), language, multi, everything=all_of(language)
-    )
-
-
-def tag(language):
-    """The tag by which VMs are chosen. The one that is always there comes first: nothing is known of the others."""
-    return choice(
-        "tag", "Tag", TAGS, language, pattern=TAGS_PATTERN, current={"selected": True, "text": "name", "value": "name"}
-    )
-
-
-def tagged(language):
-    """Its values. All stands for every VM, also for one without the tag: see `queries.filtered`."""
-    everything = ".*" if language == "influxql" else "uuid"
-    return choice("tagged", "Owner (values of the tag)", TAGGED, language, True, everything=everything)
-
-
-def vm(language):
-    return choice("vm", "VM", VM_CHOICE, language, pattern=VM_PATTERN[language])
-
-
-def devices(name, label, devtype):
-    where = VM_OF_HOST & is_("devtype", devtype)
-    return lambda language: choice(name, label, tag_values("device", "vm_devices", where), language, True, everything=all_of(language))
 
 
 def per_host(title, unit, values, gauge=False, **more):
     make = gauges if gauge else rates
-    return graph(title, unit, make("vm_totals", values, VMS, ("host",), ("host",)), stack=True, **more)
+    return graph(title, unit, make("vm_totals", values, VMS, ("host",), ("host",)), stack=True, link="hypervisor", **more)
 
 
-def per_vm(title, unit, values, gauge=False, **more):
-    names = ("name", "field") if len(values) > 1 else ("name",)
-    make = gauges if gauge else rates
-    return graph(title, unit, make("vm_totals", values, VMS, ("name", "uuid"), names), stack=True, **more)
+def per_vm(title, unit, values, gauge=False, table="vm_totals", where=VMS, series=None, levels=None, **more):
+    """Stacked, except where each VM is held against levels."""
+    make, usual = (gauges, VM) if gauge else (rates, RUN)
+    query = make(table, values, where, ("name", "uuid"), ("name",), series or usual)
+    return graph(title, unit, query, stack=not levels, levels=levels, link="vm", **more)
 
 
 def of_vm(title, unit, values, gauge=False, where=VM_OF_HOST, measurement="vm_totals", **more):
@@ -246,22 +151,21 @@ def per_device(title, unit, fields, where, gauge=False, **more):
     return graph(title, unit, make("vm_devices", values, where, ("device",), ("device", "field"), DEVICE), **more)
 
 
-def of_vm_now(title, unit, label, field, words=None, **more):
-    """The last value of a field of vm_metrics; `words` are what single values mean: word and colour."""
-    made = stat(title, unit, last("vm_metrics", label, field, VM_OF_HOST), **more)
-    if words:
-        options = {str(value): {"text": word, "color": colour, "index": value} for value, (word, colour) in words.items()}
-        made["fieldConfig"]["defaults"]["mappings"] = [{"type": "value", "options": options}]
-    return made
+def ratio_per_device(title, unit, fields, where, **more):
+    """`fields`: label -> one counter, and another one by which it is divided."""
+    queries = [
+        ratio("vm_devices", label, above, below, where, ("device",), ("device", "field"), DEVICE)
+        for label, (above, below) in fields.items()
+    ]
+    return graph(title, unit, *queries, **more)
 
 
-def collector(title, unit, values, counters=False, **more):
-    if counters:
-        query = rates("vm_collector", values, HOST, (), ("field",), ("host", "uri"))
-    else:
-        query = gauges("vm_collector", values, HOST, (), ("field",), ("host", "uri"))
-    return graph(title, unit, query, size=(8, 7), description=COLLECTOR, **more)
+def of_vm_now(title, unit, label, field, measurement="vm_metrics", **more):
+    """The last value of a field."""
+    return stat(title, unit, last(measurement, label, field), **more)
 
 
-COLLECTOR = "From vm_collector, which `measurements` in telegraf-kvm's configuration can leave out."
-TELEGRAFS = "What the host has comes from Telegraf's own inputs.cpu and inputs.mem."
+def collector(title, unit, values, **more):
+    query = gauges("vm_collector", values, HOST, (), ("field",), ("host", "uri"))
+    nothing = "No lines of vm_collector: `measurements` in telegraf-kvm's configuration leaves it out."
+    return graph(title, unit, query, size=(8, 7), nothing=nothing, **more)

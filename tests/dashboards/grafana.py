@@ -1,8 +1,8 @@
 """What Grafana does with a dashboard's query before a database sees it, and with the answer after.
 
 After Grafana's sources: packages/grafana-data (variables' formats), public/app/features/variables
-(a variable's pattern), pkg/tsdb/influxdb (InfluxQL's and SQL's macros, names of series), and the
-plugin SDK's data/sqlutil.
+(a variable's pattern), pkg/tsdb/influxdb (InfluxQL's and SQL's macros, names of series), the
+plugin SDK's data/sqlutil, and packages/grafana-prometheus with pkg/promlib (PromQL's macros, variables, steps).
 """
 
 import json
@@ -66,6 +66,13 @@ def sql_macros(query, start, end):
     query = query.replace("$__timeFrom()", f"cast('{first}' as timestamp)").replace("$__timeTo()", f"cast('{last}' as timestamp)")
     bins = rf"date_bin(interval '{INTERVAL} second', \1, timestamp '1970-01-01T00:00:00Z')"
     return whole(re.sub(r"\$__dateBin\((\w+)\)", bins, query))
+
+
+def promql_macros(query, start, end, gather):
+    """`gather` is Telegraf's interval as the dashboard has it, which is the least step of a query."""
+    window = max(INTERVAL + gather, 4 * gather)
+    query = query.replace("$__rate_interval", f"{window}s").replace("$__interval", f"{INTERVAL}s")
+    return whole(query.replace("$__range", f"{round((end - start) / 1e9)}s"))
 
 
 def whole(query):
@@ -170,3 +177,50 @@ def options(texts, pattern):
     matcher = re.compile(pattern.strip("/").replace("(?<", "(?P<"))
     matches = [matcher.search(text) for text in texts]
     return {match["text"]: match["value"] for match in matches if match}
+
+
+def ask_prometheus(server, path, **parameters):
+    """The data of the answer."""
+    url = f"http://{server}/api/v1/{path}?" + urllib.parse.urlencode(parameters)
+    try:
+        with urllib.request.urlopen(url, None, 30) as answer:
+            return json.load(answer)["data"]
+    except urllib.error.HTTPError as error:
+        raise Wrong(f"{error.read().decode()}: {parameters}") from None
+
+
+def prometheus_choices(server, query, start, end):
+    """The texts of a variable: label_values, label_names or query_result."""
+    times = {"start": start // 10**9, "end": end // 10**9}
+    if match := re.fullmatch(r"label_values\((.+), (\w+)\)", query):
+        return ask_prometheus(server, f"label/{match[2]}/values", **{"match[]": match[1]}, **times)
+    if match := re.fullmatch(r"label_names\((.+)\)", query):
+        return ask_prometheus(server, "labels", **{"match[]": match[1]}, **times)
+    if match := re.fullmatch(r"query_result\((.+)\)", query):
+        found = ask_prometheus(server, "query", query=match[1], time=times["end"])["result"]
+        labels = [",".join(f'{label}="{value}"' for label, value in one["metric"].items()) for one in found]
+        return [f"{{{text}}} {one['value'][1]}" for text, one in zip(labels, found)]
+    raise Wrong(f"no variable's query: {query}")
+
+
+def legend(form, labels):
+    return re.sub(r"{{(\w+)}}", lambda match: labels.get(match[1], ""), form)
+
+
+def prometheus_now(server, query, end):
+    """Labels and value of each series at the end of the range."""
+    found = ask_prometheus(server, "query", query=query, time=end / 1e9)["result"]
+    return [(one["metric"], float(one["value"][1])) for one in found]
+
+
+def prometheus_series(server, query, start, end, form):
+    """As Grafana's time series: name -> {nanoseconds: value}. Grafana moves both ends of the range to whole steps."""
+    step = INTERVAL * 10**9
+    times = {"start": start // step * INTERVAL, "end": end // step * INTERVAL}
+    found = {}
+    for one in ask_prometheus(server, "query_range", query=query, step=INTERVAL, **times)["result"]:
+        name = legend(form, one["metric"])
+        if name in found:
+            raise Wrong(f"two series called {name}: {query}")
+        found[name] = {round(time * 10**9): float(value) for time, value in one["values"]}
+    return found

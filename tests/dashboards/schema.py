@@ -17,6 +17,10 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models import dashboard
 
+# Of an annotation the schema knows the frame; these are the data source's own, which Grafana keeps as they are:
+# packages/grafana-prometheus/src/annotations.ts, public/app/plugins/datasource/influxdb/datasource.ts.
+OF_THE_SOURCE = ("query", "textColumn", "tagsColumn", "expr", "step", "titleFormat", "textFormat")
+
 
 def lost(given, kept, path=""):
     """Where `kept` lacks or changes something of `given`; what it has beside it are defaults."""
@@ -81,6 +85,9 @@ def main():
     for file in sys.argv[1:]:
         with open(file) as opened:
             given = json.load(opened)
+        for annotation in given["annotations"]["list"]:
+            for key in (*OF_THE_SOURCE, "target"):
+                annotation.pop(key, None)
         read = dashboard.Dashboard.from_json(given)
         kept = json.loads(json.dumps(read, cls=JSONEncoder))
         # Of a kind of panel that it does not know, the package keeps the options as they are.
