@@ -5,5 +5,6 @@
 mod install_scripts;
 mod packages;
 mod packages_long;
+mod release;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,6 +1,9 @@
 //! Builds the packages and installs them in a clean Debian: `tests/run --long` runs these tests (they take
 //! minutes and download from Debian's archive). They need the programs that `packaging/build` needs,
-//! debootstrap, lintian and rpmlint; on a machine without apt they cannot run.
+//! debootstrap, lintian and rpmlint; on a machine without apt they cannot run. [`release`] does the same with the
+//! packages of `packaging/release`.
+
+mod release;
 
 use crate::support::lab::Lab;
 use crate::support::{cache, fleet, program, run, succeed};
@@ -481,24 +484,27 @@ fn the_deb_holds_no_path_of_this_machine() {
     succeed(extract.arg("-x").arg(&packages.deb).arg(dir.path()));
     let program = fs::read(dir.path().join("usr/bin/telegraf-kvm")).unwrap();
     let program = String::from_utf8_lossy(&program);
-    let sysroot = succeed(Command::new("rustc").args(["--print", "sysroot"]));
-    let home = std::env::var("HOME").unwrap();
-    let cargo = std::env::var("CARGO_HOME").unwrap_or(format!("{home}/.cargo"));
-    let target = target();
-    let [checkout, target] = [checkout(), &target].map(|path| path.to_str().unwrap());
-    let paths = [
-        checkout,
-        target,
-        &cargo,
-        &home,
-        sysroot.trim(),
-        "/registry/src/",
-    ];
-    for path in paths {
-        let found = program.find(path).map(|at| &program[at..]);
+    for path in paths_of_this_machine() {
+        let found = program.find(&path).map(|at| &program[at..]);
         let shown: Option<String> = found.map(|text| text.chars().take(200).collect());
         assert_eq!(shown, None, "{path}");
     }
+}
+
+/// What a program that was built here must not hold.
+fn paths_of_this_machine() -> Vec<String> {
+    let sysroot = succeed(Command::new("rustc").args(["--print", "sysroot"]));
+    let home = std::env::var("HOME").unwrap();
+    let cargo = std::env::var("CARGO_HOME").unwrap_or(format!("{home}/.cargo"));
+    // Each of these folders has the name of the host that the crates came from.
+    let sources = fs::read_dir(Path::new(&cargo).join("registry/src")).unwrap();
+    let mut paths: Vec<String> = sources
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let [checkout, target] = [checkout(), &target()].map(|path| path.to_str().unwrap().to_owned());
+    paths.extend([checkout, target, cargo, home, sysroot.trim().to_owned()]);
+    paths.push("/registry/src/".to_owned());
+    paths
 }
 
 #[test]
