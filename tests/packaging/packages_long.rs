@@ -448,7 +448,9 @@ fn the_deb_names_every_crate_and_its_license() {
 fn the_program_is_small_and_quick_to_start() {
     let _ = packages();
     let program = target().join("release/telegraf-kvm");
-    assert!(fs::metadata(&program).unwrap().len() < 1_500_000);
+    // 2.50 MB at 31,000 lines of source; 1.64 MB at 13,600, when opt-level 3 was chosen over "s". The bound is
+    // for what comes in unnoticed, such as a crate with all its features or debug information.
+    assert!(fs::metadata(&program).unwrap().len() < 2_750_000);
     let mut times: Vec<Duration> = (0..20)
         .map(|_| {
             let start = Instant::now();
@@ -502,8 +504,9 @@ fn paths_of_this_machine() -> Vec<String> {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     let [checkout, target] = [checkout(), &target()].map(|path| path.to_str().unwrap().to_owned());
-    paths.extend([checkout, target, cargo, home, sysroot.trim().to_owned()]);
-    paths.push("/registry/src/".to_owned());
+    paths.extend([checkout, target, cargo, sysroot.trim().to_owned()]);
+    // OpenStack's metadata has an `instance/root`, which is no home.
+    paths.extend([format!("{home}/"), "/registry/src/".to_owned()]);
     paths
 }
 
