@@ -27,3 +27,17 @@ want_cargo_deb() {
 want_cargo_generate_rpm() {
     cargo_tool cargo-generate-rpm 0.21.1
 }
+
+# rpm_of BUILT PLACE ARGUMENT...: cargo-generate-rpm with the program and the documents that lie in BUILT, which
+# is target/PLACE to it. It works on copies made now: it writes the time of each file that is older than
+# SOURCE_DATE_EPOCH, and those of a checkout are of no meaning.
+rpm_of() {
+    local built=$1 copies=$target/rpm place=target/$2
+    shift 2
+    rm -rf "$copies"
+    mkdir -p "$copies/$place"
+    cp -R Cargo.toml CHANGELOG.md LICENSE README.md docs packaging telegraf "$copies"
+    cp -R "$built/telegraf-kvm" "$built/documents" "$copies/$place"
+    (cd "$copies" && CARGO_TARGET_DIR=$copies/target cargo generate-rpm --auto-req /usr/lib/rpm/find-requires "$@")
+    rm -rf "$copies"
+}

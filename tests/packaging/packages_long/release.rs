@@ -11,11 +11,15 @@ use std::process::Command;
 use std::sync::OnceLock;
 use tempfile::TempDir;
 
-/// Runs `packaging/release` in a clone of this checkout in `folder`. Returns the folder of the packages.
-fn build(folder: &Path) -> PathBuf {
+/// Runs `packaging/release` in a clone of this checkout in `folder`, whose documents get the time `changed`.
+/// Returns the folder of the packages.
+fn build(folder: &Path, changed: &str) -> PathBuf {
     let clone = folder.join("checkout");
     let mut git = Command::new("git");
     succeed(git.args(["clone", "-q"]).arg(checkout()).arg(&clone));
+    let mut touch = Command::new("touch");
+    let documents = [clone.join("README.md"), clone.join("docs/metrics.md")];
+    succeed(touch.args(["--date", changed]).args(documents));
     // The tools are built once.
     let tools = target().join("packaging-tools");
     fs::create_dir_all(&tools).unwrap();
@@ -35,7 +39,7 @@ fn files() -> &'static Path {
             .prefix("release")
             .tempdir_in(target())
             .unwrap();
-        let files = build(dir.path());
+        let files = build(dir.path(), "now");
         (dir, files)
     });
     files
@@ -54,12 +58,12 @@ const ARCHITECTURES: [(&str, &str); 2] = [("amd64", "x86_64"), ("arm64", "aarch6
 #[test]
 #[ignore = "takes minutes: tests/run --long"]
 fn two_releases_of_one_commit_are_the_same_bytes() {
-    // The paths have different lengths, which must make no difference.
+    // Neither the paths, of different lengths, nor the age of the files must make a difference.
     let dir = tempfile::Builder::new()
         .prefix("another-release")
         .tempdir_in(target())
         .unwrap();
-    let again = build(dir.path());
+    let again = build(dir.path(), "2001-02-03");
     let sums = |files: &Path| fs::read_to_string(files.join("SHA256SUMS")).unwrap();
     let first = sums(files());
     assert_eq!(first.lines().count(), 6, "{first}");
