@@ -89,7 +89,7 @@ fn a_gather_waits_a_moment_for_what_it_has_asked_beside_its_vms() {
         Message::Inventory(inventory::Reply::Node(Ok(figures)))
     };
     let ask = |main_loop: &mut MainLoop| {
-        let _ = main_loop.inventory.begin(Instant::now(), false);
+        main_loop.inventory.begin(Instant::now(), false);
         main_loop.inventory.ask();
     };
     let start = Instant::now();
