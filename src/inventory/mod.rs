@@ -158,7 +158,8 @@ impl Inventory {
     }
 
     fn is_closed(&self) -> bool {
-        self.is_scarce || self.closed_since.is_some()
+        let is_any_wanted = self.workers().next().is_some();
+        is_any_wanted && (self.is_scarce || self.closed_since.is_some())
     }
 
     /// Sends a request to each worker that is due and idle.

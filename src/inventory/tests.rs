@@ -96,6 +96,8 @@ fn nothing_is_asked_that_is_not_wanted() {
     inventory.ask();
     assert!(inventory.is_done());
     assert_eq!(inventory.workers().count(), 0);
+    inventory.begin(Instant::now(), true);
+    assert!(!inventory.report().is_closed, "nothing is missing");
 }
 
 #[test]
