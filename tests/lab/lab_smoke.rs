@@ -95,6 +95,8 @@ fn a_vm_has_its_disks_and_taps() {
     );
     lab.start_libvirtd();
     assert!(lab.virsh(&["list", "--name"]).contains(vm.name()));
+    // A destroy may fail while libvirtd still connects to the QEMU, which this waits for.
+    lab.domstats(vm.name());
     vm.destroy();
     assert!(lab.virsh(&["list", "--all", "--name"]).contains(vm.name()));
 }
