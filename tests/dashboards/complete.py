@@ -18,6 +18,8 @@ LEVELS = {
 }
 WORDS = {"fleet": ["Paused VMs"], "hypervisor": ["libvirt answers"], "vm": ["State now", "QEMU answers", "State"]}
 LEADS_TO = {"fleet": {"hypervisor", "vm"}, "hypervisor": {"fleet", "vm"}, "vm": {"hypervisor"}}
+# The variables that all three dashboards have.
+KEPT = ["datasource", "gather", "tag", "tagged"]
 ANNOTATIONS = ["State changes", "Restarts", "Collector in trouble"]
 
 
@@ -40,6 +42,9 @@ def wrong(name, language, dashboard):
     uids = set(re.findall(r'"/d/telegraf-kvm-([a-z]+-[a-z]+)\?', json.dumps(dashboard)))
     if uids - {f"{name}-{language}"} != {f"{other}-{language}" for other in LEADS_TO[name]}:
         yield f"leads to {uids}"
+    for url in re.findall(r'"(/d/telegraf-kvm-[^"]*)"', json.dumps(dashboard)):
+        if not all(f"${{{variable}:queryparam}}" in url for variable in KEPT):
+            yield f"{url} does not keep {KEPT}"
     places = [panel["gridPos"] for panel in dashboard["panels"]]
     covered = [(x, y) for place in places for x in range(place["x"], place["x"] + place["w"])
                for y in range(place["y"], place["y"] + place["h"])]

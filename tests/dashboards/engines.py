@@ -61,9 +61,18 @@ class Influx:
         return grafana.influxdb_series(series, target["alias"])
 
     def events(self, annotation, values, span):
-        """Times and texts."""
-        rows = self.query(annotation | {"resultFormat": "table"}, values, span)
-        return [(row["time"], row[annotation["textColumn"]]) for row in rows]
+        """Times and texts. Grafana 9 and newer read the target alone, ask nothing without a query in it, and split the texts of
+        the tags' column; older ones read the annotation itself."""
+        target = annotation.get("target") or {}
+        if not target.get("query") or not target.get("fromAnnotations"):
+            return []
+        if any(annotation[key] != target[key] for key in ("query", "textColumn", "tagsColumn")):
+            raise grafana.Wrong(f"{annotation['name']}: the target has other queries or columns")
+        rows = self.query(target | {"resultFormat": "table"}, values, span)
+        tags = [row[target["tagsColumn"]] for row in rows] if target["tagsColumn"] else []
+        if not all(isinstance(tag, str) for tag in tags):
+            raise grafana.Wrong(f"{annotation['name']}: tags {tags} are no texts")
+        return [(row["time"], row[target["textColumn"]]) for row in rows]
 
 
 class DataFusion:
@@ -85,6 +94,9 @@ class DataFusion:
         return grafana.datafusion_series(table, target["display"])
 
     def events(self, annotation, values, span):
+        """Grafana replaces a target without `query` by one of its own, which asks nothing."""
+        if not annotation["target"].get("query"):
+            return []
         return [(row["time"], row["text"]) for row in self.query(annotation["target"], values, span)]
 
 
@@ -118,6 +130,7 @@ class Prometheus:
         return [{grafana.legend(form, labels): value} for labels, value in now]
 
     def events(self, annotation, values, span):
+        """Grafana leaves out values that are not above 0."""
         query = self.expression(annotation["expr"], values, span)
         found = grafana.prometheus_series(self.server, query, *span, annotation["textFormat"])
-        return [(time, text) for text, points in found.items() for time in points]
+        return [(time, text) for text, points in found.items() for time, value in points.items() if value > 0]

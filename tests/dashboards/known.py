@@ -138,6 +138,11 @@ def known(found, offered, truth, span, wanted):
             if not close(got.get(time, -1), value, 1e-6):
                 yield f"{panel}, {series}: {got.get(time)}, and the rows say {value}"
 
+    # Where a bin has two runs of a VM, its disk counts once.
+    capacities = set(answer("vm", "Disk sizes of the VM that was started again", "A").get("vda capacity", {}).values())
+    right = {fields["capacity_bytes"] for name, tags, fields, _ in rows
+             if name == "vm_devices" and tags["uuid"] == wanted["again"] and "capacity_bytes" in fields}
+    yield from expect("capacity of a disk of two runs", capacities, right)
     yield from expect("I/O errors", max(truth.all_values("vm_devices", "io_error_events", device="vdc")) > 0, True)
     # A call may have hung when the VM froze.
     for panel, series, field in (("trouble", "hanging", "calls_hanging"), ("trouble", "up", "up"), ("VMs", "seen", "vms_seen")):
