@@ -8,7 +8,7 @@ use crate::agent::{Config, LIMIT, Telegraf};
 use crate::support::influxd::{Influxd, SERVER};
 use crate::support::lab::Lab;
 use crate::support::vm::{Nic, Vm, VmSpec, disks, escape};
-use crate::support::{cached, succeed, turn, wait_for};
+use crate::support::{cached, program, succeed, turn, wait_for};
 use rustix::process::Signal;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -340,6 +340,16 @@ fn the_files_keep_to_grafanas_schema_and_name_no_data_source() {
         // Every uid except the dashboard's own is the variable.
         assert_eq!(all, by_variable + 1, "{}", file.display());
     }
+}
+
+#[test]
+fn annotations_and_head_rows_are_true_of_series_made_for_them() {
+    let mut check = Command::new(cached("python/bin/python"));
+    check
+        .arg("-B")
+        .arg(here("tests/dashboards/made_series.py"))
+        .arg(program("promtool"));
+    succeed(&mut check);
 }
 
 /// `TELEGRAF_KVM_ROWS=FILE cargo test --test telegraf rows_for_the_picture -- --ignored`: eight minutes of
