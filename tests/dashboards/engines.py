@@ -107,9 +107,8 @@ class Prometheus:
     gather = "1s"
 
     def __init__(self, server, rows):
-        # Prometheus 3 leaves out what lies on the begin of a window.
         version = grafana.ask_prometheus(server, "status/buildinfo")["version"]
-        self.server, self.truth = server, Windows(rows, 11, int(version.split(".")[0]) < 3)
+        self.server, self.truth = server, Windows(rows, 11, tuple(int(part) for part in version.split(".")[:2]))
 
     def expression(self, query, values, span):
         return grafana.promql_macros(grafana.with_variables(query, values), *span, int(self.gather[:-1]))

@@ -55,9 +55,13 @@ class Windows(Truth):
     """As PromQL takes them: what lies in the window before each step, named by the step before. A window that begins before
     the first sample or ends after the last is left out."""
 
-    def __init__(self, rows, seconds, closed):
+    def __init__(self, rows, seconds, version):
         super().__init__(rows)
-        self.width, self.closed = seconds * SECOND, closed
+        self.width = seconds * SECOND
+        # Prometheus 3 leaves out what lies on the begin of a window.
+        self.closed = version < (3, 0)
+        # Before 2.52 a counter's zero within the window came before the half distance (prometheus#13725).
+        self.zero_first = version < (2, 52)
 
     def windows(self, *which):
         samples, step = self.samples(*which), grafana.INTERVAL * SECOND
@@ -84,23 +88,26 @@ class Windows(Truth):
         moved, sampled = high - low, (later - earlier) / SECOND
         distance = sampled / (len(found) - 1)
         before, after = (earlier - start) / SECOND, (end - later) / SECOND
+        to_zero = sampled * low / moved if moved > 0 and low >= 0 else before
+        if self.zero_first:
+            before = min(before, to_zero)
         if before >= 1.1 * distance:
             before = distance / 2
-        if moved > 0 and low >= 0:
-            before = min(before, sampled * low / moved)
+        before = min(before, to_zero)
         if after >= 1.1 * distance:
             after = distance / 2
         return moved * (sampled + before + after) / sampled / ((end - start) / SECOND)
 
     def means_of_rates(self, table, fields, span, tags):
-        """uuid -> the rates of these counters over the whole range, of all runs of a VM."""
+        """uuid -> the rates of these counters over the whole range, of all runs of a VM and all its devices."""
         end = span[1]
         start = end - round((span[1] - span[0]) / SECOND) * SECOND
-        runs = {(found["uuid"], found["VMID"]) for name, found, _, _ in self.rows if name == table}
+        series = {(found["uuid"], found["VMID"], found.get("device")) for name, found, _, _ in self.rows if name == table}
         rates = {}
-        for uuid, run in runs:
+        for uuid, run, device in series:
+            mine = tags | {"VMID": run} | ({"device": device} if device else {})
             for field in fields:
-                found = [one for one in self.samples(uuid, table, field, tags | {"VMID": run}) if one[0] >= start]
+                found = [one for one in self.samples(uuid, table, field, mine) if one[0] >= start]
                 if len(found) > 1:
                     rates[uuid] = rates.get(uuid, 0) + self.rate(start, end, found)
         return rates
