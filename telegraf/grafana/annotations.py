@@ -1,7 +1,9 @@
-"""Marks on the graphs: a VM's state changed, a VM was restarted, the collector came into trouble.
+"""Annotations on the graphs: a VM's state changed, a VM was restarted, the collector came into trouble.
 
-InfluxQL's and PromQL's look at every $gather or step. A mark of InfluxQL can only carry what is in the rows: its text is
-the name of the VM or host, beside it stands the number of the state.
+InfluxQL's and PromQL's look at every $gather or step. One of InfluxQL can only carry what is in the rows: its text is the
+name of the VM or host. What is beside the name becomes the title above it: the number of the VM's new state.
+
+In PromQL Grafana shows the steps whose value is above 0.
 """
 
 from conditions import HOST, RANGE
@@ -33,7 +35,7 @@ def restarts(where):
         "SELECT time, concat(name, ': started again') AS text FROM (SELECT time, name, uptime_sec, "
         f"LAG(uptime_sec) OVER (PARTITION BY host, uuid ORDER BY time) AS before FROM vm_metrics "
         f"WHERE {(RANGE & where).sql} AND uptime_sec IS NOT NULL) AS lines WHERE uptime_sec < before ORDER BY time",
-        {"{{name}}": f"{uptime} < {uptime.replace(']', ']' + STEP)}"},
+        {"{{name}}": f"{uptime.replace(']', ']' + STEP)} > {uptime}"},
     )
 
 
@@ -41,7 +43,7 @@ def troubles():
     """libvirt away, more calls that hang, more dead mounts, more VMs without lines."""
     greatest = ("calls_hanging", "dead_mounts", "vms_withheld")
     trouble = " + ".join(over("max_over_time", "vm_collector", name, HOST) for name in greatest)
-    trouble = f"max by (host) ({trouble} - {over('min_over_time', 'vm_collector', 'up', HOST)})"
+    trouble = f"max by (host) ({trouble} + 1 - {over('min_over_time', 'vm_collector', 'up', HOST)})"
     return Query(
         'SELECT "host", "more" FROM (SELECT DIFFERENCE("trouble") AS "more" FROM (SELECT '
         + " + ".join(f'MAX("{name}")' for name in greatest)
@@ -50,7 +52,7 @@ def troubles():
         "SELECT time, concat(host, ': ', CASE WHEN up = 0 THEN 'libvirt does not answer' "
         "WHEN dead_mounts > 0 THEN 'a mount is dead' WHEN calls_hanging > 0 THEN 'calls hang' "
         "ELSE 'VMs without lines' END) AS text FROM (SELECT *, "
-        "LAG(trouble) OVER (PARTITION BY host ORDER BY time) AS before FROM (SELECT time, host, up, dead_mounts, calls_hanging, "
+        "LAG(trouble) OVER (PARTITION BY host, uri ORDER BY time) AS before FROM (SELECT time, host, uri, up, dead_mounts, calls_hanging, "
         f"{' + '.join(greatest)} - up AS trouble FROM vm_collector WHERE {(RANGE & HOST).sql}) AS lines) AS steps "
         "WHERE trouble > before ORDER BY time",
         {"{{host}}": f"{trouble} > {trouble.replace(']', ']' + STEP)}"},
@@ -65,9 +67,13 @@ def annotation(name, colour, query, shown, text):
             "name": name, "datasource": source, "enable": shown, "hide": False, "iconColor": colour,
         }
         if language == "influxql":
-            return common | {"query": query.influxql, "textColumn": text["influxql"], "tagsColumn": text.get("tags", "")}
+            own = {"query": query.influxql, "textColumn": text["influxql"], "tagsColumn": ""}
+            # Since 9 Grafana reads all this from the target, and asks nothing without one.
+            target = {"refId": "Anno", "rawQuery": True, "fromAnnotations": True, "textEditor": True, "name": name} | own
+            return common | own | {"target": target}
         if language == "sql":
-            target = {"refId": "Anno", "rawQuery": True, "editorMode": "code", "rawSql": query.sql, "format": "table"}
+            # Without `query` Grafana takes the target for one of an old version, and drops it.
+            target = {"refId": "Anno", "query": query.sql, "rawQuery": True, "editorMode": "code", "rawSql": query.sql, "format": "table"}
             return common | {"target": target}
         (_, expression), = query.promql.items()
         return common | {
@@ -82,7 +88,7 @@ def annotations(where, shown=True):
     """The three of a dashboard. Those of VMs can be switched on where they would be too many."""
     return [
         annotation("State changes", "blue", changes(where), shown,
-                   {"influxql": "name", "tags": "state", "promql": "{{name}}: state {{state}}"}),
+                   {"influxql": "name", "promql": "{{name}}: state {{state}}"}),
         annotation("Restarts", "purple", restarts(where), shown, {"influxql": "name", "promql": "{{name}}: started again"}),
         annotation("Collector in trouble", "red", troubles(), True, {"influxql": "host", "promql": "{{host}}"}),
     ]
