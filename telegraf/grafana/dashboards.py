@@ -8,7 +8,7 @@ from panels import (
     NUMBERED_REASONS, NUMBERED_STATES, OPS_S, PACKETS_S, PER_S, PERCENT, PRESSURE, SECONDS, STEAL, THROTTLED, collector,
     graph, of_vm, of_vm_now, per_device, per_host, per_vm, ratio_per_device, stat, table, timeline,
 )
-from queries import RUN, gauges, rates, top, top_mean
+from queries import RUN, VM, gauges, rates, top, top_mean
 from states import (
     HOST_BUSY, HOST_CPUS, PAUSED, PLACE, SILENT, STATES, STUCK, UP, given, state_timeline, states,
 )
@@ -152,7 +152,7 @@ hypervisor = dashboard(
         per_vm("Size of disks, by VM", BYTES, one("physical", "disk_physical_bytes"), gauge=True, nothing=NO_SIZES,
                description="What the images take up on the host's storage."),
         per_vm("I/O errors, by VM", COUNT, one("errors", "io_error_events"), gauge=True, table="vm_devices", nothing=NO_EVENTS,
-               levels=(1, 100), series=(*RUN, "device"),
+               levels=(1, 100), series=(*VM, "device"),
                description="Of all disks, since the collector began to watch this run of the VM."),
         *(per_vm(f"Waiting for {name}, by VM", PERCENT, one("waiting", "total_us", divisor=MICROSECONDS_OF_PERCENT),
                  table="vm_pressure", where=VMS & waiting(resource), series=(*RUN, "resource", "type"), size=(8, 8),

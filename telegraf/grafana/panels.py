@@ -1,7 +1,7 @@
 """The kinds of panels, as Grafana stores them. Each has a description, and a text for when there is no data."""
 
 from conditions import HOST, VM_OF_HOST, VMS
-from queries import DEVICE, RUN, VM, gauges, last, rates, ratio
+from queries import DEVICE, DEVICE_NOW, RUN, VM, gauges, last, rates, ratio
 from states import REASON_WORDS, STATE_WORDS
 
 # What Grafana calls the units: KiB, bytes and packets a second and so on.
@@ -147,8 +147,8 @@ def of_vm(title, unit, values, gauge=False, where=VM_OF_HOST, measurement="vm_to
 
 def per_device(title, unit, fields, where, gauge=False, **more):
     values = {label: ([field], 1) for label, field in fields.items()}
-    make = gauges if gauge else rates
-    return graph(title, unit, make("vm_devices", values, where, ("device",), ("device", "field"), DEVICE), **more)
+    make, series = (gauges, DEVICE_NOW) if gauge else (rates, DEVICE)
+    return graph(title, unit, make("vm_devices", values, where, ("device",), ("device", "field"), series), **more)
 
 
 def ratio_per_device(title, unit, fields, where, **more):

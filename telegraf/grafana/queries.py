@@ -19,6 +19,8 @@ from conditions import RANGE, VM_OF_HOST, VMS
 RUN = ("host", "uuid", "name", "VMID")
 VM = ("host", "uuid", "name")
 DEVICE = (*RUN, "devtype", "device")
+# Of a gauge: where a bin has two runs of a VM, its device counts once.
+DEVICE_NOW = (*VM, "devtype", "device")
 WINDOW = "$__rate_interval"
 
 
@@ -183,7 +185,9 @@ def top_mean(table, label, field):
 def last(table, label, field, where=VM_OF_HOST):
     """The last value of a VM within the range. In PromQL that of the run whose lines are the latest."""
     at = RANGE & where
-    run = f"topk(1, max_over_time(timestamp(vm_totals_state{{{where.promql}}})[$__range:$__interval]))"
+    state = f"vm_totals_state{{{where.promql}}}"
+    # Of runs that are served with one time, that which has not ended.
+    run = f"topk(1, max_over_time(timestamp({state})[$__range:$__interval]) - (last_over_time({state}[$__range]) == bool 5))"
     return Query(
         f'SELECT LAST("{field}") AS "{label}" FROM "{table}" WHERE {at.influxql}',
         f'SELECT {field} AS "{label}" FROM {table} WHERE {at.sql} AND {field} IS NOT NULL ORDER BY time DESC LIMIT 1',
