@@ -36,13 +36,12 @@ def targets(queries, language, kind):
 
 
 def link(language, name, how):
-    """To the dashboard of a host or VM, with its data source and range."""
+    """To the dashboard of a host or VM, with the range and the variables that all dashboards have."""
     titles = {"fleet": "All hosts", "hypervisor": "This host", "vm": "This VM"}
     url = f"/d/telegraf-kvm-{name}-{language}?${{datasource:queryparam}}&${{__url_time_range}}"
-    if how != "page" and name != "fleet":
+    url += "&${gather:queryparam}&${tag:queryparam}&${tagged:queryparam}"
+    if name != "fleet":
         url += f"&var-host={HOST_OF[how]}" if name == "hypervisor" or how == "fields" else "&${host:queryparam}"
-    elif name == "hypervisor":
-        url += "&${host:queryparam}"
     if name == "vm":
         url += f"&var-vm={VM_OF[how]}"
     return {"title": titles[name], "targetBlank": False, "url": url}
@@ -139,7 +138,7 @@ def lately(language):
 def gather():
     """Telegraf's interval: no bin is narrower. A panel's own lower limit hides the data source's, and in
     SQL a bin of less than a second would be one of 0 s."""
-    return spans("gather", "Telegraf's interval", "10s", {text: text for text in ("1s", "5s", "10s", "30s", "1m", "5m")})
+    return spans("gather", "Telegraf's interval", "10s", {text: text for text in ("1s", "5s", "10s", "15s", "30s", "1m", "5m")})
 
 
 def all_of(language):
@@ -162,7 +161,7 @@ def tag(language):
 def tagged(language):
     """Its values. All stands for every VM, also for one without the tag: see `conditions.filtered`."""
     everything = "uuid" if language == "sql" else ".*"
-    return choice("tagged", "Owner (values of the tag)", TAGGED, language, True, everything=everything)
+    return choice("tagged", "Value of the tag", TAGGED, language, True, everything=everything)
 
 
 def vm(language):

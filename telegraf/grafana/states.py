@@ -191,7 +191,8 @@ TAGS_PATTERN = "/^(?!(?:VMID|host|uuid|__name__|instance|job)$)(?<text>(?<value>
 TAGGED = Query(
     f'SHOW TAG VALUES FROM "vm_totals" WITH KEY = "${{tag}}" WHERE {HOST.influxql}',
     f'SELECT DISTINCT "${{tag}}" FROM vm_totals WHERE {(RANGE & HOST).sql} AND "${{tag}}" IS NOT NULL ORDER BY "${{tag}}"',
-    {"": f"label_values(vm_totals_cpus{{{HOST.promql}}}, ${{tag}})"},
+    # With braces around the name, Grafana's editor of variables does not read it.
+    {"": f"label_values(vm_totals_cpus{{{HOST.promql}}}, $tag)"},
 )
 
 # A VM is chosen by its uuid and shown by its name: both are in one text, the variable's pattern parts
