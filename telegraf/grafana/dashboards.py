@@ -4,7 +4,7 @@ from annotations import annotations
 from conditions import DISK, HOST, NIC, VMS, VM_OF_HOST, is_
 from frame import dashboard, devices, hosts, lately, tag, tagged, vm
 from panels import (
-    ANSWERS, BYTES, BYTES_S, CORES, COUNT, DROPS, FAULTS_S, KIB, KIB_S, LATENCY, MEMORY, MS, NS,
+    ANSWERS, BYTES, BYTES_S, CORES, COUNT, DROPS, ERRORS, FAULTS_S, KIB, KIB_S, LATENCY, MEMORY, MS, NS,
     NUMBERED_REASONS, NUMBERED_STATES, OPS_S, PACKETS_S, PER_S, PERCENT, PRESSURE, SECONDS, STEAL, THROTTLED, collector,
     graph, of_vm, of_vm_now, per_device, per_host, per_vm, ratio_per_device, stat, table, timeline,
 )
@@ -64,7 +64,7 @@ def top_gauges(what, unit, label, field, **more):
 def top_pressure(resource, name):
     where, series = VMS & waiting(resource), (*RUN, "resource", "type")
     return top_vms(f"waiting for {name}", PERCENT, "waiting", ["total_us"], MICROSECONDS_OF_PERCENT, "vm_pressure", where, series,
-                   description=PRESSURE_IS, levels=PRESSURE, nothing=NO_PRESSURE)
+                   description=PRESSURE_IS, levels=PRESSURE, nothing=NO_PRESSURE, size=(6, 8))
 
 
 def vm_states(**more):
@@ -107,7 +107,10 @@ fleet = dashboard(
         top_gauges("read latency", MS, "latency", "disk_rd_latency_ms", description=LATENCY_IS, levels=LATENCY, nothing=NO_REQUEST),
         top_gauges("write latency", MS, "latency", "disk_wr_latency_ms", description=LATENCY_IS, levels=LATENCY, nothing=NO_REQUEST),
         top_gauges("flush latency", MS, "latency", "disk_fl_latency_ms", description=LATENCY_IS, levels=LATENCY, nothing=NO_FLUSH),
-        top_vms("flushes", OPS_S, "flushes", ["disk_fl_reqs"]),
+        top_vms("flushes", OPS_S, "flushes", ["disk_fl_reqs"], size=(6, 8)),
+        top_vms("I/O errors", COUNT, "errors_per_hour", ["io_error_events"], 1 / 3600, "vm_devices", series=(*RUN, "device"),
+                size=(6, 8), levels=ERRORS, nothing=NO_EVENTS,
+                description="I/O errors of all disks an hour, by the mean over the range: the ten VMs with the most."),
         top_pressure("cpu", "CPU (pressure)"),
         top_pressure("io", "I/O (pressure)"),
         per_host("CPU cores used, by host", CORES, one("cores", "cputime", divisor=SECOND), size=(8, 8),
@@ -137,9 +140,13 @@ hypervisor = dashboard(
                description="CPU time, QEMU's own threads included."),
         per_vm("CPU cores waited for, by VM", CORES, one("waited", "vcpu_delay_ns", divisor=SECOND), nothing=NO_STEAL,
                description="Time in which vCPUs were ready to run and had no CPU of the host (steal, in cores)."),
-        per_vm("CPU cores stopped by the quota, by VM", CORES, one("stopped", "cpu_throttled_ns", divisor=SECOND), nothing=NO_QUOTA,
+        per_vm("CPU cores stopped by the quota, by VM", CORES, one("stopped", "cpu_throttled_ns", divisor=SECOND), size=(8, 8), nothing=NO_QUOTA,
                description="Time in which vCPUs were stopped, because the VM had used up its CPU quota."),
-        per_vm("Memory given, by VM", KIB, one("given", "memactual"), gauge=True, description="The sizes of the VMs' balloons."),
+        per_vm("Memory given, by VM", KIB, one("given", "memactual"), gauge=True, size=(8, 8),
+               description="The sizes of the VMs' balloons."),
+        per_vm("Guest memory used, by VM", PERCENT, one("used", "memory_guest_used_percent"), gauge=True, table="vm_features",
+               size=(8, 8), levels=MEMORY, nothing=NO_REPORT,
+               description="(memavailable - memusable) / memavailable, of guests that report it."),
         per_vm("Network received by VMs", BYTES_S, one("received", "net_rxbytes"), description="By all interfaces of each VM."),
         per_vm("Network sent by VMs", BYTES_S, one("sent", "net_txbytes"), description="By all interfaces of each VM."),
         per_vm("Packets, by VM", PACKETS_S, one("packets", *PACKETS), description="Received and sent."),
@@ -149,10 +156,13 @@ hypervisor = dashboard(
         per_vm("Disk written, by VM", BYTES_S, one("written", "disk_wr_bytes"), description="To all disks of each VM."),
         per_vm("Disk operations, by VM", OPS_S, one("operations", *REQUESTS), description="Reads and writes that ended."),
         per_vm("Flushes, by VM", OPS_S, one("flushes", "disk_fl_reqs"), description="The guest had its data written to stable storage."),
+        *(per_vm(f"{name} latency, by VM", MS, one("latency", f"disk_{short}_latency_ms"), gauge=True, table="vm_features",
+                 levels=LATENCY, nothing=NO_REQUEST, description=LATENCY_IS)
+          for short, name in {"rd": "Read", "wr": "Write"}.items()),
         per_vm("Size of disks, by VM", BYTES, one("physical", "disk_physical_bytes"), gauge=True, nothing=NO_SIZES,
                description="What the images take up on the host's storage."),
         per_vm("I/O errors, by VM", COUNT, one("errors", "io_error_events"), gauge=True, table="vm_devices", nothing=NO_EVENTS,
-               levels=(1, 100), series=(*VM, "device"),
+               levels=ERRORS, series=(*VM, "device"),
                description="Of all disks, since the collector began to watch this run of the VM."),
         *(per_vm(f"Waiting for {name}, by VM", PERCENT, one("waiting", "total_us", divisor=MICROSECONDS_OF_PERCENT),
                  table="vm_pressure", where=VMS & waiting(resource), series=(*RUN, "resource", "type"), size=(8, 8),
@@ -197,7 +207,7 @@ machine = dashboard(
         timeline("State", state_timeline(), description="libvirt's state and its reason, by the last word in each bin."),
         of_vm("CPU cores", CORES, one("total", "cputime", divisor=SECOND) | one("user", "timeusr", divisor=SECOND)
               | one("system", "timesys", divisor=SECOND),
-              description="total holds what QEMU's own threads use, too; user and system as libvirt tells them."),
+              description="total holds what QEMU's own threads use, too; user and system as libvirt reports them."),
         of_vm("CPU use", PERCENT, one("cpu", "cpu_usage_percent"), gauge=True, measurement="vm_features", levels=(80, 100),
               description="100 = every vCPU busy. QEMU's own threads count, so it may pass 100."),
         of_vm("CPU steal", PERCENT, one("steal", "cpu_steal_percent"), gauge=True, measurement="vm_features", description=STEAL_IS,
@@ -246,7 +256,7 @@ machine = dashboard(
         per_device("Disk sizes, by disk", BYTES,
                    {"capacity": "capacity_bytes", "allocation": "allocation_bytes", "physical": "physical_bytes"}, DISK,
                    gauge=True, description=SIZES_ARE, nothing=NO_SIZES),
-        per_device("I/O errors, by disk", COUNT, {"errors": "io_error_events"}, DISK, gauge=True, levels=(1, 100), nothing=NO_EVENTS,
+        per_device("I/O errors, by disk", COUNT, {"errors": "io_error_events"}, DISK, gauge=True, levels=ERRORS, nothing=NO_EVENTS,
                    description="Since the collector began to watch this run of the VM."),
     ],
 )

@@ -13,7 +13,7 @@ COLOURS = {
 }
 NOTHING = "No data in this range: see whether VMs are chosen, and whether lines come (panel Silent hosts)."
 # From which value on a panel is orange, and from which red.
-STEAL, THROTTLED, MEMORY, LATENCY, DROPS, PRESSURE = (5, 20), (1, 5), (85, 95), (20, 100), (1, 100), (10, 40)
+STEAL, THROTTLED, MEMORY, LATENCY, DROPS, PRESSURE, ERRORS = (5, 20), (1, 5), (85, 95), (20, 100), (1, 100), (10, 40), (1, 100)
 
 
 def panel(kind, title, unit, queries, size, description, nothing, options=None, custom=None, overrides=(), levels=None):

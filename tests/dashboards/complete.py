@@ -11,8 +11,10 @@ import re
 import sys
 
 LEVELS = {
-    "fleet": ["packets dropped", "CPU steal", "CPU quota used up", "guest memory used", "read latency", "write latency", "flush latency"],
-    "hypervisor": ["Packets dropped, by VM", "I/O errors, by VM", "Waiting for I/O, by VM"],
+    "fleet": ["packets dropped", "CPU steal", "CPU quota used up", "guest memory used", "read latency", "write latency", "flush latency",
+              "I/O errors"],
+    "hypervisor": ["Packets dropped, by VM", "I/O errors, by VM", "Waiting for I/O, by VM", "Read latency, by VM", "Write latency, by VM",
+                   "Guest memory used, by VM"],
     "vm": ["CPU steal", "Guest memory used", "Errors and drops, by interface", "Disk latency, by disk", "I/O errors, by disk",
            "Pressure: waiting for a resource"],
 }

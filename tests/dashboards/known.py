@@ -138,6 +138,18 @@ def known(found, offered, truth, span, wanted):
             if not close(got.get(time, -1), value, 1e-6):
                 yield f"{panel}, {series}: {got.get(time)}, and the rows say {value}"
 
+    # Of all VMs of a host, the busy one by its name.
+    by_vm = {
+        "Guest memory used, by VM": ("vm_features", "memory_guest_used_percent"),
+        "Read latency, by VM": ("vm_features", "disk_rd_latency_ms"),
+        "Write latency, by VM": ("vm_features", "disk_wr_latency_ms"),
+    }
+    for panel, (table, field) in by_vm.items():
+        right, got = truth.means(busy, table, field), answer("hypervisor", panel, "A").get(names[busy], {})
+        wrong = {time: (got.get(time), value) for time, value in right.items() if not close(got.get(time, -1), value, 1e-6)}
+        if len(right) < 2 or wrong:
+            yield f"{panel}: shown, and what the rows say: {wrong or right}"
+
     # Where a bin has two runs of a VM, its disk counts once.
     capacities = set(answer("vm", "Disk sizes of the VM that was started again", "A").get("vda capacity", {}).values())
     right = {fields["capacity_bytes"] for name, tags, fields, _ in rows
@@ -179,6 +191,7 @@ def known(found, offered, truth, span, wanted):
         "packets dropped": ("drops", "vm_totals", ["net_rxdrops", "net_txdrops"], 1),
         "CPU quota used up": ("throttled", "vm_totals", ["cpu_throttled_periods"], 1),
         "flushes": ("flushes", "vm_totals", ["disk_fl_reqs"], 1),
+        "I/O errors": ("errors_per_hour", "vm_devices", ["io_error_events"], 1 / 3600),
         "waiting for CPU (pressure)": ("waiting", "vm_pressure", ["total_us"], 10_000, "cpu"),
         "waiting for I/O (pressure)": ("waiting", "vm_pressure", ["total_us"], 10_000, "io"),
     }

@@ -43,6 +43,7 @@ SIZES = {
     "Disk sizes, by disk": (0, 8 * 1024**2), "Disk sizes of the VM that was started again": (0, 8 * 1024**2),
     "Size of disks, by VM": (0, 24 * 1024**2),
     "Request size, by disk": (512, 1024**2), "I/O errors, by disk": (0, 10**5), "I/O errors, by VM": (0, 10**5),
+    "Top VMs: I/O errors": (0, 10**6),
 }
 
 
