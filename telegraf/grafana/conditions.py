@@ -23,7 +23,8 @@ class Where:
 
 
 def variable(tag, name):
-    """The tag has (one of) the value(s) of the dashboard's variable. PromQL reads a text in backticks as it stands."""
+    """The tag has (one of) the value(s) of the dashboard's variable. PromQL reads a text in backticks as it stands.
+    Grafana's own escaping is for double quotes, but leaves those in a value as they are: titles have them rather than backticks."""
     return Where(
         f'"{tag}" =~ /^${{{name}:regex}}$/', f"{tag} IN (${{{name}:sqlstring}})", f"{tag}=~`${{{name}:regex}}`"
     )
