@@ -6,8 +6,9 @@ use crate::support::influxd::{Influxd, influx};
 use crate::support::lab::Lab;
 use crate::support::{run, succeed, turn};
 use rustix::process::Signal;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -48,6 +49,59 @@ fn policies(lab: &Lab, database: &str) -> Vec<[String; 4]> {
         .collect()
 }
 
+/// The integer fields of a measurement in docs/metrics.md. Its floats are rates and latencies, which follow from the
+/// counters.
+fn integers(measurement: &str) -> BTreeSet<String> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, section) = page.split_once(&format!("\n## {measurement}\n")).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let field = |row: &str| {
+        let cells: Vec<_> = row.split('|').map(str::trim).collect();
+        let kind = cells.iter().position(|cell| *cell == "i")?;
+        Some(cells[kind - 1].to_owned())
+    };
+    section.lines().filter_map(field).collect()
+}
+
+/// No new field is forgotten: what the files do not keep is deleted after a week.
+#[test]
+fn the_files_keep_every_counter_size_and_state() {
+    let means = [
+        "memactual",
+        "memrss",
+        "memavailable",
+        "memusable",
+        "memdisk_cache",
+        "memunused",
+    ];
+    for name in ["new-database", "existing-database", "history"] {
+        let text = std::fs::read_to_string(file(name)).unwrap();
+        for measurement in ["vm_devices", "vm_totals"] {
+            let mut expected = integers(measurement);
+            assert!(expected.len() >= 20, "{measurement}: {expected:?}");
+            // How old the guest's report was says nothing about five minutes.
+            expected.remove("memstats_age_sec");
+            let into = format!("INTO \"telegraf\".\"long\".\"{measurement}\"");
+            let (select, _) = text.split_once(&into).unwrap();
+            let (_, select) = select.rsplit_once("SELECT ").unwrap();
+            let kept = select.split(',').map(|kept| {
+                let kept = kept.trim();
+                let field = kept.split('"').nth(1).unwrap();
+                let function = if means.contains(&field) {
+                    "MEAN"
+                } else {
+                    "LAST"
+                };
+                assert_eq!(kept, format!("{function}(\"{field}\") AS \"{field}\""));
+                field.to_owned()
+            });
+            let kept: BTreeSet<_> = kept.collect();
+            assert_eq!(kept, expected, "{name}: {measurement}");
+        }
+    }
+}
+
 const LONG: [&str; 4] = ["long", "17472h0m0s", "672h0m0s", "false"];
 
 /// As an operator feeds the files, and what Telegraf does to the database.
@@ -66,7 +120,19 @@ fn the_files_are_fed_to_a_new_and_to_an_existing_database() {
 
     feed_silently(&lab, &file("new-database"));
     starts();
-    feed_silently(&lab, &file("new-database"));
+    // From another machine: the client takes no password at its prompt, for its input is the file.
+    let commands = blocks("sh");
+    let command = commands.iter().find(|text| text.contains("-host influxdb"));
+    let command = command
+        .unwrap()
+        .replace("influxdb.example.org", "127.0.0.1")
+        .replace("new-database.influxql", r#""$0""#);
+    let mut bash = lab.command("bash");
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(b"pass word\n").unwrap();
+    drop(writer);
+    bash.args(["-ec", &command]).arg(file("new-database"));
+    assert_eq!(succeed(bash.stdin(reader)).trim(), "");
     let recent = ["recent", "168h0m0s", "24h0m0s", "true"];
     assert_eq!(policies(&lab, "telegraf"), [recent, LONG]);
     assert_eq!(queries(), [true, true]);
@@ -183,6 +249,7 @@ fn retention_and_downsampling_do_what_they_say() {
         for (table, of) in [
             ("vm_devices", "rxbytes"),
             ("vm_devices", "wr_bytes"),
+            ("vm_devices", "wr_time_ns"),
             ("vm_totals", "cputime"),
             ("vm_totals", "state"),
         ] {
