@@ -4,7 +4,9 @@ _telegraf_kvm() {
     local line=${COMP_LINE:0:COMP_POINT} words reply
     local word=${line##*[[:space:]]}
     read -ra words <<<"${line%"$word"}"
-    local before=${words[-1]-}
+    # An empty array has no last word: bash would complain.
+    local before=
+    ((${#words[@]} == 0)) || before=${words[-1]}
     if [[ $word == --*=* ]]; then
         before=${word%%=*} word=${word#*=}
     fi

@@ -143,6 +143,18 @@ fn bash_completes_flags_and_values() {
     assert_eq!(got.collect::<Vec<_>>(), expected);
 }
 
+/// The line up to the cursor may be one word with no blank behind it.
+#[test]
+fn bash_completes_without_a_word_before_it() {
+    let mut bash = Command::new("bash");
+    bash.args(["-c", r#". "$0"; _telegraf_kvm; echo "${#COMPREPLY[@]}""#]);
+    bash.arg(checkout("packaging/completions/telegraf-kvm.bash"));
+    bash.env("COMP_LINE", "telegraf-kvm");
+    let output = bash.env("COMP_POINT", "12").output().unwrap();
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert_eq!(said, ["0\n", ""]);
+}
+
 #[test]
 fn both_packages_hold_the_same_files() {
     let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
@@ -352,6 +364,13 @@ fn the_old_program_is_mentioned_while_it_runs() {
     old.wait().unwrap();
     let ended = host.stanza("installed").0;
     assert!(upgraded.contains("old program runs on until Telegraf reloads"));
+    // `reload` alone fails where Telegraf does not run.
+    for said in [&before, &upgraded, &ended] {
+        assert!(
+            said.contains("systemctl reload-or-restart telegraf"),
+            "{said}"
+        );
+    }
     for said in [before, ended] {
         assert!(said.contains("Telegraf has a stanza already"), "{said}");
     }
@@ -439,7 +458,10 @@ fn removal_keeps_an_edited_stanza_under_another_name() {
     for further in ["# first\n", "# second\n"] {
         host.enable("telegraf-kvm.conf", further);
         let (said, complaint) = host.stanza("disable");
-        assert!(said.contains("was edited: it is now "), "{said}");
+        assert!(
+            said.contains("differs from the one of this package: it is now "),
+            "{said}"
+        );
         assert_eq!(complaint, "");
     }
     let kept = ["", ".1"].map(|n| format!("telegraf-kvm.conf.package-removed{n}"));
@@ -451,20 +473,32 @@ fn removal_keeps_an_edited_stanza_under_another_name() {
 }
 
 #[test]
-fn removal_names_what_else_speaks_of_the_program() {
+fn removal_lists_what_else_names_the_program() {
     let host = Host::new();
     let line = "command = [\"/usr/bin/telegraf-kvm\", \"--once\"]\n";
     fs::write(host.etc("telegraf.conf"), line).unwrap();
     host.enable("kvm.conf", "# edited\n");
+    host.enable("kvm.conf.bak", "");
     fs::write(host.etc("telegraf.d/other.conf"), "[[inputs.cpu]]\n").unwrap();
     let (said, complaint) = host.stanza("disable");
     assert_eq!(said, "");
-    let named = ["telegraf.conf", "telegraf.d/kvm.conf"];
-    assert_eq!(complaint.lines().count(), 2, "{complaint}");
-    for name in named {
-        assert!(complaint.contains(name), "{complaint}");
+    // Telegraf reads *.conf only.
+    let expected = [
+        ("telegraf.conf", true),
+        ("telegraf.d/kvm.conf", true),
+        ("telegraf.d/kvm.conf.bak", false),
+    ];
+    assert_eq!(complaint.lines().count(), expected.len(), "{complaint}");
+    for (name, read) in expected {
+        let names = format!("{} names telegraf-kvm", host.etc(name).display());
+        let line = complaint.lines().find(|line| line.contains(&names));
+        let line = line.unwrap_or_else(|| panic!("no {name} in {complaint}"));
+        assert_eq!(line.contains("does not start"), read, "{line}");
     }
-    assert_eq!(host.enabled(), set(["kvm.conf", "other.conf"]));
+    assert_eq!(
+        host.enabled(),
+        set(["kvm.conf", "kvm.conf.bak", "other.conf"])
+    );
 }
 
 #[test]
@@ -493,10 +527,60 @@ fn removal_passes_without_the_packages_own_script() {
         let [said, complaint] = run(removal);
         assert_eq!(said, "");
         assert!(
-            complaint.contains("/stanza: take what speaks of"),
+            complaint.contains("/stanza: take what names telegraf-kvm"),
             "{complaint}"
         );
         assert_eq!(run(upgrade), ["", ""], "{script}");
+    }
+}
+
+/// A message that cannot be printed must not stop a package from coming or going.
+#[test]
+fn packages_come_and_go_where_nothing_can_be_printed() {
+    for (script, argument, removal) in [
+        ("packaging/deb/postinst", "configure", false),
+        ("packaging/deb/prerm", "remove", true),
+        ("packaging/rpm/post", "1", false),
+        ("packaging/rpm/preun", "0", true),
+    ] {
+        for output in ["closed", "full", "a pipe without a reader"] {
+            let host = Host::new();
+            if removal {
+                host.enable("telegraf-kvm.conf", "");
+                host.enable("mine.conf", "# edited\n");
+            }
+            let etc = host.etc("");
+            let text = read(script)
+                .replace("/usr/share/telegraf-kvm", host.dir.path().to_str().unwrap())
+                .replace(
+                    "stanza installed",
+                    &format!("stanza installed '{}'", etc.display()),
+                )
+                .replace(
+                    "stanza disable",
+                    &format!("stanza disable '{}'", etc.display()),
+                );
+            let mut sh = Command::new("sh");
+            match output {
+                "closed" => sh.args(["-c", r#"exec sh -ec "$@" >&- 2>&-"#, "sh"]),
+                "full" => {
+                    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+                    sh.arg("-ec").stderr(full.try_clone().unwrap()).stdout(full)
+                }
+                _ => {
+                    let (reader, writer) = std::io::pipe().unwrap();
+                    drop(reader);
+                    sh.arg("-ec")
+                        .stderr(writer.try_clone().unwrap())
+                        .stdout(writer)
+                }
+            };
+            let status = sh.args([&text, script, argument]).status().unwrap();
+            assert!(status.success(), "{script}, stdout {output}: {status}");
+            let left: &[&str] = if removal { &["mine.conf"] } else { &[] };
+            let left: BTreeSet<String> = left.iter().map(|name| name.to_string()).collect();
+            assert_eq!(host.enabled(), left, "{script}, stdout {output}");
+        }
     }
 }
 

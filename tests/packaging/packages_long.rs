@@ -235,9 +235,9 @@ const ENABLE: &str =
     "install -m 0644 /usr/share/telegraf-kvm/telegraf-kvm.conf /etc/telegraf/telegraf.d/";
 const TELEGRAF: &str = "setpriv --reuid telegraf --regid nogroup --init-groups telegraf \
                         --config /etc/telegraf/telegraf.conf --config-directory /etc/telegraf/telegraf.d";
-const ENABLED_HINT: &str = "Telegraf has a stanza already, and runs the program after";
+const ENABLED_HINT: &str = "Telegraf has a stanza already; it starts the program when it reloads";
 const UPGRADE_HINT: &str =
-    "the old program runs on until Telegraf reloads: systemctl reload telegraf";
+    "the old program runs on until Telegraf reloads; as root: systemctl reload-or-restart telegraf";
 
 #[test]
 #[ignore = "takes minutes: tests/run --long"]
@@ -290,8 +290,11 @@ fn the_deb_comes_and_goes_in_a_clean_root() {
     ));
     assert!(root.telegraf_starts());
     let said = root.sh("apt-get -q -y remove telegraf-kvm");
-    assert!(said.contains("was edited: it is now"), "{said}");
-    assert!(said.contains("/etc/telegraf/notes speaks of"), "{said}");
+    assert!(
+        said.contains("differs from the one of this package: it is now"),
+        "{said}"
+    );
+    assert!(said.contains("/etc/telegraf/notes names"), "{said}");
     assert!(root.exists(&format!("{STANZA}.package-removed")));
     assert!(!root.telegraf_starts());
 
@@ -309,7 +312,10 @@ fn the_deb_comes_and_goes_in_a_clean_root() {
     );
     root.sh("rm /etc/telegraf/telegraf.d/kvm.conf /usr/share/telegraf-kvm/stanza");
     let said = root.sh("apt-get -q -y remove telegraf-kvm");
-    assert!(said.contains("/stanza: take what speaks of"), "{said}");
+    assert!(
+        said.contains("/stanza: take what names telegraf-kvm"),
+        "{said}"
+    );
 
     root.sh("apt-get -q -y purge telegraf-kvm");
     assert_eq!(root.traces(), "");
@@ -358,7 +364,10 @@ fn the_rpm_comes_and_goes_in_a_root() {
 
     root.sh(&format!("echo '# ours' >>/{STANZA}"));
     let (done, said) = rpm(&["--erase"], Path::new("telegraf-kvm"));
-    assert!(done && said.contains("was edited: it is now"), "{said}");
+    assert!(
+        done && said.contains("differs from the one of this package: it is now"),
+        "{said}"
+    );
     assert!(!root.exists("usr/bin/telegraf-kvm") && !root.exists(STANZA));
     assert!(!root.telegraf_starts());
     let left = format!("/{STANZA}.package-removed\n/etc/telegraf-kvm\n");
@@ -373,7 +382,7 @@ fn the_rpm_comes_and_goes_in_a_root() {
     root.sh("rm /usr/share/telegraf-kvm/stanza");
     let (done, said) = rpm(&["--erase"], Path::new("telegraf-kvm"));
     assert!(
-        done && said.contains("/stanza: take what speaks of"),
+        done && said.contains("/stanza: take what names telegraf-kvm"),
         "{said}"
     );
     assert!(!root.exists("usr/bin/telegraf-kvm"));
