@@ -110,6 +110,8 @@ pub struct MainLoop {
     reader_is_gone: bool,
     /// Whether libvirt answered the last gather.
     was_reached: bool,
+    /// Connections that were lost, when the last gather began.
+    lost: u64,
     /// Whether libvirt has answered since the start.
     answered: bool,
     /// Whether libvirt had not answered yet when the gather under way began.
@@ -168,6 +170,7 @@ impl MainLoop {
             vms_gathered: false,
             reader_is_gone: false,
             was_reached: false,
+            lost: 0,
             answered: false,
             opening: true,
             started: Instant::now(),

@@ -181,7 +181,8 @@ impl Gatherer {
             .recalls
             .then(|| self.workers.recall_at(STALL))
             .flatten();
-        self.scheduler.wake().into_iter().chain(recall).min()
+        let times = [self.scheduler.wake(), recall, self.workers.hangs_at()];
+        times.into_iter().flatten().min()
     }
 
     /// Time has passed.
@@ -200,6 +201,11 @@ impl Gatherer {
     /// When [`Gatherer::leave_room`] is to be called.
     pub fn leave_room_at(&self) -> Option<Instant> {
         self.workers.leave_room_at()
+    }
+
+    /// libvirtd may have been restarted with another configuration.
+    pub fn try_more_connections(&mut self) {
+        self.workers.try_more();
     }
 
     /// Leaves a connection to other clients, where libvirtd lets in too few.

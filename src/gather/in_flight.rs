@@ -106,9 +106,16 @@ impl InFlight {
             call.abandoned = true;
             call.blocked_on = call.blocked_on.or(blocked_on);
             if is_counted(call.kind) {
-                self.hanging_since.get_or_insert(call.since);
+                let since = call.since;
+                self.note_hanging(since);
             }
         }
+    }
+
+    /// The one that was abandoned first is not always the one that was sent first.
+    fn note_hanging(&mut self, since: Instant) {
+        let first = self.hanging_since.map_or(since, |first| first.min(since));
+        self.hanging_since = Some(first);
     }
 
     /// The call is not waited for any more, because the daemon is stopped: no domain blocks it.
@@ -198,12 +205,14 @@ impl InFlight {
     /// The domain's monitor is in use, or the domain is locked: a lost call that concerns it must be
     /// taken to hang on it.
     pub fn attribute_lost(&mut self, uuid: Uuid) {
-        for mut call in self.lost.extract_if(.., |call| call.asked.contains(&uuid)) {
+        let concerned = self.lost.extract_if(.., |call| call.asked.contains(&uuid));
+        let concerned: Vec<Call> = concerned.collect();
+        for mut call in concerned {
             call.blocked_on = Some(uuid);
             let call_id = self.next;
             self.next += 1;
             if is_counted(call.kind) {
-                self.hanging_since.get_or_insert(call.since);
+                self.note_hanging(call.since);
             }
             self.orphaned.insert(call_id, call);
         }

@@ -154,7 +154,12 @@ impl WorkerPool {
         self.not_let_in.clear();
         let (connected, _) = self.connections();
         let most = self.scarce.insert(Scarce::after(connected, now)).most;
-        self.idle.truncate(most.saturating_sub(self.busy.len()));
+        self.idle.truncate(most.saturating_sub(self.at_work()));
+    }
+
+    /// A connection was lost, so libvirtd may have been restarted with another configuration: more connections are tried again.
+    pub fn try_more(&mut self) {
+        self.scarce = None;
     }
 
     /// The most workers there may be, where libvirtd lets in fewer than were wanted.
@@ -169,10 +174,39 @@ impl WorkerPool {
         if !self.not_let_in.is_empty() {
             return true;
         }
+        let at_work = self.at_work();
+        self.scarce.is_some_and(|scarce| at_work >= scarce.most)
+    }
+
+    /// The number of workers that are busy, and do not hang.
+    fn at_work(&self) -> usize {
         let now = Instant::now();
         let is_working = |busy: &&Busy| now < busy.since + WORKER_HANGS;
-        let at_work = self.busy.values().filter(is_working).count();
-        self.scarce.is_some_and(|scarce| at_work >= scarce.most)
+        self.busy.values().filter(is_working).count()
+    }
+
+    /// When [`WorkerPool::start_waiting`] is to be called: a request waits, and a worker that will hang then makes room for
+    /// another.
+    pub fn hangs_at(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let hangs = self.busy.values().map(|busy| busy.since + WORKER_HANGS);
+        let next = hangs.filter(|at| *at > now).min();
+        next.filter(|_| !self.waiting.is_empty())
+    }
+
+    /// Starts workers for requests that wait, if there is room for them. Returns the calls that are begun.
+    pub fn start_waiting(&mut self) -> Vec<CallId> {
+        let mut begun = Vec::new();
+        while !self.waiting.is_empty() && !self.is_full() && self.start() {
+            while let Some((call_id, request)) = self.waiting.pop_front() {
+                if let Some(request) = self.give(call_id, request) {
+                    self.waiting.push_front((call_id, request));
+                    break;
+                }
+                begun.push(call_id);
+            }
+        }
+        begun
     }
 
     /// Assigns the request to an idle worker, starting one if needed.
@@ -183,6 +217,21 @@ impl WorkerPool {
         if self.is_full() && !self.busy.is_empty() {
             return self.wait(call_id, request);
         }
+        if !self.start() {
+            // The workers that are there must do.
+            return match self.busy.is_empty() {
+                true => Assigned::NoThread,
+                false => self.wait(call_id, request),
+            };
+        }
+        match self.give(call_id, request) {
+            None => Assigned::Begun,
+            Some(_) => Assigned::NoThread,
+        }
+    }
+
+    /// Starts a worker; `false` if there is no thread for it.
+    fn start(&mut self) -> bool {
         let (requests, inbox) = channel();
         let number = self.next;
         let reads_versions = Arc::clone(&self.reads_versions);
@@ -196,20 +245,13 @@ impl WorkerPool {
         };
         if let Err(error) = threads::start("worker", work) {
             self.not_started = Some(error.to_string());
-            // The workers that are there must do.
-            if self.busy.is_empty() {
-                return Assigned::NoThread;
-            }
-            return self.wait(call_id, request);
+            return false;
         }
         self.not_started = None;
         let worker = Worker { number, requests };
         let places = (0..self.requests_each).map(|_| worker.clone());
         self.idle.extend(places);
-        match self.give(call_id, request) {
-            None => Assigned::Begun,
-            Some(_) => Assigned::NoThread,
-        }
+        true
     }
 
     /// Keeps the request for the next worker that is free.
@@ -265,7 +307,7 @@ impl WorkerPool {
     fn free(&mut self, worker: Worker) -> Option<CallId> {
         let size = self.size * self.requests_each;
         let room = self.scarce.map_or(size, |scarce| {
-            size.min(scarce.most.saturating_sub(self.busy.len()))
+            size.min(scarce.most.saturating_sub(self.at_work()))
         });
         if self.idle.len() < room || !self.waiting.is_empty() {
             self.idle.push(worker);

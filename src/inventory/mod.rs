@@ -136,6 +136,11 @@ impl Inventory {
         }
     }
 
+    /// libvirtd may have been restarted with another configuration: what was given up is tried again.
+    pub fn try_again(&mut self) {
+        self.closed_since = None;
+    }
+
     /// When [`Inventory::leave_room`] is to be called. `is_reached`: libvirtd answered the last gather.
     pub fn leave_room_at(&self, is_reached: bool) -> Option<Instant> {
         let connecting = self.workers().filter_map(|worker| worker.connecting);

@@ -56,6 +56,7 @@ impl MainLoop {
         self.without_guest_memory.clear();
         self.running = 0;
         self.host_sums.begin();
+        self.try_more_connections();
         let is_scarce = self.gatherer.has_too_few_connections();
         self.inventory.begin(start, is_scarce);
         self.leave_room();

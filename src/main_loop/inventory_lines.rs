@@ -27,6 +27,15 @@ impl MainLoop {
         }
     }
 
+    /// After a connection was lost in the last gather, all that was given up for want of connections is tried again.
+    pub(super) fn try_more_connections(&mut self) {
+        let (_, lost) = self.gatherer.losses();
+        if lost > std::mem::replace(&mut self.lost, lost) {
+            self.gatherer.try_more_connections();
+            self.inventory.try_again();
+        }
+    }
+
     /// When [`MainLoop::leave_room`] is to be called.
     pub(super) fn leave_room_at(&self) -> Option<Instant> {
         let inventory = self.inventory.leave_room_at(self.was_reached);

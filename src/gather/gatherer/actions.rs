@@ -73,7 +73,8 @@ impl Gatherer {
         }
     }
 
-    /// Gives the requests of workers that libvirtd does not let in to workers that have a connection.
+    /// Gives the requests of workers that libvirtd does not let in to workers that have a connection, and those that wait to
+    /// others in the place of workers that hang.
     pub(super) fn recall(&mut self, now: Instant) {
         if self.recalls {
             for (call_id, begun) in self.workers.recall(now, STALL) {
@@ -82,6 +83,9 @@ impl Gatherer {
                     false => self.scheduler.queued(call_id),
                 }
             }
+        }
+        for call_id in self.workers.start_waiting() {
+            self.scheduler.begun(call_id, now);
         }
     }
 

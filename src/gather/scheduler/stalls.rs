@@ -268,6 +268,12 @@ impl Scheduler {
             let blocked_on = call.asked.iter().copied().find(|uuid| jobs.contains(uuid));
             if let Some(blocked_on) = blocked_on.filter(|_| examined.contains(&call_id)) {
                 self.give_up(call_id, blocked_on, now);
+                if kind == RequestKind::Extra {
+                    // Which of them it is does not show, and the next call would stall on the next of them.
+                    for uuid in &jobs {
+                        self.round.extra.leave_out(*uuid);
+                    }
+                }
             }
         }
     }

@@ -334,6 +334,32 @@ fn where_few_are_let_in_one_connection_is_left_to_others() {
     assert_eq!(pool.limited_to(later), None);
 }
 
+/// With one connection alone, the probe that is to find out why a call hangs waits as well.
+#[test]
+fn requests_that_wait_are_begun_when_the_worker_before_them_hangs() {
+    let (mut pool, replies) = pool("test:///default", 4);
+    let until = Instant::now() + CONNECTIONS_SCARCE;
+    pool.scarce = Some(Scarce { most: 1, until });
+    assert_eq!(pool.assign(1, Request::List), Assigned::Begun);
+    assert_eq!(pool.hangs_at(), None, "nothing waits");
+    assert_eq!(pool.assign(2, Request::List), Assigned::Waits);
+    assert!(pool.hangs_at().is_some_and(|at| at > Instant::now()));
+    assert!(pool.start_waiting().is_empty(), "not yet");
+    pool.busy.get_mut(&1).unwrap().since -= WORKER_HANGS;
+    assert_eq!(pool.hangs_at(), None, "now");
+    assert_eq!(pool.start_waiting(), [2]);
+    for _ in [1, 2] {
+        replies.recv_timeout(LIMIT).unwrap();
+    }
+    // The other one still hangs: the worker that goes on keeps its connection.
+    assert_eq!(pool.returned(2), None);
+    assert_eq!(counts(&pool), (1, 1));
+    assert_eq!(pool.assign(3, Request::List), Assigned::Begun);
+    assert_eq!(replies.recv_timeout(LIMIT).unwrap().worker, 1);
+    pool.try_more();
+    assert_eq!(pool.limited_to(Instant::now()), None);
+}
+
 #[test]
 fn no_more_workers_than_are_let_in_but_one_that_hangs_does_not_count() {
     let (mut pool, replies) = pool("test:///default", 4);

@@ -98,6 +98,24 @@ fn a_vm_that_is_only_slow_has_its_line() {
     }
 }
 
+/// Of VMs that libvirtd starts or ends, libvirt does not say which blocks a call.
+#[test]
+fn vms_with_jobs_of_which_some_hang_do_not_use_up_the_calls() {
+    let ordinary = healthy(50);
+    let mut sim = sim();
+    for n in 0..5 {
+        sim.daemon.vm(n).async_job = true;
+    }
+    sim.at(ordinary + BETWEEN, |sim| freeze(sim, 0..5, true));
+    sim.gather();
+    sim.pause(1000);
+    gathers(&mut sim, 3, |n, sim, gather| {
+        sim.assert_whole_but(gather, |vm| vm < 5);
+        let extra = gather.extra.len();
+        assert!(extra >= 45, "gather {n}: {extra}");
+    });
+}
+
 /// A call for ordinary figures that was given up comes past its other VMs. libvirt passes the monitor of a VM by in one of two
 /// calls that ask for it at the same moment.
 #[test]
