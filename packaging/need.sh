@@ -83,18 +83,19 @@ refresh_lists() {
 # Runs an installation during which no package starts its service (Debian's policy-rc.d): a daemon
 # that nobody asked for must not stay behind a test run. A policy that is there already is kept.
 without_services() {
-    local policy=/usr/sbin/policy-rc.d sudo status=0
+    local policy=/usr/sbin/policy-rc.d sudo
     if [[ -e $policy ]]; then
         "$@"
         return
     fi
     sudo=$(privilege)
-    # shellcheck disable=SC2086
-    printf '#!/bin/sh\nexit 101\n' | $sudo tee $policy >/dev/null && $sudo chmod 755 $policy
-    "$@" || status=$?
-    # shellcheck disable=SC2086
-    $sudo rm -f $policy
-    return $status
+    # In a shell of its own, so that it is removed after Ctrl-C, too, and the caller's traps stay.
+    # shellcheck disable=SC2064,SC2086
+    (
+        trap "$sudo rm -f $policy" EXIT
+        printf '#!/bin/sh\nexit 101\n' | $sudo tee $policy >/dev/null && $sudo chmod 755 $policy
+        "$@"
+    )
 }
 
 # Does the package manager know this package?

@@ -1,9 +1,12 @@
 //! `packaging/quickstart` and `tests/run` on other machines than this one: their PATH contains only
 //! replacement scripts.
 
+use rustix::process::{Pid, Signal, kill_process_group};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
 /// The programs that the scripts may expect on any machine.
@@ -273,6 +276,54 @@ fn the_lists_are_waited_for_while_another_apt_has_their_lock() {
         );
         assert_eq!(arguments.matches(" install ").count(), 1, "{arguments}");
     }
+}
+
+/// bash that runs `command` as an installation, during which no package starts its service, in a folder that has
+/// `policy-rc.d` in that time.
+fn installation(command: &str) -> (Command, PathBuf, TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = dir.path().join("policy-rc.d");
+    let need = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/need.sh");
+    let need = std::fs::read_to_string(need).unwrap();
+    let own = need.replace("/usr/sbin/policy-rc.d", policy.to_str().unwrap());
+    assert_ne!(own, need);
+    let script = format!("{own}\nprivilege() {{ :; }}\nwithout_services {command}");
+    // A test run in the background ignores Ctrl-C, and so would this.
+    let mut bash = Command::new("env");
+    bash.args(["--default-signal=INT", "bash", "-euc", &script])
+        .current_dir(dir.path())
+        .stdout(Stdio::piped())
+        .process_group(0);
+    (bash, policy, dir)
+}
+
+#[test]
+fn an_installation_that_failed_leaves_no_policy() {
+    for (command, code) in [
+        ("sh -c 'test -x policy-rc.d; exit $?'", 0),
+        ("sh -c 'exit 7'", 7),
+    ] {
+        let (mut bash, policy, _dir) = installation(command);
+        assert_eq!(bash.status().unwrap().code(), Some(code), "{command}");
+        assert!(!policy.exists(), "{command}");
+    }
+}
+
+#[test]
+fn ctrl_c_leaves_no_policy() {
+    let (mut bash, policy, _dir) =
+        installation("sh -c 'test -x policy-rc.d && echo begun; exec sleep 1000'");
+    let mut child = bash.spawn().unwrap();
+    let mut line = String::new();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    stdout.read_line(&mut line).unwrap();
+    // To all of them, as a terminal does.
+    let group = Pid::from_raw(child.id().cast_signed()).unwrap();
+    kill_process_group(group, Signal::INT).unwrap();
+    let status = child.wait().unwrap();
+    assert_eq!(line, "begun\n");
+    assert_eq!(status.signal(), Some(Signal::INT.as_raw()));
+    assert!(!policy.exists());
 }
 
 #[test]
