@@ -6,7 +6,13 @@ target=${CARGO_TARGET_DIR:-target}
 mkdir -p "$target"
 target=$(cd "$target" && pwd)
 export CARGO_TARGET_DIR=$target PATH=$PATH:$target/packaging-tools/bin
-SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)}
+# Of the commit, also for root in another user's checkout, which git does not read unless told to. Before 2.38 git
+# does not take that from a flag; the time of a file in its place would make other bytes each time.
+if [[ -z ${SOURCE_DATE_EPOCH-} && -e .git ]]; then
+    SOURCE_DATE_EPOCH=$(git -c safe.directory='*' log -1 --format=%ct) ||
+        die "git does not tell the time of the commit; its words are above"
+fi
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(stat -c %Y CHANGELOG.md)}
 export SOURCE_DATE_EPOCH LC_ALL=C
 umask 022
 

@@ -381,7 +381,7 @@ fn the_tests_ask_dnf_for_fedoras_names() {
         "tests/run: dnf could not install these; its words are above: libvirt-daemon \
          libvirt-daemon-driver-qemu libvirt-daemon-driver-storage-core libvirt-client \
          qemu-system-x86-core busybox iproute cpio xz \
-         util-linux-core bindfs openssl python3 nats-server golang-github-prometheus influxdb \
+         util-linux-core bindfs openssl git python3 nats-server golang-github-prometheus influxdb \
          telegraf"
     );
     let arguments = machine.log("arguments.log");
@@ -389,7 +389,7 @@ fn the_tests_ask_dnf_for_fedoras_names() {
         arguments.lines().last().unwrap(),
         "dnf -q -y install libvirt-daemon libvirt-daemon-driver-qemu \
          libvirt-daemon-driver-storage-core libvirt-client qemu-system-x86-core busybox iproute cpio \
-         xz util-linux-core bindfs openssl python3 nats-server golang-github-prometheus influxdb telegraf"
+         xz util-linux-core bindfs openssl git python3 nats-server golang-github-prometheus influxdb telegraf"
     );
 }
 

@@ -3,8 +3,10 @@
 
 use crate::support::{program, run, succeed};
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use tempfile::TempDir;
 
 fn read(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
@@ -62,6 +64,119 @@ fn the_dependencies_name_the_libvirt_that_is_needed() {
     assert_eq!(needs(program, "LIBVIRT"), libvirt);
     assert!(libvirt <= numbers("6.0"));
     assert!(dependency("libc6") <= numbers("2.28"));
+}
+
+/// A repository of one commit with the scripts. On the PATH are a cargo that builds nothing and what the scripts may
+/// expect on any machine, so that they end before they install anything.
+struct Checkout {
+    dir: TempDir,
+}
+
+impl Checkout {
+    fn new() -> Checkout {
+        let dir = tempfile::tempdir().unwrap();
+        let checkout = Checkout { dir };
+        for folder in ["checkout/packaging", "bin"] {
+            fs::create_dir_all(checkout.path(folder)).unwrap();
+        }
+        for name in [
+            "packaging/release",
+            "packaging/need.sh",
+            "packaging/tools.sh",
+            "packaging/documents",
+            "packaging/telegraf-kvm.1",
+            "Cargo.toml",
+            "CHANGELOG.md",
+        ] {
+            let from = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+            fs::copy(from, checkout.path("checkout").join(name)).unwrap();
+        }
+        for name in [
+            "cat", "date", "dirname", "git", "gzip", "head", "id", "mkdir", "sed", "sort", "stat",
+        ] {
+            symlink(program(name), checkout.path("bin").join(name)).unwrap();
+        }
+        let cargo = checkout.path("bin/cargo");
+        fs::write(
+            &cargo,
+            "#!/bin/bash\n[[ $1 == --version ]] && echo cargo 1.1000.0\n",
+        )
+        .unwrap();
+        fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();
+        checkout.sh("git init -q && git add . && git commit -q -m release");
+        checkout
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A script in the checkout. The commit is of the year 2001.
+    fn command(&self, script: &str) -> Command {
+        let mut bash = Command::new(program("bash"));
+        bash.args(["-euc", script])
+            .current_dir(self.path("checkout"))
+            .env_clear()
+            .env("PATH", self.path("bin"))
+            .env("HOME", self.dir.path())
+            .env("CARGO_TARGET_DIR", self.path("target"))
+            .env("GIT_COMMITTER_DATE", "@981173106 +0000");
+        for role in ["AUTHOR", "COMMITTER"] {
+            bash.env(format!("GIT_{role}_NAME"), "n")
+                .env(format!("GIT_{role}_EMAIL"), "e");
+        }
+        bash
+    }
+
+    fn sh(&self, script: &str) -> String {
+        succeed(&mut self.command(script))
+    }
+
+    /// What `packaging/release` says on stderr; it must fail.
+    fn refusal(&self) -> String {
+        let output = run(&mut self.command("packaging/release amd64"));
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+}
+
+#[test]
+fn a_checkout_with_changes_is_refused() {
+    const CHANGES: &str = "packaging/release: the checkout has changes that are in no commit";
+    let checkout = Checkout::new();
+    let said = checkout.refusal();
+    assert!(said.contains("these are missing"), "{said}");
+    for change in ["echo >>CHANGELOG.md", "mkdir docs; echo >docs/new.md"] {
+        checkout.sh(change);
+        let said = checkout.refusal();
+        assert!(said.contains(CHANGES), "{said}");
+        checkout.sh("git stash -q --include-untracked");
+    }
+    // Another user's checkout, which git itself does not read.
+    checkout.sh("echo >>CHANGELOG.md");
+    let mut release = checkout.command("packaging/release amd64");
+    let output = run(release.env(OTHERS, "1"));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains(CHANGES) || said.contains(OLD_GIT), "{said}");
+}
+
+/// Makes git think that a checkout is another user's.
+const OTHERS: &str = "GIT_TEST_ASSUME_DIFFERENT_OWNER";
+/// What git before 2.38 tells to set: there the flag of the scripts has no effect.
+const OLD_GIT: &str = "safe.directory";
+
+/// Of the commit, also where root builds in another user's checkout.
+#[test]
+fn packages_have_the_time_of_the_commit() {
+    let checkout = Checkout::new();
+    let script = "me=; . packaging/need.sh; . packaging/tools.sh; echo $SOURCE_DATE_EPOCH";
+    assert_eq!(checkout.sh(script), "981173106\n");
+    let output = run(checkout.command(script).env(OTHERS, "1"));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.stdout == b"981173106\n" || said.contains(OLD_GIT),
+        "{said}"
+    );
 }
 
 #[test]
