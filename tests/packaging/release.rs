@@ -180,6 +180,31 @@ fn packages_have_the_time_of_the_commit() {
 }
 
 #[test]
+fn debians_changelog_has_each_version_with_its_date() {
+    let checkout = Checkout::new();
+    // It ends where it asks cargo for the crates, after the changelogs.
+    let script = "packaging/documents ../documents x || gzip -dc ../documents/changelog.Debian.gz";
+    let said = checkout.sh(script);
+    let lines = |prefix: &str| -> Vec<&str> {
+        said.lines()
+            .filter_map(|line| line.strip_prefix(prefix))
+            .collect()
+    };
+    let (versions, dates) = (lines("telegraf-kvm ("), lines(" -- "));
+    let changelog = read("CHANGELOG.md");
+    let heads = changelog.lines().filter_map(|l| l.strip_prefix("## "));
+    let heads = heads.filter_map(|head| head.split_once(" - "));
+    let expected = heads.map(|(version, _)| format!("{version}-1) unstable; urgency=medium"));
+    assert_eq!(versions, expected.collect::<Vec<_>>());
+    assert_eq!(dates.len(), versions.len());
+    let first = dates.last().unwrap();
+    assert!(
+        first.ends_with(">  Thu, 26 Nov 2026 00:00:00 +0000"),
+        "{first}"
+    );
+}
+
+#[test]
 fn each_version_has_an_entry_with_its_date() {
     let changelog = read("CHANGELOG.md");
     let mut heads = changelog.lines().filter_map(|l| l.strip_prefix("## "));
