@@ -42,7 +42,7 @@ rpm_of() {
     shift 2
     rm -rf "$copies"
     mkdir -p "$copies/$place"
-    cp -R Cargo.toml CHANGELOG.md LICENSE README.md docs packaging telegraf "$copies"
+    cp -R Cargo.toml CHANGELOG.md CONTRIBUTING.md LICENSE README.md docs packaging telegraf "$copies"
     cp -R "$built/telegraf-kvm" "$built/documents" "$copies/$place"
     (cd "$copies" && CARGO_TARGET_DIR=$copies/target cargo generate-rpm --auto-req /usr/lib/rpm/find-requires "$@")
     rm -rf "$copies"

@@ -181,6 +181,22 @@ fn both_packages_hold_the_same_files() {
     }
 }
 
+/// It is made from copies, in a folder that has what tools.sh copies there and nothing else.
+#[test]
+fn the_files_of_the_rpm_are_copied_for_it() {
+    let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
+    let assets = &manifest["package"]["metadata"]["generate-rpm"]["assets"];
+    let tools = read("packaging/tools.sh");
+    let mut lines = tools.lines().map(str::trim);
+    let copied = lines.find_map(|line| line.strip_prefix("cp -R Cargo.toml "));
+    let copied: Vec<&str> = copied.unwrap().split(' ').collect();
+    for asset in assets.as_array().unwrap() {
+        let source = asset["source"].as_str().unwrap();
+        let top = source.split('/').next().unwrap();
+        assert!(top == "target" || copied.contains(&top), "{source}");
+    }
+}
+
 /// cargo-generate-rpm makes no folder the package's own, so that the last script removes them: inner ones first.
 #[test]
 fn the_rpm_leaves_no_folder_of_its_own() {
