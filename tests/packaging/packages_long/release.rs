@@ -58,9 +58,9 @@ const ARCHITECTURES: [(&str, &str); 2] = [("amd64", "x86_64"), ("arm64", "aarch6
 #[test]
 #[ignore = "takes minutes: tests/run --long"]
 fn two_releases_of_one_commit_are_the_same_bytes() {
-    // Neither the paths, of different lengths, nor the age of the files must make a difference.
+    // Neither the paths, one of which has a space, nor the age of the files must make a difference.
     let dir = tempfile::Builder::new()
-        .prefix("another-release")
+        .prefix("another release")
         .tempdir_in(target())
         .unwrap();
     let again = build(dir.path(), "2001-02-03");
@@ -146,6 +146,31 @@ fn a_release_needs_what_old_hosts_have_and_holds_no_path() {
             assert!(!text.contains(&path), "{arch}: {path}");
         }
     }
+}
+
+#[test]
+#[ignore = "takes minutes: tests/run --long"]
+fn the_tarball_is_unpacked_and_upgraded_as_the_readme_says() {
+    let root = tempfile::tempdir().unwrap();
+    let into = format!("-C {} ", root.path().display());
+    let config = root.path().join("etc/telegraf-kvm/config.toml");
+    let readme = fs::read_to_string(checkout().join("README.md")).unwrap();
+    let commands = readme.lines().filter_map(|l| l.strip_prefix("sudo tar "));
+    let commands: Vec<String> = commands.map(|c| c.replace("-C / ", &into)).collect();
+    let [first, upgrade] = &commands[..] else {
+        panic!("{commands:?}");
+    };
+    let tar = |arguments: &str| {
+        let script = format!("tar {arguments}");
+        let mut bash = Command::new("bash");
+        succeed(bash.args(["-euc", &script]).current_dir(files()));
+        assert!(root.path().join("usr/bin/telegraf-kvm").is_file());
+    };
+    tar(first);
+    assert!(config.is_file());
+    fs::write(&config, "# edited\n").unwrap();
+    tar(upgrade);
+    assert_eq!(fs::read_to_string(&config).unwrap(), "# edited\n");
 }
 
 /// A root of Debian below, and on it, for the run of a script, a layer of its own that goes with `dir`.
