@@ -436,7 +436,15 @@ fn what_is_asked_beside_takes_no_connection_from_other_clients() {
             sleep(Duration::from_millis(500));
         }
         let mut list = lab.command("timeout");
-        let listed = succeed(list.args(["30", "virsh", "-q", "list", "--name"]));
+        let listed = succeed(list.args([
+            "30",
+            "virsh",
+            "-q",
+            "-c",
+            "qemu:///system",
+            "list",
+            "--name",
+        ]));
         assert_eq!(listed.trim(), vm.name(), "{clients} clients");
         plugin.gather();
         let warnings = plugin.warnings();
