@@ -57,7 +57,8 @@ fn telegraf(lab: &Lab, host: &str, words: &[&str], extra: &str) -> Telegraf {
     Telegraf::spawn(&dir, command)
 }
 
-/// The rules with each duration replaced by one of some seconds; thresholds stay, but for the age of a guest's report.
+/// The rules with each duration replaced by one of some seconds; thresholds stay, but for those that are times, and the
+/// number of a guest's reports.
 fn in_seconds(rules: &str) -> String {
     let short = [
         ("[5m]", "[10s]"),
@@ -65,8 +66,11 @@ fn in_seconds(rules: &str) -> String {
         ("[15m]", "[30s]"),
         ("[1h]", "[300s]"),
         ("[1d:5m]", "[5m:1s]"),
+        ("offset 5m", "offset 10s"),
         ("offset 10m", "offset 20s"),
         ("          > 300\n", "          > 8\n"),
+        ("< 60 and", "< 2 and"),
+        ("> 12)", "> 3)"),
     ];
     let mut text = rules.to_owned();
     for (long, short) in short {

@@ -67,7 +67,7 @@ fn each_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() {
 }
 
 #[test]
-fn each_alert_says_how_grave_it_is_and_what_to_do() {
+fn each_alert_says_its_severity_and_what_to_do() {
     for (name, alert) in alerts(&rules()) {
         let severity = value(&alert, "labels").unwrap();
         let known = ["critical", "warning", "info"].map(|word| format!("{{severity: {word}}}"));
