@@ -1,5 +1,6 @@
 //! Every alert fires once in a real Prometheus, filled by real Telegrafs from real VMs: `tests/run --long`.
 
+use super::proxy::Proxy;
 use super::rules::alerts;
 use super::served::configuration;
 use super::server::Prometheus;
@@ -168,7 +169,7 @@ fn every_alert_fires_once_it_has_a_reason() {
     assert!(rules_here.contains(&format!("{usage}5\n")));
     let yaml = configuration(&lab, &rules_here).replace(
         "\"127.0.0.1:9273\"",
-        "\"127.0.0.1:9273\", \"127.0.0.1:9274\"",
+        "\"127.0.0.1:9273\", \"127.0.0.1:9274\", \"127.0.0.1:9275\"",
     );
     let prometheus = Prometheus::start(&lab, &yaml, &[]);
     let fired = Fired {
@@ -198,7 +199,7 @@ fn every_alert_fires_once_it_has_a_reason() {
     lab.virsh(&["start", "--domain", dies.name(), "--paused"]);
     of("KvmVmRestarted", &dies);
 
-    packets_are_lost(&lab, &frozen, &of);
+    packets_are_lost(&lab, &busy, &of);
     frozen.freeze();
     of("KvmVmFrozen", &frozen);
     fired.expect("KvmCallsHanging", "kvm02", None);
@@ -220,9 +221,7 @@ fn every_alert_fires_once_it_has_a_reason() {
     mount.go_on();
     drop(client);
 
-    lab.signal_libvirtd("STOP");
-    of_host("KvmCollectorSlow");
-    lab.signal_libvirtd("CONT");
+    let _third = behind_a_slow_proxy(&lab, &fired);
     lab.stop_libvirtd();
     of_host("KvmLibvirtDown");
     let mut first = first;
@@ -233,6 +232,26 @@ fn every_alert_fires_once_it_has_a_reason() {
 
     let all: BTreeSet<_> = alerts(&rules()).into_iter().map(|(name, _)| name).collect();
     assert_eq!(*fired.seen.borrow(), all);
+}
+
+/// Starts a third Telegraf, on kvm03, whose plugin waits for each answer of libvirt.
+fn behind_a_slow_proxy(lab: &Lab, fired: &Fired) -> (Telegraf, Proxy) {
+    let proxy = Proxy::start(lab);
+    let config = lab.config(&format!(
+        "uri = \"{}\"\nmeasurements = [\"vm_metrics\", \"vm_collector\"]\n",
+        proxy.uri()
+    ));
+    let words = [PLUGIN, "--config", &config];
+    let telegraf = telegraf(lab, "kvm03", &words, &stanza(12).replace(":9273", ":9275"));
+    wait_for("a line of kvm03", LIMIT, || {
+        let rows = fired
+            .prometheus
+            .query("vm_collector_up{host=\"kvm03\"} == 1");
+        (!rows.is_empty()).then_some(())
+    });
+    proxy.slow_down();
+    fired.expect("KvmCollectorSlow", "kvm03", None);
+    (telegraf, proxy)
 }
 
 fn disks_fill_up(lab: &Lab, busy: &Vm, full: &Vm, of: &dyn Fn(&str, &Vm)) {
@@ -278,7 +297,7 @@ fn cpu_is_short(lab: &Lab, busy: &Vm, of: &dyn Fn(&str, &Vm)) {
     set_shares(lab, busy, 1024);
 }
 
-/// Sends packets to a VM that takes none: its queue on the host overflows.
+/// Sends packets to a VM that takes none, for its guest has not brought the interface up: its queue on the host overflows.
 fn packets_are_lost(lab: &Lab, vm: &Vm, of: &dyn Fn(&str, &Vm)) {
     let interfaces = lab.virsh(&["domiflist", vm.name()]);
     let words: Vec<_> = interfaces.split_whitespace().collect();

@@ -2,6 +2,7 @@
 //! and promtool.
 
 mod alerts;
+mod proxy;
 mod rules;
 mod served;
 mod server;
