@@ -193,28 +193,21 @@ fn prometheus_gets_every_figure_with_its_type_and_says_that_a_vm_is_frozen() {
     );
     assert!(!text.contains("text=") && !text.contains("_text"), "{text}");
 
-    // A frozen VM; before that, nothing is wrong.
-    // The other host has a 0 in every field, also where that is trouble.
+    // A frozen VM. What else may be pending on a busy host (a slow gather, steal, the call
+    // that finds the frozen VM) is no matter of this test. The other host has a 0 in every field, also where that is trouble.
     let alerts = || {
         let mut alerts = prometheus.alerts();
-        alerts.retain(|alert| alert.host == "kvm01");
+        alerts.retain(|alert| alert.host == "kvm01" && alert.alert == "KvmVmFrozen");
         alerts
     };
     assert_eq!(alerts(), []);
     web.freeze();
     let frozen = wait_for("the alert", LIMIT, || {
         let alerts = alerts();
-        alerts
-            .iter()
-            .any(|alert| alert.state == "firing")
-            .then_some(alerts)
+        let fires = alerts.iter().any(|alert| alert.state == "firing");
+        fires.then_some(alerts)
     });
-    for alert in &frozen {
-        assert_eq!(
-            (&*alert.alert, &*alert.host, &*alert.name),
-            ("KvmVmFrozen", "kvm01", web.name())
-        );
-    }
+    assert!(frozen.iter().all(|alert| alert.name == web.name()));
     let summary = frozen.iter().find(|alert| alert.key == "summary").unwrap();
     assert_eq!(
         summary.text,
