@@ -4,7 +4,7 @@
 use crate::support::lab::Lab;
 use crate::support::node::{self, Domain};
 use crate::support::plugin::Plugin;
-use crate::support::{program, succeed, turn};
+use crate::support::{copy_program, program, succeed, turn};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
@@ -26,7 +26,7 @@ fn a_thread_that_cannot_start_is_named_with_the_limit() {
     let everybody = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(folder.path(), everybody).unwrap();
     let binary = folder.path().join("telegraf-kvm");
-    std::fs::copy(env!("CARGO_BIN_EXE_telegraf-kvm"), &binary).unwrap();
+    copy_program(env!("CARGO_BIN_EXE_telegraf-kvm"), &binary);
     // One thread is the main thread.
     for (threads, flag, named) in [
         (1, None, "E! cannot start the thread \"signals\""),

@@ -292,7 +292,7 @@ impl Host {
             ("packaging/stanza", "stanza"),
             ("telegraf/telegraf-kvm.conf", "telegraf-kvm.conf"),
         ] {
-            fs::copy(checkout(file), dir.path().join(name)).unwrap();
+            crate::support::copy_program(checkout(file), &dir.path().join(name));
         }
         let host = Host { dir };
         host.user_telegraf("true");
@@ -370,7 +370,7 @@ fn the_old_program_is_mentioned_while_it_runs() {
     host.enable("telegraf-kvm.conf", "");
     let (program, new) = (host.program(), host.dir.path().join("new"));
     for path in [&program, &new] {
-        fs::copy(crate::support::program("sleep"), path).unwrap();
+        crate::support::copy_program(crate::support::program("sleep"), path);
     }
     let mut old = Command::new(&program).arg("1000").spawn().unwrap();
     let before = host.stanza("installed").0;

@@ -6,7 +6,7 @@
 mod release;
 
 use crate::support::lab::Lab;
-use crate::support::{cache, fleet, program, run, succeed};
+use crate::support::{cache, copy_program, fleet, program, run, succeed};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -107,7 +107,7 @@ impl Root {
                 .arg(dir.path()),
         );
         let root = Root { dir, lab };
-        fs::copy(program("telegraf"), root.path("usr/bin/telegraf")).unwrap();
+        copy_program(program("telegraf"), &root.path("usr/bin/telegraf"));
         // The user's number must also be in the user database of this machine, for its libvirtd.
         root.sh(
             "useradd --system --no-create-home --non-unique --uid 65534 --gid nogroup telegraf && \

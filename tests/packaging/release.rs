@@ -89,7 +89,7 @@ impl Checkout {
             "CHANGELOG.md",
         ] {
             let from = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
-            fs::copy(from, checkout.path("checkout").join(name)).unwrap();
+            crate::support::copy_program(from, &checkout.path("checkout").join(name));
         }
         for name in [
             "cat", "date", "dirname", "git", "gzip", "head", "id", "mkdir", "sed", "sort", "stat",

@@ -4,7 +4,7 @@ use crate::support;
 use crate::support::lines::{all_lines, lines, one};
 use crate::support::node::{self, Domain, disk, nic};
 use crate::support::plugin::Plugin;
-use crate::support::{config, program, reading, run, told, wait_for};
+use crate::support::{config, copy_program, program, reading, run, told, wait_for};
 use rustix::process::Signal;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -392,7 +392,7 @@ fn a_node_file_that_may_not_be_read_is_one_line() {
     std::fs::copy(node.path(), &file).unwrap();
     std::fs::set_permissions(&file, mode(0o600)).unwrap();
     let copy = folder.path().join("telegraf-kvm");
-    std::fs::copy(env!("CARGO_BIN_EXE_telegraf-kvm"), &copy).unwrap();
+    copy_program(env!("CARGO_BIN_EXE_telegraf-kvm"), &copy);
     // Root may read everything.
     let mut command = Command::new(program("setpriv"));
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::{program, succeed, turn};
+use super::{copy_program, program, succeed, turn};
 
 const INSIDE: &str = "TELEGRAF_KVM_INSIDE";
 
@@ -21,11 +21,7 @@ pub fn inside(test: &str) -> Option<PathBuf> {
     // Other users need access to the folder, and to the programs.
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
     let exe = folder.path().join("test");
-    // Another process copies the file: other threads of this process could fork while it is open for writing,
-    // and a file that is open for writing cannot be executed.
-    let copy = |from: PathBuf, name: &str| {
-        succeed(Command::new("cp").arg(from).arg(folder.path().join(name)));
-    };
+    let copy = |from: PathBuf, name: &str| copy_program(from, &folder.path().join(name));
     copy(std::env::current_exe().unwrap(), "test");
     copy(env!("CARGO_BIN_EXE_telegraf-kvm").into(), "telegraf-kvm");
     // A hang is a failure, not an endless test: killing this process ends all of its namespaces.

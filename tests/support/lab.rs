@@ -2,7 +2,7 @@
 
 use super::turn::{self, Turn};
 use super::vm::{Vm, VmSpec};
-use super::{cache, child_of, program, run, succeed, wait_for};
+use super::{cache, child_of, copy_program, program, run, succeed, wait_for};
 use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
@@ -233,7 +233,7 @@ impl Lab {
         // The build's folder may be in a home directory that only its owner can enter.
         let binary = self.dir().join("telegraf-kvm");
         if !binary.exists() {
-            std::fs::copy(self.inside(env!("CARGO_BIN_EXE_telegraf-kvm")), &binary).unwrap();
+            copy_program(self.inside(env!("CARGO_BIN_EXE_telegraf-kvm")), &binary);
         }
         let mut command = self.command("setpriv");
         command

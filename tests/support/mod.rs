@@ -35,6 +35,7 @@ pub mod turn;
 pub mod virsh;
 pub mod vm;
 
+use std::ffi::OsStr;
 use std::io::{PipeReader, PipeWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -95,6 +96,12 @@ pub fn succeed(command: &mut Command) -> String {
         String::from_utf8_lossy(&output.stderr)
     );
     String::from_utf8(output.stdout).expect("stdout is UTF-8")
+}
+
+/// Copies a program that is to be run. Another process does that: other threads of this one could fork while the file is
+/// open for writing, and a file that is open for writing cannot be executed.
+pub fn copy_program(from: impl AsRef<OsStr>, to: &Path) {
+    succeed(Command::new("cp").arg(from).arg(to));
 }
 
 /// Runs `command` to its end.

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use crate::support::told;
+use crate::support::{copy_program, told};
 
 mod messages;
 
@@ -192,7 +192,7 @@ fn an_unreadable_file_names_the_user_and_the_remedy() {
     // folder in which cargo put it.
     let root = rustix::process::geteuid().is_root();
     let copy = folder.path().join("telegraf-kvm");
-    fs::copy(env!("CARGO_BIN_EXE_telegraf-kvm"), &copy).unwrap();
+    copy_program(env!("CARGO_BIN_EXE_telegraf-kvm"), &copy);
     let as_nobody = || {
         if !root {
             return program(&copy);
