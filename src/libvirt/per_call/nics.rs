@@ -12,6 +12,10 @@ use crate::libvirt::{Domain, Error};
 use crate::maps::HashSet;
 use crate::sample::{Device, Devices, NIC_COUNTERS, RunId, Sample};
 
+/// Fetches the counters of the NICs that have a name on the host.
+///
+/// # Errors
+/// As for [`super::fill`].
 pub(super) fn by_name(
     sample: &mut Sample,
     domain: &Domain,
