@@ -147,11 +147,10 @@ fn every_gather_has_the_memory_that_libvirt_has() {
     };
     let all = [silent, each, seldom, changed, moved, reset];
     watch(&all, 310_u64.saturating_sub(began.elapsed().as_secs()));
-    // Each gather asks for the one that reports in each second. Without it, it is seldom.
+    // Each gather asks for the one that reports in each second.
     lab.virsh(&["suspend", each.name()]);
     let (gathers, asked) = watch(&all, 100);
-    eprintln!("{asked} of {gathers} gathers asked");
-    assert!(asked > 0 && asked * 2 < gathers, "{asked} of {gathers}");
+    assert!(0 < asked && asked < gathers, "{asked} of {gathers}");
     lab.virsh(&["resume", each.name()]);
     lab.virsh(&["setmem", moved.name(), "90MiB", "--live"]);
     lab.virsh(&["reset", reset.name()]);
