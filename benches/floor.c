@@ -1,12 +1,14 @@
 /* The floor: makes the calls to libvirt that a gather makes, and nothing else.
  *
- *   floor URI WORKERS CHUNK GROUPS [info] [cpu] [canary] [calls] [events]
+ *   floor URI WORKERS CHUNK GROUPS [info] [cpu] [canary] [summary] [disks] [calls] [events]
  *
  * A thread and a connection per worker, chunks of CHUNK domains, GROUPS a number of
- * virDomainStatsTypes. `info`: virDomainGetInfo of each domain beside it; `cpu`:
- * virDomainGetCPUStats; `canary`: one virDomainGetInfo before the chunks; `calls`: no bulk call but, of each domain, what stands in for it in a driver that has
- * none (the test driver), for the targets vda, vdb, vdc and the interfaces of the XML. `events`: with
- * libvirt's event loop and keepalive, without which a client does not notice a connection's death.
+ * virDomainStatsTypes, 0 for no bulk call. `info`: virDomainGetInfo of each domain beside it; `cpu`:
+ * virDomainGetCPUStats; `summary`: virDomainBlockStatsFlags of all disks of a domain together (an empty
+ * path); `disks`: the same of each of its disks; `canary`: one virDomainGetInfo before the chunks;
+ * `calls`: no bulk call but, of each domain, what stands in for it in a driver that has none (the test
+ * driver), for the targets vda, vdb, vdc and the interfaces of the XML. `events`: with libvirt's event
+ * loop and keepalive, without which a client does not notice a connection's death.
  * Each newline on stdin is one round, answered by a line on stdout.
  */
 #include <libvirt/libvirt.h>
@@ -19,10 +21,11 @@
 
 #define MAX_WORKERS 64
 #define MAX_NICS 8
+#define MAX_DISKS 32
 
 static struct {
     const char *uri;
-    int workers, chunk, info, cpu, canary, calls, events;
+    int workers, chunk, info, cpu, canary, summary, disks, calls, events;
     unsigned groups;
 } want;
 
@@ -32,6 +35,7 @@ static virConnectPtr connections[MAX_WORKERS];
 static virDomainPtr *handles[MAX_WORKERS];
 static uuid *uuids;
 static char *(*nics)[MAX_NICS];
+static char *(*disks)[MAX_DISKS];
 static int count;
 static atomic_int next_domain;
 static pthread_barrier_t begin, end;
@@ -48,25 +52,32 @@ static void quiet(void *data, virErrorPtr error)
     (void)error;
 }
 
-/* The <target dev='...'/> of each <interface>. */
-static void read_nics(virDomainPtr domain, char **found)
+/* The <target dev='...'/> of each ELEMENT ("<disk "), at most so many and one NULL. */
+static void read_targets(virDomainPtr domain, const char *element, char **found, int most)
 {
     char *xml = virDomainGetXMLDesc(domain, 0), *at = xml;
     int n = 0;
     if (!xml)
         die("virDomainGetXMLDesc");
-    while (n < MAX_NICS && (at = strstr(at, "<interface"))) {
-        char *stop = strstr(at, "</interface>");
+    while (n < most - 1 && (at = strstr(at, element))) {
+        char *stop = strstr(++at, element);
         char *target = strstr(at, "<target dev='");
-        if (!stop)
-            break;
-        if (target && target < stop) {
+        if (target && (!stop || target < stop)) {
             target += strlen("<target dev='");
             found[n++] = strndup(target, strcspn(target, "'"));
         }
-        at = stop;
     }
     free(xml);
+}
+
+/* An empty path stands for all disks together. */
+static void read_disk(virDomainPtr domain, const char *path)
+{
+    virTypedParameter figures[32];
+    int n = 32;
+    if (virDomainBlockStatsFlags(domain, path, figures, &n, 0) < 0)
+        die("virDomainBlockStatsFlags");
+    virTypedParamsClear(figures, n);
 }
 
 static void read_cpu(virDomainPtr domain)
@@ -103,20 +114,26 @@ static void work(int number)
         virDomainStatsRecordPtr *records;
         memcpy(chunk, handles[number] + from, size * sizeof *chunk);
         chunk[size] = NULL;
-        if (virDomainListGetStats(chunk, want.groups, &records,
-                                  VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT) < 0)
-            /* Older test drivers. */
-            if (virDomainListGetStats(chunk, want.groups, &records, 0) < 0)
-                die("virDomainListGetStats");
-        for (int i = 0; records[i]; i++)
-            virDomainGetID(records[i]->dom);
-        virDomainStatsRecordListFree(records);
+        if (want.groups) {
+            if (virDomainListGetStats(chunk, want.groups, &records,
+                                      VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT) < 0)
+                /* Older test drivers. */
+                if (virDomainListGetStats(chunk, want.groups, &records, 0) < 0)
+                    die("virDomainListGetStats");
+            for (int i = 0; records[i]; i++)
+                virDomainGetID(records[i]->dom);
+            virDomainStatsRecordListFree(records);
+        }
         for (int i = 0; i < size; i++) {
             virDomainInfo info;
             if (want.calls)
                 call_each(chunk[i], nics[from + i]);
             if (want.cpu)
                 read_cpu(chunk[i]);
+            if (want.summary)
+                read_disk(chunk[i], "");
+            for (char **disk = disks[from + i]; *disk; disk++)
+                read_disk(chunk[i], *disk);
             if (want.info && virDomainGetInfo(chunk[i], &info) < 0)
                 die("virDomainGetInfo");
         }
@@ -145,7 +162,9 @@ int main(int argc, char **argv)
 {
     virDomainPtr *list;
     if (argc < 5) {
-        fputs("usage: floor URI WORKERS CHUNK GROUPS [info] [cpu] [canary] [calls] [events]\n", stderr);
+        fputs("usage: floor URI WORKERS CHUNK GROUPS [info] [cpu] [canary] [summary] [disks]"
+              " [calls] [events]\n",
+              stderr);
         return 2;
     }
     want.uri = argv[1];
@@ -158,6 +177,8 @@ int main(int argc, char **argv)
         want.info |= !strcmp(argv[i], "info");
         want.cpu |= !strcmp(argv[i], "cpu");
         want.canary |= !strcmp(argv[i], "canary");
+        want.summary |= !strcmp(argv[i], "summary");
+        want.disks |= !strcmp(argv[i], "disks");
         want.events |= !strcmp(argv[i], "events");
         want.calls |= !strcmp(argv[i], "calls");
     }
@@ -178,10 +199,13 @@ int main(int argc, char **argv)
         die("virConnectListAllDomains");
     uuids = calloc(count, sizeof *uuids);
     nics = calloc(count, sizeof *nics);
+    disks = calloc(count, sizeof *disks);
     for (int i = 0; i < count; i++) {
         virDomainGetUUID(list[i], uuids[i]);
         if (want.calls)
-            read_nics(list[i], nics[i]);
+            read_targets(list[i], "<interface ", nics[i], MAX_NICS);
+        if (want.disks)
+            read_targets(list[i], "<disk ", disks[i], MAX_DISKS);
     }
     for (int n = 0; n < want.workers; n++) {
         handles[n] = calloc(count, sizeof **handles);

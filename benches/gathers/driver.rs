@@ -1,11 +1,12 @@
 //! libvirt's test driver: 100 to 10,000 domains of three disks and two interfaces, in our own
 //! process and behind a libvirtd.
 
+use crate::Options;
 use crate::gatherer::{Gatherer, calls};
+use crate::process::{self, Host};
 use crate::support::lab::Lab;
 use crate::support::node::{Domain, disk, nic, write};
 use crate::table::{Subject, measure, ms, print, ratio, shown};
-use crate::{Options, process};
 
 const SIZES: [usize; 3] = [100, 1_000, 10_000];
 /// VIR_DOMAIN_STATS_STATE: all that the test driver's bulk call has.
@@ -81,7 +82,7 @@ fn part(lab: &Lab, size: usize, uri: &str, daemon: Option<u32>, rounds: usize) {
         Subject::gatherer("telegraf-kvm", &ours),
         Subject::gatherer("the bare calls", &bare),
     ];
-    let all = measure(&mut subjects, daemon, rounds);
+    let all = measure(&mut subjects, &Host::daemon(daemon), rounds);
     println!("## Test driver {kind}, {size} domains");
     let (bytes, lines) = (ours.borrow().bytes, ours.borrow().lines);
     let peaks = [&ours, &bare].map(|one| process::peak(one.borrow().pid()));

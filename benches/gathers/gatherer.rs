@@ -54,7 +54,7 @@ impl Gatherer {
     /// Another build of telegraf-kvm, likewise.
     pub fn other(lab: &Lab, program: &str, settings: &str) -> Self {
         let copy = lab.dir().join("other");
-        std::fs::copy(program, &copy).unwrap();
+        support::copy_program(program, &copy);
         let config = lab.config(settings);
         let mut command = lab.command("setpriv");
         command.args(["--pdeathsig", "KILL", "--reuid=65534", "--regid=65534"]);

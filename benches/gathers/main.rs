@@ -7,30 +7,43 @@
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
+mod block;
 mod costs;
 mod driver;
 mod fleet;
 mod gatherer;
+mod held;
+mod host_view;
 mod net_counters;
 mod peers;
 mod prices;
 mod process;
+mod sweep;
 mod table;
+mod vms;
 
 /// The benchmarks that the arguments select.
 pub struct Options {
     vms: usize,
+    /// Disks of each VM.
+    disks: usize,
+    /// The VMs run instead of being paused.
+    running: bool,
     rounds: usize,
     only: Option<String>,
     /// Another build of the program, to compare with.
     other: Option<String>,
 }
 
-const PARTS: [&str; 7] = ["fleet", "driver", "costs", "prices", "sweep", "taps", "lab"];
+const PARTS: [&str; 8] = [
+    "fleet", "driver", "costs", "block", "prices", "sweep", "taps", "lab",
+];
 
 fn main() {
     let mut options = Options {
         vms: 100,
+        disks: 3,
+        running: false,
         rounds: 15,
         only: None,
         other: None,
@@ -45,6 +58,8 @@ fn main() {
             // This argument is Cargo's.
             "--bench" => {}
             "--vms" => options.vms = number(&arg, &value()),
+            "--disks" => options.disks = number(&arg, &value()).min(20),
+            "--running" => options.running = true,
             "--rounds" => options.rounds = number(&arg, &value()),
             "--only" => options.only = Some(value()),
             "--other" => options.other = Some(value()),
@@ -59,7 +74,7 @@ fn main() {
     let wanted = |part: &str| match &options.only {
         Some(only) => only == part,
         // These take long and answer separate questions, so they run only on request.
-        None => !matches!(part, "prices" | "sweep" | "taps" | "lab"),
+        None => !matches!(part, "block" | "prices" | "sweep" | "taps" | "lab"),
     };
     if wanted("driver") {
         driver::run(&options);
@@ -71,7 +86,10 @@ fn main() {
         fleet::run(&options);
     }
     if wanted("lab") {
-        fleet::hold(&options);
+        vms::hold(&options);
+    }
+    if wanted("block") {
+        block::run(&options);
     }
     if wanted("prices") {
         prices::run(&options);
@@ -80,7 +98,7 @@ fn main() {
         net_counters::run(&options);
     }
     if wanted("sweep") {
-        fleet::sweep(&options);
+        sweep::run(&options);
     }
 }
 

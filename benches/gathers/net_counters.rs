@@ -7,12 +7,13 @@ use std::time::Duration;
 use telegraf_kvm::host::NetDev;
 
 use crate::Options;
-use crate::fleet::stir;
 use crate::gatherer::Gatherer;
+use crate::process::Host;
 use crate::support::fleet::{Fleet, big};
 use crate::support::lab::Lab;
 use crate::support::succeed;
 use crate::table::{Subject, measure, ms, shown, spread};
+use crate::vms::stir;
 
 /// VIR_DOMAIN_STATS_INTERFACE
 const NET: &str = "0x10";
@@ -40,14 +41,10 @@ pub fn run(options: &Options) {
         let proc = format!("/proc/{}", lab.init());
         let mut subjects = [
             Subject::gatherer("libvirt", &floor),
-            Subject {
-                name: "one read".into(),
-                pid: None,
-                gather: Box::new(|| one_read(Path::new(&proc))),
-            },
+            Subject::untracked("one read", || one_read(Path::new(&proc))),
             Subject::gatherer("telegraf-kvm", &plugin),
         ];
-        let all = measure(&mut subjects, None, options.rounds);
+        let all = measure(&mut subjects, &Host::default(), options.rounds);
         let wall = |row: usize, parts: usize| {
             shown(spread(all[row].iter().map(|r| ms(r.wall) / parts as f64)))
         };

@@ -1,27 +1,20 @@
 //! Other programs that gather from libvirt, where they are installed.
 
-use std::cell::RefCell;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::fleet::takes;
 use crate::support::lab::Lab;
 use crate::support::{child_of, wait_for};
+use crate::table::Subject;
 
-/// One such program.
-pub enum Peer {
-    Runs {
-        name: &'static str,
-        gather: Box<dyn FnMut() -> Duration>,
-    },
-    Lacks(&'static str),
-}
+/// A peer, or the name of one that is not installed.
+pub type Peer = Result<Subject<'static>, &'static str>;
 
-/// The peers that also gather from libvirt's paused VMs.
-pub fn start(lab: &Lab) -> Vec<Peer> {
-    vec![telegraf(lab), exporter(lab)]
+/// The peers that also gather from libvirt's paused VMs. A gather of `vms` VMs must end within seconds.
+pub fn start(lab: &Lab, vms: usize) -> Vec<Peer> {
+    vec![telegraf(lab, vms), exporter(lab)]
 }
 
 fn installed(program: &str) -> bool {
@@ -40,6 +33,14 @@ impl Running {
     }
 }
 
+impl Running {
+    /// The process id of the program, which is the child of nsenter.
+    fn program(&self, name: &str) -> u32 {
+        let limit = Duration::from_secs(10);
+        wait_for(name, limit, || child_of(self.0.id()))
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -48,19 +49,22 @@ impl Drop for Running {
 }
 
 /// Telegraf with inputs.libvirt and its default groups. Telegraf reports by itself how long it gathered
-/// (inputs.internal). It gathers by its own timer, so it is stopped between its turns; the interval leaves it
-/// idle most of the time, so that a stop seldom falls into a gather.
-fn telegraf(lab: &Lab) -> Peer {
+/// (inputs.internal). It gathers by its own timer, at the multiples of its interval, so it is stopped between its
+/// turns. A turn begins in the first half of an interval whose beginning Telegraf has missed: it gathers then at
+/// once, and no second gather begins before the turn's end.
+fn telegraf(lab: &Lab, vms: usize) -> Peer {
     const NAME: &str = "Telegraf's inputs.libvirt";
     if !installed("telegraf") {
-        return Peer::Lacks(NAME);
+        return Err(NAME);
     }
     let out = lab.dir().join("telegraf.out");
+    let interval = Duration::from_secs(5 * vms.div_ceil(100) as u64);
     let config = lab.config(&format!(
         "[agent]\ninterval = \"200ms\"\nflush_interval = \"200ms\"\nomit_hostname = true\n\
-         [[inputs.libvirt]]\nlibvirt_uri = \"qemu:///system\"\ninterval = \"5s\"\n\
+         [[inputs.libvirt]]\nlibvirt_uri = \"qemu:///system\"\ninterval = \"{}s\"\n\
          [[inputs.internal]]\ncollect_memstats = false\nnamepass = [\"internal_gather\"]\n\
          [[outputs.file]]\nfiles = [\"{}\"]\nnamepass = [\"internal_gather\"]\n",
+        interval.as_secs(),
         out.display()
     ));
     let mut command = lab.command("telegraf");
@@ -78,42 +82,50 @@ fn telegraf(lab: &Lab) -> Peer {
             .collect();
         figures
     };
-    let pid = wait_for("telegraf", Duration::from_secs(10), || {
-        child_of(running.0.id())
-    });
+    let pid = running.program("telegraf");
     let limit = Duration::from_secs(60);
-    wait_for("its first gather", limit, || {
-        gathers()
-            .last()
-            .filter(|(metrics, _)| *metrics > 0)
-            .map(drop)
-    });
+    // The number of metrics grows while Telegraf gathers; the time is written at the end.
+    let gathered = move |before: u64| {
+        let [.., earlier, (metrics, took)] = gathers()[..] else {
+            return None;
+        };
+        let new = metrics > before && earlier.0 == metrics;
+        new.then_some((metrics, Duration::from_nanos(took)))
+    };
+    let (mut before, _) = wait_for("its first gather", limit, || gathered(0));
     signal(pid, "STOP");
+    let (mut last, mut usual) = (period(interval).0, None);
     let gather = move || {
         let _alive = &running;
-        let mut before = gathers().last().copied().unwrap_or_default().0;
-        signal(pid, "CONT");
-        let start = Instant::now();
-        let took = wait_for("a gather of Telegraf", limit, || {
-            // The number of metrics grows while Telegraf gathers; the time is written at the end.
-            let [.., earlier, (metrics, took)] = gathers()[..] else {
-                return None;
-            };
-            if metrics <= before || earlier.0 != metrics {
-                return None;
-            }
-            before = metrics;
-            // The gather took longer than this turn: it began before the stop, so it does not count.
-            let took = Duration::from_nanos(took);
-            (took <= start.elapsed()).then_some(took)
+        wait_for("the next interval", interval * 2, || {
+            let (number, since) = period(interval);
+            (number > last && since < interval / 2).then_some(())
         });
+        signal(pid, "CONT");
+        let (metrics, took) = wait_for("a gather of Telegraf", limit, || gathered(before));
         signal(pid, "STOP");
+        last = period(interval).0;
+        let new = metrics - before;
+        before = metrics;
+        if *usual.get_or_insert(new) != new {
+            eprintln!("a turn of Telegraf brought {new} metrics, the first one {usual:?}");
+        }
         took
     };
-    Peer::Runs {
-        name: NAME,
+    Ok(Subject {
+        name: NAME.into(),
         gather: Box::new(gather),
-    }
+        pid: Some(pid),
+        gathers: 1,
+    })
+}
+
+/// How many intervals the clock has completed, and the time since the last one's end.
+fn period(interval: Duration) -> (u128, Duration) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let number = now.as_nanos() / interval.as_nanos();
+    let since = now.as_nanos() % interval.as_nanos();
+    (number, Duration::from_nanos(since as u64))
 }
 
 fn field(line: &str, key: &str) -> Option<u64> {
@@ -125,7 +137,7 @@ fn field(line: &str, key: &str) -> Option<u64> {
 fn exporter(lab: &Lab) -> Peer {
     const NAME: &str = "prometheus-libvirt-exporter, a scrape";
     if !installed("prometheus-libvirt-exporter") || !installed("curl") {
-        return Peer::Lacks(NAME);
+        return Err(NAME);
     }
     const ADDRESS: &str = "127.0.0.1:9177";
     let mut command = lab.command("prometheus-libvirt-exporter");
@@ -138,23 +150,35 @@ fn exporter(lab: &Lab) -> Peer {
         assert!(start.elapsed() < Duration::from_secs(60), "no scrape comes");
         std::thread::sleep(Duration::from_millis(100));
     }
-    let curl = RefCell::new(curl);
+    let pid = running.program("prometheus-libvirt-exporter");
     let gather = move || {
         let _alive = &running;
-        takes(&mut curl.borrow_mut())
+        takes(&mut curl)
     };
-    Peer::Runs {
-        name: NAME,
+    Ok(Subject {
+        name: NAME.into(),
         gather: Box::new(gather),
-    }
+        pid: Some(pid),
+        gathers: 1,
+    })
+}
+
+/// The time of a command that gathers once.
+pub fn takes(command: &mut Command) -> Duration {
+    let start = Instant::now();
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let status = command.status().unwrap();
+    assert!(status.success(), "{command:?}: {status}");
+    start.elapsed()
 }
 
 /// collectd's virt plugin, with its default figures. With an interval of a millisecond it reads without a
-/// pause, and it logs how long each read took; it is stopped between its turns.
+/// pause, and it logs how long each read took; it is stopped between its turns, just after the end of a read.
+/// The time of the first read of a turn includes the stop, so a turn has two.
 pub fn collectd(lab: &Lab) -> Peer {
-    const NAME: &str = "collectd's virt plugin (libvirtd's CPU: of two reads or more)";
+    const NAME: &str = "collectd's virt plugin";
     if !installed("collectd") {
-        return Peer::Lacks(NAME);
+        return Err(NAME);
     }
     let log = lab.dir().join("collectd.log");
     let config = lab.config(&format!(
@@ -175,7 +199,7 @@ pub fn collectd(lab: &Lab) -> Peer {
         text.lines().filter_map(seconds).collect()
     };
     let limit = Duration::from_secs(60);
-    let pid = wait_for("collectd", limit, || child_of(running.0.id()));
+    let pid = running.program("collectd");
     // The first read includes the descriptions.
     wait_for("its first reads", limit, || {
         (reads().len() >= 2).then_some(())
@@ -185,17 +209,23 @@ pub fn collectd(lab: &Lab) -> Peer {
         let _alive = &running;
         let before = reads().len();
         signal(pid, "CONT");
-        // The read that was interrupted by the stop does not count.
-        let took = wait_for("a read of collectd's", limit, || {
-            reads().get(before + 1).copied()
-        });
+        let start = Instant::now();
+        let took = loop {
+            if let Some(took) = reads().get(before + 1) {
+                break *took;
+            }
+            assert!(start.elapsed() < limit, "no read of collectd ends");
+            std::thread::sleep(Duration::from_millis(2));
+        };
         signal(pid, "STOP");
         Duration::from_secs_f64(took)
     };
-    Peer::Runs {
-        name: NAME,
+    Ok(Subject {
+        name: NAME.into(),
         gather: Box::new(gather),
-    }
+        pid: Some(pid),
+        gathers: 2,
+    })
 }
 
 fn signal(pid: u32, name: &str) {

@@ -4,10 +4,10 @@
 use std::cell::RefCell;
 
 use crate::gatherer::Gatherer;
-use crate::support::fleet::{Fleet, big};
+use crate::process::{self, Host};
 use crate::support::lab::Lab;
 use crate::table::{Subject, measure, ms, ratio, shown, spread};
-use crate::{Options, process};
+use crate::{Options, vms};
 
 /// All measurements that are on by default, and one more.
 fn with(measurement: &str) -> String {
@@ -18,9 +18,8 @@ fn with(measurement: &str) -> String {
 
 pub fn run(options: &Options) {
     let lab = Lab::start();
-    let _fleet = Fleet::start(&lab, options.vms, |n| big(format!("vm{n:03}")));
-    crate::fleet::stir(&lab);
-    let daemon = process::libvirtd(&lab);
+    let _fleet = vms::start(&lab, options, options.disks, None);
+    let host = Host::daemon(Some(process::libvirtd(&lab)));
     let tags = "[tags]\na = 'title'\nb = 'description'\nc = 'libosinfo:os'\n";
     let settings = [
         ("the defaults", String::new()),
@@ -60,11 +59,8 @@ pub fn run(options: &Options) {
         .iter()
         .map(|(name, program)| Subject::gatherer(*name, program))
         .collect();
-    let all = measure(&mut subjects, Some(daemon), options.rounds);
-    println!(
-        "## Prices, {} real VMs of 3 disks and 2 taps (QEMU, paused)\n",
-        options.vms
-    );
+    let all = measure(&mut subjects, &host, options.rounds);
+    println!("## Prices, {}\n", vms::described(options));
     println!(
         "| | gather, ms | of that with the defaults | own CPU beyond, us a VM | libvirtd's CPU beyond, us a VM |"
     );

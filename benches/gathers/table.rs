@@ -1,10 +1,10 @@
 //! Measures subjects in turns and prints the table of the results.
 
 use std::cell::RefCell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::gatherer::Gatherer;
-use crate::process;
+use crate::process::{Cpu, Host};
 
 /// A program that gathers and is measured.
 pub struct Subject<'a> {
@@ -14,6 +14,9 @@ pub struct Subject<'a> {
     pub gather: Box<dyn FnMut() -> Duration + 'a>,
     /// The subject's process id, if it keeps running.
     pub pid: Option<u32>,
+    /// The number of gathers that a turn consists of. The gather that is timed is one of them, and each has the
+    /// same part in the processor time.
+    pub gathers: u32,
 }
 
 impl<'a> Subject<'a> {
@@ -23,6 +26,17 @@ impl<'a> Subject<'a> {
             name: name.into(),
             pid: Some(gatherer.borrow().pid()),
             gather: Box::new(move || gatherer.borrow_mut().gather()),
+            gathers: 1,
+        }
+    }
+
+    /// Something else that gathers on request; its processor time is not measured.
+    pub fn untracked(name: impl Into<String>, gather: impl FnMut() -> Duration + 'a) -> Self {
+        Self {
+            name: name.into(),
+            gather: Box::new(gather),
+            pid: None,
+            gathers: 1,
         }
     }
 }
@@ -31,31 +45,58 @@ impl<'a> Subject<'a> {
 #[derive(Clone, Copy, Default)]
 pub struct Round {
     pub wall: Duration,
+    /// Processor time of the program, of libvirtd, and of all QEMUs together.
     pub own: Duration,
     pub daemon: Duration,
+    pub qemus: Duration,
 }
 
-/// Lets all subjects gather in turns, `rounds` times after two rounds that do not count. Returns one row per
-/// subject.
-pub fn measure(subjects: &mut [Subject], daemon: Option<u32>, rounds: usize) -> Vec<Vec<Round>> {
-    let cpu = |pid: Option<u32>| pid.map_or(Duration::ZERO, process::threads_cpu);
+impl Round {
+    /// Processor time that the gather costs the host.
+    pub fn host(&self) -> Duration {
+        self.own + self.daemon + self.qemus
+    }
+}
+
+/// Lets all subjects gather in turns, `rounds` times after two rounds that do not count. Every other round is in the
+/// reverse order, because a gather also pays for what its predecessor has left in the processor's caches.
+/// Returns one row per subject.
+pub fn measure(subjects: &mut [Subject], host: &Host, rounds: usize) -> Vec<Vec<Round>> {
     let mut all = vec![Vec::with_capacity(rounds); subjects.len()];
     for round in 0..rounds + 2 {
-        for (subject, row) in subjects.iter_mut().zip(&mut all) {
-            let before = (cpu(subject.pid), cpu(daemon));
-            let wall = (subject.gather)();
-            // Work that a process does after its answer is part of its cost.
-            std::thread::sleep(Duration::from_millis(100));
+        let mut turns: Vec<_> = subjects.iter_mut().zip(&mut all).collect();
+        if round % 2 == 1 {
+            turns.reverse();
+        }
+        for (subject, row) in turns {
+            let cost = turn(subject, host);
             if round >= 2 {
-                row.push(Round {
-                    wall,
-                    own: cpu(subject.pid).saturating_sub(before.0),
-                    daemon: cpu(daemon).saturating_sub(before.1),
-                });
+                row.push(cost);
             }
         }
     }
     all
+}
+
+fn turn(subject: &mut Subject, host: &Host) -> Round {
+    let cpu = || {
+        let qemus = Cpu::of(&host.qemus);
+        (Cpu::of(&subject.pid), Cpu::of(&host.daemon), qemus)
+    };
+    let before = cpu();
+    let start = Instant::now();
+    let wall = (subject.gather)();
+    // Work that a process does after its answer is part of its cost.
+    std::thread::sleep(Duration::from_millis(100));
+    let took = start.elapsed();
+    let after = cpu();
+    let qemus = host.of_gather(after.2.since(&before.2), took);
+    Round {
+        wall,
+        own: after.0.since(&before.0) / subject.gathers,
+        daemon: after.1.since(&before.1) / subject.gathers,
+        qemus: qemus / subject.gathers,
+    }
 }
 
 /// Median and quartiles.
