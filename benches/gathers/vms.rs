@@ -25,7 +25,11 @@ pub fn start<'lab>(
             disks: disks_of(disks),
             stats_period: (number % 10 == 9).then_some(10),
             paused: !options.running,
-            extra: is_monitored.then(|| monitor.clone()).unwrap_or_default(),
+            extra: if is_monitored {
+                monitor.clone()
+            } else {
+                Default::default()
+            },
             ..big(format!("vm{number:03}"))
         }
     });
