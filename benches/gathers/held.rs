@@ -76,7 +76,8 @@ struct Seen {
     /// Of each answer, while a gather runs and while none runs.
     during: Vec<f64>,
     between: Vec<f64>,
-    /// Of each gather: its worst answer, and the time of all answers beyond the median of `between`.
+    /// Of each gather: its worst answer, and the time that all its answers take beyond the median of `between`, less
+    /// what answers in as much time of `between` take beyond it. The load of others is not the gather's.
     worst: Vec<f64>,
     beyond: Vec<f64>,
 }
@@ -88,9 +89,11 @@ impl Seen {
         let during: Vec<f64> = answers.iter().filter(is_during).map(took).collect();
         let between: Vec<f64> = answers.iter().filter(|a| !is_during(a)).map(took).collect();
         let usual = spread(between.iter().copied()).middle;
+        let beyond = |answers: &[f64]| answers.iter().map(|took| (took - usual).max(0.0)).sum();
+        let share = during.iter().sum::<f64>() / between.iter().sum::<f64>();
+        let (held, others): (f64, f64) = (beyond(&during), beyond(&between));
         self.worst.push(during.iter().copied().fold(0.0, f64::max));
-        self.beyond
-            .push(during.iter().map(|took| (took - usual).max(0.0)).sum());
+        self.beyond.push(held - others * share);
         self.during.extend(during);
         self.between.extend(between);
     }
@@ -125,7 +128,7 @@ fn print(subjects: &[Subject], all: &[Seen]) {
     println!(
         "The time in which one QEMU's main loop answers, ms: median, 99th percentile, worst; per gather the median \
          (quartiles)\n\n\
-         | | while none gathers | while it gathers | worst of a gather | all beyond the usual, of a gather |\n\
+         | | while none gathers | while it gathers | worst of a gather | main loop held by a gather |\n\
          |---|---|---|---|---|"
     );
     let three = |answers: &[f64]| {
