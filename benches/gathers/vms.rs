@@ -8,7 +8,7 @@ use crate::process::Host;
 use crate::support::fleet::{Fleet, big};
 use crate::support::lab::Lab;
 use crate::support::succeed;
-use crate::support::vm::{VmSpec, disks};
+use crate::support::vm::{Disk, VmSpec, disks};
 
 /// Starts `options.vms` VMs of this number of disks and two taps. One of ten has a balloon that reports every
 /// 10 s. Where `monitored` has a path, the VM in the middle of the list has a second monitor there.
@@ -18,28 +18,25 @@ pub fn start<'lab>(
     disks: usize,
     monitored: Option<&Path>,
 ) -> Fleet<'lab> {
-    let monitor = monitored.map_or_else(String::new, second_monitor);
-    let fleet = Fleet::start(lab, options.vms, |number| {
-        let is_monitored = number == options.vms / 2;
-        VmSpec {
-            disks: disks_of(disks),
-            stats_period: (number % 10 == 9).then_some(10),
-            paused: !options.running,
-            extra: if is_monitored {
-                monitor.clone()
-            } else {
-                Default::default()
-            },
-            ..big(format!("vm{number:03}"))
-        }
+    let extra = |number| match monitored {
+        Some(path) if number == options.vms / 2 => second_monitor(path),
+        _ => String::new(),
+    };
+    let fleet = Fleet::start(lab, options.vms, |number| VmSpec {
+        disks: disks_of(disks),
+        stats_period: (number % 10 == 9).then_some(10),
+        paused: !options.running,
+        extra: extra(number),
+        ..big(format!("vm{number:03}"))
     });
     stir(lab);
     fleet
 }
 
-fn disks_of(count: usize) -> Vec<crate::support::vm::Disk> {
+fn disks_of(count: usize) -> Vec<Disk> {
     let targets: Vec<String> = ('a'..='z').take(count).map(|c| format!("vd{c}")).collect();
-    disks(&targets.iter().map(String::as_str).collect::<Vec<_>>())
+    let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
+    disks(&targets)
 }
 
 fn second_monitor(path: &Path) -> String {
