@@ -70,11 +70,12 @@ static void read_targets(virDomainPtr domain, const char *element, char **found,
     free(xml);
 }
 
-/* An empty path stands for all disks together. */
+/* An empty path stands for all disks together. The protocol allows 16 figures at most
+ * (REMOTE_DOMAIN_BLOCK_STATS_PARAMETERS_MAX). */
 static void read_disk(virDomainPtr domain, const char *path)
 {
-    virTypedParameter figures[32];
-    int n = 32;
+    virTypedParameter figures[16];
+    int n = 16;
     if (virDomainBlockStatsFlags(domain, path, figures, &n, 0) < 0)
         die("virDomainBlockStatsFlags");
     virTypedParamsClear(figures, n);
