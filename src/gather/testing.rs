@@ -47,7 +47,6 @@ pub(crate) fn target(domain: &DomainRef, known: Known) -> Target {
         known,
         nics: None,
         processor: None,
-        memory: None,
     }
 }
 

@@ -7,22 +7,7 @@ pub mod mounts;
 pub mod net_dev;
 pub(crate) mod qemu;
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
-
 pub(crate) use between::lie_between;
 pub use mounts::{Mounts, Storage};
 pub use net_dev::NetDev;
 pub use qemu::Processes;
-
-/// Reads a file of the proc file system. Such a file shows no size, for which `std::fs::read` would begin with 32 bytes, and the
-/// kernel would render a table of a few kB ten times.
-///
-/// # Errors
-/// The error of the system.
-fn read_table(path: &Path) -> io::Result<Vec<u8>> {
-    let mut table = Vec::with_capacity(64 << 10);
-    File::open(path)?.read_to_end(&mut table)?;
-    Ok(table)
-}

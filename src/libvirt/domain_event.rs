@@ -30,10 +30,6 @@ pub enum DomainEvent {
     DefinitionChanged(Uuid),
     /// Something in `<cputune>`, or a limit of a disk, was changed (`virsh schedinfo`).
     TunableChanged(Uuid),
-    /// The size of the domain's balloon changed (`balloon.current`).
-    BalloonChanged(Uuid),
-    /// The domain's guest was reset, by itself or by the host, in the same run: its drivers are started anew.
-    Reset(Uuid),
     /// A request of the guest to a disk failed.
     IoError(IoError),
     /// A job of the domain is over.
@@ -93,6 +89,4 @@ pub struct OptionalKinds {
     pub metadata: bool,
     /// [`DomainEvent::JobCompleted`].
     pub jobs: bool,
-    /// [`DomainEvent::BalloonChanged`] and [`DomainEvent::Reset`].
-    pub memory: bool,
 }

@@ -35,8 +35,6 @@ pub struct Memory {
     pub last_update: Option<u64>,
     /// The age of that report when it was read, in s.
     pub report_age: Option<u64>,
-    /// Whether these are figures that cannot have changed since an earlier gather: libvirt was not asked for them in this one.
-    pub is_kept: bool,
 }
 
 impl Memory {
@@ -57,18 +55,6 @@ impl Memory {
             unused: None,
             last_update: None,
             report_age: None,
-            is_kept: false,
-        }
-    }
-
-    /// The figures for which libvirt needs no monitor.
-    #[must_use]
-    pub fn without_monitor(self) -> Self {
-        Self {
-            maximum: self.maximum,
-            current: self.current,
-            actual: self.actual,
-            ..Self::new(self.at)
         }
     }
 

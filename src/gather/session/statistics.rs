@@ -95,28 +95,13 @@ impl Session {
         }
         let left_paused = sample.run == target.domain.run && target.left_paused;
         let incoming = self.qemu && is_incoming(&sample, left_paused);
-        let kept = target.memory.filter(|_| !asked.has(Groups::BALLOON));
-        let kept = kept.filter(|_| groups.has(Groups::BALLOON));
-        let mut answering = groups;
-        match kept {
-            Some(memory) if sample.run == target.domain.run => sample.memory = memory,
-            // The figures of the new run come with the next gather.
-            Some(_) => {
-                answering = groups.without(Groups::BALLOON);
-                unasked = unasked.without(Groups::BALLOON);
-            }
-            None => {}
-        }
         let completeness = match scope {
             Scope::NoMonitor if incoming => Completeness::Full,
             Scope::NoMonitor => Completeness::Partial,
             Scope::Full | Scope::NoBlock => {
-                self.completeness(&sample, answering, known.description(), incoming)
+                self.completeness(&sample, groups, known.description(), incoming)
             }
         };
-        if kept.is_some() && completeness == Completeness::Partial {
-            sample.memory = sample.memory.without_monitor();
-        }
         sample.answers = self.answers(groups, scope, completeness, incoming);
         // The job of a domain that came in part, or is being migrated in, is taken, and from libvirt 11.0
         // on reading the XML waits for the job, up to 30 s: what is known of the domain must do.

@@ -13,8 +13,6 @@ use crate::sample::{Pressure, Throttling};
 pub struct HostFigures {
     /// How long ago its process was started, s.
     pub uptime: Option<u64>,
-    /// The resident memory of its process, KiB.
-    pub resident: Option<u64>,
     /// What its vCPU threads have counted.
     pub vcpus: Option<ThreadTimes>,
     /// How often its CPU quota has stopped it.
@@ -50,7 +48,7 @@ impl Processes {
             let Some(process) = processes.iter_mut().find(|one| Some(one.pid) == pid) else {
                 continue;
             };
-            let (uptime, resident) = (process.uptime(), process.resident());
+            let uptime = process.uptime();
             let vcpus = vcpus.and_then(|vcpus| {
                 let expected = Expected {
                     groups: vcpus.groups.get(uuid).copied(),
@@ -60,7 +58,6 @@ impl Processes {
             });
             let of_vm = HostFigures {
                 uptime,
-                resident,
                 vcpus,
                 throttling: None,
                 pressure: Vec::new(),
