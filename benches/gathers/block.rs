@@ -1,11 +1,9 @@
 //! What the calls for figures of disks cost, on VMs of few and of many disks, and the cheap calls beside them.
 
-use std::time::Duration;
-
 use crate::gatherer::Gatherer;
 use crate::process::Host;
 use crate::support::lab::Lab;
-use crate::table::{Round, Subject, measure, ms, shown, spread};
+use crate::table::{Subject, measure, us_per_vm};
 use crate::{Options, vms};
 
 /// A name, and the floor's arguments: groups, then the call for each VM. 0x20 is block, 0x4 balloon, 0x1 state.
@@ -50,10 +48,7 @@ fn part(options: &Options, disks: usize) {
         .collect();
     let all = measure(&mut subjects, &host, options.rounds);
     for (subject, row) in subjects.iter().zip(&all) {
-        let of = |figure: fn(&Round) -> Duration| {
-            let each = row.iter().map(|r| ms(figure(r)) * 1e3);
-            shown(spread(each.map(|us| us / options.vms as f64)))
-        };
+        let of = |figure| us_per_vm(row, options.vms, figure);
         println!(
             "| {disks} | {} | {} | {} | {} | {} |",
             subject.name,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::process::{Cpu, Host};
-use crate::table::{Subject, ms, shown, spread};
+use crate::table::{Subject, ms, quantiles, shown, spread};
 
 /// An answer: when its command was sent, and when it came.
 type Answer = (Instant, Instant);
@@ -132,13 +132,8 @@ fn print(subjects: &[Subject], all: &[Seen]) {
          |---|---|---|---|---|"
     );
     let three = |answers: &[f64]| {
-        let mut sorted = answers.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        let at = |share: f64| {
-            let place = share * sorted.len().saturating_sub(1) as f64;
-            sorted.get(place as usize).copied().unwrap_or(f64::NAN)
-        };
-        format!("{:.2}, {:.2}, {:.1}", at(0.5), at(0.99), at(1.0))
+        let [median, most, worst] = quantiles(answers.iter().copied(), [0.5, 0.99, 1.0]);
+        format!("{median:.2}, {most:.2}, {worst:.1}")
     };
     for (subject, seen) in subjects.iter().zip(all) {
         println!(

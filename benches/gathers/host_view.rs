@@ -1,6 +1,6 @@
 //! What a gather costs the host: processor time of the program, of libvirtd and of all QEMUs.
 
-use crate::table::{Round, Subject, ms, ratio, shown, spread};
+use crate::table::{Round, Subject, ratio, shown, us_per_vm};
 
 /// Prints what each subject costs, per gather and VM. The first subject is telegraf-kvm; the others are compared with
 /// it, round by round. A program whose own processor time is not measured has none in the sum.
@@ -12,9 +12,7 @@ pub fn print(subjects: &[Subject], all: &[Vec<Round>], vms: usize) {
          telegraf-kvm / it: wall time | host CPU |\n|---|---|---|---|---|---|---|---|"
     );
     for (subject, row) in subjects.iter().zip(all) {
-        let of = |figure: fn(&Round) -> std::time::Duration| {
-            shown(spread(row.iter().map(|r| ms(figure(r)) * 1e3 / vms as f64)))
-        };
+        let of = |figure| us_per_vm(row, vms, figure);
         let own = subject.pid.map_or(String::from("-"), |_| of(|r| r.own));
         println!(
             "| {} | {} | {own} | {} | {} | {} | {} | {} |",

@@ -58,7 +58,10 @@ fn main() {
             // This argument is Cargo's.
             "--bench" => {}
             "--vms" => options.vms = number(&arg, &value()),
-            "--disks" => options.disks = number(&arg, &value()).min(20),
+            "--disks" => match number(&arg, &value()) {
+                disks @ 1..=20 => options.disks = disks,
+                more => usage(&format!("--disks {more}: 20 are the most")),
+            },
             "--running" => options.running = true,
             "--rounds" => options.rounds = number(&arg, &value()),
             "--only" => options.only = Some(value()),

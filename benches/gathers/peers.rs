@@ -31,9 +31,7 @@ impl Running {
         let command = command.stdin(Stdio::null()).stdout(Stdio::null());
         Self(command.stderr(Stdio::null()).spawn().unwrap())
     }
-}
 
-impl Running {
     /// The process id of the program, which is the child of nsenter.
     fn program(&self, name: &str) -> u32 {
         let limit = Duration::from_secs(10);

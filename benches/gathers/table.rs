@@ -99,6 +99,11 @@ fn turn(subject: &mut Subject, host: &Host) -> Round {
     }
 }
 
+/// A figure of each round in us, for each of so many VMs: median and quartiles.
+pub fn us_per_vm(row: &[Round], vms: usize, figure: fn(&Round) -> Duration) -> String {
+    shown(spread(row.iter().map(|r| ms(figure(r)) * 1e3 / vms as f64)))
+}
+
 /// Median and quartiles.
 #[derive(Clone, Copy)]
 pub struct Spread {
@@ -109,20 +114,22 @@ pub struct Spread {
 
 /// The median of these figures.
 pub fn spread(figures: impl IntoIterator<Item = f64>) -> Spread {
+    let [low, middle, high] = quantiles(figures, [0.25, 0.5, 0.75]);
+    Spread { low, middle, high }
+}
+
+/// The figures below which these shares of all lie.
+pub fn quantiles<const N: usize>(
+    figures: impl IntoIterator<Item = f64>,
+    shares: [f64; N],
+) -> [f64; N] {
     let mut sorted: Vec<f64> = figures.into_iter().collect();
     sorted.sort_by(f64::total_cmp);
-    let at = |share: f64| {
+    shares.map(|share| {
         let place = share * (sorted.len().max(1) - 1) as f64;
-        sorted
-            .get(place.round() as usize)
-            .copied()
-            .unwrap_or(f64::NAN)
-    };
-    Spread {
-        low: at(0.25),
-        middle: at(0.5),
-        high: at(0.75),
-    }
+        let figure = sorted.get(place.round() as usize);
+        figure.copied().unwrap_or(f64::NAN)
+    })
 }
 
 /// A duration in ms.
