@@ -40,6 +40,8 @@ pub struct Description {
     pub volumes: Vec<u32>,
     /// Its CPU quota.
     pub quota: CpuQuota,
+    /// How often the guest is asked for its memory figures, s (`<memballoon><stats period='5'/>`); 0: never.
+    pub stats_period: u64,
     /// Whether QEMU may have a file open whose local path is not in the XML (see [`Description::parse`]).
     pub unresolved: bool,
     /// Whether QEMU may wait for the server of a network disk when it is asked for the size of the image.

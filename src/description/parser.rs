@@ -22,7 +22,7 @@ pub(super) struct Parser<'w> {
     /// How many elements are open.
     depth: usize,
     /// How many of the open elements, from the root, are on the path
-    /// `/domain/devices/(interface|disk)/(target|alias)`, `/domain/os/(loader|nvram)` or
+    /// `/domain/devices/(interface|disk)/(target|alias)`, `/domain/devices/memballoon/stats`, `/domain/os/(loader|nvram)` or
     /// `/domain/cputune/(quota|global_quota)`.
     matched: usize,
     /// Which one the second open element is.
@@ -57,7 +57,7 @@ impl Section {
     /// Whether an element of this name in the section is read.
     fn has(self, name: &str) -> bool {
         match self {
-            Self::Devices => name == "interface" || name == "disk",
+            Self::Devices => matches!(name, "interface" | "disk" | "memballoon"),
             Self::Os => name == "nvram" || name == "loader",
             Self::CpuTune => name == "quota" || name == "global_quota",
         }
@@ -81,6 +81,8 @@ enum OpenDevice {
     },
     /// `<loader>` or `<nvram>`, and the text in it.
     Firmware(String),
+    /// `<memballoon>`
+    Balloon,
     /// `<quota>`, or if `global` `<global_quota>`, and the text in it.
     Quota { global: bool, text: String },
 }
@@ -105,7 +107,10 @@ impl<'w> Parser<'w> {
                 0 => name == "domain",
                 1 => Section::of(name).is_some(),
                 2 => self.section.has(name),
-                3 => matches!(name, "target" | "alias" | "mac") && self.section == Section::Devices,
+                3 => {
+                    matches!(name, "target" | "alias" | "mac" | "stats")
+                        && self.section == Section::Devices
+                }
                 _ => false,
             };
         // Resolving looks at each namespace in scope, so it is done only if the name fits.
@@ -154,6 +159,7 @@ impl<'w> Parser<'w> {
                 }
                 4 if name == "alias" => self.alias(attribute(element, "name")?),
                 4 if name == "mac" => self.mac(attribute(element, "address")?),
+                4 if name == "stats" => self.stats(attribute(element, "period")?),
                 4 => self.target(attribute(element, "dev")?),
                 _ => {}
             }
@@ -172,7 +178,8 @@ impl<'w> Parser<'w> {
                 alias.clone_from(&name);
                 self.description.disk_aliases.extend(name);
             }
-            Some(OpenDevice::Firmware(_) | OpenDevice::Quota { .. }) | None => {}
+            Some(OpenDevice::Firmware(_) | OpenDevice::Balloon | OpenDevice::Quota { .. })
+            | None => {}
         }
     }
 
@@ -207,6 +214,13 @@ impl<'w> Parser<'w> {
             && target.is_none()
         {
             *target = dev.filter(|name| !name.is_empty()).map(SmolStr::from);
+        }
+    }
+
+    fn stats(&mut self, period: Option<String>) {
+        if matches!(self.device, Some(OpenDevice::Balloon)) {
+            let period = period.and_then(|period| period.parse().ok());
+            self.description.stats_period = period.unwrap_or(0);
         }
     }
 
@@ -253,7 +267,7 @@ impl<'w> Parser<'w> {
                 // A disk without a target is no disk here, but QEMU has its files open.
                 Some(OpenDevice::Disk { sources, .. }) => self.description.firmware.extend(sources),
                 Some(OpenDevice::Quota { global, text }) => self.quota(global, &text),
-                Some(OpenDevice::Firmware(_)) | None => {}
+                Some(OpenDevice::Firmware(_) | OpenDevice::Balloon) | None => {}
             }
         }
     }
@@ -329,6 +343,7 @@ impl OpenDevice {
                     kind,
                 }));
             }
+            "memballoon" => return Ok(Some(Self::Balloon)),
             "loader" if of_type != Some("pflash") => return Ok(None),
             "loader" | "nvram" => return Ok(Some(Self::Firmware(String::new()))),
             name @ ("quota" | "global_quota") => {

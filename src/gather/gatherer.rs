@@ -112,6 +112,10 @@ impl Gatherer {
         } else {
             (settings.workers.min(settings.max_calls), 1, CHUNK)
         };
+        let mut vms = Vms::new(settings.device_cache_ttl);
+        if !named.has(Groups::BALLOON) {
+            vms.keep_memory();
+        }
         Self {
             scheduler: Scheduler::new(Limits {
                 workers: workers * jobs,
@@ -123,7 +127,7 @@ impl Gatherer {
                 calls_may_hang: !in_process,
             }),
             workers: WorkerPool::new(config, workers, jobs, sink),
-            vms: Vms::new(settings.device_cache_ttl),
+            vms,
             domains: settings.domains.clone(),
             describes,
             reads_disks: groups.has(Groups::BLOCK),
@@ -229,10 +233,12 @@ impl Gatherer {
             EventUpdate::Live(since, kinds) => {
                 self.vms.set_feed(EventFeed::Live(since));
                 self.vms.set_io_errors(kinds.io_errors);
+                self.vms.set_memory_events(kinds.memory);
             }
             EventUpdate::Down => {
                 self.vms.set_feed(EventFeed::Down);
                 self.vms.set_io_errors(false);
+                self.vms.set_memory_events(false);
             }
             EventUpdate::Event(DomainEvent::DeviceAdded(uuid), at) => {
                 self.vms.device_changed(uuid, at);
@@ -254,8 +260,13 @@ impl Gatherer {
             EventUpdate::Event(DomainEvent::IoError(error), at) => self.vms.io_error(error, at),
             EventUpdate::Event(DomainEvent::JobCompleted(job), _) => self.vms.job_completed(job),
             EventUpdate::Event(DomainEvent::Panicked(uuid), _) => self.vms.panicked(uuid),
-            EventUpdate::Event(DomainEvent::Arrived(uuid, id), _) => {
+            EventUpdate::Event(DomainEvent::MemoryChanged(uuid), at) => {
+                self.vms.memory_changed(uuid, at);
+            }
+            EventUpdate::Event(DomainEvent::Reset(uuid), at) => self.vms.guest_starts(uuid, at),
+            EventUpdate::Event(DomainEvent::Arrived(uuid, id), at) => {
                 self.vms.arrived(RunId { uuid, id });
+                self.vms.guest_starts(uuid, at);
             }
             EventUpdate::Event(DomainEvent::Stopped(stop), at) => self.vms.stopped(stop, at),
             EventUpdate::Event(DomainEvent::Started(uuid, id, name), at) => {

@@ -46,7 +46,7 @@ pub struct WorkerConfig {
 }
 
 impl Target {
-    /// Those of `groups` that were not read on this host: libvirt has to be asked for them.
+    /// Those of `groups` that were not read on this host, and may have changed: libvirt has to be asked for them.
     pub fn unread(&self, groups: Groups) -> Groups {
         let mut unread = groups;
         if self.nics.is_some() {
@@ -54,6 +54,10 @@ impl Target {
         }
         if self.processor.is_some() {
             unread = unread.without(Groups::CPU);
+        }
+        // Where memory is all that is asked of QEMU, its answer shows that QEMU answers.
+        if self.memory.is_some() && groups.has(Groups::BLOCK) {
+            unread = unread.without(Groups::BALLOON);
         }
         if !self.asks_vcpus {
             unread = unread.without(Groups::VCPU);

@@ -47,6 +47,7 @@ pub(crate) fn target(domain: &DomainRef, known: Known) -> Target {
         known,
         nics: None,
         processor: None,
+        memory: None,
     }
 }
 

@@ -11,7 +11,7 @@ use std::{fs, io};
 
 use smol_str::SmolStr;
 
-use super::lie_between;
+use super::{lie_between, read_table};
 use crate::maps::{HashMap, HashSet};
 use crate::sample::NIC_COUNTERS;
 
@@ -45,7 +45,7 @@ impl NetDev {
     /// The error of the system.
     pub fn read(proc: &Path) -> io::Result<Self> {
         let start = Instant::now();
-        let table = fs::read(proc.join("net/dev"))?;
+        let table = read_table(&proc.join("net/dev"))?;
         Ok(Self::parse(&table, start + start.elapsed() / 2))
     }
 

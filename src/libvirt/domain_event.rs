@@ -21,8 +21,8 @@ pub enum DomainEvent {
     DeviceAdded(Uuid),
     /// The device with this alias (`<alias name='net0'/>`) was removed from the domain.
     DeviceRemoved(Uuid, String),
-    /// The image of a disk may have changed: a tray moved, so a medium may have been changed, or a block job that copies
-    /// to another image is in step with its source or has ended.
+    /// The image of a disk may have changed: a tray moved, so a medium may have been changed, a block job that copies to
+    /// another image is in step with its source or has ended, or the domain is in the state of a snapshot.
     ImageChanged(Uuid),
     /// The title, the description or the metadata of the domain changed.
     MetadataChanged(Uuid),
@@ -30,6 +30,10 @@ pub enum DomainEvent {
     DefinitionChanged(Uuid),
     /// Something in `<cputune>`, or a limit of a disk, was changed (`virsh schedinfo`).
     TunableChanged(Uuid),
+    /// The size of the domain's balloon, or of a memory device that changes its size, changed (`balloon.current`).
+    MemoryChanged(Uuid),
+    /// The domain's guest was reset, by itself or by the host, in the same run: its drivers are started anew.
+    Reset(Uuid),
     /// A request of the guest to a disk failed.
     IoError(IoError),
     /// A job of the domain is over.
@@ -89,4 +93,6 @@ pub struct OptionalKinds {
     pub metadata: bool,
     /// [`DomainEvent::JobCompleted`].
     pub jobs: bool,
+    /// [`DomainEvent::MemoryChanged`] and [`DomainEvent::Reset`].
+    pub memory: bool,
 }

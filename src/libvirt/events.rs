@@ -112,10 +112,12 @@ fn reports_devices(driver: Option<&str>) -> bool {
 }
 
 /// The kinds that this driver really sends, of those that were registered: every driver accepts every registration.
-/// QEMU's driver alone reports I/O errors (`virDomainEventIOErrorReasonNewFromObj` in libvirt's source).
+/// QEMU's driver alone reports I/O errors (`virDomainEventIOErrorReasonNewFromObj` in libvirt's source) and balloons
+/// (`virDomainEventBalloonChangeNewFromObj`).
 fn kinds_sent(driver: Option<&str>, registered: OptionalKinds) -> OptionalKinds {
     OptionalKinds {
         io_errors: registered.io_errors && driver == Some("QEMU"),
+        memory: registered.memory && driver == Some("QEMU"),
         ..registered
     }
 }
@@ -337,16 +339,18 @@ mod tests {
     }
 
     #[test]
-    fn only_qemu_reports_io_errors() {
-        for io_errors in [true, false] {
+    fn only_qemu_reports_io_errors_and_balloons() {
+        for sent in [true, false] {
             let registered = OptionalKinds {
-                io_errors,
+                io_errors: sent,
                 metadata: true,
                 jobs: true,
+                memory: sent,
             };
             assert_eq!(kinds_sent(Some("QEMU"), registered), registered);
             for driver in [Some("TEST"), Some("LXC"), None] {
-                assert!(!kinds_sent(driver, registered).io_errors, "{driver:?}");
+                let kinds = kinds_sent(driver, registered);
+                assert!(!kinds.io_errors && !kinds.memory, "{driver:?}");
             }
         }
     }

@@ -189,6 +189,7 @@ fn memory(sample: &mut Sample, domain: &Domain) -> Result<(), Error> {
             *field = Some(value);
         }),
     )?;
+    memory.asked_at = start;
     memory.at = midpoint(start);
     sample.memory = memory;
     Ok(())

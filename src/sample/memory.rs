@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// Memory of a VM, sizes in KiB.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Memory {
-    /// Midpoint of the call that reported it.
+    /// When it was so: the midpoint of the call that reported it, or the time at which it was found that it cannot have changed.
     pub at: Instant,
     /// The most memory that the VM may have.
     pub maximum: Option<u64>,
@@ -35,6 +35,8 @@ pub struct Memory {
     pub last_update: Option<u64>,
     /// The age of that report when it was read, in s.
     pub report_age: Option<u64>,
+    /// When libvirt was asked for them. That was in an earlier gather if they cannot have changed since.
+    pub asked_at: Instant,
 }
 
 impl Memory {
@@ -55,6 +57,19 @@ impl Memory {
             unused: None,
             last_update: None,
             report_age: None,
+            asked_at: at,
+        }
+    }
+
+    /// The figures for which libvirt needs no monitor: its bulk call has them of a VM that does not answer, too.
+    #[must_use]
+    pub fn without_monitor(self) -> Self {
+        Self {
+            maximum: self.maximum,
+            current: self.current,
+            actual: self.actual,
+            asked_at: self.asked_at,
+            ..Self::new(self.at)
         }
     }
 

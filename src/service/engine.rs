@@ -81,6 +81,7 @@ impl Engine {
                 io_errors: true,
                 metadata: settings.needs_metadata(),
                 jobs: settings.measurements.jobs,
+                memory: true,
             };
             watcher = Some(libvirt::events::start(uri, wanted, move |updates| {
                 let _ = tell.send(Message::EventUpdates(updates));

@@ -4,6 +4,7 @@
 //! when the VM is no longer active. Active VMs whose names are not wanted have none.
 
 mod arrival;
+mod balloon;
 mod cached_description;
 mod counts;
 mod cpu;
@@ -24,7 +25,7 @@ use uuid::Uuid;
 
 use crate::description::Nic;
 use crate::maps::HashMap;
-use crate::sample::{Devices, NIC_COUNTERS, RunId};
+use crate::sample::{Devices, Memory, NIC_COUNTERS, RunId};
 
 pub use arrival::PAUSED_BY_MIGRATION;
 pub use cached_description::{CachedDescription, DeviceNames, Known};
@@ -60,6 +61,10 @@ pub struct Vms {
     cpu: CpuReadings,
     /// What this host says of the VMs is known in this gather, or there is nothing that it could say.
     host_was_read: bool,
+    /// Memory figures that cannot have changed are not asked for, if they are not wanted from libvirt in any case.
+    keeps_memory: bool,
+    /// Events tell of balloons that change and of guests that are reset.
+    memory_events: bool,
     /// libvirtd may have become another process in this gather. Replies of the last process may still
     /// be under way, so what is reported in this gather proves nothing.
     restarted: bool,
@@ -86,6 +91,8 @@ pub struct Target {
     pub nics: Option<Devices<NIC_COUNTERS>>,
     /// Its CPU time and the number of its vCPUs, where they were read on this host.
     pub processor: Option<Processor>,
+    /// Its memory, where that cannot have changed: libvirt is not asked for it.
+    pub memory: Option<Memory>,
     /// Whether libvirt may be asked for the figures of its vCPUs: this host does not show their threads.
     pub asks_vcpus: bool,
     /// Whether the VM stays paused as it arrived, so that it is not being migrated in although its state says so.
@@ -106,6 +113,8 @@ impl Vms {
             net: NetReadings::default(),
             cpu: CpuReadings::default(),
             host_was_read: false,
+            keeps_memory: false,
+            memory_events: false,
             restarted: false,
         }
     }
@@ -289,6 +298,7 @@ impl Vms {
             known,
             nics: nics.and_then(|nics| vm.nics.counters(&self.net, uuid, nics, wanted)),
             processor: vm.cpu.processor(self.cpu.now.get(&uuid)),
+            memory: self.kept_memory(vm, now),
             left_paused: vm.is_left_paused(),
             asks_vcpus: match vm.vcpu_source {
                 Some(source) => source == VcpuSource::Libvirt,

@@ -50,6 +50,7 @@ impl Vms {
         for vm in self.records.values_mut() {
             vm.nics.on_restart();
             vm.cpu.on_restart();
+            vm.balloon.forget();
         }
         self.restarted = true;
     }
@@ -95,6 +96,9 @@ impl Vms {
         vm.cpu.correct(full, sample);
         vm.online = sample.vcpus.or(vm.online);
         vm.put_figures(sample);
+        if full {
+            vm.keep_memory(sample);
+        }
         vm.arrival.on_sample(sample);
         sample.removed = vm.removed;
         let described = vm.description.as_ref();

@@ -6,6 +6,7 @@ use std::time::Instant;
 use smol_str::SmolStr;
 
 use super::arrival::Arrival;
+use super::balloon::VmBalloon;
 use super::cached_description::CachedDescription;
 use super::cpu::VmCpu;
 use super::ended::Endings;
@@ -46,6 +47,7 @@ pub struct VmRecord {
     pub(super) removed: Removed,
     pub(super) nics: VmNics,
     pub(super) cpu: VmCpu,
+    pub(super) balloon: VmBalloon,
     /// The number of vCPUs online in the last sample that had it.
     pub(super) online: Option<u64>,
     /// What this host said of its QEMU in this gather.
@@ -72,6 +74,7 @@ impl VmRecord {
             removed: Removed::default(),
             nics: VmNics::default(),
             cpu: VmCpu::default(),
+            balloon: VmBalloon::default(),
             online: None,
             figures: None,
             arrival: Arrival::default(),

@@ -111,6 +111,11 @@ impl LoggedPlugin {
     /// Gathers; returns the lines and the groups of each bulk call.
     pub fn gather(&mut self) -> (Vec<Line>, Vec<u32>) {
         let lines = self.plugin.gather();
+        (lines, self.asked())
+    }
+
+    /// The groups of each bulk call since the last call of this function.
+    pub fn asked(&mut self) -> Vec<u32> {
         let bytes = std::fs::read(&self.file).unwrap();
         let text = String::from_utf8_lossy(&bytes[self.read..]).into_owned();
         self.read = bytes.len();
@@ -119,7 +124,7 @@ impl LoggedPlugin {
             let (_, rest) = rest.split_once("stats=0x")?;
             u32::from_str_radix(rest.split(',').next()?, 16).ok()
         };
-        (lines, text.lines().filter_map(groups).collect())
+        text.lines().filter_map(groups).collect()
     }
 }
 

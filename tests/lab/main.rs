@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod balloon;
 mod call_cost;
 mod churn;
 mod daemon;

@@ -144,6 +144,7 @@ impl Session {
             };
             let mut sample = Sample::new(run, name, at);
             let seen = bulk::fill(&mut sample, record.params(), at);
+            sample.memory.asked_at = start;
             if !named.is_empty() {
                 sample.stats = named.choose(record.params());
             }

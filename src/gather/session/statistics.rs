@@ -7,7 +7,9 @@ use uuid::Uuid;
 use super::Session;
 use super::bulk::{find, is_incoming};
 use super::descriptions::freshen;
-use crate::gather::protocol::{Completeness, Measured, Response, Scope, Target, WorkerConfig};
+use crate::gather::protocol::{
+    Completeness, DomainRef, Measured, Response, Scope, Target, WorkerConfig,
+};
 use crate::libvirt::bulk::Groups;
 use crate::libvirt::{Error, per_call};
 use crate::maps::HashSet;
@@ -49,6 +51,7 @@ impl Session {
             let named = &config.statistics;
             self.bulk_samples(*groups, batch, &mut samples, &mut problems, named)?;
         }
+        self.ask_restarted(groups, &present, &mut samples, &mut problems, config)?;
         let mut measured = Vec::with_capacity(samples.len());
         for (place, sample) in samples.into_iter().enumerate() {
             let uuid = sample.run.uuid;
@@ -71,6 +74,35 @@ impl Session {
         Ok(Response::Samples(measured, problems))
     }
 
+    /// Asks for all figures of the domains that the samples show to have been restarted since the list: what was read of them
+    /// on this host is of their last run.
+    fn ask_restarted(
+        &mut self,
+        groups: Groups,
+        present: &[&Target],
+        samples: &mut Vec<Sample>,
+        problems: &mut Vec<(DomainRef, String)>,
+        config: &WorkerConfig,
+    ) -> Result<(), Error> {
+        let mut restarted = Vec::new();
+        for (place, sample) in samples.iter().enumerate() {
+            let target = find(present, place, |t| t.domain.run.uuid == sample.run.uuid);
+            let anew = |target: &&Target| {
+                target.domain.run != sample.run && target.unread(groups) != groups
+            };
+            restarted.extend(target.filter(anew));
+        }
+        if restarted.is_empty() {
+            return Ok(());
+        }
+        let is_restarted = |sample: &Sample| {
+            let mut all = restarted.iter();
+            all.any(|target| target.domain.run.uuid == sample.run.uuid)
+        };
+        samples.retain(|sample| !is_restarted(sample));
+        self.bulk_samples(groups, &restarted, samples, problems, &config.statistics)
+    }
+
     /// Adds to a sample of the bulk call what needs calls of its own, and the description.
     fn complete(
         &mut self,
@@ -83,25 +115,30 @@ impl Session {
         let Some(domain) = self.handles.get(&sample.run.uuid) else {
             return Ok(None);
         };
-        let asked = target.unread(groups);
-        let mut unasked = Groups::NONE;
-        let mut known = &target.known;
-        if sample.run == target.domain.run {
+        let is_known_run = sample.run == target.domain.run;
+        let (mut asked, mut known) = (groups, &Known::New);
+        if is_known_run {
+            (asked, known) = (target.unread(groups), &target.known);
             target.add_read(&mut sample);
-        } else {
-            // The domain was restarted since the list: what is known is of its last run.
-            known = &Known::New;
-            unasked = groups.without(asked);
         }
-        let left_paused = sample.run == target.domain.run && target.left_paused;
-        let incoming = self.qemu && is_incoming(&sample, left_paused);
+        let incoming = self.qemu && is_incoming(&sample, is_known_run && target.left_paused);
         let completeness = match scope {
             Scope::NoMonitor if incoming => Completeness::Full,
             Scope::NoMonitor => Completeness::Partial,
             Scope::Full | Scope::NoBlock => {
-                self.completeness(&sample, groups, known.description(), incoming)
+                self.completeness(&sample, asked, known.description(), incoming)
             }
         };
+        if let Some(memory) = target.memory
+            && groups.without(asked).has(Groups::BALLOON)
+        {
+            // libvirt would not give them of a QEMU that it did not ask.
+            sample.memory = if sample.has_figures_of_qemu() {
+                memory
+            } else {
+                memory.without_monitor()
+            };
+        }
         sample.answers = self.answers(groups, scope, completeness, incoming);
         // The job of a domain that came in part, or is being migrated in, is taken, and from libvirt 11.0
         // on reading the XML waits for the job, up to 30 s: what is known of the domain must do.
@@ -116,12 +153,11 @@ impl Session {
             Some(read) => read.description.as_ref(),
             None => known.description(),
         };
-        let lacking = if self.bulk.works {
+        let mut lacking = if self.bulk.works {
             asked.and(self.bulk.lacking)
         } else {
             asked
         };
-        let mut lacking = lacking | unasked;
         if (scope == Scope::NoMonitor || completeness == Completeness::Partial)
             && sample.cpu.user.is_none()
         {

@@ -516,3 +516,47 @@ fn a_domain_whose_call_fails_does_not_cost_the_others_theirs() {
     assert_eq!(without.unwrap(), names);
     assert!(!session.bulk.works && problems.len() == 1);
 }
+
+/// A target of which the memory is known from an earlier gather.
+fn with_kept_memory(domain: DomainRef, known: Known) -> Target {
+    let kept = full(Instant::now()).memory;
+    Target {
+        memory: Some(kept),
+        ..target(&domain, known)
+    }
+}
+
+/// libvirt passes such a VM by, as one that is being migrated in, and gives of it what needs no monitor.
+#[test]
+fn a_guest_whose_qemu_was_passed_by_has_no_figures_though_some_are_known() {
+    let mut session = Session::new(connect("test:///default"));
+    let found = listed(&mut session);
+    let known = known(&mut session, &found[0]);
+    // The test driver's bulk reply has no figures of a monitor.
+    session.qemu = true;
+    let target = with_kept_memory(found[0].clone(), known);
+    let kept = target.memory.unwrap();
+    let (measured, _) = asked(&mut session, &config(ALL), &[target]);
+    let memory = &measured[0].sample.memory;
+    assert_eq!((memory.maximum, memory.actual), (kept.maximum, kept.actual));
+    assert_eq!((memory.rss, memory.usable), (None, None));
+    assert_eq!((memory.last_update, memory.report_age), (None, None));
+}
+
+#[test]
+fn what_is_known_of_the_memory_of_another_run_is_not_used() {
+    let mut session = Session::new(connect("test:///default"));
+    let found = listed(&mut session);
+    let mut before = found[0].clone();
+    before.run.id += 8;
+    let (measured, problems) = asked(
+        &mut session,
+        &config(ALL),
+        &[with_kept_memory(before, Known::New)],
+    );
+    assert!(problems.is_empty(), "{problems:?}");
+    let sample = &measured[0].sample;
+    assert_eq!(sample.run, found[0].run);
+    assert_eq!(sample.memory.maximum, Some(8_388_608));
+    assert_eq!(sample.memory.current, Some(2_097_152));
+}

@@ -1,7 +1,6 @@
 //! The storage of disk images: where each image lies, and whether that storage answers.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -162,7 +161,7 @@ impl Mounts {
     /// Reads mountinfo anew. Any change of it invalidates all resolved paths.
     fn read_table(&mut self) {
         // If it cannot be read now (no descriptor left), the last table has to do.
-        let Ok(text) = fs::read(&self.source) else {
+        let Ok(text) = super::read_table(&self.source) else {
             return;
         };
         if text == self.text {

@@ -1,4 +1,5 @@
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{self, BufRead as _, Write as _};
 use std::os::unix::fs::symlink;
 use std::time::Duration;

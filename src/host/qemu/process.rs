@@ -35,6 +35,8 @@ pub(super) struct Process {
     pub state: ProcessState,
     /// When it was started, in clock ticks since the host was.
     started: Option<u64>,
+    /// Its resident memory as of the last refresh, pages.
+    resident: Option<u64>,
     vcpus: VcpuThreads,
     /// For a process in uninterruptible sleep: how often it had been scheduled when it was first
     /// found asleep, and the time since which this number has not changed.
@@ -87,6 +89,7 @@ impl Process {
             freezer: Freezer::of(&folder, cgroups, now),
             state: ProcessState::Exited,
             started: None,
+            resident: None,
             vcpus: VcpuThreads::default(),
             asleep_since: None,
         };
@@ -101,7 +104,8 @@ impl Process {
         let mut buffer = [0; 1024];
         let length = pread(&self.stat, &mut buffer, 0).unwrap_or(0);
         let stat = Stat::parse(&buffer[..length]);
-        (self.state, self.parent, self.started) = (stat.state, stat.parent, stat.started);
+        (self.state, self.parent) = (stat.state, stat.parent);
+        (self.started, self.resident) = (stat.started, stat.resident);
         if self.state == ProcessState::Responsive && self.freezer.is_frozen() {
             self.state = ProcessState::Stopped;
         }
@@ -117,6 +121,12 @@ impl Process {
         let now = u64::try_from(now.tv_sec).ok()? * second + u64::try_from(now.tv_nsec).ok()?;
         let tick = second / rustix::param::clock_ticks_per_second().max(1);
         Some(now.checked_sub(self.started?.checked_mul(tick)?)? / second)
+    }
+
+    /// Its resident memory, KiB, as libvirt has it for `balloon.rss` (virProcessGetStatInfo).
+    pub fn resident(&self) -> Option<u64> {
+        let page = u64::try_from(rustix::param::page_size()).ok()?;
+        self.resident?.checked_mul(page / 1024)
     }
 
     /// The CPU time of the threads of its vCPUs, of which there should be as many as `expected`. `room` is
@@ -168,11 +178,12 @@ struct Stat {
     state: ProcessState,
     parent: u32,
     started: Option<u64>,
+    resident: Option<u64>,
 }
 
 impl Stat {
-    /// Parses `PID (NAME) STATE PARENT ...`: state, parent and the start of the process are the fields
-    /// 3, 4 and 22 (proc_pid_stat(5)). The name may contain spaces and parentheses.
+    /// Parses `PID (NAME) STATE PARENT ...`: state, parent, the start of the process and its resident
+    /// memory are the fields 3, 4, 22 and 24 (proc_pid_stat(5)). The name may contain spaces and parentheses.
     fn parse(stat: &[u8]) -> Self {
         let mut fields = stat
             .iter()
@@ -188,10 +199,12 @@ impl Stat {
         };
         let parent = fields.next().and_then(|parent| parent.parse().ok());
         let started = fields.nth(17).and_then(|started| started.parse().ok());
+        let resident = fields.nth(1).and_then(|resident| resident.parse().ok());
         Self {
             state,
             parent: parent.unwrap_or(0),
             started,
+            resident,
         }
     }
 }

@@ -3,14 +3,14 @@
 mod callbacks;
 mod lifecycle;
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{c_char, c_int, c_ulonglong, c_void};
 use std::ptr;
 
 use virt::sys;
 
 use callbacks::{
-    block_job_changed, device_added, device_removed, free_sink, io_error_reported, job_completed,
-    metadata_changed, tray_moved, tunable_changed,
+    balloon_changed, block_job_changed, device_added, device_removed, free_sink, io_error_reported,
+    job_completed, memory_device_changed, metadata_changed, reset, tray_moved, tunable_changed,
 };
 use lifecycle::started_or_stopped;
 
@@ -22,7 +22,7 @@ type EventSink = Box<dyn Fn(DomainEvent) + Send + Sync>;
 impl Connection {
     /// Calls `on_event` whenever a domain starts or stops, a device or its image changes, a disk has an I/O error, and so on
     /// (`virConnectDomainEventRegisterAny`). The thread of the event loop makes these calls for as long as the
-    /// connection is open. A driver may have no events for trays, block jobs, tunables, I/O errors and jobs.
+    /// connection is open. A driver may have no events for trays, block jobs, tunables, I/O errors, jobs, balloons and resets.
     ///
     /// `wanted`: which of the kinds that a driver may lack are wanted. libvirt before 3.0 has no event for metadata, before
     /// 1.3.3 none for jobs. Returns which of them were registered.
@@ -61,6 +61,15 @@ impl Connection {
             c_int,
             *mut c_void,
         );
+        type BalloonCallback =
+            unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_ulonglong, *mut c_void);
+        type MemoryDeviceCallback = unsafe extern "C" fn(
+            sys::virConnectPtr,
+            sys::virDomainPtr,
+            *const c_char,
+            c_ulonglong,
+            *mut c_void,
+        );
         type MetadataCallback = unsafe extern "C" fn(
             sys::virConnectPtr,
             sys::virDomainPtr,
@@ -79,7 +88,19 @@ impl Connection {
         );
         // SAFETY: libvirt stores all callbacks as the generic type, and calls each with the arguments of its
         // event, which are these.
-        let (lifecycle, added, removed, tray, block_job, tunable, io_error, metadata_changed, job) = unsafe {
+        let (
+            lifecycle,
+            added,
+            removed,
+            tray,
+            block_job,
+            tunable,
+            io_error,
+            metadata_changed,
+            job,
+            balloon,
+            memory_device,
+        ) = unsafe {
             (
                 std::mem::transmute::<LifecycleCallback, AnyCallback>(started_or_stopped),
                 std::mem::transmute::<DeviceCallback, AnyCallback>(device_added),
@@ -90,9 +111,12 @@ impl Connection {
                 std::mem::transmute::<IoErrorCallback, AnyCallback>(io_error_reported),
                 std::mem::transmute::<MetadataCallback, AnyCallback>(metadata_changed),
                 std::mem::transmute::<ParametersCallback, AnyCallback>(job_completed),
+                std::mem::transmute::<BalloonCallback, AnyCallback>(balloon_changed),
+                std::mem::transmute::<MemoryDeviceCallback, AnyCallback>(memory_device_changed),
             )
         };
         let mut optional = OptionalKinds::default();
+        let mut balloons = false;
         let kinds = [
             (sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle, true),
             (sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, added, true),
@@ -107,11 +131,22 @@ impl Connection {
                 false,
             ),
             (sys::VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, job, false),
+            (sys::VIR_DOMAIN_EVENT_ID_BALLOON_CHANGE, balloon, false),
+            // From libvirt 7.9 on, as are the devices that have it (virtio-mem).
+            (
+                sys::VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE,
+                memory_device,
+                false,
+            ),
+            (sys::VIR_DOMAIN_EVENT_ID_REBOOT, reset as AnyCallback, false),
         ];
         let is_wanted = |id| match id {
             sys::VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON => wanted.io_errors,
             sys::VIR_DOMAIN_EVENT_ID_METADATA_CHANGE => wanted.metadata,
             sys::VIR_DOMAIN_EVENT_ID_JOB_COMPLETED => wanted.jobs,
+            sys::VIR_DOMAIN_EVENT_ID_BALLOON_CHANGE
+            | sys::VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE
+            | sys::VIR_DOMAIN_EVENT_ID_REBOOT => wanted.memory,
             _ => true,
         };
         for (id, callback, needed) in kinds {
@@ -145,6 +180,8 @@ impl Connection {
                 sys::VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON => optional.io_errors = true,
                 sys::VIR_DOMAIN_EVENT_ID_METADATA_CHANGE => optional.metadata = true,
                 sys::VIR_DOMAIN_EVENT_ID_JOB_COMPLETED => optional.jobs = true,
+                sys::VIR_DOMAIN_EVENT_ID_BALLOON_CHANGE => balloons = true,
+                sys::VIR_DOMAIN_EVENT_ID_REBOOT => optional.memory = balloons,
                 _ => {}
             }
         }

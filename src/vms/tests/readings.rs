@@ -192,6 +192,7 @@ fn read_figures(vms: &mut Vms, shared: bool) {
     let times = vcpu_times(Instant::now(), list);
     let figures = HostFigures {
         uptime: Some(60),
+        resident: None,
         vcpus: Some(ThreadTimes { times, shared }),
         throttling: None,
         pressure: Vec::new(),

@@ -13,6 +13,8 @@ use crate::sample::{Pressure, Throttling};
 pub struct HostFigures {
     /// How long ago its process was started, s.
     pub uptime: Option<u64>,
+    /// The resident memory of its process, KiB.
+    pub resident: Option<u64>,
     /// What its vCPU threads have counted.
     pub vcpus: Option<ThreadTimes>,
     /// How often its CPU quota has stopped it.
@@ -48,7 +50,7 @@ impl Processes {
             let Some(process) = processes.iter_mut().find(|one| Some(one.pid) == pid) else {
                 continue;
             };
-            let uptime = process.uptime();
+            let (uptime, resident) = (process.uptime(), process.resident());
             let vcpus = vcpus.and_then(|vcpus| {
                 let expected = Expected {
                     groups: vcpus.groups.get(uuid).copied(),
@@ -58,6 +60,7 @@ impl Processes {
             });
             let of_vm = HostFigures {
                 uptime,
+                resident,
                 vcpus,
                 throttling: None,
                 pressure: Vec::new(),

@@ -1,6 +1,6 @@
 //! What libvirt calls for events of devices, disks, settings and jobs. None of these functions calls the daemon.
 
-use std::ffi::{c_char, c_int, c_uint, c_void};
+use std::ffi::{c_char, c_int, c_uint, c_ulonglong, c_void};
 
 use virt::sys;
 
@@ -93,6 +93,45 @@ pub(super) unsafe extern "C" fn metadata_changed(
     unsafe {
         let sink = &*opaque.cast::<EventSink>();
         sink(DomainEvent::MetadataChanged(uuid_of(domain)));
+    }
+}
+
+pub(super) unsafe extern "C" fn balloon_changed(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    _: c_ulonglong,
+    opaque: *mut c_void,
+) {
+    // SAFETY: as in `device_added`.
+    unsafe {
+        let sink = &*opaque.cast::<EventSink>();
+        sink(DomainEvent::MemoryChanged(uuid_of(domain)));
+    }
+}
+
+pub(super) unsafe extern "C" fn memory_device_changed(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    _: *const c_char,
+    _: c_ulonglong,
+    opaque: *mut c_void,
+) {
+    // SAFETY: as in `device_added`.
+    unsafe {
+        let sink = &*opaque.cast::<EventSink>();
+        sink(DomainEvent::MemoryChanged(uuid_of(domain)));
+    }
+}
+
+pub(super) unsafe extern "C" fn reset(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    opaque: *mut c_void,
+) {
+    // SAFETY: as in `device_added`.
+    unsafe {
+        let sink = &*opaque.cast::<EventSink>();
+        sink(DomainEvent::Reset(uuid_of(domain)));
     }
 }
 

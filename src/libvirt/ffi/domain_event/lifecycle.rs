@@ -43,6 +43,9 @@ pub(super) unsafe extern "C" fn started_or_stopped(
         {
             sink(DomainEvent::Arrived(uuid, id));
         }
+        if is_revert(event, detail) {
+            sink(DomainEvent::ImageChanged(uuid));
+        }
         if is_definition(event) {
             sink(DomainEvent::DefinitionChanged(uuid));
         }
@@ -63,6 +66,25 @@ fn is_arrival(event: c_int, detail: c_int) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether a lifecycle event tells that the domain is in the state of a snapshot, in the same run: with the images and the
+/// configuration of the snapshot.
+fn is_revert(event: c_int, detail: c_int) -> bool {
+    let states = [
+        (
+            sys::VIR_DOMAIN_EVENT_SUSPENDED,
+            sys::VIR_DOMAIN_EVENT_SUSPENDED_FROM_SNAPSHOT,
+        ),
+        (
+            sys::VIR_DOMAIN_EVENT_RESUMED,
+            sys::VIR_DOMAIN_EVENT_RESUMED_FROM_SNAPSHOT,
+        ),
+    ];
+    let state = c_uint::try_from(event)
+        .ok()
+        .zip(c_uint::try_from(detail).ok());
+    state.is_some_and(|state| states.contains(&state))
 }
 
 /// Whether a lifecycle event tells that the domain's configuration was stored or deleted.
@@ -111,6 +133,11 @@ mod tests {
                 .collect();
             assert_eq!(found, arrivals, "{event}");
         }
+        let reverts: Vec<(c_int, c_int)> = (-1..9)
+            .flat_map(|event| (-1..9).map(move |detail| (event, detail)))
+            .filter(|(event, detail)| is_revert(*event, *detail))
+            .collect();
+        assert_eq!(reverts, [(3, 5), (4, 2)]);
         let definitions: Vec<c_int> = (-1..9).filter(|event| is_definition(*event)).collect();
         assert_eq!(definitions, [0, 1]);
     }

@@ -1,0 +1,214 @@
+//! Whether the memory figures of a VM can have changed since libvirt was asked for them.
+//!
+//! Of the balloon group, `current` and `maximum` change with an event (the balloon's, or that of a device), and the resident
+//! size is on this host. The guest's own figures change when the guest reports: once when its driver starts, and then only
+//! where a period is set (balloon_stats_poll_cb in QEMU's hw/virtio/virtio-balloon.c). The XML has the period, but no event
+//! tells of a new one (`virsh dommemstat --period`). So libvirt is asked when a report may have come, and otherwise about
+//! once a minute.
+//!
+//! Events are compared with the start of the call: one that came while the call was made may tell of something that the reply
+//! does not have yet.
+
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::{VmRecord, Vms};
+use crate::sample::{Memory, Sample};
+
+/// For so long after a guest was started, reset or resumed, its driver may start and report at any time.
+const GUEST_STARTS: Duration = Duration::from_secs(300);
+/// At this age at the latest, what libvirt gave is asked for again although no report is due. With an interval of 10 s, that is
+/// once a minute.
+const OLDEST: Duration = Duration::from_secs(55);
+/// VMs whose figures came at the same time are asked again in different gathers, within so many seconds.
+const SPREAD: u128 = 10;
+/// The time of a report is in whole seconds, and a gather goes on for a while after it was decided what to ask.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// virDomainState: the guest does not run (paused, suspended by itself).
+const AT_REST: [i32; 2] = [3, 7];
+
+/// What decides whether the figures can have changed, beside them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    pub(super) now: Instant,
+    /// How often the guest reports by the XML; 0: never.
+    pub(super) period: Duration,
+    /// How long ago QEMU was started.
+    pub(super) uptime: Duration,
+}
+
+/// What libvirt gave in one run of a VM.
+#[derive(Debug, Default)]
+pub(super) struct VmBalloon {
+    kept: Option<Kept>,
+    /// When an event last told that figures may have changed.
+    changed: Option<Instant>,
+    /// When an event last told of something after which the guest's driver may start.
+    started: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    memory: Memory,
+    /// When libvirt was last asked although no report was due.
+    checked_at: Instant,
+    /// A report came that was not due: the guest reports more often than is known.
+    reports: bool,
+    /// The guest did not run, so it could not report.
+    rested: bool,
+}
+
+impl VmBalloon {
+    /// An event tells that the figures may be others.
+    pub(super) fn on_change(&mut self, at: Instant) {
+        self.changed = Some(at);
+    }
+
+    /// An event tells that the guest was reset, or goes on, perhaps for the first time.
+    pub(super) fn on_start(&mut self, at: Instant) {
+        self.changed = Some(at);
+        self.started = Some(at);
+    }
+
+    /// What libvirt gave may not hold.
+    pub(super) fn forget(&mut self) {
+        self.kept = None;
+    }
+
+    /// A full sample. Returns whether a report came that was not due: the XML may have another period by now.
+    pub(super) fn report(&mut self, sample: &Sample, moment: Moment) -> bool {
+        let memory = sample.memory;
+        let before = self.kept;
+        if before.is_some_and(|before| before.memory.asked_at == memory.asked_at) {
+            return false;
+        }
+        let mut disks = sample.disks.iter().flat_map(|disks| &disks.list);
+        // Without counters of a disk, nothing else would show that QEMU answers.
+        if memory.rss.is_none() || !disks.any(|disk| disk.counters.iter().any(Option::is_some)) {
+            self.kept = None;
+            return false;
+        }
+        let is_due = before.is_none_or(|before| before.rested || self.is_due(&before, moment));
+        let has_reported =
+            before.is_some_and(|before| before.memory.last_update != memory.last_update);
+        let reports = has_reported && !is_due;
+        let is_new = reports && before.is_some_and(|before| !before.reports);
+        self.kept = Some(Kept {
+            memory,
+            checked_at: match before {
+                Some(before) if is_due => before.checked_at,
+                _ => memory.asked_at,
+            },
+            reports,
+            rested: sample.state.is_some_and(|state| AT_REST.contains(&state)),
+        });
+        is_new
+    }
+
+    /// What libvirt would give of the balloon group now, but for the resident size; `None`: it has to be asked. Events must have
+    /// come since [`VmBalloon::asked_at`].
+    pub(super) fn memory(&self, uuid: Uuid, moment: Moment) -> Option<Memory> {
+        let kept = self.kept.as_ref()?;
+        let spread = u64::try_from(uuid.as_u128() % SPREAD).unwrap_or(0);
+        let oldest = OLDEST.saturating_sub(Duration::from_secs(spread));
+        let is_old = moment.now.saturating_duration_since(kept.checked_at) >= oldest;
+        let may_differ = kept.reports || is_old || self.is_due(kept, moment);
+        (!may_differ).then_some(kept.memory)
+    }
+
+    /// When libvirt was last asked.
+    pub(super) fn asked_at(&self) -> Option<Instant> {
+        self.kept.as_ref().map(|kept| kept.memory.asked_at)
+    }
+
+    /// Whether the figures may have changed since they were asked for, by what is known of the guest.
+    fn is_due(&self, kept: &Kept, moment: Moment) -> bool {
+        let Moment {
+            now,
+            period,
+            uptime,
+        } = moment;
+        let since = |at: Instant| now.saturating_duration_since(at);
+        let starts =
+            uptime < GUEST_STARTS || self.started.is_some_and(|at| since(at) < GUEST_STARTS);
+        // By the host's clock at that time, and from then on by the one that nobody sets.
+        let age = kept.memory.report_age.map(Duration::from_secs);
+        let age = age.map(|age| age + since(kept.memory.asked_at));
+        let has_come = age.is_none_or(|age| age + MARGIN >= period);
+        let may_report = starts || !period.is_zero() && has_come;
+        let changed = self.changed.is_some_and(|at| at >= kept.memory.asked_at);
+        changed || may_report && !kept.rested
+    }
+}
+
+impl Vms {
+    /// Memory figures that cannot have changed are not to be asked for.
+    pub fn keep_memory(&mut self) {
+        self.keeps_memory = true;
+    }
+
+    /// Events of balloons that change and of guests that are reset come from now on, or no more.
+    pub fn set_memory_events(&mut self, are_reported: bool) {
+        self.memory_events = are_reported;
+    }
+
+    /// libvirt reports another size of the VM's memory.
+    pub fn memory_changed(&mut self, uuid: Uuid, at: Instant) {
+        if let Some(vm) = self.records.get_mut(&uuid) {
+            vm.balloon.on_change(at);
+        }
+    }
+
+    /// libvirt reports that the guest was reset or goes on: its drivers may be started.
+    pub fn guest_starts(&mut self, uuid: Uuid, at: Instant) {
+        if let Some(vm) = self.records.get_mut(&uuid) {
+            vm.balloon.on_start(at);
+        }
+    }
+
+    /// What libvirt would give of the VM's balloon group, where that is certain.
+    pub(super) fn kept_memory(&self, vm: &VmRecord, now: Instant) -> Option<Memory> {
+        if !self.keeps_memory || !self.memory_events {
+            return None;
+        }
+        let described = vm.unchanged_description()?;
+        let is_current = described.read_at <= vm.balloon.asked_at()?
+            && self.freshness.reports_changes_since(described.read_at);
+        let figures = vm.figures.as_ref().filter(|_| is_current)?;
+        let rss = Some(figures.resident?);
+        let memory = vm.balloon.memory(vm.domain.run.uuid, vm.moment(now))?;
+        Some(Memory {
+            at: now,
+            rss,
+            ..memory
+        })
+    }
+}
+
+impl VmRecord {
+    /// Keeps the memory figures of a full sample.
+    pub(super) fn keep_memory(&mut self, sample: &Sample) {
+        let now = Instant::now();
+        if self.balloon.report(sample, self.moment(now)) {
+            // The XML is read again.
+            self.changed = Some(now);
+        }
+    }
+
+    /// What is known of the guest, as of now. One of which the host does not tell when it was started may have been just now.
+    fn moment(&self, now: Instant) -> Moment {
+        let described = self.description.as_ref();
+        let described = described.and_then(|cached| cached.description.as_ref());
+        let uptime = self.figures.as_ref().and_then(|figures| figures.uptime);
+        Moment {
+            now,
+            period: Duration::from_secs(described.map_or(0, |known| known.stats_period)),
+            uptime: Duration::from_secs(uptime.unwrap_or(0)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
