@@ -90,10 +90,11 @@ impl VmBalloon {
             self.kept = None;
             return false;
         }
-        let is_due = before.is_none_or(|before| before.rested || self.is_due(&before, moment));
-        let has_reported =
-            before.is_some_and(|before| before.memory.last_update != memory.last_update);
-        let reports = has_reported && !is_due;
+        let is_due = before.is_none_or(|before| self.is_due(&before, moment));
+        let reports = !is_due
+            && before.is_some_and(|before| {
+                !before.rested && before.memory.last_update != memory.last_update
+            });
         let is_new = reports && before.is_some_and(|before| !before.reports);
         self.kept = Some(Kept {
             memory,

@@ -110,6 +110,28 @@ fn a_guest_at_rest_does_not_report() {
     }
 }
 
+#[test]
+fn a_guest_that_comes_to_rest_after_long_is_asked_about_once_a_minute() {
+    let began = Instant::now();
+    let mut balloon = after(&sample(began, 1_000, 0), 1);
+    for after in 1..100 {
+        let now = began + S * after;
+        assert!(asks(&balloon, moment(now, 1)));
+        balloon.report(&sample(now, 1_000 + u64::from(after), 0), moment(now, 1));
+    }
+    let mut asked = 0;
+    for after in 100..220 {
+        let now = began + S * after;
+        if asks(&balloon, moment(now, 1)) {
+            asked += 1;
+            let mut resting = sample(now, 1_099, u64::from(after) - 99);
+            resting.state = Some(AT_REST[0]);
+            balloon.report(&resting, moment(now, 1));
+        }
+    }
+    assert!((3..=5).contains(&asked), "{asked}");
+}
+
 /// A VM may be created paused, and its driver starts when it is resumed, long after QEMU.
 #[test]
 fn events_and_guests_that_start_are_asked_for_at_once() {
