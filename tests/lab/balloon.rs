@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 /// VIR_DOMAIN_STATS_BALLOON
 const BALLOON: u32 = 4;
 
+/// A guest has started by then, on a busy host too.
+const BOOTS: Duration = Duration::from_secs(120);
+
 /// A Linux guest, which reports as often as this.
 fn spec(name: &str, stats_period: Option<u32>) -> VmSpec {
     VmSpec {
@@ -54,7 +57,7 @@ fn memory_that_cannot_have_changed_is_not_asked_for() {
     let lab = Lab::start();
     let vms = [guest(&lab, "silent", None), guest(&lab, "each", Some(1))];
     let [silent, each] = &vms;
-    wait_for("the guest's memory", Duration::from_secs(30), || {
+    wait_for("the guest's memory", BOOTS, || {
         let stats = lab.domstats(each.name());
         stats.contains_key("balloon.usable").then_some(())
     });
@@ -136,7 +139,7 @@ fn every_gather_has_the_memory_that_libvirt_has() {
     let late = &late;
     let began = Instant::now();
     for vm in [each, seldom, changed] {
-        wait_for("the guest's memory", Duration::from_secs(90), || {
+        wait_for("the guest's memory", BOOTS, || {
             let stats = lab.domstats(vm.name());
             stats.contains_key("balloon.usable").then_some(())
         });
