@@ -24,10 +24,12 @@ pub fn run(options: &Options) {
     let began = Instant::now();
     let socket = lab.dir().join("monitor");
     let fleet = vms::start(&lab, options, options.disks, Some(&socket));
+    let started = Instant::now();
     eprintln!("{} VMs after {:.0?}", fleet.vms.len(), began.elapsed());
     let mut host = Host::of(&lab);
     assert_eq!(host.qemus.len(), options.vms, "QEMUs");
     if options.running {
+        vms::age(started);
         vms::settle(&mut host);
     }
 
@@ -115,6 +117,7 @@ pub fn run(options: &Options) {
     for vm in &fleet.vms {
         lab.virsh(&["resume", "--domain", vm.name()]);
     }
+    vms::age(Instant::now());
     vms::settle(&mut host);
     let mut subjects = vec![Subject::gatherer("telegraf-kvm", &plugin)];
     add(&mut subjects, vec![peers::collectd(&lab)]);

@@ -1,5 +1,7 @@
 //! Numbers of workers and sizes of chunks.
 
+use std::time::Instant;
+
 use crate::gatherer::Gatherer;
 use crate::process::Host;
 use crate::support::lab::Lab;
@@ -11,6 +13,7 @@ pub fn run(options: &Options) {
     let _fleet = vms::start(&lab, options, options.disks, None);
     let mut host = Host::of(&lab);
     if options.running {
+        vms::age(Instant::now());
         vms::settle(&mut host);
     }
     let mut settings = Vec::new();

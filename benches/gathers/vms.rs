@@ -1,7 +1,7 @@
 //! The real VMs that gathers are measured on.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::Options;
 use crate::process::Host;
@@ -73,6 +73,13 @@ pub fn hold(options: &Options) {
 pub fn stir(lab: &Lab) {
     let send = "for n in 201 202 203; do echo x >/dev/udp/192.168.77.$n/9; done; sleep 3";
     succeed(lab.command("bash").args(["-c", send]));
+}
+
+/// Waits until no guest of VMs that were all started or resumed before `started` can be about to start its balloon's driver.
+/// Until then telegraf-kvm asks for the balloon's figures of a running VM in each gather.
+pub fn age(started: Instant) {
+    const GUESTS_START: Duration = Duration::from_secs(310);
+    std::thread::sleep(GUESTS_START.saturating_sub(started.elapsed()));
 }
 
 /// Waits until the firmware of running VMs has given up to find a system, for three minutes at most: until the
