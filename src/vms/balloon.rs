@@ -179,7 +179,7 @@ impl Vms {
             && self.freshness.reports_changes_since(described.read_at);
         let figures = vm.figures.as_ref().filter(|_| is_current)?;
         let rss = Some(figures.resident?);
-        let memory = vm.balloon.memory(vm.domain.run.uuid, vm.moment(now))?;
+        let memory = vm.balloon.memory(vm.domain.run.uuid, vm.moment(now)?)?;
         Some(Memory {
             at: now,
             rss,
@@ -192,22 +192,24 @@ impl VmRecord {
     /// Keeps the memory figures of a full sample.
     pub(super) fn keep_memory(&mut self, sample: &Sample) {
         let now = Instant::now();
-        if self.balloon.report(sample, self.moment(now)) {
+        let Some(moment) = self.moment(now) else {
+            return self.balloon.forget();
+        };
+        if self.balloon.report(sample, moment) {
             // The XML is read again.
             self.changed = Some(now);
         }
     }
 
-    /// What is known of the guest, as of now. One of which the host does not tell when it was started may have been just now.
-    fn moment(&self, now: Instant) -> Moment {
-        let described = self.description.as_ref();
-        let described = described.and_then(|cached| cached.description.as_ref());
-        let uptime = self.figures.as_ref().and_then(|figures| figures.uptime);
-        Moment {
+    /// What is known of the guest, as of now; `None` where its period is not known, or when QEMU was started.
+    fn moment(&self, now: Instant) -> Option<Moment> {
+        let described = self.description.as_ref()?.description.as_ref()?;
+        let uptime = self.figures.as_ref()?.uptime?;
+        Some(Moment {
             now,
-            period: Duration::from_secs(described.map_or(0, |known| known.stats_period)),
-            uptime: Duration::from_secs(uptime.unwrap_or(0)),
-        }
+            period: Duration::from_secs(described.stats_period),
+            uptime: Duration::from_secs(uptime),
+        })
     }
 }
 

@@ -4,6 +4,7 @@ mod descriptions;
 mod endings;
 mod io_errors;
 mod jobs;
+mod memory;
 mod readings;
 
 use super::*;
