@@ -24,16 +24,16 @@ pub fn run(options: &Options) {
     let began = Instant::now();
     let socket = lab.dir().join("monitor");
     let fleet = vms::start(&lab, options, options.disks, Some(&socket));
-    let started = Instant::now();
     eprintln!("{} VMs after {:.0?}", fleet.vms.len(), began.elapsed());
     let mut host = Host::of(&lab);
     assert_eq!(host.qemus.len(), options.vms, "QEMUs");
+    let mut plugin = Gatherer::plugin(&lab, "");
+    let other = options.other.as_ref();
+    let other = other.map(|program| Gatherer::other(&lab, program, "").share());
     if options.running {
-        vms::age(started);
+        vms::age();
         vms::settle(&mut host);
     }
-
-    let mut plugin = Gatherer::plugin(&lab, "");
     for _ in 0..5 {
         plugin.gather();
     }
@@ -41,8 +41,6 @@ pub fn run(options: &Options) {
     plugin.gather();
     let calls = calls(&before, &plugin.last);
     let bytes = plugin.bytes;
-    let other = options.other.as_ref();
-    let other = other.map(|program| Gatherer::other(&lab, program, "").share());
     let floor = |args: &[&str]| Gatherer::floor(&lab, &[&[URI], args].concat()).share();
     let plugin = plugin.share();
     let bare = [
@@ -117,7 +115,7 @@ pub fn run(options: &Options) {
     for vm in &fleet.vms {
         lab.virsh(&["resume", "--domain", vm.name()]);
     }
-    vms::age(Instant::now());
+    vms::age();
     vms::settle(&mut host);
     let mut subjects = vec![Subject::gatherer("telegraf-kvm", &plugin)];
     add(&mut subjects, vec![peers::collectd(&lab)]);

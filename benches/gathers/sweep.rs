@@ -1,7 +1,5 @@
 //! Numbers of workers and sizes of chunks.
 
-use std::time::Instant;
-
 use crate::gatherer::Gatherer;
 use crate::process::Host;
 use crate::support::lab::Lab;
@@ -13,7 +11,6 @@ pub fn run(options: &Options) {
     let _fleet = vms::start(&lab, options, options.disks, None);
     let mut host = Host::of(&lab);
     if options.running {
-        vms::age(Instant::now());
         vms::settle(&mut host);
     }
     let mut settings = Vec::new();
@@ -26,6 +23,9 @@ pub fn run(options: &Options) {
             }
             settings.push((workers, chunk, plugin.share()));
         }
+    }
+    if options.running {
+        vms::age();
     }
     let mut subjects = Vec::new();
     for (workers, chunk, plugin) in &settings {

@@ -1,7 +1,7 @@
 //! The real VMs that gathers are measured on.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::Options;
 use crate::process::Host;
@@ -75,11 +75,11 @@ pub fn stir(lab: &Lab) {
     succeed(lab.command("bash").args(["-c", send]));
 }
 
-/// Waits until no guest of VMs that were all started or resumed before `started` can be about to start its balloon's driver.
-/// Until then telegraf-kvm asks for the balloon's figures of a running VM in each gather.
-pub fn age(started: Instant) {
+/// Waits until guests that were started or resumed before, and those that were while a telegraf-kvm which has just been
+/// started did not look, cannot be about to start their balloons' drivers. Until then it asks for the balloon's figures of a running VM in each gather.
+pub fn age() {
     const GUESTS_START: Duration = Duration::from_secs(310);
-    std::thread::sleep(GUESTS_START.saturating_sub(started.elapsed()));
+    std::thread::sleep(GUESTS_START);
 }
 
 /// Waits until the firmware of running VMs has given up to find a system, for three minutes at most: until the

@@ -233,12 +233,12 @@ impl Gatherer {
             EventUpdate::Live(since, kinds) => {
                 self.vms.set_feed(EventFeed::Live(since));
                 self.vms.set_io_errors(kinds.io_errors);
-                self.vms.set_memory_events(kinds.memory);
+                self.vms.set_memory_events(kinds.memory.then_some(since));
             }
             EventUpdate::Down => {
                 self.vms.set_feed(EventFeed::Down);
                 self.vms.set_io_errors(false);
-                self.vms.set_memory_events(false);
+                self.vms.set_memory_events(None);
             }
             EventUpdate::Event(DomainEvent::DeviceAdded(uuid), at) => {
                 self.vms.device_changed(uuid, at);

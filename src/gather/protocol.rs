@@ -129,6 +129,22 @@ pub enum Completeness {
 /// A request as a worker gets it.
 pub type WorkerRequest = Request<DomainRef, Target>;
 
+/// A request that has waited for so long for its worker is made as if nothing were known of the domains' memory.
+const MEMORY_HOLDS: Duration = Duration::from_millis(500);
+
+impl WorkerRequest {
+    /// Forgets memory figures that libvirt may have others of by now.
+    pub fn forget_old_memory(&mut self) {
+        if let Self::Statistics { of, .. } = self {
+            for target in of {
+                target.memory = target
+                    .memory
+                    .filter(|memory| memory.at.elapsed() < MEMORY_HOLDS);
+            }
+        }
+    }
+}
+
 /// A result of a worker's call. [`Response::is_last`] tells whether more follows.
 #[derive(Debug)]
 pub enum Response {

@@ -153,10 +153,11 @@ pub fn run(
             },
         };
         // If opening took too long, another worker has the request.
-        let Some(request) = slot.take() else {
+        let Some(mut request) = slot.take() else {
             tell(Ok(Response::Connected));
             continue;
         };
+        request.forget_old_memory();
         match open.perform(config, &request, &|response| tell(Ok(response))) {
             Ok(response) => tell(Ok(response)),
             Err(error) if error.is_transport() || !open.connection.is_alive() => {

@@ -35,8 +35,8 @@ pub(super) struct Moment {
     pub(super) now: Instant,
     /// How often the guest reports by the XML; 0: never.
     pub(super) period: Duration,
-    /// How long ago QEMU was started.
-    pub(super) uptime: Duration,
+    /// How long ago QEMU was started, or the guest reset or resumed while no event would have told of it.
+    pub(super) running: Duration,
 }
 
 /// What libvirt gave in one run of a VM.
@@ -52,6 +52,8 @@ pub(super) struct VmBalloon {
 #[derive(Debug, Clone, Copy)]
 struct Kept {
     memory: Memory,
+    /// The age of the guest's report when libvirt was asked.
+    age: Option<Duration>,
     /// When libvirt was last asked although no report was due.
     checked_at: Instant,
     /// A report came that was not due: the guest reports more often than is known.
@@ -91,13 +93,20 @@ impl VmBalloon {
             return false;
         }
         let is_due = before.is_none_or(|before| self.is_due(&before, moment));
-        let reports = !is_due
-            && before.is_some_and(|before| {
-                !before.rested && before.memory.last_update != memory.last_update
-            });
+        let reports = before.is_some_and(|before| self.is_early(&before, &memory, is_due, moment));
         let is_new = reports && before.is_some_and(|before| !before.reports);
+        let age = memory.report_age.map(Duration::from_secs);
+        // The host's clock may have been set back since.
+        let older = before.and_then(|before| {
+            let is_same = before.memory.last_update == memory.last_update;
+            let since = memory
+                .asked_at
+                .saturating_duration_since(before.memory.asked_at);
+            before.age.filter(|_| is_same).map(|age| age + since)
+        });
         self.kept = Some(Kept {
             memory,
+            age: age.max(older),
             checked_at: match before {
                 Some(before) if is_due => before.checked_at,
                 _ => memory.asked_at,
@@ -126,21 +135,34 @@ impl VmBalloon {
 
     /// Whether the figures may have changed since they were asked for, by what is known of the guest.
     fn is_due(&self, kept: &Kept, moment: Moment) -> bool {
-        let Moment {
-            now,
-            period,
-            uptime,
-        } = moment;
-        let since = |at: Instant| now.saturating_duration_since(at);
-        let starts =
-            uptime < GUEST_STARTS || self.started.is_some_and(|at| since(at) < GUEST_STARTS);
-        // By the host's clock at that time, and from then on by the one that nobody sets.
-        let age = kept.memory.report_age.map(Duration::from_secs);
-        let age = age.map(|age| age + since(kept.memory.asked_at));
-        let has_come = age.is_none_or(|age| age + MARGIN >= period);
-        let may_report = starts || !period.is_zero() && has_come;
-        let changed = self.changed.is_some_and(|at| at >= kept.memory.asked_at);
-        changed || may_report && !kept.rested
+        let since = moment.now.saturating_duration_since(kept.memory.asked_at);
+        let age = kept.age.map(|age| age + since);
+        let has_come = age.is_none_or(|age| age + MARGIN >= moment.period);
+        let may_report = self.was_starting(kept, moment) || !moment.period.is_zero() && has_come;
+        self.has_changed(kept) || may_report && !kept.rested
+    }
+
+    fn has_changed(&self, kept: &Kept) -> bool {
+        self.changed.is_some_and(|at| at >= kept.memory.asked_at)
+    }
+
+    /// Whether the guest's driver might still have started after the figures were asked for.
+    fn was_starting(&self, kept: &Kept, moment: Moment) -> bool {
+        let asked_at = kept.memory.asked_at;
+        let since = moment.now.saturating_duration_since(asked_at);
+        let starts = |at: Instant| asked_at.saturating_duration_since(at) < GUEST_STARTS;
+        moment.running.saturating_sub(since) < GUEST_STARTS || self.started.is_some_and(starts)
+    }
+
+    /// Whether a report came earlier than by the period.
+    fn is_early(&self, before: &Kept, memory: &Memory, is_due: bool, moment: Moment) -> bool {
+        let [last, next] =
+            [before.memory.last_update, memory.last_update].map(Option::unwrap_or_default);
+        let spacing = Duration::from_secs(next.saturating_sub(last));
+        let is_early = !is_due || last > 0 && spacing + MARGIN < moment.period;
+        let is_regular =
+            !before.rested && !self.has_changed(before) && !self.was_starting(before, moment);
+        last != next && is_early && is_regular
     }
 }
 
@@ -150,9 +172,9 @@ impl Vms {
         self.keeps_memory = true;
     }
 
-    /// Events of balloons that change and of guests that are reset come from now on, or no more.
-    pub fn set_memory_events(&mut self, are_reported: bool) {
-        self.memory_events = are_reported;
+    /// Events of balloons that change and of guests that are reset come since then, or no more.
+    pub fn set_memory_events(&mut self, since: Option<Instant>) {
+        self.memory_events = since;
     }
 
     /// libvirt reports another size of the VM's memory.
@@ -171,15 +193,14 @@ impl Vms {
 
     /// What libvirt would give of the VM's balloon group, where that is certain.
     pub(super) fn kept_memory(&self, vm: &VmRecord, now: Instant) -> Option<Memory> {
-        if !self.keeps_memory || !self.memory_events {
-            return None;
-        }
+        let events_since = self.memory_events.filter(|_| self.keeps_memory)?;
         let described = vm.unchanged_description()?;
         let is_current = described.read_at <= vm.balloon.asked_at()?
             && self.freshness.reports_changes_since(described.read_at);
         let figures = vm.figures.as_ref().filter(|_| is_current)?;
         let rss = Some(figures.resident?);
-        let memory = vm.balloon.memory(vm.domain.run.uuid, vm.moment(now)?)?;
+        let moment = vm.moment(now, events_since)?;
+        let memory = vm.balloon.memory(vm.domain.run.uuid, moment)?;
         Some(Memory {
             at: now,
             rss,
@@ -189,10 +210,11 @@ impl Vms {
 }
 
 impl VmRecord {
-    /// Keeps the memory figures of a full sample.
-    pub(super) fn keep_memory(&mut self, sample: &Sample) {
+    /// A full sample came; events tell of changes since `events_since`.
+    pub(super) fn on_memory(&mut self, sample: &Sample, events_since: Option<Instant>) {
         let now = Instant::now();
-        let Some(moment) = self.moment(now) else {
+        let moment = events_since.and_then(|since| self.moment(now, since));
+        let Some(moment) = moment else {
             return self.balloon.forget();
         };
         if self.balloon.report(sample, moment) {
@@ -202,13 +224,13 @@ impl VmRecord {
     }
 
     /// What is known of the guest, as of now; `None` where its period is not known, or when QEMU was started.
-    fn moment(&self, now: Instant) -> Option<Moment> {
+    fn moment(&self, now: Instant, events_since: Instant) -> Option<Moment> {
         let described = self.description.as_ref()?.description.as_ref()?;
-        let uptime = self.figures.as_ref()?.uptime?;
+        let uptime = Duration::from_secs(self.figures.as_ref()?.uptime?);
         Some(Moment {
             now,
             period: Duration::from_secs(described.stats_period),
-            uptime: Duration::from_secs(uptime),
+            running: uptime.min(now.saturating_duration_since(events_since)),
         })
     }
 }

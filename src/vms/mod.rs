@@ -64,7 +64,7 @@ pub struct Vms {
     /// Memory figures that cannot have changed are not asked for, if they are not wanted from libvirt in any case.
     keeps_memory: bool,
     /// Events tell of balloons that change and of guests that are reset.
-    memory_events: bool,
+    memory_events: Option<Instant>,
     /// libvirtd may have become another process in this gather. Replies of the last process may still
     /// be under way, so what is reported in this gather proves nothing.
     restarted: bool,
@@ -114,7 +114,7 @@ impl Vms {
             cpu: CpuReadings::default(),
             host_was_read: false,
             keeps_memory: false,
-            memory_events: false,
+            memory_events: None,
             restarted: false,
         }
     }

@@ -97,7 +97,7 @@ impl Vms {
         vm.online = sample.vcpus.or(vm.online);
         vm.put_figures(sample);
         if full {
-            vm.keep_memory(sample);
+            vm.on_memory(sample, self.memory_events);
         }
         vm.arrival.on_sample(sample);
         sample.removed = vm.removed;

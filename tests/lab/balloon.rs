@@ -137,7 +137,6 @@ fn every_gather_has_the_memory_that_libvirt_has() {
         ..spec("late", None)
     });
     let late = &late;
-    let began = Instant::now();
     for vm in [each, seldom, changed] {
         wait_for("the guest's memory", BOOTS, || {
             let stats = lab.domstats(vm.name());
@@ -147,6 +146,7 @@ fn every_gather_has_the_memory_that_libvirt_has() {
     // What a guest reported stays as long as libvirt has it.
     let config = lab.config("guest_memory_max_age = \"1h\"\n");
     let plugin = lab.plugin(&["--config", &config]);
+    let began = Instant::now();
     let mut logged = LoggedPlugin::start(&lab, plugin, "balloon.log");
     let mut watch = |vms: &[&Vm], seconds: u64| {
         let until = Instant::now() + Duration::from_secs(seconds);

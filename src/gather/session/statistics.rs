@@ -130,7 +130,8 @@ impl Session {
             }
         };
         if let Some(memory) = target.memory
-            && groups.without(asked).has(Groups::BALLOON)
+            && groups.has(Groups::BALLOON)
+            && !asked.has(Groups::BALLOON)
         {
             // libvirt would not give them of a QEMU that it did not ask.
             sample.memory = if sample.has_figures_of_qemu() {

@@ -19,6 +19,9 @@ use crate::libvirt::{DomainEvent, Error, OptionalKinds};
 
 type EventSink = Box<dyn Fn(DomainEvent) + Send + Sync>;
 
+/// The version of libvirt that began to report memory devices (virtio-mem) that change their size, and to have them.
+const MEMORY_DEVICE_EVENTS_SINCE: u64 = 7_009_000;
+
 impl Connection {
     /// Calls `on_event` whenever a domain starts or stops, a device or its image changes, a disk has an I/O error, and so on
     /// (`virConnectDomainEventRegisterAny`). The thread of the event loop makes these calls for as long as the
@@ -116,7 +119,7 @@ impl Connection {
             )
         };
         let mut optional = OptionalKinds::default();
-        let mut balloons = false;
+        let mut memory = Vec::new();
         let kinds = [
             (sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle, true),
             (sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, added, true),
@@ -132,7 +135,6 @@ impl Connection {
             ),
             (sys::VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, job, false),
             (sys::VIR_DOMAIN_EVENT_ID_BALLOON_CHANGE, balloon, false),
-            // From libvirt 7.9 on, as are the devices that have it (virtio-mem).
             (
                 sys::VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE,
                 memory_device,
@@ -180,11 +182,18 @@ impl Connection {
                 sys::VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON => optional.io_errors = true,
                 sys::VIR_DOMAIN_EVENT_ID_METADATA_CHANGE => optional.metadata = true,
                 sys::VIR_DOMAIN_EVENT_ID_JOB_COMPLETED => optional.jobs = true,
-                sys::VIR_DOMAIN_EVENT_ID_BALLOON_CHANGE => balloons = true,
-                sys::VIR_DOMAIN_EVENT_ID_REBOOT => optional.memory = balloons,
+                sys::VIR_DOMAIN_EVENT_ID_BALLOON_CHANGE
+                | sys::VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE
+                | sys::VIR_DOMAIN_EVENT_ID_REBOOT => memory.push(id),
                 _ => {}
             }
         }
+        let has = |id| memory.contains(&id);
+        optional.memory = has(sys::VIR_DOMAIN_EVENT_ID_BALLOON_CHANGE)
+            && has(sys::VIR_DOMAIN_EVENT_ID_REBOOT)
+            && (has(sys::VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE)
+                // Where only the client library is too old, the daemon has such devices.
+                || self.lib_version().is_ok_and(|daemon| daemon < MEMORY_DEVICE_EVENTS_SINCE));
         Ok(optional)
     }
 }

@@ -17,7 +17,7 @@ fn moment(now: Instant, period: u64) -> Moment {
     Moment {
         now,
         period: Duration::from_secs(period),
-        uptime: HOUR,
+        running: HOUR,
     }
 }
 
@@ -94,6 +94,39 @@ fn a_period_that_became_shorter_is_noticed_within_a_minute() {
     assert!(!balloon.report(&sample(now, 1_002 + u64::from(told), 0), moment(now, 30)));
 }
 
+/// Where each ask is due by the old period, only the time between two reports shows it.
+#[test]
+fn a_period_that_became_a_little_shorter_is_noticed_by_the_second_report() {
+    let began = Instant::now();
+    let mut balloon = after(&sample(began, 1_000, 0), 80);
+    let mut told = None;
+    for after in (5..1_000).step_by(10) {
+        let now = began + S * after;
+        let (report, age) = (1_000 + u64::from(after / 70 * 70), u64::from(after % 70));
+        if asks(&balloon, moment(now, 80))
+            && balloon.report(&sample(now, report, age), moment(now, 80))
+        {
+            told = Some(after);
+            break;
+        }
+    }
+    assert!(told.is_some_and(|told| told <= 2 * 80), "{told:?}");
+}
+
+/// A report that is asked for twice is as old as it was, and the time between.
+#[test]
+fn a_clock_that_is_set_back_makes_no_report_younger() {
+    let began = Instant::now();
+    let mut balloon = after(&sample(began, 1_000, 20), 60);
+    balloon.on_change(began + S);
+    balloon.report(
+        &sample(began + S * 10, 1_000, 0),
+        moment(began + S * 10, 60),
+    );
+    let asked = asked_after(&balloon, began, 60);
+    assert_eq!(asked, 38);
+}
+
 #[test]
 fn a_guest_at_rest_does_not_report() {
     let began = Instant::now();
@@ -139,8 +172,12 @@ fn events_and_guests_that_start_are_asked_for_at_once() {
     let kept = || after(&sample(began, 0, 0), 0);
     let later = moment(began + S * 2, 0);
     assert!(!asks(&kept(), later));
-    let uptime = GUEST_STARTS - S;
-    assert!(asks(&kept(), Moment { uptime, ..later }));
+    // Also where it was in its first minutes when it was asked, and is no more.
+    for running in [S, GUEST_STARTS - S, GUEST_STARTS + S] {
+        assert!(asks(&kept(), Moment { running, ..later }));
+    }
+    let running = GUEST_STARTS + S * 2;
+    assert!(!asks(&kept(), Moment { running, ..later }));
     // The event may have come while the call was made, which the reply need not show.
     for happens in [VmBalloon::on_change, VmBalloon::on_start] {
         for at in [began, began + S] {
@@ -163,9 +200,13 @@ fn events_and_guests_that_start_are_asked_for_at_once() {
         "no other period"
     );
     assert!(asks(&again, moment(began + GUEST_STARTS, 0)));
-    let now = began + GUEST_STARTS + S * 3;
-    again.report(&sample(now, 1_006, 297), moment(now, 0));
-    assert!(!asks(&again, moment(now + S, 0)));
+    // The last of its first minutes was asked for, and the minute is over.
+    for after in [3, 4] {
+        let now = began + GUEST_STARTS + S * after;
+        assert!(asks(&again, moment(now, 0)));
+        again.report(&sample(now, 1_006, 294 + u64::from(after)), moment(now, 0));
+    }
+    assert!(!asks(&again, moment(began + GUEST_STARTS + S * 5, 0)));
     let mut balloon = kept();
     balloon.forget();
     assert!(asks(&balloon, later));
