@@ -1,5 +1,5 @@
 //! Receives libvirt's events: a thread with a connection of its own, on which libvirt reports domains that start
-//! and stop, changes of devices, I/O errors of disks, jobs that are over.
+//! and stop, changes of devices and of memory, I/O errors of disks, jobs that are over.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,7 +27,7 @@ const MOST: usize = 10_000;
 /// connection.
 ///
 /// I/O errors of one disk are one update: with `error_policy='report'` each request that fails is an event, and one disk
-/// alone could fill the queue.
+/// alone could fill the queue. So are changes of one domain's memory: a balloon that moves is an event in each second.
 #[derive(Debug, Clone, Default)]
 pub struct EventUpdates(Arc<Mutex<Waiting>>);
 
@@ -48,9 +48,17 @@ impl EventUpdates {
     fn add(&self, update: EventUpdate) -> bool {
         let mut waiting = self.lock();
         let first = waiting.updates.is_empty();
-        if let EventUpdate::Event(DomainEvent::IoError(error), at) = &update
-            && merge(&mut waiting.updates, error, *at)
-        {
+        let is_merged = match &update {
+            EventUpdate::Event(DomainEvent::IoError(error), at) => {
+                merge(&mut waiting.updates, error, *at)
+            }
+            EventUpdate::Event(
+                event @ (DomainEvent::MemoryChanged(_) | DomainEvent::Reset(_)),
+                at,
+            ) => delay(&mut waiting.updates, event, *at),
+            _ => false,
+        };
+        if is_merged {
             return false;
         }
         if waiting.updates.len() >= MOST {
@@ -91,6 +99,21 @@ fn merge(updates: &mut [EventUpdate], error: &IoError, at: Instant) -> bool {
                 if (*uuid, &*alias) == (error.uuid, &error.alias) =>
             {
                 return false;
+            }
+            EventUpdate::Live(..) | EventUpdate::Down => return false,
+            EventUpdate::Event(..) => {}
+        }
+    }
+    false
+}
+
+/// Moves the same event, if it waits, to this time: only the last one matters. Returns whether it waits.
+fn delay(updates: &mut [EventUpdate], event: &DomainEvent, at: Instant) -> bool {
+    for update in updates.iter_mut().rev() {
+        match update {
+            EventUpdate::Event(waiting, last) if waiting == event => {
+                *last = at;
+                return true;
             }
             EventUpdate::Live(..) | EventUpdate::Down => return false,
             EventUpdate::Event(..) => {}
@@ -291,6 +314,31 @@ mod tests {
         assert_eq!(taken(&updates), ["added", errors[0], errors[1], "added"]);
         assert!(updates.add(io_error("a", 1)), "the loop must be told again");
         assert_eq!(taken(&updates), ["1 of a in run 1"]);
+    }
+
+    #[test]
+    fn the_last_change_of_a_domains_memory_is_the_one_that_counts() {
+        let updates = EventUpdates::default();
+        let event = |event| EventUpdate::Event(event, Instant::now());
+        let [one, other] = [1, 2].map(Uuid::from_u128);
+        for _ in 0..MOST {
+            updates.add(event(DomainEvent::MemoryChanged(one)));
+            updates.add(event(DomainEvent::Reset(one)));
+        }
+        updates.add(event(DomainEvent::MemoryChanged(other)));
+        let last = Instant::now();
+        updates.add(EventUpdate::Event(DomainEvent::MemoryChanged(one), last));
+        let waiting = updates.take();
+        assert_eq!(waiting.len(), 3);
+        assert_eq!(
+            waiting[0],
+            EventUpdate::Event(DomainEvent::MemoryChanged(one), last)
+        );
+        // What came before events were lost is another matter.
+        updates.add(event(DomainEvent::Reset(one)));
+        updates.add(EventUpdate::Down);
+        updates.add(event(DomainEvent::Reset(one)));
+        assert_eq!(updates.take().len(), 3);
     }
 
     #[test]

@@ -56,7 +56,7 @@ struct Kept {
     age: Option<Duration>,
     /// When libvirt was last asked although no report was due.
     checked_at: Instant,
-    /// A report came that was not due: the guest reports more often than is known.
+    /// A report came too early: the guest reports more often than is known.
     reports: bool,
     /// The guest did not run, so it could not report.
     rested: bool,
@@ -79,7 +79,7 @@ impl VmBalloon {
         self.kept = None;
     }
 
-    /// A full sample. Returns whether a report came that was not due: the XML may have another period by now.
+    /// A full sample. Returns whether a report came too early: the XML may have another period by now.
     pub(super) fn report(&mut self, sample: &Sample, moment: Moment) -> bool {
         let memory = sample.memory;
         let before = self.kept;
@@ -159,7 +159,7 @@ impl VmBalloon {
         let [last, next] =
             [before.memory.last_update, memory.last_update].map(Option::unwrap_or_default);
         let spacing = Duration::from_secs(next.saturating_sub(last));
-        let is_early = !is_due || last > 0 && spacing + MARGIN < moment.period;
+        let is_early = !is_due || last > 0 && spacing.saturating_add(MARGIN) < moment.period;
         let is_regular =
             !before.rested && !self.has_changed(before) && !self.was_starting(before, moment);
         last != next && is_early && is_regular

@@ -63,7 +63,7 @@ pub struct Vms {
     host_was_read: bool,
     /// Memory figures that cannot have changed are not asked for, if they are not wanted from libvirt in any case.
     keeps_memory: bool,
-    /// Events tell of balloons that change and of guests that are reset.
+    /// Since when events tell of balloons that change and of guests that are reset, if they do.
     memory_events: Option<Instant>,
     /// libvirtd may have become another process in this gather. Replies of the last process may still
     /// be under way, so what is reported in this gather proves nothing.

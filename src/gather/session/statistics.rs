@@ -122,7 +122,7 @@ impl Session {
             target.add_read(&mut sample);
         }
         let incoming = self.qemu && is_incoming(&sample, is_known_run && target.left_paused);
-        let completeness = match scope {
+        let mut completeness = match scope {
             Scope::NoMonitor if incoming => Completeness::Full,
             Scope::NoMonitor => Completeness::Partial,
             Scope::Full | Scope::NoBlock => {
@@ -133,12 +133,15 @@ impl Session {
             && groups.has(Groups::BALLOON)
             && !asked.has(Groups::BALLOON)
         {
-            // libvirt would not give them of a QEMU that it did not ask.
-            sample.memory = if sample.has_figures_of_qemu() {
-                memory
+            if sample.has_figures_of_qemu() {
+                sample.memory = memory;
             } else {
-                memory.without_monitor()
-            };
+                // libvirt would not give the guest's figures of a QEMU that it did not ask.
+                sample.memory = memory.without_monitor();
+                if self.qemu && !incoming {
+                    completeness = Completeness::Partial;
+                }
+            }
         }
         sample.answers = self.answers(groups, scope, completeness, incoming);
         // The job of a domain that came in part, or is being migrated in, is taken, and from libvirt 11.0

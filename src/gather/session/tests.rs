@@ -541,6 +541,7 @@ fn a_guest_whose_qemu_was_passed_by_has_no_figures_though_some_are_known() {
     assert_eq!((memory.maximum, memory.actual), (kept.maximum, kept.actual));
     assert_eq!((memory.rss, memory.usable), (None, None));
     assert_eq!((memory.last_update, memory.report_age), (None, None));
+    assert_eq!(measured[0].completeness, Completeness::Partial);
 }
 
 #[test]
