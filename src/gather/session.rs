@@ -37,8 +37,6 @@ pub(super) struct Session {
     disk_call: per_call::DiskCall,
     /// NICs of which libvirt has no counters by MAC address.
     uncounted: HashSet<(RunId, SmolStr)>,
-    /// Runs that were asked again for what only some configurations want, and had none of what others always have.
-    without_steady: HashSet<RunId>,
     pub(super) connection: Connection,
 }
 
@@ -55,7 +53,6 @@ impl Session {
             cpu: per_call::CpuSource::default(),
             disk_call: per_call::DiskCall::default(),
             uncounted: HashSet::default(),
-            without_steady: HashSet::default(),
             connection,
         }
     }
@@ -109,7 +106,6 @@ impl Session {
         for gone in before.values() {
             self.handles.remove(&gone.run.uuid);
             self.uncounted.retain(|(run, _)| *run != gone.run);
-            self.without_steady.remove(&gone.run);
         }
         self.handles.extend(new);
         Ok(Response::Domains(self.listed.values().cloned().collect()))

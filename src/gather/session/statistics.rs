@@ -70,7 +70,6 @@ impl Session {
             let kept: HashSet<Uuid> = targets.iter().map(|t| t.domain.run.uuid).collect();
             self.handles.retain(|uuid, _| kept.contains(uuid));
             self.uncounted.retain(|(run, _)| kept.contains(&run.uuid));
-            self.without_steady.retain(|run| kept.contains(&run.uuid));
         }
         Ok(Response::Samples(measured, problems))
     }
