@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::protocol::{DomainRef, Extra};
 use crate::libvirt::Error;
-use crate::maps::HashSet;
+use crate::maps::{HashMap, HashSet};
 use crate::sample::{RunId, Sample};
 use crate::vms::{EndedRun, FinishedJob, FirstIoError};
 
@@ -29,8 +29,8 @@ pub enum Problem {
 pub struct GatherReport {
     /// One sample for each domain that answered in time, without those that were taken before.
     pub samples: Vec<Sample>,
-    /// What only some configurations want of the domains.
-    pub extra: Vec<Extra>,
+    /// What only some configurations want of the domains; of one that was asked again, what came last.
+    pub extra: HashMap<RunId, Extra>,
     /// The domains that answered in full, but not for that.
     pub without_extra: Vec<DomainRef>,
     /// The number of domains that answered in time.

@@ -102,6 +102,9 @@ pub struct Extra {
     pub stats: Vec<Stats>,
     /// The job that runs on it, if that is wanted and there is one.
     pub job: Option<JobStats>,
+    /// Groups were asked for of which a domain has keys whenever libvirt asks its monitor, and none came: another call had the
+    /// monitor, or the domain has none of what these groups are about.
+    pub may_be_passed_by: bool,
 }
 
 impl Extra {
@@ -111,6 +114,7 @@ impl Extra {
             run,
             stats: Vec::new(),
             job: None,
+            may_be_passed_by: false,
         }
     }
 }

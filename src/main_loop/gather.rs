@@ -197,7 +197,7 @@ impl MainLoop {
 
     /// Appends what only some configurations want of the VMs, whose tags are known by now.
     fn write_extra(&mut self, report: &GatherReport, timestamp: i64) {
-        for extra in &report.extra {
+        for extra in report.extra.values() {
             if let Some(tags) = self.history.tags(extra.run) {
                 measurements::stats::write(&mut self.buffer, &extra.stats, tags, timestamp);
                 if let Some(job) = &extra.job {

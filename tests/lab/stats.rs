@@ -8,7 +8,9 @@ use crate::support::plugin::Plugin;
 use crate::support::vm::{Nic, Vm, VmSpec, disk_xml};
 use crate::support::{alone, run, told, wait_for};
 use std::collections::BTreeMap;
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// VIR_DOMAIN_STATS_STATE
@@ -196,9 +198,13 @@ fn every_key_is_a_field_with_the_value_of_virsh() {
     let some = config(r#"["iothread.*", "state.reason"]"#);
     let command = lab.plugin_unprivileged(&["--config", &some]);
     let mut logged = LoggedPlugin::start(&lab, command, "stats.log");
-    for _ in 0..2 {
-        let (lines, asked) = logged.gather();
-        assert_eq!(asked, [STATE, IOTHREAD], "{asked:x?}");
+    for gather in 0..3 {
+        let (lines, mut asked) = logged.gather();
+        if gather == 0 {
+            // A VM without I/O threads looks as if libvirt had passed it by.
+            asked.dedup();
+        }
+        assert_eq!(asked, [STATE, IOTHREAD], "gather {gather}: {asked:x?}");
         assert!(
             lines.iter().all(|line| line.measurement == "vm_stats"),
             "{lines:?}"
@@ -261,12 +267,8 @@ fn others_are_whole(vms: &[Vm], config: &str, command: Command) {
     });
 }
 
-/// More than one chunk of them. Where nothing else needs the monitor, the call that asks for the named keys is the first
-/// that the frozen VM can block.
-#[test]
-fn a_frozen_vm_costs_the_others_no_line() {
-    let _alone = alone();
-    let lab = Lab::start();
+/// So many paused VMs with an I/O thread.
+fn with_io_threads(lab: &Lab, count: usize) -> Vec<Vm<'_>> {
     let vm = |n: usize| {
         lab.create(&VmSpec {
             name: format!("vm{n}"),
@@ -275,7 +277,52 @@ fn a_frozen_vm_costs_the_others_no_line() {
             ..VmSpec::default()
         })
     };
-    let vms: Vec<Vm> = (0..10).map(vm).collect();
+    (0..count).map(vm).collect()
+}
+
+/// While another client's call has a VM's monitor, libvirt passes the VM by in ours, which is made again. Without that 6 to 9
+/// of 100 lines were missing.
+#[test]
+fn another_clients_calls_cost_no_line() {
+    let _alone = alone();
+    let lab = Lab::start();
+    let vms = with_io_threads(&lab, 10);
+    let config = "measurements = [\"vm_totals\"]\nstatistics = [\"iothread.*\"]\n";
+    let config = lab.config(config);
+    let mut plugin = Plugin::spawn(lab.plugin_unprivileged(&["--config", &config]));
+    let asks = |vm: &Vm| format!("domstats --iothread --block {}\n", vm.name());
+    let asks: String = vms.iter().map(asks).collect();
+    let mut virsh = lab.virsh_command();
+    virsh.stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut client = virsh.spawn().unwrap();
+    let mut commands = client.stdin.take().unwrap();
+    let ends = AtomicBool::new(false);
+    let gathers = 30;
+    let came = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ends.load(Ordering::Relaxed) && commands.write_all(asks.as_bytes()).is_ok() {
+                std::thread::sleep(Duration::from_millis(120));
+            }
+        });
+        let came = (0..gathers).map(|_| with_group(&plugin.gather(), &vms, "iothread").len());
+        let came: usize = came.sum();
+        ends.store(true, Ordering::Relaxed);
+        came
+    });
+    drop(commands);
+    client.wait().unwrap();
+    // The client may come between each time.
+    let missing = gathers * vms.len() - came;
+    assert!(missing * 50 <= gathers * vms.len(), "{missing} are missing");
+}
+
+/// More than one chunk of them. Where nothing else needs the monitor, the call that asks for the named keys is the first
+/// that the frozen VM can block.
+#[test]
+fn a_frozen_vm_costs_the_others_no_line() {
+    let _alone = alone();
+    let lab = Lab::start();
+    let vms = with_io_threads(&lab, 10);
     for measurement in ["vm_totals", "vm_collector"] {
         let config = lab.config(&format!(
             "measurements = [{measurement:?}]\nstatistics = [\"iothread.*\"]\n"

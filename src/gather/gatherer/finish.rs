@@ -59,8 +59,8 @@ impl Gatherer {
         report.whole = self.samples.of(Completeness::Full).collect();
         report.ended = self.vms.take_ended(|run| self.samples.has_run(run));
         let runs = |run, operation| {
-            let mut jobs = report.extra.iter().filter(|extra| extra.run == run);
-            jobs.any(|extra| extra.job.is_some_and(|job| job.operation == operation))
+            let job = report.extra.get(&run).and_then(|extra| extra.job);
+            job.is_some_and(|job| job.operation == operation)
         };
         report.finished_jobs = self.vms.take_finished_jobs(runs);
         report.panicked = self.vms.take_panicked();

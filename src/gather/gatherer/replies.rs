@@ -117,11 +117,14 @@ impl Gatherer {
                 Event::Done
             }
             Response::Extra(extra, problems) => {
+                let passed_by = extra.iter().filter(|one| one.may_be_passed_by);
+                let passed_by = passed_by.map(|one| one.run.uuid).collect();
                 if wanted {
-                    self.report.extra.extend(extra);
+                    let of_run = extra.into_iter().map(|one| (one.run, one));
+                    self.report.extra.extend(of_run);
                     self.single_domains(problems);
                 }
-                Event::Done
+                Event::Extra(passed_by)
             }
             Response::Connected | Response::NotConnected | Response::Versions(_) => Event::Done,
             Response::Alive => Event::Alive,

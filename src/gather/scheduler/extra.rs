@@ -3,7 +3,7 @@
 //! Nothing else may suffer from such a call. So a domain is asked when it has answered in full in the same gather, after
 //! all others have been asked; and these calls have a cap of their own.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -15,6 +15,8 @@ use crate::times::COMES_PAST;
 
 /// How many of these calls are waited for at a time.
 const AT_A_TIME: usize = 2;
+/// How often a domain is asked again that libvirt may have passed by, because another call had its monitor at that moment.
+const TRIES: u32 = 5;
 /// How many of them may be in flight, hanging ones included.
 pub const MOST_EXTRA: usize = 3;
 
@@ -26,6 +28,8 @@ pub(super) struct Extra {
     missing: HashSet<Uuid>,
     /// Those whose call was given up, and came back.
     late: HashSet<Uuid>,
+    /// Those that libvirt may have passed by, and when they may be asked again.
+    passed_by: HashMap<Uuid, Instant>,
     /// Until when those that are left are not to be asked.
     waits_until: Option<Instant>,
 }
@@ -93,7 +97,7 @@ impl Scheduler {
             return false;
         }
         let mut left = std::mem::take(&mut self.round.extra.left);
-        let busy = self.come_past(now);
+        let busy = self.not_yet(now);
         let is_ready = |uuid: &mut Uuid| !busy.contains_key(uuid);
         let ready = left.extract_if(.., is_ready).take(self.limits.chunk);
         let ready: Vec<Uuid> = ready.collect();
@@ -106,9 +110,30 @@ impl Scheduler {
         is_any
     }
 
-    /// The domains that a call which was given up may still come past, and until when.
-    fn come_past(&self, now: Instant) -> HashMap<Uuid, Instant> {
-        let mut until = HashMap::default();
+    /// Notes which of these domains libvirt may have passed by, and asks those again. A domain that has none of what is wanted
+    /// looks the same: after so many replies in a row it is not asked again.
+    pub(super) fn on_extra(&mut self, asked: &[Uuid], passed_by: &[Uuid], now: Instant) {
+        for uuid in asked {
+            let history = self.histories.entry(*uuid).or_default();
+            if !passed_by.contains(uuid) {
+                history.passed_by_streak = 0;
+            } else if history.passed_by_streak < TRIES {
+                let pause = Duration::from_millis(5 << history.passed_by_streak);
+                history.passed_by_streak += 1;
+                self.round.extra.passed_by.insert(*uuid, now + pause);
+                self.round.extra.left.push(*uuid);
+            }
+        }
+    }
+
+    /// The domains that are not to be asked yet, and until when: a call which was given up may still come past them, or libvirt
+    /// has just passed them by.
+    fn not_yet(&self, now: Instant) -> HashMap<Uuid, Instant> {
+        let passed_by = self.round.extra.passed_by.iter();
+        let mut until: HashMap<Uuid, Instant> = passed_by
+            .filter(|(_, end)| **end > now)
+            .map(|(uuid, end)| (*uuid, *end))
+            .collect();
         for call in self.in_flight.abandoned() {
             let end = call.since + COMES_PAST;
             if call.kind.needs_monitor() && now < end {

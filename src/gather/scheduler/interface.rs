@@ -76,6 +76,8 @@ pub enum Event {
     Listed(Vec<Listed>),
     /// [`Request::Statistics`]: these domains came; one that was asked and is not among them is gone.
     Samples(Vec<(Uuid, Completeness)>),
+    /// [`Request::Extra`]: libvirt may have passed these domains by, see [`crate::gather::protocol::Extra::may_be_passed_by`].
+    Extra(Vec<Uuid>),
     /// The call is over, and brought nothing more that matters here.
     Done,
     /// The driver or the daemon refused the call.
@@ -92,7 +94,7 @@ impl Event {
         match self {
             Self::Alive | Self::Control(..) => false,
             Self::Served(_) | Self::Described(_) | Self::MonitorHeld(_) => false,
-            Self::Listed(_) | Self::Samples(_) | Self::Done => true,
+            Self::Listed(_) | Self::Samples(_) | Self::Extra(_) | Self::Done => true,
             Self::Refused | Self::Lost | Self::Unreachable => true,
         }
     }

@@ -46,6 +46,8 @@ struct DomainHistory {
     full_at: Option<Instant>,
     /// The number of gathers in a row in which it came in part although no call of ours blocked it.
     partial_streak: u32,
+    /// The number of replies in a row by which libvirt may have passed it by in a call for [`Request::Extra`].
+    passed_by_streak: u32,
 }
 
 /// The decisions.
@@ -217,6 +219,7 @@ impl Scheduler {
             }
             Event::Listed(_)
             | Event::Samples(_)
+            | Event::Extra(_)
             | Event::Done
             | Event::Refused
             | Event::Lost

@@ -69,6 +69,10 @@ impl Scheduler {
                     self.round.domains.remove_gone(*uuid);
                 }
             }
+            (RequestKind::Extra, Event::Extra(passed_by)) => {
+                self.round.extra.answered(&call.asked);
+                self.on_extra(&call.asked, &passed_by, now);
+            }
             (RequestKind::Extra, _) => self.round.extra.answered(&call.asked),
             (RequestKind::Statistics(_), _) => {
                 for uuid in &call.asked {

@@ -6,6 +6,10 @@ use crate::libvirt::bulk::{Groups, NOWAIT};
 use crate::libvirt::{Domain, Error, Records};
 use crate::sample::JobStats;
 
+/// Groups of which a domain has keys in each reply for which libvirt asked its monitor, or in none
+/// (qemuDomainGetStatsIOThread, qemuDomainGetStatsDirtyRate in libvirt's source).
+const STEADY: Groups = Groups::IOTHREAD.or(Groups::DIRTYRATE);
+
 impl Session {
     pub(super) fn extra(
         &mut self,
@@ -49,14 +53,18 @@ impl Session {
             .collect();
         let flags = if self.bulk.nowait { NOWAIT } else { 0 };
         let records = Records::get(&handles, config.extra_groups.bits(), flags)?;
+        let expects_steady = self.qemu && config.extra_groups.and(STEADY) != Groups::NONE;
         for record in records.iter() {
             let id = record.id();
             // A domain that was restarted since the list is left to the next gather.
             let domain = domains.iter().find(|domain| Some(domain.run.id) == id);
             if let Some(domain) = domain {
                 let stats = config.statistics.choose(record.params());
+                let mut groups = record.params().map(|(key, _)| Groups::of_key(key));
+                let has_steady = groups.any(|group| group.and(STEADY) != Groups::NONE);
                 extra.push(Extra {
                     stats,
+                    may_be_passed_by: expects_steady && !has_steady,
                     ..Extra::of(domain.run)
                 });
             }

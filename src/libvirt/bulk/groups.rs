@@ -79,6 +79,14 @@ const NAMES: [(&str, Groups); 11] = [
 ];
 
 impl Groups {
+    /// The group of a key of a reply; none if it is not known.
+    pub fn of_key(key: &[u8]) -> Self {
+        let name = key.split(|byte| *byte == b'.').next();
+        let mut known = NAMES.iter();
+        let found = known.find(|(known, _)| Some(known.as_bytes()) == name);
+        found.map_or(Self::NONE, |(_, group)| *group)
+    }
+
     /// The groups whose keys may match this pattern of a whole key.
     pub fn of_pattern(pattern: &str) -> Self {
         let end = pattern.find(['.', '*', '?', '[']).unwrap_or(pattern.len());

@@ -48,6 +48,8 @@ pub struct SimVm {
     pub busy: Option<(Ms, Ms)>,
     /// A call of ours hangs while it holds the VM's lock.
     pub locked_by: Option<CallId>,
+    /// The VM has none of what extra calls ask for.
+    pub bare: bool,
     pub job: Option<JobOwner>,
 }
 
@@ -84,8 +86,6 @@ pub struct Daemon {
     pub stopped: Option<Ms>,
     away_until: Ms,
     pub calls: BTreeMap<CallId, SimCall>,
-    /// VMs whose monitor the last extra call passed by.
-    pub passed_by: HashSet<Uuid>,
     pub events: Vec<(CallId, Event)>,
     pub moved: bool,
 }

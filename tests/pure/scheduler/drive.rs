@@ -309,8 +309,7 @@ impl Sim {
                 }
             }
             (Event::Served(uuid), _) if wanted => self.keep(*uuid, Completeness::PriorityOnly),
-            (Event::Done, Request::Extra(domains)) if wanted => {
-                let passed_by = &self.daemon.passed_by;
+            (Event::Extra(passed_by), Request::Extra(domains)) if wanted => {
                 let whole = domains.iter().filter(|uuid| !passed_by.contains(uuid));
                 self.gather.extra.extend(whole);
             }
@@ -348,6 +347,11 @@ impl Sim {
                 Action::CheckHost(_) => self.ask_host(),
                 Action::Send(call_id, request) => {
                     self.check(&request);
+                    if let Request::Extra(domains) = &request {
+                        for uuid in domains {
+                            *self.gather.asked_extra.entry(*uuid).or_insert(0) += 1;
+                        }
+                    }
                     self.requests.insert(call_id, request.clone());
                     self.daemon.call(call_id, request);
                 }

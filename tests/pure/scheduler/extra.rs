@@ -33,6 +33,39 @@ fn each_vm_that_answered_is_asked_once_when_all_have_answered() {
     assert!(!gather.extra.contains(&uuid(7)));
 }
 
+/// libvirt passes a VM by whose monitor another client's call has at that moment.
+#[test]
+fn vms_that_other_clients_use_are_asked_again() {
+    for (held, of) in [(3, 20), (10, 30), (6, 17)] {
+        let mut sim = sim();
+        for n in 0..50 {
+            sim.daemon.vm(n).busy = Some((held, of));
+        }
+        gathers(&mut sim, 50, |n, _, gather| {
+            let extra = gather.extra.len();
+            assert_eq!(extra, 50, "gather {n}, held {held} of {of} ms");
+            assert!(gather.took <= 2500, "gather {n}: {} ms", gather.took);
+        });
+        assert_eq!(sim.most_hanging, 0);
+    }
+}
+
+/// A VM that has none of what is wanted looks as if it was passed by.
+#[test]
+fn vms_that_never_have_any_are_asked_again_in_one_gather_only() {
+    let mut sim = sim();
+    for n in 40..50 {
+        sim.daemon.vm(n).bare = true;
+    }
+    let most_asked = |sim: &mut Sim| sim.gather().asked_extra.into_values().max();
+    assert_eq!([(); 3].map(|()| most_asked(&mut sim)), [6, 1, 1].map(Some));
+    // One that has them from now on is asked again when it is passed by.
+    sim.daemon.vm(40).bare = false;
+    assert_eq!(sim.gather().extra.len(), 41);
+    sim.daemon.vm(40).bare = true;
+    assert_eq!(most_asked(&mut sim), Some(6));
+}
+
 /// Each VM freezes at a moment at which its ordinary figures have come.
 #[test]
 fn vms_that_freeze_between_the_two_calls_cost_the_others_nothing() {

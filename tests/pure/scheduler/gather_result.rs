@@ -14,8 +14,10 @@ pub struct GatherResult {
     /// For each VM the number of calls that returned its figures, and the best of the results.
     pub completeness: BTreeMap<Uuid, (u32, Completeness)>,
     pub disks: BTreeSet<Uuid>,
-    /// The VMs that were asked for what only some configurations want, by calls that returned in time.
+    /// The VMs that were asked for what only some configurations want, by calls that returned in time, and answered.
     pub extra: BTreeSet<Uuid>,
+    /// How often each VM was asked for that.
+    pub asked_extra: BTreeMap<Uuid, u32>,
     /// The VMs of the list; empty if none came.
     pub listed: BTreeSet<Uuid>,
     /// Whether the daemon had no free worker, and the VM whose monitor was occupied the longest.

@@ -251,14 +251,11 @@ impl Daemon {
         if matches!(vm.job, Some(JobOwner::Ours(by, _)) if by == call_id) {
             vm.job = None;
         }
-        if matches!(call.request, Request::Extra(_)) && call.connected {
-            self.passed_by.remove(&uuid);
-            self.passed_by.extend(passed_by.then_some(uuid));
-        }
+        let lacks = matches!(call.request, Request::Extra(_)) && vm.bare;
         if vm.exists {
             call.completeness.push((
                 uuid,
-                if passed_by {
+                if passed_by || lacks {
                     Completeness::Partial
                 } else {
                     Completeness::Full
@@ -281,6 +278,11 @@ impl Daemon {
                 Event::Listed(exists.map(|(uuid, _)| listed(uuid)).collect())
             }
             Request::Statistics { .. } => Event::Samples(std::mem::take(&mut call.completeness)),
+            Request::Extra(_) => {
+                let came = call.completeness.iter();
+                let passed_by = came.filter(|(_, came)| *came != Completeness::Full);
+                Event::Extra(passed_by.map(|(uuid, _)| *uuid).collect())
+            }
             _ => Event::Done,
         };
         if call.connected {
