@@ -52,8 +52,8 @@ pub(super) struct VmBalloon {
 #[derive(Debug, Clone, Copy)]
 struct Kept {
     memory: Memory,
-    /// The age of the guest's report when libvirt was asked.
-    age: Option<Duration>,
+    /// When the guest reported, if it has.
+    reported_at: Option<Instant>,
     /// When libvirt was last asked although no report was due.
     checked_at: Instant,
     /// A report came too early: the guest reports more often than is known.
@@ -96,17 +96,13 @@ impl VmBalloon {
         let reports = before.is_some_and(|before| self.is_early(&before, &memory, is_due, moment));
         let is_new = reports && before.is_some_and(|before| !before.reports);
         let age = memory.report_age.map(Duration::from_secs);
-        // The host's clock may have been set back since.
-        let older = before.and_then(|before| {
-            let is_same = before.memory.last_update == memory.last_update;
-            let since = memory
-                .asked_at
-                .saturating_duration_since(before.memory.asked_at);
-            before.age.filter(|_| is_same).map(|age| age + since)
-        });
+        let reported_at = age.and_then(|age| memory.asked_at.checked_sub(age));
+        // If it is the same report, the host's clock may have been set back since.
+        let same = before.filter(|before| before.memory.last_update == memory.last_update);
+        let known = same.and_then(|before| before.reported_at);
         self.kept = Some(Kept {
             memory,
-            age: age.max(older),
+            reported_at: [reported_at, known].into_iter().flatten().min(),
             checked_at: match before {
                 Some(before) if is_due => before.checked_at,
                 _ => memory.asked_at,
@@ -135,9 +131,9 @@ impl VmBalloon {
 
     /// Whether the figures may have changed since they were asked for, by what is known of the guest.
     fn is_due(&self, kept: &Kept, moment: Moment) -> bool {
-        let since = moment.now.saturating_duration_since(kept.memory.asked_at);
-        let age = kept.age.map(|age| age + since);
-        let has_come = age.is_none_or(|age| age + MARGIN >= moment.period);
+        let age = |at| moment.now.saturating_duration_since(at);
+        let reported_at = kept.reported_at;
+        let has_come = reported_at.is_none_or(|at| age(at) + MARGIN >= moment.period);
         let may_report = self.was_starting(kept, moment) || !moment.period.is_zero() && has_come;
         self.has_changed(kept) || may_report && !kept.rested
     }
