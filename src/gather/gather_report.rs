@@ -29,7 +29,7 @@ pub enum Problem {
 pub struct GatherReport {
     /// One sample for each domain that answered in time, without those that were taken before.
     pub samples: Vec<Sample>,
-    /// What only some configurations want of the domains; of one that was asked again, what came last.
+    /// What only some configurations want of the domains.
     pub extra: HashMap<RunId, Extra>,
     /// The domains that answered in full, but not for that.
     pub without_extra: Vec<DomainRef>,

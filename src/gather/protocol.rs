@@ -102,8 +102,8 @@ pub struct Extra {
     pub stats: Vec<Stats>,
     /// The job that runs on it, if that is wanted and there is one.
     pub job: Option<JobStats>,
-    /// Groups were asked for of which a domain has keys whenever libvirt asks its monitor, and none came: another call had the
-    /// monitor, or the domain has none of what these groups are about.
+    /// No key came of groups of which a domain has keys in each reply for which libvirt asked its monitor, or in none: another
+    /// call had the monitor, or the domain has none of what these groups are about.
     pub may_be_passed_by: bool,
 }
 
@@ -116,6 +116,14 @@ impl Extra {
             job: None,
             may_be_passed_by: false,
         }
+    }
+
+    /// Adds what came of the domain when it was asked again. In that call, too, libvirt may have passed it by.
+    pub fn add(&mut self, later: Self) {
+        if later.stats.len() >= self.stats.len() {
+            self.stats = later.stats;
+        }
+        self.job = later.job.or(self.job);
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::Gatherer;
 use crate::gather::gather_report::Problem;
-use crate::gather::protocol::{Completeness, DomainRef, Measured, Response};
+use crate::gather::protocol::{Completeness, DomainRef, Extra, Measured, Response};
 use crate::gather::scheduler::Event;
 use crate::gather::session::is_incoming;
 use crate::gather::worker::{Failure, Reply};
@@ -120,8 +120,10 @@ impl Gatherer {
                 let passed_by = extra.iter().filter(|one| one.may_be_passed_by);
                 let passed_by = passed_by.map(|one| one.run.uuid).collect();
                 if wanted {
-                    let of_run = extra.into_iter().map(|one| (one.run, one));
-                    self.report.extra.extend(of_run);
+                    for one in extra {
+                        let known = self.report.extra.entry(one.run);
+                        known.or_insert_with(|| Extra::of(one.run)).add(one);
+                    }
                     self.single_domains(problems);
                 }
                 Event::Extra(passed_by)

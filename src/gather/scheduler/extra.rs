@@ -15,21 +15,45 @@ use crate::times::COMES_PAST;
 
 /// How many of these calls are waited for at a time.
 const AT_A_TIME: usize = 2;
-/// How often a domain is asked again that libvirt may have passed by, because another call had its monitor at that moment.
-const TRIES: u32 = 5;
 /// How many of them may be in flight, hanging ones included.
 pub const MOST_EXTRA: usize = 3;
+/// How often a domain is asked again in one gather that libvirt may have passed by, because another call had its monitor.
+const TRIES: u32 = 5;
+/// The same for a domain of which nothing came in the last gather, however often it was asked again.
+const TRIES_IN_STREAK: u32 = 2;
 
-/// The domains of a gather that are to be asked, and have not answered.
+/// What the replies of a domain have shown in earlier gathers.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct ExtraHistory {
+    /// It has had keys that show that libvirt did not pass it by.
+    has_keys: bool,
+    /// The number of gathers in a row in which none came.
+    streak: u32,
+}
+
+impl ExtraHistory {
+    /// How often it is asked again in one gather.
+    fn tries(self) -> u32 {
+        match self {
+            Self { streak: 0, .. } => TRIES,
+            Self { has_keys: true, .. } => TRIES_IN_STREAK,
+            // It has none of what is wanted, as it seems, which looks the same.
+            Self { .. } => 0,
+        }
+    }
+}
+
+/// The domains of a gather that are to be asked.
 #[derive(Debug, Default)]
 pub(super) struct Extra {
     /// Those that are still to be asked.
     left: Vec<Uuid>,
+    /// Those that have not answered.
     missing: HashSet<Uuid>,
     /// Those whose call was given up, and came back.
     late: HashSet<Uuid>,
-    /// Those that libvirt may have passed by, and when they may be asked again.
-    passed_by: HashMap<Uuid, Instant>,
+    /// Those that libvirt may have passed by: how often they were asked again, and when the last time of these is or was due.
+    passed_by: HashMap<Uuid, (u32, Instant)>,
     /// Until when those that are left are not to be asked.
     waits_until: Option<Instant>,
 }
@@ -75,6 +99,18 @@ impl Extra {
         }
     }
 
+    /// Asks the domain again in a while; `false` after so many `tries`.
+    fn try_again(&mut self, uuid: Uuid, tries: u32, now: Instant) -> bool {
+        let (tried, due) = self.passed_by.entry(uuid).or_insert((0, now));
+        let is_left = *tried < tries;
+        if is_left {
+            *due = now + Duration::from_millis(5 << *tried);
+            *tried += 1;
+            self.left.push(uuid);
+        }
+        is_left
+    }
+
     /// The domains that did not answer.
     pub(super) fn into_missing(self) -> Vec<Uuid> {
         self.missing.into_iter().collect()
@@ -86,14 +122,10 @@ impl Scheduler {
     pub(super) fn ask_extra(&mut self, now: Instant) -> bool {
         let kind = RequestKind::Extra;
         let in_hand = self.in_flight.count(|other| other == kind);
-        let out = self.in_flight.out(|other| other == kind);
-        if out >= MOST_EXTRA && in_hand == 0 {
+        if self.in_flight.out(|other| other == kind) >= MOST_EXTRA && in_hand == 0 {
             self.round.extra.stop();
         }
-        let is_full = in_hand >= AT_A_TIME || out >= MOST_EXTRA;
-        // The others come first, those that are asked again included.
-        let is_early = self.at_work() > in_hand || !self.round.queue.is_empty();
-        if self.round.extra.is_empty() || is_full || is_early {
+        if !self.may_ask_extra() {
             return false;
         }
         let mut left = std::mem::take(&mut self.round.extra.left);
@@ -110,19 +142,33 @@ impl Scheduler {
         is_any
     }
 
-    /// Notes which of these domains libvirt may have passed by, and asks those again. A domain that has none of what is wanted
-    /// looks the same: after so many replies in a row it is not asked again.
+    /// Whether such a call can be sent, if a domain is ready.
+    fn may_ask_extra(&self) -> bool {
+        let kind = RequestKind::Extra;
+        let in_hand = self.in_flight.count(|other| other == kind);
+        let is_full =
+            in_hand >= AT_A_TIME || self.in_flight.out(|other| other == kind) >= MOST_EXTRA;
+        // The others come first, those that are asked again included.
+        let is_early = self.at_work() > in_hand || !self.round.queue.is_empty();
+        let has_worker = self.at_work() < self.limits.workers;
+        !self.round.extra.is_empty() && !is_full && !is_early && has_worker
+    }
+
+    /// These domains have answered, and libvirt may have passed by some of them: those are asked again.
     pub(super) fn on_extra(&mut self, asked: &[Uuid], passed_by: &[Uuid], now: Instant) {
         for uuid in asked {
-            let history = self.histories.entry(*uuid).or_default();
+            let history = &mut self.histories.entry(*uuid).or_default().extra;
+            let extra = &mut self.round.extra;
             if !passed_by.contains(uuid) {
-                history.passed_by_streak = 0;
-            } else if history.passed_by_streak < TRIES {
-                let pause = Duration::from_millis(5 << history.passed_by_streak);
-                history.passed_by_streak += 1;
-                self.round.extra.passed_by.insert(*uuid, now + pause);
-                self.round.extra.left.push(*uuid);
+                (history.has_keys, history.streak) = (true, 0);
+                extra.missing.remove(uuid);
+            } else if !self.in_flight.holds_monitor(*uuid)
+                && !extra.try_again(*uuid, history.tries(), now)
+            {
+                history.streak = history.streak.saturating_add(1);
+                extra.missing.remove(uuid);
             }
+            // A domain whose monitor a call of ours holds is asked again when that call returns.
         }
     }
 
@@ -131,14 +177,16 @@ impl Scheduler {
     fn not_yet(&self, now: Instant) -> HashMap<Uuid, Instant> {
         let passed_by = self.round.extra.passed_by.iter();
         let mut until: HashMap<Uuid, Instant> = passed_by
-            .filter(|(_, end)| **end > now)
-            .map(|(uuid, end)| (*uuid, *end))
+            .filter(|(_, (_, due))| *due > now)
+            .map(|(uuid, (_, due))| (*uuid, *due))
             .collect();
         for call in self.in_flight.abandoned() {
             let end = call.since + COMES_PAST;
             if call.kind.needs_monitor() && now < end {
-                let of = |uuid: &Uuid| (*uuid, end);
-                until.extend(call.asked.iter().map(of));
+                for uuid in &call.asked {
+                    let known = until.entry(*uuid).or_insert(end);
+                    *known = end.max(*known);
+                }
             }
         }
         until
@@ -146,9 +194,8 @@ impl Scheduler {
 
     /// When domains can be asked that cannot be yet; `None` while something else comes first.
     pub(super) fn extra_due(&self) -> Option<Instant> {
-        let extra = &self.round.extra;
-        let is_next = !extra.is_empty() && self.at_work() == 0 && self.round.queue.is_empty();
-        extra.waits_until.filter(|_| is_next)
+        let waits_until = self.round.extra.waits_until;
+        waits_until.filter(|_| self.may_ask_extra())
     }
 
     /// A call that was given up is over.

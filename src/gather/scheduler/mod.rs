@@ -31,6 +31,7 @@ use uuid::Uuid;
 use super::in_flight::InFlight;
 use super::protocol::{CallId, Request, RequestKind};
 use crate::maps::HashMap;
+use extra::ExtraHistory;
 pub use extra::MOST_EXTRA;
 use grace::Grace;
 pub use interface::{Action, Event, HostVerdict, Limits, Listed};
@@ -46,8 +47,8 @@ struct DomainHistory {
     full_at: Option<Instant>,
     /// The number of gathers in a row in which it came in part although no call of ours blocked it.
     partial_streak: u32,
-    /// The number of replies in a row by which libvirt may have passed it by in a call for [`Request::Extra`].
-    passed_by_streak: u32,
+    /// The same for its replies to [`Request::Extra`].
+    extra: ExtraHistory,
 }
 
 /// The decisions.

@@ -70,7 +70,6 @@ impl Scheduler {
                 }
             }
             (RequestKind::Extra, Event::Extra(passed_by)) => {
-                self.round.extra.answered(&call.asked);
                 self.on_extra(&call.asked, &passed_by, now);
             }
             (RequestKind::Extra, _) => self.round.extra.answered(&call.asked),

@@ -61,10 +61,11 @@ impl Session {
             if let Some(domain) = domain {
                 let stats = config.statistics.choose(record.params());
                 let mut groups = record.params().map(|(key, _)| Groups::of_key(key));
-                let has_steady = groups.any(|group| group.and(STEADY) != Groups::NONE);
+                let may_be_passed_by =
+                    expects_steady && groups.all(|group| group.and(STEADY) == Groups::NONE);
                 extra.push(Extra {
                     stats,
-                    may_be_passed_by: expects_steady && !has_steady,
+                    may_be_passed_by,
                     ..Extra::of(domain.run)
                 });
             }
