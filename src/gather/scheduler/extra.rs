@@ -22,7 +22,7 @@ const TRIES: u32 = 5;
 /// The same for a domain of which nothing came in the last gather, however often it was asked again.
 const TRIES_IN_STREAK: u32 = 2;
 
-/// What the replies of a domain have shown in earlier gathers.
+/// What the replies of a domain have shown, in this gather and earlier ones.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct ExtraHistory {
     /// It has had keys that show that libvirt did not pass it by.

@@ -47,7 +47,7 @@ struct DomainHistory {
     full_at: Option<Instant>,
     /// The number of gathers in a row in which it came in part although no call of ours blocked it.
     partial_streak: u32,
-    /// The same for its replies to [`Request::Extra`].
+    /// What its replies to [`Request::Extra`] have shown.
     extra: ExtraHistory,
 }
 
