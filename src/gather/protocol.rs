@@ -102,9 +102,20 @@ pub struct Extra {
     pub stats: Vec<Stats>,
     /// The job that runs on it, if that is wanted and there is one.
     pub job: Option<JobStats>,
-    /// No key came of groups of which a domain has keys in each reply for which libvirt asked its monitor, or in none: another
-    /// call had the monitor, or the domain has none of what these groups are about.
-    pub may_be_passed_by: bool,
+    /// Whether libvirt has asked the domain's monitor, if that is known.
+    pub monitor: AskedMonitor,
+}
+
+/// What a reply to [`Request::Extra`] shows of whether libvirt has asked the domain's monitor. There are groups of which a domain
+/// has keys whenever libvirt asks its monitor, or never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AskedMonitor {
+    /// Such keys came.
+    Yes,
+    /// None came: another call had the monitor, or the domain never has any.
+    PerhapsNot,
+    /// They were not asked for.
+    Unknown,
 }
 
 impl Extra {
@@ -114,13 +125,14 @@ impl Extra {
             run,
             stats: Vec::new(),
             job: None,
-            may_be_passed_by: false,
+            monitor: AskedMonitor::Unknown,
         }
     }
 
     /// Adds what came of the domain when it was asked again. In that call, too, libvirt may have passed it by.
     pub fn add(&mut self, later: Self) {
-        if later.stats.len() >= self.stats.len() {
+        let figures = |stats: &[Stats]| stats.iter().map(|one| one.fields.len()).sum::<usize>();
+        if figures(&later.stats) >= figures(&self.stats) {
             self.stats = later.stats;
         }
         self.job = later.job.or(self.job);

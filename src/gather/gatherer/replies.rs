@@ -117,8 +117,10 @@ impl Gatherer {
                 Event::Done
             }
             Response::Extra(extra, problems) => {
-                let passed_by = extra.iter().filter(|one| one.may_be_passed_by);
-                let passed_by = passed_by.map(|one| one.run.uuid).collect();
+                let asked = extra
+                    .iter()
+                    .map(|one| (one.run.uuid, one.monitor))
+                    .collect();
                 if wanted {
                     for one in extra {
                         let known = self.report.extra.entry(one.run);
@@ -126,7 +128,7 @@ impl Gatherer {
                     }
                     self.single_domains(problems);
                 }
-                Event::Extra(passed_by)
+                Event::Extra(asked)
             }
             Response::Connected | Response::NotConnected | Response::Versions(_) => Event::Done,
             Response::Alive => Event::Alive,

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::Scheduler;
 use crate::gather::in_flight::Call;
-use crate::gather::protocol::{CallId, Request, RequestKind};
+use crate::gather::protocol::{AskedMonitor, CallId, Request, RequestKind};
 use crate::maps::{HashMap, HashSet};
 use crate::times::COMES_PAST;
 
@@ -17,12 +17,14 @@ use crate::times::COMES_PAST;
 const AT_A_TIME: usize = 2;
 /// How many of them may be in flight, hanging ones included.
 pub const MOST_EXTRA: usize = 3;
-/// How often a domain is asked again in one gather that libvirt may have passed by, because another call had its monitor.
+/// How often in one gather a domain is asked again if libvirt may have passed it by, because another call had its monitor.
 const TRIES: u32 = 5;
 /// The same for a domain of which nothing came in the last gather, however often it was asked again.
 const TRIES_IN_STREAK: u32 = 2;
+/// After so many gathers in a row without such keys, a domain counts as one that has none.
+const MOST_STREAK: u32 = 20;
 
-/// What the replies of a domain have shown, in this gather and earlier ones.
+/// What the replies of a domain have shown.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct ExtraHistory {
     /// It has had keys that show that libvirt did not pass it by.
@@ -37,7 +39,7 @@ impl ExtraHistory {
         match self {
             Self { streak: 0, .. } => TRIES,
             Self { has_keys: true, .. } => TRIES_IN_STREAK,
-            // It has none of what is wanted, as it seems, which looks the same.
+            // It seems to have none of what is wanted: a domain that was passed by looks the same.
             Self { .. } => 0,
         }
     }
@@ -48,11 +50,11 @@ impl ExtraHistory {
 pub(super) struct Extra {
     /// Those that are still to be asked.
     left: Vec<Uuid>,
-    /// Those that have not answered.
+    /// Those that have not answered, or are to be asked again.
     missing: HashSet<Uuid>,
     /// Those whose call was given up, and came back.
     late: HashSet<Uuid>,
-    /// Those that libvirt may have passed by: how often they were asked again, and when the last time of these is or was due.
+    /// Those that libvirt may have passed by: how often they were asked again, and when the last of these calls is or was due.
     passed_by: HashMap<Uuid, (u32, Instant)>,
     /// Until when those that are left are not to be asked.
     waits_until: Option<Instant>,
@@ -111,7 +113,7 @@ impl Extra {
         is_left
     }
 
-    /// The domains that did not answer.
+    /// The domains that did not answer, or were to be asked again.
     pub(super) fn into_missing(self) -> Vec<Uuid> {
         self.missing.into_iter().collect()
     }
@@ -154,21 +156,27 @@ impl Scheduler {
         !self.round.extra.is_empty() && !is_full && !is_early && has_worker
     }
 
-    /// These domains have answered, and libvirt may have passed by some of them: those are asked again.
-    pub(super) fn on_extra(&mut self, asked: &[Uuid], passed_by: &[Uuid], now: Instant) {
-        for uuid in asked {
+    /// A call has asked these domains, and so much `came` of them. Those that libvirt may have passed by are asked again, and those
+    /// whose monitor such a call of ours holds, when that call returns.
+    pub(super) fn on_extra(&mut self, asked: &[Uuid], came: &[(Uuid, AskedMonitor)], now: Instant) {
+        let extra = &mut self.round.extra;
+        extra.answered(asked);
+        for (uuid, monitor) in came {
             let history = &mut self.histories.entry(*uuid).or_default().extra;
-            let extra = &mut self.round.extra;
-            if !passed_by.contains(uuid) {
-                (history.has_keys, history.streak) = (true, 0);
-                extra.missing.remove(uuid);
-            } else if !self.in_flight.holds_monitor(*uuid)
-                && !extra.try_again(*uuid, history.tries(), now)
-            {
-                history.streak = history.streak.saturating_add(1);
-                extra.missing.remove(uuid);
+            match monitor {
+                AskedMonitor::Yes => (history.has_keys, history.streak) = (true, 0),
+                AskedMonitor::PerhapsNot => {
+                    if self.in_flight.holds_monitor(*uuid)
+                        || extra.try_again(*uuid, history.tries(), now)
+                    {
+                        extra.missing.insert(*uuid);
+                    } else {
+                        history.streak = history.streak.saturating_add(1);
+                        history.has_keys &= history.streak < MOST_STREAK;
+                    }
+                }
+                AskedMonitor::Unknown => {}
             }
-            // A domain whose monitor a call of ours holds is asked again when that call returns.
         }
     }
 

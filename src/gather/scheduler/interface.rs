@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::gather::protocol::{CallId, Completeness, Monitor, Request};
+use crate::gather::protocol::{AskedMonitor, CallId, Completeness, Monitor, Request};
 use crate::maps::HashSet;
 
 /// The bounds of a gather.
@@ -76,8 +76,8 @@ pub enum Event {
     Listed(Vec<Listed>),
     /// [`Request::Statistics`]: these domains came; one that was asked and is not among them is gone.
     Samples(Vec<(Uuid, Completeness)>),
-    /// [`Request::Extra`]: libvirt may have passed these domains by, see [`crate::gather::protocol::Extra::may_be_passed_by`].
-    Extra(Vec<Uuid>),
+    /// [`Request::Extra`]: these domains came.
+    Extra(Vec<(Uuid, AskedMonitor)>),
     /// The call is over, and brought nothing more that matters here.
     Done,
     /// The driver or the daemon refused the call.

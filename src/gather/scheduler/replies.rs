@@ -69,8 +69,8 @@ impl Scheduler {
                     self.round.domains.remove_gone(*uuid);
                 }
             }
-            (RequestKind::Extra, Event::Extra(passed_by)) => {
-                self.on_extra(&call.asked, &passed_by, now);
+            (RequestKind::Extra, Event::Extra(came)) => {
+                self.on_extra(&call.asked, &came, now);
             }
             (RequestKind::Extra, _) => self.round.extra.answered(&call.asked),
             (RequestKind::Statistics(_), _) => {

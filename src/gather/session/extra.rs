@@ -1,13 +1,13 @@
 //! What only some configurations want of a domain.
 
 use super::Session;
-use crate::gather::protocol::{DomainRef, Extra, Monitor, Response, WorkerConfig};
+use crate::gather::protocol::{AskedMonitor, DomainRef, Extra, Monitor, Response, WorkerConfig};
 use crate::libvirt::bulk::{Groups, NOWAIT};
 use crate::libvirt::{Domain, Error, Records};
 use crate::sample::JobStats;
 
-/// Groups of which a domain has keys in each reply for which libvirt asked its monitor, or in none
-/// (qemuDomainGetStatsIOThread, qemuDomainGetStatsDirtyRate in libvirt's source).
+/// Groups of which a domain has keys whenever libvirt asks its monitor, or never (qemuDomainGetStatsIOThread,
+/// qemuDomainGetStatsDirtyRate in libvirt's source).
 const STEADY: Groups = Groups::IOTHREAD.or(Groups::DIRTYRATE);
 
 impl Session {
@@ -61,11 +61,16 @@ impl Session {
             if let Some(domain) = domain {
                 let stats = config.statistics.choose(record.params());
                 let mut groups = record.params().map(|(key, _)| Groups::of_key(key));
-                let may_be_passed_by =
-                    expects_steady && groups.all(|group| group.and(STEADY) == Groups::NONE);
+                let monitor = match expects_steady {
+                    false => AskedMonitor::Unknown,
+                    true if groups.any(|group| group.and(STEADY) != Groups::NONE) => {
+                        AskedMonitor::Yes
+                    }
+                    true => AskedMonitor::PerhapsNot,
+                };
                 extra.push(Extra {
                     stats,
-                    may_be_passed_by,
+                    monitor,
                     ..Extra::of(domain.run)
                 });
             }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use telegraf_kvm::gather::protocol::{CallId, Completeness, Request, Scope};
+use telegraf_kvm::gather::protocol::{AskedMonitor, CallId, Completeness, Request, Scope};
 use telegraf_kvm::gather::scheduler::{
     Action, Event, HostVerdict, Limits, MOST_EXTRA, Outcome, Scheduler,
 };
@@ -309,9 +309,9 @@ impl Sim {
                 }
             }
             (Event::Served(uuid), _) if wanted => self.keep(*uuid, Completeness::PriorityOnly),
-            (Event::Extra(passed_by), Request::Extra(domains)) if wanted => {
-                let whole = domains.iter().filter(|uuid| !passed_by.contains(uuid));
-                self.gather.extra.extend(whole);
+            (Event::Extra(came), Request::Extra(_)) if wanted => {
+                let whole = came.iter().filter(|(_, asked)| *asked == AskedMonitor::Yes);
+                self.gather.extra.extend(whole.map(|(uuid, _)| *uuid));
             }
             (Event::Done, Request::Disks(uuid)) if wanted => {
                 self.gather.disks.insert(*uuid);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use telegraf_kvm::gather::protocol::{CallId, Completeness, Monitor, Request, Scope};
+use telegraf_kvm::gather::protocol::{AskedMonitor, CallId, Completeness, Monitor, Request, Scope};
 use telegraf_kvm::gather::scheduler::{Event, Listed};
 use uuid::Uuid;
 
@@ -279,9 +279,11 @@ impl Daemon {
             }
             Request::Statistics { .. } => Event::Samples(std::mem::take(&mut call.completeness)),
             Request::Extra(_) => {
-                let came = call.completeness.iter();
-                let passed_by = came.filter(|(_, came)| *came != Completeness::Full);
-                Event::Extra(passed_by.map(|(uuid, _)| *uuid).collect())
+                let came = call.completeness.iter().map(|(uuid, came)| match came {
+                    Completeness::Full => (*uuid, AskedMonitor::Yes),
+                    _ => (*uuid, AskedMonitor::PerhapsNot),
+                });
+                Event::Extra(came.collect())
             }
             _ => Event::Done,
         };
