@@ -23,6 +23,13 @@ impl Queue {
         self.batches.is_empty() && self.again.is_empty() && self.disks.is_empty()
     }
 
+    /// Whether statistics of this domain are to be asked for.
+    pub(super) fn has(&self, uuid: Uuid) -> bool {
+        let mut batches = self.batches.iter();
+        batches.any(|(_, batch)| batch.contains(&uuid))
+            || self.again.iter().any(|(_, other)| *other == uuid)
+    }
+
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }

@@ -130,7 +130,9 @@ impl Scheduler {
                     return;
                 };
                 match self.round.domains.completeness(blocked_on) {
-                    Some(Completeness::Partial) => self.round.queue.push_again(now, blocked_on),
+                    Some(Completeness::Partial) if !self.is_asked_again(blocked_on) => {
+                        self.round.queue.push_again(now, blocked_on);
+                    }
                     Some(Completeness::Full) if kind == RequestKind::Disks => {
                         self.round.queue.push_disks(blocked_on);
                     }
@@ -139,6 +141,15 @@ impl Scheduler {
             }
             _ => {}
         }
+    }
+
+    /// Whether the statistics of the domain are being asked for, or to be asked for again. Two calls may have seemed to hang on
+    /// it.
+    fn is_asked_again(&self, uuid: Uuid) -> bool {
+        let asks = |(_, call): (CallId, &Call)| {
+            matches!(call.kind, RequestKind::Statistics(_)) && call.asked.contains(&uuid)
+        };
+        self.round.queue.has(uuid) || self.in_flight.in_hand().any(asks)
     }
 
     fn on_list(&mut self, domains: Vec<Listed>, now: Instant) {

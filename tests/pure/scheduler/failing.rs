@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use telegraf_kvm::gather::protocol::{Completeness, Monitor, Request};
+use telegraf_kvm::gather::protocol::{CallId, Completeness, Monitor, Request};
 use telegraf_kvm::gather::scheduler::{Action, Event, HostVerdict, Limits, Listed, Scheduler};
 
 use super::daemon::uuid;
@@ -289,6 +289,44 @@ fn a_call_that_waits_for_a_connection_is_not_taken_to_hang() {
     let actions = scheduler.actions();
     assert!(actions.contains(&Action::Withdraw(*second)), "{actions:?}");
     assert_eq!(scheduler.hanging(), 1, "the probe");
+}
+
+/// Another client uses the VM's monitor again and again, and the daemon is slow: two calls seem to hang on the VM. Each that
+/// returns shows that the VM can be asked again, but it is asked by one call.
+#[test]
+fn a_vm_on_which_two_calls_seemed_to_hang_is_asked_again_by_one() {
+    let mut scheduler = Scheduler::new(LIMITS);
+    let start = Instant::now();
+    let at = |ms| start + Duration::from_millis(ms);
+    let asks = |actions: Vec<Action>| -> Vec<CallId> {
+        let call = |action: &Action| match action {
+            Action::Send(call_id, Request::Statistics { .. }) => Some(*call_id),
+            _ => None,
+        };
+        actions.iter().filter_map(call).collect()
+    };
+    let mut calls = asks(up_to_statistics(&mut scheduler, &[1], at));
+    for seen in [300, 600] {
+        scheduler.tick(at(seen));
+        let [Action::Send(probe, Request::Probe(_))] = scheduler.actions()[..] else {
+            panic!("no probe");
+        };
+        let used = Monitor::Occupied(Duration::from_millis(200));
+        scheduler.on(probe, Event::Alive, at(seen + 1));
+        scheduler.on(probe, Event::Control(uuid(1), used), at(seen + 2));
+        scheduler.on(probe, Event::Done, at(seen + 3));
+        calls.extend(asks(scheduler.actions()));
+    }
+    let [first, second, third] = calls[..] else {
+        panic!("{calls:?}");
+    };
+    let part = || Event::Samples(vec![(uuid(1), Completeness::Partial)]);
+    let mut again = Vec::new();
+    for (call_id, ms) in [(third, 610), (first, 611), (second, 612)] {
+        scheduler.on(call_id, part(), at(ms));
+        again.extend(asks(scheduler.actions()));
+    }
+    assert_eq!(again.len(), 1, "{again:?}");
 }
 
 /// Otherwise the main loop would call the scheduler without a pause until the gather ends.
