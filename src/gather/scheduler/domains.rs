@@ -29,6 +29,11 @@ pub(super) struct Domains {
     gone: HashSet<Uuid>,
 }
 
+/// How long a domain that libvirt passed by is left alone before it is asked again, after so many tries.
+pub(super) fn pause_before(tries: u32) -> Duration {
+    Duration::from_millis(5 << tries.min(4))
+}
+
 impl Domains {
     /// The statistics of the domain are to be asked for.
     pub(super) fn take_up(&mut self, uuid: Uuid, scope: Scope) {
@@ -79,7 +84,7 @@ impl Domains {
     /// Counts one more try of the domain; returns the pause before it. `None` after so many `tries`.
     pub(super) fn try_again(&mut self, uuid: Uuid, tries: u32) -> Option<Duration> {
         let vm = self.vms.get_mut(&uuid).filter(|vm| vm.tries < tries)?;
-        let pause = Duration::from_millis(5 << vm.tries.min(4));
+        let pause = pause_before(vm.tries);
         vm.tries += 1;
         Some(pause)
     }

@@ -3,11 +3,12 @@
 //! Nothing else may suffer from such a call. So a domain is asked when it has answered in full in the same gather, after
 //! all others have been asked; and these calls have a cap of their own.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use uuid::Uuid;
 
 use super::Scheduler;
+use super::domains::pause_before;
 use crate::gather::in_flight::Call;
 use crate::gather::protocol::{AskedMonitor, CallId, Request, RequestKind};
 use crate::maps::{HashMap, HashSet};
@@ -106,7 +107,7 @@ impl Extra {
         let (tried, due) = self.passed_by.entry(uuid).or_insert((0, now));
         let is_left = *tried < tries;
         if is_left {
-            *due = now + Duration::from_millis(5 << *tried);
+            *due = now + pause_before(*tried);
             *tried += 1;
             self.left.push(uuid);
         }
@@ -122,9 +123,8 @@ impl Extra {
 impl Scheduler {
     /// Asks the next domains; `false` when none can be asked now.
     pub(super) fn ask_extra(&mut self, now: Instant) -> bool {
-        let kind = RequestKind::Extra;
-        let in_hand = self.in_flight.count(|other| other == kind);
-        if self.in_flight.out(|other| other == kind) >= MOST_EXTRA && in_hand == 0 {
+        let (in_hand, out) = self.extra_calls();
+        if out >= MOST_EXTRA && in_hand == 0 {
             self.round.extra.stop();
         }
         if !self.may_ask_extra() {
@@ -144,20 +144,24 @@ impl Scheduler {
         is_any
     }
 
+    /// How many of these calls are waited for, and how many are in flight, hanging ones included.
+    fn extra_calls(&self) -> (usize, usize) {
+        let is_extra = |kind| kind == RequestKind::Extra;
+        (self.in_flight.count(is_extra), self.in_flight.out(is_extra))
+    }
+
     /// Whether such a call can be sent, if a domain is ready.
     fn may_ask_extra(&self) -> bool {
-        let kind = RequestKind::Extra;
-        let in_hand = self.in_flight.count(|other| other == kind);
-        let is_full =
-            in_hand >= AT_A_TIME || self.in_flight.out(|other| other == kind) >= MOST_EXTRA;
+        let (in_hand, out) = self.extra_calls();
+        let is_full = in_hand >= AT_A_TIME || out >= MOST_EXTRA;
         // The others come first, those that are asked again included.
         let is_early = self.at_work() > in_hand || !self.round.queue.is_empty();
         let has_worker = self.at_work() < self.limits.workers;
         !self.round.extra.is_empty() && !is_full && !is_early && has_worker
     }
 
-    /// A call has asked these domains, and so much `came` of them. Those that libvirt may have passed by are asked again, and those
-    /// whose monitor such a call of ours holds, when that call returns.
+    /// A call has asked these domains, and so much `came` of them. Those that libvirt may have passed by are asked again. One
+    /// whose monitor a call of ours holds has to wait for that: if it is such a call, the domain is asked when it returns.
     pub(super) fn on_extra(&mut self, asked: &[Uuid], came: &[(Uuid, AskedMonitor)], now: Instant) {
         let extra = &mut self.round.extra;
         extra.answered(asked);
