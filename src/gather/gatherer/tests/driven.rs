@@ -503,6 +503,22 @@ fn a_vm_that_blocks_a_call_is_not_waited_for_and_the_late_reply_is_dropped() {
     assert_eq!(driven.gatherer.losses(), (1, 0));
 }
 
+/// Kept, it would not be read again, and nobody would be told.
+#[test]
+fn an_unreadable_description_that_comes_late_is_read_again() {
+    let mut driven = Driven::new(|_| {}, None);
+    driven.gatherer.begin();
+    driven.next(domains(&["a", "b"]));
+    let late = driven.newest();
+    driven.finish();
+    for (name, problem) in [("a", None), ("b", Some("unreadable".to_owned()))] {
+        let described = CachedDescription::new(None, None, Instant::now());
+        let run = domain(name).run;
+        driven.answer(late, Response::Described(run, Arc::new(described), problem));
+    }
+    assert!(driven.is_described("a") && !driven.is_described("b"));
+}
+
 #[test]
 fn a_vm_that_a_daemon_without_workers_serves_by_priority_calls_is_not_missing() {
     let mut driven = Driven::new(|_| {}, None);
