@@ -208,7 +208,7 @@ fn vms_that_are_off_and_the_host_in_one_line() {
     wait_for("the VM to be locked", LONG, || {
         // A start that failed at once locks nothing.
         if !start.runs() {
-            println!("the start ended");
+            println!("the start ended: {}", start.stderr());
             start = lab.client(&["start", &off]);
         }
         let mut probe = lab.client(&["list", "--all"]);

@@ -4,6 +4,8 @@
 use super::fleet::at_most;
 use super::lab::Lab;
 use super::{succeed, wait_for};
+use std::fs::File;
+use std::io::{Read, Seek};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -73,20 +75,33 @@ impl Lab {
 
 /// Another client's process, which is killed when the handle is dropped. A call of it that hangs in libvirtd
 /// keeps hanging.
-pub struct Client(Child);
+pub struct Client {
+    process: Child,
+    stderr: File,
+}
 
 impl Client {
     fn spawn(mut command: Command) -> Client {
+        let stderr = tempfile::tempfile().unwrap();
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        Client(command.spawn().unwrap())
+            .stderr(stderr.try_clone().unwrap());
+        let process = command.spawn().unwrap();
+        Client { process, stderr }
+    }
+
+    /// What the client has written to stderr.
+    pub fn stderr(&mut self) -> String {
+        let mut text = String::new();
+        self.stderr.rewind().unwrap();
+        self.stderr.read_to_string(&mut text).unwrap();
+        text
     }
 
     /// Whether the client still runs.
     pub fn runs(&mut self) -> bool {
-        self.0.try_wait().unwrap().is_none()
+        self.process.try_wait().unwrap().is_none()
     }
 
     /// Waits for the client's end.
@@ -99,8 +114,8 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
