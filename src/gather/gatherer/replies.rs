@@ -96,8 +96,8 @@ impl Gatherer {
         match response {
             Response::Domains(domains) if wanted => self.on_list(domains),
             Response::Domains(_) | Response::Samples(..) | Response::Done => Event::Done,
-            // Its problem would be told in this gather's report alone, and the call is of another gather: it is
-            // read again.
+            // A problem is told once, in the report of its gather, and that gather is over. So the description is
+            // dropped, and read again.
             Response::Described(run, _, Some(_)) if !wanted => Event::Served(run.uuid),
             Response::Described(run, described, problem) => {
                 self.vms.on_description(run, described);
