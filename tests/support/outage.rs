@@ -17,6 +17,8 @@ use super::lines::Line;
 use super::plugin::Plugin;
 use super::{child_of, program, run, wait_for};
 
+/// How long a gather waits for all mounts (docs/architecture.md).
+const MOUNT_ANSWERS: Duration = Duration::from_millis(150);
 const SLOW: Duration = Duration::from_secs(20);
 
 /// A mounted bindfs. When it is dropped, its server is killed, so that processes that wait for it get an
@@ -172,7 +174,7 @@ impl Outage<'_> {
             println!("{when}: {took:?}, healthy {:?}", self.healthy);
             self.expect_complete(&gather, &when);
             if round == 1 {
-                let limit = self.healthy.mul_f64(1.5) + at_most(Duration::from_millis(100));
+                let limit = self.healthy.mul_f64(1.5) + at_most(MOUNT_ANSWERS);
                 assert!(took <= limit, "{when}: {took:?} > {limit:?}");
             } else {
                 following.push(took);
