@@ -3,6 +3,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -61,7 +62,10 @@ impl<'lab> Mount<'lab> {
         }
         let mut command = command(lab, "bindfs");
         command.arg("-f").args(options).args([behind, point]);
-        let mut handle = command.spawn().unwrap();
+        // In a group of its own. A client that was killed leaves its child to the lab's init, whose group is another
+        // one of this session. When such a child of the tests' group ends, the kernel sends SIGHUP and SIGCONT to that
+        // group if a process of it is stopped (kill_orphaned_pgrp in kernel/exit.c), and the server would go on.
+        let mut handle = command.process_group(0).spawn().unwrap();
         let table = lab.map_or("self".to_owned(), |lab| lab.init().to_string());
         wait_for("bindfs to be mounted", SLOW, || {
             assert_eq!(handle.try_wait().unwrap(), None, "bindfs has ended");
