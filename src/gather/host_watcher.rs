@@ -1,6 +1,7 @@
 //! The host watcher checks the host before libvirt is called: QEMU processes, mounts, control groups and
 //! network interfaces. It has a thread of its own, because a check can hang.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -67,8 +68,8 @@ pub struct HostReport {
     pub on_unanswering_mount: HashSet<Uuid>,
     /// The VMs with a visible QEMU of which some files are not known, or the storage of a file.
     pub on_unknown_storage: HashSet<Uuid>,
-    /// The VMs whose disks all lie on file systems of this host.
-    pub all_disks_local: HashSet<Uuid>,
+    /// The VMs whose disks all lie on file systems of this host, each with the description that names the disks.
+    pub all_disks_local: HashMap<Uuid, Arc<CachedDescription>>,
     /// The mounts that have not answered since an earlier check, and the VMs with a disk there.
     pub dead_mounts: BTreeMap<PathBuf, BTreeSet<Uuid>>,
     /// The counters of the network interfaces.
@@ -133,10 +134,16 @@ impl HostWatcher {
         vms: Vec<(Uuid, Option<Arc<CachedDescription>>)>,
         online: HashMap<Uuid, u64>,
     ) -> bool {
-        // A VM without a description may have changed since the last report, so that report does not hold
-        // for it if this one is late.
-        for (uuid, _) in vms.iter().filter(|(_, known)| known.is_none()) {
-            self.last.all_disks_local.remove(uuid);
+        // A VM without a description, or with other files, may have changed since the last query, so the last
+        // report does not hold for it if the next one is late.
+        for (uuid, known) in &vms {
+            if let Entry::Occupied(local) = self.last.all_disks_local.entry(*uuid)
+                && !known
+                    .as_ref()
+                    .is_some_and(|known| known.has_same_files(local.get()))
+            {
+                local.remove();
+            }
         }
         let Some(queries) = self.queries.as_ref().filter(|_| !self.waiting) else {
             return false;
@@ -203,12 +210,12 @@ impl HostWatcher {
     }
 
     /// What to do without a report. A report is late when something hangs, so only the disks of VMs that
-    /// had all of them on local file systems are read in bulk, and where reading one disk accesses all
+    /// had all of them on local file systems, and still have the same, are read in bulk, and where reading one disk accesses all
     /// files, only the disks of these VMs are read at all. Where there will never be a report, for the
     /// hypervisor is another host, disks are read as if all were well.
     pub fn verdict_without_report(&self, domains: &[Uuid]) -> HostVerdict {
         let may_hang =
-            |uuid: &Uuid| self.queries.is_some() && !self.last.all_disks_local.contains(uuid);
+            |uuid: &Uuid| self.queries.is_some() && !self.last.all_disks_local.contains_key(uuid);
         let no_block = |uuid: &&Uuid| match self.block_statistics {
             BlockStatistics::Auto => may_hang(uuid),
             BlockStatistics::Bulk => false,

@@ -61,6 +61,18 @@ impl CachedDescription {
         known.flat_map(Description::sources).map(Path::new)
     }
 
+    /// Whether QEMU certainly reads the same files by both descriptions.
+    pub fn has_same_files(&self, other: &Self) -> bool {
+        let waits = |known: &Description| known.waits_for_server;
+        let [ours, theirs] = [self, other].map(|known| known.description.as_ref().map(waits));
+        // In another run of the VM the number of a volume may belong to another one.
+        let no_volumes = self.volumes().is_empty() && other.volumes().is_empty();
+        (no_volumes || self.read_at == other.read_at)
+            && self.unresolved == other.unresolved
+            && ours == theirs
+            && self.paths().eq(other.paths())
+    }
+
     /// The NICs, if the XML and the statistics have the same ones. The statistics are older than the
     /// XML, and a NIC may have been added or removed in between.
     pub(super) fn agreed_nics(&self) -> Option<&[Nic]> {
@@ -161,6 +173,8 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::sample::testing::{device, devices, empty};
     use crate::sample::{DISK_COUNTERS, NIC_COUNTERS};
@@ -243,5 +257,40 @@ mod tests {
             "an XML that could not be understood"
         );
         assert!(!CachedDescription::new(xml("file='/a'"), None, at).unresolved);
+    }
+
+    #[test]
+    fn files_are_the_same_by_what_qemu_reads() {
+        let at = Instant::now();
+        let read = |disks: &str, names: Option<&Sample>, seconds: u64| {
+            let xml = format!("<domain><devices>{disks}</devices></domain>");
+            let description = Description::parse(&xml).unwrap();
+            let read_at = at + Duration::from_secs(seconds);
+            CachedDescription::new(Some(description), names.map(DeviceNames::of), read_at)
+        };
+        let file = "<disk><source file='/a'/><target dev='vda'/></disk>";
+        let other = "<disk><source file='/b'/><target dev='vda'/></disk>";
+        let volume = "<disk><source pool='p' volume='v' index='1'/><target dev='vda'/></disk>";
+        let gluster = "<disk><source protocol='gluster' name='g'/><target dev='vda'/></disk>";
+        let a = with_image(at, "/a");
+        let before = read(file, None, 0);
+        assert!(
+            before.has_same_files(&read(file, Some(&a), 0)),
+            "with names"
+        );
+        assert!(before.has_same_files(&read(file, None, 9)), "read again");
+        assert!(!before.has_same_files(&read(other, None, 9)));
+        assert!(!before.has_same_files(&read(volume, None, 9)));
+        let waits = read(&format!("{file}{gluster}"), None, 9);
+        assert!(!before.has_same_files(&waits), "QEMU waits for a server");
+        let b = with_image(at, "/b");
+        let unresolved = read(file, Some(&b), 9);
+        assert!(!before.has_same_files(&unresolved), "an unknown file");
+        let of_a_volume = read(volume, None, 0);
+        assert!(of_a_volume.has_same_files(&of_a_volume));
+        assert!(
+            !of_a_volume.has_same_files(&read(volume, None, 9)),
+            "perhaps of another run"
+        );
     }
 }

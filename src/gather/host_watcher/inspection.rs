@@ -15,6 +15,7 @@ use crate::vms::CachedDescription;
 /// The files that a VM's QEMU accesses when it is asked for block statistics.
 struct VmFiles<'t> {
     vm: Uuid,
+    known: Option<&'t Arc<CachedDescription>>,
     paths: Vec<&'t Path>,
     /// `paths` are certainly all, and QEMU waits for nothing else.
     complete: bool,
@@ -28,6 +29,7 @@ fn files_of<'t>(
 ) -> VmFiles<'t> {
     let mut files = VmFiles {
         vm: *vm,
+        known: known.as_ref(),
         paths: Vec::new(),
         complete: false,
         unresolved: known.is_none(),
@@ -68,7 +70,7 @@ pub(super) fn inspect(
     accept_firmware(query, mounts, &mut storage);
 
     let mut no_block = HashSet::default();
-    let mut all_disks_local = HashSet::default();
+    let mut all_disks_local = HashMap::default();
     let mut on_unanswering_mount = HashSet::default();
     let mut on_unknown_storage = HashSet::default();
     let mut dead_mounts: BTreeMap<PathBuf, BTreeSet<Uuid>> = BTreeMap::new();
@@ -84,8 +86,10 @@ pub(super) fn inspect(
         if files.unresolved && !is_unseen {
             on_unknown_storage.insert(uuid);
         }
-        if files.complete && !files.paths.iter().any(|path| storage.contains_key(*path)) {
-            all_disks_local.insert(uuid);
+        let is_local =
+            files.complete && !files.paths.iter().any(|path| storage.contains_key(*path));
+        if let Some(known) = files.known.filter(|_| is_local) {
+            all_disks_local.insert(uuid, Arc::clone(known));
         }
         if storage.is_empty() {
             continue;
@@ -111,9 +115,10 @@ pub(super) fn inspect(
             }
         }
     }
+    all_disks_local.retain(|uuid, _| !no_block.contains(uuid));
     HostReport {
         number: query.number,
-        all_disks_local: &all_disks_local - &no_block,
+        all_disks_local,
         verdict: HostVerdict {
             stuck: process_report.stuck,
             no_block,

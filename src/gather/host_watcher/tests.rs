@@ -127,7 +127,7 @@ fn without_a_report_only_local_disks_are_read_in_bulk() {
             "{block_statistics:?}"
         );
         host_watcher.accept(HostReport {
-            all_disks_local: HashSet::from_iter([A]),
+            all_disks_local: HashMap::from_iter([(A, described(None))]),
             ..HostReport::default()
         });
         assert_eq!(
@@ -143,6 +143,62 @@ fn without_a_report_only_local_disks_are_read_in_bulk() {
     ] {
         let host_watcher = HostWatcher::new(None, block_statistics, Wanted::default());
         assert_eq!(host_watcher.verdict_without_report(&[A]), verdict(no_block));
+    }
+}
+
+/// A VM without disks, or with one.
+fn described(image: Option<&Path>) -> Arc<CachedDescription> {
+    let disk = |image: &Path| Disk {
+        target: "vda".into(),
+        alias: None,
+        kind: DiskKind::Disk,
+        sources: vec![image.to_str().unwrap().to_owned()],
+        counted: true,
+    };
+    let description = Description {
+        disks: image.map(disk).into_iter().collect(),
+        ..Description::default()
+    };
+    let described = CachedDescription::new(Some(description), None, Instant::now());
+    Arc::new(described)
+}
+
+/// Its disks may have moved to other storage, of which no report has said anything yet.
+#[test]
+fn without_a_report_only_disks_that_are_the_same_as_in_the_last_one_are_read_in_bulk() {
+    let old = described(Some(Path::new("/images/a")));
+    let same = described(Some(Path::new("/images/a")));
+    let moved = described(Some(Path::new("/mnt/a")));
+    for (now, no_block) in [
+        (Some(&old), &[][..]),
+        (Some(&same), &[]),
+        (Some(&moved), &[A]),
+        (None, &[A]),
+    ] {
+        let (ask, _questions) = channel();
+        let mut host_watcher =
+            HostWatcher::new(Some(ask), BlockStatistics::Auto, Wanted::default());
+        let query = |known: Option<&Arc<CachedDescription>>| vec![(A, known.map(Arc::clone))];
+        let report = |number| HostReport {
+            number,
+            all_disks_local: HashMap::from_iter([(A, Arc::clone(&old))]),
+            ..HostReport::default()
+        };
+        let no_block = no_block.iter().copied().collect();
+        assert!(host_watcher.ask(query(Some(&old)), HashMap::default()));
+        host_watcher.accept(report(1));
+        assert!(host_watcher.ask(query(now), HashMap::default()));
+        let late = host_watcher.verdict_without_report(&[A]);
+        assert_eq!(late.no_block, no_block, "{now:?}");
+
+        // The report for the old description comes only after the next gather has begun.
+        host_watcher.accept(report(2));
+        assert!(host_watcher.ask(query(Some(&old)), HashMap::default()));
+        assert!(!host_watcher.ask(query(now), HashMap::default()));
+        host_watcher.accept(report(3));
+        assert!(host_watcher.ask(query(now), HashMap::default()));
+        let late = host_watcher.verdict_without_report(&[A]);
+        assert_eq!(late.no_block, no_block, "{now:?}");
     }
 }
 
@@ -189,20 +245,7 @@ fn the_storage_of_a_vm_without_a_visible_process_is_not_trusted() {
     let (_folder, root, table, image) = host_of_a();
     let mut processes = Processes::at(&root);
     let mut mounts = Mounts::at(&table, Path::new("/nonexistent"));
-    let description = Arc::new(CachedDescription::new(
-        Some(Description {
-            disks: vec![Disk {
-                target: "vda".into(),
-                alias: None,
-                kind: DiskKind::Disk,
-                sources: vec![image.to_str().unwrap().to_owned()],
-                counted: true,
-            }],
-            ..Description::default()
-        }),
-        None,
-        Instant::now(),
-    ));
+    let description = described(Some(&image));
     let query = HostQuery {
         number: 5,
         vms: vec![
