@@ -148,8 +148,8 @@ impl Lab {
         self.init
     }
 
-    /// A command inside the lab, in the folder `/`, which is killed with the process of its handle. The
-    /// handle is nsenter's: [`child_of`] its id is the program.
+    /// A command inside the lab, in the folder `/` and a process group of its own, which is killed with the
+    /// process of its handle. The handle is nsenter's: [`child_of`] its id is the program.
     pub fn command(&self, name: &str) -> Command {
         let mut command = Command::new(program("nsenter"));
         command
@@ -158,7 +158,12 @@ impl Lab {
             .args(self.program("setpriv"))
             .args(["--pdeathsig", "KILL"])
             .args(self.program(name))
-            .env_remove("LIBVIRT_DEFAULT_URI");
+            .env_remove("LIBVIRT_DEFAULT_URI")
+            // When the program is killed, its children go to the lab's init, whose group is another one of this
+            // session. If such a child is in the group of the tests, then at its end the kernel can send SIGHUP
+            // and SIGCONT to all of that group while a process of it is stopped, such as the server of a mount
+            // (kill_orphaned_pgrp in kernel/exit.c).
+            .process_group(0);
         if self.root.is_some() {
             command.env("PATH", ROOT_FOLDERS.join(":"));
         }

@@ -62,10 +62,7 @@ impl<'lab> Mount<'lab> {
         }
         let mut command = command(lab, "bindfs");
         command.arg("-f").args(options).args([behind, point]);
-        // In a group of its own. A client that was killed leaves its child to the lab's init, whose group is another
-        // one of this session. When such a child of the tests' group ends, the kernel sends SIGHUP and SIGCONT to that
-        // group if a process of it is stopped (kill_orphaned_pgrp in kernel/exit.c), and the server would go on.
-        let mut handle = command.process_group(0).spawn().unwrap();
+        let mut handle = command.spawn().unwrap();
         let table = lab.map_or("self".to_owned(), |lab| lab.init().to_string());
         wait_for("bindfs to be mounted", SLOW, || {
             assert_eq!(handle.try_wait().unwrap(), None, "bindfs has ended");
@@ -147,9 +144,14 @@ impl Drop for Mount<'_> {
     }
 }
 
-/// A command that runs in the lab, or in the environment of the caller.
+/// A command that runs in the lab, or in the environment of the caller; in a process group of its own.
 fn command(lab: Option<&Lab>, name: &str) -> Command {
-    lab.map_or_else(|| Command::new(program(name)), |lab| lab.command(name))
+    if let Some(lab) = lab {
+        return lab.command(name);
+    }
+    let mut command = Command::new(program(name));
+    command.process_group(0);
+    command
 }
 
 /// Checks what is promised for a plugin while one mount is dead.
