@@ -127,8 +127,8 @@ impl HostWatcher {
         }
     }
 
-    /// Sends a query. `online` is the number of vCPUs of each VM, as last known. Returns `false` if no report is to be expected: there is no thread, or it is still
-    /// working on the last query.
+    /// Sends a query. `online` is the number of vCPUs of each VM, as last known. Returns `false` if no report is
+    /// to be expected: there is no thread, or it is still working on the last query.
     pub fn ask(
         &mut self,
         vms: Vec<(Uuid, Option<Arc<CachedDescription>>)>,
@@ -209,10 +209,10 @@ impl HostWatcher {
         self.per_disk_reads_all_files && self.block_statistics != BlockStatistics::Bulk
     }
 
-    /// What to do without a report. A report is late when something hangs, so only the disks of VMs that
-    /// had all of them on local file systems, and still have the same, are read in bulk, and where reading one disk accesses all
-    /// files, only the disks of these VMs are read at all. Where there will never be a report, for the
-    /// hypervisor is another host, disks are read as if all were well.
+    /// What to do without a report. A report is late when something hangs. So disks are read in bulk only of
+    /// VMs that had all of them on local file systems, and still have the same ones. Where reading one disk
+    /// accesses all files, only the disks of these VMs are read at all. Where there will never be a report, for
+    /// the hypervisor is another host, disks are read as if all were well.
     pub fn verdict_without_report(&self, domains: &[Uuid]) -> HostVerdict {
         let may_hang =
             |uuid: &Uuid| self.queries.is_some() && !self.last.all_disks_local.contains_key(uuid);

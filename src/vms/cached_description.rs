@@ -61,15 +61,19 @@ impl CachedDescription {
         known.flat_map(Description::sources).map(Path::new)
     }
 
+    /// Whether QEMU may wait for the server of a network disk when it is asked for block statistics.
+    pub fn waits_for_server(&self) -> bool {
+        let known = self.description.as_ref();
+        known.is_some_and(|known| known.waits_for_server)
+    }
+
     /// Whether QEMU certainly reads the same files by both descriptions.
     pub fn has_same_files(&self, other: &Self) -> bool {
-        let waits = |known: &Description| known.waits_for_server;
-        let [ours, theirs] = [self, other].map(|known| known.description.as_ref().map(waits));
         // In another run of the VM the number of a volume may belong to another one.
         let no_volumes = self.volumes().is_empty() && other.volumes().is_empty();
         (no_volumes || self.read_at == other.read_at)
             && self.unresolved == other.unresolved
-            && ours == theirs
+            && self.waits_for_server() == other.waits_for_server()
             && self.paths().eq(other.paths())
     }
 

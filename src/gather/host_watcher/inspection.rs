@@ -44,9 +44,7 @@ fn files_of<'t>(
                 None => files.unresolved = true,
             }
         }
-        let description = known.description.as_ref();
-        let waits = description.is_some_and(|known| known.waits_for_server);
-        files.complete = !files.unresolved && !waits;
+        files.complete = !files.unresolved && !known.waits_for_server();
     }
     files
 }
