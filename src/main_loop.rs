@@ -245,9 +245,14 @@ impl MainLoop {
         self.unasked = None;
     }
 
-    /// Closes the connections that are not in use; waits for that until `limit` at the longest.
-    pub fn close(&mut self, limit: Instant) {
-        self.gatherer.close(limit);
+    /// Closes the workers' connections that are not in use; waits for that until `limit` at the longest. Returns whether the
+    /// daemon answered.
+    pub fn close_workers(&mut self, limit: Instant) -> bool {
+        self.gatherer.close(limit)
+    }
+
+    /// The same for the connections of what is asked beside the VMs.
+    pub fn close_inventory(&mut self, limit: Instant) {
         self.inventory.close(limit);
     }
 

@@ -71,6 +71,8 @@ pub const POOL_ANSWERS: Duration = Duration::from_secs(1);
 
 /// How long the closing of connections may take.
 pub const CLOSE: Duration = Duration::from_millis(100);
+/// How long after that the last call on the connection for events may take.
+pub const LAST_CALL: Duration = Duration::from_millis(100);
 /// Between the closing of stdout and stderr and the end of the process: the shortest time in which Telegraf
 /// lost nothing of what it had read but not parsed.
 pub const SETTLE: Duration = Duration::from_millis(100);
@@ -92,10 +94,10 @@ pub const STOP: Duration = Duration::from_secs(2);
 /// After the end of input a gather goes on for as long as the last reply is younger than this.
 pub const END_PATIENCE: Duration = Duration::from_millis(1500);
 /// How long a gather goes on after the end of input at the most.
-pub const END_GRACE: Duration = Duration::from_millis(2700);
+pub const END_GRACE: Duration = Duration::from_millis(2600);
 /// How long the first gather goes on after the end of input, whether replies come or not: opening a connection
 /// may take seconds. It may take some of [`END_DRAIN`], for what is written so late may be little.
-pub const END_FIRST_GRACE: Duration = Duration::from_millis(3400);
+pub const END_FIRST_GRACE: Duration = Duration::from_millis(3300);
 /// How long the reader of stdout may take after [`END_GRACE`].
 pub const END_DRAIN: Duration = Duration::from_millis(900);
 /// So long after the end of input the process ends whatever its threads wait for.
@@ -144,9 +146,9 @@ mod tests {
 
     #[test]
     fn a_stop_and_the_end_of_input_keep_their_time() {
-        let stop = STOP_GRACE + STOP_DRAIN + CLOSE + SETTLE;
+        let stop = STOP_GRACE + STOP_DRAIN + CLOSE + LAST_CALL + SETTLE;
         assert!(stop <= STOP_FORCED && STOP_FORCED < STOP && stop + ROOM <= STOP);
-        let end = END_GRACE + END_DRAIN + CLOSE + SETTLE;
+        let end = END_GRACE + END_DRAIN + CLOSE + LAST_CALL + SETTLE;
         assert!(end <= END_FORCED && END_FORCED < END && end + ROOM <= END);
         assert!(END_PATIENCE <= END_GRACE && END_GRACE <= END_FIRST_GRACE);
         assert!(END_FIRST_GRACE + STOP_DRAIN <= END_GRACE + END_DRAIN);

@@ -217,9 +217,9 @@ impl Gatherer {
         self.workers.leave_room(Instant::now());
     }
 
-    /// Closes the connections that are not in use, until `limit` at the longest.
-    pub fn close(&mut self, limit: Instant) {
-        self.workers.close(limit);
+    /// Closes the connections that are not in use, until `limit` at the longest. Returns whether the daemon answered.
+    pub fn close(&mut self, limit: Instant) -> bool {
+        self.workers.close(limit)
     }
 
     /// Replies that came too late and connections that were lost, since the start.

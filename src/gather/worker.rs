@@ -82,7 +82,8 @@ fn read_versions(connection: &Connection, tell: impl Fn(Versions)) {
     tell(versions);
 }
 
-/// The worker's thread. It ends when no request can come any more.
+/// The worker's thread. It ends when no request can come any more, and closes its connection. Returns whether the daemon
+/// has answered that.
 ///
 /// While `reads_versions` is set, the first worker that is connected and idle clears it and reports [`Versions`]. That may
 /// take seconds; a request which comes meanwhile is given to another worker, as it is while a connection is opened.
@@ -92,7 +93,7 @@ pub fn run(
     reads_versions: &AtomicBool,
     requests: &Receiver<(CallId, Slot)>,
     reply: &dyn Fn(Reply),
-) {
+) -> bool {
     let mut session: Option<Session> = None;
     loop {
         let received = match &session {
@@ -121,7 +122,7 @@ pub fn run(
             _ => requests.recv().ok(),
         };
         let Some((call_id, slot)) = received else {
-            return;
+            return session.is_some_and(|open| open.connection.is_alive());
         };
         let lost = session.take_if(|s| !s.connection.is_alive());
         let (opened, reopened) = (session.is_none(), lost.is_some());

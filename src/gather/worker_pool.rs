@@ -95,8 +95,8 @@ pub struct WorkerPool {
     scarce: Option<Scarce>,
     /// The number of the next worker.
     next: u64,
-    /// Where each worker reports its end, after its connection is closed.
-    ended: (Sender<()>, Receiver<()>),
+    /// Where each worker reports its end, after its connection is closed, and whether the daemon answered that.
+    ended: (Sender<bool>, Receiver<bool>),
     /// Why no thread could be started for a worker.
     pub not_started: Option<String>,
     /// Whether the next worker that is idle reports what its connection leads to.
@@ -240,8 +240,8 @@ impl WorkerPool {
         let sink = Arc::clone(&self.sink);
         let ended = self.ended.0.clone();
         let work = move || {
-            worker::run(number, &config, &reads_versions, &inbox, &*sink);
-            let _ = ended.send(());
+            let answered = worker::run(number, &config, &reads_versions, &inbox, &*sink);
+            let _ = ended.send(answered);
         };
         if let Err(error) = threads::start("worker", work) {
             self.not_started = Some(error.to_string());
@@ -334,17 +334,20 @@ impl WorkerPool {
     }
 
     /// Ends the idle workers and waits until their connections are closed, but not beyond `limit`:
-    /// libvirtd logs a connection that just breaks off.
-    pub fn close(&mut self, limit: Instant) {
+    /// libvirtd logs a connection that just breaks off. Returns whether the daemon answered.
+    pub fn close(&mut self, limit: Instant) -> bool {
         let idle: HashSet<u64> = self.idle.iter().map(|worker| worker.number).collect();
         while self.ended.1.try_recv().is_ok() {}
         self.idle.clear();
+        let mut answered = false;
         for _ in idle {
             let patience = limit.saturating_duration_since(Instant::now());
-            if self.ended.1.recv_timeout(patience).is_err() {
-                return;
+            match self.ended.1.recv_timeout(patience) {
+                Ok(of_worker) => answered |= of_worker,
+                Err(_) => break,
             }
         }
+        answered
     }
 }
 

@@ -1,12 +1,13 @@
 //! Receives libvirt's events: a thread with a connection of its own, on which libvirt reports domains that start
 //! and stop, changes of devices and of memory, I/O errors of disks, jobs that are over.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Connection, DomainEvent, IoError, OptionalKinds};
 use crate::threads::{self, NotStarted};
+use crate::times::LAST_CALL;
 
 /// A message about libvirt's events.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,26 +146,36 @@ fn kinds_sent(driver: Option<&str>, registered: OptionalKinds) -> OptionalKinds 
     }
 }
 
-/// The thread that receives events. It ends when this is dropped.
+/// The thread that receives events. When this is dropped, the thread leaves its connection open until the process ends.
+///
+/// No call may be under way on that connection when the process ends. libvirtd then removes the connection's
+/// registrations in two threads at once, the one that finds the connection closed and the one that cannot send the reply
+/// (`virNetServerClientCloseLocked`). Up to libvirt 9.0 at least it does so without a lock, and may crash; 11.3 has one
+/// (`remoteClientFreePrivateCallbacks`).
 #[derive(Debug)]
 pub struct Watcher {
-    stop: Sender<()>,
+    /// Until when calls that close the connection may be begun.
+    close: Sender<Instant>,
     ended: Receiver<()>,
 }
 
 impl Watcher {
-    /// Ends the thread and waits until its connection is closed, until `limit` at the longest.
+    /// Closes the connection, of a daemon that answers. No call is begun after `limit`, and the last one may take
+    /// [`LAST_CALL`]. A connection that is not closed by then is left open.
     pub fn close(self, limit: Instant) {
-        drop(self.stop);
-        let timeout = limit.saturating_duration_since(Instant::now());
+        // An error means that the thread has ended.
+        let _ = self.close.send(limit);
+        let limit = limit + LAST_CALL;
         // Nothing is ever sent, so this returns an error when the thread has ended or the time is up.
-        let _ = self.ended.recv_timeout(timeout);
+        let _ = self
+            .ended
+            .recv_timeout(limit.saturating_duration_since(Instant::now()));
     }
 }
 
 /// Waits for this time; returns `false` if the thread is to end.
-fn wait(stop: &Receiver<()>, time: Duration) -> bool {
-    stop.recv_timeout(time) == Err(RecvTimeoutError::Timeout)
+fn wait(close: &Receiver<Instant>, time: Duration) -> bool {
+    close.recv_timeout(time) == Err(RecvTimeoutError::Timeout)
 }
 
 /// Starts the thread, which calls `tell` when there are updates. It ends by itself if the driver has no events. For
@@ -178,7 +189,7 @@ pub fn start(
     wanted: OptionalKinds,
     tell: impl Fn(EventUpdates) + Clone + Send + Sync + 'static,
 ) -> Result<Watcher, NotStarted> {
-    let (stop, stopped) = channel::<()>();
+    let (close, closing) = channel::<Instant>();
     let (ends, ended) = channel::<()>();
     let updates = EventUpdates::default();
     let tell = move |update| {
@@ -191,11 +202,15 @@ pub fn start(
         let _ends = ends;
         loop {
             let Ok(connection) = Connection::open(&uri) else {
-                if !wait(&stopped, RETRY) {
+                if !wait(&closing, RETRY) {
                     return;
                 }
                 continue;
             };
+            // The connection may have taken long, and has no registrations yet.
+            if closing.try_recv() != Err(TryRecvError::Empty) {
+                return;
+            }
             let sink = tell.clone();
             let registered = connection.on_event(wanted, move |event| {
                 sink(EventUpdate::Event(event, Instant::now()));
@@ -210,9 +225,14 @@ pub fn start(
                         tell(EventUpdate::Live(Instant::now(), kinds));
                     }
                     while connection.is_alive() {
-                        if !wait(&stopped, ALIVE_CHECK) {
-                            return;
+                        let order = closing.recv_timeout(ALIVE_CHECK);
+                        if order == Err(RecvTimeoutError::Timeout) {
+                            continue;
                         }
+                        if !order.is_ok_and(|limit| connection.remove_registrations(limit)) {
+                            std::mem::forget(connection);
+                        }
+                        return;
                     }
                     tell(EventUpdate::Down);
                     log::debug!("the connection for events was lost; it is opened again");
@@ -223,7 +243,8 @@ pub fn start(
                 }
                 Err(error) => {
                     log::debug!("libvirt sends no events: {error}");
-                    if !wait(&stopped, RETRY) {
+                    drop(connection);
+                    if !wait(&closing, RETRY) {
                         return;
                     }
                 }
@@ -231,7 +252,7 @@ pub fn start(
         }
     };
     threads::start("event feed", receive)?;
-    Ok(Watcher { stop, ended })
+    Ok(Watcher { close, ended })
 }
 
 #[cfg(test)]

@@ -139,7 +139,7 @@ fn after_the_end_of_input_a_gather_goes_on_while_answers_come_but_not_for_ever()
     assert_eq!(main_loop.limit(start, start), start + ms(1500));
     assert_eq!(main_loop.limit(start, start + ms(1000)), start + ms(2500));
     let latest = main_loop.limit(start, start + ms(3000));
-    assert_eq!(latest, start + ms(2700), "the pipe needs the rest of 4 s");
+    assert_eq!(latest, start + ms(2600), "the pipe needs the rest of 4 s");
 }
 
 #[test]
@@ -147,10 +147,10 @@ fn before_libvirt_has_ever_answered_the_end_of_input_leaves_it_nearly_all_of_4_s
     let (mut main_loop, _sender) = main_loop(Mode::Triggered);
     let start = Instant::now();
     main_loop.ending = Some(Ending::EndOfInput(start));
-    assert_eq!(main_loop.limit(start, start), start + ms(3400));
+    assert_eq!(main_loop.limit(start, start), start + ms(3300));
     main_loop.answered = true;
     assert_eq!(main_loop.limit(start, start + ms(1000)), start + ms(2500));
-    assert_eq!(main_loop.limit(start, start + ms(3000)), start + ms(3400));
+    assert_eq!(main_loop.limit(start, start + ms(3000)), start + ms(3300));
 }
 
 #[test]

@@ -128,10 +128,11 @@ impl Engine {
             return;
         }
         let limit = Instant::now() + CLOSE;
-        self.main_loop.close(limit);
-        if let Some(events) = self.events {
+        let answers = self.main_loop.close_workers(limit);
+        if let (Some(events), true) = (self.events, answers) {
             events.close(limit);
         }
+        self.main_loop.close_inventory(limit);
     }
 }
 

@@ -1,10 +1,11 @@
 //! A stopped daemon (SIGSTOP): the plugin ends when it is told to, keeps its deadline, warns once, and is
-//! complete again after the daemon was continued.
+//! complete again after the daemon was continued. And an end leaves a daemon unharmed.
 
 use crate::support;
 use crate::support::lab::Lab;
 use crate::support::lines::{self, one};
 use crate::support::plugin::Plugin;
+use crate::support::proxy::{Passed, Proxy, ReplyFaults};
 use crate::support::vm::{Nic, VmSpec, disks};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
@@ -165,6 +166,44 @@ fn once_and_check_keep_the_deadline_too() {
         assert_eq!(said(&plugin, "E!").len(), 1, "{flag}: {}", plugin.stderr());
     }
     lab.signal_libvirtd("CONT");
+}
+
+/// libvirt 9.0 may crash if a connection with registrations for events ends during a call (`Watcher`): it did so in 2 of 240
+/// ends while it was frozen.
+#[test]
+fn no_call_is_under_way_on_a_connection_with_events_when_the_program_ends() {
+    let (lab, _) = lab();
+    let proxy = Proxy::start(&lab, 1);
+    let uri = format!("uri = \"{}\"", proxy.uri());
+    // Replies that do not come, that come late for some of the calls of an end, and that come at once.
+    for delay in [60_000, 30, 0].map(Duration::from_millis) {
+        let before = proxy.passed().len();
+        let mut plugin = plugin(&lab, &uri, &[]);
+        plugin.gather();
+        let connections = || proxy.passed().split_off(before);
+        support::wait_for("events", Duration::from_secs(20), || {
+            connections()
+                .iter()
+                .any(Passed::waits_for_events)
+                .then_some(())
+        });
+        proxy.set(ReplyFaults {
+            delay,
+            ..ReplyFaults::default()
+        });
+        plugin.signal(Signal::TERM);
+        assert_eq!(plugin.wait(END).code(), Some(0));
+        let mut with_events = connections();
+        with_events.retain(Passed::has_events);
+        assert_eq!(with_events.len(), 1, "{delay:?}: {with_events:?}");
+        let under_way = support::wait_for("the end", Duration::from_secs(20), || {
+            let connections = connections();
+            let with_events = connections.iter().find(|it| it.has_events());
+            with_events.unwrap().under_way_at_end
+        });
+        assert_eq!(under_way, 0, "{delay:?}: {:?}", connections());
+        proxy.set(ReplyFaults::default());
+    }
 }
 
 /// When a client only breaks the connection, libvirtd logs `End of file while reading data`.

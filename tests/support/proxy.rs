@@ -1,5 +1,5 @@
 //! A proxy with a socket of its own in front of libvirtd's: it delays replies, cuts them in the middle, or
-//! closes connections at random.
+//! closes connections at random. It sees which calls had no reply when their connection ended.
 
 use super::lab::Lab;
 use std::fs::Permissions;
@@ -8,7 +8,7 @@ use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
@@ -29,7 +29,37 @@ pub struct Proxy {
     shared: Arc<Mutex<Shared>>,
 }
 
+/// What passed through one connection. The numbers are those of libvirt's `virnetprotocol.x` and `remote_protocol.x`.
+#[derive(Debug, Clone, Default)]
+pub struct Passed {
+    /// The procedures that were called, by number.
+    pub called: Vec<u32>,
+    /// The number of replies.
+    pub replies: usize,
+    /// How many calls had no reply yet when the client closed the connection, if it has.
+    pub under_way_at_end: Option<usize>,
+}
+
+impl Passed {
+    /// `REMOTE_PROC_CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY`.
+    const REGISTER: u32 = 316;
+    /// `REMOTE_PROC_CONNECT_GET_TYPE`.
+    const GET_TYPE: u32 = 3;
+
+    /// Whether the client asked for events on it.
+    pub fn has_events(&self) -> bool {
+        self.called.contains(&Self::REGISTER)
+    }
+
+    /// Whether the client has asked for all events that it wants, and waits for them: the type is its last question.
+    pub fn waits_for_events(&self) -> bool {
+        let asked = self.has_events() && self.called.last() == Some(&Self::GET_TYPE);
+        asked && self.called.len() == self.replies
+    }
+}
+
 struct Shared {
+    passed: Vec<Passed>,
     faults: ReplyFaults,
     /// The state of an xorshift generator, so that a run can be repeated.
     random: u64,
@@ -48,6 +78,7 @@ impl Proxy {
         std::fs::set_permissions(&socket, Permissions::from_mode(0o777)).unwrap();
         let behind = lab.inside(&lab.read_only_socket());
         let shared = Arc::new(Mutex::new(Shared {
+            passed: Vec::new(),
             faults: ReplyFaults::default(),
             random: seed | 1,
             place: 0,
@@ -83,6 +114,11 @@ impl Proxy {
         let shared = self.shared.lock().unwrap();
         (shared.replies, shared.broken)
     }
+
+    /// What passed so far, by connection.
+    pub fn passed(&self) -> Vec<Passed> {
+        self.shared.lock().unwrap().passed.clone()
+    }
 }
 
 /// How the proxy handles one reply.
@@ -116,39 +152,105 @@ impl Shared {
 }
 
 fn serve(client: UnixStream, server: UnixStream, shared: &Arc<Mutex<Shared>>) {
-    let (mut from_client, mut to_server) =
-        (client.try_clone().unwrap(), server.try_clone().unwrap());
+    let number = {
+        let passed = &mut shared.lock().unwrap().passed;
+        passed.push(Passed::default());
+        passed.len() - 1
+    };
+    let (from_client, to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+    let ours = Connection {
+        number,
+        shared: Arc::clone(shared),
+    };
+    let calls = ours.clone();
     thread::spawn(move || {
-        let _ = std::io::copy(&mut from_client, &mut to_server);
+        let _ = calls.pass_calls(&from_client, &to_server);
+        calls.passed(|passed| {
+            passed.under_way_at_end = Some(passed.called.len() - passed.replies);
+        });
         let _ = to_server.shutdown(Shutdown::Both);
     });
-    let shared = Arc::clone(shared);
     thread::spawn(move || {
-        let _ = replies(&server, &client, &shared);
+        let _ = ours.pass_replies(&server, &client);
         let _ = client.shutdown(Shutdown::Both);
         let _ = server.shutdown(Shutdown::Both);
     });
 }
 
-/// A message begins with its length in four bytes, which includes these four (libvirt's `virnetprotocol.x`).
-fn replies(
-    mut server: &UnixStream,
-    mut client: &UnixStream,
-    shared: &Mutex<Shared>,
-) -> std::io::Result<()> {
-    loop {
+/// One connection of the proxy.
+#[derive(Clone)]
+struct Connection {
+    number: usize,
+    shared: Arc<Mutex<Shared>>,
+}
+
+impl Connection {
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap()
+    }
+
+    fn passed(&self, change: impl FnOnce(&mut Passed)) {
+        change(&mut self.shared().passed[self.number]);
+    }
+
+    fn pass_calls(&self, client: &UnixStream, mut server: &UnixStream) -> std::io::Result<()> {
+        loop {
+            let message = Message::read(client)?;
+            if message.kind() == Some(Message::CALL) {
+                self.passed(|passed| passed.called.push(message.procedure()));
+            }
+            server.write_all(&message.0)?;
+        }
+    }
+
+    fn pass_replies(&self, server: &UnixStream, mut client: &UnixStream) -> std::io::Result<()> {
+        loop {
+            let message = Message::read(server)?;
+            let (action, delay) = self.shared().next_action();
+            thread::sleep(delay);
+            if message.kind() == Some(Message::REPLY) {
+                self.passed(|passed| passed.replies += 1);
+            }
+            match action {
+                ReplyAction::Whole => client.write_all(&message.0)?,
+                ReplyAction::Cut => return client.write_all(&message.0[..message.0.len() / 2]),
+                ReplyAction::Lost => return Ok(()),
+            }
+        }
+    }
+}
+
+/// A message of libvirt's protocol, as it is sent: seven numbers of four bytes, and what they announce. They are its length
+/// with these four bytes, program, version, procedure, kind, serial and status (`virnetprotocol.x`).
+struct Message(Vec<u8>);
+
+impl Message {
+    const CALL: u32 = 0;
+    const REPLY: u32 = 1;
+    /// The program of all calls but keepalive and those for one hypervisor alone (`remote_protocol.x`).
+    const REMOTE: u32 = 0x2000_8086;
+
+    fn read(mut from: &UnixStream) -> std::io::Result<Self> {
         let mut head = [0; 4];
-        server.read_exact(&mut head)?;
+        from.read_exact(&mut head)?;
         let length = usize::try_from(u32::from_be_bytes(head)).unwrap();
         let mut message = vec![0; length.max(4)];
         message[..4].copy_from_slice(&head);
-        server.read_exact(&mut message[4..])?;
-        let (action, delay) = shared.lock().unwrap().next_action();
-        thread::sleep(delay);
-        match action {
-            ReplyAction::Whole => client.write_all(&message)?,
-            ReplyAction::Cut => return client.write_all(&message[..length / 2]),
-            ReplyAction::Lost => return Ok(()),
-        }
+        from.read_exact(&mut message[4..])?;
+        Ok(Self(message))
+    }
+
+    fn number(&self, place: usize) -> u32 {
+        let bytes = self.0.get(4 * place..4 * place + 4);
+        bytes.map_or(0, |bytes| u32::from_be_bytes(bytes.try_into().unwrap()))
+    }
+
+    fn procedure(&self) -> u32 {
+        self.number(3)
+    }
+
+    /// Which kind of message it is; `None` for one of another program.
+    fn kind(&self) -> Option<u32> {
+        (self.number(1) == Self::REMOTE).then(|| self.number(4))
     }
 }

@@ -5,6 +5,7 @@ use std::ffi::{c_int, c_uint};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::ptr::{self, NonNull};
+use std::time::Instant;
 
 use uuid::Uuid;
 use virt::sys;
@@ -162,15 +163,33 @@ impl Connection {
             .map(|raw| Domain { raw })
             .ok_or_else(last_error)
     }
+
+    /// Removes the registrations for events, each by a call to the daemon; begins none after `limit`. Returns whether all
+    /// are removed.
+    pub fn remove_registrations(&self, limit: Instant) -> bool {
+        while Instant::now() < limit {
+            if !self.remove_registration() {
+                return true;
+            }
+        }
+        self.registered.borrow().is_empty()
+    }
+
+    /// Removes one registration; returns `false` if there is none.
+    fn remove_registration(&self) -> bool {
+        let Some(id) = self.registered.borrow_mut().pop() else {
+            return false;
+        };
+        // SAFETY: the connection is open, at least at this end, where libvirt removes the registration first, and with
+        // it the reference to the connection.
+        unsafe { sys::virConnectDomainEventDeregisterAny(self.raw.as_ptr(), id) };
+        true
+    }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        for id in self.registered.take() {
-            // SAFETY: the connection is open, at least at this end, where libvirt removes the registration
-            // first, and with it the reference to the connection.
-            unsafe { sys::virConnectDomainEventDeregisterAny(self.raw.as_ptr(), id) };
-        }
+        while self.remove_registration() {}
         // SAFETY: this gives up the one reference that `self` has; handles have references of their own.
         unsafe { sys::virConnectClose(self.raw.as_ptr()) };
     }
