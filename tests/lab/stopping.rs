@@ -175,11 +175,13 @@ fn no_call_is_under_way_on_a_connection_with_events_when_the_program_ends() {
     let (lab, _) = lab();
     let proxy = Proxy::start(&lab, 1);
     let uri = format!("uri = \"{}\"", proxy.uri());
-    // Replies that do not come, that come late for some of the calls of an end, and that come at once.
-    for delay in [60_000, 30, 0].map(Duration::from_millis) {
+    // Replies that do not come, before the first gather and after it; that come late for some of an end's calls; that come.
+    for (delay, gathers) in [(60_000, false), (60_000, true), (30, true), (0, true)] {
         let before = proxy.passed().len();
         let mut plugin = plugin(&lab, &uri, &[]);
-        plugin.gather();
+        if gathers {
+            plugin.gather();
+        }
         let connections = || proxy.passed().split_off(before);
         support::wait_for("events", Duration::from_secs(20), || {
             connections()
@@ -188,20 +190,23 @@ fn no_call_is_under_way_on_a_connection_with_events_when_the_program_ends() {
                 .then_some(())
         });
         proxy.set(ReplyFaults {
-            delay,
+            delay: Duration::from_millis(delay),
             ..ReplyFaults::default()
         });
         plugin.signal(Signal::TERM);
         assert_eq!(plugin.wait(END).code(), Some(0));
-        let mut with_events = connections();
-        with_events.retain(Passed::has_events);
-        assert_eq!(with_events.len(), 1, "{delay:?}: {with_events:?}");
+        let case = format!("{delay} ms, after a gather: {gathers}");
+        let with_events: Vec<_> = connections()
+            .into_iter()
+            .filter(Passed::has_events)
+            .collect();
+        assert_eq!(with_events.len(), 1, "{case}: {with_events:?}");
         let under_way = support::wait_for("the end", Duration::from_secs(20), || {
             let connections = connections();
             let with_events = connections.iter().find(|it| it.has_events());
             with_events.unwrap().under_way_at_end
         });
-        assert_eq!(under_way, 0, "{delay:?}: {:?}", connections());
+        assert_eq!(under_way, 0, "{case}: {:?}", connections());
         proxy.set(ReplyFaults::default());
     }
 }

@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -40,7 +40,7 @@ const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 /// The first of setpriv's arguments.
 const PRIVILEGES: &str = "--clear-groups";
 
-/// A running hypervisor. When it is dropped, it ends with all its VMs.
+/// A running hypervisor. When it is dropped, it ends with all its VMs; panics then if its libvirtd has crashed.
 pub struct Lab {
     unshare: Child,
     init: u32,
@@ -49,6 +49,8 @@ pub struct Lab {
     /// The folder of another Debian, see [`ROOT`].
     root: Option<PathBuf>,
     daemon: String,
+    /// Whether a test has ended the daemon.
+    is_ended: AtomicBool,
     vms: AtomicU32,
     /// The turn is given back after everything else is gone.
     _turn: Turn,
@@ -126,6 +128,7 @@ impl Lab {
             dir,
             root,
             daemon,
+            is_ended: AtomicBool::new(false),
             vms: AtomicU32::new(0),
             _turn: turn,
         }
@@ -371,6 +374,7 @@ impl Lab {
     /// Starts libvirtd again; returns when its sockets are there.
     pub fn start_libvirtd(&self) {
         succeed(self.command(&self.daemon).args(["-d", "-f", CONFIGURATION]));
+        self.is_ended.store(false, Ordering::Relaxed);
     }
 
     /// Restarts libvirtd with these settings, which replace those of the same names.
@@ -398,6 +402,7 @@ impl Lab {
             self.command("libvirtd")
                 .args(["-d", "-l", "-f", CONFIGURATION]),
         );
+        self.is_ended.store(false, Ordering::Relaxed);
     }
 
     /// The daemon's name: `libvirtd`, or the daemon that replaces it.
@@ -407,6 +412,9 @@ impl Lab {
 
     /// Sends libvirtd a signal by name: STOP freezes it, CONT thaws it, KILL crashes it.
     pub fn signal_libvirtd(&self, signal: &str) {
+        if ["TERM", "KILL"].contains(&signal) {
+            self.is_ended.store(true, Ordering::Relaxed);
+        }
         let pid = std::fs::read_to_string(self.pid_file()).unwrap();
         succeed(self.command("kill").args(["-s", signal, pid.trim()]));
     }
@@ -429,16 +437,23 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        let crashed = !self.is_ended.load(Ordering::Relaxed) && !self.libvirtd_runs();
         drop(self.unshare.stdin.take());
-        for _ in 0..500 {
-            if let Ok(Some(_)) = self.unshare.try_wait() {
-                return;
-            }
+        let ends = |_| {
             std::thread::sleep(Duration::from_millis(20));
+            matches!(self.unshare.try_wait(), Ok(Some(_)))
+        };
+        if !(0..500).any(ends) {
+            // The process hangs; --kill-child kills its children with it.
+            let _ = self.unshare.kill();
+            let _ = self.unshare.wait();
         }
-        // The process hangs; --kill-child kills its children with it.
-        let _ = self.unshare.kill();
-        let _ = self.unshare.wait();
+        // No client may bring that about.
+        assert!(
+            !crashed || std::thread::panicking(),
+            "{} has crashed",
+            self.daemon
+        );
     }
 }
 
