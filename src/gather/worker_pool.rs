@@ -95,7 +95,7 @@ pub struct WorkerPool {
     scarce: Option<Scarce>,
     /// The number of the next worker.
     next: u64,
-    /// Where each worker reports its end, after its connection is closed, and whether the daemon answered that.
+    /// Where each worker reports its end, after its connection is closed, and whether that was alive ([`worker::run`]).
     ended: (Sender<bool>, Receiver<bool>),
     /// Why no thread could be started for a worker.
     pub not_started: Option<String>,

@@ -1,13 +1,13 @@
-//! Receives libvirt's events: a thread with a connection of its own, on which libvirt reports domains that start
-//! and stop, changes of devices and of memory, I/O errors of disks, jobs that are over.
+//! libvirt's events: domains that start and stop, changes of devices and of memory, I/O errors of disks, jobs that are
+//! over. A thread receives them ([`watcher`]), and here they wait for the main loop.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+mod watcher;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::{Connection, DomainEvent, IoError, OptionalKinds};
-use crate::threads::{self, NotStarted};
-use crate::times::LAST_CALL;
+use super::{DomainEvent, IoError, OptionalKinds};
+pub use watcher::{Watcher, start};
 
 /// A message about libvirt's events.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,138 +121,6 @@ fn delay(updates: &mut [EventUpdate], event: &DomainEvent, at: Instant) -> bool 
         }
     }
     false
-}
-
-/// How often the thread checks whether its connection is alive, which makes no call to the daemon.
-const ALIVE_CHECK: Duration = Duration::from_secs(1);
-/// How long the thread waits before it opens a lost connection again.
-const RETRY: Duration = Duration::from_secs(5);
-
-/// Whether this driver reports devices that are added and removed. QEMU's driver does, and the test driver in versions
-/// that can add devices (libvirt 10.0). The lxc and libxl drivers accept the registration and never send such an
-/// event, and no other driver is known to (`virDomainEventDeviceAddedNew` in libvirt's source).
-fn reports_devices(driver: Option<&str>) -> bool {
-    matches!(driver, Some("QEMU" | "TEST"))
-}
-
-/// The kinds that this driver really sends, of those that were registered: every driver accepts every registration.
-/// QEMU's driver alone reports I/O errors (`virDomainEventIOErrorReasonNewFromObj` in libvirt's source) and balloons
-/// (`virDomainEventBalloonChangeNewFromObj`).
-fn kinds_sent(driver: Option<&str>, registered: OptionalKinds) -> OptionalKinds {
-    OptionalKinds {
-        io_errors: registered.io_errors && driver == Some("QEMU"),
-        memory: registered.memory && driver == Some("QEMU"),
-        ..registered
-    }
-}
-
-/// The thread that receives events. When this is dropped, the thread leaves its connection open until the process ends.
-///
-/// No call may be under way on that connection when the process ends. libvirtd then removes the connection's
-/// registrations in two threads at once, the one that finds the connection closed and the one that cannot send the reply
-/// (`virNetServerClientCloseLocked`). Up to libvirt 9.0 at least it does so without a lock, and may crash; 11.3 has one
-/// (`remoteClientFreePrivateCallbacks`).
-#[derive(Debug)]
-pub struct Watcher {
-    /// Until when calls that close the connection may be begun.
-    close: Sender<Instant>,
-    ended: Receiver<()>,
-}
-
-impl Watcher {
-    /// Closes the connection, of a daemon that answers. No call is begun after `limit`, and the last one may take
-    /// [`LAST_CALL`]. A connection that is not closed by then is left open.
-    pub fn close(self, limit: Instant) {
-        // An error means that the thread has ended.
-        let _ = self.close.send(limit);
-        let limit = limit + LAST_CALL;
-        // Nothing is ever sent, so this returns an error when the thread has ended or the time is up.
-        let _ = self
-            .ended
-            .recv_timeout(limit.saturating_duration_since(Instant::now()));
-    }
-}
-
-/// Waits for this time; returns `false` if the thread is to end.
-fn wait(close: &Receiver<Instant>, time: Duration) -> bool {
-    close.recv_timeout(time) == Err(RecvTimeoutError::Timeout)
-}
-
-/// Starts the thread, which calls `tell` when there are updates. It ends by itself if the driver has no events. For
-/// such a driver, as for one that does not report devices, cached descriptions have a time to live. `wanted`: which of the
-/// kinds that a driver may lack are wanted.
-///
-/// # Errors
-/// No thread can be started.
-pub fn start(
-    uri: String,
-    wanted: OptionalKinds,
-    tell: impl Fn(EventUpdates) + Clone + Send + Sync + 'static,
-) -> Result<Watcher, NotStarted> {
-    let (close, closing) = channel::<Instant>();
-    let (ends, ended) = channel::<()>();
-    let updates = EventUpdates::default();
-    let tell = move |update| {
-        if updates.add(update) {
-            tell(updates.clone());
-        }
-    };
-    let receive = move || {
-        // This is dropped last, after the connection is closed.
-        let _ends = ends;
-        loop {
-            let Ok(connection) = Connection::open(&uri) else {
-                if !wait(&closing, RETRY) {
-                    return;
-                }
-                continue;
-            };
-            // The connection may have taken long, and has no registrations yet.
-            if closing.try_recv() != Err(TryRecvError::Empty) {
-                return;
-            }
-            let sink = tell.clone();
-            let registered = connection.on_event(wanted, move |event| {
-                sink(EventUpdate::Event(event, Instant::now()));
-            });
-            match registered {
-                Ok(registered) => {
-                    let driver = connection.driver();
-                    let driver = driver.as_deref();
-                    let all = registered.metadata || !wanted.metadata;
-                    if all && reports_devices(driver) {
-                        let kinds = kinds_sent(driver, registered);
-                        tell(EventUpdate::Live(Instant::now(), kinds));
-                    }
-                    while connection.is_alive() {
-                        let order = closing.recv_timeout(ALIVE_CHECK);
-                        if order == Err(RecvTimeoutError::Timeout) {
-                            continue;
-                        }
-                        if !order.is_ok_and(|limit| connection.remove_registrations(limit)) {
-                            std::mem::forget(connection);
-                        }
-                        return;
-                    }
-                    tell(EventUpdate::Down);
-                    log::debug!("the connection for events was lost; it is opened again");
-                }
-                Err(error) if error.is_unsupported() => {
-                    log::debug!("no events from this driver: {error}");
-                    return;
-                }
-                Err(error) => {
-                    log::debug!("libvirt sends no events: {error}");
-                    drop(connection);
-                    if !wait(&closing, RETRY) {
-                        return;
-                    }
-                }
-            }
-        }
-    };
-    threads::start("event feed", receive)?;
-    Ok(Watcher { close, ended })
 }
 
 #[cfg(test)]
@@ -395,32 +263,5 @@ mod tests {
                 first
             ]
         );
-    }
-
-    #[test]
-    fn only_drivers_that_send_device_events_are_relied_on() {
-        let relied_on = |driver| reports_devices(Some(driver));
-        assert!(relied_on("QEMU") && relied_on("TEST"));
-        for driver in ["LXC", "Xen", "CH", "VZ", "BHYVE", ""] {
-            assert!(!relied_on(driver), "{driver}");
-        }
-        assert!(!reports_devices(None));
-    }
-
-    #[test]
-    fn only_qemu_reports_io_errors_and_balloons() {
-        for sent in [true, false] {
-            let registered = OptionalKinds {
-                io_errors: sent,
-                metadata: true,
-                jobs: true,
-                memory: sent,
-            };
-            assert_eq!(kinds_sent(Some("QEMU"), registered), registered);
-            for driver in [Some("TEST"), Some("LXC"), None] {
-                let kinds = kinds_sent(driver, registered);
-                assert!(!kinds.io_errors && !kinds.memory, "{driver:?}");
-            }
-        }
     }
 }

@@ -73,20 +73,6 @@ impl Engine {
         })));
         let sender = inbox.sender;
         let in_process = settings.uri.in_process();
-        let mut watcher = None;
-        if mode != Mode::Once && !in_process {
-            let tell = sender.clone();
-            let uri = settings.uri.value.clone();
-            let wanted = OptionalKinds {
-                io_errors: true,
-                metadata: settings.needs_metadata(),
-                jobs: settings.measurements.jobs,
-                memory: true,
-            };
-            watcher = Some(libvirt::events::start(uri, wanted, move |updates| {
-                let _ = tell.send(Message::EventUpdates(updates));
-            })?);
-        }
         let host_watcher = if settings.uri.is_this_host() {
             let tell = sender.clone();
             Some(host_watcher::start(process.file_limit, move |report| {
@@ -102,13 +88,28 @@ impl Engine {
                 let _ = tell.send(Message::Inventory(reply));
             }),
         );
+        let tell = sender.clone();
         let gatherer = Gatherer::new(
             settings,
             Arc::new(move |reply| {
-                let _ = sender.send(Message::Reply(reply));
+                let _ = tell.send(Message::Reply(reply));
             }),
             host_watcher,
         );
+        // This is the last that may fail: its thread makes calls at once, and may be left only by `close`.
+        let mut events = None;
+        if mode != Mode::Once && !in_process {
+            let uri = settings.uri.value.clone();
+            let wanted = OptionalKinds {
+                io_errors: true,
+                metadata: settings.needs_metadata(),
+                jobs: settings.measurements.jobs,
+                memory: true,
+            };
+            events = Some(libvirt::events::start(uri, wanted, move |updates| {
+                let _ = sender.send(Message::EventUpdates(updates));
+            })?);
+        }
         let settings = settings.clone();
         let (inbox, requests) = (receiver, inbox.requests);
         let mut main_loop = MainLoop::new(settings, mode, gatherer, inventory, inbox, requests);
@@ -117,20 +118,21 @@ impl Engine {
         }
         Ok(Self {
             main_loop,
-            events: watcher,
+            events,
             in_process,
         })
     }
 
-    /// Closes the connections that are not in use.
+    /// Closes the connections that are not in use. The workers' come first: they show whether libvirtd answers, which must be
+    /// known before the one for events is closed. Before the first gather there are none.
     pub(super) fn close(mut self) {
         if self.in_process {
             return;
         }
         let limit = Instant::now() + CLOSE;
         let answers = self.main_loop.close_workers(limit);
-        if let (Some(events), true) = (self.events, answers) {
-            events.close(limit);
+        if let Some(events) = self.events {
+            events.end(answers, limit);
         }
         self.main_loop.close_inventory(limit);
     }

@@ -34,27 +34,31 @@ pub struct Proxy {
 pub struct Passed {
     /// The procedures that were called, by number.
     pub called: Vec<u32>,
-    /// The number of replies.
+    /// The kinds of events that were registered, by number.
+    pub events: Vec<u32>,
+    /// The number of replies, broken ones included.
     pub replies: usize,
-    /// How many calls had no reply yet when the client closed the connection, if it has.
+    /// How many calls had no reply yet when the connection ended, if it has.
     pub under_way_at_end: Option<usize>,
 }
 
 impl Passed {
     /// `REMOTE_PROC_CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY`.
     const REGISTER: u32 = 316;
-    /// `REMOTE_PROC_CONNECT_GET_TYPE`.
-    const GET_TYPE: u32 = 3;
+    /// `REMOTE_PROC_CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY`.
+    const DEREGISTER: u32 = 317;
+    /// `VIR_DOMAIN_EVENT_ID_REBOOT`, the last kind that the program registers.
+    const LAST_KIND: u32 = 1;
 
-    /// Whether the client asked for events on it.
-    pub fn has_events(&self) -> bool {
-        self.called.contains(&Self::REGISTER)
+    /// Whether the client waits for all events that it wants.
+    pub fn waits_for_events(&self) -> bool {
+        self.events.contains(&Self::LAST_KIND) && self.called.len() == self.replies
     }
 
-    /// Whether the client has asked for all events that it wants, and waits for them: the type is its last question.
-    pub fn waits_for_events(&self) -> bool {
-        let asked = self.has_events() && self.called.last() == Some(&Self::GET_TYPE);
-        asked && self.called.len() == self.replies
+    /// How many registrations were removed, or began to be.
+    pub fn removed(&self) -> usize {
+        let removes = |procedure: &&u32| **procedure == Self::DEREGISTER;
+        self.called.iter().filter(removes).count()
     }
 }
 
@@ -107,6 +111,14 @@ impl Proxy {
     pub fn set(&self, faults: ReplyFaults) {
         let mut shared = self.shared.lock().unwrap();
         (shared.faults, shared.place) = (faults, 0);
+    }
+
+    /// Delays every reply by this time, and breaks none.
+    pub fn delay(&self, delay: Duration) {
+        self.set(ReplyFaults {
+            delay,
+            ..ReplyFaults::default()
+        });
     }
 
     /// The number of replies that were passed on complete, and of those that were cut or lost.
@@ -197,7 +209,12 @@ impl Connection {
         loop {
             let message = Message::read(client)?;
             if message.kind() == Some(Message::CALL) {
-                self.passed(|passed| passed.called.push(message.procedure()));
+                self.passed(|passed| {
+                    passed.called.push(message.procedure());
+                    if message.procedure() == Passed::REGISTER {
+                        passed.events.push(message.number(Message::HEAD));
+                    }
+                });
             }
             server.write_all(&message.0)?;
         }
@@ -229,6 +246,8 @@ impl Message {
     const REPLY: u32 = 1;
     /// The program of all calls but keepalive and those for one hypervisor alone (`remote_protocol.x`).
     const REMOTE: u32 = 0x2000_8086;
+    /// How many numbers come before what they announce.
+    const HEAD: usize = 7;
 
     fn read(mut from: &UnixStream) -> std::io::Result<Self> {
         let mut head = [0; 4];

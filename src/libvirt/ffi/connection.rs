@@ -5,7 +5,6 @@ use std::ffi::{c_int, c_uint};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::ptr::{self, NonNull};
-use std::time::Instant;
 
 use uuid::Uuid;
 use virt::sys;
@@ -164,32 +163,24 @@ impl Connection {
             .ok_or_else(last_error)
     }
 
-    /// Removes the registrations for events, each by a call to the daemon; begins none after `limit`. Returns whether all
-    /// are removed.
-    pub fn remove_registrations(&self, limit: Instant) -> bool {
-        while Instant::now() < limit {
-            if !self.remove_registration() {
-                return true;
+    /// Removes the registrations for events, each by a call to the daemon, while `go_on` allows it. Returns whether none is
+    /// left.
+    pub fn remove_registrations(&self, go_on: impl Fn() -> bool) -> bool {
+        let mut registered = self.registered.borrow_mut();
+        while !registered.is_empty() && go_on() {
+            if let Some(id) = registered.pop() {
+                // SAFETY: the connection is open, at least at this end, where libvirt removes the registration first, and
+                // with it the reference to the connection. This is so also if the call fails.
+                unsafe { sys::virConnectDomainEventDeregisterAny(self.raw.as_ptr(), id) };
             }
         }
-        self.registered.borrow().is_empty()
-    }
-
-    /// Removes one registration; returns `false` if there is none.
-    fn remove_registration(&self) -> bool {
-        let Some(id) = self.registered.borrow_mut().pop() else {
-            return false;
-        };
-        // SAFETY: the connection is open, at least at this end, where libvirt removes the registration first, and with
-        // it the reference to the connection.
-        unsafe { sys::virConnectDomainEventDeregisterAny(self.raw.as_ptr(), id) };
-        true
+        registered.is_empty()
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        while self.remove_registration() {}
+        self.remove_registrations(|| true);
         // SAFETY: this gives up the one reference that `self` has; handles have references of their own.
         unsafe { sys::virConnectClose(self.raw.as_ptr()) };
     }

@@ -28,13 +28,14 @@ impl Connection {
     /// connection is open. A driver may have no events for trays, block jobs, tunables, I/O errors, jobs, balloons and resets.
     ///
     /// `wanted`: which of the kinds that a driver may lack are wanted. libvirt before 3.0 has no event for metadata, before
-    /// 1.3.3 none for jobs. Returns which of them were registered.
+    /// 1.3.3 none for jobs. Returns which of them were registered, before `go_on` was false.
     ///
     /// # Errors
     /// `VIR_ERR_NO_SUPPORT` if the driver has no events, or another error of libvirt.
     pub fn on_event(
         &self,
         wanted: OptionalKinds,
+        go_on: impl Fn() -> bool,
         on_event: impl Fn(DomainEvent) + Clone + Send + Sync + 'static,
     ) -> Result<OptionalKinds, Error> {
         type AnyCallback = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
@@ -155,6 +156,9 @@ impl Connection {
             if !is_wanted(id) {
                 continue;
             }
+            if !go_on() {
+                break;
+            }
             let sink: Box<EventSink> = Box::new(Box::new(on_event.clone()));
             let opaque = Box::into_raw(sink).cast::<c_void>();
             // SAFETY: the registration owns `opaque` and frees it by `free_sink`; if it fails, it is freed below.
@@ -193,7 +197,7 @@ impl Connection {
             && has(sys::VIR_DOMAIN_EVENT_ID_REBOOT)
             && (has(sys::VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE)
                 // Where only the client library is too old, the daemon has such devices.
-                || self.lib_version().is_ok_and(|daemon| daemon < MEMORY_DEVICE_EVENTS_SINCE));
+                || go_on() && self.lib_version().is_ok_and(|daemon| daemon < MEMORY_DEVICE_EVENTS_SINCE));
         Ok(optional)
     }
 }
