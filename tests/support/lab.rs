@@ -448,7 +448,7 @@ impl Drop for Lab {
             let _ = self.unshare.kill();
             let _ = self.unshare.wait();
         }
-        // No client may bring that about.
+        // No client may crash it.
         assert!(
             !crashed || std::thread::panicking(),
             "{} has crashed",
