@@ -251,7 +251,7 @@ impl MainLoop {
         self.gatherer.close(limit)
     }
 
-    /// The same for the connections of what is asked beside the VMs.
+    /// Closes the connections of what is asked beside the VMs; waits for that until `limit` at the longest.
     pub fn close_inventory(&mut self, limit: Instant) {
         self.inventory.close(limit);
     }

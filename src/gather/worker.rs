@@ -83,7 +83,7 @@ fn read_versions(connection: &Connection, tell: impl Fn(Versions)) {
 }
 
 /// The worker's thread. It ends when no request can come any more, and closes its connection. Returns whether that was
-/// alive, for then it is closed when the daemon has answered or the connection is lost.
+/// alive: then the daemon has answered the closing, or the connection was lost meanwhile.
 ///
 /// While `reads_versions` is set, the first worker that is connected and idle clears it and reports [`Versions`]. That may
 /// take seconds; a request which comes meanwhile is given to another worker, as it is while a connection is opened.

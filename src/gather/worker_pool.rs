@@ -334,7 +334,8 @@ impl WorkerPool {
     }
 
     /// Ends the idle workers and waits until their connections are closed, but not beyond `limit`:
-    /// libvirtd logs a connection that just breaks off. Returns whether the daemon answered.
+    /// libvirtd logs a connection that just breaks off. Returns whether the daemon answered;
+    /// `false` also where no worker was connected and idle.
     pub fn close(&mut self, limit: Instant) -> bool {
         let idle: HashSet<u64> = self.idle.iter().map(|worker| worker.number).collect();
         while self.ended.1.try_recv().is_ok() {}

@@ -3,7 +3,8 @@
 //! No call may be under way on that connection when the process ends. libvirtd may then remove the connection's
 //! registrations in two threads at once, one which finds the connection closed and one which cannot send the reply
 //! (`virNetServerClientCloseLocked`). libvirt 7.0 and 9.0 do so without a lock, and may crash; 11.3 has one
-//! (`remoteClientFreePrivateCallbacks`).
+//! (`remoteClientFreePrivateCallbacks`). Only a libvirtd that stops answering in the middle of such a call is left with it,
+//! for the process must end in time.
 
 use std::cell::Cell;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -40,8 +41,8 @@ fn kinds_sent(driver: Option<&str>, registered: OptionalKinds) -> OptionalKinds 
 /// The thread that receives events.
 #[derive(Debug)]
 pub struct Watcher {
-    /// When this is dropped, the thread makes no more calls. What is sent before is until when it may begin some to close
-    /// its connection.
+    /// When this is dropped, the thread begins no more calls. A time that is sent first allows those that close its
+    /// connection and begin before it.
     orders: Sender<Instant>,
     ended: Receiver<()>,
 }
@@ -66,9 +67,9 @@ impl Watcher {
 /// How the thread is to end.
 #[derive(Debug, Clone, Copy)]
 enum Order {
-    /// By closing its connection, with no call that begins after this time.
+    /// By removing the registrations, with no call that begins after this time, and closing the connection.
     Close(Instant),
-    /// Without a call.
+    /// Without a call while there are registrations.
     Leave,
 }
 
@@ -141,7 +142,7 @@ pub fn start(
             if connection.remove_registrations(|| orders.allow_closing()) {
                 drop(connection);
             } else {
-                // No call may be made on it any more.
+                // To drop it would make calls. The order to end has come, so it is left to the end of the process.
                 std::mem::forget(connection);
             }
             let Some(pause) = again else {

@@ -28,7 +28,7 @@ impl Connection {
     /// connection is open. A driver may have no events for trays, block jobs, tunables, I/O errors, jobs, balloons and resets.
     ///
     /// `wanted`: which of the kinds that a driver may lack are wanted. libvirt before 3.0 has no event for metadata, before
-    /// 1.3.3 none for jobs. Returns which of them were registered, before `go_on` was false.
+    /// 1.3.3 none for jobs. No call is begun once `go_on` is false. Returns which were registered until then.
     ///
     /// # Errors
     /// `VIR_ERR_NO_SUPPORT` if the driver has no events, or another error of libvirt.
