@@ -76,10 +76,7 @@ fn a_slow_daemon() {
     assert!(truth.iter().any(read), "the firmware read: {truth:?}");
 
     // The replies are slow, but within the deadline: the gather is complete.
-    proxy.set(ReplyFaults {
-        delay: Duration::from_millis(30),
-        ..ReplyFaults::default()
-    });
+    proxy.delay(Duration::from_millis(30));
     for _ in 0..3 {
         fleet.expect_complete_but(&plugin.gather(), &[], "30 ms a reply");
     }

@@ -89,7 +89,7 @@ fn it_ends_in_time_whatever_the_daemon_does() {
                 Some(signal) => plugin.signal(signal),
                 None => plugin.close(),
             }
-            let status = plugin.wait(Duration::from_secs(20));
+            let status = plugin.wait(LONG);
             let took = start.elapsed();
             let limit = if signal.is_some() { STOP } else { END };
             assert!(took < limit, "{moment:?}, {signal:?}: {took:?}");
@@ -111,7 +111,7 @@ fn the_deadline_holds_while_the_daemon_is_frozen() {
     for gather in 2..=4 {
         let start = Instant::now();
         plugin.newline();
-        support::wait_for("the gather's end", Duration::from_secs(20), || {
+        support::wait_for("the gather's end", LONG, || {
             (ended(&plugin) == gather).then_some(())
         });
         let took = start.elapsed();
@@ -145,7 +145,7 @@ fn newlines_that_come_during_a_gather_fold() {
         std::thread::sleep(Duration::from_millis(100));
     }
     assert_eq!(ended(&plugin), 1, "the gather that they come in is over");
-    support::wait_for("the gather's end", Duration::from_secs(20), || {
+    support::wait_for("the gather's end", LONG, || {
         (ended(&plugin) == 2).then_some(())
     });
     // The gather that the newlines request begins at once; the daemon must answer it.
@@ -161,7 +161,7 @@ fn once_and_check_keep_the_deadline_too() {
     for flag in ["--once", "--check"] {
         let start = Instant::now();
         let mut plugin = plugin(&lab, "deadline = '1s'", &[flag]);
-        let status = plugin.wait(Duration::from_secs(20));
+        let status = plugin.wait(LONG);
         assert!(start.elapsed() < Duration::from_secs(4), "{flag}");
         assert_eq!(status.code(), Some(1), "{flag}");
         assert_eq!(said(&plugin, "E!").len(), 1, "{flag}: {}", plugin.stderr());

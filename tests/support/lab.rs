@@ -373,7 +373,12 @@ impl Lab {
 
     /// Starts libvirtd again; returns when its sockets are there.
     pub fn start_libvirtd(&self) {
-        succeed(self.command(&self.daemon).args(["-d", "-f", CONFIGURATION]));
+        self.start_libvirtd_with(&[]);
+    }
+
+    fn start_libvirtd_with(&self, options: &[&str]) {
+        let mut command = self.command(&self.daemon);
+        succeed(command.args(["-d", "-f", CONFIGURATION]).args(options));
         self.is_ended.store(false, Ordering::Relaxed);
     }
 
@@ -398,11 +403,7 @@ impl Lab {
         let text = std::fs::read_to_string(&conf).unwrap();
         std::fs::write(&conf, text + settings).unwrap();
         self.stop_libvirtd();
-        succeed(
-            self.command("libvirtd")
-                .args(["-d", "-l", "-f", CONFIGURATION]),
-        );
-        self.is_ended.store(false, Ordering::Relaxed);
+        self.start_libvirtd_with(&["-l"]);
     }
 
     /// The daemon's name: `libvirtd`, or the daemon that replaces it.

@@ -167,12 +167,10 @@ impl Connection {
     /// left.
     pub fn remove_registrations(&self, go_on: impl Fn() -> bool) -> bool {
         let mut registered = self.registered.borrow_mut();
-        while !registered.is_empty() && go_on() {
-            if let Some(id) = registered.pop() {
-                // SAFETY: the connection is open, at least at this end, where libvirt removes the registration first, and
-                // with it the reference to the connection. This is so also if the call fails.
-                unsafe { sys::virConnectDomainEventDeregisterAny(self.raw.as_ptr(), id) };
-            }
+        while let Some(id) = registered.pop_if(|_| go_on()) {
+            // SAFETY: the connection is open, at least at this end, where libvirt removes the registration first, and with
+            // it the reference to the connection. This is so also if the call fails.
+            unsafe { sys::virConnectDomainEventDeregisterAny(self.raw.as_ptr(), id) };
         }
         registered.is_empty()
     }
